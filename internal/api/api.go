@@ -1,0 +1,45 @@
+// Package api names what the daemons share with the rest of Near-Node Flash:
+// label keys, finalizers, API groups and the versions that we know. The
+// objects themselves live in the packages below it, with just the fields that
+// we touch.
+//
+// It must not know how objects are transported, nor what is done with them.
+package api
+
+// Label keys (contract kubernetes.md 2.7). Others set them; we read them.
+const (
+	LabelWorkflowName      = "dataworkflowservices.github.io/workflow.name"
+	LabelWorkflowNamespace = "dataworkflowservices.github.io/workflow.namespace"
+	LabelWorkflowUID       = "dataworkflowservices.github.io/workflow.uid"
+
+	LabelOwnerKind      = "dataworkflowservices.github.io/owner.kind"
+	LabelOwnerName      = "dataworkflowservices.github.io/owner.name"
+	LabelOwnerNamespace = "dataworkflowservices.github.io/owner.namespace"
+
+	LabelDirectiveIndex         = "nnf.cray.hpe.com/directive_index"
+	LabelJobID                  = "nnf.cray.hpe.com/job_id"
+	LabelTargetDirectiveIndex   = "nnf.cray.hpe.com/target_directive_index"
+	LabelTargetOwnerUID         = "nnf.cray.hpe.com/target_owner_uid"
+	LabelPinnedProfileName      = "nnf.cray.hpe.com/pinned_storage_profile_name"
+	LabelPinnedProfileNamespace = "nnf.cray.hpe.com/pinned_storage_profile_namespace"
+)
+
+// FinalizerClientMount keeps a ClientMount until its node has unmounted. The
+// rabbit strips exactly this name for nodes that are offline (contract
+// clientmountd.md 2.4), so it must not change.
+const FinalizerClientMount = "nnf.cray.hpe.com/nnf_clientmount"
+
+// API groups.
+const (
+	GroupDWS = "dataworkflowservices.github.io"
+	GroupNNF = "nnf.cray.hpe.com"
+	GroupLUS = "lus.cray.hpe.com"
+)
+
+// The versions of each group that we can speak, newest first. The fields that
+// we touch are identical in all of them (contract kubernetes.md 1).
+var (
+	VersionsDWS = []string{"v1alpha7", "v1alpha6"}
+	VersionsNNF = []string{"v1alpha11", "v1alpha10"}
+	VersionsLUS = []string{"v1beta1", "v1alpha1"}
+)

@@ -1,0 +1,171 @@
+// Package dws holds the objects of dataworkflowservices.github.io that the
+// daemons read and write, with just the fields that they touch, and the
+// structured error that workload managers act on.
+//
+// It must not know who fetches these objects or what a mount is.
+package dws
+
+import (
+	"maps"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// State is a wanted or reached state of a mount.
+type State string
+
+// The two states of the ClientMount schema.
+const (
+	Mounted   State = "mounted"
+	Unmounted State = "unmounted"
+)
+
+// File-system types of spec.mounts[].type.
+const (
+	TypeLustre = "lustre"
+	TypeXFS    = "xfs"
+	TypeGFS2   = "gfs2"
+	TypeRaw    = "none"
+)
+
+// Kinds of spec.mounts[].device.type.
+const (
+	DeviceLustre    = "lustre"
+	DeviceLVM       = "lvm"
+	DeviceReference = "reference"
+)
+
+// ClientMount asks one compute node for a set of mounts (contract
+// clientmountd.md 2.1). The rabbit writes spec, the node writes status.
+type ClientMount struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   ClientMountSpec   `json:"spec"`
+	Status ClientMountStatus `json:"status"`
+}
+
+// ClientMountSpec is what is wanted.
+type ClientMountSpec struct {
+	Node         string  `json:"node"`
+	DesiredState State   `json:"desiredState"`
+	Mounts       []Mount `json:"mounts"`
+}
+
+// Mount is one entry of spec.mounts. UserID and GroupID cover the full range
+// of Linux identities although the schema says int32.
+type Mount struct {
+	MountPath      string `json:"mountPath"`
+	UserID         uint32 `json:"userID,omitempty"`
+	GroupID        uint32 `json:"groupID,omitempty"`
+	SetPermissions bool   `json:"setPermissions"`
+	Type           string `json:"type"`
+	TargetType     string `json:"targetType"`
+	Device         Device `json:"device"`
+}
+
+// Device describes what is mounted. The blocks are pointers because hostile or
+// broken objects lack them.
+type Device struct {
+	Type            string           `json:"type"`
+	Lustre          *LustreDevice    `json:"lustre,omitempty"`
+	LVM             *LVMDevice       `json:"lvm,omitempty"`
+	DeviceReference *ReferenceDevice `json:"deviceReference,omitempty"`
+}
+
+// LustreDevice names a Lustre file system and its management servers.
+type LustreDevice struct {
+	FileSystemName string `json:"fileSystemName"`
+	MGSAddresses   string `json:"mgsAddresses"`
+}
+
+// LVMDevice lists the NVMe namespaces below a volume group.
+type LVMDevice struct {
+	DeviceType string          `json:"deviceType"`
+	NVMeInfo   []NVMeNamespace `json:"nvmeInfo,omitempty"`
+}
+
+// NVMeNamespace identifies one namespace. DeviceSerial holds the subsystem's
+// NQN, not a serial number; NamespaceID is the decimal NSID.
+type NVMeNamespace struct {
+	DeviceSerial string `json:"deviceSerial"`
+	NamespaceID  string `json:"namespaceID"`
+}
+
+// ReferenceDevice points at the rabbit's object; Data is the allocation index.
+type ReferenceDevice struct {
+	ObjectReference ObjectReference `json:"objectReference"`
+	Data            int             `json:"data,omitempty"`
+}
+
+// ObjectReference is the part of a Kubernetes object reference that we read.
+type ObjectReference struct {
+	Kind      string `json:"kind,omitempty"`
+	Name      string `json:"name,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
+}
+
+// ClientMountStatus is what the node reports, one entry per spec mount in the
+// same order.
+type ClientMountStatus struct {
+	Mounts   []MountStatus  `json:"mounts"`
+	AllReady bool           `json:"allReady"`
+	Error    *ResourceError `json:"error,omitempty"`
+}
+
+// MountStatus is the state being pursued and whether it is reached.
+type MountStatus struct {
+	State State `json:"state"`
+	Ready bool  `json:"ready"`
+}
+
+// DeepCopyObject lets client-go hold a ClientMount.
+func (c *ClientMount) DeepCopyObject() runtime.Object {
+	out := *c
+	c.ObjectMeta.DeepCopyInto(&out.ObjectMeta)
+	out.Spec.Mounts = slices.Clone(c.Spec.Mounts)
+	for i := range out.Spec.Mounts {
+		d := &out.Spec.Mounts[i].Device
+		d.Lustre, d.DeviceReference = clone(d.Lustre), clone(d.DeviceReference)
+		if d.LVM = clone(d.LVM); d.LVM != nil {
+			d.LVM.NVMeInfo = slices.Clone(d.LVM.NVMeInfo)
+		}
+	}
+	out.Status.Mounts = slices.Clone(c.Status.Mounts)
+	out.Status.Error = clone(c.Status.Error)
+	return &out
+}
+
+// Label returns a label's value, empty when absent.
+func (c *ClientMount) Label(key string) string { return c.Labels[key] }
+
+// SameLabels tells whether two objects carry the same labels.
+func (c *ClientMount) SameLabels(o *ClientMount) bool { return maps.Equal(c.Labels, o.Labels) }
+
+// ClientMountList is a list of ClientMounts as the API server sends it.
+type ClientMountList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []ClientMount `json:"items"`
+}
+
+// DeepCopyObject lets client-go hold the list.
+func (l *ClientMountList) DeepCopyObject() runtime.Object {
+	out := *l
+	l.ListMeta.DeepCopyInto(&out.ListMeta)
+	out.Items = make([]ClientMount, len(l.Items))
+	for i := range l.Items {
+		out.Items[i] = *l.Items[i].DeepCopyObject().(*ClientMount)
+	}
+	return &out
+}
+
+func clone[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
+}
