@@ -1,0 +1,156 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// ErrHelp is returned by Load when the arguments ask for help with -h or
+// --help. The caller prints Usage and exits 0.
+var ErrHelp = pflag.ErrHelp
+
+// UsageError is a command line that cannot be understood. Programs exit 2 for
+// it and 1 for everything else.
+type UsageError struct{ Err error }
+
+func (e *UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *UsageError) Unwrap() error { return e.Err }
+
+// configFlag names the main file; it is not a setting, since it says where
+// settings are.
+const configFlag = "config"
+
+// commandLine is what the arguments said.
+type commandLine struct {
+	config   string // of --config, "" when absent
+	values   []Value
+	warnings []string
+	rest     []string // words that are no flags
+}
+
+// flagValue hands the text of one flag to set, each time it is given.
+type flagValue struct {
+	set  func(text string) error
+	kind string
+}
+
+func (f flagValue) Set(text string) error { return f.set(text) }
+func (f flagValue) String() string        { return "" }
+func (f flagValue) Type() string          { return f.kind }
+
+// parseArgs reads the arguments without the program's name. Its errors are
+// ErrHelp or a *UsageError.
+func parseArgs(t *Table, args []string) (*commandLine, error) {
+	line := &commandLine{}
+	set := t.flagSet(line)
+	err := set.Parse(longFlags(set, args))
+	line.rest = set.Args()
+	switch {
+	case err == nil:
+		return line, nil
+	case errors.Is(err, ErrHelp):
+		return line, ErrHelp
+	}
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		var known []string
+		set.VisitAll(func(f *pflag.Flag) {
+			if !f.Hidden {
+				known = append(known, f.Name)
+			}
+		})
+		name := unknown.GetSpecifiedName()
+		hint := ""
+		if best := nearest(name, known); best != "" {
+			hint = ", did you mean --" + best + "?"
+		}
+		err = fmt.Errorf("unknown flag --%s%s (%s --help lists them)", clean(name), hint, t.Program)
+	} else if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		err = fmt.Errorf("flag --%s: %w", invalid.GetFlag().Name, errors.Unwrap(invalid))
+	}
+	return line, &UsageError{err}
+}
+
+// flagSet builds the flags of the table. Parsing it fills line.
+func (t *Table) flagSet(line *commandLine) *pflag.FlagSet {
+	set := pflag.NewFlagSet(t.Program, pflag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	set.Usage = func() {}
+	add := func(name, kind string, hidden bool, use func(text string) error) *pflag.Flag {
+		f := set.VarPF(flagValue{use, kind}, name, "", "")
+		f.Hidden = hidden
+		if kind == "boolean" {
+			f.NoOptDefVal = "true"
+		}
+		return f
+	}
+	add(configFlag, "string", false, func(text string) error {
+		if text == "" {
+			return errors.New("a file name is wanted")
+		}
+		line.config = text
+		return nil
+	})
+	for i := range t.Settings {
+		s := &t.Settings[i]
+		if s.Flag != "" {
+			add(s.Flag, s.Kind.noun(), s.Hidden, func(text string) error { return line.take(s, s.Flag, text) })
+		}
+		for _, sw := range s.Switches {
+			add(sw.Flag, "boolean", s.Hidden, func(text string) error {
+				if text != "true" {
+					return nil // --mock=false asks for nothing
+				}
+				return line.take(s, sw.Flag, sw.Value)
+			})
+		}
+	}
+	for _, old := range t.Legacy {
+		kind := "string"
+		if old.Bool {
+			kind = "boolean"
+		}
+		add(old.Flag, kind, true, func(string) error {
+			line.warnings = append(line.warnings, fmt.Sprintf("flag --%s has no effect any more: %s", old.Flag, old.Advice))
+			return nil
+		})
+	}
+	return set
+}
+
+func (line *commandLine) take(s *Setting, flag, text string) error {
+	v, err := s.parse(text)
+	if err != nil {
+		return errors.New(s.complain(err))
+	}
+	line.values = append(line.values, Value{s, v, Origin{Flag, flag, 0}})
+	return nil
+}
+
+// longFlags turns the single dash of Go's own flag package into the double one,
+// so that unit files written for earlier daemons keep working. -h stays help.
+// The word behind a flag that wants a value is that value, whatever it is.
+func longFlags(set *pflag.FlagSet, args []string) []string {
+	out := make([]string, 0, len(args))
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		if arg == "--" {
+			return append(out, args[i:]...)
+		}
+		if len(arg) > 2 && arg[0] == '-' && arg[1] != '-' {
+			arg = "-" + arg
+		}
+		out = append(out, arg)
+		name, isFlag := strings.CutPrefix(arg, "--")
+		if f := set.Lookup(name); isFlag && f != nil && f.NoOptDefVal == "" && i+1 < len(args) {
+			i++
+			out = append(out, args[i])
+		}
+	}
+	return out
+}

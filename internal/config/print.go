@@ -1,0 +1,129 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// Check loads without filling any field and tells w what was read, and what to
+// mind. The error is Load's; the caller shows it and exits.
+func Check(w io.Writer, t *Table, src Sources) error {
+	result, rest, err := load(t, src)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		return &UsageError{fmt.Errorf("unexpected argument %s", quote(rest[0]))}
+	}
+	for _, warning := range result.Warnings {
+		fmt.Fprintln(w, "warning:", warning)
+	}
+	for _, file := range result.Files {
+		fmt.Fprintln(w, clean(file)+": ok")
+	}
+	if len(result.Files) == 0 {
+		fmt.Fprintln(w, "no file was read, all values are defaults, of the environment or of flags")
+	}
+	return nil
+}
+
+// Dump writes what is in effect as TOML, with the origin of each value behind
+// it. Secrets are not shown.
+func Dump(w io.Writer, t *Table, r Result) error {
+	keys, values := 0, 0
+	for _, v := range r.Values {
+		keys = max(keys, len(v.Setting.name()))
+		// One long list must not push all comments out of sight.
+		if n := utf8.RuneCountInString(v.Literal()); n <= 40 {
+			values = max(values, n)
+		}
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-*s = %-*d  # of this format\n", keys, "version", values, formatVersion)
+	for _, section := range t.Sections {
+		settings := t.in(section.Name)
+		if section.Name != "" && len(settings) > 0 {
+			fmt.Fprintf(&b, "\n[%s]\n", section.Name)
+		}
+		for _, s := range settings {
+			v, ok := r.Lookup(s.Key)
+			if !ok {
+				return errors.New("no value for " + s.Key)
+			}
+			fmt.Fprintf(&b, "%-*s = %-*s  # %s\n", keys, s.name(), values, v.Literal(), v.Origin)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// DefaultFile is the commented file that is installed: every setting with its
+// help, its other names and its default, commented out. As it stands it changes
+// nothing; with the settings uncommented neither.
+func DefaultFile(t *Table) string {
+	var b strings.Builder
+	b.WriteString(wrap("# ", fmt.Sprintf("Configuration of %s. What is commented out shows the default.", t.Program)))
+	b.WriteString(wrap("# ", fmt.Sprintf("Files in config.d beside this one (*.toml, in lexical order) win over it, the environment over them, and flags over everything. An unknown key is an error. Check with: %s config check", t.Program)))
+	b.WriteString("\n# Version of this format.\n")
+	fmt.Fprintf(&b, "version = %d\n", formatVersion)
+	for _, section := range t.Sections {
+		if section.Name != "" {
+			b.WriteString("\n" + wrap("# ", section.Help))
+			fmt.Fprintf(&b, "[%s]\n", section.Name)
+		}
+		for _, s := range t.in(section.Name) {
+			if s.Hidden {
+				continue
+			}
+			b.WriteString("\n" + wrap("# ", s.Help) + wrap("# ", s.facts()))
+			v, err := s.parse(s.Default)
+			if err != nil {
+				panic("config: default of " + s.complain(err)) // a mistake in the table, found by its test
+			}
+			fmt.Fprintf(&b, "#%s = %s\n", s.name(), s.literal(v))
+		}
+	}
+	return b.String()
+}
+
+// facts are what the table knows beyond the help, as sentences.
+func (s *Setting) facts() string {
+	var facts []string
+	if s.Deprecated != "" {
+		facts = append(facts, "Deprecated: "+s.Deprecated+".")
+	}
+	accepted := strings.Join(s.Values, ", ")
+	if accepted == "" {
+		accepted = s.rangeText()
+		for _, w := range sortedKeys(s.Words) {
+			if accepted != "" {
+				accepted += " or "
+			}
+			accepted += `"` + w + `"`
+		}
+	}
+	if accepted != "" {
+		facts = append(facts, "Accepted: "+accepted+".")
+	}
+	if s.Flag != "" {
+		facts = append(facts, "Flag: --"+s.Flag+".")
+	}
+	if names := s.envNames(); names != "" {
+		facts = append(facts, "Environment: "+names+".")
+	}
+	if s.Reload {
+		facts = append(facts, "Takes effect on reload.")
+	}
+	return strings.Join(facts, " ")
+}
+
+func (s *Setting) envNames() string {
+	names := make([]string, len(s.Env))
+	for i, env := range s.Env {
+		names[i] = env.Name
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,67 @@
+package config
+
+import "strings"
+
+// maxSuggest bounds the work of comparing; no key comes near it.
+const maxSuggest = 64
+
+// didYouMean returns `, did you mean "x"?` for the nearest of known, or "".
+func didYouMean(text string, known []string) string {
+	if best := nearest(text, known); best != "" {
+		return `, did you mean "` + best + `"?`
+	}
+	return ""
+}
+
+// nearest returns the known word that text most likely stands for, or "". A
+// word is near when at most a third of it differs; a key that only has its
+// section wrong is near as well, if its name is unique.
+func nearest(text string, known []string) string {
+	if len(text) > maxSuggest {
+		return ""
+	}
+	best, least := "", 1+max(2, len(text)/3)
+	for _, k := range known {
+		if d := distance(strings.ToLower(text), k); d < least && d < len(k) {
+			best, least = k, d
+		}
+	}
+	if best != "" {
+		return best
+	}
+	name := text[strings.LastIndexByte(text, '.')+1:]
+	for _, k := range known {
+		if strings.HasSuffix("."+k, "."+name) {
+			if best != "" {
+				return ""
+			}
+			best = k
+		}
+	}
+	return best
+}
+
+// distance counts the insertions, deletions, replacements and swaps of
+// neighbours between a and b (optimal string alignment).
+func distance(a, b string) int {
+	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		next := make([]int, len(b)+1)
+		next[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			next[j] = min(row[j]+1, next[j-1]+1, row[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				next[j] = min(next[j], before[j-2]+1)
+			}
+		}
+		before, row = row, next
+	}
+	return row[len(b)]
+}
