@@ -13,15 +13,18 @@ import (
 // defined, and the checks of single values.
 
 // wholeSeconds is NNF_COMMAND_TIMEOUT_SECONDS: an integer. Zero and less meant
-// "no limit" once; a daemon that must never hang has no such thing, so that the
-// other layers count. Garbage made every command fail; here it is an error at
-// start.
+// "no limit" once; a daemon that must never hang has no such thing, so that they
+// are ignored, with a warning. Garbage made every command fail; here it is an
+// error at start.
 func wholeSeconds(text string) (string, bool, error) {
 	n, err := strconv.ParseInt(text, 10, 32)
 	if err != nil {
 		return "", false, fmt.Errorf("%s is not a number of seconds, accepted: a whole number above 0", quote(text))
 	}
-	return text + "s", n > 0, nil
+	if n <= 0 {
+		return "", false, harmless{fmt.Errorf("%d, once \"no limit\", is not a limit, accepted: a whole number of seconds above 0", n)}
+	}
+	return text + "s", true, nil
 }
 
 // waitSeconds is NNF_MAPPER_WAIT_TIMEOUT: seconds above 0. Anything else is

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -33,7 +34,7 @@ func (e environment) values(t *Table) (values []Value, warnings []string, proble
 				values = append(values, Value{s, v, Origin{Environment, env.Name, 0}})
 			case err == nil:
 				continue
-			case env.Lenient:
+			case env.Lenient || isHarmless(err):
 				text := fmt.Sprintf("environment %s is ignored: %s", env.Name, s.complain(err))
 				if !slices.Contains(warnings, text) {
 					warnings = append(warnings, text)
@@ -51,6 +52,15 @@ func (e environment) values(t *Table) (values []Value, warnings []string, proble
 		}
 	}
 	return values, warnings, problems
+}
+
+// harmless is an error of Env.Convert that only warns, while others of the same
+// name stop the program.
+type harmless struct{ error }
+
+func isHarmless(err error) bool {
+	_, ok := errors.AsType[harmless](err)
+	return ok
 }
 
 func (e environment) value(s *Setting, env Env) (v any, use bool, err error) {

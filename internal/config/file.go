@@ -90,7 +90,7 @@ func (r *reader) walk(prefix string, table map[string]toml.Primitive) {
 			r.version(primitive)
 		case s != nil:
 			r.setting(s, primitive)
-		case len(r.table.in(key)) > 0:
+		case name != "" && len(r.table.in(key)) > 0:
 			var sub map[string]toml.Primitive
 			if data, line := r.look(primitive); !isTable(data) {
 				r.problem(line, fmt.Sprintf("%s is %s, accepted: a section [%s]", key, typeName(data), key))

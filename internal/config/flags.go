@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -69,9 +70,16 @@ func parseArgs(t *Table, args []string) (*commandLine, error) {
 		if best := nearest(name, known); best != "" {
 			hint = ", did you mean --" + best + "?"
 		}
-		err = fmt.Errorf("unknown flag --%s%s (%s --help lists them)", clean(name), hint, t.Program)
+		if short := unknown.GetSpecifiedShortnames(); short != "" {
+			name = "-" + clean(short)
+		} else {
+			name = "--" + clean(name)
+		}
+		err = fmt.Errorf("unknown flag %s%s (%s --help lists them)", name, hint, t.Program)
 	} else if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		err = fmt.Errorf("flag --%s: %w", invalid.GetFlag().Name, errors.Unwrap(invalid))
+	} else {
+		err = errors.New(oneLine(err.Error()))
 	}
 	return line, &UsageError{err}
 }
@@ -116,7 +124,10 @@ func (t *Table) flagSet(line *commandLine) *pflag.FlagSet {
 			kind = "boolean"
 		}
 		add(old.Flag, kind, true, func(string) error {
-			line.warnings = append(line.warnings, fmt.Sprintf("flag --%s has no effect any more: %s", old.Flag, old.Advice))
+			text := fmt.Sprintf("flag --%s has no effect any more: %s", old.Flag, old.Advice)
+			if !slices.Contains(line.warnings, text) {
+				line.warnings = append(line.warnings, text)
+			}
 			return nil
 		})
 	}

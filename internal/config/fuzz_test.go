@@ -1,0 +1,75 @@
+package config
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// FuzzTOML: no content of a file makes the reader panic or forge a line; every
+// line of an error names the file, and what is accepted survives a dump.
+func FuzzTOML(f *testing.F) {
+	f.Add([]byte(DefaultFile(ClientmountdTable(&Clientmountd{}))))
+	for _, path := range []string{"../../etc/clientmountd/config.toml", "testdata/dump.toml"} {
+		if data, err := os.ReadFile(path); err == nil {
+			f.Add(data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > maxFile {
+			t.Skip("longer than what is read from a file")
+		}
+		table := ClientmountdTable(&Clientmountd{})
+		values, problems := parseFile(table, "some.toml", data)
+		for _, p := range problems {
+			line := p.Error()
+			if !strings.HasPrefix(line, "some.toml:") || strings.ContainsAny(line, "\n\r\x00\x1b") || !utf8.ValidString(line) || len(line) > 2000 {
+				t.Errorf("message %q", line)
+			}
+		}
+		if len(problems) > 0 {
+			return
+		}
+		var r Result
+		all, err := defaults(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.settle(table, append(all, values...))
+		var first bytes.Buffer
+		if err := Dump(&first, table, r); err != nil {
+			t.Fatal(err)
+		}
+		again, problems := parseFile(table, "dump", first.Bytes())
+		if len(problems) > 0 || len(again) != len(table.Settings) {
+			t.Fatalf("the dump is not accepted: %v\n%s", problems, first.String())
+		}
+		for _, v := range again {
+			before, _ := r.Lookup(v.Setting.Key)
+			if before.Literal() != v.Literal() {
+				t.Errorf("%s was %s, reads back as %s", v.Setting.Key, before.Literal(), v.Literal())
+			}
+		}
+	})
+}
+
+// FuzzArgs: no command line makes the parser panic, and each is either
+// understood, a request for help, or a usage error of one line.
+func FuzzArgs(f *testing.F) {
+	for _, seed := range []string{"", "-h", "--mock", "-node-name\x00n", "--log-level=debug\x00--\x00x", "--\x00-h", "-zap-devel", "---", "--=", "-=", "-"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, joined string) {
+		line, err := parseArgs(ClientmountdTable(&Clientmountd{}), strings.Split(joined, "\x00"))
+		if err != nil && err != ErrHelp {
+			if _, ok := err.(*UsageError); !ok || strings.ContainsAny(err.Error(), "\n\r\x1b") {
+				t.Errorf("%T %q", err, err)
+			}
+		}
+		if line == nil {
+			t.Error("no result")
+		}
+	})
+}

@@ -1,0 +1,291 @@
+package config
+
+import (
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Each layer beats the ones before it, and the origin tells which it was.
+func TestLayers(t *testing.T) {
+	main := "[node]\nname = \"from-file\"\n"
+	drop := "\n\nnode.name = \"from-dropin\"\n"
+	env := []string{"NODE_NAME=from-env", "NODE_NAME=second-is-ignored"}
+	for _, test := range []struct {
+		name         string
+		files        map[string]string
+		environ      []string
+		args         []string
+		want, origin string
+		layer        Layer
+	}{
+		{"default", nil, nil, nil, "", "default", Default},
+		{"file", map[string]string{"config.toml": main}, nil, nil, "from-file", "DIR/config.toml:2", File},
+		{"drop-in", map[string]string{"config.toml": main, "config.d/a.toml": drop}, nil, nil, "from-dropin", "DIR/config.d/a.toml:3", File},
+		{"drop-in alone", map[string]string{"config.d/a.toml": drop}, nil, nil, "from-dropin", "DIR/config.d/a.toml:3", File},
+		{"environment", map[string]string{"config.toml": main, "config.d/a.toml": drop}, env, nil, "from-env", "environment NODE_NAME", Environment},
+		{"empty environment", map[string]string{"config.toml": main}, []string{"NODE_NAME="}, nil, "from-file", "DIR/config.toml:2", File},
+		{"flag", map[string]string{"config.toml": main, "config.d/a.toml": drop}, env, []string{"--node-name", "from-flag"}, "from-flag", "flag --node-name", Flag},
+		{"last flag", nil, env, []string{"--node-name=one", "-node-name", "two"}, "two", "flag --node-name", Flag},
+		{"empty flag", nil, env, []string{"--node-name="}, "", "flag --node-name", Flag},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := write(t, test.files)
+			c, r, err := loadIn(t, dir, test.environ, test.args)
+			if err != nil {
+				t.Fatal(err)
+			}
+			v, ok := r.Lookup("node.name")
+			if !ok || c.Node.Name != test.want || v.Value != test.want {
+				t.Errorf("field %q, value %v, want %q", c.Node.Name, v.Value, test.want)
+			}
+			if got := strings.ReplaceAll(v.Origin.String(), dir, "DIR"); got != test.origin || v.Origin.Layer != test.layer {
+				t.Errorf("origin %s (%d), want %s (%d)", got, v.Origin.Layer, test.origin, test.layer)
+			}
+		})
+	}
+}
+
+func TestLookupOfUnknownKey(t *testing.T) {
+	_, r, err := loadIn(t, t.TempDir(), nil, nil)
+	if _, ok := r.Lookup("no.such"); ok || err != nil {
+		t.Errorf("found a key that is not there, %v", err)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	c, r, err := loadIn(t, t.TempDir(), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want Clientmountd
+	want.Kubernetes.QPS, want.Kubernetes.Burst = 20, 40
+	want.Kubernetes.RequestTimeout, want.Kubernetes.WatchTimeout = 30*time.Second, time.Hour
+	want.Mount.CommandTimeout, want.Mount.HookTimeout = 2*time.Minute, 10*time.Minute
+	want.Mount.VGWait, want.Mount.DeviceWait = time.Second, 10*time.Second
+	want.Mount.DeviceRetries, want.Mount.RetryMax = 8, 30*time.Second
+	want.Mount.Orphans, want.Mount.Roots, want.Mount.Mode = "report", []string{}, "real"
+	want.Mount.VerifyInterval = 10 * time.Hour
+	want.Daemon.RuntimeDirectory, want.Daemon.ShutdownTimeout = "/run/clientmountd", time.Minute
+	want.Log.Level, want.Log.Format = "info", "auto"
+	want.Runtime.GoMemLimit, want.Runtime.GoGC, want.Runtime.GoMaxProcs = 20<<20, 100, 1
+	if !reflect.DeepEqual(*c, want) {
+		t.Errorf("got  %+v\nwant %+v", *c, want)
+	}
+	if len(r.Warnings) > 0 || len(r.Files) > 0 {
+		t.Errorf("warnings %q, files %q", r.Warnings, r.Files)
+	}
+}
+
+// Whatever is set in the file arrives in the field of that name.
+func TestEveryKeyOfTheFile(t *testing.T) {
+	c, _, err := loadIn(t, write(t, map[string]string{"config.toml": `
+version = 1
+strict_credentials = true
+[kubernetes]
+service_host = "h"
+service_port = 1
+token_file = "t"
+cert_file = "c"
+kubeconfig = "k"
+qps = 2
+burst = 3
+request_timeout = "4s"
+watch_timeout = "5m"
+[node]
+name = "n"
+[mount]
+command_timeout = "6s"
+hook_timeout = "7s"
+vg_wait = "8s"
+device_wait = "9s"
+device_retries = 10
+retry_max = "11s"
+orphans = "unmount"
+roots = ["/a", "/b"]
+verify_interval = "0s"
+servers_file = true
+mode = "kind"
+mock_path = "m"
+[daemon]
+runtime_directory = "/r"
+shutdown_timeout = "12s"
+[log]
+level = "debug"
+format = "json"
+[runtime]
+gomemlimit = "13MiB"
+gogc = "off"
+gomaxprocs = 14
+`}), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Clientmountd{StrictCredentials: true}
+	want.Kubernetes.ServiceHost, want.Kubernetes.ServicePort = "h", "1"
+	want.Kubernetes.TokenFile, want.Kubernetes.CertFile, want.Kubernetes.Kubeconfig = "t", "c", "k"
+	want.Kubernetes.QPS, want.Kubernetes.Burst = 2, 3
+	want.Kubernetes.RequestTimeout, want.Kubernetes.WatchTimeout = 4*time.Second, 5*time.Minute
+	want.Node.Name = "n"
+	want.Mount.CommandTimeout, want.Mount.HookTimeout = 6*time.Second, 7*time.Second
+	want.Mount.VGWait, want.Mount.DeviceWait = 8*time.Second, 9*time.Second
+	want.Mount.DeviceRetries, want.Mount.RetryMax = 10, 11*time.Second
+	want.Mount.Orphans, want.Mount.Roots, want.Mount.ServersFile = "unmount", []string{"/a", "/b"}, true
+	want.Mount.Mode, want.Mount.MockPath = "kind", "m"
+	want.Daemon.RuntimeDirectory, want.Daemon.ShutdownTimeout = "/r", 12*time.Second
+	want.Log.Level, want.Log.Format = "debug", "json"
+	want.Runtime.GoMemLimit, want.Runtime.GoGC, want.Runtime.GoMaxProcs = 13<<20, -1, 14
+	if !reflect.DeepEqual(*c, want) {
+		t.Errorf("got  %+v\nwant %+v", *c, want)
+	}
+}
+
+// All that is wrong in files and environment is told at once; a bad command
+// line comes alone, since it may name the wrong file.
+func TestProblemsOfLayersTogether(t *testing.T) {
+	dir := write(t, map[string]string{"config.toml": "a = 1\nb = 2"})
+	environ := []string{"NNF_COMMAND_TIMEOUT_SECONDS=soon", "NODE_NAME=A"}
+	_, _, err := loadIn(t, dir, environ, nil)
+	want := strings.ReplaceAll(`D/config.toml:1: unknown key "a"
+D/config.toml:2: unknown key "b"
+environment NODE_NAME: node.name: "A" cannot name a namespace, accepted: up to 63 of a-z, 0-9 and "-" (which is neither first nor last)
+environment NNF_COMMAND_TIMEOUT_SECONDS: mount.command_timeout: "soon" is not a number of seconds, accepted: a whole number above 0`, "D/", dir+"/")
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+	if usage, ok := errors.AsType[*UsageError](err); ok {
+		t.Errorf("a bad file is a usage error: %v", usage)
+	}
+	if problem, ok := errors.AsType[*Problem](err); !ok || problem.Line != 1 || problem.File != dir+"/config.toml" {
+		t.Errorf("no Problem to be found: %+v", problem)
+	}
+	_, _, err = loadIn(t, dir, environ, []string{"--nonsense"})
+	if _, ok := errors.AsType[*UsageError](err); !ok || strings.Contains(err.Error(), "\n") {
+		t.Errorf("a bad flag: %v", err)
+	}
+}
+
+func TestConfigFlagNamesTheFile(t *testing.T) {
+	dir := write(t, map[string]string{
+		"config.toml": "node.name = \"default\"", "other/my.toml": "node.name = \"other\"", "other/config.d/x.toml": "log.level = \"debug\"",
+	})
+	c, r, err := loadIn(t, dir, nil, []string{"--config", dir + "/other/my.toml"})
+	if err != nil || c.Node.Name != "other" || c.Log.Level != "debug" || len(r.Files) != 2 {
+		t.Errorf("%q, %v, %v", c.Node.Name, r.Files, err)
+	}
+	for args, want := range map[string]string{
+		"--config=" + dir + "/none": dir + "/none: does not exist (clientmountd config default writes one)",
+		"--config=":                 "flag --config: a file name is wanted",
+	} {
+		if _, _, err := loadIn(t, dir, nil, []string{args}); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", args, err, want)
+		}
+	}
+	if c, _, err := loadIn(t, dir, nil, []string{"--config", os.DevNull}); err != nil || c.Node.Name != "" {
+		t.Errorf("%s as file: %q, %v", os.DevNull, c.Node.Name, err)
+	}
+}
+
+func TestMissingFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "none.toml")
+	table := ClientmountdTable(&Clientmountd{})
+	if _, _, err := Load(table, Sources{File: file}); err != nil {
+		t.Errorf("a file that need not be there: %v", err)
+	}
+	if _, _, err := Load(table, Sources{File: file, FileRequired: true}); err == nil {
+		t.Error("no error for a file that must be there")
+	}
+}
+
+func TestDeprecatedSettingWarns(t *testing.T) {
+	var old string
+	table := &Table{Program: "test", Settings: []Setting{{Key: "old", Flag: "old", Kind: String, Deprecated: "use new", Field: &old}}}
+	r, _, err := Load(table, Sources{File: os.DevNull, Args: []string{"--old=x"}})
+	if want := []string{"flag --old: old is deprecated: use new"}; err != nil || !slices.Equal(r.Warnings, want) || old != "x" {
+		t.Errorf("%q, %v, want %q", r.Warnings, err, want)
+	}
+	if r, _, err = Load(table, Sources{File: os.DevNull}); err != nil || len(r.Warnings) > 0 {
+		t.Errorf("unused: %q, %v", r.Warnings, err)
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	for _, test := range []struct {
+		environ []string
+		key     string
+		want    any
+		warning string // the only one, a part
+		err     string // a part
+	}{
+		{[]string{"KUBERNETES_SERVICE_HOST=10.0.0.1"}, "kubernetes.service_host", "10.0.0.1", "", ""},
+		{[]string{"KUBERNETES_SERVICE_PORT=6443"}, "kubernetes.service_port", "6443", "", ""},
+		{[]string{"KUBERNETES_SERVICE_PORT=tcp"}, "", nil, "", `environment KUBERNETES_SERVICE_PORT: kubernetes.service_port: "tcp" is not a port`},
+		{[]string{"DWS_CLIENT_MOUNT_SERVICE_TOKEN_FILE=/t"}, "kubernetes.token_file", "/t", "", ""},
+		{[]string{"DWS_CLIENT_MOUNT_SERVICE_CERT_FILE=/c"}, "kubernetes.cert_file", "/c", "", ""},
+		{[]string{"KUBECONFIG=/k"}, "kubernetes.kubeconfig", "", "", ""}, // found where credentials are
+
+		{[]string{"NNF_COMMAND_TIMEOUT_SECONDS=90"}, "mount.command_timeout", 90 * time.Second, "", ""},
+		{[]string{"NNF_COMMAND_TIMEOUT_SECONDS="}, "mount.command_timeout", 2 * time.Minute, "", ""},
+		{[]string{"NNF_COMMAND_TIMEOUT_SECONDS=0"}, "mount.command_timeout", 2 * time.Minute, "NNF_COMMAND_TIMEOUT_SECONDS is ignored", ""},
+		{[]string{"NNF_COMMAND_TIMEOUT_SECONDS=90s"}, "", nil, "", `"90s" is not a number of seconds, accepted: a whole number above 0`},
+		{[]string{"NNF_COMMAND_TIMEOUT_SECONDS=1.5"}, "", nil, "", "is not a number of seconds"},
+		{[]string{"NNF_COMMAND_TIMEOUT_SECONDS=99999999"}, "", nil, "", "is out of range, accepted: 1s to 24h"},
+
+		{[]string{"NNF_MAPPER_WAIT_TIMEOUT=60"}, "mount.vg_wait", time.Minute, "", ""},
+		{[]string{"NNF_MAPPER_WAIT_TIMEOUT=60"}, "mount.device_wait", time.Minute, "", ""},
+
+		{[]string{"ENVIRONMENT=kind"}, "mount.mode", "kind", "", ""},
+		{[]string{"ENVIRONMENT=production"}, "mount.mode", "real", "", ""},
+		{[]string{"NNF_TEST_ENVIRONMENT=1"}, "mount.mode", "mock", "", ""},
+		{[]string{"NNF_TEST_ENVIRONMENT="}, "mount.mode", "mock", "", ""},
+		{[]string{"ENVIRONMENT=kind", "NNF_TEST_ENVIRONMENT="}, "mount.mode", "mock", "", ""},
+		{[]string{"MOCK_FILE_SYSTEM_PATH=/m"}, "mount.mock_path", "/m", "", ""},
+
+		{[]string{"RUNTIME_DIRECTORY=/run/x"}, "daemon.runtime_directory", "/run/x", "", ""},
+		{[]string{"RUNTIME_DIRECTORY=/run/x:/run/y"}, "daemon.runtime_directory", "/run/x", "", ""},
+		{[]string{"RUNTIME_DIRECTORY=x"}, "", nil, "", `"x" is not accepted: an absolute path`},
+
+		{[]string{"GOMEMLIMIT=30MiB"}, "runtime.gomemlimit", int64(30 << 20), "", ""},
+		{[]string{"GOMEMLIMIT=off"}, "runtime.gomemlimit", int64(math.MaxInt64), "", ""},
+		{[]string{"GOGC=off"}, "runtime.gogc", -1, "", ""},
+		{[]string{"GOGC=50"}, "runtime.gogc", 50, "", ""},
+		{[]string{"GOGC=lots"}, "runtime.gogc", 100, "environment GOGC is ignored: runtime.gogc: \"lots\" is not an integer", ""},
+		{[]string{"GOMAXPROCS=2"}, "runtime.gomaxprocs", 2, "", ""},
+
+		{[]string{"RABBIT_NODE="}, "mount.mode", "real", "environment RABBIT_NODE: this is the daemon of a compute node", ""},
+		{[]string{"=C:", "nothing", "NODE_NAME=a=b"}, "", nil, "", `"a=b" cannot name a namespace`},
+		{[]string{"NODE_NAME=" + strings.Repeat("n", 64)}, "", nil, "", "cannot name a namespace"},
+		{[]string{"NODE_NAME=-n"}, "", nil, "", "cannot name a namespace"},
+	} {
+		_, r, err := loadIn(t, t.TempDir(), test.environ, nil)
+		if test.err != "" {
+			if err == nil || !strings.Contains(err.Error(), test.err) {
+				t.Errorf("%q: error %v, want %q", test.environ, err, test.err)
+			}
+			continue
+		}
+		v, _ := r.Lookup(test.key)
+		if err != nil || v.Value != test.want {
+			t.Errorf("%q: %s is %v, %v, want %v", test.environ, test.key, v.Value, err, test.want)
+		}
+		if (test.warning != "") != (len(r.Warnings) == 1) || test.warning != "" && !strings.Contains(r.Warnings[0], test.warning) {
+			t.Errorf("%q: warnings %q, want %q", test.environ, r.Warnings, test.warning)
+		}
+	}
+}
+
+// What the contract says is ignored is ignored, once for each setting, and said.
+func TestMapperWaitGarbageIsIgnored(t *testing.T) {
+	for _, text := range []string{"0", "-1", "soon", "10s", "99999999999999999999", "9999999"} {
+		c, r, err := loadIn(t, t.TempDir(), []string{"NNF_MAPPER_WAIT_TIMEOUT=" + text}, nil)
+		if err != nil || c.Mount.VGWait != time.Second || c.Mount.DeviceWait != 10*time.Second || len(r.Warnings) != 2 {
+			t.Errorf("%s: %v, %v, %q, %v", text, c.Mount.VGWait, c.Mount.DeviceWait, r.Warnings, err)
+		}
+	}
+}
