@@ -47,7 +47,7 @@ func write(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// load loads for clientmountd from dir/config.toml and dir/config.d.
+// loadIn loads for clientmountd from dir/config.toml and dir/config.d.
 func loadIn(t *testing.T, dir string, environ, args []string) (*Clientmountd, Result, error) {
 	t.Helper()
 	c := &Clientmountd{}

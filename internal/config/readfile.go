@@ -74,9 +74,6 @@ func dropIns(dir string) ([]string, *Problem) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if errors.Is(err, syscall.ENOTDIR) && filepath.Dir(dir) == filepath.Dir(os.DevNull) {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, &Problem{File: dir, Text: fmt.Sprintf("cannot be listed: %v", cause(err))}
 	}
