@@ -105,7 +105,7 @@ func formatSize(n int64) string {
 }
 
 // tomlString is a basic string of TOML. Go's own quoting has escapes (\x, \a)
-// that TOML has not, so what is special is written as \uXXXX.
+// that TOML has not, so what is special is written by its number (\u0009).
 func tomlString(text string) string {
 	var b strings.Builder
 	b.WriteByte('"')
