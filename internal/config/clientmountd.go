@@ -71,8 +71,6 @@ func ClientmountdTable(c *Clientmountd) *Table {
 			"clientmountd config check [flags]       check the configuration, no network",
 			"clientmountd config dump [flags]        show every value and its origin",
 			"clientmountd config default             print the commented default file",
-			"clientmountd install|remove [flags]     write or delete the systemd unit",
-			"clientmountd start|stop|status          drive the systemd unit",
 			"clientmountd version                    print the version",
 		},
 		File:     "/etc/clientmountd/config.toml",
