@@ -1,13 +1,14 @@
 package kube
 
 import (
-	"encoding/json"
+	stdjson "encoding/json"
 	"errors"
 	"fmt"
 	"io"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/json"
 )
 
 // maxFrame bounds one event of a watch. etcd holds objects of 1.5 MiB at most.
@@ -20,19 +21,19 @@ var (
 
 // frame is one event of a watch, its object still encoded.
 type frame struct {
-	Type   string          `json:"type"`
-	Object json.RawMessage `json:"object"`
+	Type   string             `json:"type"`
+	Object stdjson.RawMessage `json:"object"`
 }
 
 // frames decodes the body of a watch.
 type frames struct {
-	dec   *json.Decoder
+	dec   *stdjson.Decoder
 	limit *budget
 }
 
 func newFrames(body io.Reader) *frames {
 	b := &budget{r: body, left: maxFrame}
-	return &frames{dec: json.NewDecoder(b), limit: b}
+	return &frames{dec: stdjson.NewDecoder(b), limit: b}
 }
 
 // next returns the next event. io.EOF means that the server ended the watch
@@ -41,8 +42,8 @@ func (f *frames) next() (frame, error) {
 	var out frame
 	err := f.dec.Decode(&out)
 	f.limit.left = maxFrame
-	var syntax *json.SyntaxError
-	var shape *json.UnmarshalTypeError
+	var syntax *stdjson.SyntaxError
+	var shape *stdjson.UnmarshalTypeError
 	switch {
 	case err == nil && out.Type == "":
 		return frame{}, errBadFrame
@@ -77,6 +78,8 @@ type header struct {
 	} `json:"metadata"`
 }
 
+// headerOf decodes as strictly about upper and lower case as the objects
+// themselves are decoded, so that both agree on what an object is called.
 func headerOf(raw []byte) (header, error) {
 	var h header
 	if err := json.Unmarshal(raw, &h); err != nil {

@@ -85,7 +85,7 @@ func (t *typed[T, P]) decode(raw []byte) (*T, string, error) {
 	}
 	h, herr := headerOf(raw)
 	m := h.Metadata
-	if herr == nil && m.Name == "" {
+	if herr == nil && (m.Name == "" || err == nil) {
 		herr = fmt.Errorf("%w: %s without a name", errBadFrame, t.kind)
 	}
 	if herr != nil {
