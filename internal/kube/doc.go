@@ -18,9 +18,9 @@
 // each of these is a storm of lists. The loop in watch.go lists only at the
 // start and when the server says that our position is gone.
 //
-// The same choice makes the process smaller: about 1.2 MB of binary, which is
-// resident memory on every node, is what client-go's transport, codecs and
-// Reflector add.
+// The same choice makes the process smaller: with all of this package linked a
+// stripped program is 10.4 MB, while client-go's transport, codecs, kubeconfig
+// loading and Reflector alone made it 11.1 MB.
 //
 // # What costs nothing at idle
 //
