@@ -1,0 +1,191 @@
+package volume
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+)
+
+const (
+	// maxPasses is how deep variables may refer to variables (contract
+	// clientmountd.md 6.1). What is not resolved by then is an error.
+	maxPasses = 6
+	// maxLine is the longest text that a command line may become: the kernel
+	// takes no longer single argument (MAX_ARG_STRLEN), and bash -c gets one.
+	maxLine = 128<<10 - 1
+	// maxOverrides and maxKey bound the profile's variableOverride.
+	maxOverrides = 256
+	maxKey       = 64
+)
+
+// variable is a name with its leading $ and what it stands for.
+type variable struct {
+	key, value string
+	// text marks the administrator's own text, which may hold several words,
+	// quotes and other variables. Anything else is data: one value, checked,
+	// never split and free of variables.
+	text bool
+}
+
+func data(key, value string) variable { return variable{key: key, value: value} }
+
+// variables is a set with distinct keys, longest first, so that $DEVICE_LIST is
+// never taken for $DEVICE followed by _LIST.
+type variables struct{ list []variable }
+
+// newVariables returns the data with the administrator's overrides on top.
+func newVariables(values []variable, overrides map[string]string) *variables {
+	v := &variables{list: make([]variable, 0, len(values)+len(overrides)+1)}
+	for _, d := range values {
+		if _, ok := overrides[d.key]; !ok {
+			v.list = append(v.list, d)
+		}
+	}
+	for key, value := range overrides {
+		v.list = append(v.list, variable{key: key, value: value, text: true})
+	}
+	v.sort()
+	return v
+}
+
+// with returns the set with one more variable, which beats all others.
+func (v *variables) with(key, value string, text bool) *variables {
+	out := &variables{list: make([]variable, 0, len(v.list)+1)}
+	for _, x := range v.list {
+		if x.key != key {
+			out.list = append(out.list, x)
+		}
+	}
+	out.list = append(out.list, variable{key: key, value: value, text: text})
+	out.sort()
+	return out
+}
+
+func (v *variables) sort() {
+	slices.SortFunc(v.list, func(a, b variable) int {
+		return cmp.Or(len(b.key)-len(a.key), strings.Compare(a.key, b.key))
+	})
+}
+
+// match returns the variable whose name s starts with, the longest if several.
+func (v *variables) match(s string) (variable, bool) {
+	for _, x := range v.list {
+		if strings.HasPrefix(s, x.key) {
+			return x, true
+		}
+	}
+	return variable{}, false
+}
+
+// scope selects which variables a pass replaces; all are recognised.
+type scope int
+
+const (
+	everything scope = iota
+	textOnly
+	dataOnly
+)
+
+func (s scope) takes(x variable) bool { return s == everything || (s == textOnly) == x.text }
+
+// expand replaces variables until none is left, in at most maxPasses passes.
+// Unknown ones stay. The error says which variables refer to each other.
+func (v *variables) expand(s string, which scope) (string, error) {
+	if len(s) > maxLine {
+		return "", fault("a line of %d bytes is too long, at most %d are allowed", len(s), maxLine)
+	}
+	out := s
+	for range maxPasses {
+		next, changed, err := v.pass(out, which)
+		if err != nil || !changed {
+			return out, err
+		}
+		out = next
+	}
+	if !v.has(out, which) {
+		return out, nil
+	}
+	return "", v.unresolved(s, out, which)
+}
+
+// pass replaces each variable once, from left to right.
+func (v *variables) pass(s string, which scope) (string, bool, error) {
+	if strings.IndexByte(s, '$') < 0 {
+		return s, false, nil
+	}
+	var b strings.Builder
+	changed := false
+	for {
+		i := strings.IndexByte(s, '$')
+		if i < 0 {
+			b.WriteString(s)
+			break
+		}
+		b.WriteString(s[:i])
+		s = s[i:]
+		x, known := v.match(s)
+		switch {
+		case !known:
+			b.WriteByte('$')
+			s = s[1:]
+		case which.takes(x):
+			b.WriteString(x.value)
+			s = s[len(x.key):]
+			changed = true
+		default:
+			b.WriteString(x.key)
+			s = s[len(x.key):]
+		}
+		if b.Len() > maxLine {
+			break
+		}
+	}
+	if b.Len() > maxLine {
+		return "", false, fault("variables expand to more than %d bytes", maxLine)
+	}
+	return b.String(), changed, nil
+}
+
+// has tells whether s names a variable of the scope.
+func (v *variables) has(s string, which scope) bool { return len(v.named(s, which)) > 0 }
+
+// named returns the keys of the scope in s, in order, each once.
+func (v *variables) named(s string, which scope) []string {
+	var out []string
+	for {
+		i := strings.IndexByte(s, '$')
+		if i < 0 {
+			return out
+		}
+		s = s[i:]
+		x, ok := v.match(s)
+		if !ok {
+			s = s[1:]
+			continue
+		}
+		if which.takes(x) && !slices.Contains(out, x.key) {
+			out = append(out, x.key)
+		}
+		s = s[len(x.key):]
+	}
+}
+
+// checkOverrides refuses keys that are no variables; the loops above rely on it.
+func checkOverrides(overrides map[string]string) error {
+	if len(overrides) > maxOverrides {
+		return fault("the profile's variableOverride has %d entries, at most %d are allowed", len(overrides), maxOverrides)
+	}
+	for _, key := range slices.Sorted(maps.Keys(overrides)) {
+		if name, ok := strings.CutPrefix(key, "$"); !ok || name == "" || len(key) > maxKey || !only(name, "_-") {
+			return fault("the profile's variableOverride has a bad key %s: it is $ and a name of A-Z a-z 0-9 _ -", quote(key))
+		}
+	}
+	return nil
+}
+
+func badOverride(key, value, rule string) *dws.ResourceError {
+	return fault("the profile's variableOverride sets %s to %s, which cannot be used: %s", key, quote(value), rule)
+}
