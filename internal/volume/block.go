@@ -77,7 +77,7 @@ func (p *Plan) blockNames(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage) err
 	if t, ok := s.VariableOverride["$FSTYPE"]; ok {
 		p.FSType = t
 		if !fsTypeWord(t) {
-			return badOverride("$FSTYPE", t, "a file system type is made of a-z 0-9 . _ -")
+			return badOverride("$FSTYPE", t, fsTypeRule)
 		}
 	}
 	if t, ok := s.VariableOverride["$MOUNT_TARGET"]; ok {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
@@ -108,6 +109,38 @@ func BenchmarkForMount(b *testing.B) {
 		for b.Loop() {
 			if _, err := ForMount(cm, 0, profile, Options{}); err != nil {
 				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// FuzzFields sets the texts of an otherwise good object and profile, which gets
+// deeper than mutated JSON does.
+func FuzzFields(f *testing.F) {
+	f.Add("/mnt/nnf/$JOBID", "f9Tk", ownerUID, "job7fs", "1@tcp", "$DEVICE $MOUNT_PATH", "echo $DEVICE", "$VG_NAME", "site")
+	f.Add("/mnt//$X/", "", "", "-", "-o", "-o 'a b' $X", "$X", "$X", "$DEVICE$X")
+	f.Fuzz(func(t *testing.T, mountPath, job, uid, fsname, nids, command, hook, key, value string) {
+		for _, typ := range []string{dws.TypeRaw, dws.TypeXFS, dws.TypeGFS2, dws.TypeLustre} {
+			cm, p := clientMount(typ), template()
+			cm.Labels[api.LabelJobID], cm.Labels[api.LabelTargetOwnerUID] = job, uid
+			m := &cm.Spec.Mounts[0]
+			m.MountPath = mountPath
+			if typ == dws.TypeLustre {
+				m.Device.Lustre.FileSystemName, m.Device.Lustre.MGSAddresses = fsname, nids
+				l := &p.Data.Lustre
+				l.Client.CommandLines.Mount, l.Client.CommandLines.PreMount = command, []string{hook}
+				l.Client.VariableOverride, l.OST.VariableOverride = map[string]string{key: value}, map[string]string{key: value}
+			} else {
+				s := section(p, typ)
+				s.FileSystem.Compute.Mount, s.BlockDevice.Compute.LVChange.Activate = command, command
+				s.FileSystem.Compute.User.PreMount = []string{hook}
+				s.VariableOverride = map[string]string{key: value}
+			}
+			plan, err := ForMount(cm, 0, p, Options{})
+			if err == nil {
+				checkPlan(t, plan)
+			} else if strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' || r > '~' }) {
+				t.Errorf("the error is not fit to print: %q", err)
 			}
 		}
 	})
