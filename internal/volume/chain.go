@@ -7,42 +7,30 @@ import (
 
 // unresolved explains why text still names variables after the last pass.
 func (v *variables) unresolved(text, left string, which scope) error {
-	c := &chain{v: v, which: which, safe: map[string]int{}}
 	for _, key := range v.named(text, which) {
-		if c.follow(key) {
+		if way := v.endless(key, nil, which); way != nil {
 			return fault("variables refer to each other in a circle or too deep (%d levels are allowed): %s",
-				maxPasses, strings.Join(c.path, " -> "))
+				maxPasses, strings.Join(way, " -> "))
 		}
 	}
 	// A name that came together from two pieces; no chain shows it.
 	return fault("variable %s is still there after %d passes", v.named(left, which)[0], maxPasses)
 }
 
-// chain looks for a way from variable to variable that is a circle or longer
-// than maxPasses.
-type chain struct {
-	v     *variables
-	which scope
-	path  []string
-	safe  map[string]int // deepest place, counted from 1, where a key was found harmless
-}
-
-func (c *chain) follow(key string) bool {
-	circle := slices.Contains(c.path, key)
-	c.path = append(c.path, key)
-	if circle || len(c.path) > maxPasses {
-		return true
+// endless returns a way from key on to variable after variable that closes a
+// circle or is longer than maxPasses, or nil. There are no more ways to try than
+// there were variables in the passes before, and maxLine bounded those.
+func (v *variables) endless(key string, way []string, which scope) []string {
+	circle := slices.Contains(way, key)
+	way = append(way, key)
+	if circle || len(way) > maxPasses {
+		return way
 	}
-	depth := len(c.path)
-	if c.safe[key] < depth {
-		x, _ := c.v.match(key)
-		for _, next := range c.v.named(x.value, c.which) {
-			if c.follow(next) {
-				return true
-			}
+	x, _ := v.match(key)
+	for _, next := range v.named(x.value, which) {
+		if found := v.endless(next, way, which); found != nil {
+			return found
 		}
-		c.safe[key] = depth
 	}
-	c.path = c.path[:depth-1]
-	return false
+	return nil
 }

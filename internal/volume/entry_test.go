@@ -152,7 +152,9 @@ func TestUnusualButGood(t *testing.T) {
 			t.Errorf("chown to %d:%d", s.UID, s.GID)
 		}
 	}
-	delete(cm.Labels, api.LabelJobID) // flux may not have set it yet
+	m.SetPermissions, m.UserID = false, ^uint32(0) // nothing is done with it
+	mustPlan(t, cm, template(), Options{})
+	delete(cm.Labels, api.LabelJobID) // the workload manager may not set it
 	delete(cm.Labels, api.LabelWorkflowUID)
 	mustPlan(t, cm, template(), Options{})
 }

@@ -267,3 +267,27 @@ func TestFallback(t *testing.T) {
 	_, err := Fallback(cm, 0, Options{})
 	wantError(t, err, dws.Fatal, "missing")
 }
+
+// The servers file needs an owner whose servers can be looked up, and like the
+// owner of the mount it is only made on request.
+func TestServersFile(t *testing.T) {
+	tests := []struct {
+		typ, owner     string
+		setPermissions bool
+		want           string
+	}{
+		{dws.TypeLustre, "NnfStorage", true, "mount chown serversFile"},
+		{dws.TypeLustre, "NnfStorage", false, "mount"},
+		{dws.TypeLustre, "NnfAccess", true, "mount chown"},
+		{dws.TypeLustre, "", true, "mount chown"},
+		{dws.TypeXFS, "NnfStorage", true, "activate waitDevice mount chown"},
+	}
+	for _, tt := range tests {
+		cm := clientMount(tt.typ)
+		cm.Labels[api.LabelOwnerKind] = tt.owner
+		cm.Spec.Mounts[0].SetPermissions = tt.setPermissions
+		if got := names(mustPlan(t, cm, template(), Options{}).Mount); got != tt.want {
+			t.Errorf("%+v: %q", tt, got)
+		}
+	}
+}
