@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -47,27 +46,28 @@ func newVariables(values []variable, overrides map[string]string) *variables {
 	for key, value := range overrides {
 		v.list = append(v.list, variable{key: key, value: value, text: true})
 	}
-	v.sort()
+	slices.SortFunc(v.list, longestFirst)
 	return v
 }
 
 // with returns the set with one more variable, which beats all others.
 func (v *variables) with(key, value string, text bool) *variables {
-	out := &variables{list: make([]variable, 0, len(v.list)+1)}
+	list := make([]variable, 0, len(v.list)+1)
 	for _, x := range v.list {
 		if x.key != key {
-			out.list = append(out.list, x)
+			list = append(list, x)
 		}
 	}
-	out.list = append(out.list, variable{key: key, value: value, text: text})
-	out.sort()
-	return out
+	x := variable{key: key, value: value, text: text}
+	i, _ := slices.BinarySearchFunc(list, x, longestFirst)
+	return &variables{list: slices.Insert(list, i, x)}
 }
 
-func (v *variables) sort() {
-	slices.SortFunc(v.list, func(a, b variable) int {
-		return cmp.Or(len(b.key)-len(a.key), strings.Compare(a.key, b.key))
-	})
+func longestFirst(a, b variable) int {
+	if d := len(b.key) - len(a.key); d != 0 {
+		return d
+	}
+	return strings.Compare(a.key, b.key)
 }
 
 // match returns the variable whose name s starts with, the longest if several.
