@@ -1,0 +1,172 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/client-go/rest"
+)
+
+// maxRetries bounds how often a request is sent again because the server
+// answered 429 or 5xx with Retry-After, or because the connection of a read
+// broke. The request's time limit bounds it as well.
+const maxRetries = 4
+
+// Client reaches one API server as one account. It is safe for concurrent use
+// and holds no connection before the first request.
+type Client struct {
+	rest   *rest.RESTClient
+	o      Options
+	host   string
+	source string // where the credentials come from, for messages
+	token  *tokenTransport
+	fixed  string // the account when it does not come from a token file
+
+	times timing
+}
+
+// timing holds the waiting times of watches; tests shorten them.
+type timing struct {
+	retry   time.Duration // first delay after a failure
+	silence time.Duration // longest pause between bookmarks
+	grace   time.Duration // how late headers or the end of a watch may be
+}
+
+// Resource names a kind of object at one version.
+type Resource struct{ Group, Version, Plural, Kind string }
+
+// String returns "plural.group/version" for messages.
+func (r Resource) String() string { return r.Plural + "." + r.Group + "/" + r.Version }
+
+// Dial checks the options and credentials (contract clientmountd.md 1.4) and
+// returns a Client. It sends nothing: an API server that is down at the start
+// is no error here.
+func Dial(o Options) (*Client, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := restConfig(o)
+	if err != nil {
+		return nil, err
+	}
+	quietKlog(o.Log)
+	c := &Client{o: o, host: cfg.Host, source: "kubeconfig", times: timing{backoffFirst, silence, grace}}
+	cfg.UserAgent = o.UserAgent
+	if cfg.UserAgent == "" {
+		cfg.UserAgent = rest.DefaultKubernetesUserAgent()
+	}
+	if cfg.Insecure {
+		o.Log.Warn("the API server's certificate is not verified (insecure-skip-tls-verify in the kubeconfig)", "server", cfg.Host)
+	}
+	switch {
+	case cfg.BearerTokenFile != "":
+		c.source = "token file " + cfg.BearerTokenFile
+		c.token = &tokenTransport{path: cfg.BearerTokenFile, log: o.Log}
+		cfg.Wrap(func(rt http.RoundTripper) http.RoundTripper { c.token.base = rt; return c.token })
+		cfg.BearerTokenFile, cfg.BearerToken = "", ""
+	case cfg.BearerToken != "":
+		c.fixed = accountOfToken(cfg.BearerToken)
+	case len(cfg.CertData) > 0:
+		c.fixed = accountOfCert(cfg.CertData)
+	case cfg.CertFile != "":
+		c.source = "client certificate " + cfg.CertFile
+		if data, err := readSmall(cfg.CertFile, maxCertFile); err == nil {
+			c.fixed = accountOfCert(data)
+		}
+	}
+	rt, err := newTransport(cfg, o)
+	if err != nil {
+		return nil, fmt.Errorf("credentials cannot be used: %w", err)
+	}
+	cfg.QPS, cfg.Burst = o.QPS, o.Burst
+	cfg.ContentConfig = rest.ContentConfig{GroupVersion: &schema.GroupVersion{}, NegotiatedSerializer: statusCodec{}}
+	cfg.WarningHandler = warnings{o.Log}
+	// Redirects would carry the token elsewhere; the API server sends none.
+	hc := &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if c.rest, err = rest.RESTClientForConfigAndClient(cfg, hc); err != nil {
+		return nil, fmt.Errorf("API server address cannot be used: %w", err)
+	}
+	return c, nil
+}
+
+// Address returns the URL of the API server.
+func (c *Client) Address() string { return c.host }
+
+// Account returns the user name that the credentials claim, such as
+// "system:serviceaccount:nnf-system:nnf-clientmount", for messages only; empty
+// when it cannot be told.
+func (c *Client) Account() string {
+	if c.token == nil {
+		return c.fixed
+	}
+	token, err := c.token.current()
+	if err != nil {
+		return ""
+	}
+	return accountOfToken(token)
+}
+
+// Get reads one object into a pointer. Its managed fields are dropped.
+func (c *Client) Get(ctx context.Context, r Resource, ns, name string, into any) error {
+	return c.do(ctx, op{verb: "get", r: r, ns: ns, name: name, named: true}, c.rest.Get(), into)
+}
+
+// Create creates obj and reads the result into a pointer, unless nil.
+func (c *Client) Create(ctx context.Context, r Resource, ns string, obj, into any) error {
+	body, err := json.Marshal(obj)
+	if err != nil {
+		return fmt.Errorf("%s cannot be encoded: %w", r.Kind, err)
+	}
+	req := c.rest.Post().Body(body).SetHeader("Content-Type", "application/json")
+	return c.do(ctx, op{verb: "create", r: r, ns: ns}, req, into)
+}
+
+// Patch patches an object or one of its subresources ("" or "status") and
+// reads the result into a pointer, unless nil.
+func (c *Client) Patch(ctx context.Context, r Resource, ns, name, subresource string, pt types.PatchType, body []byte, into any) error {
+	return c.do(ctx, op{verb: "patch", r: r, ns: ns, name: name, named: true, sub: subresource}, c.rest.Patch(pt).Body(body), into)
+}
+
+// Delete deletes one object.
+func (c *Client) Delete(ctx context.Context, r Resource, ns, name string) error {
+	return c.do(ctx, op{verb: "delete", r: r, ns: ns, name: name, named: true}, c.rest.Delete(), nil)
+}
+
+// do sends one request within the time limit and decodes the answer.
+func (c *Client) do(ctx context.Context, what op, req *rest.Request, into any) error {
+	path, err := what.path()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	defer cancel()
+	res := req.AbsPath(path).MaxRetries(maxRetries).Do(ctx)
+	if err := res.Error(); err != nil {
+		return c.explain(ctx, what, err)
+	}
+	if into == nil {
+		return nil
+	}
+	data, err := res.Raw()
+	if err != nil {
+		return c.explain(ctx, what, err)
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("%s: the API server's answer cannot be read: %w", what, err)
+	}
+	if m, ok := into.(metav1.Object); ok {
+		m.SetManagedFields(nil)
+	}
+	return nil
+}
+
+// seconds renders a time-out for the API server.
+func seconds(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) }

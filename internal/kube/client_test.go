@@ -1,0 +1,265 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+)
+
+const account = "system:serviceaccount:nnf-system:nnf-clientmount"
+
+func TestRequests(t *testing.T) {
+	s := newServer(t)
+	var last string
+	s.other = func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		last = strings.Join([]string{r.Method, r.URL.String(), r.Header.Get("Content-Type"), string(body)}, " | ")
+		if r.Header.Get("Authorization") == "" || r.UserAgent() != "me/1" {
+			t.Errorf("headers: %v", r.Header)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, object("a", "7"))
+	}
+	c := s.dial(func(o *Options) { o.UserAgent = "me/1" })
+	ctx := t.Context()
+	const at = "/apis/dataworkflowservices.github.io/v1alpha7/namespaces/c1/clientmounts"
+	var m dws.ClientMount
+	tests := []struct {
+		name string
+		do   func() error
+		want string
+	}{
+		{"get", func() error { return c.Get(ctx, clientMounts, "c1", "a", &m) }, "GET | " + at + "/a |  | "},
+		{"patch", func() error {
+			return c.Patch(ctx, clientMounts, "c1", "a", "status", types.MergePatchType, []byte(`{"x":1}`), &m)
+		}, "PATCH | " + at + `/a/status | application/merge-patch+json | {"x":1}`},
+		{"create", func() error {
+			return c.Create(ctx, clientMounts, "c1", map[string]int{"x": 1}, nil)
+		}, "POST | " + at + ` | application/json | {"x":1}`},
+		{"delete", func() error { return c.Delete(ctx, clientMounts, "c1", "a") }, "DELETE | " + at + "/a |  | "},
+	}
+	for _, tt := range tests {
+		m, last = dws.ClientMount{}, ""
+		if err := tt.do(); err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if last != tt.want {
+			t.Errorf("%s:\n got %s\nwant %s", tt.name, last, tt.want)
+		}
+		if (tt.name == "get" || tt.name == "patch") && (m.Name != "a" || m.Spec.DesiredState != dws.Mounted || m.ManagedFields != nil) {
+			t.Errorf("%s: decoded %+v", tt.name, m)
+		}
+	}
+}
+
+// Names come from labels that others write.
+func TestNamesCannotLeaveTheirSegment(t *testing.T) {
+	s := newServer(t)
+	s.other = func(http.ResponseWriter, *http.Request) {}
+	c := s.dial()
+	for _, bad := range []string{"", ".", "..", "../../secrets/x", "a/b", "a%2Fb", "a?watch=1", "a#b", "a\nb", `a\b`, "a\x00"} {
+		for _, err := range []error{c.Get(t.Context(), clientMounts, "c1", bad, nil), c.Delete(t.Context(), clientMounts, "c1", bad)} {
+			if err == nil {
+				t.Errorf("%q was accepted", bad)
+			}
+		}
+		if bad != "" && c.Get(t.Context(), clientMounts, bad, "a", nil) == nil {
+			t.Errorf("namespace %q was accepted", bad)
+		}
+	}
+	if log := s.requests(); len(log) > 0 {
+		t.Errorf("requests were sent: %q", log)
+	}
+}
+
+func TestList(t *testing.T) {
+	s := newServer(t)
+	s.list = s.sendList("10", "a", "b")
+	got, err := List[dws.ClientMount](t.Context(), s.dial(), clientMounts, "c1", "x=y")
+	if err != nil || len(got) != 2 || got[1].Name != "b" || got[0].ManagedFields != nil {
+		t.Errorf("%v, %v", got, err)
+	}
+	if log := fmt.Sprint(s.requests()); log != "[list ]" {
+		t.Errorf("requests: %s", log)
+	}
+}
+
+func TestPartialListIsRefused(t *testing.T) {
+	s := newServer(t)
+	s.list = func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"metadata":{"resourceVersion":"1","continue":"more"},"items":[]}`)
+	}
+	if got, err := List[dws.ClientMount](t.Context(), s.dial(), clientMounts, "c1", ""); err == nil {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	answer := func(code int, reason metav1.StatusReason, msg string, d *metav1.StatusDetails) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { sendStatus(w, code, reason, msg, d) }
+	}
+	named := &metav1.StatusDetails{Name: "a", Kind: "clientmounts"}
+	tests := []struct {
+		name   string
+		answer http.HandlerFunc
+		is     func(error) bool
+		words  []string
+	}{
+		{"401", answer(401, metav1.StatusReasonUnauthorized, "Unauthorized", nil), apierrors.IsUnauthorized,
+			[]string{account, "token file /", "expired or rotated?"}},
+		{"403", answer(403, metav1.StatusReasonForbidden, "no RBAC", nil), IsForbidden,
+			[]string{account, "may not patch clientmounts.dataworkflowservices.github.io/status", `in namespace "c1"`, "no RBAC"}},
+		{"object gone", answer(404, metav1.StatusReasonNotFound, `clientmounts "a" not found`, named), IsNotFound, []string{"not found"}},
+		{"version gone", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "404 page not found", 404) },
+			func(err error) bool {
+				return errors.Is(err, ErrVersionGone) && !IsNotFound(err) && apierrors.IsNotFound(err)
+			},
+			[]string{"does not serve clientmounts", "dataworkflowservices.github.io/v1alpha7"}},
+		{"conflict", answer(409, metav1.StatusReasonConflict, "changed", named), IsConflict, []string{"409", "changed"}},
+		{"invalid", answer(422, metav1.StatusReasonInvalid, "spec.x: bad", named), IsInvalid, []string{"spec.x: bad"}},
+		{"long text", answer(400, metav1.StatusReasonBadRequest, strings.Repeat("x", 1<<20), nil), apierrors.IsBadRequest, []string{"…"}},
+		{"proxy page", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "squid says no", 502) },
+			func(err error) bool { return kindOf(err) == 502 }, []string{"squid says no"}},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://evil.example/", 302) },
+			func(err error) bool { return kindOf(err) == 302 }, []string{"302"}},
+		{"not JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
+			func(err error) bool { return err != nil }, []string{"cannot be read"}},
+		{"too large", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			chunk := strings.Repeat(" ", 1<<20)
+			for range 40 {
+				if _, err := io.WriteString(w, chunk); err != nil {
+					return
+				}
+			}
+		}, func(err error) bool { return err != nil }, []string{"larger than 32 MiB"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newServer(t)
+			s.other = tt.answer
+			var m dws.ClientMount
+			err := s.dial().Patch(t.Context(), clientMounts, "c1", "a", "status", types.MergePatchType, []byte("{}"), &m)
+			if err == nil || !tt.is(err) {
+				t.Fatalf("got %v", err)
+			}
+			for _, w := range tt.words {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("no %q in %q", w, err)
+				}
+			}
+			if len(err.Error()) > 2000 {
+				t.Errorf("%d bytes of message", len(err.Error()))
+			}
+		})
+	}
+}
+
+func TestConnectionErrors(t *testing.T) {
+	t.Run("refused", func(t *testing.T) {
+		s := newServer(t)
+		c := s.dial()
+		s.Close()
+		err := c.Get(t.Context(), clientMounts, "c1", "a", nil)
+		if err == nil || !strings.Contains(err.Error(), "cannot reach API server "+s.URL) || !strings.Contains(err.Error(), "refused") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("time-out", func(t *testing.T) {
+		s := newServer(t)
+		s.other = func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+		c := s.dial(func(o *Options) { o.Timeout = 100 * time.Millisecond })
+		err := c.Get(t.Context(), clientMounts, "c1", "a", nil)
+		if err == nil || !strings.Contains(err.Error(), "no answer in time (100ms)") || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("wrong CA", func(t *testing.T) {
+		s := newServer(t)
+		o := s.options()
+		write(t, strings.TrimSuffix(o.CertFile, "/cert"), "cert", otherCA(t), 0o644)
+		c, err := Dial(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = c.Get(t.Context(), clientMounts, "c1", "a", nil)
+		if err == nil || !strings.Contains(err.Error(), "does "+o.CertFile+" hold the CA certificate of this cluster?") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestRetryAfter(t *testing.T) {
+	s := newServer(t)
+	n := 0
+	s.other = func(w http.ResponseWriter, _ *http.Request) {
+		if n++; n < 3 {
+			w.Header().Set("Retry-After", "0")
+			http.Error(w, "later", []int{429, 503}[n-1])
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, object("a", "7"))
+	}
+	var m dws.ClientMount
+	err := s.dial().Patch(t.Context(), clientMounts, "c1", "a", "", types.MergePatchType, []byte("{}"), &m)
+	if err != nil || n != 3 || m.Name != "a" {
+		t.Errorf("%d requests, %v", n, err)
+	}
+}
+
+func TestServed(t *testing.T) {
+	group := func(versions ...string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			var l []string
+			for _, v := range versions {
+				l = append(l, fmt.Sprintf(`{"groupVersion":"g/%s","version":%q}`, v, v))
+			}
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprintf(w, `{"kind":"APIGroup","name":"g","versions":[%s]}`, strings.Join(l, ","))
+		}
+	}
+	known := []string{"v1alpha7", "v1alpha6"}
+	tests := []struct {
+		name   string
+		answer http.HandlerFunc
+		want   string
+		words  []string
+	}{
+		{"both", group("v1alpha6", "v1alpha7"), "v1alpha7", nil},
+		{"older", group("v1alpha6"), "v1alpha6", nil},
+		{"newer and older", group("v1alpha8", "v1alpha6"), "v1alpha6", nil},
+		{"none known", group("v1alpha8", "v1alpha9"), "", []string{"example.io", "v1alpha8, v1alpha9", "v1alpha7, v1alpha6"}},
+		{"no such group", func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }, "", []string{"example.io", "v1alpha7", "CRDs installed?"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newServer(t)
+			s.other = tt.answer
+			got, err := s.dial().Served(t.Context(), "example.io", known)
+			if got != tt.want || (err == nil) != (tt.want != "") || (err != nil && !errors.Is(err, ErrNotServed)) {
+				t.Fatalf("got %q, %v", got, err)
+			}
+			for _, w := range tt.words {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("no %q in %q", w, err)
+				}
+			}
+			if log := fmt.Sprint(s.requests()); log != "[GET /apis/example.io]" {
+				t.Errorf("requests: %s", log)
+			}
+		})
+	}
+}

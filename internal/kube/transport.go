@@ -1,0 +1,170 @@
+package kube
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/transport"
+)
+
+// maxAnswer bounds an answer that is not a watch, after decompression.
+const maxAnswer = 32 << 20
+
+// caTransport sends requests and builds itself anew when the CA file changed,
+// which it looks at (one stat) before each request. A running watch keeps the
+// connection that it has.
+type caTransport struct {
+	make   func(*tls.Config) *http.Transport
+	tls    *tls.Config
+	caFile string // empty: the CA does not come from a file
+	log    *slog.Logger
+
+	mu   sync.Mutex
+	now  *http.Transport
+	seen stamp
+	bad  string
+}
+
+// newTransport returns the round tripper for cfg with TLS 1.2 or later, client
+// certificates that are re-read for each connection, and our dialler. client-go
+// is only asked for the parts that hold no connection: its own transport polls
+// client certificates, reloads the CA every five minutes and pings.
+func newTransport(cfg *rest.Config, o Options) (http.RoundTripper, error) {
+	tc, err := cfg.TransportConfig()
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := transport.TLSConfigFor(tc)
+	if err != nil {
+		return nil, err
+	}
+	if tlsConfig == nil {
+		tlsConfig = &tls.Config{}
+	}
+	tlsConfig.MinVersion = max(tlsConfig.MinVersion, tls.VersionTLS12)
+	// The transport negotiates HTTP/2 itself; a preset list would hide it.
+	tlsConfig.NextProtos = nil
+	if cfg.CertFile != "" && cfg.KeyFile != "" && len(cfg.CertData) == 0 {
+		tlsConfig.Certificates = nil
+		tlsConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+			if err != nil {
+				return nil, fmt.Errorf("client certificate: %w", err)
+			}
+			return &pair, nil
+		}
+	}
+	ping, pong := pingTimes(o.Environ)
+	t := &caTransport{tls: tlsConfig, log: o.Log, make: func(c *tls.Config) *http.Transport {
+		return &http.Transport{
+			Proxy:               proxyOf(cfg),
+			DialContext:         dial,
+			TLSClientConfig:     c,
+			TLSHandshakeTimeout: dialTimeout,
+			ForceAttemptHTTP2:   true,
+			IdleConnTimeout:     90 * time.Second,
+			MaxIdleConnsPerHost: 2,
+			DisableCompression:  cfg.DisableCompression,
+			HTTP2:               &http.HTTP2Config{SendPingTimeout: ping, PingTimeout: pong},
+		}
+	}}
+	if cfg.CAFile != "" && len(cfg.CAData) == 0 && !cfg.Insecure {
+		t.caFile = cfg.CAFile
+		t.seen, _ = stampOf(cfg.CAFile)
+	}
+	t.now = t.make(tlsConfig)
+	return transport.HTTPWrappersForConfig(tc, t)
+}
+
+func proxyOf(cfg *rest.Config) func(*http.Request) (*url.URL, error) {
+	if cfg.Proxy != nil {
+		return cfg.Proxy
+	}
+	return http.ProxyFromEnvironment
+}
+
+// pingTimes returns the HTTP/2 keep-alive times. client-go pings every 30 s,
+// which wakes each node for nothing: off, unless the administrator sets the
+// variable that client-go itself reads.
+func pingTimes(environ func(string) string) (idle, answer time.Duration) {
+	seconds := func(name string) time.Duration {
+		n, err := strconv.ParseUint(environ(name), 10, 31)
+		if err != nil {
+			return 0
+		}
+		return time.Duration(n) * time.Second
+	}
+	return seconds("HTTP2_READ_IDLE_TIMEOUT_SECONDS"), seconds("HTTP2_PING_TIMEOUT_SECONDS")
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *caTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.current().RoundTrip(req)
+	if err == nil && req.URL.Query().Get("watch") == "" {
+		resp.Body = &boundedBody{ReadCloser: resp.Body, left: maxAnswer}
+	}
+	return resp, err
+}
+
+func (t *caTransport) current() *http.Transport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.caFile == "" {
+		return t.now
+	}
+	now, err := stampOf(t.caFile)
+	if err == nil && now == t.seen {
+		return t.now
+	}
+	pool := x509.NewCertPool()
+	if err == nil {
+		var data []byte
+		if data, err = readSmall(t.caFile, maxCertFile); err == nil {
+			var certs []*x509.Certificate
+			certs, err = parseCerts(data)
+			for _, c := range certs {
+				pool.AddCert(c)
+			}
+		}
+	}
+	if err != nil {
+		// Half written, or gone for a moment: what we have stays good, and
+		// the next request looks again.
+		if t.bad != err.Error() {
+			t.bad = err.Error()
+			t.log.Warn("the CA file cannot be used, the last one stays in use", "file", t.caFile, "error", err)
+		}
+		return t.now
+	}
+	t.log.Info("the CA file changed, new connections use it", "file", t.caFile)
+	old := t.now
+	fresh := t.tls.Clone()
+	fresh.RootCAs = pool
+	t.now, t.seen, t.bad = t.make(fresh), now, ""
+	old.CloseIdleConnections()
+	return t.now
+}
+
+// boundedBody fails when an answer grows beyond what we are ready to hold.
+type boundedBody struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("the answer of the API server is larger than %d MiB", maxAnswer>>20)
+	}
+	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
+}

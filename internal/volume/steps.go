@@ -1,0 +1,100 @@
+package volume
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+)
+
+// What is reported when a step fails (contract clientmountd.md 5.1).
+const (
+	failPreActivate    = "unable to run block device PreActivate commands"
+	failActivate       = "unable to activate block device"
+	failPostActivate   = "unable to run block device PostActivate commands"
+	failPreMount       = "unable to run file system PreMount commands"
+	failMount          = "unable to mount file system"
+	failChown          = "unable to set owner and group for file system"
+	failServersFile    = "unable to dump servers resource to file on clientmount path"
+	failPostMount      = "unable to run file system PostMount commands"
+	failPreUnmount     = "unable to run file system PreUnmount commands"
+	failUnmount        = "unable to unmount file system"
+	failPostUnmount    = "unable to run file system PostUnmount commands"
+	failPreDeactivate  = "unable to run block device PreDeactivate commands"
+	failDeactivate     = "unable to deactivate block device"
+	failPostDeactivate = "unable to run block device PostDeactivate commands"
+)
+
+// maxHooks bounds one list of hook lines; the plan is kept on disk.
+const maxHooks = 256
+
+// sequence collects steps. The first error sticks, so that the lists read like
+// the tables of the contract.
+type sequence struct {
+	steps []Step
+	err   error
+}
+
+func (s *sequence) add(step Step) { s.steps = append(s.steps, step) }
+
+func (s *sequence) fail(text string, err error) {
+	if s.err == nil {
+		s.err = dws.WrapError(dws.Major, text, err)
+	}
+}
+
+// hooks adds the administrator's lines as they are, with variables expanded as
+// text. Data values cannot carry shell syntax: they were checked before.
+func (s *sequence) hooks(name, fail string, v *variables, lines []string) {
+	if len(lines) > maxHooks {
+		s.fail(fail, fault("the profile has %d %s lines, at most %d are allowed", len(lines), name, maxHooks))
+		return
+	}
+	for i, line := range lines {
+		if blank(line) {
+			continue
+		}
+		step := fmt.Sprintf("%s[%d]", name, i)
+		text, err := v.expand(line, everything)
+		if err == nil && strings.ContainsRune(text, 0) {
+			err = fault("the line contains a NUL character")
+		}
+		if err != nil {
+			s.fail(fail, dws.WrapError(dws.Major, step, err))
+			return
+		}
+		s.add(Step{Name: step, Kind: Hook, Shell: text, Fail: fail, Hook: true})
+	}
+}
+
+// verb adds a built-in command: program and fixed arguments, then the words of
+// the profile's template. An empty template disables the step.
+func (s *sequence) verb(name string, kind Kind, fail string, v *variables, template string, program ...string) {
+	if blank(template) {
+		return
+	}
+	args, err := v.words(template)
+	if err == nil && len(args) == 0 {
+		// "vgchange" without arguments acts on every volume group.
+		err = fault("nothing is left of %s after expansion", quote(template))
+	}
+	if err != nil {
+		s.fail(fail, dws.WrapError(dws.Major, program[0], err))
+		return
+	}
+	s.add(Step{Name: name, Kind: kind, Fail: fail, Argv: append(program, args...)})
+}
+
+// permissions adds what follows a mount: the owner, and for Lustre the list of
+// servers.
+func (s *sequence) permissions(cm *dws.ClientMount, m *dws.Mount) {
+	if !m.SetPermissions {
+		return
+	}
+	s.add(Step{Name: "chown", Kind: Chown, Fail: failChown, UID: m.UserID, GID: m.GroupID})
+	if m.Type == dws.TypeLustre && cm.Label(labelOwnerKind) == "NnfStorage" {
+		s.add(Step{Name: "serversFile", Kind: ServersFile, Fail: failServersFile, UID: m.UserID, GID: m.GroupID})
+	}
+}
+
+func blank(s string) bool { return strings.TrimSpace(s) == "" }
