@@ -1,15 +1,13 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 var features Features
@@ -18,10 +16,6 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv("LAB_TEST_ROLE"); role != "" {
 		Enter()
 		os.Exit(playRole(role))
-	}
-	outside := os.Getenv(stageVar) == ""
-	if outside {
-		signal.Ignore() // nothing; keeps the import honest about what Enter does with signals
 	}
 	features = Enter()
 	os.Exit(m.Run())
@@ -39,7 +33,7 @@ func playRole(role string) int {
 		fmt.Println("volume:", err)
 		return 1
 	}
-	fmt.Printf("loop %d\n", v.Loop)
+	fmt.Printf("volume %d %s\n", v.Loop, v.Image)
 	switch role {
 	case "panic":
 		defer l.Close()
@@ -93,5 +87,9 @@ func noLeftovers(t *testing.T, l *Lab) {
 	}
 }
 
-var _ = unix.Kill
-var _ = time.Now
+// soon returns a context for what takes a moment on a slow machine.
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
