@@ -33,7 +33,7 @@ func playRole(role string) int {
 		fmt.Println("volume:", err)
 		return 1
 	}
-	fmt.Printf("volume %d %s\n", v.Loop, v.Image)
+	fmt.Printf("volume %d dir %s image %q\n", v.Loop, l.Dir, v.Image)
 	switch role {
 	case "panic":
 		defer l.Close()
