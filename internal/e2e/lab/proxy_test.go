@@ -174,6 +174,7 @@ func TestProxyBreaksConnections(t *testing.T) {
 	p, c := newProxy(t)
 	ok := func(when string) {
 		t.Helper()
+		c.CloseIdleConnections() // it need not have noticed yet that they are broken
 		if _, _, err := p.get(t.Context(), c, mounts); err != nil {
 			t.Errorf("%s: %v", when, err)
 		}
@@ -232,7 +233,7 @@ func TestProxyBreaksConnections(t *testing.T) {
 	if err != nil || bytes.Equal(old, fresh) || !bytes.Equal(fresh, p.CA()) {
 		t.Fatal("no new authority", err)
 	}
-	c.CloseIdleConnections() // the client need not have noticed that they are broken
+	c.CloseIdleConnections()
 	var unknown *tls.CertificateVerificationError
 	if _, _, err := p.get(t.Context(), c, mounts); !errors.As(err, &unknown) {
 		t.Errorf("the old authority still holds: %v", err)
