@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"os"
 	"strings"
@@ -61,6 +62,21 @@ func TestCluster(t *testing.T) {
 	if err := <-seen; err != nil {
 		t.Error(err)
 	}
+	throughProxy(t, c)
+	if err := c.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	short, cancelShort := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancelShort()
+	if _, err := c.Get(short, "ClientMount", "compute-01", "cm"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a paused server answered: %v", err)
+	}
+	if err := c.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Get(ctx, "ClientMount", "compute-01", "cm"); err != nil {
+		t.Errorf("after Resume: %v", err)
+	}
 	if err := c.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -88,6 +104,32 @@ func TestCluster(t *testing.T) {
 		t.Error(err)
 	}
 	noLeftovers(t, l)
+}
+
+// throughProxy checks that the daemon's own credentials work at the proxy's
+// address, which is how the daemon will be run.
+func throughProxy(t *testing.T, c *Cluster) {
+	t.Helper()
+	p, err := StartProxy(c.URL, c.CA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	token, err := os.ReadFile(c.TokenFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	daemon := &Client{base: "https://" + p.Address, token: strings.TrimSpace(string(token)), http: clientOf(t, p.CA())}
+	if _, err := daemon.Get(soon(t), "ClientMount", "compute-01", ""); err != nil {
+		t.Errorf("the service account cannot list: %v", err)
+	}
+	status := (*StatusError)(nil)
+	if err := daemon.Delete(soon(t), "ClientMount", "compute-01", "cm"); !errors.As(err, &status) || status.Code != http.StatusForbidden {
+		t.Errorf("the service account may delete: %v", err)
+	}
+	if p.Count() != 2 || p.Count(ClassList) != 1 || p.Count(ClassDelete) != 1 {
+		t.Errorf("%d requests seen", p.Count())
+	}
 }
 
 func TestObjectPaths(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 func TestDaemonIsWatched(t *testing.T) {
 	l := newLab(t)
 	script := `echo '{"msg":"mounted","path":"/x"}' >&2; echo plain "$NOTIFY_SOCKET" "$WATCHDOG_USEC" >&2
-		lvs --nolock; trap 'echo hup >&2' HUP; trap 'exit 7' TERM; while :; do sleep 0.01; done`
+		trap 'echo hup >&2' HUP; trap 'exit 7' TERM; lvs --nolock; while :; do sleep 0.01; done`
 	d, err := l.StartDaemon(DaemonOptions{Binary: "/bin/sh", Args: []string{"-c", script}, Watchdog: time.Second})
 	if err != nil {
 		t.Fatal(err)

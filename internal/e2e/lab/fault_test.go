@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -85,11 +87,27 @@ func TestFaults(t *testing.T) {
 		if _, err := io.ReadFull(pipe, make([]byte, 8)); err != nil {
 			t.Fatal(err)
 		}
-		for len(l.strays()) < 2 {
-			time.Sleep(time.Millisecond) // until the grandchild has become sleep
+		if _, err := l.WaitCall(soon(t), func(c Call) bool { return c.Exit == -1 }); err != nil {
+			t.Fatal(err)
 		}
-		_ = cmd.Process.Signal(unix.SIGTERM)
-		_ = cmd.Process.Signal(unix.Signal(0))
+		sleeping := func(p process) bool { return p.Command == "sleep 1000000" }
+		for deadline := time.Now().Add(10 * time.Second); !slices.ContainsFunc(l.strays(), sleeping); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("no grandchild: %+v", l.strays())
+			}
+		}
+		ignores := func() bool {
+			status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+			var mask uint64
+			_, tail, _ := strings.Cut(string(status), "SigIgn:\t")
+			_, _ = fmt.Sscanf(tail, "%x", &mask)
+			return mask&(1<<(unix.SIGTERM-1)) != 0
+		}
+		for deadline := time.Now().Add(10 * time.Second); !ignores(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("TERM is not ignored")
+			}
+		}
 		_ = cmd.Process.Kill()
 		_, _ = cmd.Process.Wait()
 		left, _ := l.Leftovers()

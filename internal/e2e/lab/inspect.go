@@ -142,11 +142,21 @@ func processes() (list []process) {
 		if err != nil || pid == 1 || pid == os.Getpid() {
 			continue
 		}
-		cmd, _ := os.ReadFile(filepath.Join("/proc", d.Name(), "cmdline"))
-		if len(cmd) == 0 {
-			continue // a kernel thread, or dead and not yet reaped
+		stat, err := os.ReadFile(filepath.Join("/proc", d.Name(), "stat"))
+		if err != nil {
+			continue // gone meanwhile
 		}
-		list = append(list, process{pid, strings.TrimSpace(strings.ReplaceAll(string(cmd), "\x00", " "))})
+		// 12 (name) S ...: the name may hold anything, so look from the end.
+		head, tail, _ := strings.Cut(string(stat), " (")
+		i := strings.LastIndex(tail, ") ")
+		if i < 0 || head == "" || strings.ContainsAny(tail[i+2:i+3], "ZX") {
+			continue // dead and not yet reaped
+		}
+		name := tail[:i] // all that there is in the middle of an exec
+		if cmd, _ := os.ReadFile(filepath.Join("/proc", d.Name(), "cmdline")); len(cmd) > 0 {
+			name = strings.TrimSpace(strings.ReplaceAll(string(cmd), "\x00", " "))
+		}
+		list = append(list, process{pid, name})
 	}
 	return list
 }

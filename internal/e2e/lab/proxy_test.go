@@ -174,8 +174,8 @@ func TestProxyBreaksConnections(t *testing.T) {
 	p, c := newProxy(t)
 	ok := func(when string) {
 		t.Helper()
-		c.CloseIdleConnections() // it need not have noticed yet that they are broken
-		if _, _, err := p.get(t.Context(), c, mounts); err != nil {
+		fresh := clientOf(t, p.CA()) // the old one need not have noticed yet what is broken
+		if _, _, err := p.get(t.Context(), fresh, mounts); err != nil {
 			t.Errorf("%s: %v", when, err)
 		}
 	}
@@ -233,11 +233,9 @@ func TestProxyBreaksConnections(t *testing.T) {
 	if err != nil || bytes.Equal(old, fresh) || !bytes.Equal(fresh, p.CA()) {
 		t.Fatal("no new authority", err)
 	}
-	c.CloseIdleConnections()
 	var unknown *tls.CertificateVerificationError
-	if _, _, err := p.get(t.Context(), c, mounts); !errors.As(err, &unknown) {
+	if _, _, err := p.get(t.Context(), clientOf(t, old), mounts); !errors.As(err, &unknown) {
 		t.Errorf("the old authority still holds: %v", err)
 	}
-	c = clientOf(t, fresh)
 	ok("with the new authority")
 }
