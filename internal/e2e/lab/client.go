@@ -1,0 +1,173 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+)
+
+// Client speaks to an API server in plain HTTP and JSON maps. It is made apart
+// from the daemons' own client, which it has to check.
+type Client struct {
+	base  string
+	token string
+	ca    []byte
+	http  *http.Client
+}
+
+// NewClient returns a client from a kubeconfig.
+func NewClient(path string) (*Client, error) {
+	server, token, ca, config, err := credentials(path)
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
+	return &Client{base: server, token: token, ca: ca, http: &http.Client{Transport: transport}}, nil
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// StatusError is an answer other than success.
+type StatusError struct {
+	Code    int
+	Reason  string
+	Message string
+}
+
+func (e *StatusError) Error() string { return fmt.Sprintf("%d %s: %s", e.Code, e.Reason, e.Message) }
+
+// IsNotFound tells whether the server said that there is no such object.
+func IsNotFound(err error) bool {
+	status := (*StatusError)(nil)
+	return errors.As(err, &status) && status.Code == http.StatusNotFound
+}
+
+type kind struct{ root, resource string }
+
+var kinds = map[string]kind{
+	"Namespace":              {"/api/v1", ""},
+	"Secret":                 {"/api/v1", "secrets"},
+	"ServiceAccount":         {"/api/v1", "serviceaccounts"},
+	"ClusterRole":            {"/apis/rbac.authorization.k8s.io/v1", "clusterroles"},
+	"ClusterRoleBinding":     {"/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"},
+	"ClientMount":            {dws, "clientmounts"},
+	"Workflow":               {dws, "workflows"},
+	"SystemConfiguration":    {dws, "systemconfigurations"},
+	"NnfStorageProfile":      {nnf, "nnfstorageprofiles"},
+	"NnfDataMovement":        {nnf, "nnfdatamovements"},
+	"NnfDataMovementProfile": {nnf, "nnfdatamovementprofiles"},
+	"LustreFileSystem":       {"/apis/" + api.GroupLUS + "/v1beta1", "lustrefilesystems"},
+}
+
+var (
+	dws = "/apis/" + api.GroupDWS + "/" + api.VersionsDWS[0]
+	nnf = "/apis/" + api.GroupNNF + "/" + api.VersionsNNF[0]
+)
+
+// Path is the URL path of an object; of the collection when name is empty, and
+// of a kind without namespaces when ns is.
+func Path(kindName, ns, name string) string {
+	k, ok := kinds[kindName]
+	if !ok {
+		return "/no-such-kind/" + kindName
+	}
+	p := k.root
+	if kindName == "Namespace" {
+		p += "/namespaces"
+	} else if ns != "" {
+		p += "/namespaces/" + ns
+	}
+	if k.resource != "" {
+		p += "/" + k.resource
+	}
+	if name != "" {
+		p += "/" + name
+	}
+	return p
+}
+
+// Do sends one request and returns the object that comes back.
+func (c *Client) Do(ctx context.Context, method, path, contentType string, body []byte) (Object, error) {
+	resp, err := c.send(ctx, method, path, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err != nil {
+		return nil, err
+	}
+	var o Object
+	err = json.Unmarshal(data, &o)
+	if resp.StatusCode >= 300 {
+		return nil, &StatusError{resp.StatusCode, o.String("reason"), o.String("message")}
+	}
+	return o, err
+}
+
+func (c *Client) send(ctx context.Context, method, path, contentType string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	return c.http.Do(req)
+}
+
+const mergePatch = "application/merge-patch+json"
+
+// Get returns an object.
+func (c *Client) Get(ctx context.Context, kind, ns, name string) (Object, error) {
+	return c.Do(ctx, http.MethodGet, Path(kind, ns, name), "", nil)
+}
+
+// Create makes an object.
+func (c *Client) Create(ctx context.Context, o Object) (Object, error) {
+	body, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	return c.Do(ctx, http.MethodPost, Path(o.String("kind"), o.Namespace(), ""), "application/json", body)
+}
+
+// Apply makes an object or, when it is there, merges into it.
+func (c *Client) Apply(ctx context.Context, o Object) (Object, error) {
+	made, err := c.Create(ctx, o)
+	if status := (*StatusError)(nil); errors.As(err, &status) && status.Code == http.StatusConflict {
+		return c.Patch(ctx, o.String("kind"), o.Namespace(), o.Name(), o)
+	}
+	return made, err
+}
+
+// Patch merges changes into an object.
+func (c *Client) Patch(ctx context.Context, kind, ns, name string, change Object) (Object, error) {
+	return c.PatchPath(ctx, Path(kind, ns, name), mergePatch, change)
+}
+
+// PatchPath patches any path, such as one that ends in /status.
+func (c *Client) PatchPath(ctx context.Context, path, contentType string, change any) (Object, error) {
+	body, err := json.Marshal(change)
+	if err != nil {
+		return nil, err
+	}
+	return c.Do(ctx, http.MethodPatch, path, contentType, body)
+}
+
+// Delete asks for the end of an object; finalizers may delay it.
+func (c *Client) Delete(ctx context.Context, kind, ns, name string) error {
+	_, err := c.Do(ctx, http.MethodDelete, Path(kind, ns, name), "", nil)
+	return err
+}

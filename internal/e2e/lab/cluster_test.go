@@ -1,0 +1,150 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// One life of a ClientMount as the tests of the daemon will live it, with the
+// administrator in the daemon's role, through the proxy's upstream.
+func TestCluster(t *testing.T) {
+	l := newLab(t)
+	if _, err := findBinary("DEVCLUSTER", "devcluster", "devcluster"); err != nil {
+		t.Skip("no API server: ", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	c, err := l.StartCluster(ctx, ClusterOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{c.TokenFile(), c.CertFile()} {
+		if _, err := os.Stat(f); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := c.Apply(ctx, Profile("job7-0", ProfileSpec{Hooks: map[string]Hooks{
+		"xfs": {"preActivate": {"true"}, "postMount": {"true"}}, "lustre": {"preMount": {"true"}},
+	}, Overrides: map[string]string{"$MOUNT_PATH": "/mnt/nnf/x"}})); err != nil {
+		t.Fatal(err)
+	}
+	spec := ClientMountSpec{Mounts: []MountSpec{
+		{Path: "/mnt/nnf/a", Type: "xfs", Index: 3, NQN: "nqn.x", NSID: "12"},
+		{Path: "/mnt/nnf/b", Type: "none", Own: true, UID: 1000, GID: 1000},
+		{Path: "/mnt/nnf/c", Type: "lustre", FSName: "fs", MGS: "1@tcp"},
+		{Path: "/mnt/nnf/d", Type: "gfs2", Device: "reference"},
+	}}
+	if _, err := c.Apply(ctx, ClientMount("cm", "compute-01", spec)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.Get(ctx, "ClientMount", "compute-01", "cm")
+	if err != nil || got.At("spec", "mounts", 0, "device", "lvm", "nvmeInfo", 0, "deviceSerial") != "nqn.x" || got.Ready("mounted") {
+		t.Errorf("%v %v", got, err)
+	}
+	seen := make(chan error, 1)
+	go func() {
+		_, err := c.WaitStatus(ctx, "compute-01", "cm", func(o Object) bool { return o.Ready("mounted") })
+		seen <- err
+	}()
+	var states []any
+	for range spec.Mounts {
+		states = append(states, Object{"state": "mounted", "ready": true})
+	}
+	status := Object{"status": Object{"mounts": states, "allReady": true}}
+	if _, err := c.PatchPath(ctx, Path("ClientMount", "compute-01", "cm")+"/status", mergePatch, status); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-seen; err != nil {
+		t.Error(err)
+	}
+	throughProxy(t, c)
+	if err := c.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	short, cancelShort := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancelShort()
+	if _, err := c.Get(short, "ClientMount", "compute-01", "cm"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a paused server answered: %v", err)
+	}
+	if err := c.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Get(ctx, "ClientMount", "compute-01", "cm"); err != nil {
+		t.Errorf("after Resume: %v", err)
+	}
+	if err := c.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { seen <- c.WaitGone(ctx, "ClientMount", "compute-01", "cm") }()
+	if err := c.Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Get(ctx, "ClientMount", "compute-01", "cm"); err != nil {
+		t.Errorf("the object did not survive a restart: %v", err)
+	}
+	if err := c.Delete(ctx, "ClientMount", "compute-01", "cm"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitGone(ctx, "ClientMount", "compute-01", "cm"); err != nil {
+		t.Error(err)
+	}
+	<-seen
+	if _, err := c.Get(ctx, "ClientMount", "compute-01", "cm"); !IsNotFound(err) {
+		t.Errorf("gone: %v", err)
+	}
+	if _, err := c.Do(ctx, http.MethodGet, "/no/such", "", nil); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("%v", err)
+	}
+	if err := c.Stop(); err != nil {
+		t.Error(err)
+	}
+	noLeftovers(t, l)
+}
+
+// throughProxy checks that the daemon's own credentials work at the proxy's
+// address, which is how the daemon will be run.
+func throughProxy(t *testing.T, c *Cluster) {
+	t.Helper()
+	p, err := StartProxy(c.URL, c.CA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	token, err := os.ReadFile(c.TokenFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	daemon := &Client{base: "https://" + p.Address, token: strings.TrimSpace(string(token)), http: clientOf(t, p.CA())}
+	if _, err := daemon.Get(soon(t), "ClientMount", "compute-01", ""); err != nil {
+		t.Errorf("the service account cannot list: %v", err)
+	}
+	status := (*StatusError)(nil)
+	if err := daemon.Delete(soon(t), "ClientMount", "compute-01", "cm"); !errors.As(err, &status) || status.Code != http.StatusForbidden {
+		t.Errorf("the service account may delete: %v", err)
+	}
+	if p.Count() != 2 || p.Count(ClassList) != 1 || p.Count(ClassDelete) != 1 {
+		t.Errorf("%d requests seen", p.Count())
+	}
+}
+
+func TestObjectPaths(t *testing.T) {
+	for _, tt := range []struct{ kind, ns, name, want string }{
+		{"Namespace", "", "x", "/api/v1/namespaces/x"},
+		{"Secret", "ns", "", "/api/v1/namespaces/ns/secrets"},
+		{"ClientMount", "compute-01", "a", mounts + "/a"},
+		{"ClusterRole", "", "r", "/apis/rbac.authorization.k8s.io/v1/clusterroles/r"},
+	} {
+		if got := Path(tt.kind, tt.ns, tt.name); got != tt.want {
+			t.Errorf("%s, want %s", got, tt.want)
+		}
+	}
+	o := Object{"a": []any{map[string]any{"b": "c"}}}
+	if o.At("a", 0, "b") != "c" || o.At("a", 1) != nil || o.At("x", "y") != nil || o.String("a", "b") != "" {
+		t.Error("At or String is wrong")
+	}
+}

@@ -1,0 +1,141 @@
+package lab
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// The same program runs three times: outside, as init of the namespaces, and
+// inside as itself.
+const (
+	stageVar    = "LAB_STAGE"
+	stageInit   = "init"
+	stageInside = "inside"
+
+	reportFD = 3 // where init tells whether the namespaces are usable
+)
+
+// Enter moves the program into namespaces of its own and must come first in
+// TestMain or main. Where that works it returns only inside; the outer process
+// waits, passes signals on and exits with the inner one's code. Where it does
+// not, it returns in the original process with Features.Private false and the
+// reason in Why.
+func Enter() Features {
+	switch os.Getenv(stageVar) {
+	case stageInit:
+		os.Exit(actAsInit())
+	case stageInside:
+		return look()
+	}
+	why := ""
+	for _, user := range []bool{false, true} {
+		if !user && os.Geteuid() != 0 {
+			continue
+		}
+		code, reason := runInside(user)
+		if reason == "" {
+			os.Exit(code)
+		}
+		why = reason
+	}
+	return Features{Why: why}
+}
+
+// runInside starts init and waits for it. A reason means that nothing of the
+// program ran.
+func runInside(user bool) (code int, reason string) {
+	// The parent-death signal belongs to this very thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	read, write, err := os.Pipe()
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer read.Close()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = os.Args
+	cmd.Env = append(os.Environ(), stageVar+"="+stageInit)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{write}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID,
+		Pdeathsig:  unix.SIGKILL,
+	}
+	if user {
+		cmd.Env = append(cmd.Env, userVar+"=1")
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
+	}
+	err = cmd.Start()
+	write.Close()
+	if err != nil {
+		return 0, fmt.Sprintf("the kernel allows no private namespaces (user namespace: %t): %v", user, err)
+	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	defer signal.Stop(signals)
+	go func() {
+		for s := range signals {
+			_ = cmd.Process.Signal(s)
+		}
+	}()
+	report, _ := io.ReadAll(read)
+	err = cmd.Wait()
+	if text := strings.TrimSpace(string(report)); text != "ready" {
+		return 0, fmt.Sprintf("the private namespaces cannot be furnished: %s (%v)", text, err)
+	}
+	return cmd.ProcessState.ExitCode(), ""
+}
+
+// actAsInit furnishes the namespaces, starts the program inside and reaps
+// whatever is orphaned. When it exits the kernel kills all that is left.
+func actAsInit() int {
+	report := os.NewFile(reportFD, "report")
+	unix.CloseOnExec(reportFD)
+	if err := furnish(); err != nil {
+		fmt.Fprintln(report, err)
+		return 1
+	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	runtime.LockOSThread()
+	os.Setenv(stageVar, stageInside) // a second entry in the environment would lose against the first
+	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
+		Env:   os.Environ(),
+		Files: []uintptr{0, 1, 2},
+		Sys:   &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL},
+	})
+	if err != nil {
+		fmt.Fprintln(report, "start inside:", err)
+		return 1
+	}
+	fmt.Fprintln(report, "ready")
+	report.Close()
+	go func() {
+		for s := range signals {
+			_ = unix.Kill(pid, s.(syscall.Signal))
+		}
+	}()
+	for {
+		var status unix.WaitStatus
+		got, err := unix.Wait4(-1, &status, 0, nil)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return 1
+		case got == pid && status.Signaled():
+			return 128 + int(status.Signal())
+		case got == pid:
+			return status.ExitStatus()
+		}
+	}
+}

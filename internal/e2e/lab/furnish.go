@@ -1,0 +1,137 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Set by init for the program inside.
+const (
+	userVar = "LAB_USER_NAMESPACE"
+	runVar  = "LAB_PRIVATE_RUN"
+	mntVar  = "LAB_PRIVATE_MNT"
+)
+
+// furnish makes the new mount namespace safe and complete: private, with its
+// own /proc, /run, /mnt and /dev/mapper, and blind for the machine's real NVMe
+// controllers, which nothing here may rescan.
+func furnish() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	// mount(8) keeps notes in /run/mount; /mnt/nnf is where computes mount.
+	hidden := 0
+	for dir, name := range map[string]string{"/run": runVar, "/mnt": mntVar} {
+		os.Unsetenv(name)
+		if needed(dir) {
+			continue
+		}
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"); err != nil {
+			return fmt.Errorf("mount a private %s: %w", dir, err)
+		}
+		os.Setenv(name, "1")
+		hidden++
+	}
+	if hidden == 0 {
+		return errors.New("this program and its folder lie below both /run and /mnt, which have to be replaced")
+	}
+	for _, dir := range []string{"/sys/class/nvme", "/sys/class/nvme-subsystem"} {
+		if _, err := os.Stat(dir); err == nil {
+			if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_RDONLY, "mode=0755"); err != nil {
+				return fmt.Errorf("hide %s: %w", dir, err)
+			}
+		}
+	}
+	if _, err := os.Stat("/dev/mapper"); err != nil {
+		return replaceDev()
+	}
+	return nil
+}
+
+// needed tells whether the program, its working directory or its caches lie
+// below dir.
+func needed(dir string) bool {
+	exe, _ := os.Executable()
+	cwd, _ := os.Getwd()
+	for _, path := range []string{exe, cwd, os.Getenv("GOCACHE"), os.Getenv("GOMODCACHE"), os.Getenv("HOME"), os.Getenv("TMPDIR")} {
+		if strings.HasPrefix(path+"/", dir+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// replaceDev puts a /dev in place that has what the old one had and a folder
+// mapper, which cannot be made in the host's.
+func replaceDev() error {
+	parent := "/run"
+	if os.Getenv(runVar) == "" {
+		parent = "/mnt"
+	}
+	fresh := filepath.Join(parent, "lab-dev")
+	if err := os.Mkdir(fresh, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", fresh, "tmpfs", unix.MS_NOSUID, "mode=0755"); err != nil {
+		return fmt.Errorf("mount a private /dev: %w", err)
+	}
+	entries, err := os.ReadDir("/dev")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := copyDevEntry(filepath.Join("/dev", e.Name()), filepath.Join(fresh, e.Name()), e.Type()); err != nil {
+			return fmt.Errorf("private /dev/%s: %w", e.Name(), err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(fresh, "mapper"), 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(fresh, "/dev", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("put the private /dev in place: %w", err)
+	}
+	return os.Remove(fresh)
+}
+
+func copyDevEntry(from, to string, mode os.FileMode) error {
+	switch {
+	case mode.IsDir():
+		if err := os.Mkdir(to, 0o755); err != nil {
+			return err
+		}
+		return unix.Mount(from, to, "", unix.MS_BIND|unix.MS_REC, "")
+	case mode&os.ModeSymlink != 0:
+		target, err := os.Readlink(from)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(target, to)
+	case mode&os.ModeDevice == 0:
+		return nil // sockets and pipes of services that are not ours
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(from, &st); err != nil {
+		return err
+	}
+	if os.Getenv(userVar) == "" {
+		return unix.Mknod(to, st.Mode, int(st.Rdev))
+	}
+	// Without privileges device nodes can only be borrowed, and each costs a
+	// mount: take the few that programs need.
+	switch filepath.Base(from) {
+	case "null", "zero", "full", "random", "urandom", "tty", "loop0":
+		if err := os.WriteFile(to, nil, 0o600); err != nil {
+			return err
+		}
+		return unix.Mount(from, to, "", unix.MS_BIND, "")
+	}
+	return nil
+}

@@ -1,0 +1,32 @@
+package lab
+
+import (
+	"os/exec"
+	"runtime"
+)
+
+// A parent-death signal is sent when the thread that started the child ends,
+// not when the process does. So all children start from one thread that lives
+// as long as the process.
+var starts = func() chan func() {
+	c := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for f := range c {
+			f()
+		}
+	}()
+	return c
+}()
+
+// start starts a command whose process may be there until the caller says
+// otherwise.
+func (l *Lab) start(cmd *exec.Cmd) error {
+	done := make(chan error)
+	starts <- func() { done <- cmd.Start() }
+	if err := <-done; err != nil {
+		return err
+	}
+	l.alive(cmd.Process.Pid, true)
+	return nil
+}

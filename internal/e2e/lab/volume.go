@@ -1,0 +1,145 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/standin/record"
+)
+
+// VolumeOptions are the circumstances of a volume; the zero value is a local,
+// visible, inactive volume with an empty xfs.
+type VolumeOptions struct {
+	Raw    bool // no file system on it
+	Shared bool // the group needs a started lockspace
+	Active bool // activated already
+
+	Appears  time.Duration // LVM does not know the volume before
+	NodeLate time.Duration // the node comes so long after the activation
+
+	// NQN and NSID name the NVMe namespace below. With NeedsRescan it is
+	// missing, and the volume with it, until RescanLate after a rescan.
+	NQN         string
+	NSID        int
+	NeedsRescan bool
+	RescanLate  time.Duration
+}
+
+// Volume is one logical volume of the laboratory.
+type Volume struct {
+	VG, LV string
+	Node   string // path below /dev/mapper, there while active
+	Image  string // file behind it; empty without loop devices
+	Loop   int    // number of the loop device; -1 without
+
+	lab *Lab
+}
+
+// DevicePath is the node that device mapper makes for a volume: hyphens in
+// either name are doubled (contract clientmountd.md 6.3).
+func DevicePath(vg, lv string) string {
+	escape := func(s string) string { return strings.ReplaceAll(s, "-", "--") }
+	return "/dev/mapper/" + escape(vg) + "-" + escape(lv)
+}
+
+// AddVolume makes a volume and tells the stand-ins. Volumes of one group must
+// agree in Shared.
+func (l *Lab) AddVolume(vg, lv string, opts VolumeOptions) (*Volume, error) {
+	v := &Volume{VG: vg, LV: lv, Node: DevicePath(vg, lv), Loop: -1, lab: l}
+	rec := &record.Volume{VG: vg, LV: lv, Shared: opts.Shared, Node: v.Node, Late: opts.NodeLate, NQN: opts.NQN, NSID: opts.NSID}
+	if opts.Appears > 0 {
+		rec.Appears = time.Now().Add(opts.Appears)
+	}
+	switch {
+	case l.Features.Loop:
+		image, err := l.newImage(fmt.Sprintf("volume-%d.img", time.Now().UnixNano()), opts.Raw)
+		if err != nil {
+			return nil, err
+		}
+		loop, err := l.attach(image)
+		if err != nil {
+			return nil, errors.Join(err, os.Remove(image))
+		}
+		l.onClose(func() error { return errors.Join(loop.detach(), os.Remove(image)) })
+		v.Image, v.Loop = image, loop.number
+		rec.Major, rec.Minor = 7, uint32(loop.number)
+	case exists("/dev/loop0"):
+		rec.Bind = "/dev/loop0" // never opened: only something that looks like a device
+	default:
+		rec.Plain = true
+	}
+	err := l.state.Update(func(s *record.State) error {
+		for _, o := range s.Volumes {
+			if o.VG == vg && o.LV == lv {
+				return fmt.Errorf("volume %s/%s is there already", vg, lv)
+			}
+		}
+		s.Volumes = append(s.Volumes, rec)
+		if opts.NQN != "" {
+			s.Namespaces = append(s.Namespaces, &record.Namespace{
+				NQN: opts.NQN, NSID: opts.NSID, NeedsRescan: opts.NeedsRescan, Late: opts.RescanLate,
+			})
+		}
+		return nil
+	})
+	if err == nil && opts.Active {
+		err = l.Tool("lvchange", "--activate", "y", vg+"/"+lv)
+	}
+	return v, err
+}
+
+// Active tells whether the volume is activated.
+func (v *Volume) Active() (bool, error) {
+	s, err := v.lab.state.Load()
+	if err != nil {
+		return false, err
+	}
+	for _, r := range s.Volumes {
+		if r.VG == v.VG && r.LV == v.LV {
+			return r.Active, nil
+		}
+	}
+	return false, fmt.Errorf("no volume %s/%s", v.VG, v.LV)
+}
+
+// Locked tells whether a group's lockspace is started.
+func (l *Lab) Locked(vg string) (bool, error) {
+	s, err := l.state.Load()
+	if err != nil {
+		return false, err
+	}
+	for _, v := range s.Locks {
+		if v == vg {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// NVMeLayout makes nvme list answer like version 1 or 2 of nvme-cli; 2 unless
+// set.
+func (l *Lab) NVMeLayout(version int) error {
+	return l.state.Update(func(s *record.State) error { s.NVMeLayout = version; return nil })
+}
+
+// Reboot plays the loss of everything that a kernel forgets: volumes inactive,
+// lockspaces stopped, nodes gone. Mounts have to be gone already.
+func (l *Lab) Reboot() error {
+	return l.state.Update(func(s *record.State) error {
+		s.Locks = nil
+		for _, v := range s.Volumes {
+			v.Active = false
+		}
+		nodes, err := filepath.Glob(filepath.Join(l.Mapper, "*"))
+		for _, n := range nodes {
+			err = errors.Join(err, os.Remove(n))
+		}
+		return err
+	})
+}
+
+func exists(path string) bool { _, err := os.Lstat(path); return err == nil }

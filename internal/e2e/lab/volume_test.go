@@ -1,0 +1,100 @@
+package lab
+
+import (
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestVolumeLife(t *testing.T) {
+	l := newLab(t)
+	v := l.mustVolume(t, "vg", "lv", VolumeOptions{Shared: true, NQN: "nqn.x", NSID: 4})
+	if _, err := l.AddVolume("vg", "lv", VolumeOptions{Raw: true}); err == nil {
+		t.Error("the same volume twice")
+	}
+	if err := l.Tool("lvchange", "--activate", "ys", "vg/lv"); err == nil {
+		t.Error("activated without a lockspace")
+	}
+	for _, args := range [][]string{{"vgchange", "--lock-start", "vg"}, {"lvchange", "--activate", "ys", "vg/lv"}} {
+		if err := l.Tool(args[0], args[1:]...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(v.Node, &st); err != nil {
+		t.Fatal(err)
+	}
+	if l.Features.Loop && (st.Mode&unix.S_IFMT != unix.S_IFBLK || unix.Major(st.Rdev) != 7 || int(unix.Minor(st.Rdev)) != v.Loop) {
+		t.Errorf("the node is no block device 7:%d: %+v", v.Loop, st)
+	}
+	left, _ := l.Leftovers()
+	if want := []string{"active volume vg/lv", "lockspace of vg", "node " + v.Node}; !slices.Equal(left, want) {
+		t.Errorf("%q, want %q", left, want)
+	}
+	if active, err := v.Active(); !active || err != nil {
+		t.Error("not active", err)
+	}
+	if locked, err := l.Locked("vg"); !locked || err != nil {
+		t.Error("not locked", err)
+	}
+	if l.Features.Loop {
+		if err := l.Reboot(); err != nil {
+			t.Fatal(err)
+		}
+		noLeftovers(t, l)
+	}
+}
+
+// A node that comes late is made by somebody else than lvchange.
+func TestLateNode(t *testing.T) {
+	l := newLab(t)
+	v := l.mustVolume(t, "late", "lv", VolumeOptions{Raw: true, NodeLate: 80 * time.Millisecond})
+	start := time.Now()
+	if err := l.Tool("lvchange", "--activate", "y", "late/lv"); err != nil {
+		t.Fatal(err)
+	}
+	if exists(v.Node) && time.Since(start) < 80*time.Millisecond {
+		t.Error("the node is not late")
+	}
+	for deadline := time.Now().Add(10 * time.Second); !exists(v.Node); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the node did not come")
+		}
+	}
+	if time.Since(start) < 80*time.Millisecond {
+		t.Error("the node came too early")
+	}
+	if _, err := os.Stat(v.Node); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOneLaboratoryAtATime(t *testing.T) {
+	l := newLab(t)
+	if other, err := New(""); err == nil {
+		other.Close()
+		t.Error("a second laboratory")
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error("Close twice:", err)
+	}
+	if other, err := New(t.TempDir() + "/a:b"); err == nil {
+		other.Close()
+		t.Error("a folder that overlay mounts cannot name")
+	}
+	newLab(t)
+}
+
+func TestUnescape(t *testing.T) {
+	for in, want := range map[string]string{`/a\040b`: "/a b", `/a\134040`: `/a\040`, `/a\`: `/a\`, `/a\9`: `/a\9`, `/\011x`: "/\tx"} {
+		if got := unescape(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}

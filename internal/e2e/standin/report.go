@@ -1,0 +1,164 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/standin/record"
+)
+
+// A row is one line of a report, by column name.
+type row map[string]string
+
+var (
+	lvColumns = []string{"lv_name", "vg_name", "lv_attr", "lv_size", "lv_full_name", "lv_path", "lv_dm_path", "lv_active", "lv_uuid"}
+	vgColumns = []string{"vg_name", "vg_attr", "vg_size", "vg_lock_type", "vg_shared", "lv_count", "vg_uuid"}
+)
+
+// lvs lists logical volumes: --nolock, --reportformat json, -o, -v, --select,
+// and volume groups or VG/LV as arguments, as LVM's lvs(8).
+func (t *toolbox) lvs() int {
+	s, err := t.dir.Load()
+	if err != nil {
+		return t.fail(125, "standin: %v", err)
+	}
+	var rows []row
+	for _, v := range s.Volumes {
+		if !s.Visible(v, t.now()) {
+			continue
+		}
+		rows = append(rows, lvRow(v))
+	}
+	return t.report("lv", lvColumns, rows)
+}
+
+func lvRow(v *record.Volume) row {
+	attr, active := "-wi-------", ""
+	if v.Active {
+		attr, active = "-wi-a-----", "active"
+	}
+	return row{
+		"lv_name": v.LV, "vg_name": v.VG, "lv_attr": attr, "lv_size": "320.00m", "lv_full_name": v.VG + "/" + v.LV,
+		"lv_path": "/dev/" + v.VG + "/" + v.LV, "lv_dm_path": v.Node, "lv_active": active, "lv_uuid": "",
+	}
+}
+
+// vgs lists volume groups.
+func (t *toolbox) vgs() int {
+	s, err := t.dir.Load()
+	if err != nil {
+		return t.fail(125, "standin: %v", err)
+	}
+	var rows []row
+	for _, v := range s.Volumes {
+		if !s.Visible(v, t.now()) || slices.ContainsFunc(rows, func(r row) bool { return r["vg_name"] == v.VG }) {
+			continue
+		}
+		r := row{"vg_name": v.VG, "vg_attr": "wz--n-", "vg_size": "1.00g", "vg_lock_type": "none", "lv_count": "1", "vg_uuid": "", "vg_shared": ""}
+		if v.Shared {
+			r["vg_attr"], r["vg_lock_type"], r["vg_shared"] = "wz--ns", "dlm", "shared"
+		}
+		rows = append(rows, r)
+	}
+	return t.report("vg", vgColumns, rows)
+}
+
+// report prints rows in LVM's JSON, or as words without --reportformat.
+func (t *toolbox) report(kind string, columns []string, rows []row) int {
+	opts, positional := options(t.args, "-o", "--options", "-S", "--select", "--reportformat", "--units", "--config", "--separator", "-O", "--sort")
+	wanted := columns[:3]
+	if o, ok := first(opts, "-o", "--options"); ok && o != "all" && o != kind+"_all" {
+		wanted = strings.Split(o, ",")
+		for _, c := range wanted {
+			if !slices.Contains(columns, c) {
+				return t.fail(3, "  Unrecognised field: %s", c)
+			}
+		}
+	} else if ok {
+		wanted = columns
+	}
+	if sel, ok := first(opts, "-S", "--select"); ok {
+		keep, err := parseSelect(sel, columns)
+		if err != nil {
+			return t.fail(3, "  %v", err)
+		}
+		rows = slices.DeleteFunc(rows, func(r row) bool { return !keep(r) })
+	}
+	code := 0
+	if len(positional) > 0 {
+		rows, code = t.named(rows, positional)
+	}
+	if f := opts["--reportformat"]; f != "json" && f != "json_std" {
+		for _, r := range rows {
+			line := ""
+			for _, c := range wanted {
+				line += " " + r[c]
+			}
+			fmt.Fprintln(t.stdout, " "+line)
+		}
+		return code
+	}
+	list := []row{}
+	for _, r := range rows {
+		out := row{}
+		for _, c := range wanted {
+			out[c] = r[c]
+		}
+		list = append(list, out)
+	}
+	data, err := json.MarshalIndent(map[string]any{"report": []any{map[string]any{kind: list}}}, "  ", "    ")
+	if err != nil {
+		return t.fail(125, "standin: %v", err)
+	}
+	fmt.Fprintf(t.stdout, "  %s\n", data)
+	return code
+}
+
+// named keeps the rows that positional arguments name; one that names nothing
+// is an error although the others are still listed.
+func (t *toolbox) named(rows []row, names []string) (kept []row, code int) {
+	for _, n := range names {
+		vg, lv, hasLV := strings.Cut(strings.TrimPrefix(n, "/dev/"), "/")
+		found, knownVG := false, false
+		for _, r := range rows {
+			if r["vg_name"] != vg {
+				continue
+			}
+			knownVG = true
+			if !hasLV || r["lv_name"] == lv {
+				kept, found = append(kept, r), true
+			}
+		}
+		switch {
+		case !knownVG:
+			code = t.fail(5, "  Volume group \"%s\" not found\n  Cannot process volume group %s", vg, vg)
+		case !found:
+			code = t.fail(5, "  Failed to find logical volume \"%s/%s\"", vg, lv)
+		}
+	}
+	return kept, code
+}
+
+// parseSelect understands the part of LVM's selection language that is used:
+// field=value, joined by && or commas, values with or without quotes.
+func parseSelect(text string, columns []string) (func(row) bool, error) {
+	want := row{}
+	for _, term := range strings.FieldsFunc(strings.ReplaceAll(text, "&&", ","), func(r rune) bool { return r == ',' }) {
+		k, v, ok := strings.Cut(term, "=")
+		k, v = strings.TrimSpace(k), strings.Trim(strings.TrimSpace(v), `"'`)
+		if !ok || !slices.Contains(columns, k) {
+			return nil, fmt.Errorf("Selection syntax error at '%s'.", text) //nolint // LVM's own words
+		}
+		want[k] = v
+	}
+	return func(r row) bool {
+		for k, v := range want {
+			if r[k] != v {
+				return false
+			}
+		}
+		return true
+	}, nil
+}
