@@ -7,11 +7,16 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const journalSocketPath = "/run/systemd/journal/socket"
+
+// journalPatience is enough for a busy journal, and little enough that a mount is
+// not held up by one that hangs.
+const journalPatience = 500 * time.Millisecond
 
 var errJournalClosed = errors.New("connection to the journal is closed")
 
@@ -19,10 +24,11 @@ var errJournalClosed = errors.New("connection to the journal is closed")
 // (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/). go-systemd's journal package
 // has the socket's path fixed, sends on an unconnected socket whose full
 // receiver a poller cannot wait for, and spills large entries into named files;
-// this one is connected, waits at most half a second, and spills into a sealed
+// this one is connected, waits for a short time only, and spills into a sealed
 // memory file. It needs no goroutine. Safe for concurrent use.
 type journalSocket struct {
-	path string
+	path     string
+	patience time.Duration // how long one send may wait for a journal that hangs
 
 	mu     sync.Mutex
 	file   *os.File // nil: not connected
@@ -75,7 +81,7 @@ func (j *journalSocket) connect() error {
 		return fmt.Errorf("socket for the journal: %w", err)
 	}
 	// A journal that hangs must not hang us.
-	limit := unix.Timeval{Usec: 500_000}
+	limit := unix.NsecToTimeval(int64(j.patience))
 	if err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err == nil {
 		err = unix.Connect(fd, &unix.SockaddrUnix{Name: j.path})
 	}

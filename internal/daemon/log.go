@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/lmittmann/tint"
 	"golang.org/x/sys/unix"
@@ -26,6 +27,8 @@ type LogOptions struct {
 	Getenv        func(string) string // nil: os.Getenv
 	IsTerminal    func() bool         // nil: ask the kernel about Writer
 	JournalSocket string              // "": /run/systemd/journal/socket
+
+	patience time.Duration // of the journal's socket; 0: journalPatience
 }
 
 // NewLogger makes the program's logger. Format auto is the journal when the
@@ -42,6 +45,9 @@ func NewLogger(o LogOptions) (*slog.Logger, io.Closer, error) {
 	if o.Getenv == nil {
 		o.Getenv = os.Getenv
 	}
+	if o.patience == 0 {
+		o.patience = journalPatience
+	}
 	if o.JournalSocket == "" {
 		o.JournalSocket = journalSocketPath
 	}
@@ -51,7 +57,7 @@ func NewLogger(o LogOptions) (*slog.Logger, io.Closer, error) {
 	}
 	switch format {
 	case "journal":
-		socket := &journalSocket{path: o.JournalSocket}
+		socket := &journalSocket{path: o.JournalSocket, patience: o.patience}
 		return slog.New(newJournalHandler(o, socket)), socket, nil
 	case "tint":
 		h := tint.NewTextHandler(o.Writer, &tint.Options{
