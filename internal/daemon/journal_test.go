@@ -189,16 +189,17 @@ func TestJournalPriorities(t *testing.T) {
 func TestJournalGroupsAndAttrsDoNotMix(t *testing.T) {
 	j := startJournald(t)
 	log, _ := j.logger()
-	base := log.With("a", 1).WithGroup("").WithGroup("g").With("b", 2)
-	one, two := base.With("c", 3), base.With("d", 4) // both extend the same slice
+	// Three attributes leave room for a fourth in the slice that both extend.
+	base := log.With("a", 1).WithGroup("").WithGroup("g").With("b", 2, "b2", 2)
+	one, two := base.With("c", 3), base.With("d", 4)
 	one.Info("one", "e", 5)
 	two.Info("two")
 	first, _ := j.entry()
 	second, _ := j.entry()
-	if got := first["MESSAGE"][0]; got != "one a=1 g.b=2 g.c=3 g.e=5" {
+	if got := first["MESSAGE"][0]; got != "one a=1 g.b=2 g.b2=2 g.c=3 g.e=5" {
 		t.Errorf("first: %q", got)
 	}
-	if got := second["MESSAGE"][0]; got != "two a=1 g.b=2 g.d=4" {
+	if got := second["MESSAGE"][0]; got != "two a=1 g.b=2 g.b2=2 g.d=4" {
 		t.Errorf("second: %q", got)
 	}
 	if first["G_B"] == nil || first["A"] == nil || second["G_C"] != nil {
@@ -381,17 +382,23 @@ func TestJournalConcurrently(t *testing.T) {
 	})
 	const writers, lines = 4, 50
 	var wg sync.WaitGroup
+	// Three of each leave room in the slices that all writers share.
+	log = log.With("a", 1, "b", 2, "c", 3).WithGroup("x").WithGroup("y").WithGroup("z")
 	for w := range writers {
 		wg.Go(func() {
 			for i := range lines {
-				log.With("writer", w).Info("line", "i", i)
+				log.Info("line", slog.Group("writer"+strconv.Itoa(w), "i", i))
 			}
 		})
 	}
 	seen := map[string]bool{}
 	for range writers * lines {
 		fields, _ := j.entry()
-		seen[fields["MESSAGE"][0]] = true
+		message := fields["MESSAGE"][0]
+		if !strings.HasPrefix(message, "line a=1 b=2 c=3 x.y.z.writer") {
+			t.Errorf("got %q", message)
+		}
+		seen[message] = true
 	}
 	wg.Wait()
 	if len(seen) != writers*lines {

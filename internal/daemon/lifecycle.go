@@ -125,7 +125,7 @@ func (r *run) stop(why, what string) {
 	if r.stopping {
 		return
 	}
-	r.stopping, r.again = true, false
+	r.stopping = true
 	r.limit = defaultShutdown
 	if r.ShutdownTimeout != nil {
 		if d := r.ShutdownTimeout(); d > 0 {
