@@ -1,0 +1,247 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/slogtest"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func environ(pairs ...string) func(string) string {
+	return func(key string) string {
+		for i := 0; i < len(pairs); i += 2 {
+			if pairs[i] == key {
+				return pairs[i+1]
+			}
+		}
+		return ""
+	}
+}
+
+// logInto returns a logger of the format and what it has written.
+func logInto(t *testing.T, format string, env ...string) (*slog.Logger, *buffer) {
+	t.Helper()
+	var out buffer
+	log, closer, err := NewLogger(LogOptions{Format: format, Writer: &out, Getenv: environ(env...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closer.Close() })
+	return log, &out
+}
+
+func TestDetect(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	ours := fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+	yes, no := func() bool { return true }, func() bool { return false }
+	for name, c := range map[string]struct {
+		writer   io.Writer
+		stream   string
+		terminal func() bool
+		want     string
+	}{
+		"under systemd":           {file, ours, no, "journal"},
+		"other device":            {file, fmt.Sprintf("%d:%d", st.Dev+1, st.Ino), no, "text"},
+		"other inode":             {file, fmt.Sprintf("%d:%d", st.Dev, st.Ino+1), no, "text"},
+		"inherited in a terminal": {file, "1:1", yes, "tint"},
+		"garbage":                 {file, "a:b", no, "text"},
+		"half":                    {file, "1", no, "text"},
+		"no number":               {file, ":", no, "text"},
+		"negative":                {file, "-1:-1", no, "text"},
+		"terminal":                {file, "", yes, "tint"},
+		"file":                    {file, "", nil, "text"},
+		"buffer":                  {new(buffer), ours, nil, "text"},
+	} {
+		o := LogOptions{Writer: c.writer, Getenv: environ("JOURNAL_STREAM", c.stream), IsTerminal: c.terminal}
+		if got := o.detect(); got != c.want {
+			t.Errorf("%s: got %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+func TestUnknownFormat(t *testing.T) {
+	_, _, err := NewLogger(LogOptions{Format: "xml"})
+	if err == nil || !strings.Contains(err.Error(), `"xml"`) || !strings.Contains(err.Error(), "journal") {
+		t.Errorf("error must name the value and the choices: %v", err)
+	}
+}
+
+func TestLevelCanChange(t *testing.T) {
+	for _, format := range []string{"tint", "text", "json"} {
+		var out buffer
+		level := new(slog.LevelVar)
+		log, _, err := NewLogger(LogOptions{Format: format, Writer: &out, Level: level})
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Debug("unseen")
+		level.Set(slog.LevelDebug)
+		log.Debug("seen")
+		if got := out.String(); strings.Contains(got, "unseen") || !strings.Contains(got, "seen") {
+			t.Errorf("%s: %q", format, got)
+		}
+	}
+}
+
+var testEvent = Event{ID: "0123456789abcdef0123456789abcdef", Name: "mounted"}
+
+func TestFormats(t *testing.T) {
+	args := []any{EventID(testEvent), "clientmount", "default-job7-0-computes", "path", "/mnt/a b",
+		"duration", 41237 * time.Microsecond, "limit", 30 * time.Second, "error", stackedError{},
+		slog.Group("source", slog.Int("index", 2))}
+	for format, want := range map[string][]string{
+		"text": {`level=INFO msg="mounted file system" event=mounted clientmount=default-job7-0-computes path="/mnt/a b"`,
+			`duration=41ms limit=30s error=short source.index=2`},
+		"json": {`"msg":"mounted file system","event":"mounted","clientmount":"default-job7-0-computes"`,
+			`"duration_ms":41.237,"limit":"30s","error":"short","source":{"index":2}`},
+		"tint": {`INF mounted file system event=mounted clientmount=default-job7-0-computes path="/mnt/a b"`,
+			`duration=41ms limit=30s error=short source.index=2`},
+	} {
+		log, out := logInto(t, format, "NO_COLOR", "1")
+		log.Info("mounted file system", args...)
+		line := strings.TrimSuffix(out.String(), "\n")
+		for _, part := range want {
+			if !strings.Contains(line, part) {
+				t.Errorf("%s: no %s in\n%s", format, part, line)
+			}
+		}
+		if strings.Contains(line, "\n") || strings.Contains(line, testEvent.ID) {
+			t.Errorf("%s: %q", format, line)
+		}
+	}
+}
+
+func TestColours(t *testing.T) {
+	for name, c := range map[string]struct {
+		env  []string
+		want bool
+	}{
+		"default":        {nil, true},
+		"empty NO_COLOR": {[]string{"NO_COLOR", ""}, true},
+		"NO_COLOR":       {[]string{"NO_COLOR", "0"}, false},
+		"dumb terminal":  {[]string{"TERM", "dumb"}, false},
+	} {
+		log, out := logInto(t, "tint", c.env...)
+		log.Error("x", "k", "v")
+		if got := strings.Contains(out.String(), "\x1b["); got != c.want {
+			t.Errorf("%s: colours %v: %q", name, got, out.String())
+		}
+	}
+}
+
+// hostile are texts that a user could put into an object, to steer the terminal
+// of the administrator who reads the log or to forge lines of it.
+var hostile = []string{
+	"\x1b[2Jcleared", "a \x1b]0;title\x07", "\u009b2J", "a\rb", "a\nlevel=ERROR msg=forged", "\x00", "\x7f",
+	"\u202eevil", "\xff\xfe", `a \x1b[2J`, `\x1b`, `a b\\x1b[2J`, "\"quote\" \x1b",
+}
+
+// safeOnTerminal fails when line holds an escape sequence other than a colour
+// that tint adds, or any other control character but the final line feed.
+func safeOnTerminal(t *testing.T, format, line string) {
+	t.Helper()
+	line, ended := strings.CutSuffix(line, "\n")
+	if !ended {
+		t.Errorf("%s: no line feed: %q", format, line)
+	}
+	for _, colour := range []string{"\x1b[0m", "\x1b[2m", "\x1b[22m", "\x1b[91m", "\x1b[92m", "\x1b[93m"} {
+		line = strings.ReplaceAll(line, colour, "")
+	}
+	// slog's text handler lets DEL through, which no terminal acts on.
+	if i := strings.IndexFunc(line, func(r rune) bool { return r < ' ' || r >= 0x80 && r < 0xa0 || r == 0x202e }); i >= 0 {
+		t.Errorf("%s: raw control character at %d of %q", format, i, line)
+	}
+}
+
+func TestHostileText(t *testing.T) {
+	for _, text := range hostile {
+		for _, format := range []string{"tint", "text", "json"} {
+			for _, env := range [][]string{nil, {"NO_COLOR", "1"}} {
+				log, out := logInto(t, format, env...)
+				log.With("with", text).WithGroup("g").Info(text, "value", text, "error", errors.New(text),
+					"bytes", []byte(text), "any", []string{text}, text, "as a key", slog.Group(text, "k", text))
+				if format == "json" {
+					if !json.Valid(out.Bytes()) {
+						t.Errorf("not JSON: %q", out)
+					}
+					continue
+				}
+				safeOnTerminal(t, format, out.String())
+			}
+		}
+	}
+}
+
+func FuzzTint(f *testing.F) {
+	for _, text := range hostile {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		log, out := logInto(t, "tint")
+		log.Info(text, "value", text)
+		safeOnTerminal(t, "tint", out.String())
+	})
+}
+
+func TestValuesAreBounded(t *testing.T) {
+	huge := strings.Repeat("x", 1<<20)
+	for _, format := range []string{"tint", "text", "json"} {
+		log, out := logInto(t, format)
+		log.Info(huge, "value", huge, "error", errors.New(huge))
+		if n := out.Len(); n < 3*maxValue || n > 3*maxValue+1000 {
+			t.Errorf("%s: %d bytes", format, n)
+		}
+	}
+}
+
+// The wrapper must keep the contract of slog.Handler; JSON is the format that
+// can be read back.
+func TestTidyIsAHandler(t *testing.T) {
+	var out *buffer
+	slogtest.Run(t, func(t *testing.T) slog.Handler {
+		var log *slog.Logger
+		log, out = logInto(t, "json")
+		return log.Handler()
+	}, func(t *testing.T) map[string]any {
+		m := map[string]any{}
+		if err := json.Unmarshal(out.Bytes(), &m); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	})
+}
+
+func TestEventsAreValidAndUnique(t *testing.T) {
+	seen := map[string]bool{}
+	for _, e := range Events() {
+		if !e.Valid() {
+			t.Errorf("%+v is not valid", e)
+		}
+		if seen[e.ID] || seen[e.Name] {
+			t.Errorf("%+v: name or ID is used twice", e)
+		}
+		seen[e.ID], seen[e.Name] = true, true
+	}
+	for _, bad := range []Event{{}, {Name: "x"}, {ID: "0123", Name: "x"}, {ID: strings.Repeat("A", 32), Name: "x"}, {ID: strings.Repeat("a", 32)}} {
+		if bad.Valid() {
+			t.Errorf("%+v passes for valid", bad)
+		}
+	}
+}

@@ -1,0 +1,119 @@
+// Package authority makes the cluster's certificates and keys: a certificate
+// authority and a signing key for service-account tokens that outlive a
+// restart, and a server and an administrator certificate that are issued anew
+// at each start.
+//
+// It must not know Kubernetes.
+package authority
+
+import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/compute-daemons/compute-daemons/internal/devcluster/statedir"
+)
+
+// Keys is all key material of a cluster, in PEM form where others read it.
+type Keys struct {
+	CA         []byte // certificate
+	AdminCert  []byte
+	AdminKey   []byte
+	Signer     *ecdsa.PrivateKey // signs service-account tokens
+	CAFile     string
+	ServerCert string // file
+	ServerKey  string // file
+	SignerFile string
+}
+
+// Load returns the keys kept in a folder. What is missing is made; with newCA
+// the certificate authority is replaced, so that clients with the old one stop
+// trusting the server. The signing key stays: tokens survive a new authority.
+// A damaged file is an error that names it.
+func Load(dir string, newCA bool) (*Keys, error) {
+	k := &Keys{
+		CAFile:     filepath.Join(dir, "ca.crt"),
+		ServerCert: filepath.Join(dir, "server.crt"),
+		ServerKey:  filepath.Join(dir, "server.key"),
+		SignerFile: filepath.Join(dir, "service-account.key"),
+	}
+	// Certificate and key of the authority share a file: no crash can leave a
+	// pair that does not fit.
+	ca, err := loadPair(filepath.Join(dir, "ca.pem"))
+	if newCA || errors.Is(err, fs.ErrNotExist) {
+		ca, err = newAuthority()
+		if err == nil {
+			err = statedir.WriteFile(filepath.Join(dir, "ca.pem"), append(ca.certPEM(), ca.keyPEM()...))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if k.Signer, err = loadSigner(k.SignerFile); err != nil {
+		return nil, err
+	}
+	server, err := issue(ca, x509.Certificate{
+		Subject:     pkix.Name{CommonName: "kube-apiserver"},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSNames:    []string{"localhost"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	admin, err := issue(ca, x509.Certificate{
+		Subject:     pkix.Name{CommonName: "devcluster-admin", Organization: []string{"system:masters"}},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return nil, err
+	}
+	k.CA, k.AdminCert, k.AdminKey = ca.certPEM(), admin.certPEM(), admin.keyPEM()
+	for path, content := range map[string][]byte{k.CAFile: k.CA, k.ServerCert: server.certPEM(), k.ServerKey: server.keyPEM()} {
+		if err := statedir.WriteFile(path, content); err != nil {
+			return nil, err
+		}
+	}
+	return k, nil
+}
+
+func newAuthority() (*pair, error) {
+	return issue(nil, x509.Certificate{
+		Subject:               pkix.Name{CommonName: "devcluster-ca"},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	})
+}
+
+func loadSigner(path string) (*ecdsa.PrivateKey, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err := newKey()
+		if err != nil {
+			return nil, err
+		}
+		return key, statedir.WriteFile(path, keyPEM(key))
+	}
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("%s: no PEM block in it", path)
+	}
+	key, err := x509.ParseECPrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return key, nil
+}

@@ -1,0 +1,114 @@
+// Package controlplane runs the Kubernetes API machinery in this process: etcd,
+// the generic control plane of the API server (custom resources, RBAC,
+// namespaces, secrets, service accounts) and the few controllers that a cluster
+// without pods needs.
+//
+// It must not know what the cluster is for: definitions, accounts and files for
+// the daemons come from others.
+package controlplane
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// Config says where everything lies. All paths are files except DataDir.
+type Config struct {
+	Listener     net.Listener // on the loopback address
+	DataDir      string       // etcd's
+	EtcdLog      string
+	ClientSocket string
+	PeerSocket   string
+	CAFile       string
+	ServerCert   string
+	ServerKey    string
+	SignerFile   string
+	Signer       *ecdsa.PrivateKey // the key in SignerFile
+	CA           []byte            // the certificate in CAFile
+	Admin        *rest.Config      // a client with all rights
+	Args         []string          // further flags of the API server
+}
+
+// ControlPlane is a running one.
+type ControlPlane struct {
+	etcd *embed.Etcd
+	stop context.CancelFunc
+	done chan error
+}
+
+// Start returns when the API answers and the default namespace exists.
+func Start(ctx context.Context, c Config) (*ControlPlane, error) {
+	etcd, err := startEtcd(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	// Not a child of ctx: the caller's context ends the start, Stop ends the server.
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	p := &ControlPlane{etcd: etcd, stop: stop, done: make(chan error, 1)}
+	prepared, err := prepareServer(running, c)
+	if err != nil {
+		stop()
+		etcd.Close()
+		return nil, fmt.Errorf("api server: %w", err)
+	}
+	go func() { p.done <- prepared.Run(running) }()
+	clients, err := kubernetes.NewForConfig(c.Admin)
+	if err == nil {
+		err = p.waitReady(ctx, clients)
+	}
+	if err == nil {
+		err = startControllers(running, c, clients)
+	}
+	if err != nil {
+		p.Stop()
+		return nil, fmt.Errorf("api server: %w", err)
+	}
+	return p, nil
+}
+
+// Done delivers the API server's error, once, if it ends by itself.
+func (p *ControlPlane) Done() <-chan error { return p.done }
+
+// Stop ends the API server and then etcd. It may take some seconds while
+// clients hold watches; nothing is lost when the process ends meanwhile.
+func (p *ControlPlane) Stop() {
+	p.stop()
+	select {
+	case <-p.done:
+	case <-time.After(10 * time.Second):
+	}
+	p.etcd.Close()
+}
+
+func (p *ControlPlane) waitReady(ctx context.Context, clients kubernetes.Interface) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	core := clients.CoreV1()
+	for {
+		if core.RESTClient().Get().AbsPath("/readyz").Do(ctx).Error() == nil {
+			if _, err := core.Namespaces().Get(ctx, "default", metav1.GetOptions{}); err == nil {
+				return nil
+			}
+		}
+		select {
+		case err := <-p.done:
+			p.done <- err // for Stop
+			if err == nil {
+				err = errors.New("ended at once")
+			}
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}

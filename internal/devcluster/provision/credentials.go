@@ -1,0 +1,115 @@
+package provision
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/compute-daemons/compute-daemons/internal/devcluster/apiclient"
+	"github.com/compute-daemons/compute-daemons/internal/devcluster/manifests"
+	"github.com/compute-daemons/compute-daemons/internal/devcluster/statedir"
+)
+
+// Daemon is one of the two programs that get credentials; its folder below the
+// cluster's has its name.
+type Daemon struct {
+	Name      string
+	Namespace string
+	Account   string // also the name of the token's secret
+}
+
+// Daemons are the accounts of manifests.Accounts.
+var Daemons = []Daemon{
+	{"clientmountd", "nnf-system", "nnf-clientmount"},
+	{"nnf-dm", "nnf-dm-system", "nnf-dm-daemon"},
+}
+
+// DaemonNamed returns the daemon, or an error that lists the names.
+func DaemonNamed(name string) (Daemon, error) {
+	for _, d := range Daemons {
+		if d.Name == name {
+			return d, nil
+		}
+	}
+	return Daemon{}, fmt.Errorf("no daemon %q: want %s or %s", name, Daemons[0].Name, Daemons[1].Name)
+}
+
+func (d Daemon) secret() apiclient.Target {
+	return apiclient.Target{Resource: "secrets", Namespace: d.Namespace, Name: d.Account}
+}
+
+// WriteCredentials waits for the account's token and writes service.token,
+// service.cert and kubeconfig into the daemon's folder below dir.
+func (d Daemon) WriteCredentials(ctx context.Context, client *apiclient.Client, admin *rest.Config, dir string) error {
+	token, err := d.token(ctx, client)
+	if err != nil {
+		return fmt.Errorf("token of %s: %w", d.Account, err)
+	}
+	folder := filepath.Join(dir, d.Name)
+	if err := statedir.WriteFile(filepath.Join(folder, "service.cert"), admin.CAData); err != nil {
+		return err
+	}
+	if err := statedir.WriteFile(filepath.Join(folder, "service.token"), token); err != nil {
+		return err
+	}
+	return writeKubeconfig(filepath.Join(folder, "kubeconfig"), admin, clientcmdapi.AuthInfo{Token: string(token)})
+}
+
+// Rotate replaces the account's token and rewrites the daemon's files. The
+// server refuses the old token at most 10 s later, when it forgets that it was
+// good.
+func (d Daemon) Rotate(ctx context.Context, client *apiclient.Client, admin *rest.Config, dir string) error {
+	if _, err := client.Delete(ctx, d.secret()); err != nil {
+		return err
+	}
+	secret, err := d.manifest()
+	if err != nil {
+		return err
+	}
+	if _, err := client.Apply(ctx, secret); err != nil {
+		return err
+	}
+	return d.WriteCredentials(ctx, client, admin, dir)
+}
+
+func (d Daemon) manifest() (*unstructured.Unstructured, error) {
+	accounts, err := manifests.Accounts()
+	if err != nil {
+		return nil, err
+	}
+	for _, object := range accounts {
+		if object.GetKind() == "Secret" && object.GetNamespace() == d.Namespace && object.GetName() == d.Account {
+			return object, nil
+		}
+	}
+	return nil, errors.New("no token secret for " + d.Account)
+}
+
+// token waits until the control plane has filled the secret.
+func (d Daemon) token(ctx context.Context, client *apiclient.Client) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, errors.New("the secret stays empty"))
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		secret, err := client.Get(ctx, d.secret())
+		if err != nil {
+			return nil, err
+		}
+		if text, found := apiclient.Field(secret.Object, "data.token"); found {
+			return base64.StdEncoding.DecodeString(text)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}

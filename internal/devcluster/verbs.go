@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/yaml"
+
+	"github.com/compute-daemons/compute-daemons/internal/devcluster/apiclient"
+	"github.com/compute-daemons/compute-daemons/internal/devcluster/manifests"
+	"github.com/compute-daemons/compute-daemons/internal/devcluster/provision"
+)
+
+// maxInput bounds what apply reads; etcd takes no object above 1.5 MiB.
+const maxInput = 16 << 20
+
+// cluster is the --dir of the verbs.
+type cluster struct{ dir string }
+
+func addDir(flags *pflag.FlagSet) *cluster {
+	c := &cluster{}
+	flags.StringVar(&c.dir, "dir", "", "folder of the cluster")
+	return c
+}
+
+func (c *cluster) connect() (*apiclient.Client, *rest.Config, error) {
+	if c.dir == "" {
+		return nil, nil, usageError("--dir is missing")
+	}
+	admin, err := provision.ReadAdmin(c.dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("no cluster in %s: %w", c.dir, err)
+	}
+	client, err := apiclient.New(admin)
+	return client, admin, err
+}
+
+// target connects and reads RESOURCE and NAME, the first two of want arguments.
+func (c *cluster) target(args []string, want int) (*apiclient.Client, apiclient.Target, error) {
+	if len(args) != want {
+		return nil, apiclient.Target{}, usageError("%d arguments instead of %d", len(args), want)
+	}
+	t, err := apiclient.ParseTarget(args[0], args[1])
+	if err != nil {
+		return nil, t, usageError("%v", err)
+	}
+	client, _, err := c.connect()
+	return client, t, err
+}
+
+func defineApply(flags *pflag.FlagSet) action {
+	c := addDir(flags)
+	file := flags.StringP("filename", "f", "", "YAML or JSON file, - for standard input")
+	return func(ctx context.Context, s streams, args []string) error {
+		if *file == "" || len(args) > 0 {
+			return usageError("want -f and no arguments")
+		}
+		text, err := readInput(*file, s.in)
+		if err != nil {
+			return err
+		}
+		objects, err := manifests.Decode(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", *file, err)
+		}
+		client, _, err := c.connect()
+		if err != nil {
+			return err
+		}
+		for _, object := range objects {
+			name := strings.TrimPrefix(object.GetNamespace()+"/"+object.GetName(), "/")
+			outcome, err := client.Apply(ctx, object)
+			if err != nil {
+				return fmt.Errorf("%s %s: %w", object.GetKind(), name, err)
+			}
+			fmt.Fprintf(s.out, "%s %s %s\n", object.GetKind(), name, outcome)
+		}
+		return nil
+	}
+}
+
+func readInput(name string, stdin io.Reader) ([]byte, error) {
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		stdin = f
+	}
+	text, err := io.ReadAll(io.LimitReader(stdin, maxInput+1))
+	if err == nil && len(text) > maxInput {
+		err = fmt.Errorf("%s: more than %d bytes", name, maxInput)
+	}
+	return text, err
+}
+
+func defineGet(flags *pflag.FlagSet) action {
+	c := addDir(flags)
+	format := flags.StringP("output", "o", "yaml", "yaml or json")
+	return func(ctx context.Context, s streams, args []string) error {
+		if *format != "yaml" && *format != "json" {
+			return usageError("-o %s: want yaml or json", *format)
+		}
+		client, t, err := c.target(args, 2)
+		if err != nil {
+			return err
+		}
+		object, err := client.Get(ctx, t)
+		if err != nil {
+			return err
+		}
+		text, err := json.MarshalIndent(object.Object, "", "  ")
+		if *format == "yaml" && err == nil {
+			text, err = yaml.JSONToYAML(text)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(s.out, strings.TrimSuffix(string(text), "\n"))
+		return err
+	}
+}
+
+func definePatch(flags *pflag.FlagSet) action {
+	c := addDir(flags)
+	subresource := flags.String("subresource", "", "patch this subresource, as in status")
+	return func(ctx context.Context, s streams, args []string) error {
+		if len(args) == 3 && !json.Valid([]byte(args[2])) {
+			return usageError("the patch is not JSON: %s", args[2])
+		}
+		client, t, err := c.target(args, 3)
+		if err != nil {
+			return err
+		}
+		var subresources []string
+		if *subresource != "" {
+			subresources = []string{*subresource}
+		}
+		return client.Patch(ctx, t, []byte(args[2]), subresources...)
+	}
+}
+
+func defineDelete(flags *pflag.FlagSet) action {
+	c := addDir(flags)
+	wait := flags.Duration("wait", 0, "wait this long for the object to be gone")
+	return func(ctx context.Context, s streams, args []string) error {
+		client, t, err := c.target(args, 2)
+		if err != nil {
+			return err
+		}
+		uid, err := client.Delete(ctx, t)
+		if err != nil || *wait <= 0 {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, *wait)
+		defer cancel()
+		return client.WaitGone(ctx, t, uid)
+	}
+}
+
+func defineWait(flags *pflag.FlagSet) action {
+	c := addDir(flags)
+	condition := flags.String("for", "", `FIELD=VALUE; FIELD is a dotted path, "\." a dot in a name`)
+	timeout := flags.Duration("timeout", 30*time.Second, "give up after this time")
+	return func(ctx context.Context, s streams, args []string) error {
+		path, value, ok := strings.Cut(*condition, "=")
+		if !ok || path == "" {
+			return usageError("--for %q: want FIELD=VALUE", *condition)
+		}
+		client, t, err := c.target(args, 2)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, *timeout)
+		defer cancel()
+		return client.WaitField(ctx, t, path, value)
+	}
+}
+
+func defineToken(flags *pflag.FlagSet) action {
+	c := addDir(flags)
+	name := flags.String("daemon", "", "clientmountd or nnf-dm")
+	return func(ctx context.Context, s streams, args []string) error {
+		daemon, err := provision.DaemonNamed(*name)
+		if err == nil && len(args) > 0 {
+			err = errors.New("no arguments wanted")
+		}
+		if err != nil {
+			return usageError("%v", err)
+		}
+		client, admin, err := c.connect()
+		if err != nil {
+			return err
+		}
+		return daemon.Rotate(ctx, client, admin, c.dir)
+	}
+}
