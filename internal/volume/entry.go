@@ -2,6 +2,7 @@ package volume
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
@@ -30,9 +31,14 @@ func checkEntry(cm *dws.ClientMount, m *dws.Mount, index int) error {
 	default:
 		return refused(field("device.type"), m.Device.Type, "it is lustre, lvm or reference")
 	}
-	// chown(2) takes the largest number for "leave as it is".
-	if none := ^uint32(0); m.SetPermissions && (m.UserID == none || m.GroupID == none) {
-		return fatal("%s and %s: %d is nobody's number", field("userID"), field("groupID"), none)
+	// chown(2) takes the largest 32-bit number for "leave as it is".
+	for _, id := range []struct {
+		name  string
+		value int64
+	}{{"userID", m.UserID}, {"groupID", m.GroupID}} {
+		if id.value < 0 || id.value > math.MaxUint32 || m.SetPermissions && id.value == math.MaxUint32 {
+			return refused(field(id.name), strconv.FormatInt(id.value, 10), "a number from 0 to 4294967294")
+		}
 	}
 
 	ref := m.Device.DeviceReference

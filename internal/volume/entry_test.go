@@ -2,6 +2,7 @@ package volume
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -109,8 +110,10 @@ func TestBrokenEntries(t *testing.T) {
 		{"empty fsname", dws.TypeLustre, device(func(d *dws.Device) { d.Lustre.FileSystemName = "" }), "fileSystemName"},
 		{"long fsname", dws.TypeLustre, device(func(d *dws.Device) { d.Lustre.FileSystemName = "ninechars" }), "fileSystemName"},
 		{"empty NIDs", dws.TypeLustre, device(func(d *dws.Device) { d.Lustre.MGSAddresses = "" }), "mgsAddresses"},
-		{"owner that chown ignores", dws.TypeRaw, func(m *dws.Mount) { m.UserID = ^uint32(0) }, "nobody's number"},
-		{"group that chown ignores", dws.TypeRaw, func(m *dws.Mount) { m.GroupID = ^uint32(0) }, "nobody's number"},
+		{"owner that chown ignores", dws.TypeRaw, func(m *dws.Mount) { m.UserID = math.MaxUint32 }, "a number from 0 to 4294967294"},
+		{"negative owner", dws.TypeXFS, func(m *dws.Mount) { m.UserID = -1 }, "userID"},
+		{"group that is too large", dws.TypeXFS, func(m *dws.Mount) { m.GroupID = 1 << 32 }, "groupID"},
+		{"group that chown ignores", dws.TypeRaw, func(m *dws.Mount) { m.GroupID = math.MaxUint32 }, "a number from 0 to 4294967294"},
 		{"path that names itself", dws.TypeXFS, func(m *dws.Mount) { m.MountPath = "/mnt/$MOUNT_PATH" }, "$MOUNT_PATH -> $MOUNT_PATH"},
 	}
 	for _, tt := range tests {
@@ -152,7 +155,7 @@ func TestUnusualButGood(t *testing.T) {
 			t.Errorf("chown to %d:%d", s.UID, s.GID)
 		}
 	}
-	m.SetPermissions, m.UserID = false, ^uint32(0) // nothing is done with it
+	m.SetPermissions, m.UserID = false, math.MaxUint32 // nothing is done with it
 	mustPlan(t, cm, template(), Options{})
 	delete(cm.Labels, api.LabelJobID) // the workload manager may not set it
 	delete(cm.Labels, api.LabelWorkflowUID)

@@ -6,10 +6,11 @@ import (
 )
 
 // Fallback plans the removal of a volume whose profile is gone and of which no
-// record was kept: umount, deactivate, stop the lock space, with the names of a
-// shared volume group. Hooks are lost. It has no steps to mount.
-func Fallback(cm *dws.ClientMount, index int, o Options) (*Plan, error) {
-	p, err := ForMount(cm, index, fallbackProfile(), o)
+// record was kept: umount, deactivate, stop the lock space. Whether the volume
+// group was shared is not known then, so the caller tries both and takes what is
+// mounted. Hooks are lost. It has no steps to mount.
+func Fallback(cm *dws.ClientMount, index int, shared bool, o Options) (*Plan, error) {
+	p, err := ForMount(cm, index, fallbackProfile(shared), o)
 	if err != nil {
 		return nil, err
 	}
@@ -17,9 +18,9 @@ func Fallback(cm *dws.ClientMount, index int, o Options) (*Plan, error) {
 	return p, nil
 }
 
-func fallbackProfile() *nnf.StorageProfile {
+func fallbackProfile(shared bool) *nnf.StorageProfile {
 	var s nnf.Storage
-	s.BlockDevice.SharedVG = true
+	s.BlockDevice.SharedVG = shared
 	s.BlockDevice.Compute.LVChange.Deactivate = "--activate n $VG_NAME/$LV_NAME"
 	s.FileSystem.Compute.Unmount = "$MOUNT_PATH"
 

@@ -88,7 +88,7 @@ func common(cm *dws.ClientMount, m *dws.Mount) []variable {
 		data("$JOBID", cm.Label(api.LabelJobID)),
 		data("$DIRECTIVE_INDEX", cm.Label(api.LabelTargetDirectiveIndex)),
 		data("$WORKFLOW_UID", cm.Label(api.LabelWorkflowUID)),
-		data("$USERID", strconv.FormatUint(uint64(m.UserID), 10)),
-		data("$GROUPID", strconv.FormatUint(uint64(m.GroupID), 10)),
+		data("$USERID", strconv.FormatInt(m.UserID, 10)),
+		data("$GROUPID", strconv.FormatInt(m.GroupID, 10)),
 	}
 }

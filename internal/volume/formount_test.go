@@ -249,7 +249,7 @@ func TestFallback(t *testing.T) {
 	}
 	for typ, want := range tests {
 		t.Run(typ, func(t *testing.T) {
-			p, err := Fallback(clientMount(typ), 0, Options{})
+			p, err := Fallback(clientMount(typ), 0, true, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -264,7 +264,7 @@ func TestFallback(t *testing.T) {
 	}
 	cm := clientMount(dws.TypeXFS)
 	cm.Spec.Mounts[0].Device.DeviceReference = nil
-	_, err := Fallback(cm, 0, Options{})
+	_, err := Fallback(cm, 0, true, Options{})
 	wantError(t, err, dws.Fatal, "missing")
 }
 

@@ -91,9 +91,9 @@ func (s *sequence) permissions(cm *dws.ClientMount, m *dws.Mount) {
 	if !m.SetPermissions {
 		return
 	}
-	s.add(Step{Name: "chown", Kind: Chown, Fail: failChown, UID: m.UserID, GID: m.GroupID})
+	s.add(Step{Name: "chown", Kind: Chown, Fail: failChown, UID: uint32(m.UserID), GID: uint32(m.GroupID)})
 	if m.Type == dws.TypeLustre && cm.Label(labelOwnerKind) == "NnfStorage" {
-		s.add(Step{Name: "serversFile", Kind: ServersFile, Fail: failServersFile, UID: m.UserID, GID: m.GroupID})
+		s.add(Step{Name: "serversFile", Kind: ServersFile, Fail: failServersFile, UID: uint32(m.UserID), GID: uint32(m.GroupID)})
 	}
 }
 

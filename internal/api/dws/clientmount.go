@@ -54,12 +54,12 @@ type ClientMountSpec struct {
 	Mounts       []Mount `json:"mounts"`
 }
 
-// Mount is one entry of spec.mounts. UserID and GroupID cover the full range
-// of Linux identities although the schema says int32.
+// Mount is one entry of spec.mounts. UserID and GroupID are wider than Linux
+// identities, so that a value that is none can be read and refused.
 type Mount struct {
 	MountPath      string `json:"mountPath"`
-	UserID         uint32 `json:"userID,omitempty"`
-	GroupID        uint32 `json:"groupID,omitempty"`
+	UserID         int64  `json:"userID,omitempty"`
+	GroupID        int64  `json:"groupID,omitempty"`
 	SetPermissions bool   `json:"setPermissions"`
 	Type           string `json:"type"`
 	TargetType     string `json:"targetType"`

@@ -1,0 +1,83 @@
+# compute-daemons: see `make help`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The version comes from git, or from the VERSION file of a source archive.
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || cat VERSION 2>/dev/null || echo v0.0.0)
+MODULE  := github.com/compute-daemons/compute-daemons
+GO      ?= go
+LDFLAGS := -s -w -X $(MODULE)/internal/version.Version=$(VERSION)
+STATIC  := CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -tags grpcnotrace -ldflags "$(LDFLAGS)"
+DAEMONS := clientmountd
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: build-daemon devcluster ## all binaries into bin/
+
+.PHONY: build-daemon
+build-daemon: $(DAEMONS:%=bin/%) ## the daemons, static, version from git
+
+# go build knows best what is out of date.
+.PHONY: $(DAEMONS:%=bin/%)
+$(DAEMONS:%=bin/%): bin/%: need-go
+	@mkdir -p bin
+	$(STATIC) -o $@ ./cmd/$*
+
+.PHONY: devcluster
+devcluster: need-go ## bin/devcluster, a real Kubernetes API server in one process (first build: 4–5 minutes)
+	@internal/devcluster/build.sh
+
+.PHONY: demo
+demo: need-demo build-daemon devcluster ## a file system gets mounted because a ClientMount says so
+	@mkdir -p bin && $(GO) build -buildvcs=false -trimpath -o bin/demo ./internal/e2e/demo
+	@bin/demo
+
+.PHONY: test
+test: need-test check devcluster build-daemon ## everything: check, then real mounts and a real API server
+	$(GO) test -buildvcs=false -count=1 -timeout 40m ./internal/e2e/...
+	internal/devcluster/build.sh --test -count=1 -timeout 10m
+
+.PHONY: check
+check: lint unit fuzz ## unit tests, fuzz seeds and lint
+
+.PHONY: unit
+unit: need-go
+	$(GO) test -buildvcs=false $$($(GO) list ./... | grep -v /internal/e2e)
+
+FUZZTIME ?= 10s
+.PHONY: fuzz
+fuzz: need-go ## every fuzz target for $(FUZZTIME) (FUZZTIME=0 runs none)
+	@[ "$(FUZZTIME)" = 0 ] || internal/e2e/fuzz.sh $(FUZZTIME)
+
+.PHONY: lint
+lint: need-go need-lint ## gofmt, vet, staticcheck, shellcheck
+	@bad=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); [ -z "$$bad" ] || { echo "not gofmt'ed: $$bad" >&2; exit 1; }
+	$(GO) vet -buildvcs=false ./...
+	$(GO) vet -buildvcs=false -tags failpoints ./internal/clientmount/
+	cd internal/tools && $(GO) build -buildvcs=false -o ../../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	bin/staticcheck ./...
+	shellcheck $$(git ls-files '*.sh' .ci/run 2>/dev/null || find . -name '*.sh')
+
+.PHONY: bench
+bench: need-test build-daemon devcluster ## measured figures beside their targets
+	@mkdir -p bin && $(GO) build -buildvcs=false -trimpath -o bin/bench ./internal/e2e/bench
+	@bin/bench
+
+.PHONY: clean
+clean: ## remove bin/
+	rm -rf bin
+
+# What a target needs is checked for, and installed where a package manager and
+# the rights for it are at hand.
+.PHONY: need-go need-lint need-demo need-test
+need-go:
+	@command -v $(GO) >/dev/null || { echo "make: Go 1.26 or newer is needed: see https://go.dev/dl" >&2; exit 1; }
+need-lint:
+	@internal/e2e/need.sh shellcheck
+need-demo need-test: need-go
+	@internal/e2e/need.sh mkfs.xfs losetup findmnt

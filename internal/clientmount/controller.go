@@ -1,0 +1,272 @@
+package clientmount
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/volume"
+)
+
+// errStopped is the answer to who still asks after the loop has ended.
+var errStopped = errors.New("the controller has stopped")
+
+// Options say what a Controller works on.
+type Options struct {
+	Node    string        // this node's name, which is also the namespace
+	Client  Client        // the API server
+	Mounts  kube.Resource // clientmounts, in the version that is served
+	Machine Machine
+	Records *Records
+	Limits  Limits
+	Plan    volume.Options
+	Orphans OrphanPolicy
+	// How long running steps may go on after the daemon was told to stop.
+	ShutdownTimeout time.Duration
+	// Status gets one line whenever what it says has changed, from the loop.
+	Status func(line string)
+	// Synced is called once, when all objects of the node are known.
+	Synced      func()
+	ServersFile bool // write the Lustre servers file where the object asks for it
+	Log         *slog.Logger
+}
+
+// Controller owns the objects of this node. Its methods may be called from
+// anywhere; all of them go through one loop.
+type Controller struct {
+	o      Options
+	rec    *reconciler
+	limits atomic.Pointer[Limits]
+	grace  atomic.Int64 // the shutdown time, in nanoseconds
+	mounts atomic.Pointer[kube.Resource]
+
+	calls   chan func()
+	stopped chan struct{}
+
+	// Owned by the loop.
+	objects map[string]*object
+	api     kube.State
+	synced  bool
+	// Objects that exist but cannot be read: nothing is done for them, and
+	// what an older state of them mounted is no orphan.
+	malformed map[string]bool
+	line      string
+	stopping  atomic.Bool
+	workers   sync.WaitGroup
+	commands  context.Context // ends when the shutdown time is over
+}
+
+// object is what the loop knows of one ClientMount.
+type object struct {
+	name     string
+	newest   *dws.ClientMount   // nil: gone from the API server
+	ran      *dws.ClientMount   // what the running or last attempt was based on
+	running  bool               // an attempt is under way
+	cancel   context.CancelFunc // ends its waits
+	timer    *time.Timer        // next attempt
+	failures int                // attempts in a row that failed
+	last     result
+	work     *work
+	orphan   *Record // instead of an object: a record nobody asks for
+}
+
+// New makes a controller; Run starts it.
+func New(o Options) *Controller {
+	c := &Controller{
+		o: o, calls: make(chan func()), stopped: make(chan struct{}),
+		objects: map[string]*object{}, malformed: map[string]bool{},
+	}
+	c.limits.Store(&o.Limits)
+	c.mounts.Store(&o.Mounts)
+	c.SetShutdownTimeout(o.ShutdownTimeout)
+	c.rec = &reconciler{
+		node: o.Node, machine: o.Machine, records: o.Records, plan: o.Plan, log: o.Log,
+		stuck: newStuckTable(), limits: func() Limits { return *c.limits.Load() },
+		progressAfter: 5 * time.Second, serversFile: o.ServersFile,
+		remote: remote{
+			client: o.Client, profileVersion: new(atomic.Pointer[string]),
+			mounts: func() kube.Resource { return *c.mounts.Load() },
+		},
+	}
+	return c
+}
+
+// SetLimits changes times and counts for the attempts that start from now on.
+func (c *Controller) SetLimits(l Limits) { c.limits.Store(&l) }
+
+// SetShutdownTimeout changes how long running steps may go on when the daemon
+// is told to stop.
+func (c *Controller) SetShutdownTimeout(d time.Duration) { c.grace.Store(int64(d)) }
+
+// ShutdownTimeout is that time.
+func (c *Controller) ShutdownTimeout() time.Duration { return time.Duration(c.grace.Load()) }
+
+// SetResource changes the API version that is spoken, after a discovery.
+func (c *Controller) SetResource(r kube.Resource) { c.mounts.Store(&r) }
+
+// Run is the loop. It returns when ctx has ended and no worker is left, or
+// when the shutdown time is over; workers that are left then hang in the
+// kernel. Mounts are never touched by stopping.
+func (c *Controller) Run(ctx context.Context) error {
+	defer close(c.stopped)
+	hard, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	c.commands = hard
+	for {
+		select {
+		case f := <-c.calls:
+			f()
+			c.say()
+		case <-ctx.Done():
+			return c.drain(abandon)
+		}
+	}
+}
+
+// drain lets the running steps end, within the shutdown time.
+func (c *Controller) drain(abandon context.CancelFunc) error {
+	c.stopping.Store(true)
+	for _, o := range c.objects {
+		o.stopTimer()
+		if o.cancel != nil {
+			o.cancel()
+		}
+	}
+	idle := make(chan struct{})
+	go func() { c.workers.Wait(); close(idle) }()
+	limit := time.NewTimer(c.ShutdownTimeout())
+	defer limit.Stop()
+	abandoned := false
+	for {
+		select {
+		case f := <-c.calls:
+			f()
+		case <-idle:
+			return nil
+		case <-limit.C:
+			if abandoned {
+				return fmt.Errorf("commands are still running after the shutdown time: %s", c.runningNames())
+			}
+			// Running commands are now told to end; they get a moment.
+			abandoned = true
+			abandon()
+			limit.Reset(3 * time.Second)
+		}
+	}
+}
+
+// do runs f in the loop; it is lost when the loop has ended.
+func (c *Controller) do(f func()) {
+	select {
+	case c.calls <- f:
+	case <-c.stopped:
+	}
+}
+
+// Probe goes once through the loop and back: proof that it makes progress.
+func (c *Controller) Probe(ctx context.Context) error {
+	done := make(chan struct{})
+	select {
+	case c.calls <- func() { close(done) }:
+	case <-c.stopped:
+		return errStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Upsert takes the newest state of an object from the watch.
+func (c *Controller) Upsert(cm *dws.ClientMount) { c.do(func() { c.upsert(cm) }) }
+
+// Delete takes notice that an object is gone.
+func (c *Controller) Delete(name string) { c.do(func() { c.gone(name) }) }
+
+// Replace takes the complete list of the node's objects.
+func (c *Controller) Replace(list []*dws.ClientMount) {
+	c.do(func() {
+		known := map[string]bool{}
+		for _, cm := range list {
+			known[cm.Name] = true
+			c.upsert(cm)
+		}
+		for name, o := range c.objects {
+			if o.newest != nil && !known[name] && !c.malformed[name] {
+				c.gone(name)
+			}
+		}
+		c.findOrphans()
+		if !c.synced {
+			c.synced = true
+			if c.o.Synced != nil {
+				c.o.Synced()
+			}
+		}
+	})
+}
+
+func (c *Controller) upsert(cm *dws.ClientMount) {
+	delete(c.malformed, cm.Name)
+	o := c.objects[cm.Name]
+	if o == nil {
+		o = &object{name: cm.Name}
+		c.objects[cm.Name] = o
+	}
+	o.newest = cm
+	switch {
+	case o.running && changed(o.ran, cm):
+		o.cancel()
+	case !o.running && (o.ran == nil || changed(o.ran, cm)):
+		c.start(o)
+	}
+}
+
+// gone handles an object that the API server no longer has.
+func (c *Controller) gone(name string) {
+	delete(c.malformed, name)
+	o := c.objects[name]
+	if o == nil || o.orphan != nil {
+		return
+	}
+	o.newest = nil
+	if o.running {
+		o.cancel()
+		return
+	}
+	c.drop(o)
+}
+
+// drop forgets an object; what it left mounted becomes an orphan.
+func (c *Controller) drop(o *object) {
+	o.stopTimer()
+	delete(c.objects, o.name)
+	if c.synced {
+		c.findOrphans()
+	}
+}
+
+// changed tells whether the difference between two states of an object asks
+// for action. Our own writes, and what others do to status or annotations, do
+// not: otherwise every write would be followed by another pass.
+func changed(a, b *dws.ClientMount) bool {
+	return a.UID != b.UID || a.Generation != b.Generation ||
+		(a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil) || !a.SameLabels(b)
+}
+
+func (o *object) stopTimer() {
+	if o.timer != nil {
+		o.timer.Stop()
+		o.timer = nil
+	}
+}

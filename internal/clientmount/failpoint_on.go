@@ -1,0 +1,38 @@
+//go:build failpoints
+
+package clientmount
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// failpoint lets the crash matrix kill the daemon at a step boundary: it dies
+// at once, as by kill -9, when CLIENTMOUNTD_FAILPOINT names this one. With
+// CLIENTMOUNTD_FAILPOINT_LOG each boundary that is passed is noted, which is
+// how the matrix knows all of them.
+func failpoint(name string) {
+	if file := os.Getenv("CLIENTMOUNTD_FAILPOINT_LOG"); file != "" {
+		if f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
+			fmt.Fprintln(f, name)
+			f.Close()
+		}
+	}
+	if os.Getenv("CLIENTMOUNTD_FAILPOINT") == name {
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	}
+}
+
+// fstype maps types to what stand-in mount helpers really mount, as told by
+// CLIENTMOUNTD_TEST_FSTYPES ("gfs2=xfs,lustre=tmpfs").
+func fstype(t string) string {
+	for pair := range strings.SplitSeq(os.Getenv("CLIENTMOUNTD_TEST_FSTYPES"), ",") {
+		if from, to, ok := strings.Cut(pair, "="); ok && from == t {
+			return to
+		}
+	}
+	return t
+}

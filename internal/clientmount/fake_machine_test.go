@@ -1,0 +1,250 @@
+package clientmount
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/node"
+)
+
+// fakeMachine is a node in memory. It keeps a log of what was done to it, and
+// can be told to fail.
+type fakeMachine struct {
+	mu     sync.Mutex
+	log    []string
+	table  []node.Mount // topmost last
+	lvs    map[string]bool
+	fail   map[string]error // by the first words of a command line
+	block  map[string]chan struct{}
+	nextID int
+	rescan func(f *fakeMachine)
+}
+
+func newFakeMachine() *fakeMachine {
+	return &fakeMachine{lvs: map[string]bool{}, fail: map[string]error{}, block: map[string]chan struct{}{}, nextID: 100}
+}
+
+const (
+	testVG     = "2c5d0000-0000-4000-8000-00000000000b_0"
+	testLV     = "lv-3"
+	testDevice = "/dev/mapper/2c5d0000--0000--4000--8000--00000000000b_0-lv--3"
+	testPath   = "/mnt/nnf/11110000-0000-4000-8000-00000000000a-0"
+)
+
+func (f *fakeMachine) note(format string, args ...any) {
+	f.log = append(f.log, fmt.Sprintf(format, args...))
+}
+
+// done returns the log and empties it.
+func (f *fakeMachine) done() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := f.log
+	f.log = nil
+	return out
+}
+
+func (f *fakeMachine) mounted(path string) bool {
+	m, _ := f.MountAt(path)
+	return m != nil
+}
+
+func (f *fakeMachine) Run(ctx context.Context, c node.Command) (node.Result, error) {
+	line := c.String()
+	if c.Shell != "" {
+		line = "hook " + c.Shell
+	}
+	f.mu.Lock()
+	f.note("%s", line)
+	var gate chan struct{}
+	for prefix, ch := range f.block {
+		if strings.HasPrefix(line, prefix) {
+			gate = ch
+		}
+	}
+	f.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return node.Result{}, &node.CommandError{Line: line, Err: ctx.Err(), TimedOut: true}
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for prefix, err := range f.fail {
+		if strings.HasPrefix(line, prefix) {
+			return node.Result{}, err
+		}
+	}
+	if len(c.Argv) == 0 {
+		return node.Result{Stdout: "hook ran\n"}, nil
+	}
+	f.effect(c.Argv)
+	return node.Result{}, nil
+}
+
+// effect is what the real programs would do.
+func (f *fakeMachine) effect(argv []string) {
+	last := argv[len(argv)-1]
+	switch argv[0] {
+	case "lvchange":
+		f.lvs[last] = slices.Contains(argv, "y") || slices.Contains(argv, "ys")
+	case "mount":
+		m := node.Mount{ID: f.nextID, Mountpoint: last, Source: argv[len(argv)-2], FSType: argv[2], Root: "/", Major: 253, Minor: 7}
+		if argv[2] == "none" {
+			m.FSType, m.Root, m.Major, m.Minor = "devtmpfs", "/dm-7", 0, 5
+		}
+		if argv[2] == "lustre" {
+			m.Major, m.Minor = 0, 77
+		}
+		f.nextID++
+		f.table = append(f.table, m)
+	case "umount":
+		for i, m := range slices.Backward(f.table) {
+			if m.Mountpoint == last {
+				f.table = slices.Delete(f.table, i, i+1)
+				return
+			}
+		}
+	}
+}
+
+func (f *fakeMachine) MountAt(path string) (*node.Mount, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range slices.Backward(f.table) {
+		if m.Mountpoint == path {
+			return &m, nil
+		}
+	}
+	return nil, nil
+}
+
+func (f *fakeMachine) BlockDevice(path string) (node.Device, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if path == testDevice && f.lvs[testVG+"/"+testLV] {
+		return node.Device{Major: 253, Minor: 7}, nil
+	}
+	return node.Device{}, node.ErrNoDevice
+}
+
+func (f *fakeMachine) BoundDevice(m node.Mount) (node.Device, error) {
+	if m.Root == "/dm-7" {
+		return node.Device{Major: 253, Minor: 7}, nil
+	}
+	return node.Device{}, node.ErrNoDevice
+}
+
+func (f *fakeMachine) DMName(d node.Device) (string, error) {
+	if d == (node.Device{Major: 253, Minor: 7}) {
+		return strings.TrimPrefix(testDevice, "/dev/mapper/"), nil
+	}
+	return "", nil
+}
+
+func (f *fakeMachine) Holders(context.Context, node.Mount, int) ([]node.Holder, error) {
+	return []node.Holder{{PID: 4242, UID: 1001, Command: "vim", Kind: "cwd", Path: testPath + "/src"}}, nil
+}
+
+func (f *fakeMachine) MakeDirectory(path string) ([]string, error) { return f.make("mkdir", path) }
+func (f *fakeMachine) MakeFile(path string) ([]string, error)      { return f.make("touch", path) }
+
+func (f *fakeMachine) make(verb, path string) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note("%s %s", verb, path)
+	return []string{path}, f.fail[verb]
+}
+
+func (f *fakeMachine) RemoveTarget(path string, created []string) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note("remove %s %v", path, created)
+	return nil, nil
+}
+
+func (f *fakeMachine) Chown(path string, uid, gid uint32) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note("chown %s %d %d", path, uid, gid)
+	return f.fail["chown"]
+}
+
+func (f *fakeMachine) WriteFileIn(dir, name string, data []byte, uid, gid uint32) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note("write %s/%s %d:%d %s", dir, name, uid, gid, data)
+	return f.fail["write"]
+}
+
+func (f *fakeMachine) LockVG(ctx context.Context, _ string) (func(), error) {
+	return func() {}, ctx.Err()
+}
+
+func (f *fakeMachine) LVs(_ context.Context, vg string, _ time.Duration) ([]node.LV, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note("lvs %s", vg)
+	if err := f.fail["lvs"]; err != nil {
+		return nil, err
+	}
+	if f.fail["no lv"] != nil {
+		return nil, nil
+	}
+	attr := "-wi-------"
+	if f.lvs[vg+"/"+testLV] {
+		attr = "-wi-a-----"
+	}
+	return []node.LV{{VG: vg, Name: testLV, Attr: attr}, {VG: vg, Name: "other", Attr: "-wi"}}, nil
+}
+
+func (f *fakeMachine) HasVG(_ context.Context, vg string, _ time.Duration) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note("vgs %s", vg)
+	return true, f.fail["vgs"]
+}
+
+func (f *fakeMachine) WaitVG(ctx context.Context, vg string, _, _ time.Duration) error {
+	_, err := f.HasVG(ctx, vg, 0)
+	return err
+}
+
+func (f *fakeMachine) WaitDevice(_ context.Context, path string, _ time.Duration) error {
+	if _, err := f.BlockDevice(path); err != nil {
+		return fmt.Errorf("timeout waiting for device %s: %w", path, err)
+	}
+	return nil
+}
+
+func (f *fakeMachine) Namespaces(context.Context, time.Duration) ([]node.Namespace, error) {
+	return []node.Namespace{{Device: "/dev/nvme0n12", NQN: "nqn.2014-08.org.example:disk0", NSID: 12}}, nil
+}
+
+func (f *fakeMachine) RescanNVMe(_ context.Context, nqns []string, _ time.Duration) error {
+	f.mu.Lock()
+	f.note("rescan %s", strings.Join(nqns, " "))
+	hook := f.rescan
+	f.mu.Unlock()
+	if hook != nil {
+		hook(f)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.fail["rescan"]
+}
+
+func (f *fakeMachine) WaitNamespaces(_ context.Context, want []node.Namespace, _, _ time.Duration) ([]node.Namespace, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail["namespaces"] != nil {
+		return want, nil
+	}
+	return nil, nil
+}

@@ -1,0 +1,77 @@
+package clientmount
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/volume"
+)
+
+// Machine is what the steps of a plan need from the node; *node.Node is the
+// real one.
+type Machine interface {
+	Run(ctx context.Context, c node.Command) (node.Result, error)
+
+	MountAt(path string) (*node.Mount, error)
+	BlockDevice(path string) (node.Device, error)
+	BoundDevice(m node.Mount) (node.Device, error)
+	DMName(d node.Device) (string, error)
+	Holders(ctx context.Context, m node.Mount, limit int) ([]node.Holder, error)
+
+	MakeDirectory(path string) (created []string, err error)
+	MakeFile(path string) (created []string, err error)
+	RemoveTarget(path string, created []string) (left []string, err error)
+	Chown(path string, uid, gid uint32) error
+	WriteFileIn(dir, name string, data []byte, uid, gid uint32) error
+
+	LockVG(ctx context.Context, vg string) (unlock func(), err error)
+	LVs(ctx context.Context, vg string, timeout time.Duration) ([]node.LV, error)
+	HasVG(ctx context.Context, vg string, timeout time.Duration) (bool, error)
+	WaitVG(ctx context.Context, vg string, limit, timeout time.Duration) error
+	WaitDevice(ctx context.Context, path string, limit time.Duration) error
+
+	Namespaces(ctx context.Context, timeout time.Duration) ([]node.Namespace, error)
+	RescanNVMe(ctx context.Context, nqns []string, timeout time.Duration) error
+	WaitNamespaces(ctx context.Context, want []node.Namespace, limit, timeout time.Duration) (missing []node.Namespace, err error)
+}
+
+// NewMachine is this node.
+func NewMachine(log *slog.Logger) Machine {
+	return realMachine{&node.Node{Log: log}}
+}
+
+// realMachine runs commands the way that package node runs its own.
+type realMachine struct{ *node.Node }
+
+func (m realMachine) Run(ctx context.Context, c node.Command) (node.Result, error) {
+	return (&node.Exec{Log: m.Log}).Run(ctx, c)
+}
+
+// Limits are the times and counts that an administrator may change while the
+// daemon runs. Durations of 0 mean no limit.
+type Limits struct {
+	Command       time.Duration // one built-in command
+	Hook          time.Duration // one hook of the storage profile
+	VGWait        time.Duration // a volume group to appear
+	DeviceWait    time.Duration // a device node or NVMe namespace to appear
+	DeviceRetries int           // activations after a rescan before the failure is reported
+	RetryMax      time.Duration // ceiling of the pause between attempts
+	Verify        time.Duration // between two checks of a ready mount, 0: never
+}
+
+// wanted turns a plan's NVMe list into what the node can look for. Entries
+// that are no decimal namespace id cannot be found and are named by bad.
+func wanted(p *volume.Plan) (want []node.Namespace, nqns []string, bad []string) {
+	for _, n := range p.NVMe {
+		id, err := parseNSID(n.NamespaceID)
+		if err != nil {
+			bad = append(bad, n.DeviceSerial+"/"+n.NamespaceID)
+			continue
+		}
+		want = append(want, node.Namespace{NQN: n.DeviceSerial, NSID: id})
+		nqns = append(nqns, n.DeviceSerial)
+	}
+	return want, nqns, bad
+}

@@ -1,0 +1,137 @@
+package clientmount
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+)
+
+// OrphanPolicy says what happens to mounts of ours whose ClientMount is gone.
+type OrphanPolicy string
+
+// Policies. To report is the default: data of a job may still be in use.
+const (
+	OrphansReport  OrphanPolicy = "report"
+	OrphansUnmount OrphanPolicy = "unmount"
+)
+
+// orphanPrefix keeps the names of orphans apart from those of objects, which
+// cannot hold a blank.
+const orphanPrefix = "orphan "
+
+// findOrphans looks for records that no object asks for. It is called when the
+// complete list is known and when an object went away.
+func (c *Controller) findOrphans() {
+	if c.stopping.Load() {
+		return
+	}
+	records, err := c.o.Records.List()
+	if err != nil {
+		c.o.Log.Error("cannot read all records of mounts", "error", err, daemon.EventID(eventRecord))
+	}
+	asked := map[string]bool{}
+	for _, o := range c.objects {
+		if o.newest != nil {
+			asked[string(o.newest.UID)] = true
+		}
+	}
+	for _, r := range records {
+		key := orphanPrefix + r.UID
+		if asked[r.UID] || c.malformed[r.Name] || c.objects[key] != nil || c.busyWith(r.UID) {
+			continue
+		}
+		if !r.pending() {
+			_ = c.o.Records.Remove(r.UID)
+			continue
+		}
+		o := &object{name: key, orphan: r}
+		c.objects[key] = o
+		paths := orphanPaths(r)
+		if c.o.Orphans != OrphansUnmount {
+			c.o.Log.Warn("mounts of a ClientMount that no longer exists", "clientmount", r.Name, "workflow", r.Workflow, "paths", paths,
+				"hint", "unmount them by hand when the job is over, or set mount.orphans = \"unmount\"", daemon.EventID(eventOrphan))
+			continue
+		}
+		c.unmountOrphan(o)
+	}
+}
+
+// busyWith tells whether an attempt for that uid still runs.
+func (c *Controller) busyWith(uid string) bool {
+	for _, o := range c.objects {
+		if o.running && o.work != nil && o.work.uid == uid {
+			return true
+		}
+	}
+	return false
+}
+
+// unmountOrphan undoes a record in a worker of its own.
+func (c *Controller) unmountOrphan(o *object) {
+	o.running = true
+	waits, cancel := context.WithCancel(c.commands)
+	o.cancel = cancel
+	c.workers.Go(func() {
+		defer cancel()
+		err := c.rec.undo(c.commands, waits, o.orphan)
+		c.do(func() {
+			o.running, o.cancel = false, nil
+			if err == nil {
+				o.stopTimer()
+				delete(c.objects, o.name)
+				return
+			}
+			if errors.Is(err, errSuperseded) || c.stopping.Load() {
+				return
+			}
+			o.failures++
+			if o.last.failed = true; o.failures == 1 {
+				c.o.Log.Warn("cannot unmount what a deleted ClientMount left", "clientmount", o.orphan.Name, "error", err, daemon.EventID(eventOrphan))
+			}
+			o.stopTimer()
+			o.timer = newTimer(pause(o.failures, c.limits.Load().RetryMax, false), func() { c.do(func() { c.unmountOrphan(o) }) })
+		})
+	})
+}
+
+// undo unmounts everything that a record tells of, last one first.
+func (r *reconciler) undo(ctx, waits context.Context, rec *Record) error {
+	log := r.log.With("clientmount", rec.Name, "workflow", rec.Workflow)
+	var first error
+	for i := range slices.Backward(rec.Mounts) {
+		m := &rec.Mounts[i]
+		if m.Unmounted {
+			continue
+		}
+		run := &runner{
+			machine: r.machine, limits: r.limits(), log: log.With("mount_path", m.Plan.Path), stuck: r.stuck,
+			plan: &m.Plan, rec: m, save: func() error { return r.records.Save(rec) }, waits: waits,
+		}
+		if err := run.unmount(ctx); err != nil {
+			first = keep(first, err)
+			continue
+		}
+		m.Unmounted = true
+		if err := r.records.Save(rec); err != nil {
+			return err
+		}
+		log.Info("unmounted what a deleted ClientMount left", "mount_path", m.Plan.Path, daemon.EventID(eventUnmounted))
+	}
+	if first != nil {
+		return first
+	}
+	return r.records.Remove(rec.UID)
+}
+
+func orphanPaths(r *Record) string {
+	var paths []string
+	for _, m := range r.Mounts {
+		if !m.Unmounted {
+			paths = append(paths, m.Plan.Path)
+		}
+	}
+	return strings.Join(paths, " ")
+}

@@ -1,0 +1,219 @@
+package clientmount
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/volume"
+)
+
+// deleteRescanLimit bounds the courtesy rescan before a finalizer goes.
+const deleteRescanLimit = 10 * time.Second
+
+// reconciler brings one ClientMount to its wanted state. It holds what all
+// objects share and no state of any object.
+type reconciler struct {
+	node    string
+	remote  remote
+	machine Machine
+	records *Records
+	stuck   *stuckTable
+	limits  func() Limits
+	plan    volume.Options
+	log     *slog.Logger
+	// An operation that takes longer than this publishes {state, ready:false}
+	// in between; a quick one writes its outcome alone.
+	progressAfter time.Duration
+	serversFile   bool // mount.servers_file
+}
+
+// work is what is remembered of one object between two reconciles. The worker
+// that runs owns it.
+type work struct {
+	uid      string
+	status   *dws.ClientMountStatus // what the API server holds, as far as we know
+	record   *Record
+	loaded   bool
+	held     bool   // our finalizer is on the object, whatever the watch says yet
+	reported string // text of the last error that was logged
+}
+
+// result tells the loop what to do next with the object.
+type result struct {
+	retry    bool // try again after a pause
+	hopeless bool // only a change of the object or its profile can help
+	finished bool // our finalizer is off, nothing is left
+	failed   bool // the last attempt ended with an error
+}
+
+// reconcile is one attempt. waits ends early when the object changes or the
+// daemon stops; stopping tells the two apart. A panic ends the attempt, not
+// the daemon.
+func (r *reconciler) reconcile(ctx, waits context.Context, stopping func() bool, w *work, cm *dws.ClientMount) (res result) {
+	log := r.log.With("clientmount", cm.Name, "workflow", cm.Label(api.LabelWorkflowName))
+	defer func() {
+		if p := recover(); p != nil {
+			log.Error("internal error while handling a ClientMount; please report it", "panic", fmt.Sprint(p), "stack", string(debug.Stack()), daemon.EventID(eventPanic))
+			res = result{retry: true, failed: true}
+		}
+	}()
+	m := &meter{Client: r.remote.client}
+	a := &attempt{reconciler: r, remote: r.remote, meter: m, ctx: ctx, waits: waits, stopping: stopping, w: w, cm: cm, log: log, began: time.Now()}
+	a.remote.client = m
+	return a.run()
+}
+
+// attempt is the state of one reconcile.
+type attempt struct {
+	*reconciler
+	remote   remote
+	meter    *meter
+	ctx      context.Context
+	waits    context.Context
+	stopping func() bool
+	w        *work
+	cm       *dws.ClientMount
+	log      *slog.Logger
+	began    time.Time
+	commands time.Duration
+	progress *progress
+}
+
+func (a *attempt) run() result {
+	if !a.w.loaded {
+		rec, err := a.records.Load(string(a.cm.UID))
+		if err != nil {
+			a.log.Error("cannot read the record of this ClientMount", "error", err, daemon.EventID(eventRecord))
+		}
+		a.w.record, a.w.loaded = rec, true
+		a.w.status = &a.cm.Status
+	}
+	invalid := volume.CheckObject(a.cm, a.node)
+	switch {
+	case a.cm.DeletionTimestamp != nil:
+		return a.delete(invalid)
+	case invalid != nil && !(a.cm.Spec.DesiredState == dws.Unmounted && a.w.record != nil):
+		return a.refuse(invalid)
+	case a.cm.Spec.DesiredState == dws.Mounted:
+		return a.mounted()
+	default:
+		return a.unmounted(invalid)
+	}
+}
+
+// refuse reports an object that must not be acted on. Nothing was done for
+// it, so it needs no finalizer.
+func (a *attempt) refuse(err error) result {
+	status := a.baseStatus(a.cm.Spec.DesiredState)
+	return a.finish(status, err)
+}
+
+// baseStatus is the status to start from: what is published already when it
+// pursues the same state, else everything not ready (RESET of contract 4).
+func (a *attempt) baseStatus(s dws.State) *dws.ClientMountStatus {
+	if s != dws.Mounted && s != dws.Unmounted {
+		s = dws.Unmounted // the schema knows no other
+	}
+	out := &dws.ClientMountStatus{Mounts: make([]dws.MountStatus, len(a.cm.Spec.Mounts))}
+	for i := range out.Mounts {
+		out.Mounts[i].State = s
+	}
+	if known := a.w.status; known != nil && len(known.Mounts) == len(out.Mounts) {
+		for i := range known.Mounts {
+			if known.Mounts[i].State != s {
+				return out
+			}
+		}
+		copy(out.Mounts, known.Mounts)
+	}
+	return out
+}
+
+// finish writes the status when it differs from what is published, logs an
+// error once per text, and says what comes next.
+func (a *attempt) finish(status *dws.ClientMountStatus, failure error) result {
+	res := result{}
+	status.Error = nil
+	if failure != nil {
+		e := dws.WrapError(dws.Minor, "", failure)
+		e.DebugMessage = shorten(e.DebugMessage, messageLimit)
+		status.Error = e
+		res.retry, res.failed = true, true
+		res.hopeless = e.Severity == dws.Fatal
+		a.report(e, failure)
+	} else {
+		a.w.reported = ""
+	}
+	status.AllReady = failure == nil && !slices.ContainsFunc(status.Mounts, func(m dws.MountStatus) bool { return !m.Ready })
+	a.progress.end()
+	if !sameStatus(a.w.status, status) {
+		if err := a.remote.patchStatus(a.ctx, a.cm, status); err != nil {
+			return a.apiFailure("cannot write the status", err)
+		}
+		a.w.status = status
+		failpoint("status/written")
+	}
+	return res
+}
+
+// apiFailure handles an answer of the API server that ends the attempt. What
+// was done on the node stays done; the next attempt finds it.
+func (a *attempt) apiFailure(what string, err error) result {
+	a.progress.end()
+	if errors.Is(err, errSuperseded) {
+		return result{}
+	}
+	text := what + ": " + err.Error()
+	if a.w.reported != text {
+		a.w.reported = text
+		a.log.Warn(what, "error", err, daemon.EventID(eventAPI))
+	}
+	return result{retry: true, failed: true}
+}
+
+// report logs a failure once per text, with what to do.
+func (a *attempt) report(e *dws.ResourceError, cause error) {
+	if a.w.reported == e.DebugMessage {
+		return
+	}
+	a.w.reported = e.DebugMessage
+	event := eventFailed
+	if e.Severity == dws.Fatal {
+		event = eventRefused
+	}
+	level := slog.LevelWarn
+	if e.Severity == dws.Fatal {
+		level = slog.LevelError
+	}
+	a.log.Log(a.ctx, level, "ClientMount failed", "severity", string(e.Severity), "error", e.DebugMessage, "hint", hintFor(e, cause), daemon.EventID(event))
+}
+
+func hintFor(e *dws.ResourceError, cause error) string {
+	switch {
+	case e.Severity == dws.Fatal:
+		return "the job cannot use this storage; correct the ClientMount or its storage profile, retrying will not help"
+	case errors.Is(cause, errNoLV):
+		return "LVM does not see the volume: check that the rabbit attached its NVMe namespaces to this node (nvme list) and that the volume group exists there"
+	}
+	return "it is tried again by itself; status.error of the ClientMount has the same text"
+}
+
+func sameStatus(a, b *dws.ClientMountStatus) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.AllReady == b.AllReady && slices.Equal(a.Mounts, b.Mounts) && a.Error.SameAs(b.Error)
+}
+
+// failed puts the contract's prefix before the error of a mount or unmount.
+func failed(err error) error {
+	return dws.WrapError(dws.Minor, "mount/unmount failed", err)
+}

@@ -1,0 +1,252 @@
+package clientmount
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/volume"
+)
+
+// unmounted takes all mounts down, last one first. A mount that is reported
+// unmounted and ready is not touched again: its hooks may have stopped the
+// services that a second pass would need (contract clientmountd.md 4.4).
+func (a *attempt) unmounted(invalid error) result {
+	status := a.baseStatus(dws.Unmounted)
+	if allReady(status) && (a.w.record == nil || !a.w.record.pending()) {
+		return a.finish(status, nil)
+	}
+	if err := a.hold(); err != nil {
+		return a.apiFailure("cannot add the finalizer", err)
+	}
+	a.startProgress(dws.Unmounted)
+	err := a.unmountAll(status, invalid)
+	switch {
+	case errors.Is(err, errSuperseded):
+		return a.interrupted(status)
+	case err != nil:
+		return a.finish(status, failed(err))
+	}
+	failpoint("unmount/done")
+	return a.finish(status, nil)
+}
+
+// delete unmounts what may be mounted and lets the object go.
+func (a *attempt) delete(invalid error) result {
+	if !hasFinalizer(a.cm) {
+		return result{finished: true}
+	}
+	status := a.baseStatus(dws.Unmounted)
+	untouched := a.w.record == nil && invalid != nil
+	if !untouched {
+		a.startProgress(dws.Unmounted)
+		err := a.unmountAll(status, invalid)
+		switch {
+		case errors.Is(err, errSuperseded):
+			return a.interrupted(status)
+		case err != nil:
+			return a.finish(status, failed(err))
+		}
+		failpoint("delete/unmounted")
+		a.rescan()
+	}
+	a.progress.end()
+	if err := a.remote.removeFinalizer(a.ctx, a.cm); err != nil && !kube.IsNotFound(err) {
+		return a.apiFailure("cannot remove the finalizer", err)
+	}
+	failpoint("finalizer/removed")
+	if err := a.records.Remove(string(a.cm.UID)); err != nil {
+		a.log.Warn("record left behind", "error", err, daemon.EventID(eventRecord))
+	}
+	a.w.record = nil
+	failpoint("record/removed")
+	return result{finished: true}
+}
+
+// unmountAll undoes, last one first, the mounts of the object and those in the
+// record. status is updated as mounts go away. The result is the first error.
+func (a *attempt) unmountAll(status *dws.ClientMountStatus, invalid error) error {
+	plans, first := a.undoPlans(status, invalid)
+	if first != nil {
+		return first
+	}
+	if a.w.record == nil {
+		a.w.record = newRecord(a.cm, time.Now())
+	}
+	rec := a.w.record
+	for _, p := range plans {
+		if rec.at(p.Path) == nil {
+			rec.Mounts = append(rec.Mounts, MountRecord{Plan: *p})
+		}
+	}
+	for i := range rec.Mounts {
+		rec.Mounts[i].Unmounting = !rec.Mounts[i].Unmounted
+	}
+	if err := a.records.Save(rec); err != nil {
+		return dws.WrapError(dws.Major, "", err)
+	}
+	for _, p := range slices.Backward(plans) {
+		m := rec.at(p.Path)
+		if !m.Unmounted {
+			began := time.Now()
+			run := a.runnerFor(p, m, false)
+			err := run.unmount(a.ctx)
+			a.commands += run.commands
+			if errors.Is(err, errSuperseded) {
+				return err
+			}
+			if err != nil {
+				a.log.Debug("unmount failed", "mount_path", p.Path, "error", err, daemon.EventID(eventFailed))
+				first = keep(first, err)
+				continue
+			}
+			m.Unmounted, m.Unmounting, m.Ready = true, false, false
+			if err := a.records.Save(rec); err != nil {
+				first = keep(first, dws.WrapError(dws.Major, "", err))
+				continue
+			}
+			a.log.Info("unmounted file system", "mount_path", p.Path, "type", p.Type, "duration", time.Since(began), "commands", run.commands, daemon.EventID(eventUnmounted))
+		}
+		if p.Index < len(status.Mounts) {
+			status.Mounts[p.Index].Ready = true
+		}
+	}
+	return first
+}
+
+// undoPlans says how each mount is undone: by the profile as it is now when it
+// still describes the storage that was mounted, else by the record. Without
+// either, by the shipped commands on the computed names. Mounts that are
+// reported undone already are left out.
+func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*volume.Plan, error) {
+	var fresh []*volume.Plan
+	cause := invalid
+	if invalid == nil {
+		fresh, cause = a.plans()
+		if cause != nil && transient(cause) && a.w.record == nil {
+			return nil, cause
+		}
+	}
+	var out []*volume.Plan
+	for i := range a.cm.Spec.Mounts {
+		if status.Mounts[i].Ready {
+			continue
+		}
+		var p *volume.Plan
+		if i < len(fresh) {
+			p = fresh[i]
+		}
+		if rec := a.recorded(i, p); rec != nil {
+			if p == nil || !samePlace(&rec.Plan, p) {
+				old := rec.Plan
+				old.Index = i
+				p = &old
+			}
+		}
+		if p == nil && invalid == nil {
+			p = a.fallback(i)
+		}
+		if p == nil {
+			// It can never have been mounted: whatever is wrong with the
+			// entry kept the mount from starting as well.
+			a.log.Debug("nothing to unmount for an entry that cannot be planned", "index", i, "error", cause)
+			status.Mounts[i].Ready = true
+			continue
+		}
+		out = append(out, p)
+	}
+	// What the record has beyond the object's list goes as well.
+	if a.w.record != nil {
+		for i := range a.w.record.Mounts {
+			m := &a.w.record.Mounts[i]
+			if !m.Unmounted && !slices.ContainsFunc(out, func(p *volume.Plan) bool { return p.Path == m.Plan.Path }) {
+				old := m.Plan
+				old.Index = len(a.cm.Spec.Mounts) + i
+				out = append(out, &old)
+			}
+		}
+	}
+	return out, nil
+}
+
+// recorded finds the record of mount i: by path when a plan is at hand, else
+// by its place in the list.
+func (a *attempt) recorded(i int, p *volume.Plan) *MountRecord {
+	if a.w.record == nil {
+		return nil
+	}
+	if p != nil {
+		return a.w.record.at(p.Path)
+	}
+	for j := range a.w.record.Mounts {
+		if a.w.record.Mounts[j].Plan.Index == i {
+			return &a.w.record.Mounts[j]
+		}
+	}
+	return nil
+}
+
+// fallback plans an unmount without any profile, by the shipped commands. The
+// layout of the volume group is unknown then: the one whose device is mounted
+// at the path is taken.
+func (a *attempt) fallback(i int) *volume.Plan {
+	var first *volume.Plan
+	for _, shared := range []bool{true, false} {
+		p, err := volume.Fallback(a.cm, i, shared, a.plan)
+		if err != nil {
+			continue
+		}
+		if first == nil {
+			first = p
+		}
+		m, err := a.machine.MountAt(p.Path)
+		if err != nil || m == nil {
+			continue
+		}
+		if mine, err := ours(a.machine, *m, p, nil); err == nil && mine {
+			return p
+		}
+	}
+	return first
+}
+
+// transient tells whether a later try may find the profile after all.
+func transient(err error) bool { return !kube.IsNotFound(err) && !isFatal(err) }
+
+func isFatal(err error) bool {
+	e := (*dws.ResourceError)(nil)
+	return errors.As(err, &e) && e.Severity == dws.Fatal
+}
+
+func (a *attempt) rescan() {
+	var plans []*volume.Plan
+	if a.w.record != nil {
+		for i := range a.w.record.Mounts {
+			plans = append(plans, &a.w.record.Mounts[i].Plan)
+		}
+	}
+	if a.plan.Mode != "" && a.plan.Mode != "real" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(a.ctx, deleteRescanLimit)
+	defer cancel()
+	rescanOnDelete(ctx, a.machine, plans, a.limits(), func(msg string, args ...any) {
+		a.log.Warn(msg, append(args, daemon.EventID(eventRescan))...)
+	})
+}
+
+func allReady(s *dws.ClientMountStatus) bool {
+	return !slices.ContainsFunc(s.Mounts, func(m dws.MountStatus) bool { return !m.Ready })
+}
+
+func resetStatus(s *dws.ClientMountStatus, state dws.State) *dws.ClientMountStatus {
+	out := &dws.ClientMountStatus{Mounts: make([]dws.MountStatus, len(s.Mounts))}
+	for i := range out.Mounts {
+		out.Mounts[i].State = state
+	}
+	return out
+}

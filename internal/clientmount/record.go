@@ -1,0 +1,212 @@
+package clientmount
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/volume"
+)
+
+// recordVersion is the layout of a record. A daemon reads only its own layout
+// and older ones; a newer one is left alone and reported.
+const recordVersion = 1
+
+// recordLimit bounds what is read back, in bytes. Records are written by us
+// alone; the limit is against a damaged file.
+const recordLimit = 4 << 20
+
+// Record remembers, across a crash of the daemon, what was begun for one
+// ClientMount: it is written before the first effect and removed after the
+// last. It lives in the runtime directory, so it vanishes with the mounts at a
+// reboot.
+type Record struct {
+	Version   int           `json:"version"`
+	Name      string        `json:"name"`
+	Namespace string        `json:"namespace"`
+	UID       string        `json:"uid"`
+	Workflow  string        `json:"workflow,omitempty"`
+	Created   time.Time     `json:"created"`
+	Mounts    []MountRecord `json:"mounts"`
+}
+
+// MountRecord is the state of one mount of a ClientMount.
+type MountRecord struct {
+	Plan volume.Plan `json:"plan"`
+	// Directories and files that we made for the target, outermost first.
+	Created []string `json:"created,omitempty"`
+	// What the mount table said right after our mount, nil before.
+	Mounted *Identity `json:"mounted,omitempty"`
+	// The whole mount sequence went through in this boot.
+	Ready bool `json:"ready,omitempty"`
+	// An unmount has begun; hooks and services may be gone already.
+	Unmounting bool `json:"unmounting,omitempty"`
+	// The whole unmount sequence went through: nothing is left to undo.
+	Unmounted bool `json:"unmounted,omitempty"`
+}
+
+// Identity is how a mount is recognised again: mount id and device are the
+// kernel's, so nobody can fake them.
+type Identity struct {
+	ID     int    `json:"id"`
+	Device string `json:"device"`
+	Root   string `json:"root"`
+	FSType string `json:"fstype"`
+	Source string `json:"source"`
+}
+
+func newRecord(cm *dws.ClientMount, now time.Time) *Record {
+	return &Record{
+		Version: recordVersion, Name: cm.Name, Namespace: cm.Namespace, UID: string(cm.UID),
+		Workflow: cm.Label(api.LabelWorkflowName), Created: now,
+	}
+}
+
+// at returns the record of the mount at path, nil when there is none.
+func (r *Record) at(path string) *MountRecord {
+	if r == nil {
+		return nil
+	}
+	for i := range r.Mounts {
+		if r.Mounts[i].Plan.Path == path {
+			return &r.Mounts[i]
+		}
+	}
+	return nil
+}
+
+// pending tells whether anything may still have to be undone.
+func (r *Record) pending() bool {
+	for i := range r.Mounts {
+		if !r.Mounts[i].Unmounted {
+			return true
+		}
+	}
+	return false
+}
+
+// Records is the folder of records.
+type Records struct{ dir string }
+
+// OpenRecords makes the folder <runtime>/mounts (0700) if need be.
+func OpenRecords(runtimeDir string) (*Records, error) {
+	dir := filepath.Join(runtimeDir, "mounts")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("runtime directory: %w; set daemon.runtime_directory to a directory that only root can write", err)
+	}
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return nil, fmt.Errorf("runtime directory: %w", err)
+	}
+	if !st.IsDir() || st.Mode().Perm()&0o022 != 0 {
+		return nil, fmt.Errorf("runtime directory: %s must be a directory that others cannot write (mode %v)", dir, st.Mode())
+	}
+	return &Records{dir: dir}, nil
+}
+
+// file is keyed by UID: an object that was deleted and made again under its
+// old name is another object, and the old one's mounts are then orphans.
+func (s *Records) file(uid string) (string, error) {
+	if uid == "" || len(uid) > 128 || strings.ContainsFunc(uid, func(r rune) bool {
+		return !(r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
+	}) {
+		return "", fmt.Errorf("object uid %.140q is not a uid", uid)
+	}
+	return filepath.Join(s.dir, uid+".json"), nil
+}
+
+// Save replaces the record in one step, so a crash leaves the old or the new.
+// The folder is memory-backed; what it must survive is the daemon, not the
+// machine, hence no fsync.
+func (s *Records) Save(r *Record) error {
+	name, err := s.file(r.UID)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("record of %s: %w", r.Name, err)
+	}
+	tmp := name + ".new"
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
+	}
+	if err := os.Rename(tmp, name); err != nil {
+		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+// Load returns the record of one object, nil when there is none.
+func (s *Records) Load(uid string) (*Record, error) {
+	name, err := s.file(uid)
+	if err != nil {
+		return nil, err
+	}
+	r, err := readRecord(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return r, err
+}
+
+// Remove deletes a record; a missing one is fine.
+func (s *Records) Remove(uid string) error {
+	name, err := s.file(uid)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot remove record: %w", err)
+	}
+	return nil
+}
+
+// List returns all readable records and an error that joins what could not be
+// read; unreadable files stay where they are.
+func (s *Records) List() ([]*Record, error) {
+	names, err := filepath.Glob(filepath.Join(s.dir, "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	var out []*Record
+	var errs []error
+	for _, n := range names {
+		r, err := readRecord(n)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		out = append(out, r)
+	}
+	return out, errors.Join(errs...)
+}
+
+func readRecord(name string) (*Record, error) {
+	st, err := os.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > recordLimit {
+		return nil, fmt.Errorf("record %s is not a file of ours (mode %v, %d bytes)", name, st.Mode(), st.Size())
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	r := new(Record)
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, fmt.Errorf("record %s is damaged: %w; look at the mounts it should describe, then remove it", name, err)
+	}
+	if r.Version > recordVersion {
+		return nil, fmt.Errorf("record %s has version %d, this build reads up to %d; run the newer daemon to unmount", name, r.Version, recordVersion)
+	}
+	return r, nil
+}

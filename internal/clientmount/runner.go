@@ -1,0 +1,197 @@
+package clientmount
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/volume"
+)
+
+// errSuperseded ends a sequence between two steps because the object changed
+// or the daemon stops; it is never reported as a failure.
+var errSuperseded = errors.New("superseded by a newer state of the object")
+
+// runner carries out one plan. It is used by one worker at a time.
+type runner struct {
+	machine Machine
+	limits  Limits
+	log     *slog.Logger // with the object's fields
+	stuck   *stuckTable
+
+	plan *volume.Plan
+	rec  *MountRecord
+	save func() error // writes the whole record to disk
+
+	// waits ends when the object has a newer state or the daemon stops: waits
+	// are cut short and no further step starts, but a command that runs
+	// already goes on until its own limit.
+	waits context.Context
+	// ready means that the API server already knows this state as reached, so
+	// hooks are not repeated (contract clientmountd.md 4.4).
+	ready bool
+
+	phase    string        // "mount" or "unmount", for failpoints and logs
+	commands time.Duration // spent in commands, for the overhead figure
+}
+
+func (r *runner) stop() bool { return r.waits.Err() != nil }
+
+// mount runs the mount sequence. The result is nil, errSuperseded or a
+// *dws.ResourceError whose text starts with the contract's step text.
+func (r *runner) mount(ctx context.Context) error {
+	r.phase = "mount"
+	steps := r.plan.Mount
+	retries := 0
+	for i := 0; i < len(steps); i++ {
+		s := &steps[i]
+		if r.stop() {
+			return errSuperseded
+		}
+		if s.Hook && r.ready {
+			continue
+		}
+		err := r.step(ctx, s)
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, errSuperseded) {
+			return err
+		}
+		if activation(s.Kind) {
+			again, err := r.afterActivationFailure(ctx, err, &retries)
+			if errors.Is(err, errSuperseded) {
+				return err
+			}
+			if again {
+				i = firstActivation(steps) - 1
+				continue
+			}
+			return dws.WrapError(dws.Major, s.Fail, err)
+		}
+		return dws.WrapError(dws.Major, s.Fail, err)
+	}
+	return nil
+}
+
+// unmount runs the unmount sequence; results as for mount.
+func (r *runner) unmount(ctx context.Context) error {
+	r.phase = "unmount"
+	for i := range r.plan.Unmount {
+		s := &r.plan.Unmount[i]
+		if r.stop() {
+			return errSuperseded
+		}
+		if err := r.step(ctx, s); err != nil {
+			if errors.Is(err, errSuperseded) {
+				return err
+			}
+			if s.Kind == volume.Deactivate || s.Kind == volume.LockStop {
+				r.diagnose(ctx)
+			}
+			return dws.WrapError(dws.Major, s.Fail, err)
+		}
+	}
+	return nil
+}
+
+// step runs one step between its two boundaries and logs it.
+func (r *runner) step(ctx context.Context, s *volume.Step) (err error) {
+	name := fmt.Sprintf("%s/%d/%s", r.phase, r.plan.Index, s.Name)
+	failpoint(name + "/before")
+	log := r.log.With("step", s.Name)
+	began := time.Now()
+	switch s.Kind {
+	case volume.Hook:
+		err = r.hook(ctx, log, s)
+	case volume.WaitVG:
+		err = r.waitFor(func(ctx context.Context) error {
+			return r.machine.WaitVG(ctx, r.plan.VG, r.limits.VGWait, r.limits.Command)
+		})
+	case volume.LockStart:
+		err = r.locked(func() error { return r.command(ctx, s.Argv) })
+	case volume.Activate:
+		err = r.locked(func() error { return r.activate(ctx, s) })
+	case volume.WaitDevice:
+		err = r.waitFor(func(ctx context.Context) error {
+			return r.machine.WaitDevice(ctx, r.plan.Device, r.limits.DeviceWait)
+		})
+	case volume.Mount:
+		err = r.mountStep(ctx, name, s)
+	case volume.Chown:
+		err = r.chown(s)
+	case volume.ServersFile:
+		// Written by the reconciler, which can ask the API server; on a
+		// compute a failure must not fail the mount.
+	case volume.Unmount:
+		err = r.unmountStep(ctx, name, s)
+	case volume.Deactivate:
+		err = r.locked(func() error { return r.deactivate(ctx, s) })
+	case volume.LockStop:
+		err = r.locked(func() error { return r.lockStop(ctx, s) })
+	case volume.Link:
+		err = r.link()
+	case volume.Unlink:
+		err = r.unlink()
+	default:
+		err = fmt.Errorf("step %s has the unknown kind %v", s.Name, s.Kind)
+	}
+	d := time.Since(began)
+	if err == nil {
+		log.Debug("step done", "duration", d, daemon.EventID(eventStep))
+	} else if !errors.Is(err, errSuperseded) {
+		log.Debug("step failed", "duration", d, "error", err, daemon.EventID(eventStep))
+	}
+	failpoint(name + "/after")
+	return err
+}
+
+// command runs a built-in verb directly, without a shell.
+func (r *runner) command(ctx context.Context, argv []string) error {
+	began := time.Now()
+	_, err := r.machine.Run(ctx, node.Command{Argv: argv, Timeout: r.limits.Command})
+	r.commands += time.Since(began)
+	return r.noteStuck(err)
+}
+
+// hook runs one line of the administrator by bash and logs what it printed.
+func (r *runner) hook(ctx context.Context, log *slog.Logger, s *volume.Step) error {
+	began := time.Now()
+	res, err := r.machine.Run(ctx, node.Command{Shell: s.Shell, Timeout: r.limits.Hook})
+	d := time.Since(began)
+	r.commands += d
+	if out := strings.TrimSpace(res.Stdout + res.Stderr); out != "" && err == nil {
+		log.Info("hook output", "phase", s.Name, "output", out, "duration", d, daemon.EventID(eventHook))
+	}
+	return r.noteStuck(err)
+}
+
+// locked serialises LVM commands on one volume group.
+func (r *runner) locked(f func() error) error {
+	unlock, err := r.machine.LockVG(r.waits, r.plan.VG)
+	if err != nil {
+		if r.stop() {
+			return errSuperseded
+		}
+		return err
+	}
+	defer unlock()
+	return f()
+}
+
+// waitFor runs a wait that a newer state of the object may cut short.
+func (r *runner) waitFor(f func(context.Context) error) error {
+	began := time.Now()
+	err := f(r.waits)
+	r.commands += time.Since(began)
+	if err != nil && r.stop() {
+		return errSuperseded
+	}
+	return err
+}

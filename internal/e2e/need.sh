@@ -1,0 +1,26 @@
+#!/bin/bash
+# need.sh COMMAND...  makes sure that the commands exist: installs the packages
+# that have them when we are root and know the package manager, else says what
+# is missing. Never asks a question.
+set -euo pipefail
+declare -A deb=([mkfs.xfs]=xfsprogs [losetup]=mount [findmnt]=util-linux [shellcheck]=shellcheck)
+declare -A rpm=([mkfs.xfs]=xfsprogs [losetup]=util-linux [findmnt]=util-linux [shellcheck]=ShellCheck)
+PATH=$PATH:/usr/sbin:/sbin
+missing=()
+for c in "$@"; do command -v "$c" >/dev/null || missing+=("$c"); done
+[ ${#missing[@]} -gt 0 ] || exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  for c in "${missing[@]}"; do pkgs+=("${deb[$c]:-$c}"); done
+  echo "need: installing ${pkgs[*]}" >&2
+  log=$(mktemp)
+  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${pkgs[@]}"; } >"$log" 2>&1 || { tail -5 "$log" >&2; }
+  rm -f "$log"
+elif [ "$(id -u)" = 0 ] && command -v dnf >/dev/null; then
+  for c in "${missing[@]}"; do pkgs+=("${rpm[$c]:-$c}"); done
+  echo "need: installing ${pkgs[*]}" >&2
+  dnf -qy install "${pkgs[@]}" >&2 || true
+fi
+for c in "${missing[@]}"; do
+  command -v "$c" >/dev/null || { echo "need: the command $c is missing; install the package ${deb[$c]:-$c} (Debian) or ${rpm[$c]:-$c} (RPM)" >&2; bad=1; }
+done
+[ -z "${bad:-}" ]
