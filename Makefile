@@ -28,6 +28,13 @@ $(DAEMONS:%=bin/%): bin/%: need-go
 	@mkdir -p bin
 	$(STATIC) -o $@ ./cmd/$*
 
+# The test build can die at a failpoint and knows what mount helpers' stand-ins
+# really mount. It is never installed.
+.PHONY: build-test
+build-test: need-go
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -tags failpoints -o bin/clientmountd-failpoints ./cmd/clientmountd
+
 .PHONY: devcluster
 devcluster: need-go ## bin/devcluster, a real Kubernetes API server in one process (first build: 4–5 minutes)
 	@internal/devcluster/build.sh
@@ -38,8 +45,8 @@ demo: need-demo build-daemon devcluster ## a file system gets mounted because a 
 	@bin/demo
 
 .PHONY: test
-test: need-test check devcluster build-daemon ## everything: check, then real mounts and a real API server
-	$(GO) test -buildvcs=false -count=1 -timeout 40m ./internal/e2e/...
+test: need-test check devcluster build-daemon build-test ## everything: check, then real mounts and a real API server
+	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 40m ./internal/e2e/...
 	internal/devcluster/build.sh --test -count=1 -timeout 10m
 
 .PHONY: check
@@ -64,7 +71,7 @@ lint: need-go need-lint ## gofmt, vet, staticcheck, shellcheck
 	shellcheck $$(git ls-files '*.sh' .ci/run 2>/dev/null || find . -name '*.sh')
 
 .PHONY: bench
-bench: need-test build-daemon devcluster ## measured figures beside their targets
+bench: need-test build-daemon build-test devcluster ## measured figures beside their targets
 	@mkdir -p bin && $(GO) build -buildvcs=false -trimpath -o bin/bench ./internal/e2e/bench
 	@bin/bench
 
