@@ -1,0 +1,97 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Runner runs one command and waits for its end. *Exec is the real one.
+type Runner interface {
+	Run(ctx context.Context, c Command) (Result, error)
+}
+
+// Command is one program call, either Argv or Shell.
+type Command struct {
+	Argv    []string      // program and arguments, given to the kernel as they are
+	Shell   string        // when set: bash -c Shell, and Argv is empty
+	Timeout time.Duration // limit from the start; 0 means none
+	Env     []string      // KEY=value, added to our own environment
+	Capture int           // bytes kept of each output stream; 0 means the runner's limit
+}
+
+// String returns the command line as it is shown in errors and logs: the shell
+// line unchanged, or the arguments with quotes around those that a shell would
+// otherwise change.
+func (c Command) String() string {
+	if c.Shell != "" {
+		return c.Shell
+	}
+	words := make([]string, len(c.Argv))
+	for i, a := range c.Argv {
+		words[i] = quote(a)
+	}
+	return strings.Join(words, " ")
+}
+
+func quote(s string) string {
+	plain := s != ""
+	for _, r := range s {
+		switch {
+		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
+		case strings.ContainsRune("%+,-./:=@_", r):
+		default:
+			plain = false
+		}
+	}
+	if plain {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// Result is what a command left behind. Both streams are valid UTF-8 and at most
+// as long as the capture limit plus the note about what was left out.
+type Result struct {
+	Stdout, Stderr string
+	Truncated      bool          // something was left out of Stdout or Stderr
+	Duration       time.Duration // from the start to the end or to giving up
+}
+
+// ExitStatus is the cause inside a CommandError when the program ended by itself
+// with a status other than 0.
+type ExitStatus int
+
+func (s ExitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// CommandError says that a command failed. Its text is what the other side reads
+// in status.error (contract 7.2).
+type CommandError struct {
+	Line, Stdout, Stderr string
+	Err                  error // ExitStatus, a signal, the reason why it could not start
+	TimedOut             bool  // the time limit or the end of the context stopped it
+	PID                  int   // above 0: it survived SIGKILL and was left behind
+}
+
+// maxLine bounds the command line inside an error: a profile may hold a huge one.
+const maxLine = 8 << 10
+
+func (e *CommandError) Error() string {
+	line := e.Line
+	if len(line) > maxLine {
+		line = strings.ToValidUTF8(line[:maxLine], "") + "…"
+	}
+	return fmt.Sprintf("command: %s - stderr: %s - stdout: %s - error: %v", line, e.Stderr, e.Stdout, e.Err)
+}
+
+func (e *CommandError) Unwrap() error { return e.Err }
+
+// exitStatus returns the status that the failed command ended with, or -1.
+func exitStatus(err error) int {
+	if s, ok := errors.AsType[ExitStatus](err); ok {
+		return int(s)
+	}
+	return -1
+}

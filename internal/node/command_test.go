@@ -1,0 +1,75 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestCommandString(t *testing.T) {
+	for _, tt := range []struct {
+		c    Command
+		want string
+	}{
+		{Command{Argv: []string{"mount", "-t", "xfs", "/dev/mapper/a-lv", "/mnt/nnf/x-0"}}, "mount -t xfs /dev/mapper/a-lv /mnt/nnf/x-0"},
+		{Command{Argv: []string{"vgs", "--select", "vg_name=v_0"}}, "vgs --select vg_name=v_0"},
+		{Command{Argv: []string{"mount", "10.1.1.1@o2ib:/fs", "/mnt/a b"}}, "mount 10.1.1.1@o2ib:/fs '/mnt/a b'"},
+		{Command{Argv: []string{"echo", "", "it's", "$HOME", "é", "a\nb"}}, `echo '' 'it'\''s' '$HOME' 'é' 'a` + "\nb'"},
+		{Command{Shell: `echo "$X" | cat  # as it is`}, `echo "$X" | cat  # as it is`},
+		{Command{}, ""},
+	} {
+		if got := tt.c.String(); got != tt.want {
+			t.Errorf("%#v: got %q, want %q", tt.c, got, tt.want)
+		}
+	}
+}
+
+// The text is read by others: contract 7.2.
+func TestCommandErrorText(t *testing.T) {
+	err := &CommandError{
+		Line:   "mount -t xfs /dev/mapper/a-lv /mnt/nnf/x-0",
+		Stderr: "mount: wrong fs type",
+		Err:    ExitStatus(32),
+	}
+	want := "command: mount -t xfs /dev/mapper/a-lv /mnt/nnf/x-0 - stderr: mount: wrong fs type - stdout:  - error: exit status 32"
+	if err.Error() != want {
+		t.Errorf("got  %s\nwant %s", err, want)
+	}
+	wrapped := fmt.Errorf("could not: %w", err)
+	if s, ok := errors.AsType[ExitStatus](wrapped); !ok || s != 32 {
+		t.Error("the exit status is lost on the way")
+	}
+}
+
+func TestCommandErrorBoundsTheLine(t *testing.T) {
+	err := &CommandError{Line: strings.Repeat("é", 1<<20), Err: fs.ErrInvalid}
+	if n := len(err.Error()); n > maxLine+200 {
+		t.Errorf("%d bytes of text", n)
+	}
+}
+
+func TestIsBusy(t *testing.T) {
+	busy := "umount: /mnt/x: target is busy.\n"
+	for _, tt := range []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"none", nil, false},
+		{"umount", &CommandError{Stderr: busy, Err: ExitStatus(32)}, true},
+		{"old umount, wrapped", fmt.Errorf("x: %w", &CommandError{Stderr: "umount: /mnt/x: device is busy.", Err: ExitStatus(32)}), true},
+		{"other status", &CommandError{Stderr: busy, Err: ExitStatus(1)}, false},
+		{"other text", &CommandError{Stderr: "umount: /mnt/x: not mounted.", Err: ExitStatus(32)}, false},
+		{"said on the wrong stream", &CommandError{Stdout: busy, Err: ExitStatus(32)}, false},
+		{"kernel", &fs.PathError{Op: "remove", Path: "/mnt/x", Err: unix.EBUSY}, true},
+		{"other", unix.ENOENT, false},
+	} {
+		if got := IsBusy(tt.err); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}

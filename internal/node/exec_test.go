@@ -1,0 +1,254 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+func shell(s string) Command { return Command{Shell: s, Timeout: 10 * time.Second} }
+
+func TestExecResults(t *testing.T) {
+	for _, tt := range []struct {
+		name, out, err, cause string
+		c                     Command
+	}{
+		{name: "both streams", c: shell("echo out; echo err >&2"), out: "out\n", err: "err\n"},
+		{name: "argv as it is", c: Command{Argv: []string{"printf", "%s|", "a b", "$HOME", "*", ""}}, out: "a b|$HOME|*||"},
+		{name: "status", c: shell("echo gone >&2; exit 32"), err: "gone\n", cause: "exit status 32"},
+		{name: "signal", c: shell("kill -SEGV $$"), cause: "signal: segmentation fault"},
+		{name: "killed", c: shell("kill -KILL $$"), cause: "signal: killed"},
+		{name: "input is empty", c: shell("cat; echo end"), out: "end\n"},
+		{name: "directory", c: shell("pwd"), out: "/\n"},
+		{name: "missing", c: Command{Argv: []string{"no-such-program-here"}}, cause: `exec: "no-such-program-here": executable file not found in $PATH`},
+		{name: "missing, absolute", c: Command{Argv: []string{"/no/such"}}, cause: `exec: "/no/such": stat /no/such: no such file or directory`},
+		{name: "not executable", c: Command{Argv: []string{"/etc/passwd"}}, cause: `exec: "/etc/passwd": permission denied`},
+		{name: "nothing", cause: "no program given"},
+		{name: "not UTF-8", c: shell(`printf 'a\377b'`), out: "a\uFFFDb"},
+		{name: "locale", c: Command{Argv: []string{"printenv", "LC_ALL"}}, out: "C\n"},
+		{name: "own variable", c: Command{Argv: []string{"printenv", "LC_ALL"}, Env: []string{"LC_ALL=xx"}}, out: "xx\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			res, err := new(Exec).Run(t.Context(), tt.c)
+			if res.Stdout != tt.out || res.Stderr != tt.err {
+				t.Errorf("got %q, %q", res.Stdout, res.Stderr)
+			}
+			if tt.cause == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			ce, ok := errors.AsType[*CommandError](err)
+			if !ok || !strings.HasPrefix(ce.Err.Error(), tt.cause) {
+				t.Fatalf("got %v", err)
+			}
+			if ce.Line != tt.c.String() || ce.Stderr != tt.err || ce.TimedOut || ce.PID != 0 {
+				t.Errorf("%+v", ce)
+			}
+		})
+	}
+}
+
+func TestExecMissingProgramIsRecognised(t *testing.T) {
+	if _, err := new(Exec).Run(t.Context(), Command{Argv: []string{"no-such-program-here"}}); !errors.Is(err, exec.ErrNotFound) {
+		t.Error(err)
+	}
+}
+
+func TestExecEnvironment(t *testing.T) {
+	ours := []string{
+		"PATH=/bin", "NOTIFY_SOCKET=/run/x", "WATCHDOG_USEC=1", "WATCHDOG_PID=2", "LISTEN_FDS=1", "LISTEN_PID=3",
+		"LANG=de_DE.UTF-8", "LC_ALL=de_DE.UTF-8", "NOTIFY=1", "A=1",
+	}
+	for _, tt := range []struct {
+		c    Command
+		want []string
+	}{
+		{Command{Argv: []string{"x"}}, []string{"PATH=/bin", "LANG=de_DE.UTF-8", "NOTIFY=1", "A=1", "LC_ALL=C"}},
+		{Command{Shell: "x", Env: []string{"A=2"}}, []string{"PATH=/bin", "LANG=de_DE.UTF-8", "LC_ALL=de_DE.UTF-8", "NOTIFY=1", "A=2"}},
+	} {
+		if got := environment(ours, tt.c); !slices.Equal(got, tt.want) {
+			t.Errorf("%v: got %q", tt.c, got)
+		}
+	}
+}
+
+func TestExecOwnProcessGroup(t *testing.T) {
+	res, err := new(Exec).Run(t.Context(), shell("ps -o pgid= -p $$; echo $$"))
+	if f := strings.Fields(res.Stdout); err != nil || len(f) != 2 || f[0] != f[1] {
+		t.Errorf("group and pid: %q, %v", res.Stdout, err)
+	}
+}
+
+func TestExecOutputIsBounded(t *testing.T) {
+	c := shell("echo first; head -c 104857600 /dev/zero | tr '\\0' x; echo; echo last")
+	res, err := new(Exec).Run(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !res.Truncated || len(res.Stdout) > 65<<10 || len(res.Stdout) < 64<<10 ||
+		!strings.HasPrefix(res.Stdout, "first\nxx") || !strings.HasSuffix(res.Stdout, "xx\nlast\n") ||
+		!strings.Contains(res.Stdout, " bytes left out …") {
+		t.Errorf("%d bytes: %.20q", len(res.Stdout), res.Stdout)
+	}
+	res, err = (&Exec{Capture: 100}).Run(t.Context(), Command{Shell: "seq 1000", Capture: 10})
+	if err != nil || !utf8.ValidString(res.Stdout) || len(res.Stdout) > 60 {
+		t.Errorf("own limit: %q, %v", res.Stdout, err)
+	}
+}
+
+// What a hanging command may do, and that Run ends within the limit plus a second.
+func TestExecTimeLimit(t *testing.T) {
+	for _, tt := range []struct{ name, line, cause string }{
+		{"hangs", "echo begun; exec sleep 60", "signal: terminated (time limit of 200ms reached)"},
+		{"child hangs", "echo begun; sleep 60; true", "signal: terminated (time limit of 200ms reached)"},
+		{"ignores TERM", "trap '' TERM; echo begun; while :; do sleep 60; done", "signal: killed (time limit of 200ms reached)"},
+		{"grandchild ignores TERM and holds the pipe", "(trap '' TERM; sleep 60; sleep 60) & echo begun; wait", "signal: terminated (time limit of 200ms reached)"},
+		{"grandchild in a session of its own holds the pipe", "setsid sleep 5 & echo begun; sleep 60", "signal: terminated (time limit of 200ms reached)"},
+		{"tidies up", "trap 'echo tidy; exit 3' TERM; echo begun; sleep 60 & wait", "exit status 3 (time limit of 200ms reached)"},
+		{"floods", "echo begun; exec yes", "signal: terminated (time limit of 200ms reached)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			bounded(t, 1200*time.Millisecond, func() {
+				res, err := new(Exec).Run(t.Context(), Command{Shell: tt.line, Timeout: 200 * time.Millisecond})
+				ce, ok := errors.AsType[*CommandError](err)
+				if !ok || !ce.TimedOut || ce.PID != 0 || ce.Err.Error() != tt.cause {
+					t.Errorf("got %v", err)
+				}
+				if !strings.HasPrefix(res.Stdout, "begun\n") || tt.name == "tidies up" && !strings.HasSuffix(res.Stdout, "tidy\n") {
+					t.Errorf("printed %.40q", res.Stdout)
+				}
+				if res.Duration < 200*time.Millisecond {
+					t.Error("gave up after", res.Duration)
+				}
+			})
+		})
+	}
+}
+
+// Nothing of the group is left, also when it hides from TERM and from our pipes.
+func TestExecKillsTheGroup(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pid")
+	c := Command{
+		Shell:   `(trap '' TERM; echo $BASHPID >` + file + `; sleep 60; sleep 60) >/dev/null 2>&1 & wait`,
+		Timeout: 300 * time.Millisecond,
+	}
+	if _, err := new(Exec).Run(t.Context(), c); err == nil {
+		t.Fatal("no error")
+	}
+	b, err := os.ReadFile(file)
+	must(t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	must(t, err)
+	deadline := time.Now().Add(5 * time.Second)
+	for alive(pid) && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond) // the kernel buries it; there is no event for a stranger's child
+	}
+	if alive(pid) {
+		t.Errorf("pid %d lives on", pid)
+	}
+}
+
+// alive tells whether pid runs: not ended, not a zombie that init has yet to reap.
+func alive(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	_, state, _ := bytes.Cut(b, []byte(") "))
+	return err == nil && !bytes.HasPrefix(state, []byte("Z")) && !bytes.HasPrefix(state, []byte("X"))
+}
+
+// A hook may start a service: it lives on, and its hold on our pipe costs little.
+func TestExecLeavesDaemonsAlone(t *testing.T) {
+	bounded(t, 2*time.Second, func() {
+		res, err := new(Exec).Run(t.Context(), shell("sleep 3 & echo $!"))
+		must(t, err)
+		pid, err := strconv.Atoi(strings.TrimSpace(res.Stdout))
+		must(t, err)
+		if !alive(pid) {
+			t.Error("it was ended")
+		}
+		unix.Kill(pid, unix.SIGKILL)
+	})
+}
+
+func TestExecContext(t *testing.T) {
+	why := errors.New("the daemon stops")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(100*time.Millisecond, func() { cancel(why) })
+	bounded(t, 1100*time.Millisecond, func() {
+		_, err := new(Exec).Run(ctx, Command{Argv: []string{"sleep", "60"}})
+		if ce, ok := errors.AsType[*CommandError](err); !ok || !ce.TimedOut || !errors.Is(err, why) {
+			t.Errorf("got %v", err)
+		}
+	})
+	_, err := new(Exec).Run(ctx, Command{Argv: []string{"touch", filepath.Join(t.TempDir(), "x")}})
+	if !errors.Is(err, why) || !strings.Contains(err.Error(), "not started") {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+// A program that SIGKILL does not end is left behind and reaped when it ends. A
+// real state D cannot be had without a stuck file system; a process whose exit we
+// do not see looks the same from here.
+func TestExecLeavesTheStuckBehind(t *testing.T) {
+	var log bytes.Buffer
+	logged := make(chan struct{})
+	h := slog.NewTextHandler(writer(func(p []byte) (int, error) { defer close(logged); return log.Write(p) }), nil)
+	e := &Exec{Grace: 10 * time.Millisecond}
+	p, err := e.start(shell("exec sleep 60"))
+	must(t, err)
+	real := p.exited
+	p.exited = make(chan struct{})
+	why := p.await(t.Context(), 10*time.Millisecond)
+	bounded(t, time.Second, func() { p.terminate(e.grace()) })
+	p.out.stop()
+	p.err.stop()
+	err = p.reap(slog.New(h), "sleep 60")
+	if why == nil || !errors.Is(err, errSurvived) || !strings.Contains(err.Error(), "as pid "+strconv.Itoa(p.pid)) {
+		t.Errorf("got %v, %v", why, err)
+	}
+	<-real
+	close(p.exited)
+	<-logged
+	if !strings.Contains(log.String(), "signal: terminated") {
+		t.Errorf("log: %s", log.String())
+	}
+	if err := unix.Kill(p.pid, 0); err != unix.ESRCH {
+		t.Error("it was not reaped:", err)
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
+func TestExecLeaksNoDescriptors(t *testing.T) {
+	count := func() int {
+		d, err := os.ReadDir("/proc/self/fd")
+		must(t, err)
+		return len(d)
+	}
+	new(Exec).Run(t.Context(), shell("true"))
+	before := count()
+	for range 20 {
+		new(Exec).Run(t.Context(), shell("true"))
+		new(Exec).Run(t.Context(), Command{Argv: []string{"/etc"}})
+		new(Exec).Run(t.Context(), Command{Argv: []string{"sleep", "9"}, Timeout: time.Millisecond})
+	}
+	if after := count(); after > before {
+		t.Errorf("%d descriptors, then %d", before, after)
+	}
+}

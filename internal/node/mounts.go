@@ -1,0 +1,167 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// Mount is one line of the mount table (proc_pid_mountinfo(5)), escapes decoded.
+type Mount struct {
+	ID, Parent   int
+	Major, Minor int    // device of the file system; of its own for lustre and tmpfs
+	Root         string // what of the file system is mounted; ends in //deleted when that was removed
+	Mountpoint   string
+	FSType       string
+	Source       string
+	Options      string // of the mount
+	Super        string // of the file system
+}
+
+// Device returns the device number of the file system.
+func (m Mount) Device() Device { return Device{uint32(m.Major), uint32(m.Minor)} }
+
+// MountAt returns the mount that a process finds at exactly path: the topmost one
+// when several are stacked, and none that a later mount above it hides. It returns
+// nil when path is no mount point. Only the table is read, path is never touched:
+// a dead network file system at it does no harm.
+func (n *Node) MountAt(path string) (*Mount, error) {
+	table, err := n.mounts(func(at string) bool { return within(path, at) })
+	if err != nil {
+		return nil, err
+	}
+	if m := visible(table, path); m != nil && m.Mountpoint == path {
+		return m, nil
+	}
+	return nil, nil
+}
+
+// MountsBelow returns the mounts strictly below path, hidden ones too, in the
+// order of the table.
+func (n *Node) MountsBelow(path string) ([]Mount, error) {
+	return n.mounts(func(at string) bool { return at != path && within(at, path) })
+}
+
+// within tells whether path is dir or lies below it.
+func within(path, dir string) bool {
+	if dir == "/" {
+		return strings.HasPrefix(path, "/")
+	}
+	rest, ok := strings.CutPrefix(path, dir)
+	return ok && (rest == "" || rest[0] == '/')
+}
+
+// visible returns the mount that a walk from / to path ends in. The order of the
+// table says nothing about what hides what (after mount --move, and since Linux
+// 6.8 in general), so the walk follows the parents.
+func visible(table []Mount, path string) *Mount {
+	known := make(map[int]bool, len(table))
+	for _, m := range table {
+		known[m.ID] = true
+	}
+	var cur *Mount
+	enter := func(at string) bool {
+		for i := range table {
+			m := &table[i]
+			if m.Mountpoint != at || m == cur {
+				continue
+			}
+			// The first one hangs on a mount that our root directory hides.
+			if cur == nil && (!known[m.Parent] || m.Parent == m.ID) || cur != nil && m.Parent == cur.ID && m.ID != cur.ID {
+				cur = m
+				return true
+			}
+		}
+		return false
+	}
+	left := len(table) // a table with a loop in it must not hold us
+	for _, at := range ancestors(path) {
+		for ; left > 0 && enter(at); left-- {
+		}
+	}
+	return cur
+}
+
+// ancestors returns /, /a, /a/b for /a/b.
+func ancestors(path string) []string {
+	all := []string{"/"}
+	for i := 1; i < len(path); i++ {
+		if path[i] == '/' {
+			all = append(all, path[:i])
+		}
+	}
+	if path != "/" {
+		all = append(all, path)
+	}
+	return all
+}
+
+// errUnstable is returned when the mount table never stood still.
+var errUnstable = errors.New("mount table kept changing while it was read")
+
+// mounts reads the mount table and returns the lines whose mount point want
+// accepts. The kernel hands out the table in pages and may change it in between;
+// it tells so through poll, and then it is read again.
+func (n *Node) mounts(want func(mountpoint string) bool) ([]Mount, error) {
+	path := n.kernel("/proc/self/mountinfo")
+	for range 50 {
+		data, stable, err := readTable(path)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the mount table: %w", err)
+		}
+		if stable {
+			return parseTable(data, want)
+		}
+	}
+	return nil, fmt.Errorf("%s: %w", path, errUnstable)
+}
+
+func readTable(path string) (data []byte, stable bool, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	if data, err = io.ReadAll(f); err != nil {
+		return nil, false, err
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, false, err
+	}
+	fds := []unix.PollFd{{Events: unix.POLLPRI}}
+	var perr error
+	if err := raw.Control(func(fd uintptr) {
+		fds[0].Fd = int32(fd)
+		_, perr = unix.Poll(fds, 0)
+	}); err != nil {
+		return nil, false, err
+	}
+	if perr == unix.EINTR {
+		return data, false, nil
+	}
+	return data, fds[0].Revents&(unix.POLLPRI|unix.POLLERR) == 0, perr
+}
+
+func parseTable(data []byte, want func(string) bool) ([]Mount, error) {
+	infos, err := mountinfo.GetMountsFromReader(bytes.NewReader(data), func(i *mountinfo.Info) (skip, stop bool) {
+		return !want(i.Mountpoint), false
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot understand the mount table: %w", err)
+	}
+	out := make([]Mount, len(infos))
+	for i, m := range infos {
+		out[i] = Mount{
+			ID: m.ID, Parent: m.Parent, Major: m.Major, Minor: m.Minor, Root: m.Root, Mountpoint: m.Mountpoint,
+			FSType: m.FSType, Source: m.Source, Options: m.Options, Super: m.VFSOptions,
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,50 @@
+// Package node is what the daemons can see and do on this machine: run a
+// command, read the mount table, ask LVM and NVMe, wait for a device, make and
+// remove mount targets, find out who keeps a mount busy.
+//
+// It must not know Kubernetes, the objects of the API, or why a step is done:
+// callers say what, this package says how it is done without harm. Local users
+// are taken to be hostile: no text of theirs reaches a shell, no symlink of
+// theirs is followed, all input and output is bounded.
+package node
+
+import (
+	"log/slog"
+	"sync"
+)
+
+// Node is one machine. The zero value is the machine that we run on. It is safe
+// for use by many goroutines and must not be copied after first use.
+type Node struct {
+	// Root is put in front of every kernel path (/proc, /sys, /dev), so that
+	// tests run on trees of plain files. It is empty in production. Mount targets
+	// are never prefixed.
+	Root string
+	// Exec runs the programs; nil means &Exec{}.
+	Exec Runner
+	// Log gets what went wrong without making a call fail; nil means none.
+	Log *slog.Logger
+	// AnyOwner accepts mount targets below directories that others than root can
+	// write. It is for tests and for sites that have no hostile local users.
+	AnyOwner bool
+
+	mu    sync.Mutex
+	locks map[string]*vgLock
+}
+
+// kernel returns the place of the kernel path p, below Root.
+func (n *Node) kernel(p string) string { return n.Root + p }
+
+func (n *Node) runner() Runner {
+	if n.Exec != nil {
+		return n.Exec
+	}
+	return &Exec{Log: n.Log}
+}
+
+func (n *Node) log() *slog.Logger {
+	if n.Log != nil {
+		return n.Log
+	}
+	return slog.New(slog.DiscardHandler)
+}

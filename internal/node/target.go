@@ -1,0 +1,140 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// MakeDirectory makes the mount target path a directory with mode 0755, parents
+// too (contract 5.2, mount step 9). One that exists is fine; anything else there is
+// an error. created lists what was made, from the top, also together with an error:
+// give it to RemoveTarget. Errors: ErrBadPath, ErrSymlink, ErrUnsafe, or the
+// kernel's.
+func (n *Node) MakeDirectory(path string) (created []string, err error) {
+	p, created, err := n.openParent(path, true)
+	if err != nil {
+		return created, err
+	}
+	defer p.close()
+	name := filepath.Base(path)
+	dir, made, err := n.enter(p, name, true)
+	if made {
+		created = append(created, path)
+	}
+	if err != nil {
+		return created, err
+	}
+	defer dir.close()
+	var st unix.Stat_t
+	if err := unix.Fstat(dir.fd, &st); err != nil {
+		return created, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return created, n.owned(p, name, &st)
+}
+
+// MakeFile makes the mount target path an empty file with mode 0644, its parents
+// with 0755. An empty regular file that exists is fine; anything else there is an
+// error and stays as it is. created and the errors are as for MakeDirectory.
+func (n *Node) MakeFile(path string) (created []string, err error) {
+	p, created, err := n.openParent(path, true)
+	if err != nil {
+		return created, err
+	}
+	defer p.close()
+	name := filepath.Base(path)
+	fd, err := unix.Openat(p.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+	if err == nil {
+		defer unix.Close(fd)
+		if err := unix.Fchmod(fd, 0o644); err != nil { // the umask may be strict
+			return append(created, path), &fs.PathError{Op: "chmod", Path: path, Err: err}
+		}
+		return append(created, path), nil
+	}
+	if err != unix.EEXIST {
+		return created, &fs.PathError{Op: "create", Path: path, Err: err}
+	}
+	return created, n.emptyFile(p, name)
+}
+
+// emptyFile returns nil when name is an empty regular file.
+func (n *Node) emptyFile(p *place, name string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT); err != nil {
+		return &fs.PathError{Op: "stat", Path: p.join(name), Err: err}
+	}
+	switch mode := st.Mode & unix.S_IFMT; {
+	case mode == unix.S_IFLNK:
+		return fmt.Errorf("%s: %w", p.join(name), ErrSymlink)
+	case mode != unix.S_IFREG:
+		return fmt.Errorf("%s: %w and is a %s, not an empty file", p.join(name), fs.ErrExist, kind(st.Mode))
+	case st.Size != 0:
+		return fmt.Errorf("%s: %w and holds %d bytes; move it away", p.join(name), fs.ErrExist, st.Size)
+	}
+	return n.owned(p, name, &st)
+}
+
+// RemoveTarget removes the mount target path, an empty file or an empty directory,
+// and then those of created (as the Make functions returned it) that lie above it,
+// deepest first, as long as they are empty. left lists what of all this still
+// exists. What is missing already is fine, a parent that others use by now too; the
+// error says why path itself is still there (unix.EBUSY: something is mounted on it).
+func (n *Node) RemoveTarget(path string, created []string) (left []string, err error) {
+	for _, c := range created {
+		if checkPath(c) != nil || !within(path, c) {
+			return nil, fmt.Errorf("%.200q: %w: it does not lie above %s", c, ErrBadPath, path)
+		}
+	}
+	parents := slices.DeleteFunc(slices.Clone(created), func(c string) bool { return c == path })
+	slices.SortFunc(parents, func(a, b string) int { return len(b) - len(a) })
+	if err := n.remove(path); err != nil {
+		return append([]string{path}, parents...), err
+	}
+	for i, c := range parents {
+		if err := n.remove(c); err != nil {
+			if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
+				n.log().Warn("a directory made for a mount stays behind", "path", c, "error", err)
+			}
+			return parents[i:], nil
+		}
+	}
+	return nil, nil
+}
+
+// remove removes one empty file or directory. It follows no symlink.
+func (n *Node) remove(path string) error {
+	p, _, err := n.openParent(path, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	name := filepath.Base(path)
+	switch err := unix.Unlinkat(p.fd, name, unix.AT_REMOVEDIR); err {
+	case nil, unix.ENOENT:
+		return nil
+	case unix.ENOTDIR:
+	case unix.ENOTEMPTY, unix.EEXIST:
+		return &fs.PathError{Op: "remove", Path: path, Err: unix.ENOTEMPTY}
+	default:
+		return &fs.PathError{Op: "remove", Path: path, Err: err}
+	}
+	// Something mounted on a file is seen by its stat: it is a device then, and
+	// EBUSY says it better.
+	if err := n.emptyFile(p, name); err != nil {
+		if at, merr := n.MountAt(path); merr == nil && at != nil {
+			err = unix.EBUSY
+		}
+		return &fs.PathError{Op: "remove", Path: path, Err: err}
+	}
+	if err := unix.Unlinkat(p.fd, name, 0); err != nil && err != unix.ENOENT {
+		return &fs.PathError{Op: "remove", Path: path, Err: err}
+	}
+	return nil
+}
