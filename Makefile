@@ -49,6 +49,11 @@ test: need-test check devcluster build-daemon build-test ## everything: check, t
 	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 40m ./internal/e2e/...
 	internal/devcluster/build.sh --test -count=1 -timeout 10m
 
+.PHONY: test-crds
+test-crds: need-test devcluster build-daemon build-test ## the conformance suite on the definitions in CRDS=DIR
+	@[ -d "$(CRDS)" ] || { echo "make: CRDS must name a folder with CustomResourceDefinitions" >&2; exit 1; }
+	CRDS=$(CRDS) $(GO) test -buildvcs=false -count=1 -timeout 20m ./internal/e2e/conformance
+
 .PHONY: check
 check: lint unit fuzz ## unit tests, fuzz seeds and lint
 

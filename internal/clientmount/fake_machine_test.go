@@ -169,10 +169,10 @@ func (f *fakeMachine) RemoveTarget(path string, created []string) ([]string, err
 	return nil, nil
 }
 
-func (f *fakeMachine) Chown(path string, uid, gid uint32) error {
+func (f *fakeMachine) ChownMount(m node.Mount, uid, gid uint32) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.note("chown %s %d %d", path, uid, gid)
+	f.note("chown %s %d %d", m.Mountpoint, uid, gid)
 	return f.fail["chown"]
 }
 

@@ -23,7 +23,7 @@ type Machine interface {
 	MakeDirectory(path string) (created []string, err error)
 	MakeFile(path string) (created []string, err error)
 	RemoveTarget(path string, created []string) (left []string, err error)
-	Chown(path string, uid, gid uint32) error
+	ChownMount(m node.Mount, uid, gid uint32) error
 	WriteFileIn(dir, name string, data []byte, uid, gid uint32) error
 
 	LockVG(ctx context.Context, vg string) (unlock func(), err error)

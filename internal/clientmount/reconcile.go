@@ -59,15 +59,16 @@ type result struct {
 // the daemon.
 func (r *reconciler) reconcile(ctx, waits context.Context, stopping func() bool, w *work, cm *dws.ClientMount) (res result) {
 	log := r.log.With("clientmount", cm.Name, "workflow", cm.Label(api.LabelWorkflowName))
+	m := &meter{Client: r.remote.client}
+	a := &attempt{reconciler: r, remote: r.remote, meter: m, ctx: ctx, waits: waits, stopping: stopping, w: w, cm: cm, log: log, began: time.Now()}
+	a.remote.client = m
 	defer func() {
 		if p := recover(); p != nil {
+			a.progress.end()
 			log.Error("internal error while handling a ClientMount; please report it", "panic", fmt.Sprint(p), "stack", string(debug.Stack()), daemon.EventID(eventPanic))
 			res = result{retry: true, failed: true}
 		}
 	}()
-	m := &meter{Client: r.remote.client}
-	a := &attempt{reconciler: r, remote: r.remote, meter: m, ctx: ctx, waits: waits, stopping: stopping, w: w, cm: cm, log: log, began: time.Now()}
-	a.remote.client = m
 	return a.run()
 }
 

@@ -3,6 +3,7 @@ package clientmount
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
@@ -32,7 +33,17 @@ func (a *attempt) mounted() result {
 
 	plans, first := a.plans()
 	if first != nil && plans == nil {
-		return a.finish(resetStatus(status, dws.Mounted), failed(first))
+		switch {
+		case unanswered(first):
+			// The mounts are as they are; to call them failed would be a lie.
+			return a.apiFailure("cannot get the storage profile", first)
+		case allReady(status) && a.recordedPlans() != nil:
+			// What is mounted and ready stays so when the profile goes.
+			a.log.Warn("the storage profile of a ready mount is not available, going by the record", "error", first, daemon.EventID(eventRecord))
+			plans, first = a.recordedPlans(), nil
+		default:
+			return a.finish(resetStatus(status, dws.Mounted), failed(first))
+		}
 	}
 	if err := a.prepareRecord(plans); err != nil {
 		return a.finish(status, failed(dws.WrapError(dws.Major, "", err)))
@@ -219,16 +230,25 @@ func (a *attempt) runnerFor(p *volume.Plan, rec *MountRecord, ready bool) *runne
 	}
 }
 
-func (a *attempt) halfUnmounted() bool {
-	if a.w.record == nil {
-		return false
-	}
-	for i := range a.w.record.Mounts {
-		if a.w.record.Mounts[i].Unmounting {
-			return true
+// recordedPlans returns the plans of a record in which every mount of the
+// object is whole, in their order, or nil.
+func (a *attempt) recordedPlans() []*volume.Plan {
+	plans := make([]*volume.Plan, len(a.cm.Spec.Mounts))
+	for i := range plans {
+		m := a.recorded(i, nil)
+		if m == nil || !m.Ready {
+			return nil
 		}
+		plan := m.Plan
+		plans[i] = &plan
 	}
-	return false
+	return plans
+}
+
+// halfUnmounted tells whether an unmount has begun, or ended, that no status
+// tells of.
+func (a *attempt) halfUnmounted() bool {
+	return a.w.record != nil && slices.ContainsFunc(a.w.record.Mounts, func(m MountRecord) bool { return m.Unmounting || m.Unmounted })
 }
 
 // interrupted ends an attempt between two steps. When the daemon stops, what
@@ -238,6 +258,10 @@ func (a *attempt) interrupted(status *dws.ClientMountStatus) result {
 	if !a.stopping() {
 		a.progress.end()
 		return result{}
+	}
+	a.progress.end()
+	if a.w.status != nil && slices.Equal(a.w.status.Mounts, status.Mounts) {
+		return result{} // an error that is published stays true
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), 5*time.Second)
 	defer cancel()

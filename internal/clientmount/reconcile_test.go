@@ -284,6 +284,53 @@ func TestTurnBack(t *testing.T) {
 	}
 }
 
+// The unmount ended but its status was never written: the way back runs the
+// hooks, because nothing is mounted any more.
+func TestTurnBackAfterUnmount(t *testing.T) {
+	b := newBench(t, dws.TypeXFS)
+	b.reconcile()
+	b.want(dws.Unmounted)
+	b.server.fail["status"] = errors.New("API server away")
+	b.reconcile()
+	if b.machine.mounted(testPath) {
+		t.Fatal("still mounted")
+	}
+	delete(b.server.fail, "status")
+	b.server.written()
+	b.machine.done()
+	b.want(dws.Mounted)
+	b.restart(b.rec.records)
+	b.reconcile()
+	if got := b.machine.done(); got[0] != "hook pre-activate f9Tk" || !b.machine.mounted(testPath) {
+		t.Errorf("%q", got)
+	}
+	b.expect("writes", b.server.written(), []string{"status [{mounted false}] false", "status [{mounted true}] true"})
+}
+
+// What is mounted and ready stays reported so when its profile goes; without
+// a record there is nothing to go by.
+func TestReadyMountWithoutProfile(t *testing.T) {
+	b := newBench(t, dws.TypeXFS)
+	b.reconcile()
+	b.server.written()
+	b.server.profile = nil
+	b.restart(b.rec.records)
+	if res := b.reconcile(); res.failed {
+		t.Fatalf("%+v %s", res, describe(&b.server.object().Status))
+	}
+	b.expect("writes", b.server.written(), nil)
+	if err := b.rec.records.Remove("aaaa-1"); err != nil {
+		t.Fatal(err)
+	}
+	b.restart(b.rec.records)
+	if res := b.reconcile(); !res.failed {
+		t.Fatal("mounted by what?")
+	}
+	if st := b.server.object().Status; st.Error.Severity != dws.Major || st.Mounts[0].Ready {
+		t.Errorf("status %s", describe(&st))
+	}
+}
+
 // A changed spec takes the old mount away before the new one comes.
 func TestChangedPath(t *testing.T) {
 	b := newBench(t, dws.TypeXFS)

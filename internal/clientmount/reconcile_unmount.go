@@ -28,6 +28,8 @@ func (a *attempt) unmounted(invalid error) result {
 	switch {
 	case errors.Is(err, errSuperseded):
 		return a.interrupted(status)
+	case unanswered(err):
+		return a.apiFailure("cannot get the storage profile", err)
 	case err != nil:
 		return a.finish(status, failed(err))
 	}
@@ -48,6 +50,8 @@ func (a *attempt) delete(invalid error) result {
 		switch {
 		case errors.Is(err, errSuperseded):
 			return a.interrupted(status)
+		case unanswered(err):
+			return a.apiFailure("cannot get the storage profile", err)
 		case err != nil:
 			return a.finish(status, failed(err))
 		}
@@ -127,7 +131,7 @@ func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*vo
 	cause := invalid
 	if invalid == nil {
 		fresh, cause = a.plans()
-		if cause != nil && transient(cause) && a.w.record == nil {
+		if cause != nil && unanswered(cause) && a.w.record == nil {
 			return nil, cause
 		}
 	}
@@ -214,12 +218,16 @@ func (a *attempt) fallback(i int) *volume.Plan {
 	return first
 }
 
-// transient tells whether a later try may find the profile after all.
-func transient(err error) bool { return !kube.IsNotFound(err) && !isFatal(err) }
+// unanswered tells that the API server did not say what we asked for: it is
+// away, overloaded or between two states. An answer (there is no such profile,
+// we may not read it, it is not pinned) is something else.
+func unanswered(err error) bool {
+	return fromAPI(err) && !kube.IsNotFound(err) && !kube.IsForbidden(err)
+}
 
-func isFatal(err error) bool {
-	e := (*dws.ResourceError)(nil)
-	return errors.As(err, &e) && e.Severity == dws.Fatal
+func fromAPI(err error) bool {
+	e := (*kube.Error)(nil)
+	return errors.As(err, &e)
 }
 
 func (a *attempt) rescan() {

@@ -18,6 +18,9 @@ import (
 // or the daemon stops; it is never reported as a failure.
 var errSuperseded = errors.New("superseded by a newer state of the object")
 
+// hookLogLimit bounds what is logged of a hook's output, in bytes.
+const hookLogLimit = 8 << 10
+
 // runner carries out one plan. It is used by one worker at a time.
 type runner struct {
 	machine Machine
@@ -167,7 +170,7 @@ func (r *runner) hook(ctx context.Context, log *slog.Logger, s *volume.Step) err
 	d := time.Since(began)
 	r.commands += d
 	if out := strings.TrimSpace(res.Stdout + res.Stderr); out != "" && err == nil {
-		log.Info("hook output", "phase", s.Name, "output", out, "duration", d, daemon.EventID(eventHook))
+		log.Info("hook output", "phase", s.Name, "output", shorten(out, hookLogLimit), "duration", d, daemon.EventID(eventHook))
 	}
 	return r.noteStuck(err)
 }

@@ -172,5 +172,5 @@ func (r *runner) chown(s *volume.Step) error {
 		}
 		return err
 	}
-	return r.machine.Chown(r.plan.Path, s.UID, s.GID)
+	return r.machine.ChownMount(*m, s.UID, s.GID)
 }

@@ -2,11 +2,11 @@ package clientmount
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -65,10 +65,8 @@ func (c *Controller) Follow(ctx context.Context, src Source) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err == nil {
-			err = errors.New("the watch ended")
-		}
 		failures++
+		c.o.Log.Debug("the watch ended, finding the served version again", "error", err, daemon.EventID(eventAPI))
 		t := time.NewTimer(pause(failures, c.limits.Load().RetryMax, false))
 		select {
 		case <-t.C:

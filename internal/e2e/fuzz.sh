@@ -1,13 +1,27 @@
 #!/bin/bash
-# fuzz.sh TIME  runs every fuzz target of the module for TIME, one at a time.
+# fuzz.sh TIME  runs every fuzz target of the module for TIME each, two at once.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-n=0
-while IFS=: read -r file name; do
-  dir=$(dirname "$file")
-  echo "fuzz: $dir $name"
-  go test -buildvcs=false -run '^$' -fuzz "^$name\$" -fuzztime "$1" "./$dir"
-  n=$((n + 1))
-done < <(grep -roE --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' internal cmd | sed 's/func //' | sort)
-echo "fuzz: $n targets, $1 each"
-[ "$n" -gt 0 ]
+export GOFLAGS=-buildvcs=false
+time=$1
+targets=$(grep -roE --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' internal cmd | sed 's/func //' | sort)
+[ -n "$targets" ] || { echo "fuzz: no targets found" >&2; exit 1; }
+fuzz() { # FILE:NAME
+  local dir=${1%/*} name=${1##*:} log
+  log=$(mktemp)
+  if go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -fuzzminimizetime 10x -parallel 1 "./$dir" >"$log" 2>&1; then
+    echo "fuzz: ok $dir $name: $(grep -oE 'execs: [0-9]+' "$log" | tail -1)"
+    rm -f "$log"
+  else
+    echo "fuzz: FAIL $dir $name" >&2
+    cat "$log" >&2
+    rm -f "$log"
+    return 1
+  fi
+}
+export -f fuzz
+export time
+# Failures of either are passed on by xargs.
+# shellcheck disable=SC2016 # the inner shell expands it
+xargs -P 2 -I{} bash -c 'fuzz "$1"' _ {} <<<"$targets"
+echo "fuzz: $(wc -l <<<"$targets") targets, $time each"
