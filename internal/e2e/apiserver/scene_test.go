@@ -206,6 +206,9 @@ func (s *scene) finish() {
 			s.t.Errorf("in the log: %s", line.Text)
 		}
 	}
+	if records, err := filepath.Glob(filepath.Join(s.Runtime, "*.json")); err != nil || len(records) > 0 {
+		s.t.Errorf("records left behind: %v %v", records, err)
+	}
 	left, err := s.Leftovers()
 	if err != nil {
 		s.t.Fatal(err)

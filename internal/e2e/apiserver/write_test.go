@@ -15,9 +15,9 @@ var writeScenes = map[string]func(*scene){
 	"status without answer in time": refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 1, Delay: time.Hour}),
 	"status written, answer lost":   refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 1, CutAfter: 10, Reset: true}),
 	"finalizer 503":                 refusedWrites(lab.Rule{Class: lab.ClassPatchObject, Times: 2, Code: 503}),
-	"finalizer set, answer lost":    refusedWrites(lab.Rule{Class: lab.ClassPatchObject, Times: 1, CutAfter: 10, Reset: true}),
-	"profile 503":                   refusedWrites(lab.Rule{Class: lab.ClassGet, Times: 2, Code: 503}),
-	"profile cut":                   refusedWrites(lab.Rule{Class: lab.ClassGet, Times: 1, CutAfter: 10}),
+	"finalizer set, answer lost":    finalizerAnswerLost,
+	"profile 503":                   profileUnread(lab.Rule{Times: 2, Code: 503}),
+	"profile cut":                   profileUnread(lab.Rule{Times: 1, CutAfter: 10}),
 }
 
 // refusedWrites is a scene: a rule meets the mount, the unmount and the
@@ -68,6 +68,54 @@ func refusedWrites(rule lab.Rule) func(*scene) {
 		}
 		s.isMounted(stays, true)
 		s.onceMounted(stays)
+	}
+}
+
+// The server did what was asked, and the watch tells so: nothing is repeated.
+func finalizerAnswerLost(s *scene) {
+	s.start()
+	lose := func() {
+		s.proxy.Clear()
+		s.proxy.ClearRequests()
+		s.proxy.Set(lab.Rule{Class: lab.ClassPatchObject, Times: 1, CutAfter: 10, Reset: true})
+	}
+	lose()
+	name := s.ask()
+	s.Await(name, "mounted")
+	s.settled(name)
+	s.onceMounted(name)
+	added := s.proxy.Count(lab.ClassPatchObject)
+	lose()
+	s.Delete(name)
+	s.isMounted(name, false)
+	removed := s.proxy.Count(lab.ClassPatchObject)
+	if n := s.calls("umount", name); n != 1 || added != 1 || removed != 1 {
+		s.t.Errorf("%d umount commands, %d and %d patches of the finalizer, want one each", n, added, removed)
+	}
+}
+
+// A mount waits for its profile, and is not called failed meanwhile; what the
+// node wrote down is enough to unmount.
+func profileUnread(rule lab.Rule) func(*scene) {
+	rule.Class = lab.ClassGet
+	return func(s *scene) {
+		s.start()
+		s.proxy.Set(rule)
+		name := s.ask()
+		o := s.AwaitStatus(name, func(o lab.Object) bool { return o.Ready("mounted") || o.Severity() != "" })
+		if o.Severity() != "" {
+			s.t.Errorf("the status has an error: %s", o.DebugMessage())
+		}
+		s.onceMounted(name)
+		if n := s.proxy.Count(lab.ClassGet); n != rule.Times+1 {
+			s.t.Errorf("the profile was asked for %d times, want %d", n, rule.Times+1)
+		}
+		rule.Times = 0
+		s.proxy.Clear()
+		s.proxy.Set(rule)
+		s.Want(name, "unmounted")
+		s.Await(name, "unmounted")
+		s.isMounted(name, false)
 	}
 }
 
