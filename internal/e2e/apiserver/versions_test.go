@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
@@ -132,7 +133,7 @@ func versionGoes(s *scene) {
 		})
 	})
 	s.isMounted(stays, true)
-	s.back(s.count(lostText))
+	s.eventually("the status line says that the server answers", resume, s.answers)
 
 	// And back: what is asked for now is in the newer version only.
 	s.serve(api.GroupDWS, api.VersionsDWS[0])
@@ -177,7 +178,7 @@ func notInstalled(s *scene) {
 }
 
 // The server converts objects by a service that is away, as during the upgrade
-// of the rabbit's software. It then answers nothing about these objects.
+// of the rabbit's software. It then says for ever that it is initializing.
 func webhookAbsent(s *scene) {
 	const clientMounts = "clientmounts." + api.GroupDWS
 	name := s.ask()
@@ -186,8 +187,9 @@ func webhookAbsent(s *scene) {
 	}}})
 	s.serve(api.GroupDWS, api.VersionsDWS[1])
 	s.launch()
-	s.said(soon, lostText, "conversion webhook")
+	s.said(soon, lostText, "storage is (re)initializing", "does the conversion webhook of these objects answer?")
 	s.showsTrouble("conversion webhook")
+	s.hold(8 * time.Second)
 	s.notReady()
 	s.define(clientMounts, map[string]any{"conversion": map[string]any{"strategy": "None", "webhook": nil}})
 	s.serveAll()
