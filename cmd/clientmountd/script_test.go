@@ -22,8 +22,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestMain makes the program a command of the scripts. Each script calls the program as a process of its own, with an environment
-// that holds nothing of ours.
+// TestMain makes the program a command of the scripts: each call is a process of
+// its own, with an environment that holds nothing of ours.
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){program: main}) }
 
 func TestScripts(t *testing.T) {
