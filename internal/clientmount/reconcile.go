@@ -205,16 +205,6 @@ func (a *attempt) report(e *dws.ResourceError, cause error) {
 	a.log.Log(a.ctx, level, "ClientMount failed", "severity", string(e.Severity), "error", e.DebugMessage, "hint", hintFor(e, cause), daemon.EventID(event))
 }
 
-func hintFor(e *dws.ResourceError, cause error) string {
-	switch {
-	case e.Severity == dws.Fatal:
-		return "the job cannot use this storage; correct the ClientMount or its storage profile, retrying will not help"
-	case errors.Is(cause, errNoLV):
-		return "LVM does not see the volume: check that the rabbit attached its NVMe namespaces to this node (nvme list) and that the volume group exists there"
-	}
-	return "it is tried again by itself; status.error of the ClientMount has the same text"
-}
-
 func sameStatus(a, b *dws.ClientMountStatus) bool {
 	if a == nil || b == nil {
 		return a == b

@@ -95,22 +95,6 @@ func (r *Record) pending() bool {
 // Records is the folder of records.
 type Records struct{ dir string }
 
-// OpenRecords makes the folder <runtime>/mounts (0700) if need be.
-func OpenRecords(runtimeDir string) (*Records, error) {
-	dir := filepath.Join(runtimeDir, "mounts")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("runtime directory: %w; set daemon.runtime_directory to a directory that only root can write", err)
-	}
-	st, err := os.Lstat(dir)
-	if err != nil {
-		return nil, fmt.Errorf("runtime directory: %w", err)
-	}
-	if !st.IsDir() || st.Mode().Perm()&0o022 != 0 {
-		return nil, fmt.Errorf("runtime directory: %s must be a directory that others cannot write (mode %v)", dir, st.Mode())
-	}
-	return &Records{dir: dir}, nil
-}
-
 // file is keyed by UID: an object that was deleted and made again under its
 // old name is another object, and the old one's mounts are then orphans.
 func (s *Records) file(uid string) (string, error) {
