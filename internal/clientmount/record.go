@@ -135,12 +135,15 @@ func (s *Records) Save(r *Record) error {
 		return fmt.Errorf("record of %s: %w", r.Name, err)
 	}
 	tmp := name + ".new"
+	failpoint("record/save")
 	if err := os.WriteFile(tmp, b, 0o600); err != nil {
 		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
 	}
+	failpoint("record/written")
 	if err := os.Rename(tmp, name); err != nil {
 		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
 	}
+	failpoint("record/saved")
 	return nil
 }
 

@@ -41,6 +41,7 @@ func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) err
 		create = r.machine.MakeFile
 	}
 	created, err := create(r.plan.Path)
+	failpoint(name + "/made")
 	if len(created) > 0 {
 		r.rec.Created = append(r.rec.Created, created...)
 		if serr := r.save(); err == nil {
@@ -114,6 +115,7 @@ func (r *runner) unmountStep(ctx context.Context, name string, s *volume.Step) e
 	}
 	r.rec.Mounted = nil
 	left, err := r.machine.RemoveTarget(r.plan.Path, r.rec.Created)
+	failpoint(name + "/removed")
 	if err != nil || len(left) > 0 {
 		r.log.Info("mount target left behind", "path", r.plan.Path, "left", left, "error", err, daemon.EventID(eventLeftover))
 	}
