@@ -23,6 +23,9 @@ const recordVersion = 1
 // alone; the limit is against a damaged file.
 const recordLimit = 4 << 20
 
+// halfWritten ends the name of a record that is being written.
+const halfWritten = ".new"
+
 // Record remembers, across a crash of the daemon, what was begun for one
 // ClientMount: it is written before the first effect and removed after the
 // last. It lives in the runtime directory, so it vanishes with the mounts at a
@@ -108,6 +111,14 @@ func OpenRecords(runtimeDir string) (*Records, error) {
 	if !st.IsDir() || st.Mode().Perm()&0o022 != 0 {
 		return nil, fmt.Errorf("runtime directory: %s must be a directory that others cannot write (mode %v)", dir, st.Mode())
 	}
+	// What a crash left half written was never in force.
+	half, err := filepath.Glob(filepath.Join(dir, "*.json"+halfWritten))
+	for _, name := range half {
+		err = errors.Join(err, os.Remove(name))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("runtime directory: %w", err)
+	}
 	return &Records{dir: dir}, nil
 }
 
@@ -134,7 +145,7 @@ func (s *Records) Save(r *Record) error {
 	if err != nil {
 		return fmt.Errorf("record of %s: %w", r.Name, err)
 	}
-	tmp := name + ".new"
+	tmp := name + halfWritten
 	failpoint("record/save")
 	if err := os.WriteFile(tmp, b, 0o600); err != nil {
 		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
