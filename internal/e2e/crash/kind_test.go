@@ -3,6 +3,7 @@ package crash
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -70,8 +71,8 @@ func hooksInto(file string) lab.Hooks {
 }
 
 // effects counts what was done to the machine: each hook, and each call of a
-// program that may change something, by its command line with the mount path
-// made neutral.
+// program that may change something, by its command line, in which the case's
+// own directory has a common name.
 type effects map[string]int
 
 // readers are calls that only look.
@@ -85,7 +86,7 @@ func (s *set) effects(t *testing.T, path string) effects {
 		t.Fatal(err)
 	}
 	for _, c := range calls {
-		line := strings.ReplaceAll(c.Tool+" "+strings.Join(c.Argv, " "), path, "PATH")
+		line := strings.ReplaceAll(c.Tool+" "+strings.Join(c.Argv, " "), filepath.Dir(path), "DIR")
 		reads := slices.ContainsFunc(readers, func(r string) bool { return strings.HasPrefix(line, r) })
 		// mount(8) adds options of its own when it calls its helper.
 		if !reads && !strings.HasPrefix(c.Tool, "mount.") {

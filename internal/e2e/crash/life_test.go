@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -102,6 +103,19 @@ func (l *life) dies() {
 	}
 }
 
+// until returns a context that ends with the daemon.
+func (l *life) until(d *lab.Daemon) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
+	go func() {
+		select {
+		case <-d.Done():
+		case <-ctx.Done():
+		}
+		cancel()
+	}()
+	return ctx, cancel
+}
+
 // kill kills the newest daemon by SIGKILL.
 func (l *life) kill() { l.daemons[len(l.daemons)-1].Kill9() }
 
@@ -137,11 +151,35 @@ func (l *life) remove() {
 	}
 }
 
-func (l *life) awaitGone() {
+// await waits until the object fits.
+func (l *life) await(fits func(lab.Object) bool) {
 	l.t.Helper()
-	if err := l.Cluster.WaitGone(l.Context(patience), "ClientMount", l.Node, l.name); err != nil {
-		now, _ := l.Cluster.Get(l.Context(patience), "ClientMount", l.Node, l.name)
-		l.t.Fatalf("the object is not gone: %v; status %v", err, now["status"])
+	if now, err := l.Cluster.WaitFor(l.Context(patience), "ClientMount", l.Node, l.name, fits); err != nil {
+		l.t.Fatalf("the goal is not reached: %v; status %v", err, now["status"])
+	}
+}
+
+// move gives the mount another path.
+func (l *life) move() {
+	l.t.Helper()
+	now, err := l.Cluster.Get(l.Context(patience), "ClientMount", l.Node, l.name)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.path = l.Path(l.name + "/elsewhere")
+	mounts := now.At("spec", "mounts").([]any)
+	mounts[0].(map[string]any)["mountPath"] = l.path
+	if _, err := l.Cluster.Patch(l.Context(patience), "ClientMount", l.Node, l.name, lab.Object{"spec": map[string]any{"mounts": mounts}}); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// settled waits until the newest daemon has nothing more to do for a mounted
+// object. What the status says may be from before the crash.
+func (l *life) settled() {
+	l.t.Helper()
+	if _, err := l.daemons[len(l.daemons)-1].WaitNoticeText(l.Context(patience), "STATUS=1 mount ready for 1 ClientMount;"); err != nil {
+		l.t.Fatalf("the daemon does not settle: %v; passed %v", err, l.boundaries())
 	}
 }
 
@@ -180,9 +218,9 @@ func (l *life) nothingMounted() {
 func (l *life) end() {
 	l.t.Helper()
 	l.Want(l.name, "unmounted")
-	l.Await(l.name, "unmounted")
+	l.await(isUnmounted)
 	l.remove()
-	l.awaitGone()
+	l.await(isGone)
 	l.over()
 }
 
@@ -228,7 +266,9 @@ func (l *life) mop() {
 	_ = l.Reboot()
 	_ = os.RemoveAll(l.Runtime)
 	_ = os.RemoveAll(l.Base)
-	_, _ = l.Cluster.Patch(l.Context(patience), "ClientMount", l.Node, l.name, lab.Object{"metadata": map[string]any{"finalizers": nil}})
-	_ = l.Cluster.Delete(l.Context(patience), "ClientMount", l.Node, l.name)
+	ctx, cancel := context.WithTimeout(context.Background(), patience) // that of the test has ended
+	defer cancel()
+	_, _ = l.Cluster.Patch(ctx, "ClientMount", l.Node, l.name, lab.Object{"metadata": map[string]any{"finalizers": nil}})
+	_ = l.Cluster.Delete(ctx, "ClientMount", l.Node, l.name)
 	_ = l.ClearFaults()
 }

@@ -12,24 +12,22 @@ const reconcilesAfterRestart = 2
 // Killed at any boundary of any phase, the daemon is started again and
 // converges.
 func TestMatrix(t *testing.T) {
-	total, converged := 0, 0
+	total := tally{name: "total"}
 	for _, k := range kinds {
 		s := newSet(t, k)
 		for _, p := range phases {
 			boundaries, base := s.dryRun(t, p)
-			ok := 0
+			n := tally{name: k.name + " " + p.name}
 			for _, b := range boundaries {
-				if t.Run(k.name+"/"+p.name+"/"+b, func(t *testing.T) { s.crash(t, p, b, base) }) {
-					ok++
-				}
+				n.run(t, k.name+"/"+p.name+"/"+b, func(t *testing.T) { s.crash(t, p, b, base) })
 			}
-			fmt.Printf("crash: %s %s: %d boundaries, %d converged\n", k.name, p.name, len(boundaries), ok)
-			total, converged = total+len(boundaries), converged+ok
+			n.print()
+			total.add(n)
 		}
 	}
-	fmt.Printf("crash: total: %d boundaries, %d converged\n", total, converged)
-	if total < len(kinds)*len(phases)*20 {
-		t.Errorf("only %d boundaries: the failpoints are gone", total)
+	total.print()
+	if total.cases < len(kinds)*len(phases)*20 {
+		t.Errorf("only %d boundaries: the failpoints are gone", total.cases)
 	}
 }
 
@@ -42,7 +40,7 @@ func (s *set) dryRun(t *testing.T, p phase) (boundaries []string, base effects) 
 		p.before(l)
 		l.forget(t)
 		l.start("")
-		p.reached(l)
+		p.reach(l)
 		l.stop() // it may still pass the last ones
 		boundaries, base = l.boundaries(), l.effects(t, l.path)
 		if n := l.attempts(); n != 1 {
@@ -57,24 +55,48 @@ func (s *set) dryRun(t *testing.T, p phase) (boundaries []string, base effects) 
 	return boundaries, base
 }
 
-// crash plays one case.
+// crash plays one case: killed at the boundary, started again.
 func (s *set) crash(t *testing.T, p phase, boundary string, base effects) {
 	l := s.life(t)
 	p.before(l)
 	l.forget(t)
 	l.start(boundary)
 	l.dies()
-	if p.turn != nil {
-		p.turn(l)
-	}
 	l.start("")
-	p.reached(l)
-	if n := l.attempts(); n > reconcilesAfterRestart {
-		t.Errorf("the goal was reached after %d attempts: %v", n, l.boundaries())
-	}
-	did := l.effects(t, l.path)
-	for _, text := range append(did.beyond(base, 1), did.missing(base)...) {
-		t.Error(text)
-	}
+	p.reach(l)
+	l.judge(base, 1)
 	p.end(l)
+}
+
+// judge compares what was done, in spite of so many crashes, with what would
+// have been done without.
+func (l *life) judge(base effects, crashes int) {
+	l.t.Helper()
+	if n := l.attempts(); n > reconcilesAfterRestart {
+		l.t.Errorf("the goal was reached after %d attempts: %v", n, l.boundaries())
+	}
+	did := l.effects(l.t, l.path)
+	for _, text := range append(did.beyond(base, crashes), did.missing(base)...) {
+		l.t.Error(text)
+	}
+}
+
+// tally counts cases of one sort.
+type tally struct {
+	name             string
+	cases, converged int
+}
+
+func (n *tally) run(t *testing.T, name string, f func(*testing.T)) {
+	t.Helper()
+	n.cases++
+	if t.Run(name, f) {
+		n.converged++
+	}
+}
+
+func (n *tally) add(o tally) { n.cases += o.cases; n.converged += o.converged }
+
+func (n *tally) print() {
+	fmt.Printf("crash: %s: %d boundaries, %d converged\n", n.name, n.cases, n.converged)
 }
