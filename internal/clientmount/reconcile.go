@@ -97,6 +97,7 @@ type attempt struct {
 }
 
 func (a *attempt) run() result {
+	failpoint("reconcile/begin")
 	if !a.w.loaded {
 		rec, err := a.records.Load(string(a.cm.UID))
 		if err != nil {
@@ -168,7 +169,6 @@ func (a *attempt) finish(status *dws.ClientMountStatus, failure error) result {
 			return a.apiFailure("cannot write the status", err)
 		}
 		a.w.status = status
-		failpoint("status/written")
 	}
 	a.w.refused = refusal{}
 	return res
