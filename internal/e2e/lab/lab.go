@@ -37,7 +37,7 @@ type Lab struct {
 	mu      sync.Mutex
 	closers []func() error // last one first
 	pids    map[int]bool   // processes that are alive on purpose
-	closed  bool
+	closing sync.Once
 	signals chan os.Signal
 
 	interrupted atomic.Bool // a signal has come: the process is about to end
@@ -176,13 +176,15 @@ func (l *Lab) Close() error {
 	return l.close()
 }
 
-func (l *Lab) close() error {
+// close waits for another one that is at it, so that nobody ends the process
+// in the middle of cleaning up.
+func (l *Lab) close() (err error) {
+	l.closing.Do(func() { err = l.takeDown() })
+	return err
+}
+
+func (l *Lab) takeDown() error {
 	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
-		return nil
-	}
-	l.closed = true
 	closers := slices.Clone(l.closers)
 	l.mu.Unlock()
 	defer occupied.Store(false)
