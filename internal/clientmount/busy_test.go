@@ -34,7 +34,7 @@ func (s *slowSearch) Holders(ctx context.Context, _ node.Mount, _ int) (list []n
 	return list, err
 }
 
-// The search takes 200 ms at most when it has an answer by then, else 2 s more.
+// The search takes 150 ms at most when it has an answer by then, else 2 s more.
 func TestSearchForHolders(t *testing.T) {
 	const ms = time.Millisecond
 	tests := []struct {
@@ -47,9 +47,9 @@ func TestSearchForHolders(t *testing.T) {
 	}{
 		{"quick", slowSearch{open: 1 * ms, mapped: 20 * ms, all: 30 * ms}, 2, 30 * ms, 1, false},
 		{"nobody", slowSearch{all: 30 * ms}, 0, 30 * ms, 1, false},
-		{"one in time is enough", slowSearch{open: 50 * ms, mapped: 400 * ms, all: 500 * ms}, 1, 200 * ms, 1, true},
-		{"late is better than never", slowSearch{mapped: 400 * ms, all: 500 * ms}, 1, 700 * ms, 2, false},
-		{"not for ever", slowSearch{all: time.Hour}, 0, 2200 * ms, 2, true},
+		{"one in time is enough", slowSearch{open: 50 * ms, mapped: 400 * ms, all: 500 * ms}, 1, 150 * ms, 1, true},
+		{"late is better than never", slowSearch{mapped: 400 * ms, all: 500 * ms}, 1, 650 * ms, 2, false},
+		{"not for ever", slowSearch{all: time.Hour}, 0, 2150 * ms, 2, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
