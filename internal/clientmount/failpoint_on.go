@@ -48,3 +48,7 @@ func fstype(t string) string {
 	}
 	return t
 }
+
+// hasNoDevice tells whether a memory file system is mounted for a type, so that
+// the kernel knows no device of it and the source text has to do.
+func hasNoDevice(t string) bool { return fstype(t) == "tmpfs" }

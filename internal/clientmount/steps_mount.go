@@ -12,8 +12,11 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
-// holderTime bounds the search for who keeps a mount busy.
-const holderTime = 200 * time.Millisecond
+// holderTimes bound the search for who keeps a mount busy. With the first the
+// answer is there within 200 ms. Only when it found nobody, on a node with
+// thousands of processes or a full load, a second and longer search follows,
+// because a late answer is worth more than none.
+var holderTimes = []time.Duration{150 * time.Millisecond, 2 * time.Second}
 
 // stackLimit bounds how many mounts of ours on top of each other are undone.
 const stackLimit = 4
@@ -152,9 +155,7 @@ func (r *runner) explainBusy(ctx context.Context, m node.Mount, err error) error
 	if !node.IsBusy(err) {
 		return err
 	}
-	look, cancel := context.WithTimeout(ctx, holderTime)
-	defer cancel()
-	holders, herr := r.machine.Holders(look, m, 16)
+	holders, herr := r.holders(ctx, m)
 	if len(holders) == 0 {
 		if herr == nil {
 			return fmt.Errorf("%w; no process was found that uses it: look for nested mounts, exports, loop devices or swap", err)
@@ -166,6 +167,19 @@ func (r *runner) explainBusy(ctx context.Context, m node.Mount, err error) error
 			"holder_kind", h.Kind, "holder_path", h.Path, daemon.EventID(eventBusy))
 	}
 	return fmt.Errorf("%w; in use by %s", err, holderText(holders))
+}
+
+func (r *runner) holders(ctx context.Context, m node.Mount) (list []node.Holder, err error) {
+	for _, limit := range holderTimes {
+		look, cancel := context.WithTimeout(ctx, limit)
+		list, err = r.machine.Holders(look, m, 16)
+		late := look.Err() != nil
+		cancel()
+		if len(list) > 0 || !late || ctx.Err() != nil {
+			break
+		}
+	}
+	return list, err
 }
 
 func holderText(list []node.Holder) string {
