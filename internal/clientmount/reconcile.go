@@ -60,6 +60,7 @@ type result struct {
 	hopeless bool // only a change of the object or its profile can help
 	finished bool // our finalizer is off, nothing is left
 	failed   bool // the last attempt ended with an error
+	api      bool // it was the API server that could not be asked or told
 }
 
 // reconcile is one attempt. waits ends early when the object changes or the
@@ -185,7 +186,7 @@ func (a *attempt) apiFailure(what string, err error) result {
 		a.w.refused = refusal{what, err}
 		a.log.Warn(what, "error", err, daemon.EventID(eventAPI))
 	}
-	return result{retry: true, failed: true}
+	return result{retry: true, failed: true, api: true}
 }
 
 // report logs a failure once per text, with what to do.
