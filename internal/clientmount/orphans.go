@@ -101,6 +101,9 @@ func (c *Controller) unmountOrphan(o *object) {
 func (r *reconciler) undo(ctx, waits context.Context, rec *Record) error {
 	failpoint("orphan/begin")
 	log := r.log.With("clientmount", rec.Name, "workflow", rec.Workflow)
+	if err := r.leftCommands(waits, log, rec); err != nil {
+		return err
+	}
 	var first error
 	for i := range slices.Backward(rec.Mounts) {
 		m := &rec.Mounts[i]
@@ -109,7 +112,7 @@ func (r *reconciler) undo(ctx, waits context.Context, rec *Record) error {
 		}
 		run := &runner{
 			machine: r.machine, limits: r.limits(), log: log.With("mount_path", m.Plan.Path), stuck: r.stuck,
-			plan: &m.Plan, rec: m, save: func() error { return r.records.Save(rec) }, waits: waits,
+			plan: &m.Plan, rec: m, save: func() error { return r.records.Save(rec) }, waits: waits, mark: markOf(rec.UID),
 		}
 		if err := run.unmount(ctx); err != nil {
 			first = keep(first, err)

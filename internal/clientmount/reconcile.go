@@ -42,6 +42,7 @@ type work struct {
 	status   *dws.ClientMountStatus // what the API server holds, as far as we know
 	record   *Record
 	loaded   bool
+	calm     bool   // no command of an earlier daemon runs any more for it
 	held     bool   // our finalizer is on the object, whatever the watch says yet
 	reported string // text of the last error that was logged
 }
@@ -97,6 +98,12 @@ func (a *attempt) run() result {
 		a.w.record, a.w.loaded = rec, true
 		a.w.status = &a.cm.Status
 	}
+	if a.w.record != nil && !a.w.calm {
+		if err := a.leftCommands(a.waits, a.log, a.w.record); err != nil {
+			return result{} // superseded; the next attempt looks again
+		}
+	}
+	a.w.calm = true
 	invalid := volume.CheckObject(a.cm, a.node)
 	switch {
 	case a.cm.DeletionTimestamp != nil:

@@ -210,7 +210,7 @@ func (a *attempt) runnerFor(p *volume.Plan, rec *MountRecord, ready bool) *runne
 	return &runner{
 		machine: a.machine, limits: a.limits(), log: a.log.With("mount_path", p.Path), stuck: a.stuck,
 		plan: p, rec: rec, save: func() error { return a.records.Save(a.w.record) },
-		waits: a.waits, ready: ready,
+		waits: a.waits, ready: ready, mark: markOf(string(a.cm.UID)),
 	}
 }
 
