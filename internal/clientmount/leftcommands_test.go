@@ -57,7 +57,7 @@ func TestOrphanWaitsForCommands(t *testing.T) {
 	b.machine.done()
 	waits, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := b.rec.undo(t.Context(), waits, b.work.record); err != errSuperseded {
+	if err := b.rec.undo(t.Context(), waits, b.work.record.UID); err != errSuperseded {
 		t.Errorf("%v", err)
 	}
 	b.expect("steps", b.machine.done(), nil)

@@ -33,6 +33,10 @@ type reconciler struct {
 	// in between; a quick one writes its outcome alone.
 	progressAfter time.Duration
 	serversFile   bool // mount.servers_file
+
+	handover handover
+	alive    func(*Record) bool // whether the record's object exists, or is still worked on
+	released func(uid string)   // told when a record has been taken over as a whole; may be nil
 }
 
 // work is what is remembered of one object between two reconciles. The worker
@@ -42,6 +46,7 @@ type work struct {
 	status   *dws.ClientMountStatus // what the API server holds, as far as we know
 	record   *Record
 	loaded   bool
+	adopted  bool   // what predecessors left has been taken over
 	calm     bool   // no command of an earlier daemon runs any more for it
 	held     bool   // our finalizer is on the object, whatever the watch says yet
 	reported string // text of the last error that was logged

@@ -37,6 +37,12 @@ func (a *attempt) mounted() result {
 	if err := a.prepareRecord(plans); err != nil {
 		return a.finish(status, failed(dws.WrapError(dws.Major, "", err)))
 	}
+	if err := a.adopt(plans); err != nil {
+		if errors.Is(err, errSuperseded) {
+			return a.interrupted(status)
+		}
+		return a.finish(status, failed(dws.WrapError(dws.Major, "", err)))
+	}
 	if err := a.dropObsolete(plans); err != nil {
 		if errors.Is(err, errSuperseded) {
 			return a.interrupted(status)
