@@ -23,6 +23,7 @@ type fakeMachine struct {
 	nextID int
 	rescan func(f *fakeMachine)
 
+	left    map[string][]node.Left
 	missing []string // of the mount target
 	making  func()   // called when the mount target is about to be made
 }
@@ -115,6 +116,17 @@ func (f *fakeMachine) effect(argv []string) {
 			}
 		}
 	}
+}
+
+// WaitLeft finds what a test has put there under the mark.
+func (f *fakeMachine) WaitLeft(ctx context.Context, mark string, limit time.Duration, found func(node.Left)) ([]node.Left, error) {
+	f.mu.Lock()
+	left := f.left[mark]
+	f.mu.Unlock()
+	for _, l := range left {
+		found(l)
+	}
+	return left, ctx.Err()
 }
 
 func (f *fakeMachine) MountAt(path string) (*node.Mount, error) {
