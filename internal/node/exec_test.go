@@ -223,7 +223,7 @@ func TestExecLeavesTheStuckBehind(t *testing.T) {
 	<-real
 	close(p.exited)
 	<-logged
-	if !strings.Contains(log.String(), "signal: killed") {
+	if !strings.Contains(log.String(), "signal: terminated") {
 		t.Errorf("log: %s", log.String())
 	}
 	if err := unix.Kill(p.pid, 0); err != unix.ESRCH {

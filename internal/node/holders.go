@@ -1,11 +1,13 @@
 package node
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"unicode"
 )
 
@@ -27,9 +29,10 @@ func (h Holder) String() string {
 }
 
 // Holders returns who keeps m busy, at most limit of them (0 means all), the mounts
-// below it first, then processes by number, one reason each. It reads only /proc and /sys,
-// never the mount itself. When ctx ends it returns what it found so far together
-// with ctx's error. Mappings are searched last: they cost the most.
+// below it first, then processes by number, one reason each. It reads only /proc and
+// /sys, never the mount itself. When ctx ends it returns what it found so far together
+// with ctx's error; so young processes are searched first, since those that came with
+// the job are the likely ones, and mappings last, since they cost the most.
 //
 // Another mount namespace that has the same file system is reported once, by its
 // first process: it does not hinder umount, but keeps the device open afterwards.
@@ -43,38 +46,46 @@ func (n *Node) Holders(ctx context.Context, m Mount, limit int) ([]Holder, error
 		s.add(Holder{Kind: "mount", Path: printable(b.Mountpoint)})
 	}
 	s.files()
-	if err := s.processes(ctx); err != nil {
+	err = s.processes(ctx)
+	slices.SortStableFunc(s.found, func(a, b Holder) int { return cmp.Compare(a.PID, b.PID) })
+	if err != nil {
 		return s.found, fmt.Errorf("looking for who uses %s: %w", m.Mountpoint, err)
 	}
 	return s.found, nil
 }
 
-// search is one look at /proc.
+// search is what the workers of one search share.
 type search struct {
-	n      *Node
-	m      Mount
-	limit  int
+	n     *Node
+	m     Mount
+	limit int
+	own   *space
+
+	mu     sync.Mutex
 	found  []Holder
 	spaces map[string]*space // by the text of the link ns/mnt
-	own    *space
-	buf    []byte
-	big    bytes.Buffer
 }
 
 // space is a mount namespace.
 type space struct {
 	own    bool
 	points []string // where it has our file system
+	first  int      // its process with the lowest number
 }
 
-func (s *search) add(h Holder) bool {
-	if !s.full() {
+func (s *search) add(h Holder) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.limit <= 0 || len(s.found) < s.limit {
 		s.found = append(s.found, h)
 	}
-	return !s.full()
 }
 
-func (s *search) full() bool { return s.limit > 0 && len(s.found) >= s.limit }
+func (s *search) full() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limit > 0 && len(s.found) >= s.limit
+}
 
 // files looks for the kernel's own uses: loop devices and swap files.
 func (s *search) files() {

@@ -150,7 +150,7 @@ func readTable(path string) (data []byte, stable bool, err error) {
 }
 
 func parseTable(data []byte, want func(string) bool) ([]Mount, error) {
-	infos, err := mountinfo.GetMountsFromReader(bytes.NewReader(data), func(i *mountinfo.Info) (skip, stop bool) {
+	infos, err := mountinfo.GetMountsFromReader(bytes.NewReader(shorten(data, want)), func(i *mountinfo.Info) (skip, stop bool) {
 		return !want(i.Mountpoint), false
 	})
 	if err != nil {
@@ -164,4 +164,23 @@ func parseTable(data []byte, want func(string) bool) ([]Mount, error) {
 		}
 	}
 	return out, nil
+}
+
+// shorten drops the lines that are surely not wanted, which is most of a large
+// table, without the cost of parsing them.
+func shorten(data []byte, want func(mountpoint string) bool) []byte {
+	kept := data[:0]
+	for line := range bytes.Lines(data) {
+		rest, ok := line, true
+		for range 4 {
+			if _, rest, ok = bytes.Cut(rest, []byte(" ")); !ok {
+				break
+			}
+		}
+		point, _, ok := bytes.Cut(rest, []byte(" "))
+		if !ok || bytes.IndexByte(point, '\\') >= 0 || want(string(point)) {
+			kept = append(kept, line...) // also what is odd: the parser says what is wrong
+		}
+	}
+	return kept
 }

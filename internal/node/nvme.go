@@ -30,7 +30,8 @@ var (
 	pathName       = regexp.MustCompile(`^(nvme[0-9]+)c[0-9]+(n[0-9]+)$`)
 )
 
-// Namespaces returns the namespaces that the kernel knows, sorted by device name.
+// Namespaces returns the namespaces that the kernel knows, sorted by length and
+// text of the device name.
 // They come from sysfs; only a kernel that has no NVMe class there (stand-ins in
 // tests) makes it ask nvme-cli, whose call timeout limits.
 func (n *Node) Namespaces(ctx context.Context, timeout time.Duration) ([]Namespace, error) {

@@ -34,7 +34,9 @@ func (n *Node) waitFor(ctx context.Context, limit time.Duration, places func() [
 		return pollFor(ctx, deadline, done)
 	}
 	f := os.NewFile(uintptr(fd), "inotify")
-	defer f.Close()
+	// The kernel makes us wait some milliseconds for the end of an inotify
+	// instance: the caller, who has a mount to make, does not.
+	defer func() { go f.Close() }()
 	f.SetReadDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { f.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()

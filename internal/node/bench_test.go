@@ -1,0 +1,68 @@
+package node
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The two halves of the overhead of Exec: ours and os/exec with the same work.
+
+func BenchmarkExecOurs(b *testing.B) {
+	e := &Exec{}
+	for b.Loop() {
+		if _, err := e.Run(b.Context(), Command{Argv: []string{"true"}, Timeout: time.Minute}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkExecStandard(b *testing.B) {
+	for b.Loop() {
+		cmd := exec.CommandContext(b.Context(), "true")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		if _, err := cmd.Output(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkHolders5000 looks for the holders of a mount that nobody holds, the
+// longest search, among 5,000 processes besides the machine's own.
+func BenchmarkHolders5000(b *testing.B) {
+	if _, err := exec.LookPath("perl"); err != nil {
+		b.Skip("perl makes the processes")
+	}
+	const count = 5000
+	// The children end with the pipe, also when this test is killed.
+	script := `$|=1; for(1..` + strconv.Itoa(count) + `){defined($p=fork) or die; if(!$p){sysread STDIN,$x,1; exit}} print "ready"; sysread STDIN,$x,1; wait for 1..` + strconv.Itoa(count)
+	cmd := exec.Command("perl", "-e", script)
+	in, err := cmd.StdinPipe()
+	must(b, err)
+	out, err := cmd.StdoutPipe()
+	must(b, err)
+	must(b, cmd.Start())
+	defer func() { in.Close(); cmd.Wait() }()
+	if _, err := out.Read(make([]byte, 5)); err != nil {
+		b.Fatal(err)
+	}
+	n := &Node{}
+	// A file system that has mappings is the costly case: take the root's number.
+	root, err := n.MountAt("/")
+	must(b, err)
+	m := Mount{ID: 1 << 30, Major: root.Major, Minor: root.Minor, Root: "/", Mountpoint: "/nobody/holds/this"}
+	b.ResetTimer()
+	for b.Loop() {
+		if got, err := n.Holders(context.Background(), m, 0); err != nil || len(got) > 50 {
+			b.Fatal(len(got), err)
+		}
+	}
+	b.StopTimer()
+	if e, err := os.ReadDir("/proc"); err == nil {
+		b.ReportMetric(float64(len(e)), "proc-entries")
+	}
+}

@@ -1,0 +1,181 @@
+package node
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestMountAt(t *testing.T) {
+	n := plant(t, "machine")
+	for _, tt := range []struct {
+		path, source string // no source: no mount
+		id           int
+	}{
+		{"/", "/dev/sda2", 22}, // not the hidden rootfs
+		{"/mnt/nnf/xfs", "/dev/mapper/vg-lv", 30},
+		{"/mnt/nnf/lustre", "10.1.1.1@o2ib:10.1.1.2@o2ib:/fs", 31},
+		{"/mnt/nnf/a b\\c\td", "na me", 32},
+		{"/mnt/stack", "top", 40}, // though it comes first in the table
+		{"/mnt/over", "cover", 51},
+		{"/mnt/over/below", "", 0}, // a later mount hides it
+		{"/mnt/nnf/xfs/sub/deep", "deeper", 53},
+		{"/mnt/nnf", "", 0},
+		{"/mnt/nnf/xf", "", 0},
+		{"/mnt/nnf/xfs/", "", 0},
+		{"/nowhere", "", 0},
+		{"", "", 0},
+	} {
+		m, err := n.MountAt(tt.path)
+		switch {
+		case err != nil:
+			t.Errorf("%s: %v", tt.path, err)
+		case tt.source == "" && m != nil:
+			t.Errorf("%s: found %+v", tt.path, *m)
+		case tt.source != "" && (m == nil || m.Source != tt.source || m.ID != tt.id || m.Mountpoint != tt.path):
+			t.Errorf("%s: got %+v, want %s", tt.path, m, tt.source)
+		}
+	}
+}
+
+func TestMountFields(t *testing.T) {
+	m, err := plant(t, "machine").MountAt("/mnt/nnf/xfs")
+	want := Mount{
+		ID: 30, Parent: 22, Major: 253, Minor: 1, Root: "/", Mountpoint: "/mnt/nnf/xfs", FSType: "xfs",
+		Source: "/dev/mapper/vg-lv", Options: "rw,relatime", Super: "rw,attr2,inode64",
+	}
+	if err != nil || m == nil || *m != want {
+		t.Errorf("got %+v, %v", m, err)
+	}
+	if d := want.Device().String(); d != "253:1" {
+		t.Error("device", d)
+	}
+}
+
+func TestMountsBelow(t *testing.T) {
+	n := plant(t, "machine")
+	for path, want := range map[string][]string{
+		"/mnt/nnf/xfs": {"/mnt/nnf/xfs/sub", "/mnt/nnf/xfs/sub/deep"}, // not xfs-2
+		"/mnt/over":    {"/mnt/over/below"},
+		"/mnt/stack":   nil,
+		"/nowhere":     nil,
+	} {
+		below, err := n.MountsBelow(path)
+		must(t, err)
+		var got []string
+		for _, m := range below {
+			got = append(got, m.Mountpoint)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q", path, got)
+		}
+	}
+}
+
+func TestMountTableErrors(t *testing.T) {
+	n := &Node{Root: t.TempDir()}
+	if _, err := n.MountAt("/x"); err == nil || !strings.Contains(err.Error(), "mount table") {
+		t.Errorf("no table: %v", err)
+	}
+	must(t, os.MkdirAll(filepath.Join(n.Root, "proc/self"), 0o755))
+	must(t, os.WriteFile(filepath.Join(n.Root, "proc/self/mountinfo"), []byte("what is this\n"), 0o644))
+	if _, err := n.MountAt("/x"); err == nil || !strings.Contains(err.Error(), "cannot understand the mount table") {
+		t.Errorf("no sense: %v", err)
+	}
+}
+
+// In a chroot the mount of / is not in the table.
+func TestMountAtWithoutRoot(t *testing.T) {
+	table := []Mount{{ID: 5, Parent: 4, Mountpoint: "/a"}, {ID: 6, Parent: 5, Mountpoint: "/a/b"}, {ID: 7, Parent: 4, Mountpoint: "/a/b/c"}}
+	for path, id := range map[string]int{"/a": 5, "/a/b": 6, "/a/b/c": 6, "/a/x": 5} {
+		if m := visible(table, path); m == nil || m.ID != id {
+			t.Errorf("%s: %+v", path, m)
+		}
+	}
+	if m := visible(table, "/x"); m != nil {
+		t.Errorf("/x: %+v", m)
+	}
+}
+
+func TestWithin(t *testing.T) {
+	for _, tt := range []struct {
+		path, dir string
+		want      bool
+	}{
+		{"/a/b", "/a", true}, {"/a", "/a", true}, {"/ab", "/a", false}, {"/a", "/a/b", false},
+		{"/a", "/", true}, {"socket:[1]", "/", false}, {"", "/a", false}, {"/a (deleted)", "/a", false},
+	} {
+		if got := within(tt.path, tt.dir); got != tt.want {
+			t.Errorf("within(%q, %q) = %v", tt.path, tt.dir, got)
+		}
+	}
+}
+
+// Whatever the table holds, the search ends, and what it finds is in the table.
+func FuzzMountinfo(f *testing.F) {
+	a := filepath.Join("testdata", "machine.txtar")
+	b, err := os.ReadFile(a)
+	if err != nil {
+		f.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(b), "mountinfo --\n")
+	table, _, _ = strings.Cut(table, "-- ")
+	f.Add(table, "/mnt/stack")
+	f.Add("1 1 0:1 / / rw - t s rw\n1 1 0:1 / / rw - t s rw\n", "/")
+	f.Add("1 2 0:1 / /a rw - t s rw\n2 1 0:1 / /a rw - t s rw\n", "/a")
+	f.Add("36 35 98:0 /m\\0401 /m\\777 rw master:1 unbindable - ext3 /dev/r\\ rw\n", "/m\xff")
+	f.Fuzz(func(t *testing.T, table, path string) {
+		all, err := parseTable([]byte(table), func(string) bool { return true })
+		if err != nil || !filepath.IsAbs(path) || len(path) > unix.PathMax || len(all) > 1000 {
+			return
+		}
+		m := visible(all, path)
+		if m == nil {
+			return
+		}
+		if !slices.Contains(all, *m) || !within(path, m.Mountpoint) {
+			t.Errorf("%q: %+v", path, *m)
+		}
+		// MountAt reads only the lines above path: it must come to the same end.
+		few := slices.DeleteFunc(slices.Clone(all), func(m Mount) bool { return !within(path, m.Mountpoint) })
+		if f := visible(few, path); f == nil || f.Mountpoint != m.Mountpoint {
+			// Only a table that names a parent which is not above its child may differ.
+			for _, c := range all {
+				for _, p := range all {
+					if c.Parent == p.ID && !within(c.Mountpoint, p.Mountpoint) {
+						return
+					}
+				}
+			}
+			t.Errorf("%q: %+v in part of the table, %+v in all", path, f, *m)
+		}
+	})
+}
+
+// bigTable plants a table with count mounts.
+func bigTable(t testing.TB, count int) *Node {
+	var b strings.Builder
+	b.WriteString("1 1 8:2 / / rw - ext4 /dev/sda2 rw\n")
+	for i := range count {
+		fmt.Fprintf(&b, "%d 1 0:%d / /mnt/some/where/m%d rw,relatime shared:%d - tmpfs tmpfs rw,size=1024k\n", i+2, i, i, i)
+	}
+	n := &Node{Root: t.TempDir()}
+	must(t, os.MkdirAll(filepath.Join(n.Root, "proc/self"), 0o755))
+	must(t, os.WriteFile(filepath.Join(n.Root, "proc/self/mountinfo"), []byte(b.String()), 0o644))
+	return n
+}
+
+func BenchmarkMountAt1000(b *testing.B) {
+	n := bigTable(b, 1000)
+	b.ReportAllocs()
+	for b.Loop() {
+		if m, err := n.MountAt("/mnt/some/where/m500"); err != nil || m == nil {
+			b.Fatal(m, err)
+		}
+	}
+}

@@ -1,0 +1,334 @@
+package node
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestMakeDirectory(t *testing.T) {
+	old := unix.Umask(0o077) // a strict umask changes nothing
+	defer unix.Umask(old)
+	top := t.TempDir()
+	n := &Node{}
+	path := filepath.Join(top, "a", "b", "c")
+	created, err := n.MakeDirectory(path)
+	want := []string{top + "/a", top + "/a/b", top + "/a/b/c"}
+	if err != nil || !slices.Equal(created, want) {
+		t.Fatalf("got %q, %v", created, err)
+	}
+	for _, d := range created {
+		if st, err := os.Stat(d); err != nil || st.Mode() != fs.ModeDir|0o755 {
+			t.Errorf("%s: %v, %v", d, st.Mode(), err)
+		}
+	}
+	if created, err := n.MakeDirectory(path); err != nil || created != nil {
+		t.Errorf("again: %q, %v", created, err)
+	}
+}
+
+func TestMakeFile(t *testing.T) {
+	old := unix.Umask(0o077)
+	defer unix.Umask(old)
+	top := t.TempDir()
+	n := &Node{}
+	path := filepath.Join(top, "a", "f")
+	created, err := n.MakeFile(path)
+	if err != nil || !slices.Equal(created, []string{top + "/a", path}) {
+		t.Fatalf("got %q, %v", created, err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode() != 0o644 || st.Size() != 0 {
+		t.Errorf("%v, %v", st, err)
+	}
+	if created, err := n.MakeFile(path); err != nil || created != nil {
+		t.Errorf("again: %q, %v", created, err)
+	}
+}
+
+// What is there already and is not ours stays as it is, and the error says so.
+func TestTargetsThatExist(t *testing.T) {
+	top := t.TempDir()
+	n := &Node{}
+	at := func(name string) string { return filepath.Join(top, name) }
+	must(t, os.WriteFile(at("full"), []byte("precious"), 0o644))
+	must(t, os.Mkdir(at("dir"), 0o755))
+	must(t, os.WriteFile(at("dir/x"), nil, 0o644))
+	must(t, os.Symlink("dir", at("link")))
+	must(t, os.Symlink("nowhere", at("dangling")))
+	must(t, unix.Mkfifo(at("fifo"), 0o644))
+	for _, tt := range []struct {
+		name, path, text string
+		make             func(string) ([]string, error)
+		is               error
+	}{
+		{"file with content", "full", "holds 8 bytes", n.MakeFile, fs.ErrExist},
+		{"directory for file", "dir", "is a directory", n.MakeFile, fs.ErrExist},
+		{"fifo for file", "fifo", "is a named pipe", n.MakeFile, fs.ErrExist},
+		{"symlink for file", "link", "is a symlink", n.MakeFile, ErrSymlink},
+		{"dangling symlink for file", "dangling", "is a symlink", n.MakeFile, ErrSymlink},
+		{"file for directory", "full", "it is a regular file", n.MakeDirectory, unix.ENOTDIR},
+		{"symlink for directory", "link", top + "/link: is a symlink", n.MakeDirectory, ErrSymlink},
+		{"below a symlink", "link/x/y", top + "/link: is a symlink", n.MakeDirectory, ErrSymlink},
+		{"below a symlink, file", "link/x/y", top + "/link: is a symlink", n.MakeFile, ErrSymlink},
+		{"below a dangling symlink", "dangling/x", top + "/dangling: is a symlink", n.MakeDirectory, ErrSymlink},
+		{"below a file", "full/x", "it is a regular file", n.MakeDirectory, unix.ENOTDIR},
+		{"long name", strings.Repeat("n", 256), "name too long", n.MakeDirectory, unix.ENAMETOOLONG},
+	} {
+		created, err := tt.make(at(tt.path))
+		if !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.text) || created != nil {
+			t.Errorf("%s: %q, %v", tt.name, created, err)
+		}
+	}
+	if b, _ := os.ReadFile(at("full")); string(b) != "precious" {
+		t.Errorf("content is now %q", b)
+	}
+	if e, _ := os.ReadDir(at("dir")); len(e) != 1 {
+		t.Errorf("dir: %v", e)
+	}
+}
+
+func TestBadPaths(t *testing.T) {
+	n := &Node{}
+	for _, path := range []string{
+		"", "/", ".", "x", "x/y", "/x/", "/x//y", "/x/../y", "/x/.", "/..", "/x\ny", "/x\x00y", "/x\x7f", "/" + strings.Repeat("x/", 2100) + "x",
+	} {
+		for name, f := range map[string]func() error{
+			"MakeDirectory": func() error { _, err := n.MakeDirectory(path); return err },
+			"MakeFile":      func() error { _, err := n.MakeFile(path); return err },
+			"RemoveTarget":  func() error { _, err := n.RemoveTarget(path, nil); return err },
+			"Chown":         func() error { return n.Chown(path, 0, 0) },
+		} {
+			if err := f(); !errors.Is(err, ErrBadPath) || len(err.Error()) > 400 {
+				t.Errorf("%s(%.40q): %v", name, path, err)
+			}
+		}
+	}
+}
+
+// asRoot ends the test when we may not give files away.
+func asRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files to others")
+	}
+}
+
+func TestUnsafeParents(t *testing.T) {
+	asRoot(t)
+	dir := func(mode fs.FileMode, uid, gid int) func(string) {
+		return func(p string) {
+			must(t, os.Mkdir(p, 0o755))
+			must(t, os.Chown(p, uid, gid))
+			must(t, os.Chmod(p, mode))
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		parent func(string)
+		bad    bool
+	}{
+		{"root's", dir(0o755, 0, 0), false},
+		{"of the group root", dir(0o775, 0, 0), false},
+		{"sticky", dir(0o777|fs.ModeSticky, 0, 0), false},
+		{"foreign group reads", dir(0o755, 0, 1234), false},
+		{"all may write", dir(0o777, 0, 0), true},
+		{"a foreign group may write", dir(0o775, 0, 1234), true},
+		{"a user's", dir(0o755, 1234, 0), true},
+		{"a user's, sticky", dir(0o755|fs.ModeSticky, 1234, 0), true},
+	} {
+		top := t.TempDir()
+		tt.parent(top + "/p")
+		created, err := (&Node{}).MakeDirectory(top + "/p/q/r")
+		if tt.bad != errors.Is(err, ErrUnsafe) || tt.bad && (!strings.HasPrefix(err.Error(), top+"/p: ") || created != nil) || !tt.bad && err != nil {
+			t.Errorf("%s: %q, %v", tt.name, created, err)
+		}
+		if _, err := (&Node{AnyOwner: true}).MakeDirectory(top + "/p/q/r"); err != nil {
+			t.Errorf("%s, any owner: %v", tt.name, err)
+		}
+	}
+}
+
+// In /tmp a user can put something in our place and take it away again.
+func TestUsersEntryInASharedDirectory(t *testing.T) {
+	asRoot(t)
+	top := t.TempDir()
+	must(t, os.Chmod(top, 0o777|fs.ModeSticky))
+	must(t, os.Mkdir(top+"/d", 0o755))
+	must(t, os.WriteFile(top+"/f", nil, 0o644))
+	n := &Node{}
+	if _, err := n.MakeDirectory(top + "/d"); err != nil {
+		t.Error("root's own:", err)
+	}
+	must(t, os.Chown(top+"/d", 1234, 0))
+	must(t, os.Chown(top+"/f", 1234, 0))
+	for name, make := range map[string]func(string) ([]string, error){"/d": n.MakeDirectory, "/d/x": n.MakeDirectory, "/f": n.MakeFile} {
+		if _, err := make(top + name); !errors.Is(err, ErrUnsafe) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A user who swaps a directory for a symlink all the time gets nothing made, given
+// away or removed behind it.
+func TestSwappedForASymlink(t *testing.T) {
+	top := t.TempDir()
+	victim := filepath.Join(top, "victim")
+	must(t, os.Mkdir(victim, 0o755))
+	must(t, os.Mkdir(top+"/a", 0o755))
+	must(t, os.Symlink("victim", top+"/link"))
+	n := &Node{AnyOwner: true}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				unix.Renameat2(unix.AT_FDCWD, top+"/a", unix.AT_FDCWD, top+"/link", unix.RENAME_EXCHANGE)
+			}
+		}
+	})
+	seen := 0
+	for range 3000 {
+		created, err := n.MakeDirectory(top + "/a/b/c")
+		if errors.Is(err, ErrSymlink) {
+			seen++
+		}
+		n.Chown(top+"/a/b", 0, 0)
+		n.RemoveTarget(top+"/a/b/c", created)
+		if !missing(victim + "/b") {
+			t.Fatal("something was made behind the symlink")
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if seen == 0 {
+		t.Log("the symlink was never met") // the scheduler's choice, not a failure
+	}
+}
+
+func TestRemoveTarget(t *testing.T) {
+	n := &Node{}
+	type state struct {
+		name    string
+		file    bool
+		prepare func(top string)
+		left    []string
+		is      error
+	}
+	for _, tt := range []state{
+		{name: "all of it"},
+		{name: "all of it, file", file: true},
+		{name: "gone already", prepare: func(top string) { must(t, os.RemoveAll(top+"/a")) }},
+		{name: "target gone", prepare: func(top string) { must(t, os.Remove(top+"/a/b/t")) }},
+		{name: "others use a parent", prepare: func(top string) { must(t, os.Mkdir(top+"/a/other", 0o755)) }, left: []string{"/a"}},
+		{name: "not empty", prepare: func(top string) { must(t, os.Mkdir(top+"/a/b/t/x", 0o755)) }, left: []string{"/a/b/t", "/a/b", "/a"}, is: unix.ENOTEMPTY},
+		{name: "file with content", file: true, prepare: func(top string) { must(t, os.WriteFile(top+"/a/b/t", []byte("x"), 0)) }, left: []string{"/a/b/t", "/a/b", "/a"}, is: fs.ErrExist},
+		{
+			name: "a symlink by now",
+			prepare: func(top string) {
+				must(t, os.Remove(top+"/a/b/t"))
+				must(t, os.Mkdir(top+"/elsewhere", 0o755))
+				must(t, os.Symlink("../../elsewhere", top+"/a/b/t"))
+			},
+			left: []string{"/a/b/t", "/a/b", "/a"}, is: ErrSymlink,
+		},
+		{
+			name: "below a symlink by now",
+			prepare: func(top string) {
+				must(t, os.Rename(top+"/a", top+"/elsewhere"))
+				must(t, os.Symlink("elsewhere", top+"/a"))
+			},
+			left: []string{"/a/b/t", "/a/b", "/a"}, is: ErrSymlink,
+		},
+	} {
+		top := t.TempDir()
+		make := n.MakeDirectory
+		if tt.file {
+			make = n.MakeFile
+		}
+		created, err := make(top + "/a/b/t")
+		must(t, err)
+		if tt.prepare != nil {
+			tt.prepare(top)
+		}
+		left, err := n.RemoveTarget(top+"/a/b/t", created)
+		for i := range left {
+			left[i] = strings.TrimPrefix(left[i], top)
+		}
+		if !slices.Equal(left, tt.left) || !errors.Is(err, tt.is) {
+			t.Errorf("%s: left %q, %v", tt.name, left, err)
+		}
+		if tt.left == nil && !missing(top+"/a") {
+			t.Errorf("%s: parents are left", tt.name)
+		}
+		if !missing(top+"/elsewhere") && tt.is == nil {
+			t.Errorf("%s: went elsewhere", tt.name)
+		}
+	}
+}
+
+// Only what was made is removed, and only above the target.
+func TestRemoveTargetKeepsTheRest(t *testing.T) {
+	top := t.TempDir()
+	n := &Node{}
+	must(t, os.MkdirAll(top+"/a/b/t", 0o755))
+	must(t, os.Mkdir(top+"/z", 0o755))
+	if left, err := n.RemoveTarget(top+"/a/b/t", []string{top + "/z"}); !errors.Is(err, ErrBadPath) || left != nil || missing(top+"/z") || missing(top+"/a/b/t") {
+		t.Errorf("foreign directory: %q, %v", left, err)
+	}
+	if left, err := n.RemoveTarget(top+"/a/b/t", nil); err != nil || left != nil || missing(top+"/a/b") {
+		t.Errorf("parents that were there before: %q, %v", left, err)
+	}
+}
+
+func TestChown(t *testing.T) {
+	asRoot(t)
+	top := t.TempDir()
+	n := &Node{}
+	must(t, os.Mkdir(top+"/d", 0o755))
+	must(t, os.Symlink("d", top+"/link"))
+	owner := func(p string) [2]uint32 {
+		var st unix.Stat_t
+		must(t, unix.Lstat(p, &st))
+		return [2]uint32{st.Uid, st.Gid}
+	}
+	if err := n.Chown(top+"/d", 1234, 4294967294); err != nil || owner(top+"/d") != [2]uint32{1234, 4294967294} {
+		t.Errorf("%v, %v", owner(top+"/d"), err)
+	}
+	for _, p := range []string{"/link", "/link/x"} {
+		if err := n.Chown(top+p, 5, 5); !errors.Is(err, ErrSymlink) {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+	if owner(top+"/link") != [2]uint32{0, 0} || owner(top + "/d")[0] != 1234 {
+		t.Error("a symlink or what it points to was given away")
+	}
+	if err := n.Chown(top+"/none", 5, 5); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	// The time of change stays when there is nothing to change.
+	var before, after unix.Stat_t
+	must(t, unix.Lstat(top+"/d", &before))
+	must(t, n.Chown(top+"/d", 1234, 4294967294))
+	must(t, unix.Lstat(top+"/d", &after))
+	if before.Ctim != after.Ctim {
+		t.Error("it was changed to what it was")
+	}
+}
+
+func TestParseMountID(t *testing.T) {
+	if id, err := parseMountID("pos:\t0\nflags:\t012000000\nmnt_id:\t42\nino:\t2\n"); err != nil || id != 42 {
+		t.Error(id, err)
+	}
+	if _, err := parseMountID("pos:\t0\n"); err == nil {
+		t.Error("no error")
+	}
+}
