@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
 )
@@ -38,7 +40,26 @@ type reporter interface {
 func newScene(t *testing.T, k *kind) *scene {
 	s := &scene{Stage: stage.New(t), reporter: t, t: t, k: k, volumes: map[int]*lab.Volume{}}
 	s.must(s.ClearLog())
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.sweep()
+		}
+	})
 	return s
+}
+
+// sweep takes away what a failed scene left, so that it fails alone.
+func (s *scene) sweep() {
+	if s.d != nil {
+		s.d.Kill9()
+	}
+	list, _ := s.Mounts()
+	for _, m := range slices.Backward(list) {
+		_ = unix.Unmount(m.Target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	}
+	if err := s.Reboot(); err != nil {
+		s.t.Log(err)
+	}
 }
 
 func (s *scene) must(err error) {
