@@ -24,6 +24,7 @@ type fakeMachine struct {
 	rescan func(f *fakeMachine)
 
 	missing []string // of the mount target
+	stays   []string // what removing a target leaves behind
 	making  func()   // called when the mount target is about to be made
 }
 
@@ -178,7 +179,7 @@ func (f *fakeMachine) RemoveTarget(path string, created []string) ([]string, err
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.note("remove %s %v", path, created)
-	return nil, nil
+	return f.stays, nil
 }
 
 func (f *fakeMachine) ChownMount(m node.Mount, uid, gid uint32) error {
