@@ -74,7 +74,8 @@ func directories(k *kind) bool { return !k.file }
 func rawOnly(k *kind) bool     { return k.file }
 func xfsOnly(k *kind) bool     { return k.name == "xfs" }
 
-var behaviours = slices.Concat(lifeBehaviours, hookBehaviours, severalBehaviours, goneBehaviours)
+var behaviours = slices.Concat(lifeBehaviours, hookBehaviours, severalBehaviours, goneBehaviours, foreignBehaviours,
+	busyBehaviours, commandBehaviours)
 
 // TestConformance plays each behaviour for each kind that it is about.
 func TestConformance(t *testing.T) {
