@@ -1,10 +1,16 @@
 package conformance
 
 import (
+	"bufio"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
@@ -15,7 +21,7 @@ var busyBehaviours = []behaviour{
 	{"busy: mapped file", directories, func(s *scene) { busy(s, lab.HoldMmap, "mmap") }},
 	{"busy: mount below ours", directories, busyNested},
 	{"busy: device open", rawOnly, busyRaw},
-	{"busy: other namespace", lvmOnly, busyNamespace},
+	{"busy: other namespace", func(k *kind) bool { return k.lvm && !k.file }, busyNamespace},
 }
 
 // busy: the status and the log say who it is; nothing is killed, and the
@@ -90,26 +96,38 @@ func busyRaw(s *scene) {
 	s.ends()
 }
 
-// busyNamespace: a copy of the mount in another mount namespace lets the
-// unmount succeed and keeps the device; the deactivation fails until it goes.
-// A bound node is no user of its device, so it holds nothing up.
+// busyNamespace: a process in another mount namespace does not hinder the
+// unmount and keeps the device; the deactivation fails until it goes.
 func busyNamespace(s *scene) {
 	m := s.ready()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
-	h, err := s.Busy(lab.HoldNamespace, m.Path)
-	s.must(err)
-	defer h.Release()
+	release := s.elsewhere(m.Path)
 	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
-	if !s.k.file {
-		s.failed("one", "Major", "mount/unmount failed: unable to deactivate block device: command: lvchange", "in use")
-		f := s.logged("state of the devices after a failed deactivation", "one")
-		if text := fmt.Sprint(f["dlm"]); !strings.Contains(text, "dlm lockspaces") {
-			s.Errorf("no diagnosis of locks: %v", f)
-		}
-		s.unmounted(m)
+	s.failed("one", "Major", "mount/unmount failed: unable to deactivate block device: command: lvchange", "in use")
+	f := s.logged("state of the devices after a failed deactivation", "one")
+	if text := fmt.Sprint(f["dlm"]); !strings.Contains(text, "dlm lockspaces") {
+		s.Errorf("no diagnosis of locks: %v", f)
 	}
-	s.must(h.Release())
+	s.unmounted(m)
+	release()
 	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.ends()
+}
+
+// elsewhere holds a working directory in a mount namespace of its own. A mere
+// copy of the mount would not do: the kernel drops it with the target.
+func (s *scene) elsewhere(path string) (release func()) {
+	s.Helper()
+	cmd := exec.Command(filepath.Join(s.Bin, "standin"), "busy", "cwd", path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Unshareflags: unix.CLONE_NEWNS}
+	in, err := cmd.StdinPipe()
+	s.must(err)
+	out, err := cmd.StdoutPipe()
+	s.must(err)
+	s.must(cmd.Start())
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		s.Fatalf("hold %s elsewhere: %q %v", path, line, err)
+	}
+	return sync.OnceFunc(func() { _ = in.Close(); _ = cmd.Wait() })
 }
