@@ -25,6 +25,7 @@ type fakeMachine struct {
 
 	left    map[string][]node.Left
 	missing []string // of the mount target
+	stays   []string // what removing a target leaves behind
 	making  func()   // called when the mount target is about to be made
 }
 
@@ -190,7 +191,7 @@ func (f *fakeMachine) RemoveTarget(path string, created []string) ([]string, err
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.note("remove %s %v", path, created)
-	return nil, nil
+	return f.stays, nil
 }
 
 func (f *fakeMachine) ChownMount(m node.Mount, uid, gid uint32) error {
