@@ -78,12 +78,15 @@ func (s *server) prepare() error {
 		Strict:    s.cfg.StrictCredentials, Log: s.log,
 	})
 	if err != nil {
-		return err
+		// The beginning of these texts is known to scripts; where to look comes
+		// behind.
+		return fmt.Errorf("%w (settings: [kubernetes] in %s; in effect: %s config dump)", err, s.settingsFile(), program)
 	}
 	records, err := clientmount.OpenRecords(s.cfg.Daemon.RuntimeDirectory)
 	if err != nil {
 		return err
 	}
+	s.checkNamespace()
 	s.notifier = daemon.NewNotifier(s.log)
 	s.controller = clientmount.New(clientmount.Options{
 		Node: s.node, Client: clientmount.Server{Client: s.client}, Machine: clientmount.NewMachine(s.log),
@@ -100,6 +103,30 @@ func (s *server) prepare() error {
 	s.log.Info("started", "version", version.Version, "node", s.node, "api_server", s.client.Address(), "account", s.client.Account(),
 		"config", strings.Join(s.settings.Files, " "), "runtime", limits.String(), daemon.EventID(clientmount.EventStarted))
 	return nil
+}
+
+// settingsFile is where an administrator most likely wants to change something.
+func (s *server) settingsFile() string {
+	if len(s.settings.Files) > 0 {
+		return s.settings.Files[0]
+	}
+	return config.ClientmountdTable(new(config.Clientmountd)).File
+}
+
+// checkNamespace warns when the host will not see what is mounted here. Every
+// mount would succeed, and every job would find an empty directory.
+func (s *server) checkNamespace() {
+	if s.cfg.Mount.Mode != "real" {
+		return
+	}
+	same, detail, err := daemon.InHostMountNamespace("")
+	switch {
+	case err != nil:
+		s.log.Debug("cannot tell whether the host sees the mounts made here", "error", err)
+	case !same:
+		s.log.Warn("the host will not see the mounts made here: this daemon runs in a mount namespace of its own",
+			"hint", detail, daemon.EventID(clientmount.EventNamespace))
+	}
 }
 
 // main is what daemon.Run keeps alive.

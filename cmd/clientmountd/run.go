@@ -34,12 +34,25 @@ var commands = map[string]func(*invocation, context.Context) int{
 	"config":  (*invocation).config,
 }
 
+// elsewhere are words that earlier daemons of this name knew. Whoever types one
+// learns what does its work now.
+var elsewhere = map[string]string{
+	"install": "systemctl enable --now clientmountd",
+	"remove":  "systemctl disable --now clientmountd",
+	"start":   "systemctl start clientmountd",
+	"stop":    "systemctl stop clientmountd",
+	"status":  "systemctl status clientmountd",
+}
+
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	v := &invocation{args: args, environ: environ, stdout: stdout, stderr: stderr}
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
 		return v.daemon(ctx)
 	}
 	command, ok := commands[args[0]]
+	if now := elsewhere[args[0]]; now != "" {
+		return v.usage(fmt.Sprintf("the command %s is not in this release: the unit comes with the package, use %s", args[0], now))
+	}
 	if !ok {
 		return v.usage(fmt.Sprintf("unknown command %.80q", args[0]))
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
@@ -215,6 +216,7 @@ func (c *Controller) Replace(list []*dws.ClientMount) {
 		c.findOrphans()
 		if !c.synced {
 			c.synced = true
+			c.o.Log.Info("ready: the ClientMounts of this node are known", "clientmounts", len(list), daemon.EventID(eventReady))
 			c.calm.work()
 			if c.o.Synced != nil {
 				c.o.Synced()

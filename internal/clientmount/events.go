@@ -7,7 +7,9 @@ import "github.com/compute-daemons/compute-daemons/internal/daemon"
 var (
 	EventStarted       = daemon.Event{ID: "6b1c3d5e7f904a2b8c4d6e8f0a1b3c17", Name: "started"}
 	EventConfigRefused = daemon.Event{ID: "92a4b6c8d0e14f3a8b5c7d9e1f2a4b18", Name: "config-refused"}
+	EventNamespace     = daemon.Event{ID: "bc1d37a0c5a84f7f8245030973b3a97d", Name: "mount-namespace"}
 
+	eventReady     = daemon.Event{ID: "3f1b52c94d7a4e0fb3a86c1de9f2075a", Name: "ready"}
 	eventMounted   = daemon.Event{ID: "8f0e6d0b5f0e4c0c9d1d1c1f4f3f6a01", Name: "mounted"}
 	eventUnmounted = daemon.Event{ID: "5b7a4f0d3f8e4a5e8a1f6b2c7d9e0a02", Name: "unmounted"}
 	eventFailed    = daemon.Event{ID: "c1d2f7a86a3b4f0fb4f5a9e3d6c80b03", Name: "failed"}
@@ -25,3 +27,13 @@ var (
 	eventPanic     = daemon.Event{ID: "0f1e2d3c4b5a4697887a6b5c4d3e2f15", Name: "panic"}
 	eventServers   = daemon.Event{ID: "4d5e6f7a8b9c4d0e9f1a2b3c4d5e6f16", Name: "servers"}
 )
+
+// Events lists them, for the tests that keep the documentation and the message
+// catalogue complete.
+func Events() []daemon.Event {
+	return []daemon.Event{
+		EventStarted, EventConfigRefused, EventNamespace,
+		eventReady, eventMounted, eventUnmounted, eventFailed, eventBusy, eventRefused, eventOrphan, eventStuck, eventHook,
+		eventStep, eventRescan, eventDiagnosis, eventLeftover, eventRecord, eventAPI, eventPanic, eventServers,
+	}
+}

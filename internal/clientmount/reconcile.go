@@ -12,6 +12,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
@@ -43,7 +44,14 @@ type work struct {
 	record   *Record
 	loaded   bool
 	held     bool   // our finalizer is on the object, whatever the watch says yet
-	reported string // text of the last error that was logged
+	reported string // text of the last failure that was logged
+	refused  refusal
+}
+
+// refusal is a request that failed and was logged.
+type refusal struct {
+	what string
+	err  error
 }
 
 // result tells the loop what to do next with the object.
@@ -52,6 +60,7 @@ type result struct {
 	hopeless bool // only a change of the object or its profile can help
 	finished bool // our finalizer is off, nothing is left
 	failed   bool // the last attempt ended with an error
+	api      bool // it was the API server that could not be asked or told
 }
 
 // reconcile is one attempt. waits ends early when the object changes or the
@@ -89,6 +98,7 @@ type attempt struct {
 }
 
 func (a *attempt) run() result {
+	failpoint("reconcile/begin")
 	if !a.w.loaded {
 		rec, err := a.records.Load(string(a.cm.UID))
 		if err != nil {
@@ -160,8 +170,8 @@ func (a *attempt) finish(status *dws.ClientMountStatus, failure error) result {
 			return a.apiFailure("cannot write the status", err)
 		}
 		a.w.status = status
-		failpoint("status/written")
 	}
+	a.w.refused = refusal{}
 	return res
 }
 
@@ -172,12 +182,11 @@ func (a *attempt) apiFailure(what string, err error) result {
 	if errors.Is(err, errSuperseded) {
 		return result{}
 	}
-	text := what + ": " + err.Error()
-	if a.w.reported != text {
-		a.w.reported = text
+	if was := a.w.refused; was.what != what || !kube.SameTrouble(was.err, err) {
+		a.w.refused = refusal{what, err}
 		a.log.Warn(what, "error", err, daemon.EventID(eventAPI))
 	}
-	return result{retry: true, failed: true}
+	return result{retry: true, failed: true, api: true}
 }
 
 // report logs a failure once per text, with what to do.
@@ -195,16 +204,6 @@ func (a *attempt) report(e *dws.ResourceError, cause error) {
 		level = slog.LevelError
 	}
 	a.log.Log(a.ctx, level, "ClientMount failed", "severity", string(e.Severity), "error", e.DebugMessage, "hint", hintFor(e, cause), daemon.EventID(event))
-}
-
-func hintFor(e *dws.ResourceError, cause error) string {
-	switch {
-	case e.Severity == dws.Fatal:
-		return "the job cannot use this storage; correct the ClientMount or its storage profile, retrying will not help"
-	case errors.Is(cause, errNoLV):
-		return "LVM does not see the volume: check that the rabbit attached its NVMe namespaces to this node (nvme list) and that the volume group exists there"
-	}
-	return "it is tried again by itself; status.error of the ClientMount has the same text"
 }
 
 func sameStatus(a, b *dws.ClientMountStatus) bool {

@@ -23,6 +23,9 @@ const recordVersion = 1
 // alone; the limit is against a damaged file.
 const recordLimit = 4 << 20
 
+// halfWritten ends the name of a record that is being written.
+const halfWritten = ".new"
+
 // Record remembers, across a crash of the daemon, what was begun for one
 // ClientMount: it is written before the first effect and removed after the
 // last. It lives in the runtime directory, so it vanishes with the mounts at a
@@ -95,22 +98,6 @@ func (r *Record) pending() bool {
 // Records is the folder of records.
 type Records struct{ dir string }
 
-// OpenRecords makes the folder <runtime>/mounts (0700) if need be.
-func OpenRecords(runtimeDir string) (*Records, error) {
-	dir := filepath.Join(runtimeDir, "mounts")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("runtime directory: %w; set daemon.runtime_directory to a directory that only root can write", err)
-	}
-	st, err := os.Lstat(dir)
-	if err != nil {
-		return nil, fmt.Errorf("runtime directory: %w", err)
-	}
-	if !st.IsDir() || st.Mode().Perm()&0o022 != 0 {
-		return nil, fmt.Errorf("runtime directory: %s must be a directory that others cannot write (mode %v)", dir, st.Mode())
-	}
-	return &Records{dir: dir}, nil
-}
-
 // file is keyed by UID: an object that was deleted and made again under its
 // old name is another object, and the old one's mounts are then orphans.
 func (s *Records) file(uid string) (string, error) {
@@ -134,13 +121,16 @@ func (s *Records) Save(r *Record) error {
 	if err != nil {
 		return fmt.Errorf("record of %s: %w", r.Name, err)
 	}
-	tmp := name + ".new"
+	tmp := name + halfWritten
+	failpoint("record/save")
 	if err := os.WriteFile(tmp, b, 0o600); err != nil {
 		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
 	}
+	failpoint("record/written")
 	if err := os.Rename(tmp, name); err != nil {
 		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
 	}
+	failpoint("record/saved")
 	return nil
 }
 

@@ -3,6 +3,7 @@ package clientmount
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,18 +40,7 @@ func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) err
 	if err := r.stuck.check(r.plan.Path); err != nil {
 		return err
 	}
-	create := r.machine.MakeDirectory
-	if r.plan.Target == "file" {
-		create = r.machine.MakeFile
-	}
-	created, err := create(r.plan.Path)
-	if len(created) > 0 {
-		r.rec.Created = append(r.rec.Created, created...)
-		if serr := r.save(); err == nil {
-			err = serr
-		}
-	}
-	if err != nil {
+	if err := r.makeTarget(name); err != nil {
 		return fmt.Errorf("could not make the mount target: %w", err)
 	}
 	failpoint(name + "/target")
@@ -71,6 +61,41 @@ func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) err
 		return err
 	}
 	return r.note(m)
+}
+
+// makeTarget makes the mount target. What will be made is in the record before
+// it is, so that a crash in between leaves no directory that nobody removes.
+func (r *runner) makeTarget(name string) error {
+	had := r.rec.Created
+	r.rec.Created = union(had, r.machine.MissingTargets(r.plan.Path))
+	announced := r.rec.Created
+	if len(announced) > len(had) {
+		if err := r.save(); err != nil {
+			return err
+		}
+	}
+	create := r.machine.MakeDirectory
+	if r.plan.Target == "file" {
+		create = r.machine.MakeFile
+	}
+	created, err := create(r.plan.Path)
+	failpoint(name + "/made")
+	// Others may have made or removed some of it meanwhile.
+	if r.rec.Created = union(had, created); !slices.Equal(r.rec.Created, announced) {
+		err = keep(err, r.save())
+	}
+	return err
+}
+
+// union is a with those of b that it lacks.
+func union(a, b []string) []string {
+	out := slices.Clone(a)
+	for _, s := range b {
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // note keeps the identity of our mount in the record.
@@ -117,6 +142,7 @@ func (r *runner) unmountStep(ctx context.Context, name string, s *volume.Step) e
 	}
 	r.rec.Mounted = nil
 	left, err := r.machine.RemoveTarget(r.plan.Path, r.rec.Created)
+	failpoint(name + "/removed")
 	if err != nil || len(left) > 0 {
 		r.log.Info("mount target left behind", "path", r.plan.Path, "left", left, "error", err, daemon.EventID(eventLeftover))
 	}

@@ -84,7 +84,7 @@ func ClientmountdTable(c *Clientmountd) *Table {
 			{Flag: "zap-time-encoding", Advice: "use --log-format"},
 		},
 		Notices: []Notice{{
-			"RABBIT_NODE", "this is the daemon of a compute node, the commands for Rabbit nodes are not used",
+			"RABBIT_NODE", "this is the daemon of a compute node; it never runs the commands for Rabbit nodes, whatever this says; unset it",
 		}},
 	}
 }

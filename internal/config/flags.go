@@ -75,7 +75,7 @@ func parseArgs(t *Table, args []string) (*commandLine, error) {
 		} else {
 			name = "--" + clean(name)
 		}
-		err = fmt.Errorf("unknown flag %s%s (%s --help lists them)", name, hint, t.Program)
+		err = fmt.Errorf("unknown flag %s%s", name, hint)
 	} else if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		err = fmt.Errorf("flag --%s: %w", invalid.GetFlag().Name, errors.Unwrap(invalid))
 	} else {

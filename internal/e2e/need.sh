@@ -15,10 +15,14 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   log=$(mktemp)
   { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${pkgs[@]}"; } >"$log" 2>&1 || { tail -5 "$log" >&2; }
   rm -f "$log"
-elif [ "$(id -u)" = 0 ] && command -v dnf >/dev/null; then
-  for c in "${missing[@]}"; do pkgs+=("${rpm[$c]:-$c}"); done
-  echo "need: installing ${pkgs[*]}" >&2
-  dnf -qy install "${pkgs[@]}" >&2 || true
+elif [ "$(id -u)" = 0 ]; then
+  for manager in dnf microdnf yum; do
+    command -v $manager >/dev/null || continue
+    for c in "${missing[@]}"; do pkgs+=("${rpm[$c]:-$c}"); done
+    echo "need: installing ${pkgs[*]}" >&2
+    $manager -y install "${pkgs[@]}" >&2 || true
+    break
+  done
 fi
 for c in "${missing[@]}"; do
   command -v "$c" >/dev/null || { echo "need: the command $c is missing; install the package ${deb[$c]:-$c} (Debian) or ${rpm[$c]:-$c} (RPM)" >&2; bad=1; }

@@ -129,10 +129,14 @@ func TestErrors(t *testing.T) {
 			[]string{"does not serve clientmounts", "dataworkflowservices.github.io/v1alpha7"}},
 		{"conflict", answer(409, metav1.StatusReasonConflict, "changed", named), IsConflict, []string{"409", "changed"}},
 		{"invalid", answer(422, metav1.StatusReasonInvalid, "spec.x: bad", named), IsInvalid, []string{"spec.x: bad"}},
+		{"not converted", answer(429, metav1.StatusReasonTooManyRequests, "storage is (re)initializing", nil), apierrors.IsTooManyRequests,
+			[]string{"429", "does the conversion webhook of these objects answer?"}},
 		{"long text", answer(400, metav1.StatusReasonBadRequest, strings.Repeat("x", 1<<20), nil), apierrors.IsBadRequest, []string{"…"}},
-		{"proxy page", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "squid says no", 502) },
+		{"proxy page", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "squid says no", http.StatusBadGateway) },
 			func(err error) bool { return kindOf(err) == 502 }, []string{"squid says no"}},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://evil.example/", 302) },
+		{"redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://evil.example/", http.StatusFound)
+		},
 			func(err error) bool { return kindOf(err) == 302 }, []string{"302"}},
 		{"not JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
 			func(err error) bool { return err != nil }, []string{"cannot be read"}},

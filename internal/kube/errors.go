@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -113,7 +114,12 @@ func (c *Client) statusText(what op, s metav1.Status) (text string, gone bool) {
 			}
 		}
 	}
-	return fmt.Sprintf("%s: API server %s answered %d: %s", what, c.host, s.Code, clip(msg)), false
+	text = fmt.Sprintf("%s: API server %s answered %d: %s", what, c.host, s.Code, clip(msg))
+	if s.Code == http.StatusTooManyRequests && strings.Contains(msg, "storage is (re)initializing") {
+		// It says so for ever when it cannot convert what it has stored.
+		text += "; if this lasts: does the conversion webhook of these objects answer?"
+	}
+	return text, false
 }
 
 func (c *Client) networkText(ctx context.Context, what op, err error) string {

@@ -9,15 +9,23 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// lowered passes every record on at debug level: client-go reports at its own
-// levels what we report ourselves, once and in our words.
+// lowered passes on, at debug level, what client-go itself finds worth an
+// information, a warning or an error: those are reported by us as well, once
+// and in our words. What it says at its own verbosity levels (request bodies,
+// feature gates) is for its developers and is left out.
 type lowered struct{ slog.Handler }
 
-func (l lowered) Enabled(ctx context.Context, _ slog.Level) bool {
-	return l.Handler.Enabled(ctx, slog.LevelDebug)
+func (l lowered) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelInfo && l.Handler.Enabled(ctx, slog.LevelDebug)
 }
 
 func (l lowered) Handle(ctx context.Context, r slog.Record) error {
+	// klog's bridge passes errors on without asking Enabled.
+	if !l.Enabled(ctx, r.Level) {
+		return nil
+	}
+	r = r.Clone()
+	r.AddAttrs(slog.String("from", "client-go"), slog.String("its_level", r.Level.String()))
 	r.Level = slog.LevelDebug
 	return l.Handler.Handle(ctx, r)
 }
@@ -29,8 +37,12 @@ var klogOnce sync.Once
 
 // quietKlog leads client-go's log, which is global, into ours. The first
 // client of the process wins.
-func quietKlog(log *slog.Logger) {
-	klogOnce.Do(func() { klog.SetSlogLogger(slog.New(lowered{log.Handler()})) })
+func quietKlog(log *slog.Logger) { klogOnce.Do(func() { leadKlog(log) }) }
+
+// leadKlog also stops the timer by which klog flushes files that it has not.
+func leadKlog(log *slog.Logger) {
+	klog.StopFlushDaemon()
+	klog.SetSlogLogger(slog.New(lowered{log.Handler()}))
 }
 
 // warnings logs what the server warns about, such as deprecated versions.

@@ -163,7 +163,7 @@ func (w *watcher) consume(f *frames, alive func()) error {
 
 // broken explains what ended a watch that had been accepted.
 func (w *watcher) broken(err error) error {
-	if kindOf(err) != 0 {
+	if kindOf(err) != kindConnection {
 		return w.c.explain(context.Background(), w.what, err)
 	}
 	return &Error{err: err, text: fmt.Sprintf("%s: the watch on API server %s broke: %s", w.what, w.c.host, clip(err.Error()))}

@@ -1,7 +1,9 @@
 package kube
 
 import (
+	"crypto/tls"
 	"errors"
+	"net"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -54,7 +56,7 @@ func (t *tracker) up(synced bool) {
 
 // down records a failure.
 func (t *tracker) down(err error) {
-	change := !t.known || t.now.Connected || kindOf(err) != kindOf(t.now.LastError)
+	change := !t.known || t.now.Connected || !SameTrouble(err, t.now.LastError)
 	if !t.known || t.now.Connected {
 		t.now.Connected, t.now.Since = false, time.Now()
 	}
@@ -65,12 +67,39 @@ func (t *tracker) down(err error) {
 	}
 }
 
+// Kinds of trouble that are no HTTP status.
+const (
+	kindConnection  int32 = 0
+	kindCertificate int32 = -1
+	kindName        int32 = -2
+	kindNotServed   int32 = -3
+)
+
 // kindOf sorts errors by what an administrator would do about them: the HTTP
-// status, or 0 for trouble with the connection.
+// status, or what kept us from getting one.
 func kindOf(err error) int32 {
 	var api apierrors.APIStatus
-	if errors.As(err, &api) {
+	var cert *tls.CertificateVerificationError
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, ErrNotServed):
+		return kindNotServed
+	case errors.As(err, &api):
 		return api.Status().Code
+	case errors.As(err, &cert):
+		return kindCertificate
+	case errors.As(err, &dns):
+		return kindName
 	}
-	return 0
+	return kindConnection
+}
+
+// SameTrouble tells whether two failures ask the administrator for the same.
+// Their texts may differ even then: they name ports and stream numbers.
+func SameTrouble(a, b error) bool {
+	kind := kindOf(a)
+	if kind == kindNotServed && errors.Is(b, ErrNotServed) {
+		return a.Error() == b.Error()
+	}
+	return kind == kindOf(b)
 }

@@ -30,7 +30,7 @@ type Lab struct {
 	MountBase string
 
 	state    record.Dir
-	image    string // empty xfs, copied for each volume
+	making   sync.Mutex // of file systems
 	baseline map[int]bool
 	before   map[int]bool // processes that were here first
 

@@ -87,24 +87,27 @@ func (d *loop) detach() error {
 	return err
 }
 
-// newImage makes a file for a volume: a copy of the one xfs that this
-// laboratory makes, or empty.
+// newImage makes a file for a volume, with an xfs of its own or empty. Copies
+// of one xfs could not be mounted side by side: the kernel refuses a second
+// file system with the same UUID.
 func (l *Lab) newImage(name string, raw bool) (string, error) {
 	path := l.path(name)
 	if raw || !l.Features.XFS {
 		return path, truncated(path, 16<<20)
 	}
-	if l.image == "" {
-		image := l.path("xfs.img")
-		if err := truncated(image, imageSize); err != nil {
-			return "", err
-		}
-		if out, err := exec.Command("mkfs.xfs", "-q", "-f", "-K", image).CombinedOutput(); err != nil {
-			return "", fmt.Errorf("mkfs.xfs: %w: %s", err, out)
-		}
-		l.image = image
+	// One at a time, because what mkfs.xfs writes is mostly zeros, 64 MB of
+	// them, which only the copy does without.
+	l.making.Lock()
+	defer l.making.Unlock()
+	full := path + ".full"
+	if err := truncated(full, imageSize); err != nil {
+		return "", err
 	}
-	return path, copySparse(l.image, path)
+	defer os.Remove(full)
+	if out, err := exec.Command("mkfs.xfs", "-q", "-f", "-K", full).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("mkfs.xfs: %w: %s", err, out)
+	}
+	return path, copySparse(full, path)
 }
 
 func truncated(path string, size int64) error {

@@ -3,6 +3,7 @@ package lab
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -18,6 +19,7 @@ type Rule struct {
 	Code       int           // answer this instead of asking the server: 401, 403, 410, 429, 500, 503 ...
 	RetryAfter int           // seconds, with Code
 	ErrorEvent bool          // with Code, on a watch: answer 200 and one ERROR event of that code
+	Raw        string        // with Code: this text instead of a status object
 	CutAfter   int           // end the answer abnormally after so many bytes of its body
 	Reset      bool          // with CutAfter: break the whole connection and not just the stream
 
@@ -67,6 +69,12 @@ func (r *Rule) answer(w http.ResponseWriter, watch bool) {
 	if r.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(r.RetryAfter))
 		status["details"] = map[string]any{"retryAfterSeconds": r.RetryAfter}
+	}
+	if r.Raw != "" {
+		w.Header().Set("Content-Type", "text/html")
+		w.WriteHeader(r.Code)
+		_, _ = io.WriteString(w, r.Raw)
+		return
 	}
 	var body any = status
 	if r.ErrorEvent && watch {

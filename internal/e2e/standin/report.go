@@ -149,7 +149,8 @@ func parseSelect(text string, columns []string) (func(row) bool, error) {
 		k, v, ok := strings.Cut(term, "=")
 		k, v = strings.TrimSpace(k), strings.Trim(strings.TrimSpace(v), `"'`)
 		if !ok || !slices.Contains(columns, k) {
-			return nil, fmt.Errorf("Selection syntax error at '%s'.", text) //nolint // LVM's own words
+			//lint:ignore ST1005 these are LVM's own words
+			return nil, fmt.Errorf("Selection syntax error at '%s'.", text)
 		}
 		want[k] = v
 	}

@@ -1,0 +1,35 @@
+package clientmount
+
+import (
+	"errors"
+	"os/exec"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/node"
+)
+
+// hintFor says what the reader of the log can do about a failure. The most
+// specific cause that is known decides.
+func hintFor(e *dws.ResourceError, cause error) string {
+	command := (*node.CommandError)(nil)
+	switch {
+	case e.Severity == dws.Fatal:
+		return "the job cannot use this storage; correct the ClientMount or its storage profile, retrying will not help"
+	case errors.Is(cause, exec.ErrNotFound):
+		return "a program is not installed on this node, or not in the daemon's PATH: lvm2 has vgs, lvs, vgchange and lvchange, nvme-cli has nvme"
+	case errors.Is(cause, errNoLV):
+		return "LVM does not see the volume: check that the rabbit attached its NVMe namespaces to this node (nvme list) and that the volume group exists there"
+	case node.IsBusy(cause):
+		return "the mount goes away by itself as soon as the processes that the error names have ended; nothing is lost meanwhile"
+	case errors.Is(cause, node.ErrSymlink), errors.Is(cause, node.ErrUnsafe):
+		return "every folder above the mount path must be a real one that only root can change; move the mount path or repair the folder"
+	case errors.As(cause, &command) && command.TimedOut:
+		return "the command took longer than mount.command_timeout (a hook: mount.hook_timeout) and was ended; raise the limit if it was only slow"
+	case kube.IsNotFound(cause):
+		return "the pinned storage profile of the workflow does not exist (kubectl get nnfstorageprofiles -A); it is asked for again by itself"
+	case kube.IsForbidden(cause):
+		return "the account of this daemon lacks a right: see the role nnf-clientmount and its binding"
+	}
+	return "it is tried again by itself; status.error of the ClientMount has the same text"
+}

@@ -1,0 +1,228 @@
+package apiserver
+
+import (
+	"context"
+	"os"
+	"strings"
+	"time"
+)
+
+// credentialScenes: tokens and certificates that change or go bad.
+var credentialScenes = map[string]func(*scene){
+	"token rotated in time":       tokenRotatedInTime,
+	"token rotated late":          tokenRotatedLate,
+	"token file unusable":         tokenFileUnusable,
+	"token forged at start":       func(s *scene) { badTokenAtStart(s, true) },
+	"token garbage at start":      func(s *scene) { badTokenAtStart(s, false) },
+	"authority changed late":      authorityChangedLate,
+	"authority changed in time":   authorityChangedInTime,
+	"authority wrong at start":    authorityWrongAtStart,
+	"authority file half written": authorityFileUnusable,
+}
+
+func contextWithin(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), d)
+}
+
+// The new token is in the file before the old one ends: nobody notices.
+func tokenRotatedInTime(s *scene) {
+	s.useAccount()
+	old, err := os.ReadFile(s.token)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.start()
+	s.mounted()
+	s.write("token", append(s.newToken(s.Node+"-2"), '\n'))
+	s.mounted()
+	s.revoke(s.Node+"-1", old)
+	s.proxy.Reset()
+	s.back(1)
+	s.mounted()
+	s.story("", "back")
+	if strings.Contains(logOf(s), "refused the credentials") {
+		s.t.Error("the old token was used after the new one had been there")
+	}
+}
+
+// The old token ends first: the daemon says whose credentials are refused, and
+// goes on by itself when the new token comes.
+func tokenRotatedLate(s *scene) {
+	account := s.useAccount()
+	old, err := os.ReadFile(s.token)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.start()
+	stays := s.mounted()
+	s.revoke(s.Node+"-1", old)
+	s.proxy.Reset()
+	s.said(soon, lostText, "refused the credentials of "+account, s.token)
+	s.showsTrouble("refused the credentials of " + account)
+	s.hold(5 * time.Second)
+	s.isMounted(stays, true)
+
+	// Half a file on top of it is named as well.
+	s.write("token", nil)
+	s.said(soon, "token file cannot be read", s.token)
+	comes := s.ask()
+	s.hold(3 * time.Second)
+	s.write("token", s.newToken(s.Node+"-2"))
+	began := time.Now()
+	s.back(1)
+	s.t.Logf("the watch goes on %.1f s after the good token", time.Since(began).Seconds())
+	s.Await(comes, "mounted")
+	s.story("", "refused the credentials", "back")
+	s.onceMounted(stays)
+}
+
+func logOf(s *scene) string {
+	var b strings.Builder
+	for _, l := range s.daemon.Log() {
+		b.WriteString(l.Text)
+	}
+	return b.String()
+}
+
+// A file that is empty, gone, a folder or garbage for a moment: the last good
+// token stays in use, and each trouble is said once.
+func tokenFileUnusable(s *scene) {
+	s.useAccount()
+	good, err := os.ReadFile(s.token)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.start()
+	s.mounted()
+	back := 0
+	for _, bad := range []struct {
+		text string
+		do   func() error
+	}{
+		{"is empty", func() error { return os.Truncate(s.token, 0) }},
+		{"no such file", func() error { return os.Remove(s.token) }},
+		{"not an ordinary file", func() error { return os.Mkdir(s.token, 0o700) }},
+		{"does not look like a token", func() error {
+			return orFirst(os.Remove(s.token), os.WriteFile(s.token, []byte("\x00\x01two words"), 0o600))
+		}},
+	} {
+		if err := bad.do(); err != nil {
+			s.t.Fatal(err)
+		}
+		s.proxy.Reset()
+		back++
+		s.back(back)
+		s.mounted()
+		s.said(soon, "the last token stays in use", bad.text)
+		if n := strings.Count(logOf(s), bad.text); n != 1 {
+			s.t.Errorf("%q was said %d times", bad.text, n)
+		}
+	}
+	s.write("token", good)
+	s.mounted()
+}
+
+func orFirst(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A token that the server does not take at the start is no reason to end: the
+// site's tool may just be late.
+func badTokenAtStart(s *scene, forged bool) {
+	account := s.useAccount()
+	good, err := os.ReadFile(s.token)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	bad, who := []byte("hello"), "an unknown account"
+	if forged {
+		parts := strings.Split(string(good), ".")
+		bad, who = []byte(parts[0]+"."+parts[1]+"."+strings.Repeat("A", len(parts[2]))), account
+	}
+	s.write("token", bad)
+	name := s.ask()
+	s.launch()
+	s.said(soon, lostText, "refused the credentials of "+who, s.token)
+	s.showsTrouble("refused the credentials")
+	s.hold(6 * time.Second)
+	s.notReady()
+	s.write("token", good)
+	s.ready(resume)
+	s.Await(name, "mounted")
+	s.back(1)
+	s.story("refused the credentials", "back")
+}
+
+// The server has a certificate that our file does not vouch for.
+func authorityChangedLate(s *scene) {
+	s.start()
+	stays := s.mounted()
+	s.proxy.ClearRequests()
+	fresh, err := s.proxy.SwapCA()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.said(soon, lostText, "certificate signed by unknown authority", s.cert)
+	s.showsTrouble("certificate")
+	s.hold(5 * time.Second)
+	s.isMounted(stays, true)
+	comes := s.ask()
+	s.write("ca.pem", fresh)
+	s.back(1)
+	s.Await(comes, "mounted")
+	s.story("", "certificate", "back")
+}
+
+// The file has both authorities before the server changes.
+func authorityChangedInTime(s *scene) {
+	s.start()
+	s.mounted()
+	old := s.proxy.CA()
+	s.proxy.Refuse()
+	s.lost(1)
+	fresh, err := s.proxy.SwapCA()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.write("ca.pem", append(old, fresh...))
+	s.heal()
+	s.back(1)
+	s.mounted()
+	s.story("", "back")
+}
+
+func authorityWrongAtStart(s *scene) {
+	fresh, err := s.proxy.SwapCA()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.launch()
+	s.said(soon, lostText, "certificate signed by unknown authority", s.cert)
+	s.hold(4 * time.Second)
+	s.notReady()
+	s.write("ca.pem", fresh)
+	s.ready(resume)
+	s.back(1)
+	s.story("certificate", "back")
+}
+
+// Half a certificate keeps the last good one in use.
+func authorityFileUnusable(s *scene) {
+	s.start()
+	s.mounted()
+	good := s.proxy.CA()
+	s.write("ca.pem", good[:len(good)/2])
+	s.proxy.Reset()
+	s.back(1)
+	s.mounted()
+	s.said(soon, "the CA file cannot be used", s.cert)
+	s.write("ca.pem", good)
+	s.proxy.Reset()
+	s.back(2)
+	s.story("", "back", "", "back")
+}

@@ -1,0 +1,220 @@
+package apiserver
+
+import (
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+// outageScenes: a server that cannot be reached.
+var outageScenes = map[string]func(*scene){
+	"down at start, refused":          func(s *scene) { downAtStart(s, s.proxy.Refuse, "connection refused") },
+	"down at start, closed at once":   func(s *scene) { downAtStart(s, func() { s.proxy.Down(true) }, "cannot reach API server") },
+	"down at start, 503":              func(s *scene) { downAtStart(s, func() { s.proxy.Set(lab.Rule{Code: 503}) }, "answered 503") },
+	"down at start, half open":        halfOpenAtStart,
+	"down for a minute":               downForAMinute,
+	"flapping":                        flapping,
+	"half open, seen by the kernel":   guardedByKernel,
+	"half open while watching":        halfOpenWhileWatching,
+	"half open while writing":         halfOpenWhileWriting,
+	"restart of the daemon meanwhile": restartMeanwhile,
+}
+
+// The daemon is up first: it says why it is not ready, once, and works as soon
+// as the server is there.
+func downAtStart(s *scene, breakIt func(), why string) {
+	breakIt()
+	name := s.ask()
+	s.launch()
+	s.said(soon, lostText, why)
+	s.showsTrouble("0 mounts ready", why)
+	s.hold(8 * time.Second)
+	s.notReady()
+	s.isMounted(name, false)
+	s.heal()
+	s.ready(resume)
+	s.Await(name, "mounted")
+	s.back(1)
+	s.story(why, "back")
+	s.onceMounted(name)
+}
+
+// heal ends whatever was done to the proxy.
+func (s *scene) heal() {
+	s.t.Helper()
+	s.proxy.Clear()
+	if err := s.proxy.Accept(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// A connection that is accepted and then dead must not stop the start for good.
+func halfOpenAtStart(s *scene) {
+	s.proxy.HalfOpen(true)
+	s.launch()
+	s.said(soon, lostText)
+	s.showsTrouble("cannot reach API server")
+	s.notReady()
+	s.heal()
+	s.ready(resume)
+	s.back(1)
+}
+
+// While the server is away nothing changes on the node; what was asked for
+// meanwhile is done afterwards, from the old position, without another list.
+func downForAMinute(s *scene) {
+	s.start()
+	stays, goes, deleted := s.mounted(), s.mounted(), s.mounted()
+	first, err := s.proxy.WaitRequest(s.Context(soon), isWatch)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.proxy.Refuse()
+	s.lost(1)
+	s.showsTrouble("3 mounts ready for 3 ClientMounts")
+	s.proxy.ClearRequests()
+	comes := s.ask()
+	s.Want(goes, "unmounted")
+	s.remove(deleted)
+	s.hold(time.Minute)
+	for name, want := range map[string]bool{stays: true, goes: true, deleted: true, comes: false} {
+		s.isMounted(name, want)
+	}
+	s.heal()
+	began := time.Now()
+	s.back(1)
+	s.t.Logf("the watch goes on %.1f s after the server's return", time.Since(began).Seconds())
+	s.Await(comes, "mounted")
+	s.Await(goes, "unmounted")
+	if err := s.Cluster.WaitGone(s.Context(soon), "ClientMount", s.Node, deleted); err != nil {
+		s.t.Error(err)
+	}
+	for name, want := range map[string]bool{stays: true, goes: false, deleted: false, comes: true} {
+		s.isMounted(name, want)
+	}
+	s.resumed(first, 0)
+	s.story("", "back")
+	s.onceMounted(stays)
+}
+
+func isWatch(r *lab.Request) bool { return r.Class == lab.ClassWatch }
+
+// resumed fails unless the requests since the last ClearRequests hold so many
+// lists, and the first watch went on from where the one before was, or later.
+func (s *scene) resumed(before *lab.Request, lists int) {
+	s.t.Helper()
+	if n := s.proxy.Count(lab.ClassList); n != lists {
+		s.t.Errorf("%d lists, want %d", n, lists)
+	}
+	if n := s.proxy.Count(lab.ClassDiscovery); n != 0 {
+		s.t.Errorf("%d discoveries", n)
+	}
+	watch, err := s.proxy.WaitRequest(s.Context(soon), isWatch)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if number(s.t, watch.ResourceVersion) < number(s.t, before.ResourceVersion) {
+		s.t.Errorf("the watch went on from %s, behind %s", watch.ResourceVersion, before.ResourceVersion)
+	}
+}
+
+func flapping(s *scene) {
+	s.start()
+	stays := s.mounted()
+	first, err := s.proxy.WaitRequest(s.Context(soon), isWatch)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.proxy.ClearRequests()
+	var comes []string
+	for i := range 10 {
+		s.proxy.Refuse()
+		time.Sleep(2 * time.Second) // the flapping itself
+		if err := s.proxy.Accept(); err != nil {
+			s.t.Fatal(err)
+		}
+		if i == 2 || i == 7 {
+			comes = append(comes, s.ask())
+		}
+		time.Sleep(2 * time.Second)
+		s.isMounted(stays, true)
+	}
+	for _, name := range comes {
+		s.Await(name, "mounted")
+		s.onceMounted(name)
+	}
+	s.eventually("the status line says that the server answers", resume, s.answers)
+	s.resumed(first, 0)
+	if lost, back := s.count(lostText), s.count(backText); lost != back || lost < 1 || lost > 10 {
+		s.t.Errorf("lost %d times and back %d times in 10 outages", lost, back)
+	}
+	s.onceMounted(stays)
+}
+
+// A pause of the network in which no connection ends: nothing is lost.
+func halfOpenWhileWatching(s *scene) {
+	s.start()
+	stays := s.mounted()
+	s.proxy.ClearRequests()
+	s.proxy.HalfOpen(true)
+	comes := s.ask()
+	s.Want(stays, "unmounted")
+	s.hold(10 * time.Second)
+	s.isMounted(stays, true)
+	s.heal()
+	s.Await(comes, "mounted")
+	s.Await(stays, "unmounted")
+	if n := s.proxy.Count(lab.ClassList, lab.ClassDiscovery); n != 0 {
+		s.t.Errorf("%d lists and discoveries after a pause", n)
+	}
+	s.story()
+}
+
+// A write that gets no answer ends by its time limit and is repeated.
+func halfOpenWhileWriting(s *scene) {
+	s.start(s.settings("[kubernetes]", `request_timeout = "2s"`))
+	s.mounted()
+	s.proxy.Set(lab.Rule{Class: lab.ClassPatchStatus, Times: 1, Delay: time.Hour})
+	name := s.ask()
+	if _, err := s.proxy.WaitRequest(s.Context(soon), func(r *lab.Request) bool {
+		return r.Class == lab.ClassPatchStatus && r.Code() == 0
+	}); err != nil {
+		s.t.Fatal(err)
+	}
+	s.proxy.HalfOpen(true)
+	s.isMounted(name, true)
+	s.said(soon, "cannot write the status", "gave no answer in time")
+	s.heal()
+	s.Await(name, "mounted")
+	s.onceMounted(name)
+}
+
+// A daemon that is restarted while the server is away keeps the mounts, and
+// finishes what was asked for when the server is back.
+func restartMeanwhile(s *scene) {
+	s.start()
+	stays, goes := s.mounted(), s.mounted()
+	s.proxy.Refuse()
+	s.lost(1)
+	if err := s.daemon.Term(); err != nil {
+		s.t.Fatal(err)
+	}
+	if code, err := s.daemon.Wait(s.Context(soon)); code != 0 || err != nil {
+		s.t.Fatalf("exit code %d, %v", code, err)
+	}
+	s.remove(goes)
+	s.launch()
+	s.said(soon, lostText)
+	s.hold(3 * time.Second)
+	s.isMounted(stays, true)
+	s.isMounted(goes, true)
+	s.notReady()
+	s.heal()
+	s.ready(resume)
+	if err := s.Cluster.WaitGone(s.Context(soon), "ClientMount", s.Node, goes); err != nil {
+		s.t.Error(err)
+	}
+	s.isMounted(goes, false)
+	s.isMounted(stays, true)
+	s.onceMounted(stays)
+}

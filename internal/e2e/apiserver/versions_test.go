@@ -1,0 +1,202 @@
+package apiserver
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+const definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+// future is a version that this program cannot know.
+const future = "v1alpha99"
+
+// serve makes the server serve just these versions of a group, and waits until
+// it does.
+func (s *scene) serve(group string, versions ...string) {
+	s.t.Helper()
+	list, err := s.Cluster.Do(s.Context(soon), http.MethodGet, definitions, "", nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	items, _ := list["items"].([]any)
+	for i := range items {
+		crd := lab.Object(list.At("items", i).(map[string]any))
+		if crd.String("spec", "group") != group {
+			continue
+		}
+		var now []any
+		for _, v := range crd.At("spec", "versions").([]any) {
+			version := v.(map[string]any)
+			if version["name"] == future {
+				continue
+			}
+			version["served"] = slices.Contains(versions, version["name"].(string))
+			now = append(now, version)
+		}
+		if slices.Contains(versions, future) {
+			fresh := maps.Clone(now[0].(map[string]any))
+			fresh["name"], fresh["served"], fresh["storage"] = future, true, false
+			now = append(now, fresh)
+		}
+		s.define(crd.Name(), map[string]any{"versions": now})
+	}
+	versions = slices.Sorted(slices.Values(versions))
+	s.eventually("the server serves "+strings.Join(versions, " "), soon, func() bool {
+		o, err := s.Cluster.Do(s.Context(soon), http.MethodGet, "/apis/"+group, "", nil)
+		if err != nil {
+			return len(versions) == 0 && lab.IsNotFound(err)
+		}
+		var got []string
+		all, _ := o["versions"].([]any)
+		for _, v := range all {
+			name, _ := v.(map[string]any)["version"].(string)
+			got = append(got, name)
+		}
+		slices.Sort(got)
+		return slices.Equal(got, versions)
+	})
+}
+
+// define changes the spec of a definition.
+func (s *scene) define(name string, spec map[string]any) {
+	s.t.Helper()
+	if _, err := s.Cluster.PatchPath(s.Context(soon), definitions+"/"+name, "application/merge-patch+json", lab.Object{"spec": spec}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// serveAll is the normal state.
+func (s *scene) serveAll() {
+	s.t.Helper()
+	s.serve(api.GroupDWS, api.VersionsDWS...)
+	s.serve(api.GroupNNF, api.VersionsNNF...)
+}
+
+// spoken waits for a successful request of a class and returns the version in
+// its path.
+func (s *scene) spoken(class string) string {
+	s.t.Helper()
+	r, err := s.proxy.WaitRequest(s.Context(soon), func(r *lab.Request) bool { return r.Class == class })
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return strings.Split(r.Path, "/")[3] // /apis/group/version
+}
+
+// A server one step behind: the daemon speaks what both know.
+func olderVersionOnly(s *scene) {
+	s.useProxy()
+	name := s.ask()
+	s.serve(api.GroupDWS, api.VersionsDWS[1])
+	s.serve(api.GroupNNF, api.VersionsNNF[1])
+	s.start()
+	s.eventually("the mount", soon, func() bool {
+		_, ok, _ := s.MountAt(s.Path(name))
+		return ok
+	})
+	for class, want := range map[string]string{
+		lab.ClassList: api.VersionsDWS[1], lab.ClassWatch: api.VersionsDWS[1], lab.ClassGet: api.VersionsNNF[1],
+		lab.ClassPatchObject: api.VersionsDWS[1], lab.ClassPatchStatus: api.VersionsDWS[1],
+	} {
+		if got := s.spoken(class); got != want {
+			s.t.Errorf("%s in version %s, want %s", class, got, want)
+		}
+	}
+	s.settled(name)
+	s.serveAll()
+	s.Await(name, "mounted")
+	s.onceMounted(name)
+}
+
+// The version that the daemon speaks is taken away: it finds the other.
+func versionGoes(s *scene) {
+	s.useProxy()
+	s.start()
+	stays := s.mounted()
+	if got := s.spoken(lab.ClassWatch); got != api.VersionsDWS[0] {
+		s.t.Fatalf("speaks %s", got)
+	}
+	before := s.ask() // uses the newer version of both groups
+	s.Await(before, "mounted")
+	s.proxy.ClearRequests()
+	s.serve(api.GroupDWS, api.VersionsDWS[1])
+	s.serve(api.GroupNNF, api.VersionsNNF[1])
+	s.eventually("a watch in the older version", resume, func() bool {
+		return slices.ContainsFunc(s.proxy.Requests(), func(r *lab.Request) bool {
+			return isWatch(r) && r.Code() == 200 && strings.Contains(r.Path, api.VersionsDWS[1])
+		})
+	})
+	s.isMounted(stays, true)
+	s.eventually("the status line says that the server answers", resume, s.answers)
+
+	// And back: what is asked for now is in the newer version only.
+	s.serve(api.GroupDWS, api.VersionsDWS[0])
+	s.serve(api.GroupNNF, api.VersionsNNF[0])
+	comes := s.ask()
+	s.Await(comes, "mounted")
+	s.serveAll()
+	s.isMounted(stays, true)
+	s.onceMounted(stays)
+}
+
+// A server too far ahead: the message names what each side knows.
+func noKnownVersion(s *scene) {
+	running := onServer(s.t, s.Cluster)
+	running.start()
+	stays := running.mounted()
+	s.serve(api.GroupDWS, future)
+	s.launch()
+	for _, one := range []*scene{s, running} {
+		one.said(resume, lostText, "serves "+api.GroupDWS+" as "+future, "this program knows "+strings.Join(api.VersionsDWS, ", "))
+		one.showsTrouble(future)
+	}
+	s.notReady()
+	running.isMounted(stays, true)
+	s.serveAll()
+	s.ready(resume)
+	running.eventually("the status line says that the server answers", resume, running.answers)
+	running.onceMounted(stays)
+	running.finish()
+}
+
+func notInstalled(s *scene) {
+	s.serve(api.GroupDWS)
+	s.launch()
+	s.said(soon, lostText, "does not serve "+api.GroupDWS+" at all", "are its CRDs installed?")
+	s.showsTrouble("does not serve")
+	s.notReady()
+	s.serveAll()
+	s.ready(resume)
+	s.back(1)
+	// A server whose definitions come back may answer 429 for a moment.
+	if n := strings.Count(logOf(s), "are its CRDs installed?"); n != 1 {
+		s.t.Errorf("said %d times that the definitions are missing", n)
+	}
+}
+
+// The server converts objects by a service that is away, as during the upgrade
+// of the rabbit's software. It then says for ever that it is initializing.
+func webhookAbsent(s *scene) {
+	const clientMounts = "clientmounts." + api.GroupDWS
+	name := s.ask()
+	s.define(clientMounts, map[string]any{"conversion": map[string]any{"strategy": "Webhook", "webhook": map[string]any{
+		"conversionReviewVersions": []any{"v1"}, "clientConfig": map[string]any{"url": "https://127.0.0.1:1/convert"},
+	}}})
+	s.serve(api.GroupDWS, api.VersionsDWS[1])
+	s.launch()
+	s.said(soon, lostText, "storage is (re)initializing", "does the conversion webhook of these objects answer?")
+	s.showsTrouble("conversion webhook")
+	s.hold(8 * time.Second)
+	s.notReady()
+	s.define(clientMounts, map[string]any{"conversion": map[string]any{"strategy": "None", "webhook": nil}})
+	s.serveAll()
+	s.ready(resume)
+	s.Await(name, "mounted")
+	s.onceMounted(name)
+}

@@ -1,0 +1,149 @@
+package apiserver
+
+import (
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+// watchScenes: a server that answers, but not as a watch hopes. In each the
+// running watch is broken, the next ones meet the rule, and a ClientMount that
+// came meanwhile is mounted in the end.
+var watchScenes = map[string]func(*scene){
+	"watch reset": watchFault(lab.Rule{}, 0, "", "back"),
+	"watch 429 with Retry-After": watchFault(
+		lab.Rule{Times: 3, Code: 429, RetryAfter: 2}, 0, "", "answered 429", "back"),
+	"watch 503": watchFault(lab.Rule{Times: 2, Code: 503}, 0, "", "answered 503", "back"),
+	"watch 500": watchFault(lab.Rule{Times: 2, Code: 500}, 0, "", "answered 500", "back"),
+	"watch 502 of a load balancer": watchFault(
+		lab.Rule{Times: 2, Code: 502, Raw: "<html>bad gateway</html>"}, 0, "", "answered 502", "back"),
+	"watch slow":                watchFault(lab.Rule{Times: 1, Delay: 10 * time.Second}, 0, "", "back"),
+	"watch 410 Gone":            watchFault(lab.Rule{Times: 1, Code: 410}, 1, "", "back"),
+	"watch ERROR event 410":     watchFault(lab.Rule{Times: 1, Code: 410, ErrorEvent: true}, 1, "", "back"),
+	"watch ERROR event 500":     watchFault(lab.Rule{Times: 1, Code: 500, ErrorEvent: true}, 0, "", "back", "told to answer 500", "back"),
+	"watch garbage":             watchFault(lab.Rule{Times: 1, Code: 200, Raw: "<html>hello</html>\n"}, 0, "", "back", "not an event", "back"),
+	"watch cut mid-frame":       watchFault(lab.Rule{Times: 1, CutAfter: 40}, 0, "", "back", "broke", "back"),
+	"watch cut with the link":   watchFault(lab.Rule{Times: 1, CutAfter: 40, Reset: true}, 0, "", "back", "broke", "back"),
+	"list trouble at start":     listTrouble,
+	"discovery 429 at start":    func(s *scene) { throttledStart(s, lab.ClassDiscovery) },
+	"list 429 at start":         func(s *scene) { throttledStart(s, lab.ClassList) },
+	"storage is initializing":   storageInitializing,
+	"deletion while it relists": deletionBeforeRelist,
+}
+
+// watchFault is a scene: story is what the log tells, lists how many lists it
+// takes to go on.
+func watchFault(rule lab.Rule, lists int, story ...string) func(*scene) {
+	return func(s *scene) {
+		s.start()
+		stays := s.mounted()
+		first, err := s.proxy.WaitRequest(s.Context(soon), isWatch)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.proxy.ClearRequests()
+		if rule.Times > 0 {
+			rule.Class = lab.ClassWatch
+			s.proxy.Set(rule)
+		}
+		s.proxy.Reset()
+		s.lost(1)
+		comes := s.ask()
+		s.Await(comes, "mounted")
+		s.isMounted(comes, true)
+		s.isMounted(stays, true)
+		back := 0
+		for _, line := range story {
+			if line == "back" {
+				back++
+			}
+		}
+		s.back(back)
+		s.resumed(first, lists)
+		s.story(story...)
+		s.onceMounted(stays)
+		s.onceMounted(comes)
+	}
+}
+
+// A first list that fails, in several ways after another, is not taken for an
+// empty one.
+func listTrouble(s *scene) {
+	s.proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 500})
+	s.proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 200, Raw: "<html>hello</html>"})
+	s.proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, CutAfter: 20})
+	name := s.ask()
+	s.launch()
+	s.said(soon, lostText, "answered 500")
+	s.ready(resume)
+	s.Await(name, "mounted")
+	if n := s.proxy.Count(lab.ClassList); n != 4 {
+		s.t.Errorf("%d lists, want 3 that failed and 1", n)
+	}
+}
+
+// What the server asks for is respected, whatever the request.
+func throttledStart(s *scene, class string) {
+	const after = 2 // seconds
+	s.proxy.Set(lab.Rule{Class: class, Times: 2, Code: 429, RetryAfter: after})
+	s.start()
+	last := time.Time{}
+	for _, r := range s.proxy.Requests() {
+		if r.Class != class {
+			continue
+		}
+		if gap := r.Time.Sub(last); gap < after*time.Second-50*time.Millisecond {
+			s.t.Errorf("asked again after %v, told to wait %d s", gap, after)
+		}
+		last = r.Time
+	}
+	if n := s.proxy.Count(class); n != 3 {
+		s.t.Errorf("%d requests of class %s, want 3", n, class)
+	}
+}
+
+// This is what a server says for a while after its definitions changed.
+func storageInitializing(s *scene) {
+	const text = `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"storage is (re)initializing",` +
+		`"reason":"TooManyRequests","details":{"retryAfterSeconds":1},"code":429}`
+	s.start()
+	stays := s.mounted()
+	first, err := s.proxy.WaitRequest(s.Context(soon), isWatch)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.proxy.ClearRequests()
+	for _, class := range []string{lab.ClassWatch, lab.ClassGet, lab.ClassPatchObject, lab.ClassPatchStatus} {
+		s.proxy.Set(lab.Rule{Class: class, Times: 2, Code: 429, RetryAfter: 1, Raw: text})
+	}
+	s.proxy.Reset()
+	comes := s.ask()
+	s.Await(comes, "mounted")
+	s.back(1)
+	s.resumed(first, 0)
+	s.isMounted(stays, true)
+	s.onceMounted(comes)
+}
+
+// An object that is deleted while the history is lost is in no event any more:
+// only the list tells that it is on its way out.
+func deletionBeforeRelist(s *scene) {
+	s.start()
+	stays, goes := s.mounted(), s.mounted()
+	s.proxy.Refuse()
+	s.lost(1)
+	s.remove(goes)
+	s.proxy.Set(lab.Rule{Class: lab.ClassWatch, Times: 1, Code: 410})
+	s.proxy.ClearRequests()
+	if err := s.proxy.Accept(); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.Cluster.WaitGone(s.Context(resume), "ClientMount", s.Node, goes); err != nil {
+		s.t.Fatal(err)
+	}
+	s.isMounted(goes, false)
+	s.isMounted(stays, true)
+	if n := s.proxy.Count(lab.ClassList); n != 1 {
+		s.t.Errorf("%d lists after 410 Gone, want 1", n)
+	}
+}

@@ -1,0 +1,130 @@
+package apiserver
+
+import (
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+// writeScenes: requests about one object that are refused. The node does its
+// work once, and the server has the right status in the end.
+var writeScenes = map[string]func(*scene){
+	"status 409":                    refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 3, Code: 409}),
+	"status 429 with Retry-After":   refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 2, Code: 429, RetryAfter: 1}),
+	"status 503":                    refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 3, Code: 503}),
+	"status without answer in time": refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 1, Delay: time.Hour}),
+	"status written, answer lost":   refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 1, CutAfter: 10, Reset: true}),
+	"finalizer 503":                 refusedWrites(lab.Rule{Class: lab.ClassPatchObject, Times: 2, Code: 503}),
+	"finalizer set, answer lost":    finalizerAnswerLost,
+	"profile 503":                   profileUnread(lab.Rule{Times: 2, Code: 503}),
+	"profile cut":                   profileUnread(lab.Rule{Times: 1, CutAfter: 10}),
+}
+
+// refusedWrites is a scene: a rule meets the mount, the unmount and the
+// deletion of one ClientMount.
+func refusedWrites(rule lab.Rule) func(*scene) {
+	return func(s *scene) {
+		s.start(s.settings("[kubernetes]", `request_timeout = "3s"`))
+		stays := s.mounted()
+		// again counts the requests of the rule's class from now on: each is
+		// repeated as often as it was refused, and then no more.
+		again := func(what string) {
+			s.t.Helper()
+			if n := s.proxy.Count(rule.Class); n != rule.Times+1 {
+				s.t.Errorf("%s: %d requests of class %s, want %d refused and 1", what, n, rule.Class, rule.Times)
+			}
+			s.proxy.Clear()
+			s.proxy.ClearRequests()
+			s.proxy.Set(rule)
+		}
+		s.proxy.ClearRequests()
+		s.proxy.Set(rule)
+		name := s.ask()
+		o := s.Await(name, "mounted")
+		s.settled(name)
+		again("mount")
+		if o.Severity() != "" {
+			s.t.Errorf("mounted, but the status has an error: %s", o.DebugMessage())
+		}
+		s.onceMounted(name)
+
+		s.Want(name, "unmounted")
+		s.Await(name, "unmounted")
+		s.settled(name)
+		if rule.Class != lab.ClassPatchObject { // which an unmount does not need
+			again("unmount")
+		}
+		s.isMounted(name, false)
+		if n := s.calls("umount", name); n != 1 {
+			s.t.Errorf("%d umount commands", n)
+		}
+		s.Delete(name)
+		if rule.Class == lab.ClassPatchObject {
+			again("deletion")
+		}
+		s.proxy.Clear()
+		if n := s.calls("umount", name); n != 1 {
+			s.t.Errorf("%d umount commands after the deletion", n)
+		}
+		s.isMounted(stays, true)
+		s.onceMounted(stays)
+	}
+}
+
+// The server did what was asked, and the watch tells so: nothing is repeated.
+func finalizerAnswerLost(s *scene) {
+	s.start()
+	lose := func() {
+		s.proxy.Clear()
+		s.proxy.ClearRequests()
+		s.proxy.Set(lab.Rule{Class: lab.ClassPatchObject, Times: 1, CutAfter: 10, Reset: true})
+	}
+	lose()
+	name := s.ask()
+	s.Await(name, "mounted")
+	s.settled(name)
+	s.onceMounted(name)
+	added := s.proxy.Count(lab.ClassPatchObject)
+	lose()
+	s.Delete(name)
+	s.isMounted(name, false)
+	removed := s.proxy.Count(lab.ClassPatchObject)
+	if n := s.calls("umount", name); n != 1 || added != 1 || removed != 1 {
+		s.t.Errorf("%d umount commands, %d and %d patches of the finalizer, want one each", n, added, removed)
+	}
+}
+
+// A mount waits for its profile, and is not called failed meanwhile; what the
+// node wrote down is enough to unmount.
+func profileUnread(rule lab.Rule) func(*scene) {
+	rule.Class = lab.ClassGet
+	return func(s *scene) {
+		s.start()
+		s.proxy.Set(rule)
+		name := s.ask()
+		o := s.AwaitStatus(name, func(o lab.Object) bool { return o.Ready("mounted") || o.Severity() != "" })
+		if o.Severity() != "" {
+			s.t.Errorf("the status has an error: %s", o.DebugMessage())
+		}
+		s.onceMounted(name)
+		if n := s.proxy.Count(lab.ClassGet); n != rule.Times+1 {
+			s.t.Errorf("the profile was asked for %d times, want %d", n, rule.Times+1)
+		}
+		rule.Times = 0
+		s.proxy.Clear()
+		s.proxy.Set(rule)
+		s.Want(name, "unmounted")
+		s.Await(name, "unmounted")
+		s.isMounted(name, false)
+	}
+}
+
+// settled waits until the daemon itself knows that an object is done: its
+// status line speaks of no work and no failure.
+func (s *scene) settled(name string) {
+	s.t.Helper()
+	s.eventually(name+" is settled", resume, func() bool {
+		line := s.status()
+		return line != "" && !containsAll(line, []string{"in work"}) && !containsAll(line, []string{"failing"})
+	})
+}
