@@ -99,6 +99,7 @@ func New(o Options) *Controller {
 			mounts: func() kube.Resource { return *c.mounts.Load() },
 		},
 	}
+	c.rec.alive, c.rec.released = c.alive, c.forgetOrphan
 	return c
 }
 

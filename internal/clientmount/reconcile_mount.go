@@ -48,6 +48,12 @@ func (a *attempt) mounted() result {
 	if err := a.prepareRecord(plans); err != nil {
 		return a.finish(status, failed(dws.WrapError(dws.Major, "", err)))
 	}
+	if err := a.adopt(plans); err != nil {
+		if errors.Is(err, errSuperseded) {
+			return a.interrupted(status)
+		}
+		return a.finish(status, failed(dws.WrapError(dws.Major, "", err)))
+	}
 	if err := a.dropObsolete(plans); err != nil {
 		if errors.Is(err, errSuperseded) {
 			return a.interrupted(status)
@@ -226,7 +232,7 @@ func (a *attempt) runnerFor(p *volume.Plan, rec *MountRecord, ready bool) *runne
 	return &runner{
 		machine: a.machine, limits: a.limits(), log: a.log.With("mount_path", p.Path), stuck: a.stuck,
 		plan: p, rec: rec, save: func() error { return a.records.Save(a.w.record) },
-		waits: a.waits, ready: ready,
+		waits: a.waits, ready: ready, mark: markOf(string(a.cm.UID)),
 	}
 }
 
