@@ -1,0 +1,5 @@
+package unixsocket
+
+func helperListen() error    { return nil }
+func helperActivated() error { return nil }
+func helperExhausted() error { return nil }
