@@ -32,7 +32,7 @@ type Limiter struct {
 	o       LimiterOptions
 	taken   int // slots of all users
 	users   map[uint32]*account
-	resting list.List // accounts without a slot, the longest untouched first
+	resting list.List // accounts without a slot, next to be looked at first
 }
 
 // account is one user's.
@@ -153,8 +153,10 @@ func (l *Limiter) account(uid uint32) *account {
 	return a
 }
 
-// settle is called after each change of an account. It forgets the accounts
-// that have nothing to remember: at most a few per call, more than can be added.
+// settle is called after each change of an account. It looks at a few of those
+// without a slot, in turn, and forgets the ones whose burst is whole. A call adds
+// one account at most and looks at four, so that those that are there for
+// nothing stay few.
 func (l *Limiter) settle(a *account) {
 	if a.rest != nil {
 		l.resting.Remove(a.rest)
@@ -171,11 +173,15 @@ func (l *Limiter) settle(a *account) {
 		}
 		old := e.Value.(*account)
 		if old.full.After(now) {
+			l.resting.MoveToBack(e)
+		} else {
+			l.resting.Remove(e)
+			old.rest = nil
+			delete(l.users, old.uid)
+		}
+		if old == a { // all have been looked at, or will be
 			return
 		}
-		l.resting.Remove(e)
-		old.rest = nil
-		delete(l.users, old.uid)
 	}
 }
 

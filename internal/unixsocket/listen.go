@@ -82,7 +82,7 @@ func Listen(o Options) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	ul, made, err := bind(path, o.Mode, gid)
+	ul, made, err := makeOwn(path, o.Mode, gid)
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", o.Path, err)
 	}

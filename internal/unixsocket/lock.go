@@ -8,6 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// lockTurns: each is the end of one holder between our open and our lock.
+const lockTurns = 100
+
 // errLocked: another process holds the lock.
 var errLocked = errors.New("locked by another process")
 
@@ -15,7 +18,7 @@ var errLocked = errors.New("locked by another process")
 // process lives or until unlock. The file is removed by unlock, so a lock counts
 // only if the locked file is still the one at the path.
 func lock(path string) (*os.File, error) {
-	for {
+	for range lockTurns {
 		// Not followed when it is a link, not waited for when it is a pipe.
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 		if err != nil {
@@ -30,11 +33,11 @@ func lock(path string) (*os.File, error) {
 			return nil, err
 		}
 	}
+	return nil, fmt.Errorf("lock file %s: removed %d times while it was being locked; is something starting and stopping all the time?", path, lockTurns)
 }
 
 // tryLock reports neither lock nor error when the former holder has just
-// removed the file: then there is a new one to try. Each such turn is the end of
-// one holder, so that the loop above ends.
+// removed the file: then there is a new one to try.
 func tryLock(f *os.File, path string) (bool, error) {
 	info, err := f.Stat()
 	if err != nil {

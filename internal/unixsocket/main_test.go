@@ -56,7 +56,7 @@ func startWith(t *testing.T, helper string, uid uint32, files []*os.File, env ..
 	t.Helper()
 	// The directory of the test binary is closed to others, this name is not.
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(append(os.Environ(), "UNIXSOCKET_TEST_HELPER="+helper), env...)
+	cmd.Env = append(append(os.Environ(), "UNIXSOCKET_TEST_HELPER="+helper, "GORACE=atexit_sleep_ms=0"), env...)
 	cmd.ExtraFiles = files
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

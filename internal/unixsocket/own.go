@@ -19,10 +19,10 @@ type own struct {
 	lock *os.File
 }
 
-// bind makes the socket. Nobody can connect before its owner, group and mode
+// makeOwn makes the socket. Nobody can connect before its owner, group and mode
 // are right: those are set before listen(2).
-func bind(path string, mode fs.FileMode, gid int) (l *net.UnixListener, o *own, err error) {
-	lockFile, err := lock(path + ".lock")
+func makeOwn(path string, mode fs.FileMode, gid int) (*net.UnixListener, *own, error) {
+	f, err := lock(path + ".lock")
 	if errors.Is(err, errLocked) {
 		if alive := checkDead(path); alive != nil {
 			return nil, nil, alive // says more
@@ -31,48 +31,59 @@ func bind(path string, mode fs.FileMode, gid int) (l *net.UnixListener, o *own, 
 	} else if err != nil {
 		return nil, nil, err
 	}
-	o = &own{path: path, lock: lockFile}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, o.remove())
-		}
-	}()
-	if err := removeStale(path); err != nil {
-		return nil, nil, err
+	o := &own{path: path, lock: f}
+	l, err := o.listen(mode, gid)
+	if err != nil {
+		return nil, nil, errors.Join(err, o.remove())
+	}
+	return l, o, nil
+}
+
+func (o *own) listen(mode fs.FileMode, gid int) (*net.UnixListener, error) {
+	if err := removeStale(o.path); err != nil {
+		return nil, err
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, nil, os.NewSyscallError("socket", err)
+		return nil, os.NewSyscallError("socket", err)
 	}
-	f := os.NewFile(uintptr(fd), path)
+	f := os.NewFile(uintptr(fd), o.path)
 	defer f.Close() // the listener has its own descriptor
-	if err := o.bind(fd, mode, gid); err != nil {
-		return nil, nil, err
+	if err := o.bind(fd); err != nil {
+		return nil, err
+	}
+	if err := o.permit(mode, gid); err != nil {
+		return nil, err
 	}
 	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
-		return nil, nil, os.NewSyscallError("listen", err)
+		return nil, os.NewSyscallError("listen", err)
 	}
-	nl, err := net.FileListener(f)
+	l, err := net.FileListener(f)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return nl.(*net.UnixListener), o, nil
+	return l.(*net.UnixListener), nil
 }
 
-func (o *own) bind(fd int, mode fs.FileMode, gid int) error {
-	// The file takes the descriptor's mode less the umask: never more than the
-	// owner's part of the final mode. umask(2) itself is the whole process's.
-	if err := unix.Fchmod(fd, uint32(mode&0o600)); err != nil {
+// bind makes the file. Its mode is the descriptor's less the umask: until permit
+// it is ours alone. umask(2) itself would be the whole process's.
+func (o *own) bind(fd int) error {
+	if err := unix.Fchmod(fd, 0o600); err != nil {
 		return os.NewSyscallError("fchmod", err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: o.path}); err != nil {
-		return fmt.Errorf("bind %s: %w", o.path, os.NewSyscallError("bind", err))
+		return os.NewSyscallError("bind", err)
 	}
 	info, err := os.Lstat(o.path)
 	if err != nil {
 		return err
 	}
 	o.info = info
+	return nil
+}
+
+// permit follows no link: nobody else can put one where our socket is.
+func (o *own) permit(mode fs.FileMode, gid int) error {
 	if gid >= 0 {
 		if err := os.Lchown(o.path, -1, gid); err != nil {
 			return fmt.Errorf("give the socket to group %d: is this process a member of it? %w", gid, err)
