@@ -35,13 +35,18 @@ build-test: need-go
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -tags failpoints -o bin/clientmountd-failpoints ./cmd/clientmountd
 
+# The tools that the laboratory plays.
+.PHONY: bin/standin
+bin/standin: need-go
+	@mkdir -p bin && CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -o $@ ./internal/e2e/standin
+
 .PHONY: devcluster
 devcluster: need-go ## bin/devcluster, a real Kubernetes API server in one process (first build: 4–5 minutes)
 	@internal/devcluster/build.sh
 
 .PHONY: demo
-demo: need-demo build-daemon devcluster ## a file system gets mounted because a ClientMount says so
-	@mkdir -p bin && $(GO) build -buildvcs=false -trimpath -o bin/demo ./internal/e2e/demo
+demo: need-demo build-daemon build-test devcluster bin/standin ## a file system gets mounted because a ClientMount says so
+	@$(GO) build -buildvcs=false -trimpath -o bin/demo ./internal/e2e/demo
 	@bin/demo
 
 .PHONY: test
@@ -76,9 +81,9 @@ lint: need-go need-lint ## gofmt, vet, staticcheck, shellcheck
 	shellcheck $$(git ls-files '*.sh' .ci/run 2>/dev/null || find . -name '*.sh')
 
 .PHONY: bench
-bench: need-test build-daemon build-test devcluster ## measured figures beside their targets
-	@mkdir -p bin && $(GO) build -buildvcs=false -trimpath -o bin/bench ./internal/e2e/bench
-	@bin/bench
+bench: need-test build-daemon devcluster bin/standin ## measured figures beside their targets (5 minutes; BENCHFLAGS=--json, --check)
+	@$(GO) build -buildvcs=false -trimpath -o bin/bench ./internal/e2e/bench
+	@bin/bench $(BENCHFLAGS)
 
 .PHONY: clean
 clean: ## remove bin/
@@ -91,5 +96,7 @@ need-go:
 	@command -v $(GO) >/dev/null || { echo "make: Go 1.26 or newer is needed: see https://go.dev/dl" >&2; exit 1; }
 need-lint:
 	@internal/e2e/need.sh shellcheck
-need-demo need-test: need-go
+need-demo: need-go
+	@internal/e2e/need.sh findmnt $$([ "$$(id -u)" != 0 ] || echo mkfs.xfs losetup)
+need-test: need-go
 	@internal/e2e/need.sh mkfs.xfs losetup findmnt

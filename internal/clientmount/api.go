@@ -152,8 +152,10 @@ func (c *remote) patchFinalizers(ctx context.Context, cm *dws.ClientMount, ops f
 			return merr
 		}
 		out := new(dws.ClientMount)
+		failpoint("finalizers/write")
 		err = c.client.Patch(ctx, c.mounts(), cm.Namespace, cm.Name, "", types.JSONPatchType, body, out)
 		if err == nil {
+			failpoint("finalizers/written")
 			cm.Finalizers = out.Finalizers
 			return nil
 		}
@@ -184,7 +186,12 @@ func (c *remote) patchStatus(ctx context.Context, cm *dws.ClientMount, s *dws.Cl
 	if err != nil {
 		return err
 	}
-	return c.client.Patch(ctx, c.mounts(), cm.Namespace, cm.Name, "status", types.MergePatchType, body, new(dws.ClientMount))
+	failpoint("status/write")
+	err = c.client.Patch(ctx, c.mounts(), cm.Namespace, cm.Name, "status", types.MergePatchType, body, new(dws.ClientMount))
+	if err == nil {
+		failpoint("status/written")
+	}
+	return err
 }
 
 func hasFinalizer(o metav1.Object) bool {

@@ -114,6 +114,29 @@ func TestLoopBackoff(t *testing.T) {
 	})
 }
 
+// What failed for want of the API server goes on when it answers again, and
+// does not wait for the end of a long pause.
+func TestLoopResume(t *testing.T) {
+	b := newBench(t, dws.TypeXFS)
+	synctest.Test(t, func(t *testing.T) {
+		b.server.fail["status"] = errors.New("no answer")
+		l := startLoop(t, b, nil)
+		l.c.APIState(kube.State{LastError: errors.New("no answer"), Since: time.Now()})
+		l.c.Replace([]*dws.ClientMount{b.server.object()})
+		time.Sleep(10 * time.Minute)
+		if !b.machine.mounted(testPath) || b.server.object().Status.AllReady {
+			t.Fatal("mounted and not yet told")
+		}
+		delete(b.server.fail, "status")
+		l.c.APIState(kube.State{Connected: true})
+		time.Sleep(2 * time.Second)
+		if !b.server.object().Status.AllReady {
+			t.Error("not told within two seconds")
+		}
+		l.stop()
+	})
+}
+
 // A mount that hangs holds up neither another object nor the probe; a stop
 // waits for it no longer than the shutdown time.
 func TestLoopStuckMount(t *testing.T) {

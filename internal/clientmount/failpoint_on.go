@@ -6,14 +6,26 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
+)
+
+var (
+	failpointsMu sync.Mutex
+	passes       = map[string]int{}
 )
 
 // failpoint lets the crash matrix kill the daemon at a step boundary: it dies
 // at once, as by kill -9, when CLIENTMOUNTD_FAILPOINT names this one. With
 // CLIENTMOUNTD_FAILPOINT_LOG each boundary that is passed is noted, which is
-// how the matrix knows all of them.
+// how the matrix knows all of them. The second and later passes of a boundary
+// in the life of a process are called name#2 and so on.
 func failpoint(name string) {
+	failpointsMu.Lock()
+	defer failpointsMu.Unlock()
+	if passes[name]++; passes[name] > 1 {
+		name = fmt.Sprintf("%s#%d", name, passes[name])
+	}
 	if file := os.Getenv("CLIENTMOUNTD_FAILPOINT_LOG"); file != "" {
 		if f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
 			fmt.Fprintln(f, name)
@@ -36,3 +48,7 @@ func fstype(t string) string {
 	}
 	return t
 }
+
+// hasNoDevice tells whether a memory file system is mounted for a type, so that
+// the kernel knows no device of it and the source text has to do.
+func hasNoDevice(t string) bool { return fstype(t) == "tmpfs" }

@@ -22,6 +22,9 @@ type fakeMachine struct {
 	block  map[string]chan struct{}
 	nextID int
 	rescan func(f *fakeMachine)
+
+	missing []string // of the mount target
+	making  func()   // called when the mount target is about to be made
 }
 
 func newFakeMachine() *fakeMachine {
@@ -152,10 +155,19 @@ func (f *fakeMachine) Holders(context.Context, node.Mount, int) ([]node.Holder, 
 	return []node.Holder{{PID: 4242, UID: 1001, Command: "vim", Kind: "cwd", Path: testPath + "/src"}}, nil
 }
 
+func (f *fakeMachine) MissingTargets(path string) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.missing
+}
+
 func (f *fakeMachine) MakeDirectory(path string) ([]string, error) { return f.make("mkdir", path) }
 func (f *fakeMachine) MakeFile(path string) ([]string, error)      { return f.make("touch", path) }
 
 func (f *fakeMachine) make(verb, path string) ([]string, error) {
+	if f.making != nil {
+		f.making()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.note("%s %s", verb, path)

@@ -31,6 +31,14 @@ func OpenRecords(runtimeDir string) (*Records, error) {
 	if err := ownFolder(dir); err != nil {
 		return nil, fmt.Errorf("runtime directory cannot be trusted: %w%s", err, hint)
 	}
+	// What a crash left half written was never in force.
+	half, err := filepath.Glob(filepath.Join(dir, "*.json"+halfWritten))
+	for _, name := range half {
+		err = errors.Join(err, os.Remove(name))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("runtime directory cannot be tidied up: %w%s", err, hint)
+	}
 	return &Records{dir: dir}, nil
 }
 

@@ -42,6 +42,9 @@ func ours(mc Machine, m node.Mount, p *volume.Plan, rec *MountRecord) (bool, err
 		if m.FSType != fstype(p.FSType) {
 			return false, nil
 		}
+		if hasNoDevice(p.FSType) {
+			return m.Source == p.Device, nil
+		}
 		return sameDevice(mc, deviceOf(m), p, noted)
 	}
 }

@@ -20,6 +20,7 @@ type Machine interface {
 	DMName(d node.Device) (string, error)
 	Holders(ctx context.Context, m node.Mount, limit int) ([]node.Holder, error)
 
+	MissingTargets(path string) []string
 	MakeDirectory(path string) (created []string, err error)
 	MakeFile(path string) (created []string, err error)
 	RemoveTarget(path string, created []string) (left []string, err error)

@@ -99,6 +99,7 @@ func (c *Controller) unmountOrphan(o *object) {
 
 // undo unmounts everything that a record tells of, last one first.
 func (r *reconciler) undo(ctx, waits context.Context, rec *Record) error {
+	failpoint("orphan/begin")
 	log := r.log.With("clientmount", rec.Name, "workflow", rec.Workflow)
 	var first error
 	for i := range slices.Backward(rec.Mounts) {
@@ -114,6 +115,7 @@ func (r *reconciler) undo(ctx, waits context.Context, rec *Record) error {
 			first = keep(first, err)
 			continue
 		}
+		failpoint("orphan/undone")
 		m.Unmounted = true
 		if err := r.records.Save(rec); err != nil {
 			return err

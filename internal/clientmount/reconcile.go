@@ -60,6 +60,7 @@ type result struct {
 	hopeless bool // only a change of the object or its profile can help
 	finished bool // our finalizer is off, nothing is left
 	failed   bool // the last attempt ended with an error
+	api      bool // it was the API server that could not be asked or told
 }
 
 // reconcile is one attempt. waits ends early when the object changes or the
@@ -97,6 +98,7 @@ type attempt struct {
 }
 
 func (a *attempt) run() result {
+	failpoint("reconcile/begin")
 	if !a.w.loaded {
 		rec, err := a.records.Load(string(a.cm.UID))
 		if err != nil {
@@ -168,7 +170,6 @@ func (a *attempt) finish(status *dws.ClientMountStatus, failure error) result {
 			return a.apiFailure("cannot write the status", err)
 		}
 		a.w.status = status
-		failpoint("status/written")
 	}
 	a.w.refused = refusal{}
 	return res
@@ -185,7 +186,7 @@ func (a *attempt) apiFailure(what string, err error) result {
 		a.w.refused = refusal{what, err}
 		a.log.Warn(what, "error", err, daemon.EventID(eventAPI))
 	}
-	return result{retry: true, failed: true}
+	return result{retry: true, failed: true, api: true}
 }
 
 // report logs a failure once per text, with what to do.

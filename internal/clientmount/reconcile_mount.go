@@ -102,7 +102,6 @@ func (a *attempt) hold() error {
 		return err
 	}
 	a.w.held = true
-	failpoint("finalizer/added")
 	return nil
 }
 
@@ -150,7 +149,6 @@ func (a *attempt) profile() (*nnf.StorageProfile, error) {
 
 // prepareRecord writes down what is about to be done, before the first effect.
 func (a *attempt) prepareRecord(plans []*volume.Plan) error {
-	failpoint("record/before")
 	if a.w.record == nil {
 		a.w.record = newRecord(a.cm, time.Now())
 	}
@@ -168,11 +166,7 @@ func (a *attempt) prepareRecord(plans []*volume.Plan) error {
 			m.Plan, m.Unmounting = *p, false
 		}
 	}
-	if err := a.records.Save(rec); err != nil {
-		return err
-	}
-	failpoint("record/after")
-	return nil
+	return a.records.Save(rec)
 }
 
 // dropObsolete undoes recorded mounts that the object no longer asks for, or
@@ -205,6 +199,7 @@ func (a *attempt) dropObsolete(plans []*volume.Plan) error {
 				kept = append([]MountRecord{*m}, kept...)
 				continue
 			}
+			failpoint("obsolete/undone")
 			a.log.Info("unmounted file system that is no longer asked for", "mount_path", old.Path, daemon.EventID(eventUnmounted))
 		}
 		if want != nil {

@@ -62,7 +62,6 @@ func (a *attempt) delete(invalid error) result {
 	if err := a.remote.removeFinalizer(a.ctx, a.cm); err != nil && !kube.IsNotFound(err) {
 		return a.apiFailure("cannot remove the finalizer", err)
 	}
-	failpoint("finalizer/removed")
 	if err := a.records.Remove(string(a.cm.UID)); err != nil {
 		a.log.Warn("record left behind", "error", err, daemon.EventID(eventRecord))
 	}

@@ -23,6 +23,9 @@ const recordVersion = 1
 // alone; the limit is against a damaged file.
 const recordLimit = 4 << 20
 
+// halfWritten ends the name of a record that is being written.
+const halfWritten = ".new"
+
 // Record remembers, across a crash of the daemon, what was begun for one
 // ClientMount: it is written before the first effect and removed after the
 // last. It lives in the runtime directory, so it vanishes with the mounts at a
@@ -118,13 +121,16 @@ func (s *Records) Save(r *Record) error {
 	if err != nil {
 		return fmt.Errorf("record of %s: %w", r.Name, err)
 	}
-	tmp := name + ".new"
+	tmp := name + halfWritten
+	failpoint("record/save")
 	if err := os.WriteFile(tmp, b, 0o600); err != nil {
 		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
 	}
+	failpoint("record/written")
 	if err := os.Rename(tmp, name); err != nil {
 		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
 	}
+	failpoint("record/saved")
 	return nil
 }
 

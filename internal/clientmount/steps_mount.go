@@ -3,6 +3,7 @@ package clientmount
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,8 +12,11 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
-// holderTime bounds the search for who keeps a mount busy.
-const holderTime = 200 * time.Millisecond
+// holderTimes bound the search for who keeps a mount busy. With the first the
+// answer is there within 200 ms. Only when it found nobody, on a node with
+// thousands of processes or a full load, a second and longer search follows,
+// because a late answer is worth more than none.
+var holderTimes = []time.Duration{150 * time.Millisecond, 2 * time.Second}
 
 // stackLimit bounds how many mounts of ours on top of each other are undone.
 const stackLimit = 4
@@ -36,18 +40,7 @@ func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) err
 	if err := r.stuck.check(r.plan.Path); err != nil {
 		return err
 	}
-	create := r.machine.MakeDirectory
-	if r.plan.Target == "file" {
-		create = r.machine.MakeFile
-	}
-	created, err := create(r.plan.Path)
-	if len(created) > 0 {
-		r.rec.Created = append(r.rec.Created, created...)
-		if serr := r.save(); err == nil {
-			err = serr
-		}
-	}
-	if err != nil {
+	if err := r.makeTarget(name); err != nil {
 		return fmt.Errorf("could not make the mount target: %w", err)
 	}
 	failpoint(name + "/target")
@@ -68,6 +61,41 @@ func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) err
 		return err
 	}
 	return r.note(m)
+}
+
+// makeTarget makes the mount target. What will be made is in the record before
+// it is, so that a crash in between leaves no directory that nobody removes.
+func (r *runner) makeTarget(name string) error {
+	had := r.rec.Created
+	r.rec.Created = union(had, r.machine.MissingTargets(r.plan.Path))
+	announced := r.rec.Created
+	if len(announced) > len(had) {
+		if err := r.save(); err != nil {
+			return err
+		}
+	}
+	create := r.machine.MakeDirectory
+	if r.plan.Target == "file" {
+		create = r.machine.MakeFile
+	}
+	created, err := create(r.plan.Path)
+	failpoint(name + "/made")
+	// Others may have made or removed some of it meanwhile.
+	if r.rec.Created = union(had, created); !slices.Equal(r.rec.Created, announced) {
+		err = keep(err, r.save())
+	}
+	return err
+}
+
+// union is a with those of b that it lacks.
+func union(a, b []string) []string {
+	out := slices.Clone(a)
+	for _, s := range b {
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // note keeps the identity of our mount in the record.
@@ -114,6 +142,7 @@ func (r *runner) unmountStep(ctx context.Context, name string, s *volume.Step) e
 	}
 	r.rec.Mounted = nil
 	left, err := r.machine.RemoveTarget(r.plan.Path, r.rec.Created)
+	failpoint(name + "/removed")
 	if err != nil || len(left) > 0 {
 		r.log.Info("mount target left behind", "path", r.plan.Path, "left", left, "error", err, daemon.EventID(eventLeftover))
 	}
@@ -126,9 +155,7 @@ func (r *runner) explainBusy(ctx context.Context, m node.Mount, err error) error
 	if !node.IsBusy(err) {
 		return err
 	}
-	look, cancel := context.WithTimeout(ctx, holderTime)
-	defer cancel()
-	holders, herr := r.machine.Holders(look, m, 16)
+	holders, herr := r.holders(ctx, m)
 	if len(holders) == 0 {
 		if herr == nil {
 			return fmt.Errorf("%w; no process was found that uses it: look for nested mounts, exports, loop devices or swap", err)
@@ -140,6 +167,19 @@ func (r *runner) explainBusy(ctx context.Context, m node.Mount, err error) error
 			"holder_kind", h.Kind, "holder_path", h.Path, daemon.EventID(eventBusy))
 	}
 	return fmt.Errorf("%w; in use by %s", err, holderText(holders))
+}
+
+func (r *runner) holders(ctx context.Context, m node.Mount) (list []node.Holder, err error) {
+	for _, limit := range holderTimes {
+		look, cancel := context.WithTimeout(ctx, limit)
+		list, err = r.machine.Holders(look, m, 16)
+		late := look.Err() != nil
+		cancel()
+		if len(list) > 0 || !late || ctx.Err() != nil {
+			break
+		}
+	}
+	return list, err
 }
 
 func holderText(list []node.Holder) string {

@@ -23,6 +23,7 @@ func (c *Controller) APIState(s kube.State) {
 		c.api = s
 		switch {
 		case s.Connected && !was.Connected && was.LastError != nil:
+			c.resume()
 			c.o.Log.Info("API server answers again", "down", time.Since(was.Since).Round(time.Millisecond), daemon.EventID(eventAPI))
 		case !s.Connected && s.LastError != nil && (was.Connected || was.LastError == nil || !kube.SameTrouble(was.LastError, s.LastError)):
 			c.o.Log.Warn("API server does not answer; mounts stay as they are, trying again", "error", s.LastError, daemon.EventID(eventAPI))

@@ -73,6 +73,20 @@ func (c *Controller) startAfter(o *object, d time.Duration) {
 	})
 }
 
+// resumeSpread is the time over which attempts begin again when the API server
+// is back, so that the nodes of a machine do not come all at once.
+const resumeSpread = time.Second
+
+// resume ends the pauses of attempts that failed for want of the API server.
+func (c *Controller) resume() {
+	for _, o := range c.objects {
+		if o.timer != nil && o.last.api && o.newest != nil {
+			o.failures = 0
+			c.startAfter(o, jitter(resumeSpread, 1))
+		}
+	}
+}
+
 // pause is the time before the next attempt, with jitter so that the nodes of
 // a job do not come back together. A hopeless case is looked at again only in
 // case the administrator corrected the profile.

@@ -134,7 +134,9 @@ func TestErrors(t *testing.T) {
 		{"long text", answer(400, metav1.StatusReasonBadRequest, strings.Repeat("x", 1<<20), nil), apierrors.IsBadRequest, []string{"…"}},
 		{"proxy page", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "squid says no", http.StatusBadGateway) },
 			func(err error) bool { return kindOf(err) == 502 }, []string{"squid says no"}},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://evil.example/", http.StatusFound) },
+		{"redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://evil.example/", http.StatusFound)
+		},
 			func(err error) bool { return kindOf(err) == 302 }, []string{"302"}},
 		{"not JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
 			func(err error) bool { return err != nil }, []string{"cannot be read"}},

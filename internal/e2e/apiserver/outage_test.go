@@ -14,6 +14,7 @@ var outageScenes = map[string]func(*scene){
 	"down at start, half open":        halfOpenAtStart,
 	"down for a minute":               downForAMinute,
 	"flapping":                        flapping,
+	"half open, seen by the kernel":   guardedByKernel,
 	"half open while watching":        halfOpenWhileWatching,
 	"half open while writing":         halfOpenWhileWriting,
 	"restart of the daemon meanwhile": restartMeanwhile,

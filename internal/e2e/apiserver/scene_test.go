@@ -147,11 +147,13 @@ func (s *scene) ask() string {
 	return name
 }
 
-// mounted asks for a mount and waits until it is there.
+// mounted asks for a mount and waits until it is there, and until the daemon
+// itself knows that the server knows.
 func (s *scene) mounted() string {
 	s.t.Helper()
 	name := s.ask()
 	s.Await(name, "mounted")
+	s.settled(name)
 	s.isMounted(name, true)
 	return name
 }

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -83,13 +84,18 @@ func runInside(user bool) (code int, reason string) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	defer signal.Stop(signals)
+	var asked atomic.Int32 // the signal that wants us to end
 	go func() {
 		for s := range signals {
+			asked.Store(int32(s.(syscall.Signal)))
 			_ = cmd.Process.Signal(s)
 		}
 	}()
 	report, _ := io.ReadAll(read)
 	err = cmd.Wait()
+	if s := asked.Load(); s != 0 && cmd.ProcessState.ExitCode() != 0 && len(report) == 0 {
+		return 128 + int(s), "" // while the namespaces were furnished: nothing to clean up, and no second try
+	}
 	if text := strings.TrimSpace(string(report)); text != "ready" {
 		return 0, fmt.Sprintf("the private namespaces cannot be furnished: %s (%v)", text, err)
 	}
@@ -101,6 +107,11 @@ func runInside(user bool) (code int, reason string) {
 func actAsInit() int {
 	report := os.NewFile(reportFD, "report")
 	unix.CloseOnExec(reportFD)
+	program, err := os.Executable() // its link in /proc may lead out of a new root
+	if err != nil {
+		fmt.Fprintln(report, err)
+		return 1
+	}
 	if err := furnish(); err != nil {
 		fmt.Fprintln(report, err)
 		return 1
@@ -109,7 +120,7 @@ func actAsInit() int {
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	runtime.LockOSThread()
 	os.Setenv(stageVar, stageInside) // a second entry in the environment would lose against the first
-	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(program, os.Args, &syscall.ProcAttr{
 		Env:   os.Environ(),
 		Files: []uintptr{0, 1, 2},
 		Sys:   &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL},

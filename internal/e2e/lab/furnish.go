@@ -51,7 +51,12 @@ func furnish() error {
 		}
 	}
 	if _, err := os.Stat("/dev/mapper"); err != nil {
-		return replaceDev()
+		if err := replaceDev(); err != nil {
+			return err
+		}
+	}
+	if os.Getenv(userVar) != "" {
+		return replaceRoot()
 	}
 	return nil
 }

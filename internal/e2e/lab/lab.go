@@ -37,8 +37,10 @@ type Lab struct {
 	mu      sync.Mutex
 	closers []func() error // last one first
 	pids    map[int]bool   // processes that are alive on purpose
-	closed  bool
+	closing sync.Once
 	signals chan os.Signal
+
+	interrupted atomic.Bool // a signal has come: the process is about to end
 }
 
 var occupied atomic.Bool
@@ -154,7 +156,8 @@ func (l *Lab) catchSignals() {
 	go func() {
 		if s, ok := <-l.signals; ok {
 			fmt.Fprintf(os.Stderr, "lab: %v, cleaning up\n", s)
-			if err := l.Close(); err != nil {
+			l.interrupted.Store(true)
+			if err := l.close(); err != nil {
 				fmt.Fprintln(os.Stderr, "lab:", err)
 			}
 			os.Exit(130)
@@ -163,14 +166,25 @@ func (l *Lab) catchSignals() {
 }
 
 // Close ends every process of the laboratory, unmounts and detaches all that
-// came into being in it and removes its files. It may be called twice.
+// came into being in it and removes its files. It may be called twice. It does
+// not return when a signal has come: the process is about to end with code 130,
+// and what fails meanwhile fails because everything is being taken away.
 func (l *Lab) Close() error {
-	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
-		return nil
+	if l.interrupted.Load() {
+		select {}
 	}
-	l.closed = true
+	return l.close()
+}
+
+// close waits for another one that is at it, so that nobody ends the process
+// in the middle of cleaning up.
+func (l *Lab) close() (err error) {
+	l.closing.Do(func() { err = l.takeDown() })
+	return err
+}
+
+func (l *Lab) takeDown() error {
+	l.mu.Lock()
 	closers := slices.Clone(l.closers)
 	l.mu.Unlock()
 	defer occupied.Store(false)

@@ -77,6 +77,12 @@ func (d *Daemon) WaitNotice(ctx context.Context, assignment string) (Notice, err
 	})
 }
 
+// WaitNoticeText returns the first message that contains the text, past or
+// future.
+func (d *Daemon) WaitNoticeText(ctx context.Context, text string) (Notice, error) {
+	return d.notices.wait(ctx, func(n Notice) bool { return strings.Contains(n.Text, text) })
+}
+
 // WaitReady returns how long the daemon took from exec to READY=1.
 func (d *Daemon) WaitReady(ctx context.Context) (time.Duration, error) {
 	n, err := d.WaitNotice(ctx, "READY=1")

@@ -58,6 +58,13 @@ func New(t testing.TB) *Stage {
 	return s
 }
 
+// For returns the scene for a subtest: what fails then fails there.
+func (s *Stage) For(t testing.TB) *Stage {
+	c := *s
+	c.t = t
+	return &c
+}
+
 // Context ends with the test, or after d.
 func (s *Stage) Context(d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(s.t.Context(), d)

@@ -1,0 +1,74 @@
+package clientmount
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/volume"
+)
+
+// The directories for the target are on disk before they are made: whenever
+// the daemon dies, somebody knows whom they belong to.
+func TestTargetIsRecordedBeforeItIsMade(t *testing.T) {
+	b := newBench(t, dws.TypeXFS)
+	b.machine.missing = []string{"/mnt/nnf", testPath}
+	var onDisk []string
+	b.machine.making = func() {
+		rec, err := b.rec.records.Load("aaaa-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		onDisk = rec.Mounts[0].Created
+	}
+	b.reconcile()
+	b.expect("in the record before the target is made", onDisk, []string{"/mnt/nnf", testPath})
+	// The fake made only the last one: somebody else was faster.
+	b.expect("in the record afterwards", b.work.record.Mounts[0].Created, []string{testPath})
+}
+
+func TestTargetRecordThatCannotBeSaved(t *testing.T) {
+	b := newBench(t, dws.TypeXFS)
+	b.machine.missing = []string{testPath}
+	made := false
+	b.machine.making = func() { made = true }
+	r := &runner{machine: b.machine, plan: &volume.Plan{Path: testPath}, rec: &MountRecord{}, save: func() error { return errors.New("disk full") }}
+	if err := r.makeTarget("x"); err == nil || made {
+		t.Errorf("%v, made %t", err, made)
+	}
+}
+
+func TestUnion(t *testing.T) {
+	a := []string{"/a", "/a/b"}
+	if got := union(a, []string{"/a/b", "/a/b/c"}); !slices.Equal(got, []string{"/a", "/a/b", "/a/b/c"}) || len(a) != 2 {
+		t.Errorf("%q", got)
+	}
+}
+
+// Half a record that a crash left vanishes at the next start, the whole one
+// stays.
+func TestHalfWrittenRecords(t *testing.T) {
+	dir := t.TempDir()
+	records, err := OpenRecords(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := records.Save(&Record{Version: recordVersion, UID: "a-1"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a-1.json.new", "b-2.json.new"} {
+		if err := os.WriteFile(filepath.Join(dir, "mounts", name), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err = OpenRecords(dir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(filepath.Join(dir, "mounts"))
+	if err != nil || len(left) != 1 || left[0].Name() != "a-1.json" {
+		t.Errorf("%v %v", left, err)
+	}
+}

@@ -1,0 +1,133 @@
+package crash
+
+import (
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// The wish changes while no daemon runs, after a crash at any boundary.
+func TestTurns(t *testing.T) {
+	xfs, gfs2, lustre := kinds[0], kinds[2], kinds[3]
+	total := tally{name: "turns total"}
+	for _, turn := range []struct {
+		name  string
+		kinds []kind
+		phase phase // that is interrupted
+		turn  func(*life)
+		to    phase // that follows
+	}{
+		{"unmounting, then mounted again", []kind{gfs2, lustre}, unmountPhase, func(l *life) { l.Want(l.name, "mounted") }, mountPhase},
+		{"mounting, then unmounted", []kind{xfs, lustre}, mountPhase, func(l *life) { l.Want(l.name, "unmounted") }, unmountPhase},
+		{"mounting, then deleted", []kind{gfs2}, mountPhase, (*life).remove, deletePhase},
+		{"unmounting, then deleted", []kind{xfs}, unmountPhase, (*life).remove, deletePhase},
+	} {
+		for _, k := range turn.kinds {
+			s := newSet(t, k)
+			boundaries, _ := s.dryRun(t, turn.phase)
+			n := tally{name: k.name + " " + turn.name}
+			for _, b := range boundaries {
+				n.run(t, k.name+"/"+turn.name+"/"+b, func(t *testing.T) {
+					l := s.life(t)
+					turn.phase.before(l)
+					l.start(b)
+					l.dies()
+					turn.turn(l)
+					l.start("")
+					turn.to.reach(l)
+					if n := l.attempts(); n > reconcilesAfterRestart {
+						t.Errorf("the goal was reached after %d attempts", n)
+					}
+					turn.to.end(l)
+				})
+			}
+			n.print()
+			total.add(n)
+		}
+	}
+	total.print()
+}
+
+// The storage profile is deleted after the crash: what is in the record is
+// enough, hooks included.
+func TestProfileGone(t *testing.T) {
+	total := tally{name: "profile gone total"}
+	for _, k := range []kind{kinds[0], kinds[2], kinds[3]} {
+		s := newSet(t, k)
+		for _, p := range []phase{unmountPhase, deletePhase} {
+			boundaries, base := s.dryRun(t, p)
+			n := tally{name: k.name + " " + p.name + ", profile gone"}
+			for _, b := range boundaries {
+				n.run(t, k.name+"/"+p.name+"/"+b, func(t *testing.T) {
+					l := s.life(t)
+					p.before(l)
+					l.forget(t)
+					l.start(b)
+					l.dies()
+					if err := l.Cluster.Delete(l.Context(patience), "NnfStorageProfile", "default", l.Profile); err != nil {
+						t.Fatal(err)
+					}
+					defer l.profile()
+					l.start("")
+					p.reach(l)
+					l.judge(base, 1)
+					p.end(l)
+				})
+			}
+			n.print()
+			total.add(n)
+		}
+	}
+	total.print()
+}
+
+// Killed again, and once more, while it recovers.
+func TestRepeated(t *testing.T) {
+	const cases, more = 4, 2
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("CRASH_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("repeat with CRASH_SEED=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	total := tally{name: "repeated crashes (CRASH_SEED=" + strconv.FormatUint(seed, 10) + ")"}
+	for _, k := range kinds {
+		s := newSet(t, k)
+		for _, p := range phases {
+			boundaries, base := s.dryRun(t, p)
+			for i := range cases {
+				first := boundaries[random.IntN(len(boundaries))]
+				then := make([]int, more)
+				for j := range then {
+					then[j] = 1 + random.IntN(len(boundaries))
+				}
+				total.run(t, k.name+"/"+p.name+"/"+strconv.Itoa(i), func(t *testing.T) {
+					t.Logf("first at %s, then at the boundaries number %v", first, then)
+					l := s.life(t)
+					p.before(l)
+					l.forget(t)
+					l.start(first)
+					l.dies()
+					for _, n := range then {
+						d := l.start("@" + strconv.Itoa(n))
+						// It may reach the goal before it passes so many.
+						over, cancel := l.until(d)
+						_, _ = l.Cluster.WaitFor(over, "ClientMount", l.Node, l.name, p.goal)
+						cancel()
+						l.kill()
+					}
+					l.start("")
+					p.reach(l)
+					l.judge(base, 1+more)
+					p.end(l)
+				})
+			}
+		}
+	}
+	total.print()
+}

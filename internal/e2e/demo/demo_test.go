@@ -1,0 +1,194 @@
+package main_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const ordinaryUser = 65534 // nobody
+
+// The whole show, as root and as an ordinary user.
+func TestShow(t *testing.T) {
+	dir := programs(t)
+	users := []int{os.Getuid()}
+	if os.Getuid() == 0 {
+		users = append(users, ordinaryUser)
+	}
+	for _, uid := range users {
+		t.Run(fmt.Sprintf("uid %d", uid), func(t *testing.T) {
+			m := takeSnapshot(t)
+			d := start(t, dir, uid)
+			text := d.rest()
+			if code := d.wait(); code != 0 {
+				t.Fatalf("exit code %d\n%s", code, text)
+			}
+			m.same(t, d)
+			type line struct{ what, pattern string }
+			wants := []line{
+				{"the API server", `(?m)^API server +[0-9.]+ m?s https://127\.0\.0\.1:`},
+				{"READY", `(?m)^clientmountd +[0-9.]+ m?s READY`},
+				{"the object", `desiredState: mounted`},
+				{"a step with its time", `(?m)^  activate +[0-9.]+ m?s`},
+				{"findmnt", `(?m)^  /\S+ +/dev/mapper/\S+ +(xfs|tmpfs) `},
+				{"the file", `(?m)^  written by process`},
+				{"the status", `\{allReady: true, mounts: \[\{ready: true, state: mounted\}\]\}`},
+				{"the busy unmount and who is in the way", `target is busy(?s:.*)in use by pid \d+ \(uid 0, standin\) cwd`},
+				{"the unmount", `(?m)^unmounted `},
+				{"the end", `(?m)^nothing left `},
+			}
+			if uid != 0 {
+				wants = append(wants, line{"what differs without root", `(?m)^Without root: `})
+			}
+			for _, w := range wants {
+				if !regexp.MustCompile(w.pattern).MatchString(text) {
+					t.Errorf("not on the screen: %s (%s)", w.what, w.pattern)
+				}
+			}
+			if strings.ContainsRune(text, '\x1b') {
+				t.Error("colours although this is no terminal")
+			}
+			if n := strings.Count(text, "\n"); n > 50 {
+				t.Errorf("%d lines do not fit on a screen", n)
+			}
+			if t.Failed() {
+				t.Log(text)
+			}
+		})
+	}
+}
+
+// Ctrl-C at any moment leaves the machine as it was.
+func TestInterrupt(t *testing.T) {
+	dir := programs(t)
+	type moment struct {
+		after time.Duration // of the start, when no line is waited for
+		line  string        // on the screen
+	}
+	moments := []moment{
+		{after: 0}, {after: 3 * time.Millisecond}, {after: 10 * time.Millisecond}, {after: 25 * time.Millisecond}, {after: 60 * time.Millisecond},
+		{after: 400 * time.Millisecond}, {line: "API server"}, {line: "clientmountd "}, {line: "$ kubectl create"}, {line: "mounted"},
+		{line: "$ kubectl patch"}, {line: "refused"}, {line: "unmounted"}, {line: "stopped"},
+	}
+	for _, uid := range []int{os.Getuid(), ordinaryUser} {
+		for i, at := range moments {
+			if uid == ordinaryUser && (os.Getuid() != 0 || i%3 != 0) {
+				continue // the same code: a third of the moments will do
+			}
+			t.Run(fmt.Sprintf("uid %d/%s%v", uid, strings.ReplaceAll(at.line, " ", "_"), at.after), func(t *testing.T) {
+				m := takeSnapshot(t)
+				d := start(t, dir, uid)
+				if at.line == "" {
+					time.Sleep(at.after) // the moment is the point of the test
+				} else {
+					d.until(at.line)
+				}
+				d.noteNamespace()
+				// As a terminal does it: to the whole process group.
+				if err := unix.Kill(-d.cmd.Process.Pid, unix.SIGINT); err != nil {
+					t.Fatal(err)
+				}
+				text := d.rest()
+				code := d.wait()
+				if code != 130 && !(at.line == "stopped" && code == 0) {
+					t.Errorf("exit code %d, want 130\n%s", code, text)
+				}
+				if strings.Contains(text, "nothing left") && code != 0 {
+					t.Error("the show went on after the interruption")
+				}
+				m.same(t, d)
+			})
+		}
+	}
+}
+
+// Where it cannot run it says why.
+func TestImpossible(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("taking capabilities away needs root")
+	}
+	dir := programs(t)
+	// Without capabilities and without user namespaces there is no laboratory.
+	cmd := exec.Command("unshare", "--user", "--map-root-user", "sh", "-c",
+		`echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all --inh-caps=-all "$0"`, filepath.Join(dir, "demo"))
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "demo: not possible on this machine: ") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// demo is one run.
+type demo struct {
+	t         *testing.T
+	cmd       *exec.Cmd
+	screen    *bufio.Reader
+	namespace string // of its processes, when known
+}
+
+func start(t *testing.T, dir string, uid int) *demo {
+	t.Helper()
+	d := &demo{t: t, cmd: exec.Command(filepath.Join(dir, "demo"))}
+	d.cmd.Dir = dir
+	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + filepath.Join(dir, "tmp"), "TERM=xterm-256color", "MARK=" + t.Name()}
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if uid != os.Getuid() {
+		d.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.cmd.Stdout, d.cmd.Stderr = write, write
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	write.Close()
+	t.Cleanup(func() { read.Close() })
+	_ = read.SetReadDeadline(time.Now().Add(2 * time.Minute))
+	d.screen = bufio.NewReader(read)
+	return d
+}
+
+// until reads the screen up to a line that begins so.
+func (d *demo) until(begin string) {
+	d.t.Helper()
+	for {
+		line, err := d.screen.ReadString('\n')
+		if strings.HasPrefix(line, begin) {
+			return
+		}
+		if err != nil {
+			d.t.Fatalf("the line %q never came: %v", begin, err)
+		}
+	}
+}
+
+// rest reads until nobody can write any more.
+func (d *demo) rest() string {
+	d.t.Helper()
+	text, err := io.ReadAll(d.screen)
+	if err != nil {
+		_ = unix.Kill(-d.cmd.Process.Pid, unix.SIGKILL)
+		d.t.Fatalf("%v\n%s", err, text)
+	}
+	return string(text)
+}
+
+// wait returns the exit code as a shell would give it.
+func (d *demo) wait() int {
+	_ = d.cmd.Wait()
+	if s := d.cmd.ProcessState.Sys().(syscall.WaitStatus); s.Signaled() {
+		return 128 + int(s.Signal())
+	}
+	return d.cmd.ProcessState.ExitCode()
+}

@@ -1,0 +1,190 @@
+package main_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// snapshot is what the demonstration might leave on the machine.
+type snapshot struct {
+	mounts string
+	loops  []string
+}
+
+func takeSnapshot(t *testing.T) snapshot {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return snapshot{string(mounts), loops()}
+}
+
+// same fails the test unless the machine is as it was and the demonstration's
+// processes are gone.
+func (s snapshot) same(t *testing.T, d *demo) {
+	t.Helper()
+	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || string(mounts) != s.mounts {
+		t.Errorf("mounts before:\n%s\nand after:\n%s", s.mounts, mounts)
+	}
+	if files, _ := os.ReadDir(filepath.Join(d.cmd.Dir, "tmp")); len(files) > 0 {
+		t.Errorf("files left: %v", files)
+	}
+	// The kernel takes namespaces and their loop devices down after it has
+	// reported the exit; others on this machine may have loop devices, too.
+	var left []string
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		left = d.processes()
+		for _, l := range loops() {
+			if !slices.Contains(s.loops, l) && strings.Contains(l, "/lab-") && !alive(l) {
+				left = append(left, l)
+			}
+		}
+		if len(left) == 0 {
+			return
+		}
+	}
+	t.Errorf("left behind: %q", left)
+}
+
+// loops lists attached loop devices with their files.
+func loops() []string {
+	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for i, f := range files {
+		text, _ := os.ReadFile(f)
+		files[i] = filepath.Base(filepath.Dir(filepath.Dir(f))) + " " + strings.TrimSpace(string(text))
+	}
+	return files
+}
+
+// alive tells whether the laboratory of another program that runs now has this
+// loop device: it holds the device open.
+func alive(loop string) bool {
+	name, _, _ := strings.Cut(loop, " ")
+	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err == nil && filepath.Base(to) == name {
+			return true
+		}
+	}
+	return false
+}
+
+// noteNamespace notes the process namespace that the demonstration has made,
+// if it has come so far: the processes in it have other marks or none.
+func (d *demo) noteNamespace() {
+	own, _ := os.Readlink("/proc/self/ns/pid")
+	for _, pid := range pids() {
+		data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		_, tail, _ := strings.Cut(string(data), ") ")
+		f := strings.Fields(tail)
+		if len(f) < 2 || f[1] != strconv.Itoa(d.cmd.Process.Pid) {
+			continue
+		}
+		if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid)); err == nil && ns != own {
+			d.namespace = ns
+		}
+	}
+}
+
+// processes lists those that belong to this run.
+func (d *demo) processes() (list []string) {
+	mark := "MARK=" + d.t.Name()
+	for _, pid := range pids() {
+		if pid == os.Getpid() {
+			continue
+		}
+		environ, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		ns, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+		if slices.Contains(strings.Split(string(environ), "\x00"), mark) || ns != "" && ns == d.namespace {
+			command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			list = append(list, fmt.Sprintf("process %d %q", pid, command))
+		}
+	}
+	return list
+}
+
+func pids() (list []int) {
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			list = append(list, pid)
+		}
+	}
+	return list
+}
+
+// programs puts all programs into a folder that every user can read, once.
+func programs(t *testing.T) string {
+	t.Helper()
+	dir, err := folder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+var folder = sync.OnceValues(func() (string, error) {
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp("", "demo-test-")
+	if err != nil {
+		return "", err
+	}
+	made = dir
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(filepath.Join(dir, "tmp"), 0o700), os.Chmod(filepath.Join(dir, "tmp"), 0o1777)); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"devcluster", "clientmountd", "clientmountd-failpoints"} {
+		if err := place(filepath.Join(root, "bin", name), filepath.Join(dir, name)); err != nil {
+			return "", fmt.Errorf("%w: run make build build-test", err)
+		}
+	}
+	for _, name := range []string{"demo", "standin"} {
+		build := exec.Command("go", "build", "-buildvcs=false", "-o", filepath.Join(dir, name), "../"+name)
+		if out, err := build.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	return dir, nil
+})
+
+var made string
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if made != "" {
+		os.RemoveAll(made)
+	}
+	os.Exit(code)
+}
+
+// place links a file, or copies it to another file system.
+func place(from, to string) error {
+	if os.Link(from, to) == nil {
+		return nil
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}

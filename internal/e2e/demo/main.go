@@ -1,0 +1,97 @@
+// Command demo shows clientmountd at work: a real API server, a ClientMount, a
+// file system that gets mounted, written to, found busy and unmounted because
+// the object says so, and nothing left afterwards.
+//
+// As root it mounts a real xfs from a loop device; as an ordinary user, in a
+// user namespace, a memory file system stands for it, and the screen says so.
+// All happens in a mount namespace of its own. Exit codes: 0, 1 for a failure,
+// 130 after Ctrl-C.
+//
+// It must not know how the daemon works inside: it shows what the daemon says.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+func main() {
+	useNeighbours()
+	os.Exit(run(lab.Enter()))
+}
+
+// useNeighbours takes the other programs from the folder that this one is in,
+// so that the demonstration can be started from anywhere.
+func useNeighbours() {
+	self, err := os.Executable()
+	if err != nil {
+		return
+	}
+	for variable, name := range map[string]string{
+		"DEVCLUSTER": "devcluster", "CLIENTMOUNTD": "clientmountd",
+		"CLIENTMOUNTD_TEST": "clientmountd-failpoints", "LAB_STANDIN": "standin",
+	} {
+		path := filepath.Join(filepath.Dir(self), name)
+		if _, err := os.Stat(path); err == nil && os.Getenv(variable) == "" {
+			os.Setenv(variable, path)
+		}
+	}
+}
+
+// run plays the scene and says how it went.
+func run(f lab.Features) int {
+	out := newScreen(os.Stdout, os.Getenv)
+	if !f.Private || !f.UserNamespace && !f.Full() {
+		fmt.Fprintln(os.Stderr, "demo: not possible on this machine:", f.Why)
+		return 1
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	if err := show(ctx, out, f); err != nil {
+		if errors.Is(context.Cause(ctx), context.Canceled) {
+			return 130
+		}
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		return 1
+	}
+	return 0
+}
+
+// show builds the laboratory, plays in it and looks whether all is as before.
+func show(ctx context.Context, out *screen, f lab.Features) (err error) {
+	began := time.Now()
+	out.title("clientmountd, from a ClientMount object to a mounted file system and back")
+	if f.UserNamespace {
+		out.note("Without root: in a user namespace a tmpfs stands for xfs on a device, and the daemon is the")
+		out.note("test build, which has been told so; the released one refuses anything but xfs. The rest is the same.")
+	} else {
+		out.note("As root: a real xfs on a loop device, mounted by the released daemon. As an ordinary user a tmpfs stands for it.")
+	}
+	out.note("Stand-ins: lvs, vgs, lvchange (there is no LVM here). Real: API server, mount, umount, the kernel.")
+	l, err := lab.New("")
+	if err != nil {
+		return err
+	}
+	p := &play{Lab: l, out: out, ctx: ctx}
+	defer func() {
+		err = errors.Join(err, l.Close())
+		if err == nil {
+			err = p.nothingLeft()
+		}
+		if err == nil {
+			out.good("nothing left", "no mount, no active volume, no loop device, no process, no file", time.Since(began))
+		}
+	}()
+	return p.play()
+}

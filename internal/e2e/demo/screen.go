@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// screen writes lines for people: colours only on a terminal, and not when
+// NO_COLOR is set (no-color.org) or the terminal is dumb.
+type screen struct {
+	file   *os.File
+	colour bool
+}
+
+func newScreen(f *os.File, getenv func(string) string) *screen {
+	return &screen{f, term.IsTerminal(int(f.Fd())) && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb"}
+}
+
+const (
+	bold  = "1"
+	dim   = "2"
+	green = "32"
+	red   = "31"
+	cyan  = "36"
+)
+
+func (s *screen) paint(code, text string) string {
+	if !s.colour || text == "" {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+// title is the first line of all.
+func (s *screen) title(text string) { fmt.Fprintln(s.file, s.paint(bold, text)) }
+
+// note is for what the reader should know about the show.
+func (s *screen) note(text string) { fmt.Fprintln(s.file, s.paint(dim, text)) }
+
+// good says that something was reached, what, and after how long.
+func (s *screen) good(what, detail string, took time.Duration) { s.event(green, what, detail, took) }
+
+// bad says the same of a failure that was meant to happen.
+func (s *screen) bad(what, detail string, took time.Duration) { s.event(red, what, detail, took) }
+
+func (s *screen) event(code, what, detail string, took time.Duration) {
+	fmt.Fprintf(s.file, "%s %s %s\n", s.paint(code, fmt.Sprintf("%-13s", what)), s.paint(bold, fmt.Sprintf("%8s", short(took))), detail)
+}
+
+// step is one line below an event.
+func (s *screen) step(name, detail string, took time.Duration) {
+	fmt.Fprintf(s.file, "  %-11s %8s %s\n", name, short(took), s.paint(dim, detail))
+}
+
+// command shows what a person would type.
+func (s *screen) command(text string) { fmt.Fprintln(s.file, s.paint(cyan, "$ "+text)) }
+
+// block shows text of another program or an object, moved in.
+func (s *screen) block(text string) {
+	for line := range strings.Lines(strings.TrimRight(text, "\n") + "\n") {
+		fmt.Fprint(s.file, "  ", line)
+	}
+}
+
+// short is a duration with about three digits.
+func short(d time.Duration) string {
+	switch {
+	case d >= time.Second:
+		return fmt.Sprintf("%.2f s", d.Seconds())
+	case d >= time.Millisecond:
+		return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000)
+	}
+	return fmt.Sprintf("%d µs", d.Microseconds())
+}

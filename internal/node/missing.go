@@ -1,0 +1,36 @@
+package node
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+)
+
+// MissingTargets lists what MakeDirectory or MakeFile would have to make for the
+// mount target path, from the top. A caller that must survive a crash writes it
+// down first. It is empty when nothing is missing, and when something is in the way
+// that the Make functions refuse: they say what.
+func (n *Node) MissingTargets(path string) []string {
+	if checkPath(path) != nil {
+		return nil
+	}
+	var missing []string
+	for i := 1; i <= len(path); i++ {
+		if i < len(path) && path[i] != '/' {
+			continue
+		}
+		part := path[:i]
+		if len(missing) > 0 {
+			missing = append(missing, part)
+			continue
+		}
+		st, err := os.Lstat(part)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			missing = append(missing, part)
+		case err != nil || !st.IsDir():
+			return nil
+		}
+	}
+	return missing
+}
