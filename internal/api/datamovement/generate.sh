@@ -9,7 +9,7 @@ trap 'rm -rf "$work"' EXIT
 
 (
 	cd ../tools
-	GOBIN= CGO_ENABLED=0 "${GO:-go}" build -buildvcs=false -o "$work/" \
+	CGO_ENABLED=0 "${GO:-go}" build -buildvcs=false -o "$work/" \
 		./protogen google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 )
 "$work/protogen" "$root" "$work/protoc-gen-go,$work/protoc-gen-go-grpc" \

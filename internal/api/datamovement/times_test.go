@@ -6,16 +6,8 @@ import (
 	"time"
 )
 
-// zone makes the process believe that it runs in a place.
-func zone(t *testing.T, loc *time.Location) {
-	t.Helper()
-	old := time.Local
-	time.Local = loc
-	t.Cleanup(func() { time.Local = old })
-}
-
 func TestTimeText(t *testing.T) {
-	zone(t, time.FixedZone("CDT", -5*3600))
+	cdt := time.FixedZone("CDT", -5*3600)
 	at := func(nsec int) time.Time { return time.Date(2025, 4, 1, 16, 46, 36, nsec, time.UTC) }
 	for _, c := range []struct {
 		in   time.Time
@@ -28,23 +20,27 @@ func TestTimeText(t *testing.T) {
 		{at(0).In(time.FixedZone("JST", 9*3600)), "2025-04-01 11:46:36 -0500 CDT"},
 		{time.Date(2025, 1, 1, 2, 0, 0, 0, time.UTC), "2024-12-31 21:00:00 -0500 CDT"},
 	} {
-		if got := TimeText(c.in); got != c.want {
-			t.Errorf("TimeText(%v) = %q, want %q", c.in, got, c.want)
+		if got := timeText(c.in, cdt); got != c.want {
+			t.Errorf("timeText(%v) = %q, want %q", c.in, got, c.want)
 		}
 	}
 }
 
 // In UTC, Go writes the zone's name; clients parse three parts after the date.
 func TestTimeTextUTC(t *testing.T) {
-	zone(t, time.UTC)
-	if got, want := TimeText(time.Unix(1, 0)), "1970-01-01 00:00:01 +0000 UTC"; got != want {
+	if got, want := timeText(time.Unix(1, 0), time.UTC), "1970-01-01 00:00:01 +0000 UTC"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
 func TestTimeTextOfNow(t *testing.T) {
-	if got := TimeText(time.Now()); got == "" || strings.Contains(got, "m=") {
+	now := time.Now()
+	got := TimeText(now)
+	if got == "" || strings.Contains(got, "m=") {
 		t.Errorf("%q has the monotonic clock in it", got)
+	}
+	if want := now.Local().Format("2006-01-02 15:04:05.999999999 -0700 MST"); got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
