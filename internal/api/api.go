@@ -15,6 +15,7 @@ const (
 	LabelOwnerKind      = "dataworkflowservices.github.io/owner.kind"
 	LabelOwnerName      = "dataworkflowservices.github.io/owner.name"
 	LabelOwnerNamespace = "dataworkflowservices.github.io/owner.namespace"
+	LabelOwnerUID       = "dataworkflowservices.github.io/owner.uid"
 
 	LabelDirectiveIndex         = "nnf.cray.hpe.com/directive_index"
 	LabelJobID                  = "nnf.cray.hpe.com/job_id"
@@ -22,6 +23,9 @@ const (
 	LabelTargetOwnerUID         = "nnf.cray.hpe.com/target_owner_uid"
 	LabelPinnedProfileName      = "nnf.cray.hpe.com/pinned_storage_profile_name"
 	LabelPinnedProfileNamespace = "nnf.cray.hpe.com/pinned_storage_profile_namespace"
+	LabelTeardownState          = "nnf.cray.hpe.com/teardown_state"
+
+	LabelInitiator = "dm.cray.hpe.com/initiator"
 )
 
 // FinalizerClientMount keeps a ClientMount until its node has unmounted. The
