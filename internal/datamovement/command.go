@@ -2,15 +2,18 @@ package datamovement
 
 import (
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
 
 // CheckCommand refuses options that the rabbit could not put where they belong.
 // It replaces text: options go behind the first place where the letters dcp or
 // mpirun are, words or not (contract nnf-dm.md 7). In a profile without that
 // program, the first place could be within a path.
-func CheckCommand(command string, r *Request) error {
+func CheckCommand(command string, dm *nnf.DataMovement) error {
+	c := &dm.Spec.UserConfig
 	for _, t := range []struct{ name, field, options string }{
-		{dcpTool.name, fieldDCPOptions, r.DCPOptions}, {mpirunTool.name, fieldMPIRunOptions, r.MPIRunOptions},
+		{dcpTool.name, fieldDCPOptions, c.DCPOptions}, {mpirunTool.name, fieldMPIRunOptions, c.MPIRunOptions},
 	} {
 		if strings.TrimSpace(t.options) == "" {
 			continue
@@ -20,7 +23,7 @@ func CheckCommand(command string, r *Request) error {
 			return refused(t.field, t.options, "the profile's command does not run "+t.name)
 		}
 		before := command[:i]
-		for _, v := range []struct{ name, value string }{{"$SRC", r.Source}, {"$DEST", r.Destination}} {
+		for _, v := range []struct{ name, value string }{{"$SRC", dm.Spec.Source.Path}, {"$DEST", dm.Spec.Destination.Path}} {
 			if strings.Contains(before, v.name) && strings.Contains(v.value, t.name) {
 				return refused(t.field, t.options, "the profile's command names the path "+quote(v.value)+", which contains "+t.name+", before it runs "+t.name)
 			}

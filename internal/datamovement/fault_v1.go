@@ -18,13 +18,13 @@ type Step string
 
 // The steps of Create in their order.
 const (
-	StepWorkflow   Step = "Could not find workflow"
-	StepMount      Step = "Error finding compute mount info"
-	StepLustre     Step = "Error during createNnfDataMovement()"
-	StepGFS2       Step = "Error during createNnfNodeDataMovement()"
-	StepIdentity   Step = "Error authenticating"
-	StepProfile    Step = "Error finding profile"
-	StepCreate     Step = "Error creating DataMovement"
+	StepWorkflow Step = "Could not find workflow"
+	StepMount    Step = "Error finding compute mount info"
+	StepLustre   Step = "Error during createNnfDataMovement()"
+	StepGFS2     Step = "Error during createNnfNodeDataMovement()"
+	StepIdentity Step = "Error authenticating"
+	StepProfile  Step = "Error finding profile"
+	StepCreate   Step = "Error creating DataMovement"
 )
 
 // At puts the step before the text of err, joined by ": ", and keeps kind,

@@ -59,7 +59,7 @@ const (
 	maxOptionWords = 64
 
 	// The blank separates; nothing here is syntax to a shell in any place.
-	optionPunctuation = " %+,-./:=@_"
+	optionPunctuation = " %+,-./:=@^_"
 )
 
 func (o *Options) check(t *tool, text string) error {
@@ -73,7 +73,7 @@ func (o *Options) check(t *tool, text string) error {
 		return refused(t.field, text, "at most 1024 bytes are allowed")
 	}
 	if !only(text, optionPunctuation) {
-		return refused(t.field, text, "options are made of A-Z a-z 0-9 % + , - . / : = @ _ and blanks, because the rabbit puts them into a command line")
+		return refused(t.field, text, "options are made of A-Z a-z 0-9 % + , - . / : = @ ^ _ and blanks, because the rabbit puts them into a command line")
 	}
 	words := strings.Fields(text)
 	if len(words) > maxOptionWords {

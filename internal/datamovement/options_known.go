@@ -79,8 +79,8 @@ func placementText(s string) bool {
 }
 
 func componentText(v []string) bool {
-	// ^ in front of a list excludes; it is not among the allowed characters.
-	return slices.Contains(components, v[0]) && only(v[1], ",._-")
+	// ^ in front of a list means all but these.
+	return slices.Contains(components, v[0]) && only(strings.TrimPrefix(v[1], "^"), ",._-")
 }
 
 // dcpIdentity tells whether getopt_long(3) could take the word for --uid or

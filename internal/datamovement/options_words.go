@@ -100,7 +100,7 @@ func (t *tool) letters(text, w string) (last, attached string, err error) {
 func (t *tool) value(text, name string, f form, values []string) error {
 	for _, v := range values {
 		if !anyValue([]string{v}) {
-			return refused(t.field, text, quote(v)+" is not a value of "+name+": it must start with a letter or digit")
+			return refused(t.field, text, quote(v)+" is not a value of "+name+": it must start with a letter, a digit, / or ^")
 		}
 	}
 	if f.check != nil && !f.check(values) {
@@ -115,4 +115,6 @@ func (t *tool) unknown(text, name string) error {
 
 // anyValue holds for every value: one that starts with a dash could be taken
 // for an option, a lone colon for the start of another program.
-func anyValue(v []string) bool { return v[0] != "" && (alnum(v[0][0]) || v[0][0] == '/') }
+func anyValue(v []string) bool {
+	return v[0] != "" && (alnum(v[0][0]) || v[0][0] == '/' || v[0][0] == '^')
+}
