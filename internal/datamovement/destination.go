@@ -2,7 +2,6 @@ package datamovement
 
 import (
 	"cmp"
-	"path"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/lus"
@@ -24,16 +23,15 @@ func MatchDestination(dest string, systems []lus.LustreFileSystem) (dws.ObjectRe
 	var bestRoot string
 	for i := range systems {
 		s := &systems[i]
-		root, err := parsePath("mountRoot", path.Clean(s.Spec.MountRoot))
-		// A root of / would make every directory of the rabbit a destination.
-		if err != nil || root.Path == "/" {
+		root := parseRoot(s.Spec.MountRoot)
+		if root == "" {
 			continue
 		}
-		if _, ok := within(p.Path, root.Path); !ok {
+		if _, ok := within(p.Path, root); !ok {
 			continue
 		}
-		if best == nil || cmp.Or(len(bestRoot)-len(root.Path), cmp.Compare(s.Namespace, best.Namespace), cmp.Compare(s.Name, best.Name)) < 0 {
-			best, bestRoot = s, root.Path
+		if best == nil || cmp.Or(len(bestRoot)-len(root), cmp.Compare(s.Namespace, best.Namespace), cmp.Compare(s.Name, best.Name)) < 0 {
+			best, bestRoot = s, root
 		}
 	}
 	if best == nil {

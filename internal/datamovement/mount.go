@@ -1,7 +1,6 @@
 package datamovement
 
 import (
-	"path"
 	"strconv"
 	"strings"
 
@@ -71,19 +70,7 @@ func mountPath(cm *dws.ClientMount, m *dws.Mount) string {
 			"$GROUPID", strconv.FormatInt(m.GroupID, 10),
 		).Replace(p)
 	}
-	if len(p) == 0 || p[0] != '/' {
-		return ""
-	}
-	for name := range strings.SplitSeq(p, "/") {
-		if name == ".." {
-			return ""
-		}
-	}
-	clean, err := parsePath("mountPath", path.Clean(p))
-	if err != nil || clean.Path == "/" {
-		return ""
-	}
-	return clean.Path
+	return parseRoot(p)
 }
 
 // sameDevice tells whether two entries mount the same storage of the rabbit.

@@ -2,6 +2,7 @@ package datamovement
 
 import (
 	"path"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -59,6 +60,20 @@ func parsePath(field, p string) (cleanPath, error) {
 		return cleanPath{}, refused(field, p, "it must not contain // or . as a name: write "+quote(out.String()))
 	}
 	return out, nil
+}
+
+// parseRoot returns where something is mounted, clean, or nothing when it cannot
+// be used. The administrator's text may have // and . in it, which the daemon
+// that mounts takes as well; a root of / would contain everything.
+func parseRoot(p string) string {
+	if slices.Contains(strings.Split(p, "/"), "..") {
+		return ""
+	}
+	root, err := parsePath("root", path.Clean(p))
+	if err != nil || root.Path == "/" {
+		return ""
+	}
+	return root.Path
 }
 
 // pathCharacters allows letters and digits of all languages, for people name
