@@ -38,7 +38,7 @@ const (
 	ReasonMovementActive     Reason = "MOVEMENT_ACTIVE"
 	ReasonDenied             Reason = "ACCESS_DENIED"
 	ReasonUnavailable        Reason = "UNAVAILABLE"
-	ReasonLimit              Reason = "LIMIT_EXCEEDED"
+	ReasonLimit              Reason = "LIMIT_EXCEEDED" // metadata "limit" names the setting
 	ReasonTimeout            Reason = "TIMEOUT"
 	ReasonCancelled          Reason = "CALLER_GONE"
 	ReasonInternal           Reason = "INTERNAL"
@@ -49,7 +49,7 @@ const (
 type Fault struct {
 	Kind   error // one of the sentinels above
 	Reason Reason
-	Field  string // the request's field by its name in the protocol, or empty
+	Field  string // the request's field by its name in the protocol, or the setting that limits, or empty
 	text   string
 	cause  error
 }

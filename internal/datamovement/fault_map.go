@@ -88,8 +88,19 @@ func CodeOf(err error) Code {
 // Info returns what version 2 sends as google.rpc.ErrorInfo: reason and
 // metadata, which is nil when there is none.
 func (f *Fault) Info() (Reason, map[string]string) {
-	if f.Field == "" {
+	switch {
+	case f.Field == "":
 		return f.Reason, nil
+	case f.Reason == ReasonLimit:
+		return f.Reason, map[string]string{"limit": f.Field}
 	}
 	return f.Reason, map[string]string{"field": f.Field}
+}
+
+// LimitExceeded is the error for a caller that has too much going on. setting
+// is the one of the daemon's configuration that says how much is allowed.
+func LimitExceeded(setting string) *Fault {
+	f := NewFault(ErrExhausted, ReasonLimit, "too much at once for one user: the limit is %s of the daemon's configuration", setting)
+	f.Field = setting
+	return f
 }

@@ -39,7 +39,7 @@ func TestFaultMap(t *testing.T) {
 		{"no workflow", WorkflowNotFound(job7), CodeNotFound, ReasonWorkflowNotFound, true, CreateFailed, DeleteNotFound, CancelNotFound},
 		{"active", NewFault(ErrActive, ReasonMovementActive, "x"), CodeFailedPrecondition, ReasonMovementActive, true, CreateFailed, DeleteActive, CancelFailed},
 		{"denied", refuse("x").Err(nil), CodePermissionDenied, ReasonDenied, false, CreateFailed, DeleteUnknown, CancelFailed},
-		{"limit", NewFault(ErrExhausted, ReasonLimit, "x"), CodeResourceExhausted, ReasonLimit, false, CreateFailed, DeleteUnknown, CancelFailed},
+		{"limit", LimitExceeded("limits.create_burst"), CodeResourceExhausted, ReasonLimit, false, CreateFailed, DeleteUnknown, CancelFailed},
 		{"unavailable", NewFault(ErrUnavailable, ReasonUnavailable, "x"), CodeUnavailable, ReasonUnavailable, false, CreateFailed, DeleteUnknown, CancelFailed},
 		{"gone", fmt.Errorf("x: %w", context.Canceled), CodeCanceled, ReasonCancelled, false, CreateFailed, DeleteUnknown, CancelFailed},
 		{"late", context.DeadlineExceeded, CodeDeadlineExceeded, ReasonTimeout, false, CreateFailed, DeleteUnknown, CancelFailed},
@@ -113,6 +113,10 @@ func TestStepAt(t *testing.T) {
 func TestInfo(t *testing.T) {
 	r, m := refused("slots", "-2", "rule").Info()
 	if r != "INVALID_FIELD" || !reflect.DeepEqual(m, map[string]string{"field": "slots"}) {
+		t.Error(r, m)
+	}
+	r, m = LimitExceeded("limits.create_burst").Info()
+	if r != "LIMIT_EXCEEDED" || !reflect.DeepEqual(m, map[string]string{"limit": "limits.create_burst"}) {
 		t.Error(r, m)
 	}
 	if r, m := MovementNotFound("x").Info(); r != "MOVEMENT_NOT_FOUND" || m != nil {
