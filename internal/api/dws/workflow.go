@@ -2,15 +2,19 @@ package dws
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// States of a Workflow that somebody here asks for, and the status of a state
-// that was reached.
+// KindWorkflow is the kind in the owner labels of what belongs to a workflow.
+const KindWorkflow = "Workflow"
+
+// The states of a Workflow in which we are interested, and the status of one
+// that is reached. Jobs run in PreRun; what they copy ends in PostRun.
 const (
 	StatePreRun     = "PreRun"
+	StatePostRun    = "PostRun"
 	StatusCompleted = "Completed"
 )
 
-// Workflow is a job's work order (contract kubernetes.md 2.2). It has no status
-// subresource; nothing of it is written here.
+// Workflow is the storage of one job through its states (contract kubernetes.md
+// 2.2). It has no status subresource; nothing of it is written here.
 type Workflow struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`

@@ -1,7 +1,7 @@
 // Package lus holds the object of lus.cray.hpe.com that the daemons read, with
 // just the fields that they touch.
 //
-// It must not know who fetches it.
+// It must not know who fetches it or what Lustre is.
 package lus
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -10,6 +10,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 const KindLustreFileSystem = "LustreFileSystem"
 
 // LustreFileSystem is a global Lustre file system (contract kubernetes.md 2.6).
+// An administrator writes it.
 type LustreFileSystem struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -17,9 +18,10 @@ type LustreFileSystem struct {
 	Spec LustreFileSystemSpec `json:"spec"`
 }
 
-// LustreFileSystemSpec says where rabbits and computes mount it.
+// LustreFileSystemSpec has the file system's name and where it is mounted, on
+// computes and rabbits alike.
 type LustreFileSystemSpec struct {
-	Name      string `json:"name,omitempty"`
+	Name      string `json:"name"`
 	MountRoot string `json:"mountRoot"`
 }
 
