@@ -2,11 +2,9 @@ package datamovement
 
 import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
-
-// ownerKind is the kind of owner that movements from computes have.
-const ownerKind = "Workflow"
 
 // Access decides for one caller on one node about movements that exist.
 type Access struct {
@@ -49,7 +47,7 @@ func (a Access) ours(dm *nnf.DataMovement, node string) Verdict {
 		return hide("the movement was not started from a compute")
 	case initiator != node:
 		return hide("the movement was started from another node")
-	case l[api.LabelOwnerKind] != ownerKind:
+	case l[api.LabelOwnerKind] != dws.KindWorkflow:
 		return hide("the movement is not owned by a workflow")
 	case l[api.LabelOwnerName] == "" || l[api.LabelOwnerNamespace] == "" || l[api.LabelOwnerUID] == "":
 		return hide("the movement's labels do not say which workflow owns it")

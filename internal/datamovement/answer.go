@@ -3,8 +3,7 @@ package datamovement
 import (
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
 
@@ -59,19 +58,19 @@ type CommandAnswer struct {
 // Completed tells that nothing will change any more. The rabbit sets no end
 // time for an invalid request ("Do better" 10).
 func Completed(dm *nnf.DataMovement) bool {
-	return dm.Status.State == nnf.MovementFinished || !dm.Status.EndTime.IsZero()
+	return dm.Status.State == nnf.MovementFinished || isSet(dm.Status.EndTime)
 }
 
 // Started tells that the rabbit has taken the movement up. One that has not is
 // never finished by cancelling it ("Do better" 13).
 func Started(dm *nnf.DataMovement) bool {
-	return dm.Status.State != "" || dm.Status.Status != "" || !dm.Status.StartTime.IsZero()
+	return dm.Status.State != "" || dm.Status.Status != "" || isSet(dm.Status.StartTime)
 }
 
 // AnswerOf returns what the caller gets for dm (contract nnf-dm.md 4.4).
 func AnswerOf(dm *nnf.DataMovement) Answer {
 	s := &dm.Status
-	if s.StartTime.IsZero() && !Completed(dm) && s.Status != nnf.MovementInvalid {
+	if !isSet(s.StartTime) && !Completed(dm) && s.Status != nnf.MovementInvalid {
 		out := Answer{State: StatePending, Result: ResultUnknown, Waiting: s.Message}
 		if dm.Spec.Cancel {
 			out.State = StateCancelling
@@ -106,7 +105,7 @@ func AnswerMissing() Answer { return Answer{State: StateUnknown, Result: ResultN
 func AnswerCancelled(at time.Time) Answer {
 	return Answer{
 		State: StateCompleted, Result: ResultCancelled, Message: "cancelled before it was started",
-		EndTime: localText(at), Command: &CommandAnswer{},
+		EndTime: v1.TimeText(at), Command: &CommandAnswer{},
 	}
 }
 
@@ -145,12 +144,10 @@ func commandAnswer(c *nnf.DataMovementCommandStatus) *CommandAnswer {
 		return &CommandAnswer{}
 	}
 	out := &CommandAnswer{
-		Command: c.Command, Progress: number32(c.Progress), LastMessage: c.LastMessage, LastMessageTime: timeText(c.LastMessageTime),
+		Command: c.Command, Progress: number32(c.Progress), ElapsedTime: v1.ElapsedText(c.ElapsedTime.Duration),
+		LastMessage: c.LastMessage, LastMessageTime: timeText(c.LastMessageTime),
 		Seconds: c.Seconds, Data: c.Data, Rate: c.Rate,
 		Items: number32(c.Items), Directories: number32(c.Directories), Files: number32(c.Files), Links: number32(c.Links),
-	}
-	if d := c.ElapsedTime.Duration; d > 0 {
-		out.ElapsedTime = d.Truncate(time.Millisecond).String()
 	}
 	return out
 }
@@ -162,16 +159,15 @@ func number32(p *int32) int32 {
 	return *p
 }
 
-// timeText is the local time as Go writes it, which clients have always got.
-func timeText(t *metav1.MicroTime) string {
-	if t.IsZero() {
+// isSet tells whether the rabbit has written the time, readably.
+func isSet(t *nnf.MicroTime) bool { return t != nil && !t.IsZero() }
+
+func timeText(t *nnf.MicroTime) string {
+	if !isSet(t) {
 		return ""
 	}
-	return localText(t.Time)
+	return v1.TimeText(t.Time)
 }
-
-// localText leaves out the reading of the monotonic clock.
-func localText(t time.Time) string { return t.Local().Round(0).String() }
 
 func joined(a, b string) string {
 	if a == "" {

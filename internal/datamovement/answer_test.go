@@ -7,12 +7,10 @@ import (
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
 
-var began, ended = metav1.NewMicroTime(time.Unix(1743526000, 535519000)), metav1.NewMicroTime(time.Unix(1743526090, 0))
+var began, ended = nnf.NewMicroTime(time.Unix(1743526000, 535519000)), nnf.NewMicroTime(time.Unix(1743526090, 0))
 
 // local sets the zone for one test: texts are in local time.
 func local(t *testing.T) {
@@ -41,26 +39,26 @@ func TestAnswerOf(t *testing.T) {
 		{"waits for something", nnf.DataMovementStatus{Message: "no storage"}, false, Answer{State: StatePending, Result: ResultUnknown, Waiting: "no storage"}, false},
 		{"cancelled before the start", nnf.DataMovementStatus{}, true, Answer{State: StateCancelling, Result: ResultUnknown}, false},
 		{"state without a start", nnf.DataMovementStatus{State: "Running"}, false, Answer{State: StatePending, Result: ResultUnknown}, false},
-		{"starting", nnf.DataMovementStatus{State: "Starting", StartTime: &began}, false, Answer{State: StateStarting, Result: ResultUnknown, StartTime: beganText, Command: empty}, false},
-		{"running", nnf.DataMovementStatus{State: "Running", StartTime: &began, Restarts: 2}, false, Answer{State: StateRunning, Result: ResultUnknown, StartTime: beganText, Command: empty, Restarts: 2}, false},
-		{"no state", nnf.DataMovementStatus{StartTime: &began}, false, Answer{State: StateUnknown, Result: ResultUnknown, StartTime: beganText, Command: empty}, false},
-		{"being cancelled", nnf.DataMovementStatus{State: "Running", StartTime: &began}, true, Answer{State: StateCancelling, Result: ResultUnknown, StartTime: beganText, Command: empty}, false},
-		{"success", nnf.DataMovementStatus{State: "Finished", Status: "Success", Message: "out\n", StartTime: &began, EndTime: &ended}, false,
+		{"starting", nnf.DataMovementStatus{State: "Starting", StartTime: began}, false, Answer{State: StateStarting, Result: ResultUnknown, StartTime: beganText, Command: empty}, false},
+		{"running", nnf.DataMovementStatus{State: "Running", StartTime: began, Restarts: 2}, false, Answer{State: StateRunning, Result: ResultUnknown, StartTime: beganText, Command: empty, Restarts: 2}, false},
+		{"no state", nnf.DataMovementStatus{StartTime: began}, false, Answer{State: StateUnknown, Result: ResultUnknown, StartTime: beganText, Command: empty}, false},
+		{"being cancelled", nnf.DataMovementStatus{State: "Running", StartTime: began}, true, Answer{State: StateCancelling, Result: ResultUnknown, StartTime: beganText, Command: empty}, false},
+		{"success", nnf.DataMovementStatus{State: "Finished", Status: "Success", Message: "out\n", StartTime: began, EndTime: ended}, false,
 			Answer{State: StateCompleted, Result: ResultSuccess, Message: "out\n", StartTime: beganText, EndTime: endedText, Command: empty}, true},
-		{"success in spite of cancel", nnf.DataMovementStatus{State: "Finished", Status: "Success", StartTime: &began, EndTime: &ended}, true,
+		{"success in spite of cancel", nnf.DataMovementStatus{State: "Finished", Status: "Success", StartTime: began, EndTime: ended}, true,
 			Answer{State: StateCompleted, Result: ResultSuccess, StartTime: beganText, EndTime: endedText, Command: empty}, true},
-		{"failed", nnf.DataMovementStatus{State: "Finished", Status: "Failed", StartTime: &began, EndTime: &ended}, false,
+		{"failed", nnf.DataMovementStatus{State: "Finished", Status: "Failed", StartTime: began, EndTime: ended}, false,
 			Answer{State: StateCompleted, Result: ResultFailed, StartTime: beganText, EndTime: endedText, Command: empty}, true},
-		{"cancelled", nnf.DataMovementStatus{State: "Finished", Status: "Cancelled", StartTime: &began, EndTime: &ended}, true,
+		{"cancelled", nnf.DataMovementStatus{State: "Finished", Status: "Cancelled", StartTime: began, EndTime: ended}, true,
 			Answer{State: StateCompleted, Result: ResultCancelled, StartTime: beganText, EndTime: endedText, Command: empty}, true},
 		{"invalid, never started nor ended", nnf.DataMovementStatus{State: "Finished", Status: "Invalid", Message: "no profile"}, false,
 			Answer{State: StateCompleted, Result: ResultInvalid, Message: "no profile", Command: empty}, true},
 		{"finished without times", nnf.DataMovementStatus{State: "Finished", Status: "Failed"}, false, Answer{State: StateCompleted, Result: ResultFailed, Command: empty}, true},
-		{"unknown state", nnf.DataMovementStatus{State: "Pausing", StartTime: &began}, false,
+		{"unknown state", nnf.DataMovementStatus{State: "Pausing", StartTime: began}, false,
 			Answer{State: StateUnknown, Result: ResultUnknown, StartTime: beganText, Command: empty, Message: `the rabbit says state "Pausing", status "", which this version does not know`}, false},
-		{"unknown status", nnf.DataMovementStatus{State: "Finished", Status: "Partial\n", Message: "m", StartTime: &began, EndTime: &ended}, false,
+		{"unknown status", nnf.DataMovementStatus{State: "Finished", Status: "Partial\n", Message: "m", StartTime: began, EndTime: ended}, false,
 			Answer{State: StateCompleted, Result: ResultUnknown, StartTime: beganText, EndTime: endedText, Command: empty, Message: `m; the rabbit says state "Finished", status "Partial\n", which this version does not know`}, true},
-		{"end without state", nnf.DataMovementStatus{StartTime: &began, EndTime: &ended}, false,
+		{"end without state", nnf.DataMovementStatus{StartTime: began, EndTime: ended}, false,
 			Answer{State: StateUnknown, Result: ResultUnknown, StartTime: beganText, EndTime: endedText, Command: empty}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -94,7 +92,7 @@ func TestCommandAnswer(t *testing.T) {
 		t.Errorf("%+v\n%+v", got, got.Command)
 	}
 	for d, want := range map[time.Duration]string{0: "", -time.Second: "", time.Microsecond: "0s", 3139 * time.Millisecond: "3.139s", 3 * time.Hour: "3h0m0s"} {
-		c := &nnf.DataMovementCommandStatus{ElapsedTime: metav1.Duration{Duration: d}}
+		c := &nnf.DataMovementCommandStatus{ElapsedTime: nnf.Duration{Duration: d}}
 		if got := commandAnswer(c); got.ElapsedTime != want || got.Progress != 0 || got.LastMessageTime != "" {
 			t.Errorf("%v: %+v", d, got)
 		}
@@ -106,7 +104,7 @@ func TestStarted(t *testing.T) {
 		s    nnf.DataMovementStatus
 		want bool
 	}{{nnf.DataMovementStatus{}, false}, {nnf.DataMovementStatus{Message: "waits"}, false}, {nnf.DataMovementStatus{State: "Running"}, true},
-		{nnf.DataMovementStatus{StartTime: &began}, true}, {nnf.DataMovementStatus{Status: "Invalid"}, true}} {
+		{nnf.DataMovementStatus{StartTime: began}, true}, {nnf.DataMovementStatus{Status: "Invalid"}, true}} {
 		if Started(&nnf.DataMovement{Status: c.s}) != c.want {
 			t.Errorf("%+v", c.s)
 		}

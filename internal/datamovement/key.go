@@ -10,14 +10,6 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
 
-// Labels of our own on movements.
-const (
-	// LabelKey holds a digest of the key that the caller chose for the request.
-	LabelKey = "nnf-dm.compute-daemons.github.io/key"
-	// LabelBatch holds the handle of the batch that the movement is part of.
-	LabelBatch = "nnf-dm.compute-daemons.github.io/batch"
-)
-
 // keyDigest is the same for a repeated request: of the same user, node,
 // workflow and key. It becomes part of the object's name, so that the API
 // server itself refuses the second one, whatever came between ("Do better" 31).
@@ -41,12 +33,15 @@ func BatchKey(key string, index int) string {
 	return digest("pair", key, fmt.Sprint(index))
 }
 
+// IsBatch tells whether what a request calls a uid is the handle of a batch.
+func IsBatch(uid string) bool { return CheckHandle(uid) == nil }
+
 // CheckHandle refuses what BatchHandle cannot have returned. It goes into a
 // label selector.
 func CheckHandle(handle string) error {
 	rest, ok := strings.CutPrefix(handle, "batch-")
 	if _, err := hex.DecodeString(rest); !ok || err != nil || len(rest) != 2*digestBytes {
-		return refused("handle", handle, "CreateBatch returns it")
+		return refused(fieldUID, handle, "CreateBatch returns it")
 	}
 	return nil
 }
@@ -65,7 +60,7 @@ func digest(parts ...string) string {
 // SameRequest tells whether an existing movement is what want asks for: the
 // key was repeated with the same request, not with another one.
 func SameRequest(have, want *nnf.DataMovement) bool {
-	return have.Labels[LabelKey] != "" && have.Labels[LabelKey] == want.Labels[LabelKey] &&
+	return have.Labels[api.LabelRequestKey] != "" && have.Labels[api.LabelRequestKey] == want.Labels[api.LabelRequestKey] &&
 		have.Labels[api.LabelOwnerUID] == want.Labels[api.LabelOwnerUID] &&
 		have.Spec.UserID == want.Spec.UserID &&
 		have.Spec.Source.Path == want.Spec.Source.Path && have.Spec.Destination.Path == want.Spec.Destination.Path

@@ -6,13 +6,14 @@ import (
 	"strconv"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
 
 // Selector returns the labels that the movements of a workflow carry, with the
 // node's when only its own are wanted (contract nnf-dm.md 4.7, "Do better" 25).
 func Selector(w WorkflowRef, node string) map[string]string {
-	out := map[string]string{api.LabelOwnerKind: ownerKind, api.LabelOwnerName: w.Name, api.LabelOwnerNamespace: w.Namespace}
+	out := map[string]string{api.LabelOwnerKind: dws.KindWorkflow, api.LabelOwnerName: w.Name, api.LabelOwnerNamespace: w.Namespace}
 	if node != "" {
 		out[api.LabelInitiator] = node
 	}

@@ -44,7 +44,7 @@ func Object(p *Parts) (*nnf.DataMovement, error) {
 			},
 		},
 	}
-	prefix := PrefixLustre
+	prefix := nnf.PrefixMovement
 	switch p.Mount.Type {
 	case dws.TypeLustre:
 		// Teardown of the directive waits for its movements; one that it cannot
@@ -58,7 +58,7 @@ func Object(p *Parts) (*nnf.DataMovement, error) {
 		if p.Rabbit == "" {
 			return nil, NewFault(ErrUnavailable, ReasonUnavailable, "the rabbit of this node is not known yet: try again")
 		}
-		prefix, dm.Namespace = PrefixGFS2, p.Rabbit
+		prefix, dm.Namespace = nnf.PrefixNodeMovement, p.Rabbit
 	default:
 		return nil, NewFault(ErrInvalid, ReasonFileSystem, "filesystem not supported: '%s'", trimmed(p.Mount.Type))
 	}
@@ -66,10 +66,10 @@ func Object(p *Parts) (*nnf.DataMovement, error) {
 	dm.Labels = labels(p)
 	if p.Request.Key != "" {
 		dm.GenerateName, dm.Name = "", prefix+keyDigest(p)
-		dm.Labels[LabelKey] = keyDigest(p)
+		dm.Labels[api.LabelRequestKey] = keyDigest(p)
 	}
 	if p.Request.Batch != "" {
-		dm.Labels[LabelBatch] = p.Request.Batch
+		dm.Labels[api.LabelBatch] = p.Request.Batch
 	}
 	return dm, nil
 }
@@ -82,7 +82,7 @@ func labels(p *Parts) map[string]string {
 		api.LabelWorkflowName:      wf.Name,
 		api.LabelWorkflowNamespace: wf.Namespace,
 		api.LabelWorkflowUID:       string(wf.UID),
-		api.LabelOwnerKind:         ownerKind,
+		api.LabelOwnerKind:         dws.KindWorkflow,
 		api.LabelOwnerName:         wf.Name,
 		api.LabelOwnerNamespace:    wf.Namespace,
 		api.LabelOwnerUID:          string(wf.UID),
@@ -96,4 +96,4 @@ func labels(p *Parts) map[string]string {
 }
 
 // teardownState is the workflow state in which the movement may go.
-const teardownState = "PostRun"
+const teardownState = dws.StatePostRun

@@ -47,7 +47,7 @@ func TestObjectGolden(t *testing.T) {
 		{"all-options", "lustre", func(p *Parts) {
 			r := &p.Request
 			r.Dryrun, r.LogStdout, r.StoreStdout, r.DCPOptions, r.MPIRunOptions = true, true, true, "--chunksize 4MB", "--map-by node"
-			r.Slots, r.MaxSlots, r.Profile, r.Key, r.Batch = 0, 0, "fast", "my key", "batch-00112233445566778899"
+			r.Slots, r.MaxSlots, r.Profile, r.Key, r.Batch = 0, 0, "fast", "my-key", "batch-00112233445566778899"
 			p.Profile = "fast"
 		}},
 		{"no-labels", "gfs2", func(p *Parts) {
@@ -163,7 +163,7 @@ func TestKey(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if dm.GenerateName != "" || dm.Labels[LabelKey] == "" || !labelValue(dm.Labels[LabelKey]) || CheckUID(dm.Name) != nil {
+		if dm.GenerateName != "" || dm.Labels[api.LabelRequestKey] == "" || !labelValue(dm.Labels[api.LabelRequestKey]) || CheckUID(dm.Name) != nil {
 			t.Errorf("%+v", dm.ObjectMeta)
 		}
 		return dm.Name
@@ -190,13 +190,13 @@ func TestKey(t *testing.T) {
 
 func TestSameRequest(t *testing.T) {
 	keyed := func(change ...func(*nnf.DataMovement)) *nnf.DataMovement {
-		return movement(append([]func(*nnf.DataMovement){label(LabelKey, "d")}, change...)...)
+		return movement(append([]func(*nnf.DataMovement){label(api.LabelRequestKey, "d")}, change...)...)
 	}
 	if !SameRequest(keyed(), keyed()) {
 		t.Error("not the same")
 	}
 	for what, other := range map[string]*nnf.DataMovement{
-		"no key": movement(), "key": keyed(label(LabelKey, "e")), "workflow": keyed(label(api.LabelOwnerUID, "x")),
+		"no key": movement(), "key": keyed(label(api.LabelRequestKey, "e")), "workflow": keyed(label(api.LabelOwnerUID, "x")),
 		"user":        keyed(func(d *nnf.DataMovement) { d.Spec.UserID++ }),
 		"source":      keyed(func(d *nnf.DataMovement) { d.Spec.Source.Path += "x" }),
 		"destination": keyed(func(d *nnf.DataMovement) { d.Spec.Destination.Path += "x" }),
@@ -208,7 +208,7 @@ func TestSameRequest(t *testing.T) {
 	if SameRequest(movement(), movement()) {
 		t.Error("two without a key are the same")
 	}
-	wantFault(t, KeyReused("k"), ErrInvalid, ReasonInvalidField, "key \"k\" is refused")
+	wantFault(t, KeyReused("k"), ErrInvalid, ReasonInvalidField, "request_key \"k\" is refused")
 }
 
 func TestBatch(t *testing.T) {

@@ -29,9 +29,6 @@ type Request struct {
 // maxSlots is more than any rabbit has; the number goes into an MPI hostfile.
 const maxSlots = 65536
 
-// maxKey bounds the caller's own key, in bytes.
-const maxKey = 256
-
 // Names of fields in the protocol.
 const (
 	fieldSource        = "source"
@@ -42,7 +39,7 @@ const (
 	fieldMaxSlots      = "maxSlots"
 	fieldProfile       = "profile"
 	fieldUID           = "uid"
-	fieldKey           = "key"
+	fieldKey           = "request_key"
 	fieldWorkflow      = "workflow"
 )
 
@@ -77,8 +74,8 @@ func (r *Request) Check(o *Options) error {
 	if r.Profile != "" && !dnsName(r.Profile) {
 		return refused(fieldProfile, r.Profile, nameRule)
 	}
-	if len(r.Key) > maxKey {
-		return refused(fieldKey, r.Key, "at most 256 bytes are allowed")
+	if r.Key != "" && !labelValue(r.Key) {
+		return refused(fieldKey, r.Key, "a key has 1 to 63 of A-Z a-z 0-9 . _ - and starts and ends with a letter or digit")
 	}
 	return nil
 }
@@ -114,13 +111,6 @@ func (w WorkflowRef) CheckOptional() error {
 	return w.Check()
 }
 
-// Prefixes of the names of movements; they say where an object lives (contract
-// nnf-dm.md 4.2.6, 4.3).
-const (
-	PrefixLustre = "nnf-dm-"
-	PrefixGFS2   = "nnf-dm-node-"
-)
-
 // CheckUID refuses what cannot be the name of a movement, which uid is. Names of
 // others pass: they are looked up, so that they look like any missing one.
 func CheckUID(uid string) error {
@@ -136,7 +126,7 @@ func CheckUID(uid string) error {
 // Namespace returns where the movement of that uid lives: in the rabbit's own
 // namespace, or in the one that all rabbits share.
 func Namespace(uid, rabbit string) string {
-	if strings.HasPrefix(uid, PrefixGFS2) {
+	if strings.HasPrefix(uid, nnf.PrefixNodeMovement) {
 		return rabbit
 	}
 	return nnf.NamespaceDataMovement

@@ -38,8 +38,9 @@ func TestRequestCheck(t *testing.T) {
 		{"profile", func(r *Request) { r.Profile = "fast.1" }, "", ""},
 		{"profile with a slash", func(r *Request) { r.Profile = "../nnf-system/x" }, "profile", "a name has"},
 		{"profile that ends badly", func(r *Request) { r.Profile = "a." }, "profile", "a name has"},
-		{"key", func(r *Request) { r.Key = strings.Repeat("ü;\n", 64) }, "", ""},
-		{"key too long", func(r *Request) { r.Key = strings.Repeat("k", 257) }, "key", "256 bytes"},
+		{"key", func(r *Request) { r.Key = strings.Repeat("K", 63) }, "", ""},
+		{"key too long", func(r *Request) { r.Key = strings.Repeat("k", 64) }, "request_key", "1 to 63"},
+		{"key with a blank", func(r *Request) { r.Key = "a b" }, "request_key", "1 to 63"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := parts("gfs2").Request
