@@ -20,6 +20,9 @@ type MicroTime struct{ time.Time }
 // NewMicroTime returns a time as it will be read back: to the microsecond.
 func NewMicroTime(t time.Time) *MicroTime { return &MicroTime{t.Truncate(time.Microsecond)} }
 
+// IsZero tells that the time is not set; so does a nil pointer.
+func (t *MicroTime) IsZero() bool { return t == nil || t.Time.IsZero() }
+
 // MarshalJSON writes the time, null for the zero time. The receiver is a value,
 // so that both values and pointers are written.
 func (t MicroTime) MarshalJSON() ([]byte, error) {
