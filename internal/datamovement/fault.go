@@ -65,6 +65,10 @@ func (f *Fault) Unwrap() []error {
 	return []error{f.Kind, f.cause}
 }
 
+// Cause returns the error behind the fault, whose text is not for the caller, or
+// nil.
+func (f *Fault) Cause() error { return f.cause }
+
 // NewFault returns a fault with a text of its own.
 func NewFault(kind error, reason Reason, format string, args ...any) *Fault {
 	err := fmt.Errorf(format, args...)
