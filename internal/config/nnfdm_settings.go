@@ -98,7 +98,7 @@ func nnfdmProcessSettings(c *Nnfdm) []Setting {
 			Key: "daemon.simulated", Flag: "simulated", Kind: Bool, Default: "false", Field: &c.Daemon.Simulated,
 			Help: "For tests of clients only: answer from memory, with no Kubernetes and no copying.",
 		}, {
-			Key: "daemon.idle_timeout", Flag: "idle-timeout", Kind: Duration, Default: "5m", Min: "0s", Max: "24h", Reload: true, Field: &c.Daemon.IdleTimeout,
+			Key: "daemon.idle_timeout", Flag: "idle-timeout", Kind: Duration, Default: "5m", Min: "0s", Max: "24h", Field: &c.Daemon.IdleTimeout,
 			Help: `End after being idle so long, under socket activation only: the next client starts the daemon again. "0s": never.`,
 		}, {
 			Key: "daemon.shutdown_timeout", Flag: "shutdown-timeout",
