@@ -15,7 +15,20 @@ import (
 type job struct {
 	workflow *dws.Workflow
 	identity datamovement.Identity
-	mounts   []datamovement.Mount // of this compute
+	mounts   []datamovement.Mount            // of this compute
+	found    map[string][]datamovement.Mount // of servers, by namespace; "" is all rabbits
+}
+
+// servers lists the entries of a rabbit, or of all, once for all copies of j.
+func (j *job) servers(ctx context.Context, l *lookup, ns string, keep func(string) bool) ([]datamovement.Mount, error) {
+	if m, ok := j.found[ns]; ok {
+		return m, nil
+	}
+	m, err := l.mounts(ctx, j.workflow, ns, keep)
+	if err == nil {
+		j.found[ns] = m
+	}
+	return m, err
 }
 
 // Create makes one data movement and returns its uid (contract nnf-dm.md 4.2).
@@ -62,7 +75,7 @@ func (s *Service) job(ctx context.Context, c Call, w datamovement.WorkflowRef) (
 	if err != nil {
 		return nil, s.judged(c, object, datamovement.StepMount.At(err))
 	}
-	return &job{wf, id, mounts}, nil
+	return &job{wf, id, mounts, make(map[string][]datamovement.Mount)}, nil
 }
 
 func (s *Service) create(ctx context.Context, c Call, j *job, r datamovement.Request) (string, error) {
@@ -78,7 +91,7 @@ func (s *Service) create(ctx context.Context, c Call, j *job, r datamovement.Req
 	if p.Rabbit, err = s.look.rabbit(ctx); err != nil && m.Type != dws.TypeLustre {
 		return "", step.At(err)
 	}
-	if p.Source, err = s.look.source(ctx, r.Source, m, j.workflow, p.Rabbit); err != nil {
+	if p.Source, err = s.look.source(ctx, r.Source, m, j, p.Rabbit); err != nil {
 		return "", step.At(err)
 	}
 	if p.Destination, err = s.look.destination(ctx, r.Destination); err != nil {

@@ -123,7 +123,7 @@ func (s *Service) Delete(ctx context.Context, c Call, w datamovement.WorkflowRef
 		}
 	}
 	if !datamovement.Completed(dm) && (!dm.Spec.Cancel || datamovement.Started(dm)) {
-		return datamovement.NewFault(datamovement.ErrActive, datamovement.ReasonMovementActive, "data movement %s has not ended: wait for it, or cancel it first", uid)
+		return stillActive(uid)
 	}
 	if err := s.remove(ctx, dm); err != nil {
 		return s.judged(c, uid, err)
@@ -175,4 +175,8 @@ func (s *Service) listed(ctx context.Context, c Call, w datamovement.WorkflowRef
 		return err
 	})
 	return values(items), s.judged(c, w.Namespace+"/"+w.Name, err)
+}
+
+func stillActive(uid string) error {
+	return datamovement.NewFault(datamovement.ErrActive, datamovement.ReasonMovementActive, "data movement %s has not ended: wait for it, or cancel it first", uid)
 }

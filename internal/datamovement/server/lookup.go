@@ -153,7 +153,7 @@ func (l *lookup) mounts(ctx context.Context, wf *dws.Workflow, ns string, keep f
 // source finds where the rabbit sees the source. The servers of Lustre may be on
 // other rabbits only ("Do better" 18), so those are looked at when the own one
 // has nothing.
-func (l *lookup) source(ctx context.Context, path string, m datamovement.Mount, wf *dws.Workflow, rabbit string) (string, error) {
+func (l *lookup) source(ctx context.Context, path string, m datamovement.Mount, j *job, rabbit string) (string, error) {
 	lustre := m.Type == dws.TypeLustre
 	if rabbit == "" && !lustre {
 		return "", datamovement.NewFault(datamovement.ErrFailed, datamovement.ReasonMountNotFound,
@@ -161,7 +161,7 @@ func (l *lookup) source(ctx context.Context, path string, m datamovement.Mount, 
 	}
 	own := datamovement.NewFault(datamovement.ErrFailed, datamovement.ReasonMountNotFound, "no client mounts found on any rabbit")
 	if rabbit != "" {
-		servers, err := l.mounts(ctx, wf, rabbit, nil)
+		servers, err := j.servers(ctx, l, rabbit, nil)
 		if err != nil {
 			return "", err
 		}
@@ -175,7 +175,7 @@ func (l *lookup) source(ctx context.Context, path string, m datamovement.Mount, 
 	if err != nil {
 		return "", own
 	}
-	servers, err := l.mounts(ctx, wf, "", func(ns string) bool {
+	servers, err := j.servers(ctx, l, "", func(ns string) bool {
 		return slices.ContainsFunc(sc.Spec.StorageNodes, func(s dws.StorageNode) bool { return s.Name == ns })
 	})
 	switch {
