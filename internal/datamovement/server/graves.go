@@ -64,3 +64,21 @@ func (g *graves) clear(name string) {
 	defer g.mu.Unlock()
 	delete(g.m, name)
 }
+
+// matching returns those that have all the labels.
+func (g *graves) matching(labels map[string]string) (out []*nnf.DataMovement) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+next:
+	for _, old := range g.m {
+		for k, v := range labels {
+			if old.dm.Labels[k] != v {
+				continue next
+			}
+		}
+		if time.Since(old.at) <= graveTime {
+			out = append(out, old.dm)
+		}
+	}
+	return out
+}

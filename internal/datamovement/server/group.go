@@ -111,6 +111,14 @@ func (g *group) listed(ctx context.Context, labels map[string]string, add func(s
 			n++
 		}
 	}
+	want := datamovement.Selector(g.workflow, g.s.o.Node)
+	maps.Copy(want, labels)
+	for _, dm := range g.s.graves.matching(want) {
+		if access.Movement(dm, g.workflow).Allowed() {
+			add(dm.Name, g.s.feed(dm.Namespace))
+			n++
+		}
+	}
 	return n, nil
 }
 
