@@ -100,11 +100,13 @@ func AnswerOf(dm *nnf.DataMovement) Answer {
 // caller must not know of.
 func AnswerMissing() Answer { return Answer{State: StateUnknown, Result: ResultNotFound} }
 
+const cancelledEarly = "cancelled before it was started"
+
 // AnswerCancelled is the answer for a movement that was cancelled before its
 // start and is gone since ("Do better" 13).
 func AnswerCancelled(at time.Time) Answer {
 	return Answer{
-		State: StateCompleted, Result: ResultCancelled, Message: "cancelled before it was started",
+		State: StateCompleted, Result: ResultCancelled, Message: cancelledEarly,
 		EndTime: v1.TimeText(at), Command: &CommandAnswer{},
 	}
 }

@@ -109,7 +109,9 @@ func TestFindMountPrefersReady(t *testing.T) {
 	gone.Ready, gone.Name = false, "a"
 	here := mountAt(node, "/mnt/a", "gfs2")
 	here.Name = "b"
-	for _, list := range [][]Mount{{gone, here}, {here, gone}} {
+	last := here
+	last.Name = "c"
+	for _, list := range [][]Mount{{gone, here, last}, {last, here, gone}} {
 		if m, err := FindMount("/mnt/a/x", list, node); err != nil || m.Name != "b" {
 			t.Errorf("%s %v", m.Name, err)
 		}
