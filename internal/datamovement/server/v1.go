@@ -26,10 +26,6 @@ func (version1) Version(context.Context, *emptypb.Empty) (*pb.DataMovementVersio
 	return &pb.DataMovementVersionResponse{Version: version.Version, ApiVersions: []string{pb.APIVersion}}, nil
 }
 
-func refOf(w *pb.DataMovementWorkflow) datamovement.WorkflowRef {
-	return datamovement.WorkflowRef{Name: w.GetName(), Namespace: w.GetNamespace()}
-}
-
 // answered passes on what belongs into the response, and turns the rest into a
 // gRPC error.
 func answered(err error) error {
@@ -40,12 +36,7 @@ func answered(err error) error {
 }
 
 func (v version1) Create(ctx context.Context, r *pb.DataMovementCreateRequest) (*pb.DataMovementCreateResponse, error) {
-	uid, err := v.s.Create(ctx, callOf(ctx), datamovement.Request{
-		Workflow: refOf(r.GetWorkflow()), Source: r.GetSource(), Destination: r.GetDestination(),
-		Dryrun: r.GetDryrun(), DCPOptions: r.GetDcpOptions(), MPIRunOptions: r.GetMpirunOptions(),
-		LogStdout: r.GetLogStdout(), StoreStdout: r.GetStoreStdout(),
-		Slots: r.GetSlots(), MaxSlots: r.GetMaxSlots(), Profile: r.GetProfile(), Key: keyOf(ctx),
-	})
+	uid, err := v.s.Create(ctx, callOf(ctx), datamovement.RequestV1(r, keyOf(ctx)))
 	if err := answered(err); err != nil {
 		return nil, err
 	}
@@ -61,36 +52,18 @@ func keyOf(ctx context.Context) string {
 }
 
 func (v version1) Status(ctx context.Context, r *pb.DataMovementStatusRequest) (*pb.DataMovementStatusResponse, error) {
-	a, err := v.s.Status(ctx, callOf(ctx), refOf(r.GetWorkflow()), r.GetUid(), r.GetMaxWaitTime())
+	a, err := v.s.Status(ctx, callOf(ctx), datamovement.WorkflowV1(r.GetWorkflow()), r.GetUid(), r.GetMaxWaitTime())
 	if err := answered(err); err != nil {
 		return nil, err
 	}
 	if err != nil {
-		f := datamovement.Explain(err)
-		a = datamovement.Answer{State: datamovement.StateUnknown, Result: datamovement.ResultInvalid, Message: f.Error()}
-		if f.Kind == datamovement.ErrNotFound {
-			a = datamovement.AnswerMissing()
-		}
+		a = datamovement.AnswerError(err)
 	}
-	return statusResponse(a), nil
-}
-
-func statusResponse(a datamovement.Answer) *pb.DataMovementStatusResponse {
-	out := &pb.DataMovementStatusResponse{
-		State: pb.DataMovementStatusResponse_State(a.State), Status: pb.DataMovementStatusResponse_Status(a.Result),
-		Message: a.Message, StartTime: a.StartTime, EndTime: a.EndTime,
-	}
-	if c := a.Command; c != nil {
-		out.CommandStatus = &pb.DataMovementCommandStatus{
-			Command: c.Command, Progress: c.Progress, ElapsedTime: c.ElapsedTime,
-			LastMessage: c.LastMessage, LastMessageTime: c.LastMessageTime,
-		}
-	}
-	return out
+	return a.V1(), nil
 }
 
 func (v version1) Cancel(ctx context.Context, r *pb.DataMovementCancelRequest) (*pb.DataMovementCancelResponse, error) {
-	err := v.s.Cancel(ctx, callOf(ctx), refOf(r.GetWorkflow()), r.GetUid())
+	err := v.s.Cancel(ctx, callOf(ctx), datamovement.WorkflowV1(r.GetWorkflow()), r.GetUid())
 	if err := answered(err); err != nil {
 		return nil, err
 	}
@@ -99,7 +72,7 @@ func (v version1) Cancel(ctx context.Context, r *pb.DataMovementCancelRequest) (
 }
 
 func (v version1) Delete(ctx context.Context, r *pb.DataMovementDeleteRequest) (*pb.DataMovementDeleteResponse, error) {
-	err := v.s.Delete(ctx, callOf(ctx), refOf(r.GetWorkflow()), r.GetUid())
+	err := v.s.Delete(ctx, callOf(ctx), datamovement.WorkflowV1(r.GetWorkflow()), r.GetUid())
 	if err := answered(err); err != nil {
 		return nil, err
 	}
@@ -109,7 +82,7 @@ func (v version1) Delete(ctx context.Context, r *pb.DataMovementDeleteRequest) (
 
 // List has no field for what is wrong, so every error is a gRPC one.
 func (v version1) List(ctx context.Context, r *pb.DataMovementListRequest) (*pb.DataMovementListResponse, error) {
-	uids, err := v.s.List(ctx, callOf(ctx), refOf(r.GetWorkflow()))
+	uids, err := v.s.List(ctx, callOf(ctx), datamovement.WorkflowV1(r.GetWorkflow()))
 	if err != nil {
 		return nil, codedError(err)
 	}

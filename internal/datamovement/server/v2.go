@@ -17,14 +17,10 @@ type version2 struct {
 	s *Service
 }
 
-func ref2(w *pb2.Workflow) datamovement.WorkflowRef {
-	return datamovement.WorkflowRef{Name: w.GetName(), Namespace: w.GetNamespace()}
-}
-
 func (v version2) CreateBatch(ctx context.Context, r *pb2.CreateBatchRequest) (*pb2.CreateBatchResponse, error) {
 	o := r.GetOptions()
 	q := datamovement.Request{
-		Workflow: ref2(r.GetWorkflow()), Profile: o.GetProfile(), Dryrun: o.GetDryrun(),
+		Workflow: datamovement.WorkflowV2(r.GetWorkflow()), Profile: o.GetProfile(), Dryrun: o.GetDryrun(),
 		DCPOptions: o.GetDcpOptions(), MPIRunOptions: o.GetMpirunOptions(),
 		LogStdout: o.GetLogStdout(), StoreStdout: o.GetStoreStdout(), Slots: -1, MaxSlots: -1,
 	}
@@ -56,7 +52,7 @@ func (v version2) CreateBatch(ctx context.Context, r *pb2.CreateBatchRequest) (*
 
 func (v version2) Watch(r *pb2.WatchRequest, stream grpc.ServerStreamingServer[pb2.WatchResponse]) error {
 	ctx := stream.Context()
-	g, err := v.s.group(ctx, callOf(ctx), ref2(r.GetWorkflow()), r.GetUids())
+	g, err := v.s.group(ctx, callOf(ctx), datamovement.WorkflowV2(r.GetWorkflow()), r.GetUids())
 	if err != nil {
 		return typedError(err)
 	}
@@ -84,7 +80,7 @@ var errWaited = datamovement.NewFault(datamovement.ErrUnavailable, datamovement.
 func (v version2) Wait(ctx context.Context, r *pb2.WaitRequest) (*pb2.WaitResponse, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, v.s.settings.Load().MaxWait, errWaited)
 	defer cancel()
-	g, err := v.s.group(ctx, callOf(ctx), ref2(r.GetWorkflow()), r.GetUids())
+	g, err := v.s.group(ctx, callOf(ctx), datamovement.WorkflowV2(r.GetWorkflow()), r.GetUids())
 	if err != nil {
 		return nil, typedError(err)
 	}
@@ -108,7 +104,7 @@ var errNoUIDs = func() error {
 }()
 
 func (v version2) Cancel(ctx context.Context, r *pb2.CancelRequest) (*pb2.CancelResponse, error) {
-	uids, err := v.each(ctx, ref2(r.GetWorkflow()), r.GetUids(), func(c Call, n snapshot, f *feed) (bool, error) {
+	uids, err := v.each(ctx, datamovement.WorkflowV2(r.GetWorkflow()), r.GetUids(), func(c Call, n snapshot, f *feed) (bool, error) {
 		if n.ended() {
 			return false, nil
 		}
@@ -118,7 +114,7 @@ func (v version2) Cancel(ctx context.Context, r *pb2.CancelRequest) (*pb2.Cancel
 }
 
 func (v version2) Delete(ctx context.Context, r *pb2.DeleteRequest) (*pb2.DeleteResponse, error) {
-	w := ref2(r.GetWorkflow())
+	w := datamovement.WorkflowV2(r.GetWorkflow())
 	_, err := v.each(ctx, w, r.GetUids(), func(_ Call, n snapshot, _ *feed) (bool, error) {
 		if !n.ended() && (!n.dm.Spec.Cancel || datamovement.Started(n.dm)) {
 			return false, stillActive(n.uid)
