@@ -64,7 +64,7 @@ func serve(ctx context.Context, t Transport, register func(*grpc.Server), stoppi
 		grpc.MaxRecvMsgSize(t.MaxMessage), grpc.MaxHeaderListSize(16<<10),
 		grpc.MaxConcurrentStreams(streamsPerConnection), grpc.ConnectionTimeout(t.Handshake),
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
-		grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer),
 		// The kernel tells when a local client is gone; nobody is pinged.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: math.MaxInt64}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsApart, PermitWithoutStream: true}),
