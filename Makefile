@@ -10,7 +10,7 @@ MODULE  := github.com/compute-daemons/compute-daemons
 GO      ?= go
 LDFLAGS := -s -w -X $(MODULE)/internal/version.Version=$(VERSION)
 STATIC  := CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -tags grpcnotrace -ldflags "$(LDFLAGS)"
-DAEMONS := clientmountd
+DAEMONS := clientmountd nnf-dm
 
 .PHONY: help
 help: ## this list

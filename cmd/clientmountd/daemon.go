@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/command"
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
@@ -21,7 +22,7 @@ import (
 
 // server is the daemon put together.
 type server struct {
-	v          *invocation
+	v          *command.Invocation
 	cfg        config.Clientmountd
 	settings   config.Result
 	level      *slog.LevelVar
@@ -35,10 +36,10 @@ type server struct {
 
 // daemon runs until a signal ends it. What is wrong at the start is said in one
 // line on standard error before anything is begun.
-func (v *invocation) daemon(ctx context.Context) int {
+func runDaemon(ctx context.Context, v *command.Invocation) int {
 	s := &server{v: v, level: new(slog.LevelVar)}
 	if err := s.prepare(); err != nil {
-		return v.result(ctx, err)
+		return v.Result(ctx, err)
 	}
 	defer s.logOut.Close()
 	return daemon.Run(ctx, daemon.Options{
@@ -50,7 +51,7 @@ func (v *invocation) daemon(ctx context.Context) int {
 
 func (s *server) prepare() error {
 	var err error
-	if s.settings, err = s.v.load(config.ClientmountdTable(&s.cfg)); err != nil {
+	if s.settings, err = s.v.Load(config.ClientmountdTable(&s.cfg)); err != nil {
 		return err
 	}
 	s.setLevel()
@@ -145,7 +146,7 @@ func (s *server) main(ctx context.Context) error {
 // nothing.
 func (s *server) reload() {
 	var fresh config.Clientmountd
-	settings, changed, ignored, err := config.Reload(s.settings, config.ClientmountdTable(&fresh), s.v.sources())
+	settings, changed, ignored, err := config.Reload(s.settings, config.ClientmountdTable(&fresh), s.v.Sources())
 	if err != nil {
 		s.log.Error("the new configuration is refused, the old one stays in force", "error", err, daemon.EventID(clientmount.EventConfigRefused))
 		return

@@ -6,7 +6,8 @@
 // It must not know how objects are transported, nor what is done with them.
 package api
 
-// Label keys (contract kubernetes.md 2.7). Others set them; we read them.
+// Label keys (contract kubernetes.md 2.7). Others set them, and read those that
+// we put on data movements.
 const (
 	LabelWorkflowName      = "dataworkflowservices.github.io/workflow.name"
 	LabelWorkflowNamespace = "dataworkflowservices.github.io/workflow.namespace"
@@ -15,6 +16,7 @@ const (
 	LabelOwnerKind      = "dataworkflowservices.github.io/owner.kind"
 	LabelOwnerName      = "dataworkflowservices.github.io/owner.name"
 	LabelOwnerNamespace = "dataworkflowservices.github.io/owner.namespace"
+	LabelOwnerUID       = "dataworkflowservices.github.io/owner.uid"
 
 	LabelDirectiveIndex         = "nnf.cray.hpe.com/directive_index"
 	LabelJobID                  = "nnf.cray.hpe.com/job_id"
@@ -22,12 +24,30 @@ const (
 	LabelTargetOwnerUID         = "nnf.cray.hpe.com/target_owner_uid"
 	LabelPinnedProfileName      = "nnf.cray.hpe.com/pinned_storage_profile_name"
 	LabelPinnedProfileNamespace = "nnf.cray.hpe.com/pinned_storage_profile_namespace"
+
+	// LabelTeardownState is the workflow state that waits for a data movement,
+	// and in which it may go: PostRun for those that computes make.
+	LabelTeardownState = "nnf.cray.hpe.com/teardown_state"
+
+	// LabelInitiator is the compute node that made a data movement, or copy_in
+	// or copy_out for those of the workflow controller. Watches select by it.
+	LabelInitiator = "dm.cray.hpe.com/initiator"
+)
+
+// Labels of our own on data movements. Nobody else reads them.
+const (
+	LabelBatch      = "compute-daemons.github.io/batch"       // the handle of the batch
+	LabelRequestKey = "compute-daemons.github.io/request-key" // chosen by the client, to recognise a repeated request
 )
 
 // FinalizerClientMount keeps a ClientMount until its node has unmounted. The
 // rabbit strips exactly this name for nodes that are offline (contract
 // clientmountd.md 2.4), so it must not change.
 const FinalizerClientMount = "nnf.cray.hpe.com/nnf_clientmount"
+
+// FinalizerDataMovement keeps a data movement until the rabbit has ended the
+// copy. The rabbit sets and removes it (contract nnf-dm.md 7).
+const FinalizerDataMovement = "dm.cray.hpe.com"
 
 // API groups.
 const (

@@ -12,6 +12,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/api/lus"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
 
@@ -79,6 +80,11 @@ func TestFieldsExist(t *testing.T) {
 		{"ClientMount", api.GroupDWS, api.VersionsDWS, dws.ClientMount{}},
 		{"Servers", api.GroupDWS, api.VersionsDWS, dws.Servers{}},
 		{"NnfStorageProfile", api.GroupNNF, api.VersionsNNF, nnf.StorageProfile{}},
+		{dws.KindWorkflow, api.GroupDWS, api.VersionsDWS, dws.Workflow{}},
+		{"SystemConfiguration", api.GroupDWS, api.VersionsDWS, dws.SystemConfiguration{}},
+		{nnf.KindDataMovement, api.GroupNNF, api.VersionsNNF, nnf.DataMovement{}},
+		{nnf.KindDataMovementProfile, api.GroupNNF, api.VersionsNNF, nnf.DataMovementProfile{}},
+		{lus.KindLustreFileSystem, api.GroupLUS, api.VersionsLUS, lus.LustreFileSystem{}},
 	} {
 		d, ok := crds[test.kind]
 		if !ok {

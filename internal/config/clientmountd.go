@@ -10,15 +10,8 @@ import (
 type Clientmountd struct {
 	StrictCredentials bool
 
-	Kubernetes struct {
-		ServiceHost, ServicePort string
-		TokenFile, CertFile      string
-		Kubeconfig               string
-		QPS, Burst               int
-		RequestTimeout           time.Duration
-		WatchTimeout             time.Duration
-	}
-	Node struct {
+	Kubernetes Kubernetes
+	Node       struct {
 		Name string // "": the host's name up to its first dot
 	}
 	Mount struct {
@@ -39,15 +32,8 @@ type Clientmountd struct {
 		RuntimeDirectory string
 		ShutdownTimeout  time.Duration
 	}
-	Log struct {
-		Level  string // "debug", "info", "warn" or "error"
-		Format string // "auto", "tint", "text", "json" or "journal"
-	}
-	Runtime struct {
-		GoMemLimit int64 // bytes; "off" is math.MaxInt64
-		GoGC       int   // percent; "off" is -1
-		GoMaxProcs int   // 0 leaves it to the Go runtime
-	}
+	Log     Log
+	Runtime Runtime
 }
 
 // clientmountdSections are in the order in which an administrator meets them.
@@ -75,14 +61,13 @@ func ClientmountdTable(c *Clientmountd) *Table {
 		},
 		File:     "/etc/clientmountd/config.toml",
 		Sections: clientmountdSections,
-		Settings: slices.Concat(generalSettings(c), kubernetesSettings(c), mountSettings(c), processSettings(c)),
-		Legacy: []Legacy{
-			{Flag: "zap-devel", Bool: true, Advice: "use --log-format"},
-			{Flag: "zap-encoder", Advice: "use --log-format"},
-			{Flag: "zap-log-level", Advice: "use --log-level"},
-			{Flag: "zap-stacktrace-level", Advice: "stack traces are not logged"},
-			{Flag: "zap-time-encoding", Advice: "use --log-format"},
-		},
+		Settings: slices.Concat(
+			generalSettings(&c.StrictCredentials),
+			kubernetesSettings(&c.Kubernetes, "DWS_CLIENT_MOUNT_SERVICE_TOKEN_FILE", "DWS_CLIENT_MOUNT_SERVICE_CERT_FILE", "20", "40"),
+			nodeSettings(&c.Node.Name), mountSettings(c), processSettings(c),
+			logSettings(&c.Log), runtimeSettings(&c.Runtime),
+		),
+		Legacy: zapFlags(),
 		Notices: []Notice{{
 			"RABBIT_NODE", "this is the daemon of a compute node; it never runs the commands for Rabbit nodes, whatever this says; unset it",
 		}},

@@ -11,7 +11,12 @@ import (
 // The table itself: a mistake in it must not wait for an administrator to meet
 // it.
 func TestTableIsConsistent(t *testing.T) {
-	table := ClientmountdTable(&Clientmountd{})
+	for _, table := range []*Table{ClientmountdTable(&Clientmountd{}), NnfdmTable(&Nnfdm{})} {
+		t.Run(table.Program, func(t *testing.T) { consistent(t, table) })
+	}
+}
+
+func consistent(t *testing.T, table *Table) {
 	keyForm := regexp.MustCompile(`^([a-z]+\.)?[a-z][a-z0-9_]*$`)
 	flagForm := regexp.MustCompile(`^[a-z][a-z-]+$`) // a single letter would hide a Go-style flag
 	keys, fields := map[string]bool{"version": true}, map[any]string{}

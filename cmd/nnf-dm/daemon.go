@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/command"
+	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
+	"github.com/compute-daemons/compute-daemons/internal/version"
+)
+
+// process is the daemon put together.
+type process struct {
+	v        *command.Invocation
+	cfg      config.Nnfdm
+	settings config.Result
+	level    *slog.LevelVar
+	log      *slog.Logger
+	logOut   io.Closer
+	notifier *daemon.Notifier
+	node     string
+
+	service     *server.Service // nil when simulated
+	listener    *unixsocket.Listener
+	connections *unixsocket.Limiter
+	idle        *unixsocket.Idle
+	quit        chan struct{}
+	shutdown    atomic.Int64 // the time for the shutdown; a reload may change it
+}
+
+// runDaemon runs until a signal ends it, or until it is idle. What is wrong at
+// the start is said in one line on standard error before anything is begun.
+func runDaemon(ctx context.Context, v *command.Invocation) int {
+	p := &process{v: v, level: new(slog.LevelVar), quit: make(chan struct{}, 1)}
+	if err := p.prepare(); err != nil {
+		return v.Result(ctx, err)
+	}
+	defer p.logOut.Close()
+	defer p.idle.Stop()
+	return daemon.Run(ctx, daemon.Options{
+		Log: p.log, Notifier: p.notifier, Main: p.main, Reload: p.reload,
+		ShutdownTimeout: func() time.Duration { return p.shutdownTimeout() + 5*time.Second },
+		Left:            func() string { return fmt.Sprintf("%d connections", p.listener.Stats().Open) },
+	})
+}
+
+func (p *process) prepare() error {
+	var err error
+	if p.settings, err = p.v.Load(config.NnfdmTable(&p.cfg)); err != nil {
+		return err
+	}
+	p.adopt()
+	p.log, p.logOut, err = daemon.NewLogger(daemon.LogOptions{Level: p.level, Format: p.cfg.Log.Format, Identifier: program})
+	if err != nil {
+		return err
+	}
+	for _, w := range p.settings.Warnings {
+		p.log.Warn(w)
+	}
+	limits, err := daemon.ApplyRuntime(runtimeOf(&p.cfg))
+	if err != nil {
+		return err
+	}
+	if p.node, err = kube.NodeName(p.cfg.Node.Name, os.Hostname); err != nil {
+		return err
+	}
+	p.idle = unixsocket.NewIdle(p.cfg.Daemon.IdleTimeout, func() {
+		select {
+		case p.quit <- struct{}{}:
+		default:
+		}
+	})
+	where := "simulated"
+	if !p.cfg.Daemon.Simulated {
+		client, err := p.dial()
+		if err != nil {
+			return err
+		}
+		settings, err := settingsOf(&p.cfg)
+		if err != nil {
+			return err
+		}
+		where = client.Address()
+		p.service = server.New(server.Options{
+			Node: p.node, Rabbit: p.cfg.Node.Rabbit, SystemConfiguration: p.cfg.Node.SystemConfiguration,
+			Client: server.Cluster{Client: client}, Settings: settings, Idle: p.idle, Log: p.log,
+		})
+	}
+	if err := p.listen(); err != nil {
+		return err
+	}
+	p.notifier = daemon.NewNotifier(p.log)
+	p.log.Info("started", "version", version.Version, "node", p.node, "api_server", where, "socket", p.listener.Addr().String(),
+		"activated", p.listener.Activated(), "config", strings.Join(p.settings.Files, " "), "runtime", limits.String(), daemon.EventID(server.EventStarted))
+	return nil
+}
+
+func (p *process) dial() (*kube.Client, error) {
+	k := &p.cfg.Kubernetes
+	client, err := kube.Dial(kube.Options{
+		Host: k.ServiceHost, Port: k.ServicePort, TokenFile: k.TokenFile, CertFile: k.CertFile, Kubeconfig: k.Kubeconfig,
+		QPS: float32(k.QPS), Burst: k.Burst, Timeout: k.RequestTimeout, MinWatchTimeout: k.WatchTimeout,
+		Service:   "nnf data movement service",
+		UserAgent: fmt.Sprintf("%s/%s (%s)", program, version.Version, p.node),
+		Strict:    p.cfg.StrictCredentials, Log: p.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w (settings: [kubernetes] in %s; in effect: %s config dump)", err, p.settingsFile(), program)
+	}
+	return client, nil
+}
+
+func (p *process) settingsFile() string {
+	if len(p.settings.Files) > 0 {
+		return p.settings.Files[0]
+	}
+	return config.NnfdmTable(new(config.Nnfdm)).File
+}
+
+// courtesy is how many connections above its limit a user gets, to be told so.
+const courtesy = 2
+
+func (p *process) listen() error {
+	mode, err := config.Permissions(p.cfg.Socket.Mode)
+	if err != nil {
+		return err
+	}
+	p.connections = unixsocket.NewLimiter(connectionsOf(&p.cfg))
+	p.listener, err = unixsocket.Listen(unixsocket.Options{
+		Path: p.cfg.Socket.Path, Mode: mode, Group: p.cfg.Socket.Group, Log: p.log,
+		Limiter: p.connections, Courtesy: courtesy, Handshake: p.cfg.Limits.HandshakeTime, HandshakeBytes: preface, Idle: p.idle,
+	})
+	return err
+}
+
+// preface is what an HTTP/2 client says first (RFC 9113, 3.4).
+const preface = 24
+
+// main is what daemon.Run keeps alive.
+func (p *process) main(ctx context.Context) error {
+	watchdog, err := daemon.NewWatchdog(p.notifier, p.log)
+	if err != nil {
+		p.log.Warn("the watchdog setting of the service manager is not understood", "error", err)
+	}
+	t := server.Transport{
+		Listener: p.listener, MaxMessage: int(p.cfg.Limits.MessageSize), Handshake: p.cfg.Limits.HandshakeTime,
+		Shutdown: p.shutdownTimeout, Idle: p.idle, Quit: p.quit, Log: p.log,
+	}
+	// The socket exists: who connects now is served.
+	p.notifier.Ready()
+	if p.service == nil {
+		go watchdog.Run(ctx, func(context.Context) error { return nil })
+		return server.ServeSimulated(ctx, t)
+	}
+	go watchdog.Run(ctx, p.service.Probe)
+	return server.Serve(ctx, p.service, t)
+}
+
+// reload takes over what may change while the daemon runs. A bad file changes
+// nothing.
+func (p *process) reload() {
+	var fresh config.Nnfdm
+	settings, changed, ignored, err := config.Reload(p.settings, config.NnfdmTable(&fresh), p.v.Sources())
+	var now server.Settings
+	if err == nil {
+		now, err = settingsOf(&fresh)
+	}
+	if err != nil {
+		p.log.Error("the new configuration is refused, the old one stays in force", "error", err, daemon.EventID(server.EventConfigRefused))
+		return
+	}
+	p.settings, p.cfg = settings, fresh
+	p.adopt()
+	p.connections.Set(connectionsOf(&p.cfg))
+	if p.service != nil {
+		p.service.SetSettings(now)
+	}
+	p.log.Info("configuration read again", "changed", strings.Join(changed, " "), "needs_restart", strings.Join(ignored, " "), daemon.EventID(daemon.EventReload))
+}
+
+func (p *process) shutdownTimeout() time.Duration { return time.Duration(p.shutdown.Load()) }
+
+func (p *process) adopt() {
+	p.shutdown.Store(int64(p.cfg.Daemon.ShutdownTimeout))
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(p.cfg.Log.Level)); err == nil {
+		p.level.Set(l)
+	}
+}
+
+func connectionsOf(c *config.Nnfdm) unixsocket.LimiterOptions {
+	return unixsocket.LimiterOptions{
+		What: "connections", Total: c.Limits.Connections,
+		User: unixsocket.Share{Slots: c.Limits.ConnectionsPerUser},
+	}
+}
+
+func settingsOf(c *config.Nnfdm) (server.Settings, error) {
+	choices, err := datamovement.NewOptions(datamovement.OptionMode(c.Options.Policy), c.Options.DCP, c.Options.MPIRun)
+	if err != nil {
+		return server.Settings{}, fmt.Errorf("section [options]: %w", err)
+	}
+	l := &c.Limits
+	return server.Settings{
+		Policy:  datamovement.Policy{RootMayAll: c.Access.RootMayAll, AllowRootCopies: c.Access.AllowRootCopies, ListWorkflow: c.Access.ListWorkflow},
+		Choices: choices, MaxWait: l.MaxWait, LookupExpiry: c.Options.LookupExpiry,
+		Limits: server.Limits{
+			Streams: l.StreamsPerUser, Waiters: l.WaitersPerUser, BatchSize: l.BatchSize,
+			CreatesPerSecond: l.CreatesPerSecond, CreateBurst: l.CreateBurst,
+		},
+	}, nil
+}
+
+func runtimeOf(c *config.Nnfdm) daemon.RuntimeOptions {
+	return daemon.RuntimeOptions{MemLimit: c.Runtime.GoMemLimit, GOGC: gogc(c.Runtime.GoGC), MaxProcs: c.Runtime.GoMaxProcs}
+}
+
+func gogc(percent int) string {
+	if percent < 0 {
+		return "off"
+	}
+	return strconv.Itoa(percent)
+}

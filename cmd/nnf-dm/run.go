@@ -1,0 +1,16 @@
+package main
+
+import (
+	"context"
+	"io"
+
+	"github.com/compute-daemons/compute-daemons/internal/command"
+	"github.com/compute-daemons/compute-daemons/internal/config"
+)
+
+const program = "nnf-dm"
+
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	p := command.Program{Name: program, Table: func() *config.Table { return config.NnfdmTable(new(config.Nnfdm)) }, Daemon: runDaemon}
+	return p.Run(ctx, args, environ, stdout, stderr)
+}

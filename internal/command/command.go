@@ -1,0 +1,152 @@
+// Package command is the command line that the daemons have in common: run, or
+// one of the words version, help and config.
+//
+// It must not know what a daemon does.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/version"
+)
+
+// Program is one daemon's command line.
+type Program struct {
+	Name   string
+	Table  func() *config.Table // bound to a fresh structure
+	Daemon func(context.Context, *Invocation) int
+}
+
+// Invocation is one call of a program.
+type Invocation struct {
+	p       *Program
+	args    []string // without the program and its sub-command
+	environ []string
+	stdout  io.Writer
+	stderr  io.Writer
+}
+
+// Sources are where the settings come from.
+func (v *Invocation) Sources() config.Sources {
+	return config.Sources{Args: v.args, Environ: v.environ}
+}
+
+// commands are the words that the first argument may be. Flags alone, or
+// nothing, run the daemon.
+var commands = map[string]func(*Invocation, context.Context) int{
+	"version": (*Invocation).version,
+	"help":    (*Invocation).help,
+	"config":  (*Invocation).config,
+}
+
+// elsewhere are words that earlier daemons of this name knew. Whoever types one
+// learns what does its work now.
+var elsewhere = map[string]string{
+	"install": "enable --now",
+	"remove":  "disable --now",
+	"start":   "start",
+	"stop":    "stop",
+	"status":  "status",
+}
+
+// Run does what the arguments say and returns the exit code.
+func (p *Program) Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	v := &Invocation{p: p, args: args, environ: environ, stdout: stdout, stderr: stderr}
+	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
+		return p.Daemon(ctx, v)
+	}
+	command, ok := commands[args[0]]
+	if now := elsewhere[args[0]]; now != "" {
+		return v.usage(fmt.Sprintf("the command %s is not in this release: the unit comes with the package, use systemctl %s %s", args[0], now, p.Name))
+	}
+	if !ok {
+		return v.usage(fmt.Sprintf("unknown command %.80q", args[0]))
+	}
+	v.args = args[1:]
+	return command(v, ctx)
+}
+
+func (v *Invocation) version(context.Context) int {
+	fmt.Fprintln(v.stdout, "Version "+version.Version)
+	return daemon.ExitOK
+}
+
+func (v *Invocation) help(context.Context) int {
+	if err := config.Usage(v.stdout, v.p.Table()); err != nil {
+		return daemon.ExitFailure
+	}
+	return daemon.ExitOK
+}
+
+// config has the three sub-commands that look at the configuration. None of
+// them uses the network.
+func (v *Invocation) config(ctx context.Context) int {
+	if len(v.args) == 0 {
+		return v.usage("config needs one of: check, dump, default")
+	}
+	word := v.args[0]
+	v.args = v.args[1:]
+	table := v.p.Table()
+	var err error
+	switch word {
+	case "check":
+		err = config.Check(v.stdout, table, v.Sources())
+	case "dump":
+		var result config.Result
+		if result, err = v.Load(table); err == nil {
+			err = config.Dump(v.stdout, table, result)
+		}
+	case "default":
+		if len(v.args) > 0 {
+			return v.usage("config default takes no arguments")
+		}
+		_, err = io.WriteString(v.stdout, config.DefaultFile(table))
+	case "-h", "--help", "help":
+		return v.help(ctx)
+	default:
+		return v.usage(fmt.Sprintf("unknown command %.80q; config knows check, dump, default", "config "+word))
+	}
+	return v.Result(ctx, err)
+}
+
+// Load is config.Load that allows no words besides the flags.
+func (v *Invocation) Load(table *config.Table) (config.Result, error) {
+	result, rest, err := config.Load(table, v.Sources())
+	if err == nil && len(rest) > 0 {
+		err = &usageError{fmt.Sprintf("unexpected argument %.80q", rest[0])}
+	}
+	return result, err
+}
+
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+// Result shows an error the way its kind deserves and returns the exit code: 0
+// after -h, 2 for a wrong command line, 1 for anything else.
+func (v *Invocation) Result(ctx context.Context, err error) int {
+	flags, words := (*config.UsageError)(nil), (*usageError)(nil)
+	switch {
+	case err == nil:
+		return daemon.ExitOK
+	case errors.Is(err, config.ErrHelp):
+		return v.help(ctx)
+	case errors.As(err, &flags), errors.As(err, &words):
+		return v.usage(err.Error())
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintf(v.stderr, "%s: %s\n", v.p.Name, line)
+	}
+	return daemon.ExitFailure
+}
+
+func (v *Invocation) usage(text string) int {
+	fmt.Fprintf(v.stderr, "%s: %s; see %s --help\n", v.p.Name, text, v.p.Name)
+	return daemon.ExitUsage
+}

@@ -1,0 +1,233 @@
+package datamovement
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func golden(t *testing.T, name string, v any) {
+	t.Helper()
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		t.Fatal(err)
+	}
+	file := "testdata/" + name + ".golden"
+	if *update {
+		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(b.Bytes(), want) {
+		t.Errorf("%s:\n%s\nwant\n%s", file, b.Bytes(), want)
+	}
+}
+
+// The objects to the byte, with what is left out (contract nnf-dm.md 4.2.6).
+func TestObjectGolden(t *testing.T) {
+	for _, c := range []struct {
+		name, typ string
+		change    func(*Parts)
+	}{
+		{"gfs2", "gfs2", nil},
+		{"lustre", "lustre", nil},
+		{"all-options", "lustre", func(p *Parts) {
+			r := &p.Request
+			r.Dryrun, r.LogStdout, r.StoreStdout, r.DCPOptions, r.MPIRunOptions = true, true, true, "--chunksize 4MB", "--map-by node"
+			r.Slots, r.MaxSlots, r.Profile, r.Key, r.Batch = 0, 0, "fast", "my-key", "batch-00112233445566778899"
+			p.Profile = "fast"
+		}},
+		{"no-labels", "gfs2", func(p *Parts) {
+			p.Mount.DirectiveIndex, p.Mount.JobID = "", ""
+			p.Request.Slots, p.Identity = -1, Identity{}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := parts(c.typ)
+			if c.change != nil {
+				c.change(p)
+			}
+			dm, err := Object(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, c.name, dm)
+		})
+	}
+}
+
+// The example of the contract, typed from there, with the two labels more that
+// "Do better" 15 wants.
+const example = `{
+  "apiVersion": "nnf.cray.hpe.com/v1alpha11", "kind": "NnfDataMovement",
+  "metadata": {"generateName": "nnf-dm-node-", "namespace": "rabbit-01", "labels": {
+    "dm.cray.hpe.com/initiator": "compute-01",
+    "nnf.cray.hpe.com/teardown_state": "PostRun",
+    "nnf.cray.hpe.com/directive_index": "0",
+    "nnf.cray.hpe.com/job_id": "4711",
+    "dataworkflowservices.github.io/workflow.name": "job7",
+    "dataworkflowservices.github.io/workflow.namespace": "default",
+    "dataworkflowservices.github.io/workflow.uid": "11110000-0000-4000-8000-00000000000a",
+    "dataworkflowservices.github.io/owner.kind": "Workflow",
+    "dataworkflowservices.github.io/owner.name": "job7",
+    "dataworkflowservices.github.io/owner.namespace": "default",
+    "dataworkflowservices.github.io/owner.uid": "11110000-0000-4000-8000-00000000000a"}},
+  "spec": {
+    "source": {"path": "/mnt/nnf/11110000-0000-4000-8000-00000000000a-0/rabbit-01-3/out/",
+      "storageReference": {"kind": "NnfNodeStorage", "name": "default-job7-0-gfs2-0", "namespace": "rabbit-01"}},
+    "destination": {"path": "/lus/global/alice/out/"},
+    "userId": 1001, "groupId": 100,
+    "profileReference": {"kind": "NnfDataMovementProfile", "name": "default", "namespace": "nnf-system"},
+    "userConfig": {"slots": 8}}}`
+
+func TestObjectExample(t *testing.T) {
+	dm, err := Object(parts("gfs2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	have, err := json.Marshal(dm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a, b any
+	if json.Unmarshal(have, &a) != nil || json.Unmarshal([]byte(example), &b) != nil {
+		t.Fatal("not JSON")
+	}
+	x, _ := json.Marshal(a)
+	y, _ := json.Marshal(b)
+	if !bytes.Equal(x, y) {
+		t.Errorf("\n%s\n%s", x, y)
+	}
+}
+
+func TestObjectRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name, typ string
+		change    func(*Parts)
+		kind      error
+		reason    Reason
+		text      string
+	}{
+		{"no workflow", "gfs2", func(p *Parts) { p.Workflow = nil }, ErrUnavailable, ReasonInternal, "not looked up"},
+		{"no reference", "gfs2", func(p *Parts) { p.Mount.Reference = nil }, ErrUnavailable, ReasonInternal, "not looked up"},
+		{"no rabbit", "gfs2", func(p *Parts) { p.Rabbit = "" }, ErrUnavailable, ReasonUnavailable, "not known yet"},
+		{"lustre without directive", "lustre", func(p *Parts) { p.Mount.DirectiveIndex = "" }, ErrFailed, ReasonMountNotFound,
+			"unable to find directive index label on compute ClientMount, compute-01/default-job7-0-computes"},
+		{"xfs", "xfs", nil, ErrInvalid, ReasonFileSystem, "filesystem not supported: 'xfs'"},
+	} {
+		p := parts(c.typ)
+		if c.change != nil {
+			c.change(p)
+		}
+		_, err := Object(p)
+		wantFault(t, err, c.kind, c.reason, c.text)
+	}
+	// Lustre needs no rabbit.
+	p := parts("lustre")
+	p.Rabbit = ""
+	if dm, err := Object(p); err != nil || dm.Namespace != "nnf-dm-system" {
+		t.Error(dm, err)
+	}
+}
+
+// Slots keep their meaning on the wire: 0 is none, negative is the profile's.
+func TestSlots(t *testing.T) {
+	for n, want := range map[int32]string{-1: "{}", 0: `{"slots":0}`, 5: `{"slots":5}`} {
+		got, err := json.Marshal(nnf.DataMovementConfig{Slots: slots(n)})
+		if err != nil || string(got) != want {
+			t.Errorf("%d: %s", n, got)
+		}
+	}
+}
+
+// A repeated request gets the same name, every other one another.
+func TestKey(t *testing.T) {
+	name := func(change func(*Parts)) string {
+		p := parts("gfs2")
+		p.Request.Key = "k"
+		change(p)
+		dm, err := Object(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if dm.GenerateName != "" || dm.Labels[api.LabelRequestKey] == "" || !labelValue(dm.Labels[api.LabelRequestKey]) || CheckUID(dm.Name) != nil {
+			t.Errorf("%+v", dm.ObjectMeta)
+		}
+		return dm.Name
+	}
+	first := name(func(*Parts) {})
+	seen := map[string]string{first: "the first"}
+	if again := name(func(p *Parts) { p.Request.Destination += "x" }); again != first {
+		t.Errorf("%s, then %s", first, again)
+	}
+	for what, change := range map[string]func(*Parts){
+		"key":      func(p *Parts) { p.Request.Key = "k2" },
+		"user":     func(p *Parts) { p.Identity.UID++ },
+		"node":     func(p *Parts) { p.Node += "0" },
+		"workflow": func(p *Parts) { p.Workflow.UID += "0" },
+		"moved":    func(p *Parts) { p.Node += "4"; p.Workflow.UID = p.Workflow.UID[1:] },
+	} {
+		n := name(change)
+		if other, ok := seen[n]; ok {
+			t.Errorf("%s and %s are both %s", what, other, n)
+		}
+		seen[n] = what
+	}
+}
+
+func TestSameRequest(t *testing.T) {
+	keyed := func(change ...func(*nnf.DataMovement)) *nnf.DataMovement {
+		return movement(append([]func(*nnf.DataMovement){label(api.LabelRequestKey, "d")}, change...)...)
+	}
+	if !SameRequest(keyed(), keyed()) {
+		t.Error("not the same")
+	}
+	for what, other := range map[string]*nnf.DataMovement{
+		"no key": movement(), "key": keyed(label(api.LabelRequestKey, "e")), "workflow": keyed(label(api.LabelOwnerUID, "x")),
+		"user":        keyed(func(d *nnf.DataMovement) { d.Spec.UserID++ }),
+		"source":      keyed(func(d *nnf.DataMovement) { d.Spec.Source.Path += "x" }),
+		"destination": keyed(func(d *nnf.DataMovement) { d.Spec.Destination.Path += "x" }),
+	} {
+		if SameRequest(other, keyed()) || SameRequest(keyed(), other) {
+			t.Errorf("%s: the same", what)
+		}
+	}
+	if SameRequest(movement(), movement()) {
+		t.Error("two without a key are the same")
+	}
+	wantFault(t, KeyReused("k"), ErrInvalid, ReasonInvalidField, "request_key \"k\" is refused")
+}
+
+func TestBatch(t *testing.T) {
+	h := BatchHandle(node, wfUID, 1001, "r")
+	if h != BatchHandle(node, wfUID, 1001, "r") || h == BatchHandle(node, wfUID, 1002, "r") || h == BatchHandle(node, wfUID, 1001, "s") {
+		t.Error(h)
+	}
+	if again := BatchKey("k", 1); again != BatchKey("k", 1) {
+		t.Error(again)
+	}
+	if !labelValue(h) || !IsBatch(h) || IsBatch("nnf-dm-abcde") {
+		t.Errorf("%s: %v", h, CheckHandle(h))
+	}
+	for _, bad := range []string{"", "batch-", "x", "batch-00112233445566778899aa", "batch-0011223344556677889g", "batch-a,b=c", h[6:], "batch-" + h} {
+		if CheckHandle(bad) == nil {
+			t.Errorf("%q passes", bad)
+		}
+	}
+	if BatchKey("", 1) != "" || BatchKey("k", 1) == BatchKey("k", 2) || BatchKey("k", 11) == BatchKey("k1", 1) {
+		t.Error("keys of pairs")
+	}
+}

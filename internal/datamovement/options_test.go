@@ -1,0 +1,126 @@
+package datamovement
+
+import (
+	"strings"
+	"testing"
+)
+
+func options(t testing.TB, mode OptionMode) *Options {
+	t.Helper()
+	o, err := NewOptions(mode, []string{"--my-flag", "--my-value=", "-z", "-y="}, []string{"--host="})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func TestCheckDCP(t *testing.T) {
+	o := options(t, OptionsList)
+	for text, want := range map[string]string{
+		"": "", " ": "", "-p": "", "  -p   -s ": "", "--preserve --chunksize 4MB": "", "--chunksize=4MB": "", "-k4MB": "", "-k 4MB": "", "-pSv": "", "-psk4MB": "", "-psk 4MB": "",
+		"--xattrs none": "", "-X libattr": "", "--progress 10": "", "--progress=0": "", "--bufsize 1048576": "",
+		"--my-flag -z": "", "--my-value a/b:c -y1": "", "--my-value=/x": "", "-zpy val": "",
+
+		"--uid 0": "as whom", "--uid=0": "as whom", "--ui 0": "as whom", "--u 0": "as whom", "-U 0": "as whom", "-U0": "as whom", "-pU0": "as whom",
+		"--gid 0": "as whom", "--g=0": "as whom", "-G0": "as whom", "-vG 0": "as whom", "-p --gid 0": "as whom", "--chunksize --uid": "as whom",
+		"--": "ends the options", "-p --": "ends the options", "-": "ends the options", "---": "ends the options",
+		"/etc/shadow": "neither an option", "-p /etc/shadow": "neither an option", "-p x": "neither an option", "-k 4MB 4MB": "neither an option",
+		"--input /etc/shadow": "not an allowed option", "-i /x": "not an allowed option", "-pi/x": "not an allowed option", "--daos-src-pool x": "not an allowed option",
+		"--preserv": "not an allowed option", "--help": "not an allowed option", "-preserve": "not an allowed option",
+		"--chunksize": "needs a size", "-k": "needs a size", "-pk": "needs a size", "--chunksize=": "must start with", "--chunksize=x": "needs a size",
+		"--chunksize 4MBB": "needs a size", "--chunksize 99999999999999999999": "needs a size", "--progress 1h": "needs a number", "--progress 3601": "needs a number",
+		"--xattrs x": "needs one of", "--preserve=1": "does not take", "-k=4MB": "does not take", "--chunksize -p": "must start with",
+		"--my-value -p": "must start with", "--my-value :": "must start with", "--my-flag=1": "does not take",
+		"--my-value a-dcp-b": "name of a program", "--my-value mpirun": "name of a program",
+		strings.Repeat("-p ", 65): "64 words", strings.Repeat("-p  ", 257): "1024 bytes",
+		"-é": "made of", "-p\t-s": "made of", "-p\n-s": "made of", "-p\x00": "made of",
+	} {
+		check(t, "dcpOptions", text, want, o.CheckDCP(text))
+	}
+}
+
+func check(t *testing.T, field, text, want string, err error) {
+	t.Helper()
+	if want == "" {
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+		return
+	}
+	if err == nil {
+		t.Errorf("%q passes, want ...%s...", text, want)
+		return
+	}
+	wantFault(t, err, ErrInvalid, ReasonInvalidField, want)
+	if f := Explain(err); f.Field != field || !strings.HasPrefix(f.Error(), field+" ") {
+		t.Errorf("%q: the error does not name the field: %v", text, err)
+	}
+}
+
+func TestCheckMPIRun(t *testing.T) {
+	o := options(t, OptionsList)
+	for text, want := range map[string]string{
+		"": "", "-np 4": "", "--np 4": "", "-n 4 --oversubscribe": "", "-oversubscribe": "", "--map-by ppr:2:node": "", "--map-by node:PE=2": "", "--bind-to none": "",
+		"--mca btl ^openib": "", "-mca pml ucx": "", "--mca btl_tcp_if_include eth0,hsn0": "", "--host r1,r2": "", "--report-bindings -N 2": "",
+
+		"/bin/sh": "neither an option", "-np 4 /bin/sh x": "neither an option", "--oversubscribe sh": "neither an option", "-np 4 : sh": "neither an option",
+		"-x LD_PRELOAD=/x": "not an allowed option", "--prefix /x": "not an allowed option", "--hostfile /x": "not an allowed option", "--wdir /": "not an allowed option",
+		"--output-filename /x": "not an allowed option", "--launch-agent sh": "not an allowed option", "--tune /x": "not an allowed option", "--app /x": "not an allowed option",
+		"--mca plm_rsh_agent sh": "needs one of", "--mca orte_launch_agent sh": "needs one of", "--mca mca_base_component_path /x": "needs one of", "--mca btl /x": "needs one of",
+		"--mca btl": "needs one of", "--mca": "needs one of", "--mca=btl tcp": "does not take", "--map-by rankfile:FILE=x": "needs a placement", "--map-by seq": "needs a placement",
+		"--map-by /x": "needs a placement", "-np x": "needs a number", "-np -1": "must start with", "-np 65537": "needs a number", "-np": "needs a number",
+		"-npx 4": "not an allowed option", "--": "ends the options", "-np 4 --": "ends the options",
+	} {
+		check(t, "mpirunOptions", text, want, o.CheckMPIRun(text))
+	}
+}
+
+func TestOptionModes(t *testing.T) {
+	none, anything := options(t, OptionsNone), options(t, OptionsAny)
+	for _, o := range []*Options{none, nil} {
+		check(t, "dcpOptions", "-p", "switched off", o.CheckDCP("-p"))
+		check(t, "mpirunOptions", "-np 1", "switched off", o.CheckMPIRun("-np 1"))
+		check(t, "dcpOptions", "", "", o.CheckDCP(""))
+	}
+	for text, want := range map[string]string{
+		"--input /x": "", "--whatever -k1G -XU": "",
+		"--uid 0": "as whom", "--ui=0": "as whom", "-pG0": "as whom", "--": "ends the options", "-p;id": "made of", "$(id)": "made of", "-p 'x'": "made of",
+	} {
+		check(t, "dcpOptions", text, want, anything.CheckDCP(text))
+	}
+	check(t, "mpirunOptions", "-x A=b", "", anything.CheckMPIRun("-x A=b"))
+	check(t, "mpirunOptions", "-x A=`b`", "made of", anything.CheckMPIRun("-x A=`b`"))
+}
+
+func TestNewOptions(t *testing.T) {
+	for _, c := range []struct {
+		mode        OptionMode
+		dcp, mpirun []string
+		want        string
+	}{
+		{"", nil, nil, "not known"}, {"all", nil, nil, "not known"},
+		{OptionsList, []string{"chunksize="}, nil, "not understood"}, {OptionsList, []string{"--"}, nil, "not understood"}, {OptionsList, []string{"---x"}, nil, "not understood"},
+		{OptionsList, []string{"--x y"}, nil, "not understood"}, {OptionsList, []string{"--x;"}, nil, "not understood"}, {OptionsList, []string{""}, nil, "not understood"},
+		{OptionsList, []string{"--uid="}, nil, "as somebody else"}, {OptionsList, []string{"-U"}, nil, "as somebody else"}, {OptionsList, []string{"--gi"}, nil, "as somebody else"},
+		{OptionsList, nil, []string{"host"}, "option \"host\" of mpirun"},
+	} {
+		if _, err := NewOptions(c.mode, c.dcp, c.mpirun); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: %v", c, err)
+		}
+	}
+	// Additions stay with the one who made them.
+	options(t, OptionsList)
+	o, err := NewOptions(OptionsList, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, "dcpOptions", "--my-flag", "not an allowed option", o.CheckDCP("--my-flag"))
+}
+
+func TestSizeText(t *testing.T) {
+	for s, want := range map[string]bool{"1": true, "4MB": true, "4mb": true, "16k": true, "1GB": true, "": false, "MB": false, "4 MB": false, "4MiB": false, "0x10": false, "1.5G": false} {
+		if sizeText(s) != want {
+			t.Error(s)
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
+)
+
+// gate is what every call goes through, of any service on the socket: who it is,
+// whether the user may have one more, and what becomes of a panic.
+type gate struct {
+	streams *unixsocket.Limiter
+	idle    *unixsocket.Idle
+	log     *slog.Logger
+}
+
+type callKey struct{}
+
+// callOf returns the call of a handler's context.
+func callOf(ctx context.Context) Call {
+	c, _ := ctx.Value(callKey{}).(Call)
+	return c
+}
+
+func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (out any, err error) {
+	err = g.pass(ctx, info.FullMethod, func(ctx context.Context) (err error) {
+		out, err = next(ctx, req)
+		return err
+	})
+	return out, err
+}
+
+func (g *gate) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	return g.pass(ss.Context(), info.FullMethod, func(ctx context.Context) error {
+		return next(srv, known{ss, ctx})
+	})
+}
+
+// known is a stream whose context has the call.
+type known struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (k known) Context() context.Context { return k.ctx }
+
+func (g *gate) pass(ctx context.Context, method string, f func(context.Context) error) error {
+	g.idle.Enter()
+	defer g.idle.Leave()
+	id, ok := identityOf(ctx)
+	if !ok {
+		return status.Error(codes.Unauthenticated, "the connection does not say who is calling")
+	}
+	c := Call{Caller: callerOf(id.Peer), RPC: method}
+	if id.refused != nil {
+		audit(g.log, c, "", id.refused.Error())
+		return grpcError(method, datamovement.LimitExceeded("limits.connections_per_user"))
+	}
+	release, err := g.streams.Acquire(c.UID)
+	if err != nil {
+		audit(g.log, c, "", err.Error())
+		return grpcError(method, datamovement.LimitExceeded("limits.streams_per_user"))
+	}
+	defer release()
+	if strings.HasPrefix(method, "/grpc.reflection.") && c.UID != 0 {
+		audit(g.log, c, "", "reflection is for root")
+		return status.Error(codes.PermissionDenied, "reflection is for root")
+	}
+	err = daemon.Safely(func() error { return f(context.WithValue(ctx, callKey{}, c)) })
+	if p := (*daemon.PanicError)(nil); errors.As(err, &p) {
+		g.log.Error("a request ended in a panic", "rpc", method, "uid", c.UID, "pid", c.PID, "error", err,
+			"hint", "this is a defect: please report it with the stack", "stack", string(p.Stack), daemon.EventID(eventRPCPanic))
+		return status.Error(codes.Internal, "the daemon failed at this request; its log says more")
+	}
+	return err
+}
+
+// grpcError is the error of a call as its version of the protocol says it.
+func grpcError(method string, err error) error {
+	if strings.HasPrefix(method, "/datamovement.v2.") {
+		return typedError(err)
+	}
+	return codedError(err)
+}
+
+// codedError is for version 1: code and text.
+func codedError(err error) error {
+	f := datamovement.Explain(err)
+	if f == nil {
+		return nil
+	}
+	return status.Error(codes.Code(datamovement.CodeOf(f)), f.Error())
+}

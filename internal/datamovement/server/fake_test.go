@@ -1,0 +1,334 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/api/lus"
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	node   = "compute-01"
+	rabbit = "rabbit-01"
+	mount0 = "/mnt/nnf/U-0"
+)
+
+var (
+	job7 = datamovement.WorkflowRef{Name: "job7", Namespace: "default"}
+	wish = datamovement.Request{Workflow: job7, Source: mount0 + "/out/", Destination: "/lus/global/alice/", Slots: -1, MaxSlots: -1}
+)
+
+// cluster is an API server in memory. It keeps a log of the requests.
+type cluster struct {
+	mu        sync.Mutex
+	log       []string
+	version   int
+	workflow  *dws.Workflow
+	system    *dws.SystemConfiguration
+	mounts    []*dws.ClientMount
+	movements map[string]*nnf.DataMovement
+	watches   map[chan func(kube.Handler[nnf.DataMovement])]string // namespace
+	fail      error                                                // of every request but watches
+}
+
+func newCluster() *cluster {
+	c := &cluster{
+		movements: make(map[string]*nnf.DataMovement),
+		watches:   make(map[chan func(kube.Handler[nnf.DataMovement])]string),
+		workflow: &dws.Workflow{
+			ObjectMeta: metav1.ObjectMeta{Name: "job7", Namespace: "default", UID: "wf-uid"},
+			Spec:       dws.WorkflowSpec{UserID: 1001, GroupID: 100},
+			Status:     dws.WorkflowStatus{State: dws.StatePreRun, Status: dws.StatusCompleted},
+		},
+		system: &dws.SystemConfiguration{Spec: dws.SystemConfigurationSpec{StorageNodes: []dws.StorageNode{
+			{Type: dws.TypeRabbit, Name: rabbit, ComputesAccess: []dws.ComputeAccess{{Name: node}}},
+			{Type: dws.TypeRabbit, Name: "rabbit-02"},
+		}}},
+	}
+	c.mount(node, mount0, dws.TypeGFS2)
+	c.mount(rabbit, mount0+"/rabbit-01-3", dws.TypeGFS2)
+	return c
+}
+
+func (c *cluster) mount(ns, path, typ string) {
+	c.mounts = append(c.mounts, &dws.ClientMount{
+		ObjectMeta: metav1.ObjectMeta{Name: "cm", Namespace: ns, Labels: map[string]string{api.LabelDirectiveIndex: "0"}},
+		Spec: dws.ClientMountSpec{DesiredState: dws.Mounted, Mounts: []dws.Mount{{MountPath: path, Type: typ, Device: dws.Device{
+			DeviceReference: &dws.ReferenceDevice{ObjectReference: dws.ObjectReference{Kind: "S", Name: typ, Namespace: rabbit}, Data: 3},
+		}}}},
+		Status: dws.ClientMountStatus{Mounts: []dws.MountStatus{{State: dws.Mounted, Ready: true}}},
+	})
+}
+
+// request logs; it is called under mu.
+func (c *cluster) request(what string, args ...any) error {
+	c.log = append(c.log, fmt.Sprintf(what, args...))
+	return c.fail
+}
+
+func (c *cluster) requests() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := c.log
+	c.log = nil
+	return out
+}
+
+func apiError(code int32, reason metav1.StatusReason) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{Code: code, Reason: reason, Details: &metav1.StatusDetails{Name: "x"}}}
+}
+
+var errMissing = apiError(http.StatusNotFound, metav1.StatusReasonNotFound)
+
+func (c *cluster) Served(_ context.Context, group string, known []string) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return known[0], c.request("discover %s", group)
+}
+
+func (c *cluster) Get(_ context.Context, r kube.Resource, ns, name string, into any) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.request("get %s %s/%s", r.Plural, ns, name); err != nil {
+		return err
+	}
+	switch out := into.(type) {
+	case *dws.Workflow:
+		if name != c.workflow.Name {
+			return errMissing
+		}
+		*out = *c.workflow
+	case *dws.SystemConfiguration:
+		*out = *c.system
+	case *nnf.DataMovement:
+		dm := c.movements[name]
+		if dm == nil || dm.Namespace != ns {
+			return errMissing
+		}
+		*out = *dm
+	}
+	return nil
+}
+
+func (c *cluster) Create(_ context.Context, r kube.Resource, ns string, obj, into any) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.request("create %s %s", r.Plural, ns); err != nil {
+		return err
+	}
+	dm := *obj.(*nnf.DataMovement)
+	if dm.Name == "" {
+		dm.Name = dm.GenerateName + strconv.Itoa(len(c.movements)+1)
+	}
+	if c.movements[dm.Name] != nil {
+		return apiError(http.StatusConflict, metav1.StatusReasonAlreadyExists)
+	}
+	dm.UID = types.UID("uid-" + dm.Name)
+	c.put(&dm)
+	*into.(*nnf.DataMovement) = dm
+	return nil
+}
+
+// put is called under mu.
+func (c *cluster) put(dm *nnf.DataMovement) {
+	c.version++
+	dm.ResourceVersion = strconv.Itoa(c.version)
+	c.movements[dm.Name] = dm
+	c.tell(dm.Namespace, func(h kube.Handler[nnf.DataMovement]) { h.Upsert(dm) })
+}
+
+func (c *cluster) tell(ns string, f func(kube.Handler[nnf.DataMovement])) {
+	for w, at := range c.watches {
+		if at == ns {
+			w <- f
+		}
+	}
+}
+
+// set is what the rabbit does.
+func (c *cluster) set(name string, change func(*nnf.DataMovement)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	dm := *c.movements[name]
+	change(&dm)
+	c.put(&dm)
+}
+
+func running(dm *nnf.DataMovement) {
+	dm.Status.State, dm.Status.StartTime = nnf.MovementRunning, nnf.NewMicroTime(time.Now())
+}
+
+func finished(result string) func(*nnf.DataMovement) {
+	return func(dm *nnf.DataMovement) {
+		dm.Status.State, dm.Status.Status = nnf.MovementFinished, result
+	}
+}
+
+func (c *cluster) Patch(_ context.Context, r kube.Resource, ns, name, _ string, _ types.PatchType, body []byte, into any) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.request("patch %s %s/%s", r.Plural, ns, name); err != nil {
+		return err
+	}
+	if c.movements[name] == nil {
+		return errMissing
+	}
+	dm := *c.movements[name]
+	if err := json.Unmarshal(body, &dm); err != nil {
+		return err
+	}
+	c.put(&dm)
+	*into.(*nnf.DataMovement) = dm
+	return nil
+}
+
+func (c *cluster) Delete(_ context.Context, r kube.Resource, ns, name string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.request("delete %s %s/%s", r.Plural, ns, name); err != nil {
+		return err
+	}
+	if c.movements[name] == nil {
+		return errMissing
+	}
+	delete(c.movements, name)
+	c.tell(ns, func(h kube.Handler[nnf.DataMovement]) { h.Delete(ns, name) })
+	return nil
+}
+
+func (c *cluster) ClientMounts(_ context.Context, r kube.Resource, ns, _ string) (out []*dws.ClientMount, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, cm := range c.mounts {
+		if ns == "" || cm.Namespace == ns {
+			out = append(out, cm)
+		}
+	}
+	return out, c.request("list %s %s", r.Plural, ns)
+}
+
+func (c *cluster) FileSystems(context.Context, kube.Resource) ([]*lus.LustreFileSystem, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return []*lus.LustreFileSystem{{ObjectMeta: metav1.ObjectMeta{Name: "global", Namespace: "default"}, Spec: lus.LustreFileSystemSpec{MountRoot: "/lus/global"}}},
+		c.request("list lustrefilesystems")
+}
+
+func (c *cluster) Profiles(context.Context, kube.Resource, string) ([]*nnf.DataMovementProfile, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return []*nnf.DataMovementProfile{{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Data: nnf.DataMovementProfileData{Default: true, Command: "mpirun dcp $SRC $DEST"}}},
+		c.request("list profiles")
+}
+
+func (c *cluster) Movements(_ context.Context, _ kube.Resource, selector string) (out []*nnf.DataMovement, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+next:
+	for _, dm := range c.movements {
+		for part := range strings.SplitSeq(selector, ",") {
+			if k, v, _ := strings.Cut(part, "="); dm.Labels[k] != v {
+				continue next
+			}
+		}
+		out = append(out, dm)
+	}
+	return out, c.request("list movements")
+}
+
+func (c *cluster) Watch(ctx context.Context, _ kube.Resource, ns string, o kube.WatchOptions, h kube.Handler[nnf.DataMovement]) error {
+	c.mu.Lock()
+	c.log = append(c.log, "watch "+ns+" "+o.Selector)
+	events := make(chan func(kube.Handler[nnf.DataMovement]), 1000)
+	c.watches[events] = ns
+	var items []*nnf.DataMovement
+	for _, dm := range c.movements {
+		if dm.Namespace == ns {
+			items = append(items, dm)
+		}
+	}
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		delete(c.watches, events)
+		c.mu.Unlock()
+	}()
+	h.Replace(items)
+	for {
+		select {
+		case f := <-events:
+			f(h)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (c *cluster) watching() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.watches)
+}
+
+// lines is a log that can be read while it is written.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.b.String(), text)
+}
+
+func settings(t *testing.T) Settings {
+	t.Helper()
+	choices, err := datamovement.NewOptions(datamovement.OptionsList, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Settings{
+		Policy: datamovement.Policy{RootMayAll: true}, Choices: choices, MaxWait: time.Hour, LookupExpiry: time.Minute,
+		Limits: Limits{Streams: 100, Waiters: 2, CreatesPerSecond: 1, CreateBurst: 20, BatchSize: 5},
+	}
+}
+
+func newService(t *testing.T, c *cluster) (*Service, *lines) {
+	t.Helper()
+	log := new(lines)
+	s := New(Options{Node: node, SystemConfiguration: "default", Client: c, Settings: settings(t), Log: slog.New(slog.NewTextHandler(log, nil))})
+	t.Cleanup(s.Close)
+	return s, log
+}
+
+func user(uid uint32) Call {
+	return Call{Caller: datamovement.Caller{UID: uid, GID: 100, PID: 7}, RPC: "/test"}
+}

@@ -1,0 +1,71 @@
+package server
+
+import (
+	"context"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+)
+
+// checkNames refuses what names no movement, before anybody is asked.
+func (s *Service) checkNames(c Call, w datamovement.WorkflowRef, uid string) error {
+	err := w.CheckOptional()
+	if err == nil {
+		err = datamovement.CheckUID(uid)
+	}
+	return s.judged(c, uid, err)
+}
+
+// place returns the feed of the namespace in which a movement is.
+func (s *Service) place(ctx context.Context, c Call, uid string) (*feed, error) {
+	rabbit := ""
+	if strings.HasPrefix(uid, nnf.PrefixNodeMovement) {
+		var err error
+		if rabbit, err = s.look.known(ctx); err != nil {
+			return nil, s.judged(c, uid, err)
+		}
+		if rabbit == "" { // an external compute has none of these
+			return nil, datamovement.MovementNotFound(uid)
+		}
+	}
+	return s.feed(datamovement.Namespace(uid, rabbit)), nil
+}
+
+// read asks the API server, and tells the feed.
+func (s *Service) read(ctx context.Context, c Call, f *feed, uid string) (*nnf.DataMovement, error) {
+	dm := new(nnf.DataMovement)
+	err := s.api.get(ctx, kindMovement, f.namespace, uid, dm)
+	switch {
+	case kube.IsNotFound(err):
+		f.forget(uid)
+		return nil, datamovement.MovementNotFound(uid)
+	case err != nil:
+		return nil, s.judged(c, uid, err)
+	}
+	f.learn(dm)
+	return dm, nil
+}
+
+// current returns what is known, or asks.
+func (s *Service) current(ctx context.Context, c Call, f *feed, uid string) (*nnf.DataMovement, error) {
+	if dm := f.get(uid); dm != nil {
+		return dm, nil
+	}
+	return s.read(ctx, c, f, uid)
+}
+
+// allowed hides what is not the caller's.
+func (s *Service) allowed(c Call, dm *nnf.DataMovement, w datamovement.WorkflowRef) error {
+	return s.verdict(c, datamovement.Describe(dm), s.access(c).Movement(dm, w), datamovement.MovementNotFound(dm.Name))
+}
+
+// buried finds a movement that was cancelled before its start.
+func (s *Service) buried(c Call, w datamovement.WorkflowRef, uid string) (grave, bool) {
+	g, ok := s.graves.find(uid)
+	if !ok || s.allowed(c, g.dm, w) != nil {
+		return grave{}, false
+	}
+	return g, true
+}

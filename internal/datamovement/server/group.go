@@ -1,0 +1,213 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+)
+
+// group is a set of the caller's movements that version 2 handles as one.
+type group struct {
+	s        *Service
+	c        Call
+	workflow datamovement.WorkflowRef
+	members  []member // sorted by uid
+	release  func()
+}
+
+type member struct {
+	uid  string
+	feed *feed
+}
+
+// handlePrefix is what datamovement.BatchHandle begins with.
+const handlePrefix = "batch-"
+
+// group finds what uids and handles stand for, and follows it until release. No
+// uids stand for all movements of the workflow that this node has made.
+func (s *Service) group(ctx context.Context, c Call, w datamovement.WorkflowRef, uids []string) (*group, error) {
+	if err := w.Check(); err != nil {
+		return nil, s.judged(c, "", err)
+	}
+	if len(uids) > s.settings.Load().Limits.BatchSize {
+		s.record(c, w.Namespace+"/"+w.Name, "too many uids in one request")
+		return nil, datamovement.LimitExceeded("limits.batch_size")
+	}
+	g := &group{s: s, c: c, workflow: w}
+	found, follows := make(map[string]*feed), make(map[*feed]func())
+	g.release = sync.OnceFunc(func() {
+		for _, release := range follows {
+			release()
+		}
+	})
+	add := func(uid string, f *feed) {
+		found[uid] = f
+		if follows[f] == nil {
+			follows[f] = f.follow()
+		}
+	}
+	err := g.resolve(ctx, uids, add)
+	if err != nil {
+		g.release()
+		return nil, err
+	}
+	for uid, f := range maps.All(found) {
+		g.members = append(g.members, member{uid, f})
+	}
+	slices.SortFunc(g.members, func(a, b member) int { return cmp.Compare(a.uid, b.uid) })
+	return g, nil
+}
+
+func (g *group) resolve(ctx context.Context, uids []string, add func(string, *feed)) error {
+	if len(uids) == 0 {
+		_, err := g.listed(ctx, map[string]string{}, add)
+		return err
+	}
+	for _, uid := range uids {
+		if strings.HasPrefix(uid, handlePrefix) {
+			if err := datamovement.CheckHandle(uid); err != nil {
+				return g.s.judged(g.c, uid, err)
+			}
+			switch n, err := g.listed(ctx, map[string]string{api.LabelBatch: uid}, add); {
+			case err != nil:
+				return err
+			case n == 0:
+				return datamovement.MovementNotFound(uid)
+			}
+			continue
+		}
+		if err := g.s.checkNames(g.c, g.workflow, uid); err != nil {
+			return err
+		}
+		f, err := g.s.place(ctx, g.c, uid)
+		if err != nil {
+			return err
+		}
+		add(uid, f)
+	}
+	return nil
+}
+
+// listed adds those with the labels that are the caller's.
+func (g *group) listed(ctx context.Context, labels map[string]string, add func(string, *feed)) (n int, err error) {
+	items, err := g.s.listed(ctx, g.c, g.workflow, labels)
+	if err != nil {
+		return 0, err
+	}
+	access := g.s.access(g.c)
+	for i := range items {
+		dm := &items[i]
+		if access.Movement(dm, g.workflow).Allowed() {
+			f := g.s.feed(dm.Namespace)
+			add(dm.Name, f)
+			f.learn(dm)
+			n++
+		}
+	}
+	want := datamovement.Selector(g.workflow, g.s.o.Node)
+	maps.Copy(want, labels)
+	for _, dm := range g.s.graves.matching(want) {
+		if access.Movement(dm, g.workflow).Allowed() {
+			add(dm.Name, g.s.feed(dm.Namespace))
+			n++
+		}
+	}
+	return n, nil
+}
+
+// notify is feed.notify for all members.
+func (g *group) notify(ch chan<- struct{}) (stop func()) {
+	byFeed := make(map[*feed][]string)
+	for _, m := range g.members {
+		byFeed[m.feed] = append(byFeed[m.feed], m.uid)
+	}
+	var stops []func()
+	for f, uids := range byFeed {
+		stops = append(stops, f.notify(ch, uids...))
+	}
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}
+}
+
+// follow calls show for each member whose state is new, then done, until all
+// have ended, the caller or the daemon goes, or done fails.
+func (g *group) follow(ctx context.Context, show func(snapshot), done func() error) error {
+	release, err := g.s.waiter(g.c, g.workflow.Namespace+"/"+g.workflow.Name)
+	if err != nil {
+		return err
+	}
+	defer release()
+	changed := make(chan struct{}, 1)
+	defer g.notify(changed)()
+	shown := make(map[string]string, len(g.members))
+	for {
+		active := 0
+		for _, m := range g.members {
+			now, err := g.snapshot(ctx, m, shown[m.uid] != "")
+			if err != nil {
+				return err
+			}
+			if now.version != shown[m.uid] {
+				shown[m.uid] = now.version
+				show(now)
+			}
+			if !now.ended() {
+				active++
+			}
+		}
+		if err := done(); err != nil || active == 0 {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-g.s.stopping:
+			return datamovement.NewFault(datamovement.ErrUnavailable, datamovement.ReasonUnavailable, "the daemon is stopping: try again")
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// snapshot is a member's state at one time.
+type snapshot struct {
+	uid     string
+	version string            // differs when something has changed
+	dm      *nnf.DataMovement // nil: it is gone
+	grave   *grave            // it was cancelled before its start
+}
+
+func (n snapshot) ended() bool {
+	return n.dm == nil || n.grave != nil || datamovement.Completed(n.dm)
+}
+
+// snapshot fails for a member that was never there; one that was and is not any
+// more has been deleted.
+func (g *group) snapshot(ctx context.Context, m member, was bool) (snapshot, error) {
+	if found, ok := g.s.graves.find(m.uid); ok {
+		if err := g.s.allowed(g.c, found.dm, g.workflow); err != nil {
+			return snapshot{}, err
+		}
+		return snapshot{uid: m.uid, version: "cancelled", dm: found.dm, grave: &found}, nil
+	}
+	dm, err := g.s.current(ctx, g.c, m.feed, m.uid)
+	if f := datamovement.Explain(err); was && f != nil && f.Kind == datamovement.ErrNotFound {
+		return snapshot{uid: m.uid, version: "deleted"}, nil
+	}
+	if err != nil {
+		return snapshot{}, err
+	}
+	if err := g.s.allowed(g.c, dm, g.workflow); err != nil {
+		return snapshot{}, err
+	}
+	return snapshot{uid: m.uid, version: string(dm.UID) + "/" + dm.ResourceVersion, dm: dm}, nil
+}

@@ -1,0 +1,134 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
+)
+
+// Transport is how the service is spoken. Quit is told when nothing has gone on
+// for the idle time; nil: the daemon stays.
+type Transport struct {
+	Listener       net.Listener
+	MaxMessage     int           // bytes of one request
+	Handshake      time.Duration // until a connection speaks HTTP/2
+	Shutdown       func() time.Duration
+	Idle           *unixsocket.Idle
+	Quit           <-chan struct{}
+	StreamsPerUser *unixsocket.Limiter // for a server without a Service
+	Log            *slog.Logger
+}
+
+const (
+	streamsPerConnection = 256
+	// window is what a client may send before it is read, per stream and per
+	// connection; it bounds the memory of those who send and do not wait.
+	window = 64 << 10
+	// buffer is small because requests are, and connections may be thousands.
+	buffer = 4 << 10
+	// pingsApart is how often clients may ask whether we are alive.
+	pingsApart = 10 * time.Second
+)
+
+// Serve answers for s until ctx ends or the daemon is idle, then lets running
+// requests end. The error is one of serving: a daemon that cannot be reached
+// must not stay ("Do better" 22).
+func Serve(ctx context.Context, s *Service, t Transport) error {
+	t.StreamsPerUser = s.streams
+	defer s.Close()
+	return serve(ctx, t, func(g *grpc.Server) {
+		pb.RegisterDataMoverServer(g, version1{s: s})
+		pb2.RegisterDataMoverServer(g, version2{s: s})
+	}, s.EndWaits)
+}
+
+func serve(ctx context.Context, t Transport, register func(*grpc.Server), stopping func()) error {
+	g := &gate{streams: t.StreamsPerUser, idle: t.Idle, log: t.Log}
+	server := grpc.NewServer(
+		grpc.Creds(peerCredentials{}),
+		grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream),
+		grpc.MaxRecvMsgSize(t.MaxMessage), grpc.MaxHeaderListSize(16<<10),
+		grpc.MaxConcurrentStreams(streamsPerConnection), grpc.ConnectionTimeout(t.Handshake),
+		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
+		grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer),
+		// The kernel tells when a local client is gone; nobody is pinged.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: math.MaxInt64}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsApart, PermitWithoutStream: true}),
+	)
+	register(server)
+	alive := health.NewServer()
+	grpc_health_v1.RegisterHealthServer(server, alive)
+	reflection.Register(server)
+	ended := make(chan error, 1)
+	go func() { ended <- daemon.Safely(func() error { return server.Serve(t.Listener) }) }()
+	if err := wait(ctx, t, ended); err != nil {
+		server.Stop()
+		return err
+	}
+	alive.Shutdown()
+	stopping()
+	graceful(server, t)
+	if err := <-ended; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
+}
+
+var errServingEnded = errors.New("the socket is not served any more")
+
+// wait returns nil when it is time to stop.
+func wait(ctx context.Context, t Transport, ended chan error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-ended:
+			if err == nil {
+				err = errServingEnded
+			}
+			ended <- err
+			return err
+		case <-t.Quit:
+			l, ok := t.Listener.(*unixsocket.Listener)
+			if !ok || !l.Activated() {
+				continue // nobody would start us again
+			}
+			if l.Quiesce() {
+				t.Log.Info("idle, ending; the next client starts the daemon again", daemon.EventID(EventIdle))
+				return nil
+			}
+		}
+	}
+}
+
+// graceful gives running requests their time.
+func graceful(server *grpc.Server, t Transport) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		server.GracefulStop()
+	}()
+	limit := time.NewTimer(t.Shutdown())
+	defer limit.Stop()
+	select {
+	case <-done:
+	case <-limit.C:
+		t.Log.Warn("requests were still running, they are cut off")
+		server.Stop()
+		<-done
+	}
+}

@@ -1,0 +1,186 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
+)
+
+// Settings are what may change while the service runs.
+type Settings struct {
+	Policy       datamovement.Policy
+	Choices      *datamovement.Options // which dcp and mpirun options are allowed
+	Limits       Limits
+	MaxWait      time.Duration // of one request
+	LookupExpiry time.Duration // how long what the administrator set up is remembered
+}
+
+// Limits are those of one user, but for BatchSize, which is that of a request.
+// Their settings are limits.* of the configuration.
+type Limits struct {
+	Streams          int
+	Waiters          int
+	CreatesPerSecond int
+	CreateBurst      int
+	BatchSize        int
+}
+
+// Options are what the service is made of. Idle may be nil.
+type Options struct {
+	Node                string // this compute
+	Rabbit              string // empty: looked up
+	SystemConfiguration string
+	Client              Client
+	Settings            Settings
+	Idle                *unixsocket.Idle
+	Log                 *slog.Logger
+}
+
+// Service is what both versions of the protocol do.
+type Service struct {
+	o        Options
+	log      *slog.Logger
+	settings atomic.Pointer[Settings]
+	api      *remote
+	look     *lookup
+	graves   graves
+
+	streams, waiters, creates *unixsocket.Limiter
+
+	stopping chan struct{} // closed when waits end early
+	stop     func()
+
+	mu    sync.Mutex
+	feeds map[string]*feed // by namespace
+}
+
+// New makes a service that has not asked anybody anything yet.
+func New(o Options) *Service {
+	s := &Service{
+		o: o, log: o.Log, stopping: make(chan struct{}), feeds: make(map[string]*feed),
+		streams: unixsocket.NewLimiter(unixsocket.LimiterOptions{}),
+		waiters: unixsocket.NewLimiter(unixsocket.LimiterOptions{}),
+		creates: unixsocket.NewLimiter(unixsocket.LimiterOptions{}),
+	}
+	s.stop = sync.OnceFunc(func() { close(s.stopping) })
+	s.SetSettings(o.Settings)
+	s.api = newRemote(o.Client)
+	s.look = newLookup(s.api, &o, func() time.Duration { return s.settings.Load().LookupExpiry })
+	return s
+}
+
+// SetSettings replaces the settings; what is going on keeps its place.
+func (s *Service) SetSettings(n Settings) {
+	s.settings.Store(&n)
+	l := n.Limits
+	s.streams.Set(unixsocket.LimiterOptions{What: "requests", User: unixsocket.Share{Slots: l.Streams}})
+	s.waiters.Set(unixsocket.LimiterOptions{What: "waiting requests", User: unixsocket.Share{Slots: l.Waiters}})
+	s.creates.Set(unixsocket.LimiterOptions{What: "data movements", User: unixsocket.Share{Rate: float64(l.CreatesPerSecond), Burst: l.CreateBurst}})
+}
+
+// EndWaits lets every request that waits return what is known, now and in
+// future, so that a shutdown need not outwait them.
+func (s *Service) EndWaits() { s.stop() }
+
+// Close ends all watches and returns when their goroutines have ended. No
+// request may come any more.
+func (s *Service) Close() {
+	s.stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.feeds {
+		f.stop()
+	}
+}
+
+// feed returns the one of a namespace. Rabbits are few: feeds are kept.
+func (s *Service) feed(namespace string) *feed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.feeds[namespace]
+	if f == nil {
+		f = &feed{
+			api: s.api, namespace: namespace, node: s.o.Node, log: s.log,
+			enter: s.o.Idle.Enter, leave: s.o.Idle.Leave,
+			waiting: make(map[string]map[chan<- struct{}]struct{}),
+		}
+		s.feeds[namespace] = f
+	}
+	return f
+}
+
+// Call is one request: who, and by which method of which version.
+type Call struct {
+	datamovement.Caller
+	RPC string
+}
+
+func (s *Service) access(c Call) datamovement.Access {
+	return datamovement.Access{Policy: s.settings.Load().Policy, Caller: c.Caller, Node: s.o.Node}
+}
+
+// verdict records a refusal and returns what the caller gets.
+func (s *Service) verdict(c Call, object string, v datamovement.Verdict, missing *datamovement.Fault) error {
+	if v.Allowed() {
+		return nil
+	}
+	s.record(c, object, v.Outcome.String()+": "+v.Reason)
+	return v.Err(missing)
+}
+
+// judged passes an error on. What blames the request is recorded as a refusal,
+// and what the API server says goes into the log, for the caller is not told.
+func (s *Service) judged(c Call, object string, err error) error {
+	f := datamovement.Explain(err)
+	switch {
+	case f == nil:
+		return nil
+	case f.Kind == datamovement.ErrInvalid:
+		s.record(c, object, f.Error())
+	case f.Reason == datamovement.ReasonInternal || f.Reason == datamovement.ReasonUnavailable:
+		s.log.Warn("a request could not be served", "rpc", c.RPC, "uid", c.UID, "object", clip(object), "error", unwrapped(err), daemon.EventID(eventAPI))
+	}
+	return f
+}
+
+// record is the audit record.
+func (s *Service) record(c Call, object, reason string) { audit(s.log, c, object, reason) }
+
+func audit(log *slog.Logger, c Call, object, reason string) {
+	log.Warn("refused", "uid", c.UID, "pid", c.PID, "rpc", c.RPC, "object", clip(object), "reason", clip(reason), daemon.EventID(eventRefused))
+}
+
+// clip bounds what callers get into the log.
+func clip(s string) string {
+	const most = 512
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}
+
+// unwrapped is the innermost fault's cause, whose text is for the log.
+func unwrapped(err error) error {
+	for f := (*datamovement.Fault)(nil); errors.As(err, &f); f = nil {
+		cause := f.Cause()
+		if cause == nil {
+			break
+		}
+		err = cause
+	}
+	return err
+}
+
+// Probe answers when the service can be used: the watchdog's question.
+func (s *Service) Probe(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return nil
+}

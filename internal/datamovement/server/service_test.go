@@ -1,0 +1,315 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+)
+
+// bubble runs f with a service in a synctest bubble.
+func bubble(t *testing.T, f func(t *testing.T, s *Service, c *cluster, log *lines)) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		s, log := newService(t, c)
+		f(t, s, c, log)
+	})
+}
+
+func created(t *testing.T, s *Service) string {
+	t.Helper()
+	uid, err := s.Create(t.Context(), user(1001), wish)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uid
+}
+
+func wantState(t *testing.T, s *Service, uid string, wait int64, state datamovement.State, result datamovement.Result) {
+	t.Helper()
+	a, err := s.Status(t.Context(), user(1001), job7, uid, wait)
+	if err != nil || a.State != state || a.Result != result {
+		t.Errorf("Status: state %d, result %d, %v; want %d, %d", a.State, a.Result, err, state, result)
+	}
+}
+
+func TestCreateRequests(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		uid := created(t, s)
+		if cold := c.requests(); len(cold) > 10 {
+			t.Errorf("cold: %q", cold)
+		}
+		dm := c.movements[uid]
+		if dm.Namespace != rabbit || dm.Spec.Source.Path != mount0+"/rabbit-01-3/out/" || dm.Spec.UserID != 1001 || dm.Spec.ProfileReference.Name != "default" {
+			t.Errorf("object %+v", dm)
+		}
+		created(t, s)
+		want := []string{"get workflows default/job7", "list clientmounts compute-01", "list clientmounts rabbit-01", "create nnfdatamovements rabbit-01"}
+		if got := c.requests(); !slices.Equal(got, want) {
+			t.Errorf("warm: %q\nwant: %q", got, want)
+		}
+	})
+}
+
+func TestStatusPolls(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		uid := created(t, s)
+		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		synctest.Wait()
+		c.requests()
+		for range 50 {
+			wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+			time.Sleep(time.Second)
+		}
+		c.set(uid, running)
+		synctest.Wait()
+		wantState(t, s, uid, 0, datamovement.StateRunning, datamovement.ResultUnknown)
+		if got := c.requests(); len(got) > 0 {
+			t.Errorf("polls made requests: %q", got)
+		}
+		if n := c.watching(); n != 1 {
+			t.Errorf("%d watches", n)
+		}
+		time.Sleep(linger + time.Second)
+		synctest.Wait()
+		if n := c.watching(); n != 0 {
+			t.Errorf("%d watches though nobody follows", n)
+		}
+	})
+}
+
+func TestStatusWaits(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		uid := created(t, s)
+		start := time.Now()
+		wantState(t, s, uid, 7, datamovement.StatePending, datamovement.ResultUnknown)
+		if d := time.Since(start); d != 7*time.Second {
+			t.Errorf("waited %s, want the limit", d)
+		}
+		// The end of an invalid request has no end time.
+		go func() { time.Sleep(time.Minute); c.set(uid, running); c.set(uid, finished(nnf.MovementInvalid)) }()
+		start = time.Now()
+		wantState(t, s, uid, -1, datamovement.StateCompleted, datamovement.ResultInvalid)
+		if d := time.Since(start); d != time.Minute {
+			t.Errorf("waited %s, want until the end", d)
+		}
+	})
+}
+
+func TestStatusWaitEndsWithCaller(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		uid := created(t, s)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := s.Status(ctx, user(1001), job7, uid, -1)
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 3*time.Second {
+			t.Errorf("%v after %s", err, time.Since(start))
+		}
+		go func() { time.Sleep(time.Second); s.EndWaits() }()
+		wantState(t, s, uid, -1, datamovement.StatePending, datamovement.ResultUnknown)
+		if d := time.Since(start); d != 4*time.Second {
+			t.Errorf("the shutdown did not end the wait: %s", d)
+		}
+	})
+}
+
+func TestWaiterLimit(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
+		uid := created(t, s)
+		for range 2 {
+			go s.Status(t.Context(), user(1001), job7, uid, 60)
+		}
+		synctest.Wait()
+		_, err := s.Status(t.Context(), user(1001), job7, uid, 60)
+		if !errors.Is(err, datamovement.ErrExhausted) || log.count("waiting requests of uid 1001") != 1 {
+			t.Errorf("third waiter: %v", err)
+		}
+		if _, err := s.Status(t.Context(), user(0), job7, uid, 1); err != nil {
+			t.Errorf("another user: %v", err)
+		}
+		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+	})
+}
+
+func TestForeign(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
+		uid := created(t, s)
+		eve := user(1002)
+		_, status := s.Status(t.Context(), eve, job7, uid, 0)
+		_, missing := s.Status(t.Context(), eve, job7, "nnf-dm-node-zzz", 0)
+		if got, want := status.Error(), strings.ReplaceAll(missing.Error(), "nnf-dm-node-zzz", uid); got != want {
+			t.Errorf("foreign: %s\nmissing: %s", got, want)
+		}
+		for name, err := range map[string]error{
+			"cancel": s.Cancel(t.Context(), eve, job7, uid), "delete": s.Delete(t.Context(), eve, datamovement.WorkflowRef{}, uid),
+		} {
+			if !errors.Is(err, datamovement.ErrNotFound) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if uids, err := s.List(t.Context(), eve, job7); err != nil || len(uids) > 0 {
+			t.Errorf("list: %q, %v", uids, err)
+		}
+		if _, err := s.Create(t.Context(), eve, wish); !errors.Is(err, datamovement.ErrNotFound) {
+			t.Errorf("create: %v", err)
+		}
+		if n := log.count("event=dm-refused"); n != 4 {
+			t.Errorf("%d records, want 4", n)
+		}
+		if log.count("uid=1002 pid=7 rpc=/test object=default/job7") != 1 {
+			t.Error("the record does not name who and what")
+		}
+		if c.movements[uid].Spec.Cancel {
+			t.Error("cancelled by a foreigner")
+		}
+	})
+}
+
+func TestCancelBeforeStart(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		uid := created(t, s)
+		waited := make(chan datamovement.Answer)
+		go func() {
+			a, _ := s.Status(t.Context(), user(1001), job7, uid, -1)
+			waited <- a
+		}()
+		synctest.Wait()
+		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
+			t.Fatal(err)
+		}
+		if a := <-waited; a.Result != datamovement.ResultCancelled {
+			t.Errorf("the waiter got %+v", a)
+		}
+		if c.movements[uid] != nil {
+			t.Error("it is still there, and the rabbit will never end it")
+		}
+		wantState(t, s, uid, 0, datamovement.StateCompleted, datamovement.ResultCancelled)
+		if _, err := s.Status(t.Context(), user(1002), job7, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
+			t.Errorf("a foreigner learns of it: %v", err)
+		}
+		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
+			t.Errorf("again: %v", err)
+		}
+		if err := s.Delete(t.Context(), user(1001), job7, uid); err != nil {
+			t.Error(err)
+		}
+		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrNotFound) {
+			t.Errorf("deleted twice: %v", err)
+		}
+	})
+}
+
+func TestDelete(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		uid := created(t, s)
+		c.set(uid, running)
+		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrActive) {
+			t.Fatalf("active: %v", err)
+		}
+		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
+			t.Fatal(err)
+		}
+		wantState(t, s, uid, 0, datamovement.StateCancelling, datamovement.ResultUnknown)
+		start := time.Now()
+		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrActive) || time.Since(start) != deleteWait {
+			t.Errorf("%v after %s", err, time.Since(start))
+		}
+		go func() { time.Sleep(2 * time.Second); c.set(uid, finished(nnf.MovementCancelled)) }()
+		if err := s.Delete(t.Context(), user(1001), job7, uid); err != nil || c.movements[uid] != nil {
+			t.Errorf("cancel, then delete: %v", err)
+		}
+	})
+}
+
+func TestRepeatedRequest(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		r := wish
+		r.Key = "mine"
+		first, err1 := s.Create(t.Context(), user(1001), r)
+		again, err2 := s.Create(t.Context(), user(1001), r)
+		if err1 != nil || err2 != nil || first != again || len(c.movements) != 1 {
+			t.Errorf("%q, %v; %q, %v", first, err1, again, err2)
+		}
+		r.Destination = "/lus/global/elsewhere"
+		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrInvalid) {
+			t.Errorf("another request with the key: %v", err)
+		}
+	})
+}
+
+func TestRabbitLookup(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		nodes := c.system.Spec.StorageNodes
+		c.system.Spec.StorageNodes = nil
+		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrUnavailable) {
+			t.Errorf("no rabbit: %v", err)
+		}
+		c.system.Spec.StorageNodes = nodes
+		time.Sleep(refreshAfter + time.Second)
+		created(t, s)
+	})
+}
+
+func TestExternalCompute(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		c.system.Spec.StorageNodes[0].ComputesAccess = nil
+		c.system.Spec.ExternalComputeNodes = []dws.ExternalNode{{Name: node}}
+		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrFailed) {
+			t.Errorf("gfs2: %v", err)
+		}
+		c.mounts = nil
+		c.mount(node, mount0, dws.TypeLustre)
+		c.mount("rabbit-02", mount0, dws.TypeLustre)
+		c.mount("compute-99", "/elsewhere", dws.TypeLustre)
+		uid := created(t, s)
+		if dm := c.movements[uid]; dm.Namespace != nnf.NamespaceDataMovement || dm.Spec.Source.Path != wish.Source {
+			t.Errorf("lustre: %+v", dm)
+		}
+		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+	})
+}
+
+func TestAPIServerDown(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
+		uid := created(t, s)
+		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		synctest.Wait()
+		c.mu.Lock()
+		c.fail = apiError(500, "secret words of the server")
+		c.mu.Unlock()
+		time.Sleep(time.Second)
+		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		_, err := s.Create(t.Context(), user(1001), wish)
+		if !errors.Is(err, datamovement.ErrUnavailable) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("create: %v", err)
+		}
+		if log.count("event=dm-api") != 1 {
+			t.Error("the cause is not in the log")
+		}
+	})
+}
+
+func TestCreateRate(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		for range 20 {
+			created(t, s)
+		}
+		_, err := s.Create(t.Context(), user(1001), wish)
+		if !errors.Is(err, datamovement.ErrExhausted) {
+			t.Errorf("over the rate: %v", err)
+		}
+		if _, err := s.Create(t.Context(), user(0), wish); err != nil {
+			t.Errorf("another user: %v", err)
+		}
+		time.Sleep(time.Second)
+		created(t, s)
+	})
+}

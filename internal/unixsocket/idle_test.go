@@ -1,0 +1,115 @@
+package unixsocket
+
+import (
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestIdle(t *testing.T) {
+	const d = 5 * time.Minute
+	for _, tt := range []struct {
+		name string
+		do   func(i *Idle)
+		want []time.Duration // when it tells, since the beginning
+	}{
+		{"nobody ever", func(*Idle) {}, []time.Duration{d}},
+		{"somebody, for ever", (*Idle).Enter, nil},
+		{"in the last moment", func(i *Idle) { time.Sleep(d - 1); i.Enter() }, nil},
+		{"counts from the end", func(i *Idle) { i.Enter(); time.Sleep(time.Hour); i.Leave() }, []time.Duration{time.Hour + d}},
+		{"the last one counts", func(i *Idle) {
+			i.Enter()
+			i.Enter()
+			time.Sleep(time.Minute)
+			i.Leave()
+			time.Sleep(time.Hour)
+			i.Leave()
+		}, []time.Duration{time.Hour + time.Minute + d}},
+		{"tells again", func(i *Idle) { time.Sleep(time.Hour); i.Enter(); i.Leave() }, []time.Duration{d, time.Hour + d}},
+		{"stopped", (*Idle).Stop, nil},
+		{"stopped while busy", func(i *Idle) { i.Enter(); i.Stop(); i.Leave() }, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				var mu sync.Mutex
+				var got []time.Duration
+				i := NewIdle(d, func() {
+					mu.Lock()
+					defer mu.Unlock()
+					got = append(got, time.Since(begin))
+				})
+				tt.do(i)
+				time.Sleep(24 * time.Hour)
+				mu.Lock()
+				defer mu.Unlock()
+				if len(got) != len(tt.want) {
+					t.Fatalf("told at %v, want %v", got, tt.want)
+				}
+				for n := range got {
+					if got[n] != tt.want[n] {
+						t.Errorf("told at %v, want %v", got, tt.want)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestIdleIsNeverToldWhileBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var busySince time.Time
+		var mu sync.Mutex
+		told := 0
+		i := NewIdle(time.Second, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			told++
+			// Something may begin in the same instant, not before.
+			if !busySince.IsZero() && time.Since(busySince) > 0 {
+				t.Errorf("told %v after something began", time.Since(busySince))
+			}
+		})
+		r := rand.New(rand.NewPCG(3, 4))
+		for range 5000 {
+			time.Sleep(time.Duration(r.IntN(4)) * 500 * time.Millisecond)
+			mu.Lock()
+			busySince = time.Now()
+			mu.Unlock()
+			i.Enter()
+			time.Sleep(time.Duration(r.IntN(4)) * 500 * time.Millisecond)
+			mu.Lock()
+			busySince = time.Time{}
+			mu.Unlock()
+			i.Leave()
+		}
+		if told == 0 {
+			t.Error("never told")
+		}
+	})
+}
+
+func TestIdleNever(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, i := range []*Idle{nil, NewIdle(0, func() { t.Error("told") }), NewIdle(-1, func() { t.Error("told") })} {
+			i.Enter()
+			if i.Busy() != (i != nil) {
+				t.Error("Busy")
+			}
+			i.Leave()
+			time.Sleep(time.Hour)
+			i.Stop()
+		}
+	})
+}
+
+func TestLeaveWithoutEnter(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic")
+		}
+	}()
+	NewIdle(0, nil).Leave()
+}

@@ -1,0 +1,228 @@
+package unixsocket
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestSlots(t *testing.T) {
+	l := NewLimiter(LimiterOptions{What: "waits", User: Share{Slots: 2}, Root: Share{Slots: 3}, Total: 4})
+	var releases []func()
+	for i, tt := range []struct {
+		uid  uint32
+		want string
+	}{
+		{7, ""}, {7, ""},
+		{7, "too many waits of uid 7: 2 at once are allowed; end some first"},
+		{8, ""}, {9, ""},
+		{8, "too many waits on this node: 4 of all users; try again later"},
+		{0, ""}, {0, ""}, {0, ""},
+		{0, "too many waits of uid 0: 3 at once are allowed; end some first"},
+	} {
+		release, err := l.Acquire(tt.uid)
+		if got := fmt.Sprint(err); got != tt.want && !(err == nil && tt.want == "") {
+			t.Errorf("%d: uid %d: got %q, want %q", i, tt.uid, got, tt.want)
+		}
+		if (release == nil) != (err != nil) || err != nil && !errors.Is(err, ErrLimit) {
+			t.Errorf("%d: release %v with %v", i, release == nil, err)
+		}
+		if err == nil {
+			releases = append(releases, release)
+		}
+	}
+	if user, all := l.InUse(7); user != 2 || all != 7 {
+		t.Errorf("in use: %d of %d", user, all)
+	}
+	for _, r := range releases {
+		r()
+		r()
+	}
+	if user, all := l.InUse(7); user != 0 || all != 0 || l.remembered() != 0 {
+		t.Errorf("in use: %d of %d; %d users remembered", user, all, l.remembered())
+	}
+}
+
+func TestRate(t *testing.T) {
+	type ask struct {
+		after time.Duration
+		n     int // times
+		want  int // of them allowed
+		retry time.Duration
+	}
+	for _, tt := range []struct {
+		name  string
+		share Share
+		asks  []ask
+	}{
+		{"no limit", Share{}, []ask{{0, 1000, 1000, 0}}},
+		{"negative is no limit", Share{Rate: -1}, []ask{{0, 1000, 1000, 0}}},
+		{"not a number is no limit", Share{Rate: math.NaN()}, []ask{{0, 1000, 1000, 0}}},
+		{"no burst is one", Share{Rate: 1}, []ask{{0, 2, 1, time.Second}, {time.Second, 2, 1, time.Second}}},
+		{"burst, then rate", Share{Rate: 2, Burst: 5}, []ask{
+			{0, 7, 5, 500 * time.Millisecond},
+			{499 * time.Millisecond, 1, 0, time.Millisecond},
+			{time.Millisecond, 2, 1, 500 * time.Millisecond},
+			{1250 * time.Millisecond, 3, 2, 250 * time.Millisecond},
+		}},
+		{"the burst refills and no more", Share{Rate: 2, Burst: 5}, []ask{{0, 5, 5, 0}, {time.Hour, 6, 5, 500 * time.Millisecond}}},
+		{"faster than the clock", Share{Rate: 1e12, Burst: 2}, []ask{{0, 1000, 1000, 0}}},
+		{"one in ages", Share{Rate: 1e-30, Burst: math.MaxInt}, []ask{{0, 1000, 1000, 0}}},
+		{"rarely", Share{Rate: 1e-30, Burst: 1}, []ask{{0, 2, 1, 24 * time.Hour}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := NewLimiter(LimiterOptions{What: "copies", User: tt.share})
+				for i, a := range tt.asks {
+					time.Sleep(a.after)
+					allowed := 0
+					var last error
+					for range a.n {
+						if err := l.Allow(7); err == nil {
+							allowed++
+						} else {
+							last = err
+						}
+					}
+					if allowed != a.want {
+						t.Errorf("step %d: %d of %d allowed, want %d", i, allowed, a.n, a.want)
+					}
+					var limit *LimitError
+					if errors.As(last, &limit) != (a.retry != 0) || limit != nil && limit.RetryAfter != a.retry {
+						t.Errorf("step %d: %+v, want to retry after %v", i, last, a.retry)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestRateMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimiter(LimiterOptions{What: "copies", User: Share{Rate: 0.5, Burst: 1}})
+		l.Allow(7)
+		got := l.Allow(7)
+		if want := "too many copies of uid 7: more than 0.5 a second after the first 1; try again in 2s"; fmt.Sprint(got) != want {
+			t.Errorf("got %q", got)
+		}
+		if l.Allow(8) != nil || l.Allow(0) != nil {
+			t.Error("others are limited, too")
+		}
+	})
+}
+
+// However many users have come by, those who are forgotten are soon as many.
+func TestUsersAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimiter(LimiterOptions{User: Share{Rate: 1, Burst: 3}, Root: Share{Rate: 0.001}})
+		for uid := range uint32(100_000) {
+			l.Allow(uid)
+			if uid%100 == 0 {
+				time.Sleep(time.Second)
+			}
+			if n := l.remembered(); n > 500 {
+				t.Fatalf("%d users remembered after %d", n, uid)
+			}
+		}
+		release, _ := l.Acquire(7)
+		time.Sleep(time.Hour)
+		for range 500 {
+			l.Allow(5)
+		}
+		if n := l.remembered(); n != 2 {
+			t.Errorf("%d users remembered, want the one with a slot and the one who asks", n)
+		}
+		release()
+		time.Sleep(time.Hour)
+		l.Allow(5)
+		if n := l.remembered(); n != 1 {
+			t.Errorf("%d users remembered", n)
+		}
+	})
+}
+
+// Who was forgotten has no more than who was not.
+func TestForgettingGivesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimiter(LimiterOptions{User: Share{Rate: 1, Burst: 4}})
+		r := rand.New(rand.NewPCG(1, 2))
+		allowed, begin := 0, time.Now()
+		for range 20_000 {
+			time.Sleep(time.Duration(r.IntN(int(2 * time.Second))))
+			for range r.IntN(4) {
+				if l.Allow(7) == nil {
+					allowed++
+				}
+			}
+			if r.IntN(3) == 0 {
+				l.Allow(uint32(r.IntN(50)) + 10)
+			}
+			if most := 4 + time.Since(begin).Seconds(); float64(allowed) > most {
+				t.Fatalf("%d allowed in %v", allowed, time.Since(begin))
+			}
+		}
+	})
+}
+
+func TestSet(t *testing.T) {
+	l := NewLimiter(LimiterOptions{User: Share{Slots: 3}})
+	var releases []func()
+	for range 3 {
+		r, err := l.Acquire(7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		releases = append(releases, r)
+	}
+	l.Set(LimiterOptions{User: Share{Slots: 1}})
+	for i := range 3 {
+		if _, err := l.Acquire(7); err == nil {
+			t.Errorf("a slot above the new limit, with %d taken", 3-i)
+		}
+		releases[i]()
+	}
+	if _, err := l.Acquire(7); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNilLimiter(t *testing.T) {
+	var l *Limiter
+	release, err := l.Acquire(7)
+	if err != nil || l.Allow(7) != nil {
+		t.Error("it limits")
+	}
+	release()
+	if user, all := l.InUse(7); user+all != 0 {
+		t.Error("it counts")
+	}
+}
+
+// For the race detector, and that the sums come out.
+func TestLimiterTogether(t *testing.T) {
+	l := NewLimiter(LimiterOptions{User: Share{Slots: 3, Rate: 1e6, Burst: 10}, Total: 20})
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 2000 {
+				uid := uint32(i*g%5 + 1)
+				if release, err := l.Acquire(uid); err == nil {
+					l.Allow(uid)
+					if user, all := l.InUse(uid); user > 3 || all > 20 {
+						t.Errorf("%d of %d in use", user, all)
+					}
+					release()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if _, all := l.InUse(1); all != 0 {
+		t.Errorf("%d in use", all)
+	}
+}

@@ -1,0 +1,177 @@
+package unixsocket
+
+import (
+	"errors"
+	"net"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func acceptAll(l *Listener) (came chan *Conn, ended chan error) {
+	came, ended = make(chan *Conn, 100), make(chan error, 1)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				ended <- err
+				return
+			}
+			came <- c.(*Conn)
+		}
+	}()
+	return came, ended
+}
+
+// Clients that connect while accepting is stopped wait, and are served later.
+func TestStopAndStartAccepting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeSocket()
+		l := f.listener(t, Options{})
+		came, ended := acceptAll(l)
+		f.connect(t, 7)
+		(<-came).Close()
+		for range 3 {
+			l.StopAccepting()
+			l.StopAccepting()
+			f.connect(t, 7)
+			synctest.Wait()
+			if len(came) != 0 || l.Stats().Open != 0 {
+				t.Error("accepted")
+			}
+			l.StartAccepting()
+			l.StartAccepting()
+			(<-came).Close()
+		}
+		l.StopAccepting()
+		l.Close()
+		if err := <-ended; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Accept of a stopped listener that is closed: %v", err)
+		}
+		l.StopAccepting() // harmless
+		l.StartAccepting()
+		if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+	})
+}
+
+// Who has connected but said nothing yet keeps the process from leaving; it may
+// be about to call.
+func TestQuiesce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeSocket()
+		idle := NewIdle(0, func() {})
+		l := f.listener(t, Options{Idle: idle})
+		came, _ := acceptAll(l)
+		client := f.connect(t, 7)
+		c := <-came
+		if l.Quiesce() {
+			t.Fatal("left a client that has just come")
+		}
+		f.connect(t, 8)
+		(<-came).Close() // accepting goes on
+		go client.Write([]byte("x"))
+		c.Read(make([]byte, 1))
+		idle.Enter()
+		if l.Quiesce() {
+			t.Fatal("left a call")
+		}
+		idle.Leave()
+		if !l.Quiesce() {
+			t.Fatal("stays for a client that has nothing to say")
+		}
+		f.connect(t, 8)
+		synctest.Wait()
+		if len(came) != 0 {
+			t.Error("somebody came in")
+		}
+	})
+}
+
+// The same with the kernel's sockets: a waiting accept(2) is woken, nothing is
+// lost, and the queue is served after the pause.
+func TestStopAcceptingForReal(t *testing.T) {
+	l := listen(t, Options{})
+	came, _ := acceptAll(l)
+	for range 50 {
+		l.StopAccepting()
+		before := l.Stats().Accepted
+		c := dial(t, l)
+		c.Write([]byte("hello"))
+		if got := l.Stats().Accepted; got != before {
+			t.Fatal("accepted")
+		}
+		l.StartAccepting()
+		served := <-came
+		buf := make([]byte, 10)
+		if n, err := served.Read(buf); string(buf[:n]) != "hello" {
+			t.Fatalf("got %q, %v", buf[:n], err)
+		}
+		served.Close()
+	}
+}
+
+// However connecting, leaving and calling interleave: a client is either in
+// before Quiesce says yes, and then it is busy, or it waits for the next process.
+func TestNobodyIsLostByLeaving(t *testing.T) {
+	path := filepath.Join(directory(t), "s")
+	unit, _ := socketUnit(t, "unix", path)
+	served := make(chan error, 400)
+	for range 4 {
+		go func() {
+			for range 100 {
+				served <- func() error {
+					c, err := net.Dial("unix", path)
+					if err != nil {
+						return err
+					}
+					defer c.Close()
+					if _, err := c.Write([]byte("x")); err != nil {
+						return err
+					}
+					_, err = c.Read(make([]byte, 1))
+					return err
+				}()
+			}
+		}()
+	}
+	for generations, left := 0, 400; left > 0; generations++ {
+		nl, err := net.FileListener(unit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := make(chan struct{}, 1)
+		idle := NewIdle(time.Microsecond, func() { told <- struct{}{} })
+		l := newListener(nl.(*net.UnixListener), nil, Options{Idle: idle, Log: quiet})
+		came, _ := acceptAll(l)
+		for leaving := false; !leaving; {
+			select {
+			case c := <-came:
+				idle.Enter()
+				c.Read(make([]byte, 1))
+				c.Write([]byte("y"))
+				c.Close()
+				idle.Leave()
+			case err := <-served:
+				if err != nil {
+					t.Fatalf("generation %d: %v", generations, err)
+				}
+				left--
+			case <-told:
+				leaving = l.Quiesce()
+			}
+			if left == 0 {
+				leaving = true
+			}
+		}
+		idle.Stop()
+		l.Close() // systemd's copy stays
+		if left == 0 {
+			if generations == 0 {
+				t.Error("no generation has left: nothing was tested")
+			}
+		}
+	}
+}
