@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -139,7 +140,8 @@ func (r *rabbit) wait(t *testing.T, name, condition string) {
 // movement is the part of the object that the checks look at.
 type movement struct {
 	Metadata struct {
-		Finalizers []string
+		Finalizers  []string
+		Annotations map[string]string
 	}
 	Status map[string]any
 }
@@ -428,8 +430,11 @@ func checkMinor(t *testing.T, r *rabbit) {
 func checkStorm(t *testing.T, r *rabbit) {
 	r.control(t, "*/storm storm=200 rate=60k\n")
 	name := r.create(t, "storm", mount+"/tree", "/lus/storm", nil)
-	r.wait(t, name, `metadata.annotations.devcluster/storm=20`)
 	r.wait(t, name, "status.status=Success")
+	changes, _ := strconv.Atoi(r.get(t, name).Metadata.Annotations["devcluster/storm"])
+	if changes < 20 {
+		t.Errorf("%d changes", changes)
+	}
 }
 
 func checkHold(t *testing.T, r *rabbit) {

@@ -24,6 +24,8 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/compute-daemons/compute-daemons/internal/devcluster/copytool"
 )
 
 // SystemNamespace is where movements from Lustre file systems live.
@@ -139,7 +141,7 @@ func (r *rabbit) furnish() error {
 			return err
 		}
 	}
-	for _, name := range []string{"mpirun", "dcp"} {
+	for _, name := range copytool.Names() {
 		link := filepath.Join(r.Folder, "bin", name)
 		if to, err := os.Readlink(link); err == nil && to == r.Program {
 			continue
