@@ -94,6 +94,11 @@ func (s *server) prepare() error {
 		Plan:            volume.Options{Roots: s.cfg.Mount.Roots, Mode: s.cfg.Mount.Mode, MockPath: s.cfg.Mount.MockPath},
 		ShutdownTimeout: s.cfg.Daemon.ShutdownTimeout, ServersFile: s.cfg.Mount.ServersFile,
 		Status: s.notifier.Status, Synced: s.notifier.Ready, Log: s.log,
+		Idle: func() {
+			if err := daemon.ReturnMemory(); err != nil {
+				s.log.Debug("could not give memory back", "error", err)
+			}
+		},
 	})
 	s.log.Info("started", "version", version.Version, "node", s.node, "api_server", s.client.Address(), "account", s.client.Account(),
 		"config", strings.Join(s.settings.Files, " "), "runtime", limits.String(), daemon.EventID(clientmount.EventStarted))

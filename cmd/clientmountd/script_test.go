@@ -62,7 +62,8 @@ func refused(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	err = ts.Exec(program, args[1:]...)
+	// A daemon that starts although it should not must not run for ever.
+	err = ts.Exec("timeout", append([]string{"30", program}, args[1:]...)...)
 	exit := (*exec.ExitError)(nil)
 	if !errors.As(err, &exit) || exit.ExitCode() != want {
 		ts.Fatalf("ended with %v, want exit status %d", err, want)

@@ -33,7 +33,10 @@ type Options struct {
 	// Status gets one line whenever what it says has changed, from the loop.
 	Status func(line string)
 	// Synced is called once, when all objects of the node are known.
-	Synced      func()
+	Synced func()
+	// Idle is called, in a goroutine of its own, when there has been nothing to
+	// do for a while; once after each time that there was.
+	Idle        func()
 	ServersFile bool // write the Lustre servers file where the object asks for it
 	Log         *slog.Logger
 }
@@ -58,6 +61,7 @@ type Controller struct {
 	// what an older state of them mounted is no orphan.
 	malformed map[string]bool
 	line      string
+	calm      calm
 	stopping  atomic.Bool
 	workers   sync.WaitGroup
 	commands  context.Context // ends when the shutdown time is over
@@ -81,7 +85,7 @@ type object struct {
 func New(o Options) *Controller {
 	c := &Controller{
 		o: o, calls: make(chan func()), stopped: make(chan struct{}),
-		objects: map[string]*object{}, malformed: map[string]bool{},
+		objects: map[string]*object{}, malformed: map[string]bool{}, calm: calm{f: o.Idle},
 	}
 	c.limits.Store(&o.Limits)
 	c.mounts.Store(&o.Mounts)
@@ -95,6 +99,7 @@ func New(o Options) *Controller {
 			mounts: func() kube.Resource { return *c.mounts.Load() },
 		},
 	}
+	c.rec.alive, c.rec.released = c.alive, c.forgetOrphan
 	return c
 }
 
@@ -124,7 +129,9 @@ func (c *Controller) Run(ctx context.Context) error {
 		case f := <-c.calls:
 			f()
 			c.say()
+			c.rest()
 		case <-ctx.Done():
+			c.calm.work()
 			return c.drain(abandon)
 		}
 	}
@@ -211,6 +218,7 @@ func (c *Controller) Replace(list []*dws.ClientMount) {
 		if !c.synced {
 			c.synced = true
 			c.o.Log.Info("ready: the ClientMounts of this node are known", "clientmounts", len(list), daemon.EventID(eventReady))
+			c.calm.work()
 			if c.o.Synced != nil {
 				c.o.Synced()
 			}

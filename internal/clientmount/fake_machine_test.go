@@ -23,7 +23,9 @@ type fakeMachine struct {
 	nextID int
 	rescan func(f *fakeMachine)
 
+	left    map[string][]node.Left
 	missing []string // of the mount target
+	stays   []string // what removing a target leaves behind
 	making  func()   // called when the mount target is about to be made
 }
 
@@ -117,6 +119,17 @@ func (f *fakeMachine) effect(argv []string) {
 	}
 }
 
+// WaitLeft finds what a test has put there under the mark.
+func (f *fakeMachine) WaitLeft(ctx context.Context, mark string, limit time.Duration, found func(node.Left)) ([]node.Left, error) {
+	f.mu.Lock()
+	left := f.left[mark]
+	f.mu.Unlock()
+	for _, l := range left {
+		found(l)
+	}
+	return left, ctx.Err()
+}
+
 func (f *fakeMachine) MountAt(path string) (*node.Mount, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -178,7 +191,7 @@ func (f *fakeMachine) RemoveTarget(path string, created []string) ([]string, err
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.note("remove %s %v", path, created)
-	return nil, nil
+	return f.stays, nil
 }
 
 func (f *fakeMachine) ChownMount(m node.Mount, uid, gid uint32) error {

@@ -14,6 +14,8 @@ import (
 type Machine interface {
 	Run(ctx context.Context, c node.Command) (node.Result, error)
 
+	WaitLeft(ctx context.Context, mark string, limit time.Duration, found func(node.Left)) ([]node.Left, error)
+
 	MountAt(path string) (*node.Mount, error)
 	BlockDevice(path string) (node.Device, error)
 	BoundDevice(m node.Mount) (node.Device, error)

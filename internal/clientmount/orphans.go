@@ -76,7 +76,7 @@ func (c *Controller) unmountOrphan(o *object) {
 	o.cancel = cancel
 	c.workers.Go(func() {
 		defer cancel()
-		err := c.rec.undo(c.commands, waits, o.orphan)
+		err := c.rec.undo(c.commands, waits, o.orphan.UID)
 		c.do(func() {
 			o.running, o.cancel = false, nil
 			if err == nil {
@@ -97,10 +97,49 @@ func (c *Controller) unmountOrphan(o *object) {
 	})
 }
 
+// alive tells whether the object of a record exists or is still worked on. It
+// is asked by workers.
+func (c *Controller) alive(r *Record) bool {
+	answer := make(chan bool, 1)
+	c.do(func() {
+		yes := !c.synced || c.malformed[r.Name] || c.busyWith(r.UID)
+		for _, o := range c.objects {
+			yes = yes || o.newest != nil && string(o.newest.UID) == r.UID
+		}
+		answer <- yes
+	})
+	select {
+	case yes := <-answer:
+		return yes
+	case <-c.stopped:
+		return true
+	}
+}
+
+// forgetOrphan takes notice that a living object has taken an orphan over. One
+// that is being undone finds that out for itself.
+func (c *Controller) forgetOrphan(uid string) {
+	c.do(func() {
+		key := orphanPrefix + uid
+		if o := c.objects[key]; o != nil && !o.running {
+			o.stopTimer()
+			delete(c.objects, key)
+		}
+	})
+}
+
 // undo unmounts everything that a record tells of, last one first.
-func (r *reconciler) undo(ctx, waits context.Context, rec *Record) error {
+func (r *reconciler) undo(ctx, waits context.Context, uid string) error {
 	failpoint("orphan/begin")
+	rec, end, err := r.beginUndo(uid)
+	if rec == nil {
+		return err
+	}
+	defer end()
 	log := r.log.With("clientmount", rec.Name, "workflow", rec.Workflow)
+	if err := r.leftCommands(waits, log, rec); err != nil {
+		return err
+	}
 	var first error
 	for i := range slices.Backward(rec.Mounts) {
 		m := &rec.Mounts[i]
@@ -109,7 +148,7 @@ func (r *reconciler) undo(ctx, waits context.Context, rec *Record) error {
 		}
 		run := &runner{
 			machine: r.machine, limits: r.limits(), log: log.With("mount_path", m.Plan.Path), stuck: r.stuck,
-			plan: &m.Plan, rec: m, save: func() error { return r.records.Save(rec) }, waits: waits,
+			plan: &m.Plan, rec: m, save: func() error { return r.records.Save(rec) }, waits: waits, mark: markOf(rec.UID),
 		}
 		if err := run.unmount(ctx); err != nil {
 			first = keep(first, err)

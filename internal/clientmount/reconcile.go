@@ -34,6 +34,10 @@ type reconciler struct {
 	// in between; a quick one writes its outcome alone.
 	progressAfter time.Duration
 	serversFile   bool // mount.servers_file
+
+	handover handover
+	alive    func(*Record) bool // whether the record's object exists, or is still worked on
+	released func(uid string)   // told when a record has been taken over as a whole; may be nil
 }
 
 // work is what is remembered of one object between two reconciles. The worker
@@ -43,6 +47,8 @@ type work struct {
 	status   *dws.ClientMountStatus // what the API server holds, as far as we know
 	record   *Record
 	loaded   bool
+	adopted  bool   // what predecessors left has been taken over
+	calm     bool   // no command of an earlier daemon runs any more for it
 	held     bool   // our finalizer is on the object, whatever the watch says yet
 	reported string // text of the last failure that was logged
 	refused  refusal
@@ -107,6 +113,12 @@ func (a *attempt) run() result {
 		a.w.record, a.w.loaded = rec, true
 		a.w.status = &a.cm.Status
 	}
+	if a.w.record != nil && !a.w.calm {
+		if err := a.leftCommands(a.waits, a.log, a.w.record); err != nil {
+			return result{} // superseded; the next attempt looks again
+		}
+	}
+	a.w.calm = true
 	invalid := volume.CheckObject(a.cm, a.node)
 	switch {
 	case a.cm.DeletionTimestamp != nil:

@@ -48,6 +48,12 @@ func (a *attempt) mounted() result {
 	if err := a.prepareRecord(plans); err != nil {
 		return a.finish(status, failed(dws.WrapError(dws.Major, "", err)))
 	}
+	if err := a.adopt(plans); err != nil {
+		if errors.Is(err, errSuperseded) {
+			return a.interrupted(status)
+		}
+		return a.finish(status, failed(dws.WrapError(dws.Major, "", err)))
+	}
 	if err := a.dropObsolete(plans); err != nil {
 		if errors.Is(err, errSuperseded) {
 			return a.interrupted(status)
@@ -175,6 +181,7 @@ func (a *attempt) dropObsolete(plans []*volume.Plan) error {
 	rec := a.w.record
 	var kept []MountRecord
 	var first error
+	changed := false
 	for i := len(rec.Mounts) - 1; i >= 0; i-- {
 		m := &rec.Mounts[i]
 		var want *volume.Plan
@@ -188,6 +195,7 @@ func (a *attempt) dropObsolete(plans []*volume.Plan) error {
 			kept = append([]MountRecord{*m}, kept...)
 			continue
 		}
+		changed = true
 		if !m.Unmounted {
 			old := m.Plan
 			run := a.runnerFor(&old, m, false)
@@ -206,6 +214,9 @@ func (a *attempt) dropObsolete(plans []*volume.Plan) error {
 			kept = append([]MountRecord{{Plan: *want, Created: m.Created}}, kept...)
 		}
 	}
+	if !changed {
+		return nil // and the record is as it was saved
+	}
 	rec.Mounts = kept
 	if first != nil {
 		return first
@@ -221,7 +232,7 @@ func (a *attempt) runnerFor(p *volume.Plan, rec *MountRecord, ready bool) *runne
 	return &runner{
 		machine: a.machine, limits: a.limits(), log: a.log.With("mount_path", p.Path), stuck: a.stuck,
 		plan: p, rec: rec, save: func() error { return a.records.Save(a.w.record) },
-		waits: a.waits, ready: ready,
+		waits: a.waits, ready: ready, mark: markOf(string(a.cm.UID)),
 	}
 }
 

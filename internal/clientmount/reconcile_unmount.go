@@ -118,7 +118,26 @@ func (a *attempt) unmountAll(status *dws.ClientMountStatus, invalid error) error
 			status.Mounts[p.Index].Ready = true
 		}
 	}
+	if first == nil {
+		a.removeLeftTargets()
+	}
 	return first
+}
+
+// removeLeftTargets looks again at directories that were made for one mount
+// and could not go with it, because another mount below them went later.
+func (a *attempt) removeLeftTargets() {
+	for i := range a.w.record.Mounts {
+		m := &a.w.record.Mounts[i]
+		if len(m.Created) == 0 {
+			continue
+		}
+		left, err := a.machine.RemoveTarget(m.Plan.Path, m.Created)
+		if err != nil {
+			a.log.Debug("mount target left behind", "mount_path", m.Plan.Path, "left", left, "error", err, daemon.EventID(eventLeftover))
+		}
+		m.Created = left
+	}
 }
 
 // undoPlans says how each mount is undone: by the profile as it is now when it

@@ -30,6 +30,7 @@ type runner struct {
 
 	plan *volume.Plan
 	rec  *MountRecord
+	mark string       // put into the environment of every command, see leftovers
 	save func() error // writes the whole record to disk
 
 	// waits ends when the object has a newer state or the daemon stops: waits
@@ -158,7 +159,7 @@ func (r *runner) step(ctx context.Context, s *volume.Step) (err error) {
 // command runs a built-in verb directly, without a shell.
 func (r *runner) command(ctx context.Context, argv []string) error {
 	began := time.Now()
-	_, err := r.machine.Run(ctx, node.Command{Argv: argv, Timeout: r.limits.Command})
+	_, err := r.machine.Run(ctx, node.Command{Argv: argv, Timeout: r.limits.Command, Env: []string{r.mark}})
 	r.commands += time.Since(began)
 	return r.noteStuck(err)
 }
@@ -166,7 +167,7 @@ func (r *runner) command(ctx context.Context, argv []string) error {
 // hook runs one line of the administrator by bash and logs what it printed.
 func (r *runner) hook(ctx context.Context, log *slog.Logger, s *volume.Step) error {
 	began := time.Now()
-	res, err := r.machine.Run(ctx, node.Command{Shell: s.Shell, Timeout: r.limits.Hook})
+	res, err := r.machine.Run(ctx, node.Command{Shell: s.Shell, Timeout: r.limits.Hook, Env: []string{r.mark}})
 	d := time.Since(began)
 	r.commands += d
 	if out := strings.TrimSpace(res.Stdout + res.Stderr); out != "" && err == nil {

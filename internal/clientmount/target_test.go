@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
@@ -71,4 +72,29 @@ func TestHalfWrittenRecords(t *testing.T) {
 	if err != nil || len(left) != 1 || left[0].Name() != "a-1.json" {
 		t.Errorf("%v %v", left, err)
 	}
+}
+
+// A directory that was made for one mount of an object and stayed because of
+// another goes when the last one is unmounted; nothing is looked at again
+// without need.
+func TestTargetLeftBehindGoesLater(t *testing.T) {
+	b := newBench(t, dws.TypeXFS)
+	b.reconcile()
+	b.machine.done()
+	b.machine.stays = []string{"/mnt/nnf"}
+	b.want(dws.Unmounted)
+	b.reconcile()
+	removals := func() (out []string) {
+		for _, line := range b.machine.done() {
+			if strings.HasPrefix(line, "remove ") {
+				out = append(out, line)
+			}
+		}
+		return out
+	}
+	b.expect("unmount, then once more", removals(), []string{"remove " + testPath + " [" + testPath + "]", "remove " + testPath + " [/mnt/nnf]"})
+	b.machine.stays = nil
+	b.delete()
+	b.reconcile()
+	b.expect("and at the deletion", removals(), []string{"remove " + testPath + " [/mnt/nnf]"})
 }

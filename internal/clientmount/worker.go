@@ -22,6 +22,7 @@ func (c *Controller) start(o *object) {
 		return
 	}
 	o.stopTimer()
+	c.calm.work()
 	if o.work == nil || o.work.uid != string(o.newest.UID) {
 		o.work = &work{uid: string(o.newest.UID)}
 		o.failures = 0

@@ -29,12 +29,15 @@ const vgPoll = 100 * time.Millisecond
 // lvmCapture bounds the reports of one volume group.
 const lvmCapture = 4 << 20
 
-// vgName is what LVM accepts as a name (lvm(8)). The name becomes part of a
-// selection, where other characters would be operators.
-var vgName = regexp.MustCompile(`^[a-zA-Z0-9_+.][a-zA-Z0-9_+.-]{0,126}$`)
+// vgName is what LVM accepts as a name (lvm(8)), of at most vgLength bytes. The
+// name becomes part of a selection, where other characters would be operators.
+// The length is apart because a counted repetition costs 100 KB of memory.
+var vgName = regexp.MustCompile(`^[a-zA-Z0-9_+.][a-zA-Z0-9_+.-]*$`)
+
+const vgLength = 127
 
 func checkVG(vg string) error {
-	if !vgName.MatchString(vg) || vg == "." || vg == ".." {
+	if len(vg) > vgLength || !vgName.MatchString(vg) || vg == "." || vg == ".." {
 		return fmt.Errorf("%.200q is not the name of a volume group", vg)
 	}
 	return nil

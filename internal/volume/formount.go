@@ -71,6 +71,10 @@ func forMount(cm *dws.ClientMount, index int, profile *nnf.StorageProfile, o Opt
 // profile's overrides.
 func (p *Plan) mountPath(m *dws.Mount, v *variables, o Options) (*variables, error) {
 	field := entryField(p.Index, "mountPath")
+	if len(m.MountPath) > maxPath {
+		// Before the expansion, which would blame the profile.
+		return nil, refused(field, m.MountPath, pathLengthRule)
+	}
 	// $MOUNT_PATH inside mountPath stands for itself.
 	text, err := v.with("$MOUNT_PATH", m.MountPath, true).expand(m.MountPath, everything)
 	if err != nil {

@@ -23,6 +23,8 @@ const (
 	maxPath = 4095 // PATH_MAX without the terminating zero
 	maxName = 255  // NAME_MAX
 
+	pathLengthRule = "at most 4095 bytes are allowed"
+
 	pathPunctuation = "._/@:+=,%-"
 )
 
@@ -34,7 +36,7 @@ func checkPath(field, p string, roots []string) (string, error) {
 	case p == "":
 		return "", refused(field, p, "it is empty")
 	case len(p) > maxPath:
-		return "", refused(field, p, "at most 4095 bytes are allowed")
+		return "", refused(field, p, pathLengthRule)
 	case p[0] != '/':
 		return "", refused(field, p, "it must be absolute")
 	}

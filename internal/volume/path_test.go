@@ -106,3 +106,16 @@ func TestSystemDirectories(t *testing.T) {
 		}
 	}
 }
+
+// A path that is too long is the object's fault, also when it is too long for
+// the expansion of variables, whose faults are the profile's.
+func TestVeryLongPath(t *testing.T) {
+	for _, typ := range []string{dws.TypeXFS, dws.TypeLustre} {
+		for _, n := range []int{maxPath + 1, maxLine + 1, 1 << 20} {
+			cm := clientMount(typ)
+			cm.Spec.Mounts[0].MountPath = "/" + strings.Repeat("a", n-1)
+			_, err := ForMount(cm, 0, template(), Options{})
+			wantError(t, err, dws.Fatal, "spec.mounts[0].mountPath", pathLengthRule)
+		}
+	}
+}

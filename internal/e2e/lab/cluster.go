@@ -149,8 +149,19 @@ func (c *Cluster) Kill() error {
 }
 
 // Pause stops the server's process, so that connections stay open and nobody
-// answers.
-func (c *Cluster) Pause() error { return c.cmd.Process.Signal(unix.SIGSTOP) }
+// answers. It returns when the process has stopped: its threads may go on for a
+// moment after the signal.
+func (c *Cluster) Pause() error {
+	if err := c.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		err := unix.Waitid(unix.P_PID, c.cmd.Process.Pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
 
 // Resume lets it go on.
 func (c *Cluster) Resume() error { return c.cmd.Process.Signal(unix.SIGCONT) }

@@ -14,6 +14,7 @@ type Features struct {
 	UserNamespace bool // without privileges: memory file systems stand in for devices
 	Loop          bool // loop devices can be attached
 	XFS           bool // a real xfs can be made and mounted
+	OwnDev        bool // /dev is ours: nodes may come and go in it
 
 	// Why is a sentence for people about what is missing; empty when nothing is.
 	Why string
@@ -24,7 +25,7 @@ func (f Features) Full() bool { return f.Private && f.Loop && f.XFS }
 
 // look finds the features from inside.
 func look() Features {
-	f := Features{Private: true, UserNamespace: os.Getenv(userVar) != ""}
+	f := Features{Private: true, UserNamespace: os.Getenv(userVar) != "", OwnDev: os.Getenv(devVar) != ""}
 	var missing []string
 	lack := func(text string) { missing = append(missing, text) }
 	if f.UserNamespace {

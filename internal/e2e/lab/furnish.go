@@ -15,11 +15,12 @@ const (
 	userVar = "LAB_USER_NAMESPACE"
 	runVar  = "LAB_PRIVATE_RUN"
 	mntVar  = "LAB_PRIVATE_MNT"
+	devVar  = "LAB_PRIVATE_DEV"
 )
 
 // furnish makes the new mount namespace safe and complete: private, with its
-// own /proc, /run, /mnt and /dev/mapper, and blind for the machine's real NVMe
-// controllers, which nothing here may rescan.
+// own /proc, /run, /mnt, /dev and /dev/mapper, and blind for the machine's real
+// NVMe controllers, which nothing here may rescan.
 func furnish() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -43,17 +44,17 @@ func furnish() error {
 	if hidden == 0 {
 		return errors.New("this program and its folder lie below both /run and /mnt, which have to be replaced")
 	}
-	for _, dir := range []string{"/sys/class/nvme", "/sys/class/nvme-subsystem"} {
-		if _, err := os.Stat(dir); err == nil {
-			if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_RDONLY, "mode=0755"); err != nil {
-				return fmt.Errorf("hide %s: %w", dir, err)
-			}
+	// Without the class the daemon asks nvme-cli, that is the stand-in.
+	if _, err := os.Stat("/sys/class/nvme"); err == nil {
+		if err := unix.Mount("tmpfs", "/sys/class", "tmpfs", unix.MS_RDONLY, "mode=0755"); err != nil {
+			return fmt.Errorf("hide /sys/class/nvme: %w", err)
 		}
 	}
-	if _, err := os.Stat("/dev/mapper"); err != nil {
-		if err := replaceDev(); err != nil {
-			return err
-		}
+	os.Unsetenv(devVar)
+	if err := replaceDev(); err == nil {
+		os.Setenv(devVar, "1")
+	} else if _, merr := os.Stat("/dev/mapper"); merr != nil {
+		return err // there is nothing to put volumes on
 	}
 	if os.Getenv(userVar) != "" {
 		return replaceRoot()
@@ -74,9 +75,9 @@ func needed(dir string) bool {
 	return false
 }
 
-// replaceDev puts a /dev in place that has what the old one had and a folder
-// mapper, which cannot be made in the host's.
-func replaceDev() error {
+// replaceDev puts a /dev in place that has what the old one had, no NVMe devices
+// and an empty folder mapper, which cannot be made in the host's.
+func replaceDev() (err error) {
 	parent := "/run"
 	if os.Getenv(runVar) == "" {
 		parent = "/mnt"
@@ -88,11 +89,20 @@ func replaceDev() error {
 	if err := unix.Mount("tmpfs", fresh, "tmpfs", unix.MS_NOSUID, "mode=0755"); err != nil {
 		return fmt.Errorf("mount a private /dev: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			_ = unix.Unmount(fresh, unix.MNT_DETACH)
+			_ = os.Remove(fresh)
+		}
+	}()
 	entries, err := os.ReadDir("/dev")
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
+		if e.Name() == "mapper" || strings.HasPrefix(e.Name(), "nvme") {
+			continue
+		}
 		if err := copyDevEntry(filepath.Join("/dev", e.Name()), filepath.Join(fresh, e.Name()), e.Type()); err != nil {
 			return fmt.Errorf("private /dev/%s: %w", e.Name(), err)
 		}
@@ -131,8 +141,14 @@ func copyDevEntry(from, to string, mode os.FileMode) error {
 	}
 	// Without privileges device nodes can only be borrowed, and each costs a
 	// mount: take the few that programs need.
+	wanted := false
 	switch filepath.Base(from) {
-	case "null", "zero", "full", "random", "urandom", "tty", "loop0":
+	case "null", "zero", "full", "random", "urandom", "tty":
+		wanted = true
+	default:
+		wanted = st.Mode&unix.S_IFMT == unix.S_IFBLK && blockDevice(filepath.Dir(to)) == "" // any one will do
+	}
+	if wanted {
 		if err := os.WriteFile(to, nil, 0o600); err != nil {
 			return err
 		}

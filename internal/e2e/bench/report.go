@@ -1,0 +1,112 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"text/tabwriter"
+)
+
+// report is the answer of the bench.
+type report struct {
+	Machine machine  `json:"machine"`
+	Figures []figure `json:"figures"`
+}
+
+// figure is one measured quantity. The target is an upper bound for the
+// median, or for the greatest value where only that means anything.
+type figure struct {
+	Name    string   `json:"name"`
+	Unit    string   `json:"unit,omitempty"`
+	Target  *float64 `json:"target,omitempty"` // none: for information
+	Worst   bool     `json:"worst,omitempty"`  // the target bounds the maximum
+	Median  float64  `json:"median"`
+	Minimum float64  `json:"min"`
+	Maximum float64  `json:"max"`
+	Runs    int      `json:"runs"`
+	OK      bool     `json:"ok"`
+	How     string   `json:"how"`
+}
+
+// noTarget marks a figure that is for information.
+const noTarget = -1
+
+// add judges a series of values and keeps the figure.
+func (r *report) add(name, unit string, target float64, worst bool, values []float64, how string) {
+	f := figure{Name: name, Unit: unit, Worst: worst, Median: quantile(values, 0.5), Runs: len(values), OK: true, How: how}
+	f.Minimum, f.Maximum = quantile(values, 0), quantile(values, 1)
+	if target != noTarget {
+		f.Target = &target
+		f.OK = len(values) > 0 && f.judged() <= target
+	}
+	r.Figures = append(r.Figures, f)
+}
+
+// judged is the value that the target is about.
+func (f figure) judged() float64 {
+	if f.Worst {
+		return f.Maximum
+	}
+	return f.Median
+}
+
+func (r *report) misses() (n int) {
+	for _, f := range r.Figures {
+		if !f.OK {
+			n++
+		}
+	}
+	return n
+}
+
+// quantile is the nearest-rank quantile, 0 of nothing.
+func quantile(values []float64, q float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	s := slices.Sorted(slices.Values(values))
+	return s[max(0, int(math.Ceil(q*float64(len(s))))-1)]
+}
+
+// write prints the report for people or for programs.
+func (r *report) write(w io.Writer, asJSON bool) error {
+	if asJSON {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(r)
+	}
+	fmt.Fprintln(w, r.Machine)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "FIGURE\tTARGET\tMEASURED\t\tMIN..MAX\tRUNS\tHOW")
+	for _, f := range r.Figures {
+		target, verdict := "", ""
+		if f.Target != nil {
+			if target, verdict = "≤ "+number(*f.Target), "ok"; !f.OK {
+				verdict = "MISS"
+			}
+		}
+		spread := ""
+		if f.Runs > 1 {
+			spread = number(f.Minimum) + ".." + number(f.Maximum)
+		}
+		name := f.Name
+		if f.Unit != "" {
+			name += ", " + f.Unit
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", name, target, number(f.judged()), verdict, spread, f.Runs, f.How)
+	}
+	return t.Flush()
+}
+
+// number shows about three digits and no zeros behind the point.
+func number(v float64) string {
+	switch {
+	case v == math.Trunc(v):
+		return fmt.Sprintf("%.0f", v)
+	case math.Abs(v) < 10:
+		return fmt.Sprintf("%.2f", v)
+	}
+	return fmt.Sprintf("%.1f", v)
+}

@@ -1,0 +1,117 @@
+package budget
+
+import (
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// pkg is what go list says of a package.
+type pkg struct {
+	ImportPath string
+	Dir        string
+	GoFiles    []string
+	Imports    []string
+}
+
+func packages(t *testing.T) (list []pkg) {
+	t.Helper()
+	out, err := command("go", "list", "-json=ImportPath,Dir,GoFiles,Imports", module+"/...")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for d := json.NewDecoder(strings.NewReader(out)); d.More(); {
+		var p pkg
+		if err := d.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+	if len(list) < len(rooms) {
+		t.Fatalf("only %d packages", len(list))
+	}
+	return list
+}
+
+// Every package says what it is for.
+func TestEveryPackageHasADocComment(t *testing.T) {
+	for _, p := range packages(t) {
+		if len(p.GoFiles) == 0 {
+			continue // only tests
+		}
+		doc := ""
+		for _, f := range p.GoFiles {
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, f), nil, parser.PackageClauseOnly|parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
+			}
+			doc += file.Doc.Text()
+		}
+		name := filepath.Base(p.ImportPath)
+		if !strings.HasPrefix(doc, "Package "+name) && !strings.HasPrefix(doc, "Command "+name) && !strings.HasPrefix(doc, "Program "+name) {
+			t.Errorf("%s does not say what it is for: %.60q", p.ImportPath, doc)
+		}
+	}
+}
+
+// Every exported name says what it means.
+func TestExportedNamesAreDocumented(t *testing.T) {
+	for _, p := range packages(t) {
+		if room, _ := strings.CutPrefix(p.ImportPath, module+"/internal/"); rooms[room] == "" && room != "node" && room != "config" && room != "daemon" {
+			continue
+		}
+		for _, f := range p.GoFiles {
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, f), nil, parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range file.Decls {
+				switch d := d.(type) {
+				case *ast.FuncDecl:
+					if d.Recv == nil && d.Name.IsExported() && d.Doc == nil {
+						t.Errorf("%s: %s has no comment", p.ImportPath, d.Name)
+					}
+				case *ast.GenDecl:
+					for _, s := range d.Specs {
+						if s, ok := s.(*ast.TypeSpec); ok && s.Name.IsExported() && d.Doc == nil && s.Doc == nil {
+							t.Errorf("%s: %s has no comment", p.ImportPath, s.Name)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// Nobody imports upward, and some rooms do not know each other.
+func TestRooms(t *testing.T) {
+	seen := map[string]bool{}
+	for _, p := range packages(t) {
+		room, ok := strings.CutPrefix(p.ImportPath, module+"/internal/")
+		if !ok || strings.HasPrefix(room, "e2e/") || strings.HasPrefix(room, "e2e") {
+			continue
+		}
+		may, known := rooms[room]
+		if !known {
+			t.Errorf("the room %s is new: say in links.go what it may use", room)
+			continue
+		}
+		seen[room] = true
+		for _, i := range p.Imports {
+			if used, ok := strings.CutPrefix(i, module+"/internal/"); ok && !contains(may, used) {
+				t.Errorf("%s must not know %s", room, used)
+			}
+		}
+	}
+	for room := range rooms {
+		if !seen[room] {
+			t.Errorf("there is no room %s", room)
+		}
+	}
+}
+
+func contains(list, name string) bool { return strings.Contains(" "+list+" ", " "+name+" ") }

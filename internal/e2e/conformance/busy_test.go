@@ -1,0 +1,133 @@
+package conformance
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+var busyBehaviours = []behaviour{
+	{"busy: working directory", directories, func(s *scene) { busy(s, lab.HoldCWD, "cwd") }},
+	{"busy: open file", directories, func(s *scene) { busy(s, lab.HoldOpen, "fd") }},
+	{"busy: mapped file", directories, func(s *scene) { busy(s, lab.HoldMmap, "mmap") }},
+	{"busy: mount below ours", directories, busyNested},
+	{"busy: device open", rawOnly, busyRaw},
+	{"busy: other namespace", func(k *kind) bool { return k.lvm && !k.file }, busyNamespace},
+}
+
+// busy: the status and the log say who it is; nothing is killed, and the
+// unmount follows by itself when the holder lets go.
+func busy(s *scene, how, kind string) {
+	m := s.ready()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	h, err := s.Busy(how, m.Path)
+	s.must(err)
+	defer h.Release()
+	s.Want("one", "unmounted")
+	held := h.Path
+	if how == lab.HoldCWD {
+		held = m.Path
+	}
+	s.failed("one", "Major", "unable to unmount file system: could not unmount file system "+m.Path, "busy",
+		fmt.Sprintf("in use by pid %d (uid 0, standin) %s %s", h.PID, kind, held))
+	f := s.logged("mount is in use", "one")
+	want := map[string]any{
+		"holder_pid": float64(h.PID), "holder_uid": float64(0), "holder_command": "standin", "holder_kind": kind,
+		"holder_path": held, "mount_path": m.Path, "workflow": "job7",
+	}
+	for field, v := range want {
+		if f[field] != v {
+			s.Errorf("the log says %s=%v, want %v", field, f[field], v)
+		}
+	}
+	s.mounted(m)
+	s.must(h.Release())
+	s.Await("one", "unmounted")
+	s.unmounted(m)
+	s.Delete("one")
+	s.ends()
+}
+
+// busyNested: a mount below ours is named; it is not ours and stays.
+func busyNested(s *scene) {
+	m := s.ready()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	h, err := s.Busy(lab.HoldNested, m.Path)
+	s.must(err)
+	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.failed("one", "Major", "unable to unmount file system", "busy", "mount "+filepath.Join(m.Path, "nested"))
+	s.logged("mount is in use", "one")
+	s.mounted(m)
+	if _, ok, _ := s.MountAt(h.Path); !ok {
+		s.Errorf("the mount below was unmounted")
+	}
+	s.must(h.Release())
+	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.unmounted(m)
+	s.ends()
+}
+
+// busyRaw: a bound device node is held by who has it open through the mount.
+func busyRaw(s *scene) {
+	m := s.ready()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	f, err := os.Open(m.Path)
+	s.must(err)
+	defer f.Close()
+	s.Want("one", "unmounted")
+	s.failed("one", "Major", "unable to unmount file system", "busy", fmt.Sprintf("in use by pid %d (uid 0, ", os.Getpid()), "fd "+m.Path)
+	s.mounted(m)
+	s.must(f.Close())
+	s.Await("one", "unmounted")
+	s.unmounted(m)
+	s.Delete("one")
+	s.ends()
+}
+
+// busyNamespace: a process in another mount namespace does not hinder the
+// unmount and keeps the device; the deactivation fails until it goes.
+func busyNamespace(s *scene) {
+	m := s.ready()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	release := s.elsewhere(m.Path)
+	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.failed("one", "Major", "mount/unmount failed: unable to deactivate block device: command: lvchange", "in use")
+	f := s.logged("state of the devices after a failed deactivation", "one")
+	if text := fmt.Sprint(f["dlm"]); !strings.Contains(text, "dlm lockspaces") {
+		s.Errorf("no diagnosis of locks: %v", f)
+	}
+	s.unmounted(m)
+	release()
+	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.ends()
+}
+
+// elsewhere holds a working directory in a mount namespace of its own. A mere
+// copy of the mount would not do: the kernel drops it with the target.
+func (s *scene) elsewhere(path string) (release func()) {
+	s.Helper()
+	cmd := exec.Command(filepath.Join(s.Bin, "standin"), "busy", "cwd", path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Unshareflags: unix.CLONE_NEWNS}
+	in, err := cmd.StdinPipe()
+	s.must(err)
+	out, err := cmd.StdoutPipe()
+	s.must(err)
+	s.must(cmd.Start())
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		s.Fatalf("hold %s elsewhere: %q %v", path, line, err)
+	}
+	return sync.OnceFunc(func() { _ = in.Close(); _ = cmd.Wait() })
+}

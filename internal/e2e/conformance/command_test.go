@@ -1,0 +1,254 @@
+package conformance
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+var commandBehaviours = []behaviour{
+	{"command hangs and ignores TERM", nil, hang},
+	{"hanging unmount", nil, hangingUnmount},
+	{"grandchild holds the pipe", nil, grandchild},
+	{"100 MB of output", nil, flood},
+	{"failure text", nil, failureText},
+	{"killed command", nil, killedCommand},
+	{"success without effect", nil, hollowSuccess},
+	{"hook hangs", xfsOnly, hookHangs},
+	{"query fails", lvmOnly, queryFails},
+	{"commands run in English, without what systemd meant for us", xfsOnly, environment},
+}
+
+// neighbour mounts and unmounts another object of the same node while the
+// first is in trouble.
+func (s *scene) neighbour(index int) {
+	s.Helper()
+	m := s.storage(index, lab.VolumeOptions{})
+	name := fmt.Sprintf("neighbour-%d", index)
+	s.Mount(name, m)
+	s.Await(name, "mounted")
+	s.mounted(m)
+	s.Delete(name)
+	s.unmounted(m)
+}
+
+// hang: the limit is kept by force, the cause is told, another object does not
+// wait, and nothing of the command survives. A process in uninterruptible
+// sleep cannot be had here; the tests of package node have one.
+func hang(s *scene) {
+	m := s.ready("--command-timeout=2s")
+	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
+	s.Mount("one", m)
+	_, err := s.WaitCall(s.Context(patience), func(c lab.Call) bool { return c.Tool == "mount" && c.Exit == -1 })
+	s.must(err)
+	s.neighbour(8)
+	if s.get("one").Ready("mounted") {
+		s.Errorf("the neighbour came only after the one that hung")
+	}
+	s.failed("one", "Major", "unable to mount file system", "command: mount -t", "time limit")
+	s.Await("one", "mounted") // the fault is over
+	s.mounted(m)
+	s.Delete("one")
+	s.removeBase()
+	s.ends()
+}
+
+// removeBase is for scenes with neighbours: who made the common parent may not
+// be who left last.
+func (s *scene) removeBase() { _ = os.Remove(s.Base) }
+
+func hangingUnmount(s *scene) {
+	m := s.ready("--command-timeout=2s")
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.must(s.Fault("umount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
+	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.failed("one", "Major", "unable to unmount file system", "command: umount "+m.Path, "time limit")
+	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.unmounted(m)
+	s.ends()
+}
+
+// grandchild: the command ends well and leaves a process that holds its output
+// open, as a daemon started by a hook would.
+func grandchild(s *scene) {
+	m := s.ready("--command-timeout=2s")
+	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Grandchild: true}))
+	s.Mount("one", m)
+	o := s.Await("one", "mounted")
+	if o.Severity() != "" {
+		s.Errorf("status %v", o["status"])
+	}
+	s.mounted(m)
+	s.killSleepers()
+	s.Delete("one")
+	s.ends()
+}
+
+// killSleepers ends the grandchildren, by the list of what should be gone.
+func (s *scene) killSleepers() {
+	s.Helper()
+	left, err := s.Leftovers()
+	s.must(err)
+	n := 0
+	for _, l := range left {
+		var pid int
+		if _, err := fmt.Sscanf(l, "process %d sleep 1000000", &pid); err == nil {
+			s.must(unix.Kill(pid, unix.SIGKILL))
+			// Its end and its reaping take a moment on a busy machine.
+			for range 1000 {
+				if unix.Kill(pid, 0) == unix.ESRCH {
+					break
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+			n++
+		}
+	}
+	if n != 1 {
+		s.Errorf("%d grandchildren among %q", n, left)
+	}
+}
+
+// flood: output costs neither memory nor a status that no API server takes.
+func flood(s *scene) {
+	m := s.ready()
+	s.must(s.Fault("mount", lab.Fault{Match: m.Path, FloodBytes: 100 << 20, Stderr: "at last", Exit: 1}))
+	s.Mount("one", m)
+	s.failed("one", "Major", "unable to mount file system", "command: mount -t", "stderr: at last", "shortened")
+	u, err := s.d.Usage()
+	if err != nil || u.Anonymous > 24<<20 {
+		s.Errorf("%d bytes of memory, %v", u.Anonymous, err)
+	}
+	for _, l := range s.d.Log() {
+		if len(l.Text) > 64<<10 {
+			s.Errorf("a log line of %d bytes", len(l.Text))
+		}
+	}
+	s.must(s.ClearFaults())
+	s.Await("one", "mounted")
+	s.Delete("one")
+	s.ends()
+}
+
+// failureText is to the byte what others read (contract clientmountd.md 7.2, 8).
+func failureText(s *scene) {
+	m := s.ready()
+	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "mount: no good"}))
+	s.Mount("one", m)
+	line := s.words(s.k.mount[len(s.k.mount)-1:], m)[0]
+	o := s.failed("one", "Major")
+	want := "mount/unmount failed: unable to mount file system: could not mount file system " + m.Path +
+		": command: " + line + " - stderr: mount: no good\n - stdout:  - error: exit status 32"
+	if o.DebugMessage() != want || o.String("status", "error", "type") != "Internal" {
+		s.Errorf("debugMessage\n\t%q\nwant\n\t%q", o.DebugMessage(), want)
+	}
+	f := s.logged("ClientMount failed", "one")
+	if f["error"] != want && f["error"] != strings.TrimSpace(want) || f["hint"] == nil || f["severity"] != "Major" || f["workflow"] != "job7" {
+		s.Errorf("log line: %v", f)
+	}
+	s.must(s.ClearFaults())
+	s.Await("one", "mounted")
+	if now := s.get("one"); now.At("status", "error") != nil {
+		s.Errorf("status %v", now["status"])
+	}
+	s.Delete("one")
+	s.ends()
+}
+
+// killedCommand: somebody kills mount after its work was done. The next
+// attempt finds the mount and does not make another.
+func killedCommand(s *scene) {
+	m := s.ready()
+	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, After: true, Suicide: true}))
+	s.Mount("one", m)
+	s.failed("one", "Major", "unable to mount file system", "signal: killed")
+	s.Await("one", "mounted")
+	s.mounted(m)
+	s.must(s.Fault("umount", lab.Fault{Match: m.Path, Times: 1, After: true, Suicide: true}))
+	s.Want("one", "unmounted")
+	s.failed("one", "Major", "unable to unmount file system", "signal: killed")
+	s.Await("one", "unmounted")
+	s.unmounted(m)
+	s.Delete("one")
+	s.ends()
+}
+
+// hollowSuccess: a program that claims success is not believed without a look.
+func hollowSuccess(s *scene) {
+	m := s.ready()
+	real, err := os.ReadFile(s.Bin + "/mount")
+	s.must(err)
+	s.must(os.Rename(s.Bin+"/mount", s.Bin+"/mount.real"))
+	restore := func() { s.must(os.Rename(s.Bin+"/mount.real", s.Bin+"/mount")) }
+	s.must(os.WriteFile(s.Bin+"/mount", []byte("#!/bin/sh\nexit 0\n"), 0o755))
+	_ = real
+	s.Mount("one", m)
+	s.failed("one", "Major", "unable to mount file system", "reported success but nothing is mounted")
+	restore()
+	s.Await("one", "mounted")
+	s.mounted(m)
+	s.Delete("one")
+	s.ends()
+}
+
+// hookHangs: hooks have a limit of their own.
+func hookHangs(s *scene) {
+	s.UseProfile(lab.ProfileSpec{Hooks: map[string]lab.Hooks{s.k.typ: {"preMount": {"sleep 77 & wait"}}}})
+	m := s.storage(3, lab.VolumeOptions{})
+	s.run("--hook-timeout=1s")
+	s.Mount("one", m)
+	s.failed("one", "Major", "unable to run file system PreMount commands", "command: sleep 77 & wait", "time limit")
+	left, err := s.Leftovers()
+	s.must(err)
+	if slices.ContainsFunc(left, func(l string) bool { return strings.HasSuffix(l, " sleep 77") }) {
+		// It may be the next attempt's; then it ends with that.
+		_, _ = s.Cluster.Patch(s.Context(patience), "ClientMount", s.Node, "one", lab.Object{"spec": lab.Object{"desiredState": "unmounted"}})
+	}
+	s.Delete("one")
+	s.ends()
+}
+
+// queryFails: what lvs says on standard error reaches the status; what it
+// prints instead of JSON does not confuse.
+func queryFails(s *scene) {
+	m := s.ready()
+	s.must(s.Fault("lvs", lab.Fault{Exit: 5, Stderr: "  lvmlockd is not running"}))
+	s.Mount("one", m)
+	s.failed("one", "Major", "unable to activate block device: command: lvs", "lvmlockd is not running", "exit status 5")
+	s.must(s.ClearFaults())
+	s.Await("one", "mounted")
+	s.must(s.Fault("lvs", lab.Fault{FloodBytes: 4096}))
+	s.Want("one", "unmounted")
+	s.failed("one", "Major", "unable to deactivate block device: lvs printed something other than the expected JSON")
+	s.must(s.ClearFaults())
+	s.Await("one", "unmounted")
+	s.Delete("one")
+	s.ends()
+}
+
+func environment(s *scene) {
+	s.UseProfile(lab.ProfileSpec{Hooks: map[string]lab.Hooks{s.k.typ: {"preMount": {`echo "socket=$NOTIFY_SOCKET lang=$LANG lc=$LC_ALL"`}}}})
+	m := s.storage(3, lab.VolumeOptions{})
+	s.run()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	if f := s.logged("hook output", "one"); f["output"] != "socket= lang=C.UTF-8 lc=" {
+		s.Errorf("hook: %v", f["output"])
+	}
+	calls, err := s.Log()
+	s.must(err)
+	for _, c := range calls {
+		if c.Env["LC_ALL"] != "C" {
+			s.Errorf("%s runs with LC_ALL=%q", c.Tool, c.Env["LC_ALL"])
+		}
+	}
+	s.Delete("one")
+	s.ends()
+}

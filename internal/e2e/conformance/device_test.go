@@ -1,0 +1,209 @@
+package conformance
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/standin/record"
+)
+
+func nvmeOnly(k *kind) bool { return k.device == "lvm" }
+
+var deviceBehaviours = []behaviour{
+	{"namespace after a rescan", nvmeOnly, func(s *scene) { lateNamespace(s, 2) }},
+	{"namespace after a rescan, old nvme-cli", nvmeOnly, func(s *scene) { lateNamespace(s, 1) }},
+	{"namespace missing for good", nvmeOnly, missingNamespace},
+	{"no namespaces known", nvmeOnly, unknownNamespaces},
+	{"device node late", lvmOnly, lateNode},
+	{"volume group late", lvmOnly, lateGroup},
+	{"devices renumbered", nvmeOnly, renumbered},
+}
+
+// An nvme is one namespace below a volume, with the names that the machine
+// gives it at the moment.
+type nvme struct {
+	s    *scene
+	nqn  string
+	nsid int
+}
+
+func (s *scene) state() record.Dir { return record.Dir(filepath.Join(s.Dir, "state")) }
+
+// controller is the number that the stand-in of nvme counts for the subsystem.
+func (n nvme) controller() string {
+	n.s.Helper()
+	state, err := n.s.state().Load()
+	n.s.must(err)
+	var seen []string
+	for _, have := range state.Namespaces {
+		if !slices.Contains(seen, have.NQN) {
+			seen = append(seen, have.NQN)
+		}
+	}
+	return fmt.Sprintf("/dev/nvme%d", slices.Index(seen, n.nqn))
+}
+
+func (n nvme) node() string { return fmt.Sprintf("%sn%d", n.controller(), n.nsid) }
+
+// plug makes a node in /dev, which belongs to the laboratory.
+func (s *scene) plug(path string) {
+	s.Helper()
+	s.must(os.WriteFile(path, nil, 0o600))
+	s.Cleanup(func() { _ = os.Remove(path) })
+}
+
+// nvmeStorage is storage on a namespace of its own, whose controller is there.
+func (s *scene) nvmeStorage(o lab.VolumeOptions) (lab.MountSpec, nvme) {
+	s.Helper()
+	if !s.Features.OwnDev {
+		s.t.Skip("not run: /dev is the machine's own, nothing may be added to it")
+	}
+	n := nvme{s, "nqn.2014-08.org.example:" + s.Node, 12}
+	o.NQN, o.NSID = n.nqn, n.nsid
+	m := s.storage(3, o)
+	m.NQN, m.NSID = n.nqn, fmt.Sprint(n.nsid)
+	s.plug(n.controller())
+	return m, n
+}
+
+// lateNamespace: the rabbit attached the namespace after the node had looked.
+// A rescan brings it, the mount goes on when the kernel has it, and nothing is
+// reported as an error on the way.
+func lateNamespace(s *scene, layout int) {
+	s.UseProfile(lab.ProfileSpec{})
+	s.must(s.NVMeLayout(layout))
+	m, n := s.nvmeStorage(lab.VolumeOptions{NeedsRescan: true, RescanLate: 300 * time.Millisecond})
+	s.run()
+	s.Mount("one", m)
+	_, err := s.WaitCall(s.Context(patience), func(c lab.Call) bool {
+		return c.Tool == "nvme" && c.Exit == 0 && strings.Join(c.Argv, " ") == "ns-rescan "+n.controller()
+	})
+	s.must(err)
+	time.Sleep(350 * time.Millisecond) // the time that the kernel takes for its scan
+	s.plug(n.node())
+	o := s.AwaitStatus("one", func(o lab.Object) bool { return o.Ready("mounted") || o.Severity() != "" })
+	if o.Severity() != "" {
+		s.Errorf("an error on the way: %s", o.DebugMessage())
+		s.Await("one", "mounted")
+	}
+	s.mounted(m)
+	s.Delete("one")
+	s.must(s.NVMeLayout(2))
+	s.ends()
+}
+
+// missingNamespace: it never comes. The status names it; when somebody attaches
+// it after all, the mount follows by itself.
+func missingNamespace(s *scene) {
+	s.UseProfile(lab.ProfileSpec{})
+	m, n := s.nvmeStorage(lab.VolumeOptions{NeedsRescan: true})
+	s.with(lab.DaemonOptions{Args: s.Flags("", ""), Env: []string{"NNF_MAPPER_WAIT_TIMEOUT=1"}})
+	s.Mount("one", m)
+	s.failed("one", "Major", "mount/unmount failed: unable to activate block device: ", "namespaces are missing after a rescan", n.nqn+" namespace 12")
+	f := s.logged("ClientMount failed", "one")
+	if f["hint"] == nil || f["hint"] == "" {
+		s.Errorf("no hint: %v", f)
+	}
+	s.plug(n.node())
+	s.Await("one", "mounted")
+	s.mounted(m)
+	s.Delete("one")
+	s.ends()
+}
+
+// unknownNamespaces: without a list the cause is LVM's, after a bounded number
+// of tries.
+func unknownNamespaces(s *scene) {
+	s.UseProfile(lab.ProfileSpec{})
+	m := s.k.spec(s.Path("m3"), 3)
+	config := s.Runtime + "-config.toml"
+	s.must(os.WriteFile(config, []byte("version = 1\n[mount]\ndevice_retries = 3\n"), 0o600))
+	s.run("--config=" + config)
+	s.Mount("one", m)
+	want := "could not find logical volume " + s.Owner + "_0/lv-3"
+	if s.k.locks {
+		want = "timeout waiting for VG " + s.Owner + "_0"
+	}
+	s.failed("one", "Major", "unable to activate block device: ", want, "after 3 rescans")
+	s.must(s.ClearLog())
+	s.storage(3, lab.VolumeOptions{}) // here it is
+	s.Await("one", "mounted")
+	s.mounted(m)
+	s.Delete("one")
+	s.ends()
+}
+
+// lateNode: udev takes its time after the activation.
+func lateNode(s *scene) {
+	s.UseProfile(lab.ProfileSpec{})
+	m := s.storage(3, lab.VolumeOptions{NodeLate: 400 * time.Millisecond})
+	s.run()
+	s.Mount("one", m)
+	o := s.AwaitStatus("one", func(o lab.Object) bool { return o.Ready("mounted") || o.Severity() != "" })
+	if o.Severity() != "" {
+		s.Fatalf("an error on the way: %s", o.DebugMessage())
+	}
+	s.mounted(m)
+	s.called(s.words(s.k.mount, m)...)
+	s.Delete("one")
+	s.ends()
+}
+
+// lateGroup: LVM sees the group some time after the object was made.
+func lateGroup(s *scene) {
+	s.UseProfile(lab.ProfileSpec{})
+	m := s.storage(3, lab.VolumeOptions{Appears: 700 * time.Millisecond})
+	s.run()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.mounted(m)
+	s.Delete("one")
+	s.ends()
+}
+
+// renumbered: after a rabbit was restarted the same storage has other numbers,
+// and the old ones belong to somebody else.
+func renumbered(s *scene) {
+	s.UseProfile(lab.ProfileSpec{})
+	m, n := s.nvmeStorage(lab.VolumeOptions{})
+	s.plug(n.node())
+	other := s.storage(9, lab.VolumeOptions{NQN: n.nqn + "-other", NSID: 12})
+	s.run()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.mounted(m)
+	s.Want("one", "unmounted")
+	s.Await("one", "unmounted")
+	before := n.node()
+	s.must(s.state().Update(func(state *record.State) error {
+		if len(state.Namespaces) < 2 {
+			return errors.New("there is only one namespace")
+		}
+		slices.Reverse(state.Namespaces)
+		a, b := state.Volumes[len(state.Volumes)-2], state.Volumes[len(state.Volumes)-1]
+		a.Minor, b.Minor = b.Minor, a.Minor
+		return nil
+	}))
+	if n.node() == before {
+		s.Fatal("the numbers did not change")
+	}
+	s.plug(n.controller())
+	s.plug(n.node())
+	s.Want("one", "mounted")
+	s.Await("one", "mounted")
+	s.mounted(m)
+	other.NQN, other.NSID = n.nqn+"-other", "12"
+	s.Mount("two", other)
+	s.Await("two", "mounted")
+	s.mounted(other)
+	s.Delete("two")
+	s.Delete("one")
+	s.removeBase()
+	s.ends()
+}

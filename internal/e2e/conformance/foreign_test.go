@@ -1,0 +1,234 @@
+package conformance
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+var foreignBehaviours = []behaviour{
+	{"foreign mount at the path", nil, foreignMount},
+	{"foreign mount of the same type", lvmOnly, foreignDevice},
+	{"foreign mount on top of ours", nil, foreignOnTop},
+	{"foreign mount that comes while ours is gone", nil, foreignInstead},
+	{"mounted by hand before", nil, mountedByHand},
+	{"mount points with blanks elsewhere", nil, blanksElsewhere},
+	{"volume active before", lvmOnly, activeBefore},
+}
+
+// foreign mounts something of somebody else at a path: below the source's own
+// name, so that whoever compares texts is fooled.
+func (s *scene) foreign(m lab.MountSpec) (remove func()) {
+	s.Helper()
+	if s.k.file {
+		file := s.Runtime + "-foreign"
+		s.must(os.WriteFile(file, []byte("theirs"), 0o644))
+		s.must(unix.Mount(file, m.Path, "", unix.MS_BIND, ""))
+		return func() { s.Helper(); s.must(unix.Unmount(m.Path, unix.UMOUNT_NOFOLLOW)) }
+	}
+	source := s.source(m.Index)
+	if s.k.typ == "lustre" {
+		source = "10.9.9.9@tcp:/other"
+	}
+	s.must(unix.Mount(source, m.Path, "tmpfs", 0, "size=1m,mode=0755,uid=77"))
+	s.must(os.WriteFile(filepath.Join(m.Path, "theirs"), nil, 0o644))
+	return func() { s.Helper(); s.must(unix.Unmount(m.Path, unix.UMOUNT_NOFOLLOW)) }
+}
+
+// theirs checks that the foreign mount is as it was.
+func (s *scene) theirs(m lab.MountSpec) {
+	s.Helper()
+	if s.k.file {
+		if data, err := os.ReadFile(m.Path); string(data) != "theirs" || err != nil {
+			s.Errorf("the foreign mount is gone or changed: %q %v", data, err)
+		}
+	} else if _, err := os.Stat(filepath.Join(m.Path, "theirs")); err != nil {
+		s.Errorf("the foreign mount is gone: %v", err)
+	}
+	st, err := os.Stat(m.Path)
+	s.must(err)
+	if uid := st.Sys().(*syscall.Stat_t).Uid; int(uid) == m.UID && m.Own {
+		s.Errorf("the foreign mount was given to %d", uid)
+	}
+}
+
+// target makes the target by hand.
+func (s *scene) target(m lab.MountSpec) {
+	s.Helper()
+	s.must(os.MkdirAll(s.Base, 0o755))
+	if s.k.file {
+		s.must(os.WriteFile(m.Path, nil, 0o644))
+	} else {
+		s.must(os.MkdirAll(m.Path, 0o755))
+	}
+}
+
+// hand does what an administrator could do by hand, and leaves no trace of it
+// in the log. Queries are left out.
+func (s *scene) hand(lines []string) {
+	s.Helper()
+	for _, line := range lines {
+		if f := strings.Fields(line); len(f) > 1 {
+			s.must(s.Tool(f[0], f[1:]...))
+		}
+	}
+	s.must(s.ClearLog())
+}
+
+// untouched fails when mount or umount was called.
+func (s *scene) untouched() {
+	s.Helper()
+	for _, c := range s.commands() {
+		if strings.HasPrefix(c, "umount") || strings.HasPrefix(c, "mount") {
+			s.Errorf("called: %s", c)
+		}
+	}
+	s.must(s.ClearLog())
+}
+
+func foreignMount(s *scene) {
+	m := s.ready()
+	s.target(m)
+	remove := s.foreign(m)
+	s.Mount("one", m)
+	s.failed("one", "Major", "mount/unmount failed: unable to mount file system: unexpected mount at path "+m.Path, "left alone")
+	s.theirs(m)
+	s.untouched()
+	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.failed("one", "Major", "mount/unmount failed: unable to unmount file system: unexpected mount at path "+m.Path)
+	s.theirs(m)
+	s.untouched()
+	remove()
+	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.must(os.Remove(s.Base))
+	s.ends()
+}
+
+// foreignDevice: another volume of the right type, mounted by somebody else.
+func foreignDevice(s *scene) {
+	m := s.ready()
+	other := s.storage(9, lab.VolumeOptions{})
+	s.target(m)
+	there := other
+	there.Path = m.Path
+	s.hand(s.words(s.k.mount, there))
+	s.Mount("one", m)
+	s.failed("one", "Major", "unexpected mount at path "+m.Path, "Device "+s.seen(other))
+	s.untouched()
+	s.hand([]string{"umount " + m.Path, "lvchange --activate n " + s.volumes[9].VG + "/" + s.volumes[9].LV})
+	s.Await("one", "mounted") // by itself when the way is free
+	s.mounted(m)
+	s.Delete("one")
+	s.must(os.Remove(s.Base))
+	s.ends()
+}
+
+// seen is the source that the mount table shows.
+func (s *scene) seen(m lab.MountSpec) string {
+	if s.k.file {
+		return "" // whatever /dev is made of
+	}
+	return s.source(m.Index)
+}
+
+// foreignOnTop: somebody mounted over our mount. Theirs is not touched, ours
+// goes when theirs is gone.
+func foreignOnTop(s *scene) {
+	m := s.ready()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	remove := s.foreign(m)
+	s.must(s.ClearLog())
+	s.Want("one", "unmounted")
+	s.failed("one", "Major", "unable to unmount file system: unexpected mount at path "+m.Path)
+	s.theirs(m)
+	s.untouched()
+	remove()
+	s.mounted(m)
+	s.Await("one", "unmounted")
+	s.unmounted(m)
+	s.Delete("one")
+	s.ends()
+}
+
+// foreignInstead: ours was unmounted by hand and theirs is there now. What is
+// noted of ours must not make theirs ours.
+func foreignInstead(s *scene) {
+	m := s.ready()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.must(s.Tool("umount", m.Path))
+	remove := s.foreign(m)
+	s.must(s.ClearLog())
+	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.failed("one", "Major", "unexpected mount at path "+m.Path)
+	s.theirs(m)
+	s.untouched()
+	remove()
+	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.unmounted(m)
+	s.ends()
+}
+
+// mountedByHand: what is wanted is there already and is taken as it is.
+func mountedByHand(s *scene) {
+	m := s.ready()
+	s.target(m)
+	s.hand(s.words(s.k.mount, m))
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.mounted(m)
+	s.owned(m)
+	s.untouched()
+	s.Delete("one")
+	s.unmounted(m)
+	s.must(os.Remove(s.Base))
+	s.ends()
+}
+
+// blanksElsewhere: mount points that look like ours to whoever does not decode
+// the table's escapes, or reads only the first word.
+func blanksElsewhere(s *scene) {
+	m := s.ready()
+	s.must(os.MkdirAll(s.Base, 0o755))
+	others := []string{m.Path + " x", m.Path + "\\040x", s.Base + "/new\nline " + m.Path, s.Base + "/tab\t" + filepath.Base(m.Path)}
+	for _, dir := range others {
+		s.must(os.MkdirAll(dir, 0o755))
+		s.must(unix.Mount(s.source(m.Index), dir, "tmpfs", 0, "size=1m"))
+	}
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.mounted(m)
+	s.called(s.words(s.k.mount, m)...)
+	s.Want("one", "unmounted")
+	s.Await("one", "unmounted")
+	s.unmounted(m)
+	s.called(s.words(s.k.unmount, m)...)
+	s.Delete("one")
+	for _, dir := range others {
+		s.must(unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)) // is still there
+	}
+	s.must(os.RemoveAll(s.Base))
+	s.ends()
+}
+
+// activeBefore: a volume that is active already is not activated again.
+func activeBefore(s *scene) {
+	m := s.ready()
+	s.hand(s.words(s.k.mount[:len(s.k.mount)-1], m))
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.mounted(m)
+	for _, c := range s.commands() {
+		if strings.HasPrefix(c, "lvchange") {
+			s.Errorf("called: %s", c)
+		}
+	}
+	s.Delete("one")
+	s.ends()
+}

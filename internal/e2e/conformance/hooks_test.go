@@ -1,0 +1,210 @@
+package conformance
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+var hookBehaviours = []behaviour{
+	{"hooks in order, with variables", nil, hooksInOrder},
+	{"hooks not repeated after success", nil, hooksOnce},
+	{"failing hook is told and repeated", nil, hooksRepeated},
+}
+
+// Values in hooks by the list they are in; each hook is a call of dlm_tool,
+// whose stand-in does nothing but note the call between the others.
+const (
+	blockVars  = "$JOBID $DIRECTIVE_INDEX $WORKFLOW_UID $USERID $VG_NAME $LV_NAME $LV_INDEX $DEVICE_NUM"
+	fileVars   = "$JOBID $GROUPID $DEVICE $FSTYPE $MOUNT_TARGET $MOUNT_PATH"
+	lustreVars = "$JOBID $MGS_NID $FS_NAME $INDEX $MOUNT_PATH"
+)
+
+func (k *kind) block(list string) bool { return strings.HasSuffix(list, "ctivate") }
+
+func (k *kind) vars(list string) string {
+	switch {
+	case k.typ == "lustre":
+		return lustreVars
+	case k.block(list):
+		return blockVars
+	}
+	return fileVars
+}
+
+// hookProfile has two lines in each list: one with variables, one that needs a
+// shell.
+func (s *scene) hookProfile() lab.ProfileSpec {
+	hooks := lab.Hooks{}
+	for _, list := range slices.Concat(s.k.up, s.k.down) {
+		hooks[list] = []string{
+			"dlm_tool " + list + " " + s.k.vars(list) + " >/dev/null",
+			"echo said by " + list + "; dlm_tool " + list + " again | grep -q lockspaces",
+		}
+	}
+	return lab.ProfileSpec{Hooks: map[string]lab.Hooks{s.k.typ: hooks}}
+}
+
+// hookCalls are the calls that one list leads to, with the values filled in.
+func (s *scene) hookCalls(list string, m lab.MountSpec) []string {
+	vg, lv := "", ""
+	if v := s.volumes[m.Index]; v != nil {
+		vg, lv = v.VG, v.LV
+	}
+	target := "directory"
+	if s.k.file {
+		target = "file"
+	}
+	values := strings.NewReplacer(
+		"$JOBID", "f9Tk", "$DIRECTIVE_INDEX", "0", "$WORKFLOW_UID", lab.WorkflowUID,
+		"$USERID", fmt.Sprint(m.UID), "$GROUPID", fmt.Sprint(m.GID), "$VG_NAME", vg, "$LV_NAME", lv,
+		"$LV_INDEX", fmt.Sprint(m.Index), "$INDEX", fmt.Sprint(m.Index), "$DEVICE_NUM", "0", "$DEVICE", s.source(m.Index),
+		"$FSTYPE", s.k.typ, "$MOUNT_TARGET", target, "$MOUNT_PATH", m.Path, "$MGS_NID", mgs, "$FS_NAME", fsName(m.Index))
+	return []string{"dlm_tool " + list + " " + values.Replace(s.k.vars(list)), "dlm_tool " + list + " again"}
+}
+
+// withHooks puts the calls of hooks between those of the kind's tables.
+func (s *scene) withHooks(m lab.MountSpec) (mount, unmount []string) {
+	up, down := s.words(s.k.mount, m), s.words(s.k.unmount, m)
+	last := len(up) - 1
+	h := func(list string) []string {
+		if !s.k.lvm && s.k.block(list) {
+			return nil
+		}
+		return s.hookCalls(list, m)
+	}
+	mount = slices.Concat(h("preActivate"), up[:last], h("postActivate"), h("preMount"), up[last:], h("postMount"))
+	unmount = slices.Concat(h("preUnmount"), down[:1], h("postUnmount"), h("preDeactivate"), down[1:], h("postDeactivate"))
+	return mount, unmount
+}
+
+func hooksInOrder(s *scene) {
+	s.UseProfile(s.hookProfile())
+	m := s.storage(3, lab.VolumeOptions{})
+	s.run()
+	mount, unmount := s.withHooks(m)
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.called(mount...)
+	s.Want("one", "unmounted")
+	s.Await("one", "unmounted")
+	s.called(unmount...)
+	for _, list := range slices.Concat(s.k.up, s.k.down) {
+		f := s.line("with what "+list+" said", func(f map[string]any) bool {
+			return f["msg"] == "hook output" && f["output"] == "said by "+list
+		})
+		if f["clientmount"] != "one" || f["workflow"] != "job7" || f["mount_path"] != m.Path || f["phase"] != list+"[1]" || f["duration_ms"] == nil {
+			s.Errorf("fields of the line: %v", f)
+		}
+	}
+	s.Delete("one")
+	s.called() // hooks may have stopped what a second pass would need
+	s.ends()
+}
+
+// hooksOnce: neither a change of the object, nor a restart of the daemon runs
+// hooks again when the state is reached.
+func hooksOnce(s *scene) {
+	s.UseProfile(s.hookProfile())
+	m := s.storage(3, lab.VolumeOptions{})
+	s.run("--log-level=debug")
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.must(s.ClearLog())
+	s.logged("ClientMount is mounted", "one")
+	again := func(what string, n int) {
+		passes := 0
+		s.line("after "+what, func(f map[string]any) bool {
+			if f["msg"] == "ClientMount is mounted" {
+				passes++
+			}
+			return passes == n
+		})
+		for _, c := range s.commands() {
+			if strings.HasPrefix(c, "dlm_tool") || strings.HasPrefix(c, "mount") {
+				s.Errorf("called again after %s: %s", what, c)
+			}
+		}
+		s.must(s.ClearLog())
+		s.mounted(m)
+	}
+	_, err := s.Cluster.Patch(s.Context(patience), "ClientMount", s.Node, "one",
+		lab.Object{"metadata": lab.Object{"labels": lab.Object{"example.org/changed": "yes"}}})
+	s.must(err)
+	again("a new label", 2)
+	s.stops()
+	s.run("--log-level=debug")
+	again("a restart", 1)
+	s.Delete("one")
+	s.must(s.ClearLog())
+	s.ends()
+}
+
+// What is reported when a list fails, from contract clientmountd.md 5.1.
+var hookTexts = map[string]string{
+	"preActivate":    "unable to run block device PreActivate commands",
+	"postActivate":   "unable to run block device PostActivate commands",
+	"preMount":       "unable to run file system PreMount commands",
+	"postMount":      "unable to run file system PostMount commands",
+	"preUnmount":     "unable to run file system PreUnmount commands",
+	"postUnmount":    "unable to run file system PostUnmount commands",
+	"preDeactivate":  "unable to run block device PreDeactivate commands",
+	"postDeactivate": "unable to run block device PostDeactivate commands",
+}
+
+// hooksRepeated: each list fails once, in turn; the status says which and why,
+// and the next attempt begins with the first hook but mounts nothing twice.
+func hooksRepeated(s *scene) {
+	s.UseProfile(s.hookProfile())
+	m := s.storage(3, lab.VolumeOptions{})
+	s.run()
+	s.Mount("none", m)
+	s.Await("none", "mounted")
+	s.Delete("none")
+	for _, phase := range []struct {
+		state string
+		lists []string
+		verb  string
+	}{{"mounted", s.k.up, "mount "}, {"unmounted", s.k.down, "umount "}} {
+		for _, list := range phase.lists {
+			name := strings.ToLower(list)
+			if phase.state == "unmounted" {
+				s.Mount(name, m)
+				s.Await(name, "mounted")
+			}
+			s.must(s.ClearLog())
+			s.must(s.Fault("dlm_tool", lab.Fault{Match: list, Exit: 3, Stderr: "no luck with " + list}))
+			if phase.state == "mounted" {
+				s.Mount(name, m)
+			} else {
+				s.Want(name, "unmounted")
+			}
+			o := s.failed(name, "Major", "mount/unmount failed: "+hookTexts[list]+": command: dlm_tool "+list, "stderr: no luck with "+list, "exit status 3")
+			if o.At("status", "mounts", 0, "ready") != false || o.At("status", "mounts", 0, "state") != phase.state {
+				s.Errorf("%s: status %v", list, o["status"])
+			}
+			s.must(s.ClearFaults())
+			s.Await(name, phase.state)
+			count := func(prefix string) (n int) {
+				for _, c := range s.commands() {
+					if strings.HasPrefix(c, prefix) {
+						n++
+					}
+				}
+				return n
+			}
+			first := phase.lists[0]
+			if n := count("dlm_tool " + first + " f9Tk"); n < 2 {
+				s.Errorf("%s failed: the first hook ran %d times", list, n)
+			}
+			if n := count(phase.verb); n != 1 {
+				s.Errorf("%s failed: %swas called %d times", list, phase.verb, n)
+			}
+			s.Delete(name)
+			s.unmounted(m)
+		}
+	}
+	s.ends()
+}

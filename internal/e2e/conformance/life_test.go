@@ -1,0 +1,348 @@
+package conformance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+)
+
+var lifeBehaviours = []behaviour{
+	{"full life", nil, fullLife},
+	{"back and forth", nil, backAndForth},
+	{"deletion while mounted", nil, deletedWhileMounted},
+	{"restart changes nothing", nil, restart},
+	{"older API version", nil, olderVersion},
+	{"what others wrote survives", nil, othersSurvive},
+	{"slow mount says so", xfsOnly, slowMount},
+	{"existing target", nil, existingTarget},
+	{"raw target in the way", rawOnly, fileInTheWay},
+}
+
+// fullLife is everything that happens to a ClientMount on a good day: each
+// state that others can see, each program that is called, each write.
+func fullLife(s *scene) {
+	proxy, err := lab.StartProxy(s.Cluster.URL, s.Cluster.CA())
+	s.must(err)
+	defer proxy.Close()
+	s.UseProfile(lab.ProfileSpec{})
+	m := s.storage(3, lab.VolumeOptions{})
+	s.behind(proxy)
+	states := s.follow("one")
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.mounted(m)
+	s.owned(m)
+	f := s.logged("mounted file system", "one")
+	for field, want := range map[string]any{"workflow": "job7", "mount_path": m.Path, "type": s.k.typ} {
+		if f[field] != want {
+			s.Errorf("the log says %s=%v, want %v", field, f[field], want)
+		}
+	}
+	s.called(s.words(s.k.mount, m)...)
+	s.Want("one", "unmounted")
+	s.Await("one", "unmounted")
+	s.unmounted(m)
+	s.called(s.words(s.k.unmount, m)...)
+	s.Delete("one")
+	s.called()
+	want := []string{
+		"no finalizer", "held", "held mounted:true all", "held unmounted:true all", "held deleted unmounted:true all", "gone",
+	}
+	if got := states(); !slices.Equal(got, want) {
+		s.Errorf("states:\n\t%s\nwant:\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+	if n := proxy.Count(lab.ClassPatchStatus, lab.ClassPatchObject, lab.ClassUpdate, lab.ClassCreate, lab.ClassDelete, lab.ClassOther); n > 4 || n == 0 {
+		s.Errorf("%d writes", n)
+	}
+	if n := proxy.Count(lab.ClassUpdate); n != 0 {
+		s.Errorf("%d whole-object updates, which drop what newer versions wrote", n)
+	}
+	if l, err := s.d.Listeners(); err != nil || len(l) > 0 {
+		s.Errorf("the daemon listens on TCP: %v %v", l, err)
+	}
+	s.ends()
+}
+
+// behind runs the daemon behind a proxy.
+func (s *scene) behind(p *lab.Proxy) {
+	s.Helper()
+	cert := s.Runtime + "-proxy.crt"
+	s.must(os.WriteFile(cert, p.CA(), 0o600))
+	o := lab.DaemonOptions{Args: s.Flags(p.Address, cert)}
+	s.with(o)
+}
+
+// with runs the daemon with options of its own and waits until it is ready.
+func (s *scene) with(o lab.DaemonOptions) {
+	s.Helper()
+	if s.k.test {
+		o.Binary, o.Env = stage.TestBinary(s.t), append(o.Env, stage.FSTypes)
+	}
+	d, err := s.StartDaemon(o)
+	s.must(err)
+	s.d = d
+	s.Cleanup(d.Kill9)
+	if _, err := d.WaitReady(s.Context(patience)); err != nil {
+		s.Fatal("the daemon does not become ready: ", err)
+	}
+}
+
+// follow notes each state of an object that others can see, from before it
+// exists until it is gone.
+func (s *scene) follow(name string) (states func() []string) {
+	var list []string
+	done, begun := make(chan struct{}), make(chan struct{})
+	ctx := s.Context(patience)
+	go func() {
+		defer close(done)
+		seen := false
+		_, _ = s.Cluster.WaitFor(ctx, "ClientMount", s.Node, name, func(o lab.Object) bool {
+			if o == nil {
+				if !seen && len(list) == 0 {
+					select {
+					case <-begun:
+					default:
+						close(begun)
+					}
+					return false
+				}
+				list = append(list, "gone")
+				return true
+			}
+			seen = true
+			if text := stateWords(o); len(list) == 0 || list[len(list)-1] != text {
+				list = append(list, text)
+			}
+			return false
+		})
+	}()
+	<-begun
+	return func() []string { <-done; return list }
+}
+
+// stateWords puts finalizer, deletion and status into words.
+func stateWords(o lab.Object) string {
+	words := []string{"no finalizer"}
+	list, _ := o.At("metadata", "finalizers").([]any)
+	if slices.Contains(list, any(api.FinalizerClientMount)) {
+		words[0] = "held"
+	}
+	if o.String("metadata", "deletionTimestamp") != "" {
+		words = append(words, "deleted")
+	}
+	mounts, _ := o.At("status", "mounts").([]any)
+	for i := range mounts {
+		words = append(words, fmt.Sprintf("%v:%v", o.At("status", "mounts", i, "state"), o.At("status", "mounts", i, "ready")))
+	}
+	if o.At("status", "allReady") == true {
+		words = append(words, "all")
+	}
+	if o.Severity() != "" {
+		words = append(words, o.Severity())
+	}
+	return strings.Join(words, " ")
+}
+
+// owned checks the owner of what the object wants to be owned.
+func (s *scene) owned(m lab.MountSpec) {
+	s.Helper()
+	if !m.Own {
+		return
+	}
+	st, err := os.Stat(m.Path)
+	s.must(err)
+	sys := st.Sys().(*syscall.Stat_t)
+	if int(sys.Uid) != m.UID || int(sys.Gid) != m.GID || st.Mode()&os.ModeDevice == 0 {
+		s.Errorf("%s: uid %d gid %d mode %v, want the device node with %d %d", m.Path, sys.Uid, sys.Gid, st.Mode(), m.UID, m.GID)
+	}
+}
+
+func backAndForth(s *scene) {
+	m := s.ready()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	for range 2 {
+		s.Want("one", "unmounted")
+		s.Await("one", "unmounted")
+		s.unmounted(m)
+		s.must(s.ClearLog())
+		s.Want("one", "mounted")
+		s.Await("one", "mounted")
+		s.mounted(m)
+		s.called(s.words(s.k.mount, m)...)
+	}
+	// Wishes faster than deeds: the last one counts.
+	s.Want("one", "unmounted")
+	s.Want("one", "mounted")
+	s.Want("one", "unmounted")
+	s.Await("one", "unmounted")
+	s.unmounted(m)
+	s.Delete("one")
+	s.ends()
+}
+
+func deletedWhileMounted(s *scene) {
+	m := s.ready()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.must(s.ClearLog())
+	s.Delete("one")
+	s.unmounted(m)
+	s.called(s.words(s.k.unmount, m)...)
+	s.ends()
+}
+
+// restart: the daemon comes and goes, mounts stay. It looks at what is there,
+// mounts nothing twice and writes nothing that is known already.
+func restart(s *scene) {
+	m := s.ready()
+	s.Mount("one", m)
+	before := s.Await("one", "mounted").String("metadata", "resourceVersion")
+	for range 2 {
+		s.stops()
+		s.mounted(m)
+		s.must(s.ClearLog())
+		s.run("--log-level=debug")
+		s.logged("ClientMount is mounted", "one")
+		s.mounted(m)
+		for _, line := range s.commands() {
+			if strings.HasPrefix(line, "mount ") || strings.HasPrefix(line, "lvchange ") {
+				s.Errorf("called again: %s", line)
+			}
+		}
+		if now := s.get("one").String("metadata", "resourceVersion"); now != before {
+			s.Errorf("a restart wrote to the object: %s became %s", before, now)
+		}
+	}
+	s.Delete("one")
+	s.unmounted(m)
+	s.ends()
+}
+
+// olderVersion: an object that a rabbit of the last release makes.
+func olderVersion(s *scene) {
+	m := s.ready()
+	o := lab.ClientMount("one", s.Node, lab.ClientMountSpec{Profile: s.Profile, OwnerUID: s.Owner, Mounts: []lab.MountSpec{m}})
+	o["apiVersion"] = api.GroupDWS + "/" + api.VersionsDWS[1]
+	body, err := json.Marshal(o)
+	s.must(err)
+	path := strings.Replace(lab.Path("ClientMount", s.Node, ""), api.VersionsDWS[0], api.VersionsDWS[1], 1)
+	_, err = s.Cluster.Do(s.Context(patience), http.MethodPost, path, "application/json", body)
+	s.must(err)
+	s.Await("one", "mounted")
+	s.mounted(m)
+	old, err := s.Cluster.Do(s.Context(patience), http.MethodGet, path+"/one", "", nil)
+	if err != nil || !old.Ready("mounted") {
+		s.Errorf("read in the old version: %v %v", old["status"], err)
+	}
+	_, err = s.Cluster.PatchPath(s.Context(patience), path+"/one", "application/merge-patch+json", lab.Object{"spec": lab.Object{"desiredState": "unmounted"}})
+	s.must(err)
+	s.Await("one", "unmounted")
+	s.Delete("one")
+	s.ends()
+}
+
+// othersSurvive: what others put on the object, before and in between, stays,
+// and their finalizers hold it when ours is off.
+func othersSurvive(s *scene) {
+	m := s.ready()
+	o := lab.ClientMount("one", s.Node, lab.ClientMountSpec{Profile: s.Profile, OwnerUID: s.Owner, Mounts: []lab.MountSpec{m}})
+	meta := o["metadata"].(map[string]any)
+	meta["annotations"] = map[string]any{"example.org/note": "kept"}
+	meta["finalizers"] = []any{"example.org/first"}
+	s.Apply(o)
+	s.Await("one", "mounted")
+	now := s.get("one")
+	if got := now.At("metadata", "finalizers"); fmt.Sprint(got) != "[example.org/first "+api.FinalizerClientMount+"]" {
+		s.Errorf("finalizers %v", got)
+	}
+	second := lab.Object{"metadata": lab.Object{
+		"annotations": lab.Object{"example.org/later": "kept too"},
+		"finalizers":  []any{"example.org/first", api.FinalizerClientMount, "example.org/last"},
+	}}
+	_, err := s.Cluster.Patch(s.Context(patience), "ClientMount", s.Node, "one", second)
+	s.must(err)
+	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
+	now = s.AwaitStatus("one", func(o lab.Object) bool {
+		return fmt.Sprint(o.At("metadata", "finalizers")) == "[example.org/first example.org/last]"
+	})
+	s.unmounted(m)
+	if now.String("metadata", "annotations", "example.org/note") != "kept" || now.String("metadata", "annotations", "example.org/later") != "kept too" {
+		s.Errorf("annotations %v", now.At("metadata", "annotations"))
+	}
+	_, err = s.Cluster.Patch(s.Context(patience), "ClientMount", s.Node, "one", lab.Object{"metadata": lab.Object{"finalizers": []any{}}})
+	s.must(err)
+	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.ends()
+}
+
+// slowMount: a mount that takes long is published as not ready in between, so
+// that the rabbit sees that somebody is at work.
+func slowMount(s *scene) {
+	m := s.ready()
+	reached, open := s.gate("mount", lab.Fault{})
+	s.Mount("one", m)
+	reached()
+	o := s.AwaitStatus("one", func(o lab.Object) bool { return o.At("status", "mounts", 0, "state") == "mounted" })
+	if o.At("status", "mounts", 0, "ready") != false || o.At("status", "allReady") != false || o.Severity() != "" {
+		s.Errorf("status %v", o["status"])
+	}
+	open()
+	s.Await("one", "mounted")
+	s.Delete("one")
+	s.ends()
+}
+
+// existingTarget: a target that was there before is used and, as the contract
+// has it, removed when it is empty; its parent is not ours and stays.
+func existingTarget(s *scene) {
+	m := s.ready()
+	s.must(os.MkdirAll(s.Base, 0o755))
+	if s.k.file {
+		s.must(os.WriteFile(m.Path, nil, 0o600))
+	} else {
+		s.must(os.Mkdir(m.Path, 0o700))
+	}
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.mounted(m)
+	s.Delete("one")
+	s.unmounted(m)
+	if _, err := os.Stat(s.Base); err != nil {
+		s.Errorf("a folder that was there before is gone: %v", err)
+	}
+	s.must(os.Remove(s.Base))
+	s.ends()
+}
+
+// fileInTheWay: whatever lies where the raw device should appear keeps its
+// content.
+func fileInTheWay(s *scene) {
+	m := s.ready()
+	s.must(os.MkdirAll(s.Base, 0o755))
+	s.must(os.WriteFile(m.Path, []byte("precious"), 0o600))
+	s.Mount("one", m)
+	s.failed("one", "Major", "could not make the mount target", m.Path, "holds 8 bytes")
+	if data, err := os.ReadFile(m.Path); string(data) != "precious" || err != nil {
+		s.Errorf("the file was touched: %q %v", data, err)
+	}
+	s.must(os.Remove(m.Path))
+	s.Await("one", "mounted") // by itself, once the file is out of the way
+	s.Delete("one")
+	s.must(errors.Join(os.Remove(s.Base)))
+	s.ends()
+}
+
+// soon is the context of what should be over at once.
+func (s *scene) soon() context.Context { return s.Context(10 * time.Second) }

@@ -1,0 +1,256 @@
+package conformance
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+var shutdownBehaviours = []behaviour{
+	{"TERM during a mount", nil, termDuringMount},
+	{"TERM during an unmount", nil, termDuringUnmount},
+	{"TERM during a command that hangs", xfsOnly, termDuringHang},
+	{"TERM between retries", xfsOnly, termBetweenRetries},
+	{"service manager is told", nil, serviceManager},
+	{"watchdog while a mount hangs", xfsOnly, watchdog},
+	{"reload", xfsOnly, reload},
+}
+
+// termDuringMount: the running command ends, mounts are not touched, and the
+// next daemon goes on where this one stopped.
+func termDuringMount(s *scene) {
+	m := s.ready()
+	reached, open := s.gate("mount", lab.Fault{Match: m.Path, Times: 1})
+	s.Mount("one", m)
+	reached()
+	s.must(s.d.Term())
+	_, err := s.d.WaitNotice(s.Context(patience), "STOPPING=1")
+	s.must(err)
+	select {
+	case <-s.d.Done():
+		s.Fatal("the daemon did not wait for the mount")
+	case <-time.After(300 * time.Millisecond):
+	}
+	open()
+	s.exits(0)
+	s.mounted(m)
+	s.run()
+	s.Await("one", "mounted")
+	s.mounted(m)
+	n := 0
+	for _, c := range s.commands() {
+		if strings.HasPrefix(c, "mount ") {
+			n++
+		}
+	}
+	if n != 1 {
+		s.Errorf("mount was called %d times", n)
+	}
+	s.Delete("one")
+	s.ends()
+}
+
+func (s *scene) exits(want int) {
+	s.Helper()
+	if code, err := s.d.Wait(s.Context(patience)); code != want || err != nil {
+		s.Fatalf("exit code %d, want %d: %v", code, want, err)
+	}
+}
+
+// termDuringUnmount: an unmount that is the last step is also published; in
+// any case the next daemon ends what was begun.
+func termDuringUnmount(s *scene) {
+	m := s.ready()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	reached, open := s.gate("umount", lab.Fault{Match: m.Path, Times: 1})
+	s.Want("one", "unmounted")
+	reached()
+	s.must(s.d.Term())
+	open()
+	s.exits(0)
+	o := s.get("one")
+	if done := !s.k.lvm; o.Ready("unmounted") != done {
+		s.Errorf("status after the stop: %v", o["status"])
+	}
+	if o.Ready("mounted") {
+		s.Errorf("the object still says that it is mounted: %v", o["status"])
+	}
+	s.run()
+	s.Await("one", "unmounted")
+	s.unmounted(m)
+	s.Delete("one")
+	s.ends()
+}
+
+// termDuringHang: the shutdown time bounds it, whatever the command's limit.
+func termDuringHang(s *scene) {
+	m := s.ready("--shutdown-timeout=1s", "--command-timeout=1h")
+	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
+	s.Mount("one", m)
+	_, err := s.WaitCall(s.Context(patience), func(c lab.Call) bool { return c.Tool == "mount" && c.Exit == -1 })
+	s.must(err)
+	began := time.Now()
+	s.must(s.d.Term())
+	if _, err := s.d.Wait(s.Context(patience)); err != nil {
+		s.Fatal(err)
+	}
+	if d := time.Since(began); d < 900*time.Millisecond {
+		s.Errorf("the command had only %v", d)
+	}
+	s.run()
+	s.Await("one", "mounted")
+	s.Delete("one")
+	s.ends()
+}
+
+// termBetweenRetries: a daemon that waits has nothing to wait for, and the
+// error that it published stays.
+func termBetweenRetries(s *scene) {
+	m := s.ready()
+	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "told to fail"}))
+	s.Mount("one", m)
+	s.failed("one", "Major", "told to fail")
+	s.stops()
+	if o := s.get("one"); o.Severity() != "Major" {
+		s.Errorf("status %v", o["status"])
+	}
+	s.must(s.ClearFaults())
+	s.run()
+	s.Await("one", "mounted")
+	s.Delete("one")
+	s.ends()
+}
+
+// serviceManager: READY after the objects are known, STATUS in words.
+func serviceManager(s *scene) {
+	m := s.ready()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	status := func(text string) {
+		s.Helper()
+		if _, err := s.d.WaitNotice(s.Context(patience), "STATUS="+text); err != nil {
+			var all []string
+			for _, n := range s.d.Notices() {
+				all = append(all, n.Text)
+			}
+			s.Errorf("no STATUS %q: %v; there was %q", text, err, all)
+		}
+	}
+	status("1 mount ready for 1 ClientMount; API server answers")
+	s.must(s.Fault("umount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "told to fail"}))
+	s.Want("one", "unmounted")
+	status("0 mounts ready for 1 ClientMount, 1 failing; API server answers")
+	s.must(s.ClearFaults())
+	s.Await("one", "unmounted")
+	s.Delete("one")
+	status("0 mounts ready for 0 ClientMounts; API server answers")
+	s.stops()
+	last := ""
+	for _, n := range s.d.Notices() {
+		if _, ok := n.Value("READY"); ok && last == "STOPPING" {
+			s.Errorf("READY after STOPPING")
+		}
+		if _, ok := n.Value("STOPPING"); ok {
+			last = "STOPPING"
+		}
+	}
+	if last != "STOPPING" {
+		s.Errorf("no STOPPING=1")
+	}
+	s.NothingLeft()
+	s.noRecords()
+}
+
+// watchdog: pings are tied to the loop, and a hanging mount does not stop it.
+func watchdog(s *scene) {
+	s.UseProfile(lab.ProfileSpec{})
+	m := s.storage(3, lab.VolumeOptions{})
+	s.with(lab.DaemonOptions{Args: s.Flags("", ""), Watchdog: 400 * time.Millisecond})
+	reached, open := s.gate("mount", lab.Fault{Match: m.Path, Times: 1})
+	s.Mount("one", m)
+	reached()
+	seen := len(s.d.Notices())
+	deadline := time.Now().Add(patience)
+	for pings := 0; pings < 3; time.Sleep(10 * time.Millisecond) {
+		pings = 0
+		for _, n := range s.d.Notices()[seen:] {
+			if _, ok := n.Value("WATCHDOG"); ok {
+				pings++
+			}
+		}
+		if time.Now().After(deadline) {
+			s.Fatalf("%d pings", pings)
+		}
+	}
+	open()
+	s.Await("one", "mounted")
+	s.Delete("one")
+	s.ends()
+}
+
+// reload: SIGHUP takes over what may change, and refuses a bad file as a whole.
+func reload(s *scene) {
+	s.UseProfile(lab.ProfileSpec{})
+	m := s.storage(3, lab.VolumeOptions{})
+	config := s.Runtime + "-config.toml"
+	write := func(text string) {
+		s.Helper()
+		s.must(os.WriteFile(config, []byte(text), 0o600))
+		s.must(s.d.Hup())
+	}
+	s.must(os.WriteFile(config, []byte("version = 1\n[mount]\ncommand_timeout = \"1h\"\n"), 0o600))
+	s.run("--config=" + config)
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	debug := func() int {
+		n := 0
+		for _, l := range s.d.Log() {
+			if l.Fields["level"] == "DEBUG" {
+				n++
+			}
+		}
+		return n
+	}
+	if n := debug(); n > 0 {
+		s.Errorf("%d debug lines before", n)
+	}
+	write("version = 1\n[mount]\ncommand_timeout = \"1s\"\n[log]\nlevel = \"debug\"\n")
+	s.line("about the reload", func(f map[string]any) bool {
+		changed, _ := f["changed"].(string)
+		return f["msg"] == "configuration read again" && strings.Contains(changed, "mount.command_timeout") && strings.Contains(changed, "log.level")
+	})
+	s.must(s.Fault("umount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
+	s.Want("one", "unmounted")
+	s.failed("one", "Major", "command: umount", "time limit") // of one second, no longer an hour
+	s.Await("one", "unmounted")
+	if debug() == 0 {
+		s.Errorf("no debug lines after the reload")
+	}
+
+	write("version = 1\n[mount]\ncommand_timeut = \"1h\"\n")
+	f := s.line("about the refusal", func(f map[string]any) bool { return f["level"] == "ERROR" })
+	for _, part := range []string{config + ":3", "command_timeut", "command_timeout"} {
+		if !strings.Contains(fmt.Sprint(f["error"]), part) {
+			s.Errorf("the refusal does not name %s: %v", part, f)
+		}
+	}
+	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
+	s.Want("one", "mounted")
+	s.failed("one", "Major", "command: mount", "time limit") // still one second
+	s.Await("one", "mounted")
+	ready := 0
+	for _, n := range s.d.Notices() {
+		if strings.Contains(n.Text, "READY=1") {
+			ready++
+		}
+	}
+	if ready != 3 {
+		s.Errorf("%d times READY=1, want one at the start and one after each reload", ready)
+	}
+	s.Delete("one")
+	s.ends()
+}

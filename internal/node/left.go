@@ -1,0 +1,175 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Left is a command that an earlier daemon started and that still runs.
+type Left struct {
+	PID  int
+	Line string // its command line, shortened
+}
+
+// leftPoll is the time between two looks where the kernel cannot tell us of the end
+// of a process that is not our child (before Linux 5.3).
+const leftPoll = 100 * time.Millisecond
+
+// WaitLeft waits until no command is left that was started with mark, a KEY=value,
+// in its Env by a process that is gone by now, at most for limit (0: as long as ctx
+// lasts). found is told of each one before it is waited for. What still runs after
+// limit is returned; the error is the cause of ctx's end.
+//
+// Only processes like those that Exec starts count: leaders of a process group in
+// somebody else's session, with our user id. So a service that a command has left
+// behind is not waited for, and nobody else can make us wait.
+func (n *Node) WaitLeft(ctx context.Context, mark string, limit time.Duration, found func(Left)) ([]Left, error) {
+	waits := ctx
+	if limit > 0 {
+		var cancel context.CancelFunc
+		waits, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	told := map[int]bool{}
+	for {
+		list := n.left(mark)
+		if len(list) == 0 {
+			return nil, nil
+		}
+		for _, l := range list {
+			if !told[l.PID] {
+				told[l.PID] = true
+				found(l)
+			}
+		}
+		if n.awaitEnd(waits, list[0].PID, mark); waits.Err() == nil {
+			continue
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return n.left(mark), nil
+	}
+}
+
+// left lists the processes with the mark.
+func (n *Node) left(mark string) (list []Left) {
+	dirs, err := os.ReadDir(n.kernel("/proc"))
+	if err != nil {
+		return nil
+	}
+	for _, d := range dirs {
+		pid, err := strconv.Atoi(d.Name())
+		if err == nil && pid != os.Getpid() && n.isLeft(pid, mark) {
+			list = append(list, Left{PID: pid, Line: n.lineOf(pid)})
+		}
+	}
+	return list
+}
+
+func (n *Node) isLeft(pid int, mark string) bool {
+	proc := n.kernel(fmt.Sprintf("/proc/%d", pid))
+	stat, err := os.ReadFile(filepath.Join(proc, "stat"))
+	if err != nil {
+		return false
+	}
+	// The name may hold blanks and brackets; what follows it is: state, parent,
+	// group, session.
+	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(f) < 4 || f[0] == "Z" || f[0] == "X" || f[1] == strconv.Itoa(os.Getpid()) ||
+		f[2] != strconv.Itoa(pid) || f[3] == f[2] {
+		return false
+	}
+	if !ownProcess(filepath.Join(proc, "status")) {
+		return false
+	}
+	env, err := os.ReadFile(filepath.Join(proc, "environ"))
+	if err != nil {
+		return false
+	}
+	for kv := range bytes.SplitSeq(env, []byte{0}) {
+		if string(kv) == mark {
+			return true
+		}
+	}
+	return false
+}
+
+// ownProcess tells whether all user ids of a process are ours. A setuid program of
+// a local user has that user's environment, which proves nothing.
+func ownProcess(status string) bool {
+	b, err := os.ReadFile(status)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		ids, ok := strings.CutPrefix(line, "Uid:")
+		if !ok {
+			continue
+		}
+		for _, id := range strings.Fields(ids) {
+			if id != strconv.Itoa(os.Geteuid()) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
+func (n *Node) lineOf(pid int) string {
+	b, err := os.ReadFile(n.kernel(fmt.Sprintf("/proc/%d/cmdline", pid)))
+	if err != nil {
+		return ""
+	}
+	words := strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")
+	line := strings.ToValidUTF8(Command{Argv: words}.String(), "?")
+	if len(line) > 300 {
+		line = strings.ToValidUTF8(line[:300], "") + "…"
+	}
+	return line
+}
+
+// awaitEnd returns when the process has ended or ctx has.
+func (n *Node) awaitEnd(ctx context.Context, pid int, mark string) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err == unix.ENOSYS {
+		select {
+		case <-time.After(leftPoll):
+		case <-ctx.Done():
+		}
+		return
+	}
+	if err != nil {
+		return // it has just ended; the next look tells
+	}
+	defer unix.Close(fd)
+	if !n.isLeft(pid, mark) {
+		return // the number belongs to another by now
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		return
+	}
+	defer read.Close()
+	stop := context.AfterFunc(ctx, func() { write.Close() })
+	defer func() {
+		if stop() {
+			write.Close()
+		}
+	}()
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(read.Fd()), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(fds, -1); err != unix.EINTR {
+			return
+		}
+	}
+}

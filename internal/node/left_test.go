@@ -1,0 +1,108 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func init() {
+	helpers["leave"] = func(args []string) {
+		cat := exec.Command("cat", "-")
+		cat.Stdin, cat.Env = os.Stdin, []string{args[0]}
+		cat.SysProcAttr = &syscall.SysProcAttr{Setpgid: args[1] == "command", Setsid: args[1] == "service"}
+		if err := cat.Start(); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// leave starts cat as a command or a service would be, by a parent that ends at
+// once, as by a killed daemon. It ends when it is released, or with the test.
+func leave(t *testing.T, mark, how string) (release func()) {
+	t.Helper()
+	read, write, err := os.Pipe()
+	must(t, err)
+	self, err := os.Executable()
+	must(t, err)
+	parent := exec.Command(self, mark, how)
+	parent.Env = append(os.Environ(), "NODE_TEST_HELPER=leave")
+	parent.Stdin = read
+	must(t, parent.Run())
+	read.Close()
+	t.Cleanup(func() { write.Close() })
+	return func() { write.Close() }
+}
+
+func TestWaitLeft(t *testing.T) {
+	const mark = "NODE_TEST_MARK=abc-1"
+	n := &Node{}
+	none := func(l Left) { t.Errorf("found %+v", l) }
+	if left, err := n.WaitLeft(t.Context(), mark, 0, none); err != nil || len(left) > 0 {
+		t.Fatalf("%v %v", left, err)
+	}
+	release := leave(t, mark, "command")
+	if len(n.left(mark)) != 1 {
+		t.Fatal("the command is not seen")
+	}
+	for _, other := range []string{"NODE_TEST_MARK=abc-", "NODE_TEST_MARK=abc-12", "TEST_MARK=abc-1", "NODE_TEST_MARK"} {
+		if left := n.left(other); len(left) > 0 {
+			t.Errorf("%s: %+v", other, left)
+		}
+	}
+	t.Run("still there after the limit", func(t *testing.T) {
+		calls := 0
+		left, err := n.WaitLeft(t.Context(), mark, 10*time.Millisecond, func(Left) { calls++ })
+		if err != nil || len(left) != 1 || calls != 1 || left[0].PID == 0 || !strings.Contains(left[0].Line, "cat") {
+			t.Errorf("%+v %v, %d calls", left, err, calls)
+		}
+	})
+	t.Run("given up", func(t *testing.T) {
+		cause := errors.New("enough")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		if _, err := n.WaitLeft(ctx, mark, 0, func(Left) { cancel(cause) }); !errors.Is(err, cause) {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("waited for", func(t *testing.T) {
+		left, err := n.WaitLeft(t.Context(), mark, time.Minute, func(Left) { release() })
+		if err != nil || len(left) > 0 {
+			t.Errorf("%+v %v", left, err)
+		}
+	})
+}
+
+// A service that a command has started is in a session of its own, and a child
+// of ours is no left-over.
+func TestWaitLeftIgnores(t *testing.T) {
+	const mark = "NODE_TEST_MARK=def-2"
+	leave(t, mark, "service")
+	child := exec.Command("sleep", "60")
+	child.Env = append(os.Environ(), mark)
+	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	must(t, child.Start())
+	defer func() { _ = child.Process.Kill(); _ = child.Wait() }()
+	if !serviceRuns(mark) { // its absence below would mean nothing
+		t.Fatal("the service does not run")
+	}
+	if left := (&Node{}).left(mark); len(left) > 0 {
+		t.Errorf("%+v", left)
+	}
+}
+
+func serviceRuns(mark string) bool {
+	dirs, _ := os.ReadDir("/proc")
+	for _, d := range dirs {
+		env, _ := os.ReadFile("/proc/" + d.Name() + "/environ")
+		line, _ := os.ReadFile("/proc/" + d.Name() + "/cmdline")
+		if strings.Contains(string(env), mark+"\x00") && strings.HasPrefix(string(line), "cat\x00") {
+			return true
+		}
+	}
+	return false
+}
