@@ -52,6 +52,7 @@ func commands() []command {
 		{"patch", "--dir D [--subresource status] RESOURCE [NS/]NAME JSON", "merge patch (a JSON object) or JSON patch (a JSON list)", definePatch},
 		{"delete", "--dir D RESOURCE [NS/]NAME [--wait DURATION]", "delete an object; --wait until it is gone", defineDelete},
 		{"wait", "--dir D RESOURCE [NS/]NAME --for FIELD=VALUE [--timeout DURATION]", "wait for a field, as in status.mounts.0.ready=true", defineWait},
+		{"rabbit", "--dir D [--namespace NAME,...] [--map FROM=TO]... [--fault RULE]... [--any-storage] [--parallel N] [--stdin]", "do data movements as a rabbit does, until SIGINT or SIGTERM, or until the parent process ends", defineRabbit},
 		{"token", "--dir D --daemon clientmountd|nnf-dm", "give a daemon a new token and rewrite its files", defineToken},
 	}
 }

@@ -18,11 +18,13 @@ import (
 const (
 	addressFile = "address" // host:port of the API server
 	serverLog   = "apiserver.log"
+
+	rabbitFolder = "rabbit"
 )
 
 // stateEntries is all that a cluster keeps in its folder.
 func stateEntries() []string {
-	entries := []string{addressFile, serverLog, "etcd", "etcd.log", "pki", "admin.kubeconfig"}
+	entries := []string{addressFile, serverLog, "etcd", "etcd.log", "pki", "admin.kubeconfig", rabbitFolder}
 	for _, d := range provision.Daemons {
 		entries = append(entries, d.Name)
 	}

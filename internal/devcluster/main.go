@@ -9,9 +9,14 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/compute-daemons/compute-daemons/internal/devcluster/copytool"
 )
 
 func main() {
+	if copytool.Is(os.Args[0]) { // a rabbit's command has started us as mpirun or dcp
+		os.Exit(copytool.Run(os.Args, os.Stdout, os.Stderr))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
