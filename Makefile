@@ -79,6 +79,10 @@ FUZZTIME ?= 10s
 fuzz: need-go ## every fuzz target for $(FUZZTIME) (FUZZTIME=0 runs none)
 	@[ "$(FUZZTIME)" = 0 ] || internal/e2e/fuzz.sh $(FUZZTIME)
 
+.PHONY: generate
+generate: need-go ## Go code of the .proto files
+	@internal/api/datamovement/generate.sh
+
 .PHONY: lint
 lint: need-go need-lint ## gofmt, vet, staticcheck, shellcheck
 	@bad=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); [ -z "$$bad" ] || { echo "not gofmt'ed: $$bad" >&2; exit 1; }
