@@ -66,14 +66,14 @@ func (r *reader) problem(line int, text string) {
 // syntax reports what is not TOML at all.
 func (r *reader) syntax(err error) {
 	if e, ok := errors.AsType[toml.ParseError](err); ok {
-		text := "not valid TOML: " + e.Message
+		text := "not valid TOML: " + clip(e.Message)
 		if e.LastKey != "" {
 			text += " (near " + quote(e.LastKey) + ")"
 		}
 		r.problem(max(1, e.Position.Line), oneLine(text))
 		return
 	}
-	r.problem(0, oneLine(err.Error()))
+	r.problem(0, oneLine(clip(err.Error())))
 }
 
 // walk goes through one table, whose dotted name with a dot behind is prefix.

@@ -134,4 +134,14 @@ func quote(text string) string {
 	return strconv.Quote(text)
 }
 
+// clip keeps a message of the TOML library, which repeats the text that it
+// cannot read in full, short enough for one line.
+func clip(message string) string {
+	const most = 300
+	if len(message) <= most {
+		return message
+	}
+	return strings.ToValidUTF8(message[:most], "") + "..."
+}
+
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
