@@ -66,8 +66,13 @@ var forbidden = map[string]string{
 
 // rooms are the floors of the house: what may use what within the module.
 var rooms = map[string]string{
-	"api": "", "api/dws": "api", "api/nnf": "api", "config": "", "daemon": "", "node": "", "version": "",
+	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "", "daemon": "", "node": "", "version": "",
 	"kube":        "api api/dws api/nnf",
 	"volume":      "api api/dws api/nnf",
+	"unixsocket":  "",
+	"command":     "config daemon version", // the command line that the daemons share
 	"clientmount": "api api/dws api/nnf kube volume node daemon",
+
+	"datamovement":        "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube", // decides, and moves nothing
+	"datamovement/server": "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube unixsocket version",
 }
