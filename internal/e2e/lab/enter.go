@@ -92,6 +92,11 @@ func runInside(user bool) (code int, reason string) {
 		}
 	}()
 	report, _ := io.ReadAll(read)
+	if s := asked.Load(); s != 0 {
+		// The kernel keeps from the first process of a namespace every signal that it
+		// has no handler for yet: what came before its report may be lost.
+		_ = cmd.Process.Signal(syscall.Signal(s))
+	}
 	err = cmd.Wait()
 	if s := asked.Load(); s != 0 && cmd.ProcessState.ExitCode() != 0 && len(report) == 0 {
 		return 128 + int(s), "" // while the namespaces were furnished: nothing to clean up, and no second try
