@@ -34,7 +34,8 @@ var lifeBehaviours = []behaviour{
 func fullLife(s *scene) {
 	s.UseProfile(lab.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
-	proxy := s.behindProxy()
+	proxy := s.proxy()
+	s.behind(proxy)
 	states := s.follow("one")
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -71,16 +72,21 @@ func fullLife(s *scene) {
 	s.ends()
 }
 
-// behindProxy runs the daemon behind a proxy, which counts.
-func (s *scene) behindProxy(flags ...string) *lab.Proxy {
+// proxy stands between the daemon and the API server.
+func (s *scene) proxy() *lab.Proxy {
 	s.Helper()
 	p, err := lab.StartProxy(s.Cluster.URL, s.Cluster.CA())
 	s.must(err)
 	s.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
+// behind runs the daemon behind a proxy.
+func (s *scene) behind(p *lab.Proxy, flags ...string) {
+	s.Helper()
 	cert := s.Runtime + "-proxy.crt"
 	s.must(os.WriteFile(cert, p.CA(), 0o600))
 	s.with(lab.DaemonOptions{Args: append(s.Flags(p.Address, cert), flags...)})
-	return p
 }
 
 // writes counts the requests that may change something.
@@ -218,7 +224,8 @@ func restart(s *scene) {
 		s.stops()
 		s.mounted(m)
 		s.must(s.ClearLog())
-		proxy := s.behindProxy("--log-level=debug")
+		proxy := s.proxy()
+		s.behind(proxy, "--log-level=debug")
 		s.logged("ClientMount is mounted", "one")
 		s.mounted(m)
 		if n := writes(proxy); n > 0 {

@@ -15,6 +15,7 @@ var shutdownBehaviours = []behaviour{
 	{"TERM during a command that hangs", xfsOnly, termDuringHang},
 	{"TERM between retries", xfsOnly, termBetweenRetries},
 	{"service manager is told", nil, serviceManager},
+	{"ready only when the objects are known", xfsOnly, readyLate},
 	{"watchdog while a mount hangs", xfsOnly, watchdog},
 	{"reload", xfsOnly, reload},
 }
@@ -163,6 +164,26 @@ func serviceManager(s *scene) {
 	}
 	s.NothingLeft()
 	s.noRecords()
+}
+
+// readyLate: READY waits for the list, however late that comes.
+func readyLate(s *scene) {
+	const late = 700 * time.Millisecond
+	s.UseProfile(lab.ProfileSpec{})
+	m := s.storage(3, lab.VolumeOptions{})
+	s.Mount("one", m)
+	proxy := s.proxy()
+	proxy.Set(lab.Rule{Class: lab.ClassList, Delay: late})
+	proxy.Set(lab.Rule{Class: lab.ClassWatch, Delay: late})
+	s.behind(proxy)
+	took, err := s.d.WaitReady(s.soon())
+	s.must(err)
+	if took < late {
+		s.Errorf("ready after %v, before anything could be known", took)
+	}
+	s.Await("one", "mounted")
+	s.Delete("one")
+	s.ends()
 }
 
 // watchdog: pings are tied to the loop, and a hanging mount does not stop it.
