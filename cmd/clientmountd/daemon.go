@@ -95,8 +95,8 @@ func (s *server) prepare() error {
 		ShutdownTimeout: s.cfg.Daemon.ShutdownTimeout, ServersFile: s.cfg.Mount.ServersFile,
 		Status: s.notifier.Status, Synced: s.notifier.Ready, Log: s.log,
 		Idle: func() {
-			if err := daemon.ReturnPages(); err != nil {
-				s.log.Debug("could not give pages of the program back", "error", err)
+			if err := daemon.ReturnMemory(); err != nil {
+				s.log.Debug("could not give memory back", "error", err)
 			}
 		},
 	})

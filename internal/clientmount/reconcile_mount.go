@@ -181,6 +181,7 @@ func (a *attempt) dropObsolete(plans []*volume.Plan) error {
 	rec := a.w.record
 	var kept []MountRecord
 	var first error
+	changed := false
 	for i := len(rec.Mounts) - 1; i >= 0; i-- {
 		m := &rec.Mounts[i]
 		var want *volume.Plan
@@ -194,6 +195,7 @@ func (a *attempt) dropObsolete(plans []*volume.Plan) error {
 			kept = append([]MountRecord{*m}, kept...)
 			continue
 		}
+		changed = true
 		if !m.Unmounted {
 			old := m.Plan
 			run := a.runnerFor(&old, m, false)
@@ -211,6 +213,9 @@ func (a *attempt) dropObsolete(plans []*volume.Plan) error {
 		if want != nil {
 			kept = append([]MountRecord{{Plan: *want, Created: m.Created}}, kept...)
 		}
+	}
+	if !changed {
+		return nil // and the record is as it was saved
 	}
 	rec.Mounts = kept
 	if first != nil {

@@ -59,6 +59,17 @@ func (b *bench) lives() error {
 	b.add("own overhead per mount", "ms", 2, false, overhead, "the attempt without its commands' and requests' time, debug log on")
 	b.add("mount latency, p50", "ms", noTarget, false, latency, "create sent until status written, stand-in LVM, real mount(8)")
 	b.add("mount latency, p99", "ms", noTarget, false, []float64{quantile(latency, 0.99)}, "the same")
+	b.say(fmt.Sprintf("%v to settle once more", b.settle))
+	if err := b.pause(b.settle); err != nil {
+		return err
+	}
+	u, err := d.Usage()
+	if err != nil {
+		return err
+	}
+	how := fmt.Sprintf("%v after %d lives, none mounted, debug log on", b.settle, b.runs+1)
+	b.add("memory resident, used daemon", "MB", noTarget, true, []float64{float64(u.RSS) / 1e6}, how)
+	b.add("memory anonymous, used daemon", "MB", noTarget, true, []float64{float64(u.Anonymous) / 1e6}, how)
 	if err := n.stop(d); err != nil {
 		return err
 	}

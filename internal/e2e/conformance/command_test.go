@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -100,6 +101,13 @@ func (s *scene) killSleepers() {
 		var pid int
 		if _, err := fmt.Sscanf(l, "process %d sleep 1000000", &pid); err == nil {
 			s.must(unix.Kill(pid, unix.SIGKILL))
+			// Its end and its reaping take a moment on a busy machine.
+			for range 1000 {
+				if unix.Kill(pid, 0) == unix.ESRCH {
+					break
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
 			n++
 		}
 	}

@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
@@ -358,6 +356,3 @@ func fileInTheWay(s *scene) {
 	s.must(errors.Join(os.Remove(s.Base)))
 	s.ends()
 }
-
-// soon is the context of what should be over at once.
-func (s *scene) soon() context.Context { return s.Context(10 * time.Second) }

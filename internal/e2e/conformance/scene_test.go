@@ -262,14 +262,6 @@ func (s *scene) line(what string, fits func(map[string]any) bool) map[string]any
 }
 
 // count tells how many lines fit.
-func (s *scene) count(fits func(map[string]any) bool) (n int) {
-	for _, l := range s.d.Log() {
-		if l.Fields != nil && fits(l.Fields) {
-			n++
-		}
-	}
-	return n
-}
 
 // alive fails when the daemon has ended.
 func (s *scene) alive() {

@@ -16,7 +16,7 @@ func TestMatrix(t *testing.T) {
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
 			s := newSet(t, k)
-			for _, p := range phases {
+			for _, p := range k.phases() {
 				t.Run(p.name, func(t *testing.T) {
 					boundaries, base := s.dryRun(t, p)
 					n := tally{name: k.name + " " + p.name}

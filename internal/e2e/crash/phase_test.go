@@ -41,8 +41,17 @@ var (
 	// has to go and the new one to come.
 	movePhase = phase{"move", func(l *life) { mounted(l); l.move() }, isMounted, true, (*life).mountedOnce, (*life).end}
 
-	phases = []phase{mountPhase, unmountPhase, deletePhase, movePhase}
+	phases = []phase{mountPhase, unmountPhase, deletePhase}
 )
+
+// phases of the matrix: those that every type has, and a move of one with a
+// volume and of one without.
+func (k kind) phases() []phase {
+	if k.name == "gfs2" || k.name == "lustre" {
+		return append(phases[:len(phases):len(phases)], movePhase)
+	}
+	return phases
+}
 
 // reach waits for the phase's goal and checks the machine.
 func (p phase) reach(l *life) {

@@ -19,9 +19,9 @@ func TestTurns(t *testing.T) {
 		turn  func(*life)
 		to    phase // that follows
 	}{
-		{"unmounting, then mounted again", []kind{gfs2, lustre}, unmountPhase, func(l *life) { l.Want(l.name, "mounted") }, mountPhase},
-		{"mounting, then unmounted", []kind{xfs, lustre}, mountPhase, func(l *life) { l.Want(l.name, "unmounted") }, unmountPhase},
-		{"mounting, then deleted", []kind{gfs2}, mountPhase, (*life).remove, deletePhase},
+		{"unmounting, then mounted again", []kind{gfs2}, unmountPhase, func(l *life) { l.Want(l.name, "mounted") }, mountPhase},
+		{"mounting, then unmounted", []kind{xfs}, mountPhase, func(l *life) { l.Want(l.name, "unmounted") }, unmountPhase},
+		{"mounting, then deleted", []kind{lustre}, mountPhase, (*life).remove, deletePhase},
 		{"unmounting, then deleted", []kind{xfs}, unmountPhase, (*life).remove, deletePhase},
 	} {
 		for _, k := range turn.kinds {

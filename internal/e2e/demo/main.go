@@ -79,6 +79,7 @@ func show(ctx context.Context, out *screen, f lab.Features) (err error) {
 		out.note("As root: a real xfs on a loop device, mounted by the released daemon. As an ordinary user a tmpfs stands for it.")
 	}
 	out.note("Stand-ins: lvs, vgs, lvchange (there is no LVM here). Real: API server, mount, umount, the kernel.")
+	out.note("Lines with kubectl say what to type on a cluster; the demo sends the same requests itself.")
 	l, err := lab.New("")
 	if err != nil {
 		return err

@@ -141,8 +141,14 @@ func copyDevEntry(from, to string, mode os.FileMode) error {
 	}
 	// Without privileges device nodes can only be borrowed, and each costs a
 	// mount: take the few that programs need.
+	wanted := false
 	switch filepath.Base(from) {
-	case "null", "zero", "full", "random", "urandom", "tty", "loop0":
+	case "null", "zero", "full", "random", "urandom", "tty":
+		wanted = true
+	default:
+		wanted = st.Mode&unix.S_IFMT == unix.S_IFBLK && blockDevice(filepath.Dir(to)) == "" // any one will do
+	}
+	if wanted {
 		if err := os.WriteFile(to, nil, 0o600); err != nil {
 			return err
 		}

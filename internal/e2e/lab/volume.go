@@ -67,8 +67,8 @@ func (l *Lab) AddVolume(vg, lv string, opts VolumeOptions) (*Volume, error) {
 		l.onClose(func() error { return errors.Join(loop.detach(), os.Remove(image)) })
 		v.Image, v.Loop = image, loop.number
 		rec.Major, rec.Minor = 7, uint32(loop.number)
-	case exists("/dev/loop0"):
-		rec.Bind = "/dev/loop0" // never opened: only something that looks like a device
+	case blockDevice("/dev") != "":
+		rec.Bind = blockDevice("/dev") // never opened: only something that looks like a device
 	default:
 		rec.Plain = true
 	}
@@ -140,6 +140,19 @@ func (l *Lab) Reboot() error {
 		}
 		return err
 	})
+}
+
+// blockDevice is the first block device in a folder, empty when there is none.
+func blockDevice(dir string) string {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		// Not by the entry's own type: it may be a file with a device over it.
+		if st, err := os.Lstat(path); err == nil && st.Mode()&(os.ModeDevice|os.ModeCharDevice) == os.ModeDevice {
+			return path
+		}
+	}
+	return ""
 }
 
 func exists(path string) bool { _, err := os.Lstat(path); return err == nil }

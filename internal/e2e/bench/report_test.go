@@ -1,0 +1,111 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+func TestQuantile(t *testing.T) {
+	tests := []struct {
+		values []float64
+		q      float64
+		want   float64
+	}{
+		{nil, 0.5, 0},
+		{[]float64{7}, 0.5, 7},
+		{[]float64{3, 1, 2}, 0.5, 2},
+		{[]float64{4, 1, 3, 2}, 0.5, 2}, // nearest rank: a value that was measured
+		{[]float64{3, 1, 2}, 0, 1},
+		{[]float64{3, 1, 2}, 1, 3},
+		{[]float64{3, 1, 2}, 0.99, 3},
+	}
+	for _, tt := range tests {
+		if got := quantile(tt.values, tt.q); got != tt.want {
+			t.Errorf("quantile(%v, %v) = %v, want %v", tt.values, tt.q, got, tt.want)
+		}
+	}
+}
+
+func TestJudgement(t *testing.T) {
+	tests := []struct {
+		name   string
+		target float64
+		worst  bool
+		values []float64
+		ok     bool
+	}{
+		{"median below, maximum above", 2, false, []float64{1, 1, 9}, true},
+		{"the same, when the worst counts", 2, true, []float64{1, 1, 9}, false},
+		{"exactly", 2, true, []float64{2}, true},
+		{"above", 2, false, []float64{1, 2.01, 3}, false},
+		{"for information", noTarget, true, []float64{1e9}, true},
+		{"a target and nothing measured", 2, false, nil, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var r report
+			r.add("x", "ms", tt.target, tt.worst, tt.values, "")
+			if r.Figures[0].OK != tt.ok || (r.misses() == 0) != tt.ok {
+				t.Errorf("%+v", r.Figures[0])
+			}
+		})
+	}
+}
+
+func TestWrite(t *testing.T) {
+	r := report{Machine: machine{Cores: 2, Kernel: "6.1"}}
+	r.add("own overhead", "ms", 2, false, []float64{1.234, 1, 99.95}, "by the log")
+	r.add("writes", "", 4, true, []float64{4, 5}, "by a proxy")
+	r.add("latency", "ms", noTarget, false, []float64{50}, "for information")
+	var b bytes.Buffer
+	if err := r.write(&b, false); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(b.String(), "\n")
+	for i, want := range [][]string{
+		{"2 cores", "Linux 6.1"},
+		{"FIGURE", "TARGET", "MEASURED"},
+		{"own overhead, ms ", "≤ 2 ", " 1.23 ", " ok ", " 1..100.0 ", " 3 ", "by the log"},
+		{"writes ", "≤ 4 ", " 5 ", " MISS ", " 4..5 ", " 2 "},
+		{"latency, ms ", " 50 ", " 1 "},
+	} {
+		for _, w := range want {
+			if !strings.Contains(lines[i], w) {
+				t.Errorf("line %d lacks %q: %s", i, w, lines[i])
+			}
+		}
+	}
+	if strings.Contains(lines[4], "ok") || strings.Contains(lines[4], "≤") {
+		t.Errorf("a figure without target is judged: %s", lines[4])
+	}
+
+	b.Reset()
+	if err := r.write(&b, true); err != nil {
+		t.Fatal(err)
+	}
+	var back report
+	if err := json.Unmarshal(b.Bytes(), &back); err != nil || len(back.Figures) != 3 || back.Figures[1].Maximum != 5 || back.Figures[2].Target != nil {
+		t.Errorf("%v %+v", err, back)
+	}
+}
+
+func TestParse(t *testing.T) {
+	tests := []struct {
+		args string
+		code int
+	}{
+		{"", -1}, {"--json --check", -1}, {"--mounts=3 --window=1s", -1},
+		{"--help", 0}, {"--mounts=0", 2}, {"--window=0s", 2}, {"--nosuch", 2}, {"word", 2},
+	}
+	for _, tt := range tests {
+		if _, code := parse(strings.Fields(tt.args)); code != tt.code {
+			t.Errorf("%q: code %d, want %d", tt.args, code, tt.code)
+		}
+	}
+	o, _ := parse(nil)
+	if o.settle.Seconds() != 60 || o.window.Seconds() != 120 || o.runs != 30 || o.starts != 20 || o.processes != 5000 {
+		t.Errorf("the defaults are what the targets are about: %+v", o)
+	}
+}
