@@ -41,16 +41,18 @@ func (b *bench) idle() error {
 	if err := nodes[1].await(name, mounted); err != nil {
 		return err
 	}
+	fresh, err := usages(daemons)
+	if err != nil {
+		return err
+	}
 	if err := b.pause(b.settle); err != nil {
 		return err
 	}
-	before := make([]lab.Usage, len(cases))
-	for i, d := range daemons {
-		u, err := d.Usage()
-		if err != nil {
-			return err
-		}
-		before[i] = u
+	before, err := usages(daemons)
+	if err != nil {
+		return err
+	}
+	for i, u := range before {
 		how := fmt.Sprintf("smaps_rollup after %v idle", b.settle)
 		b.add("memory resident, "+cases[i], "MB", 13, true, []float64{float64(u.RSS) / 1e6}, how)
 		b.add("memory anonymous, "+cases[i], "MB", 3, true, []float64{float64(u.Anonymous) / 1e6}, how)
@@ -60,11 +62,13 @@ func (b *bench) idle() error {
 		return err
 	}
 	minutes := time.Since(began).Minutes()
-	for i, d := range daemons {
-		u, err := d.Usage()
-		if err != nil {
-			return err
-		}
+	after, err := usages(daemons)
+	if err != nil {
+		return err
+	}
+	for i, u := range after {
+		b.add("context switches settling, "+cases[i], "", noTarget, true, []float64{float64(before[i].Switches() - fresh[i].Switches())},
+			fmt.Sprintf("in the %v before: memory is given back, the first bookmark faults the code in again", b.settle))
 		b.add("context switches idle, "+cases[i], "/min", 8, true, []float64{float64(u.Switches()-before[i].Switches()) / minutes},
 			fmt.Sprintf("all %d threads, both kinds, counted for %v", u.Threads, b.window))
 	}
@@ -77,4 +81,17 @@ func (b *bench) idle() error {
 		}
 	}
 	return nil
+}
+
+// usages are the accounts of the daemons.
+func usages(daemons []*lab.Daemon) ([]lab.Usage, error) {
+	out := make([]lab.Usage, len(daemons))
+	for i, d := range daemons {
+		u, err := d.Usage()
+		if err != nil {
+			return nil, err
+		}
+		out[i] = u
+	}
+	return out, nil
 }

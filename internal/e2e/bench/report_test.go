@@ -105,7 +105,7 @@ func TestParse(t *testing.T) {
 		}
 	}
 	o, _ := parse(nil)
-	if o.settle.Seconds() != 60 || o.window.Seconds() != 120 || o.runs != 30 || o.starts != 20 || o.processes != 5000 {
+	if o.settle.Seconds() != 90 || o.window.Seconds() != 120 || o.runs != 30 || o.starts != 20 || o.processes != 5000 {
 		t.Errorf("the defaults are what the targets are about: %+v", o)
 	}
 }
