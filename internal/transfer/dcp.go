@@ -1,9 +1,6 @@
 package transfer
 
-import (
-	"regexp"
-	"strings"
-)
+import "regexp"
 
 // What dcp writes while it copies: "Copied 1.000 GiB (50%) in 3.139 secs
 // (326.217 MiB/s) 3 secs left ..."
@@ -16,9 +13,8 @@ var (
 // fromLastMessage fills in what only the command's own line tells while it runs.
 // A site's command that writes other lines leaves it empty.
 func (m *Movement) fromLastMessage() {
-	line := strings.TrimSpace(m.LastMessage)
 	fill := func(to *string, from *regexp.Regexp) {
-		if found := from.FindStringSubmatch(line); *to == "" && found != nil {
+		if found := from.FindStringSubmatch(m.LastMessage); *to == "" && found != nil {
 			*to = found[1]
 		}
 	}

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"strings"
 	"time"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
@@ -43,7 +44,7 @@ func movement1(uid string, r *pb.DataMovementStatusResponse) (Movement, error) {
 		m.Result = results1[r.GetStatus()]
 	}
 	if c := r.GetCommandStatus(); c != nil {
-		m.Command, m.LastMessage, m.LastMessageTime = c.GetCommand(), c.GetLastMessage(), time1(c.GetLastMessageTime())
+		m.Command, m.LastMessage, m.LastMessageTime = c.GetCommand(), strings.TrimSpace(c.GetLastMessage()), time1(c.GetLastMessageTime())
 		if n := c.GetProgress(); n > 0 { // 0 is also "not known"
 			m.Percent = &n
 		}

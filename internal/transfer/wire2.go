@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -36,7 +37,7 @@ func movement2(r *pb2.MovementStatus) Movement {
 		m.State = Unknown
 	}
 	if c := r.GetCommandStatus(); c != nil {
-		m.Command, m.LastMessage, m.LastMessageTime = c.GetCommand(), c.GetLastMessage(), time2(c.GetLastMessageTime())
+		m.Command, m.LastMessage, m.LastMessageTime = c.GetCommand(), strings.TrimSpace(c.GetLastMessage()), time2(c.GetLastMessageTime())
 		m.Percent, m.Items, m.Directories, m.Files, m.Links = c.Progress, c.Items, c.Directories, c.Files, c.Links
 		m.Data, m.Rate = c.GetData(), c.GetRate()
 		m.ElapsedSeconds = c.GetElapsedTime().AsDuration().Seconds()

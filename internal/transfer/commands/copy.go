@@ -70,13 +70,12 @@ func runCopy(ctx context.Context, v *call) error {
 			v.explain(fmt.Errorf("%s: %w", p.Source, p.Err))
 		}
 	}
-	if len(ids) == 0 && v.output != formatJSON || len(made.Pairs) == 1 && first != nil {
+	if len(made.Pairs) == 1 && first != nil {
 		return first
 	}
-	if first != nil {
-		v.code = exitOf(first)
-	}
-	if !v.wait {
+	v.code = exitOf(first)
+	// No ids would stand for all copies of the workflow.
+	if !v.wait || len(ids) == 0 {
 		return v.showMade(made, ids)
 	}
 	handles := ids

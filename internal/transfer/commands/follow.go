@@ -83,19 +83,21 @@ func (f *follow) attend(ctx context.Context) error {
 	}
 }
 
-// judge says what became of the wait, and how to go on.
+// judge says how to go on when the copies go on without us.
 func (f *follow) judge(err error) error {
 	if err == nil {
 		err = f.err
 	}
+	again := Name + " wait " + strings.Join(quoted(f.ids), " ")
 	e := (*transfer.Error)(nil)
-	if d := (*detached)(nil); errors.As(err, &d) || errors.As(err, &e) && e.Kind == transfer.TimedOut {
-		again := Name + " wait " + strings.Join(quoted(f.ids), " ")
-		if d != nil {
-			f.v.say("detached, the copy goes on; to follow it again: %s", again)
-			return err
-		}
+	switch {
+	case err == nil:
+	case errors.As(err, new(*detached)):
+		f.v.say("detached, the copy goes on; to follow it again: %s", again)
+	case errors.As(err, &e) && e.Kind == transfer.TimedOut && f.v.timeout > 0:
 		return &transfer.Error{Kind: transfer.TimedOut, Text: fmt.Sprintf("not ended after %v", f.v.timeout), Hint: "the copy goes on; to follow it again: " + again}
+	case errors.As(err, &e) && e.Kind == transfer.Unreachable:
+		f.v.say("to follow the copy when the daemon is back: %s", again)
 	}
 	return err
 }

@@ -47,8 +47,9 @@ func writeHelp(w io.Writer) error {
 	}
 	b.WriteString("\nFlags of all commands; COMMAND --help shows the others:\n")
 	s := defaults(nil)
-	b.WriteString(s.flagSet("").FlagUsages())
-	b.WriteString("      --version             tell the version and end\n\nEnvironment:\n")
+	flags := s.flagSet("")
+	flags.Bool("version", false, "tell the version and end")
+	b.WriteString(flags.FlagUsages() + "\nEnvironment:\n")
 	for _, e := range environment {
 		fmt.Fprintf(&b, "  %-22s %s\n", e.name, e.meaning)
 	}

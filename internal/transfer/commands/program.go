@@ -94,7 +94,7 @@ func (p *Program) Run(ctx context.Context, args []string) int {
 		if find(name) != nil {
 			see = Name + " " + name + " --help"
 		}
-		v.say("%s; see %s", u.text, see)
+		v.say("%s; see %s", screen.Line(u.text), see)
 		return ExitUsage
 	}
 	v.explain(err)
@@ -147,7 +147,7 @@ func flagError(err error) error {
 	if errors.Is(err, pflag.ErrHelp) {
 		return err
 	}
-	return usagef("%s", screen.Line(err.Error()))
+	return usagef("%v", err)
 }
 
 func (v *call) check(c *command) error {
