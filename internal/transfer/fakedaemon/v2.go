@@ -91,6 +91,7 @@ const beat = 20 * time.Millisecond
 func (d *Daemon) follow(ctx context.Context, ids []string, show func([]*pb2.MovementStatus) error) error {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
+	last := ""
 	for {
 		d.mu.Lock()
 		all, err := d.find(ids)
@@ -102,8 +103,8 @@ func (d *Daemon) follow(ctx context.Context, ids []string, show func([]*pb2.Move
 		}
 		changed := d.changed
 		d.mu.Unlock()
-		if err == nil {
-			err = show(now)
+		if is := fmt.Sprint(now); err == nil && is != last {
+			last, err = is, show(now)
 		}
 		if err != nil || ended {
 			return err

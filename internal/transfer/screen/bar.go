@@ -45,7 +45,7 @@ func newBar(f *os.File, prefix string) *bar {
 	// Made without a total it does not end by itself at 100 %, which the command
 	// may write long before the copy has ended.
 	b.bar = b.out.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
-		mpb.BarWidth(barWidth),
+		mpb.BarWidth(barWidth), mpb.BarFillerTrim(),
 		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return b.state.Load().head() })),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return b.state.Load().tail(time.Now()) })),
 		mpb.BarExtender(mpb.BarFillerFunc(b.message), false),
@@ -56,6 +56,9 @@ func newBar(f *os.File, prefix string) *bar {
 
 func (b *bar) Show(all []transfer.Movement) {
 	s := summed(all, time.Now())
+	if was := b.state.Load(); was.newest.ID == s.newest.ID && was.newest.ElapsedSeconds == s.newest.ElapsedSeconds {
+		s.received = was.received // the clock goes on from the beat that it came with
+	}
 	b.state.Store(s)
 	b.bar.SetCurrent(s.percent)
 }
@@ -65,10 +68,13 @@ func summed(all []transfer.Movement, now time.Time) *shown {
 	s := &shown{total: len(all), received: now}
 	sum := int64(0)
 	for _, m := range all {
-		switch {
-		case m.Ended():
+		if m.Ended() {
 			s.ended++
+		}
+		switch {
+		case m.Result == transfer.Success:
 			sum += 100
+			s.known = true
 		case m.Percent != nil:
 			sum += min(100, max(0, int64(*m.Percent)))
 			s.known = true
@@ -80,7 +86,6 @@ func summed(all []transfer.Movement, now time.Time) *shown {
 	if s.total > 0 {
 		s.percent = sum / int64(s.total)
 	}
-	s.known = s.known || s.ended > 0
 	return s
 }
 
@@ -111,7 +116,7 @@ func (s *shown) tail(now time.Time) string {
 		if m.State == transfer.Running {
 			d += now.Sub(s.received)
 		}
-		parts = append(parts, d.Round(100*time.Millisecond).String())
+		parts = append(parts, clock(d))
 	}
 	if m.Rate != "" {
 		parts = append(parts, Line(m.Rate))
@@ -120,6 +125,14 @@ func (s *shown) tail(now time.Time) string {
 		parts = append(parts, left+" left")
 	}
 	return " " + strings.Join(parts, "  ")
+}
+
+// clock writes a time so that it does not change its width at each turn.
+func clock(d time.Duration) string {
+	if d < time.Minute {
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	}
+	return d.Round(time.Second).String()
 }
 
 // message is the line below the bar.
