@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mattn/go-runewidth"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
@@ -137,11 +138,8 @@ func clock(d time.Duration) string {
 
 // message is the line below the bar.
 func (b *bar) message(w io.Writer, st decor.Statistics) error {
-	line := []rune(Line(b.state.Load().newest.LastMessage))
-	if most := st.AvailableWidth - 1; len(line) > most {
-		line = append(line[:max(0, most-1)], '…')
-	}
-	_, err := fmt.Fprintln(w, string(line))
+	line := Line(b.state.Load().newest.LastMessage)
+	_, err := fmt.Fprintln(w, runewidth.Truncate(line, max(1, st.AvailableWidth-1), "…"))
 	return err
 }
 
