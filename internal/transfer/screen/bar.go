@@ -120,7 +120,7 @@ func (s *shown) tail(now time.Time) string {
 		parts = append(parts, clock(d))
 	}
 	if m.Rate != "" {
-		parts = append(parts, Line(m.Rate))
+		parts = append(parts, figure(m.Rate))
 	}
 	if left := Left(m); left != "" {
 		parts = append(parts, left+" left")

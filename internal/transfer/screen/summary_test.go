@@ -14,7 +14,7 @@ func TestSummary(t *testing.T) {
 		"a: pending: no storage":            {ID: "a", State: transfer.Pending, Message: "no storage\n"},
 		"a: running":                        {ID: "a", State: transfer.Running},
 		"a: running 7%, 1.25s, 5 secs left": {ID: "a", State: transfer.Running, Percent: percent(7), ElapsedSeconds: 1.25, Left: "5 secs"},
-		"a: success, 1m30s, 1 GiB":          {ID: "a", State: transfer.Completed, Result: transfer.Success, Percent: percent(100), ElapsedSeconds: 90, Data: "1 GiB", Message: "the output"},
+		"a: success, 1m30s, 1 GiB":          {ID: "a", State: transfer.Completed, Result: transfer.Success, Percent: percent(100), ElapsedSeconds: 90, Data: "1 GiB (1073741824 bytes)", Message: "the output"},
 		"a: failed: disk\\x1b[2J":           {ID: "a", State: transfer.Completed, Result: transfer.Failure, Message: "disk\x1b[2J"},
 		"a: completed":                      {ID: "a", State: transfer.Completed},
 		"a: running, begun again 2×":        {ID: "a", State: transfer.Running, Restarts: 2},
