@@ -144,6 +144,16 @@ func (s *session) await(pattern string) {
 	}
 }
 
+// awaitCall returns when the daemon was asked for what.
+func (s *session) awaitCall(d *fakedaemon.Daemon, what string) {
+	s.t.Helper()
+	for end := time.Now().Add(patience); !strings.Contains(strings.Join(d.Log(), "\n"), what); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("the daemon was not asked: %q", d.Log())
+		}
+	}
+}
+
 // press types on the keyboard.
 func (s *session) press(keys string) {
 	s.t.Helper()
@@ -173,6 +183,7 @@ func (s *session) exits(want int) {
 const ctrlC = "\x03"
 
 func TestProgressBar(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t, false)
 	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
 	// State, percent, bar, elapsed time, rate, time left; below it the message.
@@ -189,6 +200,7 @@ func TestProgressBar(t *testing.T) {
 
 // On a narrow terminal nothing may wrap: the bar would crawl down the screen.
 func TestNarrowTerminal(t *testing.T) {
+	t.Parallel()
 	const columns = 40
 	d := startDaemon(t, false)
 	s := onTerminal(t, d.Socket, columns, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
@@ -204,6 +216,7 @@ func TestNarrowTerminal(t *testing.T) {
 }
 
 func TestSeveralCopies(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t, false)
 	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/ok", "/mnt/hold", "/lus/a/")
 	s.await(`1 of 2 ended +75% \[`)
@@ -212,8 +225,9 @@ func TestSeveralCopies(t *testing.T) {
 	s.await(`2 of 2 ended +100% \[`)
 }
 
-// The one escape sequences on the terminal are those of the bar.
+// The only escape sequences on the terminal are those of the bar.
 func TestNoEscapesOfOthers(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t, false)
 	s := onTerminal(t, d.Socket, 200, nil, "copy", "--wait", "/mnt/escape", "/lus/a")
 	s.exits(1)
@@ -227,6 +241,7 @@ func TestNoEscapesOfOthers(t *testing.T) {
 }
 
 func TestDumbTerminal(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t, false)
 	s := onTerminal(t, d.Socket, 120, []string{"TERM=dumb"}, "copy", "--wait", "/mnt/ok", "/lus/a")
 	s.exits(0)
@@ -236,6 +251,7 @@ func TestDumbTerminal(t *testing.T) {
 }
 
 func TestQuietTerminal(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t, false)
 	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "--quiet", "/mnt/ok", "/lus/a")
 	s.exits(0)
@@ -246,6 +262,7 @@ func TestQuietTerminal(t *testing.T) {
 
 // The first Ctrl-C leaves the copy alone, and says how to come back.
 func TestCtrlCDetaches(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t, false)
 	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
 	s.await(`50%`)
@@ -264,6 +281,7 @@ func TestCtrlCDetaches(t *testing.T) {
 
 // The second one cancels, and waits for the end of the copy.
 func TestCtrlCTwiceCancels(t *testing.T) {
+	t.Parallel()
 	for _, old := range []bool{false, true} {
 		d := startDaemon(t, old)
 		s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
@@ -282,6 +300,7 @@ func TestCtrlCTwiceCancels(t *testing.T) {
 
 // A copy that ends while the user decides has ended well.
 func TestCtrlCAndEnd(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t, false)
 	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
 	s.await(`50%`)
@@ -291,8 +310,35 @@ func TestCtrlCAndEnd(t *testing.T) {
 	s.exits(0)
 }
 
+// The third one leaves a copy whose end is a long time coming.
+func TestCtrlCThreeTimes(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, false)
+	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/stubborn", "/lus/a")
+	s.await(`50%`)
+	s.press(ctrlC)
+	s.await(`Ctrl-C again`)
+	s.press(ctrlC)
+	s.await(`cancelling +50%`)
+	s.press(ctrlC)
+	s.exits(130)
+	s.await(`to follow it again: nnf-dmctl wait nnf-dm-node-1`)
+}
+
+// Before there is an id nobody can say what became of the request.
+func TestCtrlCWhileAsking(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, false)
+	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hang", "/lus/a")
+	s.awaitCall(d, "/mnt/hang")
+	s.press(ctrlC)
+	s.exits(130)
+	s.await(`nnf-dmctl: interrupted; whether the copy goes on, nnf-dmctl list tells`)
+}
+
 // Whoever ends the job does not end the copy.
 func TestSignalsDetach(t *testing.T) {
+	t.Parallel()
 	for signal, code := range map[syscall.Signal]int{syscall.SIGTERM: 143, syscall.SIGHUP: 129} {
 		d := startDaemon(t, false)
 		s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
@@ -310,14 +356,11 @@ func TestSignalsDetach(t *testing.T) {
 
 // A daemon that is restarted, as by an update, is not missed.
 func TestDaemonRestarts(t *testing.T) {
+	t.Parallel()
 	for _, quiet := range []string{"--quiet=false", "--quiet"} {
 		d := startDaemon(t, false)
 		s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", quiet, "/mnt/hold", "/lus/a")
-		for end := time.Now().Add(patience); !strings.Contains(strings.Join(d.Log(), "\n"), "nnf-dm-node-1]"); time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatal("nobody waits: ", d.Log())
-			}
-		}
+		s.awaitCall(d, "nnf-dm-node-1]")
 		d.Stop()
 		if err := d.Resume(); err != nil {
 			t.Fatal(err)
