@@ -63,9 +63,9 @@ test-crash:
 	cd internal/e2e/crash && $(GO) test -buildvcs=false -count=1 -timeout 20m
 
 .PHONY: test-crds
-test-crds: need-test devcluster build-daemon build-test ## the conformance suite on the definitions in CRDS=DIR
+test-crds: need-test devcluster build-daemon build-test ## the conformance suites on the definitions in CRDS=DIR
 	@[ -d "$(CRDS)" ] || { echo "make: CRDS must name a folder with CustomResourceDefinitions" >&2; exit 1; }
-	CRDS=$(CRDS) $(GO) test -buildvcs=false -count=1 -timeout 20m ./internal/e2e/conformance
+	CRDS=$(CRDS) $(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m ./internal/e2e/conformance ./internal/e2e/offload
 
 .PHONY: check
 check: lint unit fuzz ## unit tests, fuzz seeds and lint
