@@ -97,21 +97,21 @@ func (s *Service) create(ctx context.Context, c Call, j *job, r datamovement.Req
 	if p.Destination, err = s.look.destination(ctx, r.Destination); err != nil {
 		return "", step.At(err)
 	}
+	dm, err := datamovement.Object(&p)
+	if err != nil {
+		return "", step.At(err)
+	}
 	profile, err := s.look.profile(ctx, r.Profile)
 	if err != nil {
 		return "", datamovement.StepProfile.At(err)
 	}
-	p.Profile = profile.Name
+	dm.Spec.ProfileReference.Name = profile.Name
+	if err := datamovement.CheckCommand(profile.Data.Command, dm); err != nil {
+		return "", err
+	}
 	var made *nnf.DataMovement
-	err = s.api.with(ctx, kindMovement, func(res kube.Resource) error {
-		p.APIVersion = res.Group + "/" + res.Version
-		dm, err := datamovement.Object(&p)
-		if err != nil {
-			return step.At(err)
-		}
-		if err := datamovement.CheckCommand(profile.Data.Command, dm); err != nil {
-			return err
-		}
+	err = s.api.with(ctx, kindMovement, func(res kube.Resource) (err error) {
+		dm.APIVersion = res.Group + "/" + res.Version
 		made, err = s.make(ctx, res, dm, r.Key)
 		return err
 	})

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
@@ -54,6 +55,23 @@ func TestCreateRequests(t *testing.T) {
 		want := []string{"get workflows default/job7", "list clientmounts compute-01", "list clientmounts rabbit-01", "create nnfdatamovements rabbit-01"}
 		if got := c.requests(); !slices.Equal(got, want) {
 			t.Errorf("warm: %q\nwant: %q", got, want)
+		}
+	})
+}
+
+// What is wrong with the object is said before what is wrong with the profile,
+// and by one step's name only.
+func TestCreateSteps(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		c.mounts = nil
+		c.mount(node, mount0, dws.TypeLustre)
+		c.mount(rabbit, mount0, dws.TypeLustre)
+		delete(c.mounts[0].Labels, api.LabelDirectiveIndex)
+		r := wish
+		r.Profile = "nope"
+		const want = "Error during createNnfDataMovement(): unable to find directive index label on compute ClientMount, "
+		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrFailed) || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("no label: %v", err)
 		}
 	})
 }

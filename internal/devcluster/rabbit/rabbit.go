@@ -158,9 +158,15 @@ func (r *rabbit) furnish() error {
 	return nil
 }
 
-// ensureProfile creates the default profile unless there is one of its name.
+// ensureProfile creates the default profile unless there is one of its name. It
+// looks first: definitions may have rules that ours breaks, which the server
+// judges before it says that there is one already.
 func (r *rabbit) ensureProfile(ctx context.Context) error {
-	_, err := r.Client.Resource(profiles).Namespace(profileNamespace).Create(ctx, defaultProfile(), metav1.CreateOptions{})
+	p, in := defaultProfile(), r.Client.Resource(profiles).Namespace(profileNamespace)
+	if _, err := in.Get(ctx, p.GetName(), metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		return err
+	}
+	_, err := in.Create(ctx, p, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return nil
 	}

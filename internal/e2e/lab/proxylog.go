@@ -39,6 +39,7 @@ type Request struct {
 
 	code atomic.Int64
 	sent atomic.Int64
+	over atomic.Bool
 }
 
 // Code returns the status that was answered, 0 while there is none.
@@ -46,6 +47,10 @@ func (r *Request) Code() int { return int(r.code.Load()) }
 
 // Sent returns the bytes of the answer's body so far.
 func (r *Request) Sent() int64 { return r.sent.Load() }
+
+// Over tells whether the answer has ended, or the client has gone: a watch that
+// is not over is alive.
+func (r *Request) Over() bool { return r.over.Load() }
 
 // Class tells what a request asks for.
 func Class(r *http.Request) string {
@@ -128,6 +133,7 @@ func (p *Proxy) handler(forward http.Handler) http.Handler {
 			}{io.MultiReader(bytes.NewReader(entry.Body), r.Body), r.Body}
 		}
 		p.requests.add(entry)
+		defer entry.over.Store(true)
 		out := http.ResponseWriter(&meter{w, entry})
 		if rule := p.rule(entry.Class); rule != nil {
 			select {

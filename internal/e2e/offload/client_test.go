@@ -1,0 +1,219 @@
+package offload
+
+import (
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+)
+
+// The calls of each known client, in its order and with what it leaves out
+// (contract 8). Methods are called by their names on the wire, and enumerations
+// are compared by their numbers, for that is what those programs are built with.
+var clientPromises = []promise{
+	{"the Go client", "8/client-go", both, goClient},
+	{"the C++ client", "8/client-cpp 8/lib-cpp", both, cppClient},
+	{"the C client", "8/c", both, cClient},
+	{"AXL copies", "8/axl 9.14", both, axlCopies},
+	{"AXL cancels", "8/axl 9.14", both, axlCancels},
+}
+
+// raw calls methods by their names.
+type raw struct {
+	s    *scene
+	conn *grpc.ClientConn
+}
+
+func (s *scene) raw() raw { return raw{s, s.connect(alice)} }
+
+func (r raw) call(method string, in, out any) {
+	r.s.t.Helper()
+	if err := r.conn.Invoke(r.s.ctx(), "/datamovement.DataMover/"+method, in, out); err != nil {
+		r.s.t.Fatalf("%s: %v", method, err) // fatal for all of them
+	}
+}
+
+func (r raw) version() {
+	r.s.t.Helper()
+	var v pb.DataMovementVersionResponse
+	r.call("Version", new(emptypb.Empty), &v)
+	if v.Version == "" || len(v.ApiVersions) != 1 || v.ApiVersions[0] != "1" {
+		r.s.t.Errorf("version: %v", &v)
+	}
+}
+
+func (r raw) create(w *wish) string {
+	r.s.t.Helper()
+	var c pb.DataMovementCreateResponse
+	r.call("Create", w, &c)
+	if int32(c.Status) != 0 || c.Uid == "" {
+		r.s.t.Fatalf("create: %v", &c)
+	}
+	return c.Uid
+}
+
+func (r raw) status(w *pb.DataMovementWorkflow, uid string, wait int64) (state, result int32) {
+	r.s.t.Helper()
+	var st pb.DataMovementStatusResponse
+	r.call("Status", &pb.DataMovementStatusRequest{Workflow: w, Uid: uid, MaxWaitTime: wait}, &st)
+	return int32(st.State), int32(st.Status)
+}
+
+func (r raw) delete(w *pb.DataMovementWorkflow, uid string) int32 {
+	r.s.t.Helper()
+	var d pb.DataMovementDeleteResponse
+	r.call("Delete", &pb.DataMovementDeleteRequest{Workflow: w, Uid: uid}, &d)
+	return int32(d.Status)
+}
+
+func (r raw) cancel(w *pb.DataMovementWorkflow, uid string) int32 {
+	r.s.t.Helper()
+	var c pb.DataMovementCancelResponse
+	r.call("Cancel", &pb.DataMovementCancelRequest{Workflow: w, Uid: uid}, &c)
+	return int32(c.Status)
+}
+
+func (r raw) list() []string {
+	r.s.t.Helper()
+	var l pb.DataMovementListResponse
+	r.call("List", &pb.DataMovementListRequest{Workflow: r.s.named()}, &l)
+	return l.Uids
+}
+
+// Several creates at once, a loop of Status until COMPLETED, in which FAILED and
+// INVALID are fatal in any state, and a Delete of each that List has.
+func goClient(s *scene) {
+	s.onShelf()
+	source := s.file("out/one", 100)
+	r := s.raw()
+	r.version()
+	uids := make([]string, 4)
+	var all sync.WaitGroup
+	for i := range uids {
+		all.Go(func() {
+			var c pb.DataMovementCreateResponse
+			if err := r.conn.Invoke(s.ctx(), "/datamovement.DataMover/Create", s.wish(from(source), to(s.target())), &c); err != nil || c.Status != createOK {
+				s.t.Errorf("create: %v, %v", &c, err)
+			}
+			uids[i] = c.Uid
+		})
+	}
+	all.Wait()
+	for _, uid := range uids {
+		for state := int32(-1); state != 3; {
+			var result int32
+			if state, result = r.status(s.named(), uid, 1); result == 0 || result == 3 {
+				s.t.Fatalf("state %d, status %d: the client ends here", state, result)
+			}
+		}
+	}
+	listed := r.list()
+	if len(listed) != len(uids) {
+		s.t.Errorf("list: %q of %q", listed, uids)
+	}
+	for _, uid := range listed {
+		if st := r.delete(s.named(), uid); st != 2 && st != 1 {
+			s.t.Errorf("delete: %d", st)
+		}
+	}
+	s.eventually("the rabbit lets them go", func() bool { return len(r.list()) == 0 })
+}
+
+// slots and maxSlots are not set, which says that the host file has none.
+func cppClient(s *scene) {
+	s.onShelf()
+	r := s.raw()
+	r.version()
+	uid := r.create(&wish{Workflow: s.named(), Source: s.file("out/one", 100), Destination: s.target()})
+	for _, field := range []string{"slots", "maxSlots"} {
+		if v := s.movement(uid).At("spec", "userConfig", field); v != float64(0) {
+			s.t.Errorf("%s is %v", field, v)
+		}
+	}
+	if l := r.list(); len(l) != 1 || l[0] != uid {
+		s.t.Errorf("list: %q", l)
+	}
+	if state, result := r.status(s.named(), uid, -1); state != 3 || result != 2 {
+		s.t.Errorf("state %d, status %d", state, result)
+	}
+	if st := r.cancel(s.named(), uid); st != 2 {
+		s.t.Errorf("cancel: %d", st)
+	}
+	if st := r.delete(s.named(), uid); st != 2 {
+		s.t.Errorf("delete: %d", st)
+	}
+	if state, result := r.status(s.named(), s.k.prefix+"nope", 0); state != 5 || result != 1 {
+		s.t.Errorf("a missing one: state %d, status %d", state, result)
+	}
+}
+
+// Only Create names the workflow.
+func cClient(s *scene) {
+	s.onShelf()
+	r := s.raw()
+	uid := r.create(&wish{Workflow: s.named(), Source: s.file("out/one", 100), Destination: s.target()})
+	for {
+		state, result := r.status(nil, uid, 0)
+		if state == 3 {
+			if result != 2 {
+				s.t.Errorf("status %d", result)
+			}
+			break
+		}
+		time.Sleep(10 * time.Millisecond) // as the client does
+	}
+	if st := r.delete(nil, uid); st != 2 {
+		s.t.Errorf("delete: %d", st)
+	}
+}
+
+// One create for each file, Status with a wait of a second until COMPLETED, with
+// no other states than these, and a Delete that must succeed.
+func axlCopies(s *scene) {
+	s.onShelf()
+	r := s.raw()
+	var uids []string
+	for _, name := range []string{"rank_0.ckpt", "rank_1.ckpt", "rank_2.ckpt"} {
+		uids = append(uids, r.create(&wish{Workflow: s.named(), Source: s.file(name, 4096), Destination: s.target() + name, Slots: -1, MaxSlots: -1}))
+	}
+	for _, uid := range uids {
+		for {
+			state, result := r.status(s.named(), uid, 1)
+			if state == 3 && result == 2 {
+				break
+			}
+			if state != 0 && state != 1 && state != 2 {
+				s.t.Fatalf("state %d, status %d: AXL aborts the program", state, result)
+			}
+		}
+		if st := r.delete(s.named(), uid); st != 2 {
+			s.t.Fatalf("delete: %d: AXL aborts the program", st)
+		}
+	}
+	if found := s.find("rank_2.ckpt"); len(found) == 0 {
+		s.t.Error("nothing was copied")
+	}
+}
+
+// A Delete right behind the Cancel must succeed, whether the copy has begun or
+// not.
+func axlCancels(s *scene) {
+	s.onShelf()
+	r := s.raw()
+	source := s.file("slow/rank_0.ckpt", 8<<20)
+	for _, begun := range []bool{true, false} {
+		uid := r.create(&wish{Workflow: s.named(), Source: source, Destination: s.target(), Slots: -1, MaxSlots: -1})
+		for state := int32(0); begun && state != 2; {
+			state, _ = r.status(s.named(), uid, 1)
+		}
+		if st := r.cancel(s.named(), uid); st != 2 && st != 1 {
+			s.t.Fatalf("cancel: %d: AXL aborts the program", st)
+		}
+		if st := r.delete(s.named(), uid); st != 2 {
+			s.t.Fatalf("delete: %d: AXL aborts the program", st)
+		}
+	}
+}

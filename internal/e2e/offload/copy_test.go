@@ -1,0 +1,128 @@
+package offload
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+)
+
+var copyPromises = []promise{
+	{"a tree is copied as the workflow's user", "7/finalizer 7/running 7/success 9.3 9.6", both, copyTree},
+	{"a copy tells how far it is, and is cancelled", "7/running 7/progress 7/cancel-running", both, copyCancelled},
+	{"a copy that fails", "7/failure", both, copyFails},
+	{"a copy that cannot begin", "7/invalid 9.10", both, copyInvalid},
+	{"a dry run", "7/success", both, copyDry},
+	{"cancelled before the rabbit looks", "7/cancel-before 7/delete-before 9.13", both, copyNever},
+}
+
+// find returns the files of that name on the global file system.
+func (s *scene) find(name string) (paths []string) {
+	s.t.Helper()
+	s.must(filepath.WalkDir(filepath.Join(shelf, "global", s.job), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Name() == name {
+			paths = append(paths, path)
+		}
+		return err
+	}))
+	return paths
+}
+
+func copyTree(s *scene) {
+	s.onShelf()
+	s.file("out/deep/result", 42)
+	secret := filepath.Join(shelf, "secret-"+s.job)
+	s.must(os.WriteFile(secret, []byte("of root"), 0o600))
+	s.must(os.Symlink(secret, filepath.Join(shelf, "storage", strings.TrimPrefix(s.onRabbit, "/mnt/nnf/"), "out", "link")))
+	uid := s.create(to(s.target()), func(w *wish) { w.StoreStdout = true })
+	r := s.status(uid, 3600)
+	if r.State != completed || r.Status != success || r.StartTime == "" || r.EndTime == "" || !strings.Contains(r.CommandStatus.GetCommand(), "dcp") || r.Message == "" {
+		s.t.Fatalf("%v", r)
+	}
+	found := s.find("result")
+	if len(found) != 1 {
+		s.t.Fatalf("copied to %q", found)
+	}
+	info, err := os.Stat(found[0])
+	s.must(err)
+	if st := info.Sys().(*syscall.Stat_t); info.Size() != 42 || st.Uid != alice.uid || st.Gid != alice.gid {
+		s.t.Errorf("%d bytes of user %d, group %d", info.Size(), st.Uid, st.Gid)
+	}
+	for _, link := range s.find("link") {
+		if info, err := os.Lstat(link); err != nil || info.Mode().IsRegular() {
+			s.t.Errorf("what a link leads to was copied: %v, %v", info, err)
+		}
+	}
+	s.deletes(uid, deleteOK)
+	s.must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
+}
+
+func copyCancelled(s *scene) {
+	s.onShelf()
+	source := s.file("slow/much", 8<<20)
+	uid := s.create(from(source), to(s.target()))
+	s.eventually("it tells how far it is", func() bool {
+		r := s.status(uid, 0)
+		return r.State == isRunning && r.CommandStatus.GetElapsedTime() != "" && r.CommandStatus.GetLastMessage() != "" && r.CommandStatus.GetLastMessageTime() != ""
+	})
+	s.cancels(uid, cancelOK)
+	if r := s.status(uid, -1); r.State != completed || r.Status != cancelled {
+		s.t.Errorf("%v", r)
+	}
+	s.deletes(uid, deleteOK)
+}
+
+func copyFails(s *scene) {
+	s.onShelf()
+	uid := s.create(from(s.file("broken/one", 1000)), to(s.target()))
+	if r := s.status(uid, 3600); r.State != completed || r.Status != failed || !strings.Contains(r.Message, "exit status 3") {
+		s.t.Errorf("%v", r)
+	}
+	s.deletes(uid, deleteOK)
+}
+
+// A source that does not exist: the rabbit gives no end time.
+func copyInvalid(s *scene) {
+	s.onShelf()
+	uid := s.create(from(s.path+"/none"), to(s.target()))
+	if r := s.status(uid, 3600); r.State != completed || r.Status != invalid || r.EndTime != "" || r.Message == "" {
+		s.t.Errorf("%v", r)
+	}
+	w, err := s.me2.Wait(s.ctx(), &pb2.WaitRequest{Workflow: s.named2(), Uids: []string{uid}})
+	if err != nil || w.Movements[0].Result != invalid2 {
+		s.t.Errorf("%v, %v", w, err)
+	}
+	s.deletes(uid, deleteOK)
+}
+
+func copyDry(s *scene) {
+	s.onShelf()
+	uid := s.create(from(s.file("out/result", 42)), to(s.target()), func(w *wish) { w.Dryrun = true })
+	if r := s.status(uid, 3600); r.State != completed || r.Status != success {
+		s.t.Errorf("%v", r)
+	}
+	if found := s.find("result"); len(found) != 0 {
+		s.t.Errorf("copied: %q", found)
+	}
+}
+
+// Whoever cancels at once does not know whether the rabbit has begun; either way
+// it ends, and can be deleted.
+func copyNever(s *scene) {
+	s.onShelf()
+	source := s.file("slow/much", 1<<20)
+	for range 5 {
+		uid := s.create(from(source), to(s.target()))
+		s.cancels(uid, cancelOK)
+		r, err := s.me.Status(s.ctx(), &pb.DataMovementStatusRequest{Workflow: s.named(), Uid: uid, MaxWaitTime: -1})
+		if err != nil || r.State != completed || r.Status != cancelled {
+			s.t.Errorf("%v, %v", r, err)
+		}
+		s.deletes(uid, deleteOK)
+		s.must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
+	}
+}

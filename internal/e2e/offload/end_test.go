@@ -1,0 +1,249 @@
+package offload
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+var cancelPromises = []promise{
+	{"cancel asks once, and only for what runs", "4.5/sets 4.5/again 4.5/missing", both, cancelOnce},
+	{"a conflict is not the caller's trouble", "4.5/conflict", both, cancelConflict},
+	{"cancel before the start", "7/cancel-before 9.13", both, cancelBeforeStart},
+	{"cancel before the start, with the rabbit's finalizer", "7/delete-before 9.13", both, cancelTaken},
+}
+
+var deletePromises = []promise{
+	{"delete only what has ended", "4.6/active 4.6/success 4.6/missing", both, deleteEnded},
+	{"cancel, then delete at once", "9.14", both, cancelThenDelete},
+	{"a cancelled one that does not end stays", "9.14 4.6/active", one, cancelNeverEnds},
+}
+
+var listPromises = []promise{
+	{"list", "4.7 9.25", both, listOwn},
+	{"list the whole workflow", "4.7 9.25", one, listWorkflow},
+}
+
+func cancelOnce(s *scene) {
+	s.usual()
+	s.cancels(s.k.prefix+"nope-"+s.Node, cancelNotFound)
+	uid := s.create()
+	s.takes(uid)
+	s.rabbitSays(uid, running(nil))
+	s.proxy.ClearRequests()
+	s.cancels(uid, cancelOK)
+	if v := s.movement(uid).At("spec", "cancel"); v != true {
+		s.t.Errorf("spec.cancel is %v", v)
+	}
+	body := s.body(lab.ClassPatchObject)
+	delete(body["metadata"].(map[string]any), "uid") // of this very object and no other of its name
+	s.same("the patch", pretty(body), pretty(fields{"metadata": fields{}, "spec": fields{"cancel": true}}))
+	s.cancels(uid, cancelOK)
+	if n := s.proxy.Count(lab.ClassPatchObject); n != 1 {
+		s.t.Errorf("%d patches for two cancels", n)
+	}
+	s.rabbitSays(uid, finished("Cancelled", nil))
+	s.cancels(uid, cancelOK)
+
+	ended := s.create()
+	s.rabbitSays(ended, finished("Success", nil))
+	s.cancels(ended, cancelOK)
+	if v := s.movement(ended).At("spec", "cancel"); v == true {
+		s.t.Error("one that had ended was cancelled")
+	}
+	r, err := s.me2.Cancel(s.ctx(), &pb2.CancelRequest{Workflow: s.named2(), Uids: []string{uid, ended}})
+	if err != nil || len(r.GetUids()) != 0 {
+		s.t.Errorf("version 2 cancels what has ended: %v, %v", r, err)
+	}
+	s.finalizers(uid)
+}
+
+func cancelConflict(s *scene) {
+	s.usual()
+	uid := s.create()
+	s.takes(uid)
+	s.rabbitSays(uid, running(nil))
+	// Others write to the object all the time.
+	ctx, cancel := context.WithCancel(s.ctx())
+	wrote := make(chan int)
+	go func() {
+		n := 0
+		for ; ctx.Err() == nil; n++ {
+			change := lab.Object{"metadata": fields{"annotations": fields{"storm": fmt.Sprint(n)}}}
+			if _, err := s.Cluster.Patch(ctx, "NnfDataMovement", s.where(), uid, change); err != nil && ctx.Err() == nil {
+				s.t.Error(err)
+			}
+		}
+		wrote <- n
+	}()
+	for range 10 {
+		s.cancels(uid, cancelOK)
+		_, err := s.Cluster.Patch(s.ctx(), "NnfDataMovement", s.where(), uid, lab.Object{"spec": fields{"cancel": false}})
+		s.must(err)
+	}
+	cancel()
+	if n := <-wrote; n < 5 {
+		s.t.Errorf("only %d writes in between", n)
+	}
+	// And when the server insists:
+	s.proxy.Set(lab.Rule{Class: lab.ClassPatchObject, Code: 409})
+	r, err := s.me.Cancel(s.ctx(), &pb.DataMovementCancelRequest{Workflow: s.named(), Uid: uid})
+	if err != nil || r.Status != cancelFailed || !strings.HasPrefix(r.Message, "failed to initiate cancel on dm node: ") {
+		s.t.Errorf("%v, %v", r, err)
+	}
+	s.proxy.Clear()
+	s.cancels(uid, cancelOK)
+	s.finalizers(uid)
+}
+
+// What the rabbit has not begun it would never end.
+func cancelBeforeStart(s *scene) {
+	s.usual()
+	uid := s.create()
+	answer := s.waits(uid, -1)
+	s.cancels(uid, cancelOK)
+	if o := s.movement(uid); o != nil {
+		s.t.Errorf("it is still there: %v", o)
+	}
+	for _, r := range []*pb.DataMovementStatusResponse{<-answer, s.status(uid, 0), s.status(uid, -1)} {
+		if r.GetState() != completed || r.GetStatus() != cancelled || r.GetEndTime() == "" || r.GetCommandStatus() == nil {
+			s.t.Errorf("%v, want COMPLETED, CANCELLED", r)
+		}
+	}
+	if m := s.status2(uid); m.State != completed2 || m.Result != cancelled2 {
+		s.t.Errorf("version 2: %v", m)
+	}
+	s.hidden(s.as(eve), s.named(), uid)
+	s.cancels(uid, cancelOK)
+	s.deletes(uid, deleteOK)
+	s.deletes(uid, deleteNotFound)
+	s.answered("after the delete", s.status(uid, 0), nil, &pb.DataMovementStatusResponse{State: unknownState, Status: notFound})
+}
+
+// The same when the rabbit has taken it, and lets it go as it does.
+func cancelTaken(s *scene) {
+	s.usual()
+	uid := s.create()
+	s.takes(uid)
+	s.cancels(uid, cancelOK)
+	o := s.movement(uid)
+	if o == nil || o.At("metadata", "deletionTimestamp") == nil || o.At("spec", "cancel") != true {
+		s.t.Fatalf("want it cancelled and deleted: %v", o)
+	}
+	if r := s.status(uid, 0); r.State != completed || r.Status != cancelled {
+		s.t.Errorf("%v", r)
+	}
+	s.rabbitSays(uid, finished("Cancelled", nil))
+	s.finalizers(uid)
+	s.must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
+	if r := s.status(uid, 0); r.State != completed || r.Status != cancelled {
+		s.t.Errorf("when the object has gone: %v", r)
+	}
+	s.deletes(uid, deleteOK)
+}
+
+func deleteEnded(s *scene) {
+	s.usual()
+	s.deletes(s.k.prefix+"nope-"+s.Node, deleteNotFound)
+	for _, active := range []fields{nil, {"state": "Starting"}, running(nil)} {
+		uid := s.create()
+		if active != nil {
+			s.rabbitSays(uid, active)
+		}
+		s.deletes(uid, deleteActive)
+		if s.movement(uid) == nil {
+			s.t.Errorf("deleted though active: %v", active)
+		}
+		_, err := s.me2.Delete(s.ctx(), &pb2.DeleteRequest{Workflow: s.named2(), Uids: []string{uid}})
+		s.code("version 2", err, codes.FailedPrecondition, pb2.ErrorReason_MOVEMENT_ACTIVE)
+	}
+	for _, end := range []fields{finished("Success", nil), finished("Failed", nil), finished("Cancelled", nil), {"state": "Finished", "status": "Invalid"}} {
+		uid := s.create()
+		s.takes(uid)
+		s.rabbitSays(uid, end)
+		s.deletes(uid, deleteOK)
+		// The object stays until the rabbit lets it go.
+		if o := s.movement(uid); o == nil || o.At("metadata", "deletionTimestamp") == nil {
+			s.t.Errorf("not deleted: %v", o)
+		}
+		s.finalizers(uid)
+		s.deletes(uid, deleteNotFound)
+	}
+}
+
+// cancelThenDelete is what AXL does: the delete must succeed.
+func cancelThenDelete(s *scene) {
+	s.usual()
+	uid := s.create()
+	s.takes(uid)
+	s.rabbitSays(uid, running(nil))
+	s.cancels(uid, cancelOK)
+	ctx := s.ctx()
+	done := make(chan error, 1)
+	go func() { // the rabbit kills the command
+		_, err := s.Cluster.WaitFor(ctx, "NnfDataMovement", s.where(), uid, func(o lab.Object) bool { return o != nil && o.At("spec", "cancel") == true })
+		if err == nil {
+			path := lab.Path("NnfDataMovement", s.where(), uid) + "/status"
+			_, err = s.Cluster.PatchPath(ctx, path, "application/merge-patch+json", fields{"status": finished("Cancelled", nil)})
+		}
+		done <- err
+	}()
+	s.deletes(uid, deleteOK)
+	s.must(<-done)
+	if o := s.movement(uid); o == nil || o.At("metadata", "deletionTimestamp") == nil {
+		s.t.Errorf("not deleted: %v", o)
+	}
+	s.finalizers(uid)
+}
+
+func cancelNeverEnds(s *scene) {
+	s.usual()
+	uid := s.create()
+	s.rabbitSays(uid, running(nil))
+	s.cancels(uid, cancelOK)
+	s.deletes(uid, deleteActive) // after the daemon's patience, and the caller is told
+	if s.movement(uid) == nil {
+		s.t.Error("it was deleted while it runs")
+	}
+}
+
+func listOwn(s *scene) {
+	s.usual()
+	s.lists(s.me)
+	a, b, c := s.create(), s.create(), s.create()
+	s.lists(s.me, a, b, c)
+	r1, err1 := s.me.List(s.ctx(), &pb.DataMovementListRequest{Workflow: s.named()})
+	r2, err2 := s.me.List(s.ctx(), &pb.DataMovementListRequest{Workflow: s.named()})
+	s.must(err2)
+	s.answered("twice the same order", r1, err1, r2)
+	s.foreign(s.where(), s.k.prefix+"far-"+s.Node, 1001, map[string]string{api.LabelInitiator: "another-node"})
+	s.foreign(s.where(), s.k.prefix+"in-"+s.Node, 1001, map[string]string{api.LabelInitiator: "copy_in"})
+	s.foreign(s.where(), s.k.prefix+"ns-"+s.Node, 1001, map[string]string{api.LabelOwnerNamespace: "elsewhere", api.LabelWorkflowNamespace: "elsewhere"})
+	s.lists(s.me, a, b, c)
+	s.lists(s.as(eve))
+	s.rabbitSays(b, finished("Success", nil))
+	s.deletes(b, deleteOK)
+	s.lists(s.me, a, c)
+	r, err := s.me.List(s.ctx(), &pb.DataMovementListRequest{Workflow: &pb.DataMovementWorkflow{Name: "none-such", Namespace: "default"}})
+	s.answered("of no workflow", r, err, new(pb.DataMovementListResponse))
+	_, err = s.me.List(s.ctx(), new(pb.DataMovementListRequest))
+	s.code("no workflow given", err, codes.InvalidArgument)
+}
+
+func listWorkflow(s *scene) {
+	s.config = "[access]\nlist_workflow = true\n"
+	s.usual()
+	uid, far := s.create(), s.k.prefix+"far-"+s.Node
+	s.foreign(s.where(), far, 1001, map[string]string{api.LabelInitiator: "another-node"})
+	s.foreign(s.where(), s.k.prefix+"in-"+s.Node, 1001, map[string]string{api.LabelInitiator: "copy_in"})
+	s.foreign(s.where(), s.k.prefix+"eve-"+s.Node, 1002, nil)
+	s.lists(s.me, uid, far)
+	s.hidden(s.me, s.named(), far) // it may be seen in the list, and no more
+}

@@ -1,0 +1,107 @@
+package offload
+
+import (
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+var errorPromises = []promise{
+	{"the API server's errors have codes and no words of it", "9.24 4.2/8", both, serverErrors},
+	{"an API server that is slow", "9.24", one, slowServer},
+	{"what the daemon may do", "access/rbac", both, rights},
+}
+
+func serverErrors(s *scene) {
+	s.usual()
+	uid := s.create()
+	for _, e := range []struct {
+		class string
+		code  int
+		want  codes.Code
+	}{
+		{lab.ClassGet, 403, codes.Internal},
+		{lab.ClassGet, 500, codes.Unavailable},
+		{lab.ClassGet, 401, codes.Unavailable},
+		{lab.ClassList, 403, codes.Internal},
+		{lab.ClassList, 500, codes.Unavailable},
+		{lab.ClassCreate, 403, codes.Internal},
+		{lab.ClassCreate, 500, codes.Unavailable},
+		{lab.ClassCreate, 409, codes.Unavailable},
+	} {
+		s.proxy.Set(lab.Rule{Class: e.class, Code: e.code})
+		what := e.class + " answered " + codes.Code(e.code).String()
+		_, err := s.me.Create(s.ctx(), s.wish())
+		s.code(what, err, e.want)
+		if text := status.Convert(err).Message(); strings.Contains(text, "told to answer") || strings.Contains(text, s.proxy.Address) || text == "" {
+			s.t.Errorf("%s: the caller is told %q", what, text)
+		}
+		_, err = s.me2.CreateBatch(s.ctx(), &pb2.CreateBatchRequest{Workflow: s.named2(), Pairs: []*pb2.CopyPair{{Source: s.path + "/a", Destination: global + "/a"}}})
+		if e.class != lab.ClassCreate { // that is in the pair's result
+			s.code(what+", version 2", err, e.want, pb2.ErrorReason_INTERNAL, pb2.ErrorReason_UNAVAILABLE)
+		}
+		s.proxy.Clear()
+	}
+	s.proxy.Set(lab.Rule{Class: lab.ClassGet, Code: 403})
+	_, err := s.me.Cancel(s.ctx(), &pb.DataMovementCancelRequest{Workflow: s.named(), Uid: uid})
+	s.code("cancel", err, codes.Internal)
+	_, err = s.me.Delete(s.ctx(), &pb.DataMovementDeleteRequest{Workflow: s.named(), Uid: uid})
+	s.code("delete", err, codes.Internal)
+	s.proxy.Clear()
+	s.proxy.Set(lab.Rule{Class: lab.ClassList, Code: 500})
+	_, err = s.me.List(s.ctx(), &pb.DataMovementListRequest{Workflow: s.named()})
+	s.code("list", err, codes.Unavailable)
+	s.proxy.Clear()
+	s.create()
+	s.eventually("the log has what the callers were not told", func() bool {
+		n := 0
+		for _, line := range s.d.Log() {
+			if strings.Contains(line.Text, "a request could not be served") && strings.Contains(line.Text, "told to answer") {
+				n++
+			}
+		}
+		return n > 5
+	})
+}
+
+func slowServer(s *scene) {
+	s.usual()
+	s.proxy.Set(lab.Rule{Class: lab.ClassGet, Delay: patience})
+	_, err := s.me.Create(deadline(s, time.Second), s.wish())
+	s.code("the caller's deadline", err, codes.DeadlineExceeded)
+	s.proxy.Clear()
+	s.create()
+}
+
+// All that a scene does is done with the rights that an installation grants; and
+// without one of them, callers are told that the daemon lacks it.
+func rights(s *scene) {
+	s.usual()
+	for _, r := range s.proxy.Requests() {
+		if r.Code() == 403 {
+			s.t.Errorf("forbidden: %s %s", r.Method, r.Path)
+		}
+	}
+	uid := s.create()
+	s.is(uid, pending, unknownStatus)
+	s.rabbitSays(uid, running(nil))
+	s.cancels(uid, cancelOK)
+	s.rabbitSays(uid, finished("Cancelled", nil))
+	s.deletes(uid, deleteOK)
+	s.cancels(s.create(), cancelOK)
+	s.lists(s.me)
+	for _, r := range s.proxy.Requests() {
+		if r.Code() == 403 {
+			s.t.Errorf("forbidden: %s %s", r.Method, r.Path)
+		}
+		if r.Class == lab.ClassUpdate {
+			s.t.Errorf("a whole object is written: %s %s", r.Method, r.Path)
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package offload
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+var lookupPromises = []promise{
+	{"the rabbit is found when it is known", "9.17", one, rabbitLater},
+	{"the rabbit changes", "9.17", one, recabled},
+	{"an external compute copies from lustre", "9.17 9.18", alone, externalCompute},
+	{"an external compute cannot copy from gfs2", "9.17", one, externalGFS2},
+	{"the rabbit is given", "9.17", one, rabbitGiven},
+	{"the node's name is the short host name", "9.16", one, shortName},
+}
+
+// The daemon starts though nobody knows its rabbit, and says so to callers.
+func rabbitLater(s *scene) {
+	s.config = forgetful
+	s.workflow(nil)
+	s.mounts()
+	s.start()
+	if _, err := s.me.Version(s.ctx(), nil); err != nil {
+		s.t.Error(err)
+	}
+	for _, nodes := range [][]any{nil, {storageNode(s.rabbit, "another-compute")}} {
+		if nodes != nil {
+			s.configuration(nodes)
+		}
+		_, err := s.me.Create(s.ctx(), s.wish())
+		s.code("create", err, codes.Unavailable)
+		_, err = s.me.Status(s.ctx(), &pb.DataMovementStatusRequest{Uid: "nnf-dm-node-a"})
+		s.code("status", err, codes.Unavailable)
+		_, err = s.me2.Wait(s.ctx(), &pb2.WaitRequest{Workflow: s.named2(), Uids: []string{"nnf-dm-node-a"}})
+		s.code("wait", err, codes.Unavailable, pb2.ErrorReason_UNAVAILABLE)
+	}
+	s.system()
+	s.create()
+}
+
+func recabled(s *scene) {
+	s.config = forgetful
+	s.usual()
+	s.create()
+	next := s.rabbit + "-b"
+	s.namespace(next)
+	s.mounted(s.clientMount("servers", next, s.entry("/mnt/there")))
+	s.configuration([]any{storageNode(s.rabbit, "another-compute"), storageNode(next, s.Node)})
+	s.rabbit = next
+	uid := s.create(from(s.path + "/a"))
+	s.same("on the new rabbit", s.movement(uid).String("spec", "source", "path"), "/mnt/there/a")
+	s.is(uid, pending, unknownStatus)
+}
+
+func externalCompute(s *scene) {
+	s.configuration([]any{storageNode(s.rabbit, "another-compute")}, fields{"name": s.Node})
+	s.workflow(nil)
+	s.mounts()
+	s.start()
+	s.becomes(s.path+"/a", s.onRabbit+"/a")
+	s.answered("no movement of a rabbit", s.status("nnf-dm-node-a", 0), nil, &pb.DataMovementStatusResponse{State: unknownState, Status: notFound})
+}
+
+func externalGFS2(s *scene) {
+	s.configuration([]any{storageNode(s.rabbit, "another-compute")}, fields{"name": s.Node})
+	s.workflow(nil)
+	s.mounts()
+	s.start()
+	s.refused(createFailed, s.k.step+"no client mounts found: node 'NODE' has no rabbit, it can copy from lustre only")
+}
+
+func rabbitGiven(s *scene) {
+	s.workflow(nil)
+	s.mounts()
+	s.start("--nnf-node-name=" + s.rabbit)
+	s.is(s.create(), pending, unknownStatus)
+	for _, r := range s.proxy.Requests() {
+		if strings.Contains(r.Path, "systemconfigurations") {
+			s.t.Errorf("it asked for the SystemConfiguration: %s", r.Path)
+		}
+	}
+}
+
+// The host has a long name. In the SystemConfiguration it may be either.
+func shortName(s *scene) {
+	s.workflow(nil)
+	s.mounts()
+	s.system()
+	unshare, err := exec.LookPath("unshare")
+	s.must(err)
+	args := []string{"--uts", "/bin/sh", "-c", `echo "$0" >/proc/sys/kernel/hostname && exec "$@"`, s.Node + ".cluster.example", binary(s.t)}
+	for _, f := range s.flags() {
+		if !strings.HasPrefix(f, "--node-name") {
+			args = append(args, f)
+		}
+	}
+	s.launch(lab.DaemonOptions{Binary: unshare, Args: args})
+	if _, err := s.d.WaitReady(s.ctx()); err != nil {
+		s.t.Fatal(err)
+	}
+	s.me = s.as(alice)
+	o := s.movement(s.create())
+	s.same("initiator", o.String("metadata", "labels", "dm.cray.hpe.com/initiator"), s.Node)
+	if host, err := os.Hostname(); err != nil || strings.HasPrefix(host, s.Node) {
+		s.t.Errorf("the machine's own name is %q, %v", host, err)
+	}
+}

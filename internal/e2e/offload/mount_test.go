@@ -1,0 +1,147 @@
+package offload
+
+import (
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+var mountPromises = []promise{
+	{"paths on the rabbit", "4.2.2/same 4.2.2/example1 4.2.2/example2 4.2.2/example3 4.2.2/example4 4.2.2/example5 4.2.2/example6 9.6", both, pathsOnRabbit},
+	{"the longest mount by whole names", "4.2.1/best 9.5", both, longestMount},
+	{"a mount without a reference", "4.2.1/reference 9.4", both, noReference},
+	{"no mount of the same storage", "4.2.2/nomatch", both, otherStorage},
+	{"variables in mount paths", "9.8", both, mountVariables},
+	{"what is not mounted cannot be copied", "4.2.1/state 9.19", both, notMounted},
+	{"lustre is found on another rabbit", "9.18", alone, otherRabbit},
+	{"lustre needs the directive's label", "4.2.3/label", alone, noDirective},
+}
+
+// becomes checks what a source is on the rabbit.
+func (s *scene) becomes(source, want string) {
+	s.t.Helper()
+	uid := s.create(from(source))
+	s.same("source "+source, s.movement(uid).String("spec", "source", "path"), want)
+}
+
+func pathsOnRabbit(s *scene) {
+	s.usual()
+	// The directory's own name, its contents, and what lies below it. That the
+	// paths do not exist here, or are symbolic links, does not matter: the rabbit
+	// copies as the user.
+	for _, rest := range []string{"/a/b", "/a/", "", "/", "/with-späce_ä/1,2=3%4+5:6@7", "/.hidden/..also", "/a.b..c"} {
+		s.becomes(s.path+rest, s.onRabbit+rest)
+	}
+	// Everything else does not leave the place where it is mounted.
+	s.refused(createFailed, "Error finding compute mount info: source path 'PATH1/x' not found in list of client mounts", from(s.path+"1/x"))
+	for path, why := range map[string]string{
+		s.path + "/../../etc/x": "it must not contain .. as a name",
+		s.path + "/a/..":        "it must not contain .. as a name",
+		"/..":                   "it must not contain .. as a name",
+		"relative":              "it must be an absolute path",
+		s.path + "/a//b":        `it must not contain // or . as a name: write "PATH/a/b"`,
+		s.path + "/./a":         `it must not contain // or . as a name: write "PATH/a"`,
+		"//" + s.path[1:]:       `it must not contain // or . as a name: write "PATH"`,
+	} {
+		s.refused(createInvalid, `source "`+path+`" is refused: `+why, from(path))
+	}
+	s.refused(createInvalid, "source is missing", from(""))
+}
+
+func longestMount(s *scene) {
+	s.system()
+	s.workflow(nil)
+	inner, other := s.entry(s.path+"/in/ner"), s.entry(s.path+"0")
+	for i, e := range []fields{inner, other} {
+		e["device"].(fields)["deviceReference"].(fields)["data"] = 5 + i
+	}
+	s.mounted(s.clientMount("computes", s.Node, s.entry(s.path), other, inner))
+	onInner, onOther := s.entry(s.onRabbit+"/inner"), s.entry(s.onRabbit+"/other")
+	onInner["device"], onOther["device"] = inner["device"], other["device"]
+	s.mounted(s.clientMount("servers", s.rabbit, onOther, s.entry(s.onRabbit), onInner))
+	s.start()
+	s.becomes(s.path+"/in/nerd", s.onRabbit+"/in/nerd")
+	s.becomes(s.path+"/in", s.onRabbit+"/in")
+	s.becomes(s.path+"/in/ner", s.onRabbit+"/inner")
+	s.becomes(s.path+"/in/ner/x/", s.onRabbit+"/inner/x/")
+	s.becomes(s.path+"0/x", s.onRabbit+"/other/x")
+}
+
+func noReference(s *scene) {
+	s.system()
+	s.workflow(nil)
+	e := s.entry(s.path)
+	delete(e["device"].(fields), "deviceReference")
+	s.mounted(s.clientMount("computes", s.Node, e))
+	s.start()
+	s.refused(createFailed, "Error finding compute mount info: ClientMount NODE/JOB-computes: Source path 'PATH/a' does not have device reference", from(s.path+"/a"))
+}
+
+func otherStorage(s *scene) {
+	s.system()
+	s.workflow(nil)
+	s.mounted(s.clientMount("computes", s.Node, s.entry(s.path)))
+	e := s.entry(s.onRabbit)
+	e["device"].(fields)["deviceReference"].(fields)["data"] = 4 // another allocation of the same storage
+	s.mounted(s.clientMount("servers", s.rabbit, e))
+	s.start()
+	s.refused(createFailed, s.k.step+"initiator 'NODE' not found in list of client mounts residing on 'RABBIT'")
+}
+
+func mountVariables(s *scene) {
+	s.system()
+	s.workflow(nil)
+	e := s.entry("/mnt/$JOBID/$WORKFLOW_UID/$USERID.$GROUPID-$DIRECTIVE_INDEX")
+	e["userID"], e["groupID"], e["setPermissions"] = 1001, 2002, true
+	cm := s.clientMount("computes", s.Node, e)
+	cm["metadata"].(fields)["labels"].(fields)[api.LabelTargetDirectiveIndex] = "7"
+	s.mounted(cm)
+	s.mounted(s.clientMount("servers", s.rabbit, s.entry(s.onRabbit)))
+	s.start()
+	s.becomes("/mnt/f9Tk/"+s.uid+"/1001.2002-7/a", s.onRabbit+"/a")
+}
+
+func notMounted(s *scene) {
+	s.usual()
+	compute, server := s.clientMount("computes", s.Node, s.entry(s.path)), s.clientMount("servers", s.rabbit, s.entry(s.onRabbit))
+	const here = "Error finding compute mount info: ClientMount NODE/JOB-computes: 'PATH' is not mounted, or is being unmounted"
+	there := s.k.step + "ClientMount RABBIT/JOB-servers: 'SERVER' is not mounted on the rabbit, or is being unmounted"
+	s.reports(compute, "mounted", false)
+	s.refused(createFailed, here)
+	s.reports(compute, "unmounted", true)
+	s.refused(createFailed, here)
+	s.reports(compute, "mounted", true)
+	s.reports(server, "mounted", false)
+	s.refused(createFailed, there)
+	s.reports(server, "mounted", true)
+	s.create()
+	server["spec"].(fields)["desiredState"] = "unmounted"
+	s.Apply(server)
+	s.refused(createFailed, there)
+	compute["spec"].(fields)["desiredState"] = "unmounted"
+	s.Apply(compute)
+	s.refused(createFailed, here)
+}
+
+// The servers of a Lustre file system may be on other rabbits only. Computes
+// that mount it have paths of their own, which must not be taken for theirs.
+func otherRabbit(s *scene) {
+	s.namespace(s.rabbit + "-b")
+	s.configuration([]any{storageNode(s.rabbit, s.Node), storageNode(s.rabbit+"-b", "another-compute")})
+	s.workflow(nil)
+	s.mounted(s.clientMount("computes", s.Node, s.entry(s.path)))
+	s.mounted(s.clientMount("servers", s.rabbit+"-b", s.entry("/mnt/servers")))
+	s.namespace("a-" + s.Node)
+	s.mounted(s.clientMount("others", "a-"+s.Node, s.entry("/mnt/of-a-compute")))
+	s.start()
+	s.becomes(s.path+"/a", "/mnt/servers/a")
+	// Its own rabbit is preferred when it has servers.
+	s.mounted(s.clientMount("servers", s.rabbit, s.entry(s.onRabbit)))
+	s.becomes(s.path+"/a", s.onRabbit+"/a")
+}
+
+func noDirective(s *scene) {
+	s.usual()
+	_, err := s.Cluster.Patch(s.ctx(), "ClientMount", s.Node, s.job+"-computes", lab.Object{"metadata": fields{"labels": fields{api.LabelDirectiveIndex: nil}}})
+	s.must(err)
+	s.refused(createFailed, s.k.step+"unable to find directive index label on compute ClientMount, NODE/JOB-computes", func(w *wish) { w.Profile = "nope" })
+}

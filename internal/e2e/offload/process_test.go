@@ -1,0 +1,79 @@
+package offload
+
+import (
+	"os"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+var processPromises = []promise{
+	{"a shutdown cuts nothing off", "9.23", both, shutdown},
+	{"a client goes on after a restart", "9.23", both, restart},
+	{"the health service", "access/health", one, healthy},
+}
+
+// What waits is answered with what is known, what runs ends, and the socket goes.
+func shutdown(s *scene) {
+	s.usual()
+	uid := s.create()
+	answer := s.waits(uid, -1)
+	second := make(chan error, 1)
+	watch, err := s.me2.Watch(s.ctx(), &pb2.WatchRequest{Workflow: s.named2(), Uids: []string{uid}})
+	s.must(err)
+	_, err = watch.Recv()
+	s.must(err)
+	go func() { _, err := watch.Recv(); second <- err }()
+	s.proxy.ClearRequests()
+	s.proxy.Set(lab.Rule{Class: lab.ClassCreate, Delay: time.Second})
+	made := make(chan *pb.DataMovementCreateResponse, 1)
+	ctx := s.ctx()
+	go func() {
+		r, err := s.me.Create(ctx, s.wish())
+		if err != nil {
+			s.t.Error("the create that ran: ", err)
+		}
+		made <- r
+	}()
+	_, err = s.proxy.WaitRequest(s.ctx(), func(r *lab.Request) bool { return r.Class == lab.ClassCreate })
+	s.must(err)
+	s.must(s.d.Term())
+	s.answered("the wait", <-answer, nil, &pb.DataMovementStatusResponse{State: pending, Status: unknownStatus})
+	s.code("the stream", <-second, codes.Unavailable, pb2.ErrorReason_UNAVAILABLE)
+	if r := <-made; r.GetStatus() != createOK || s.movement(r.GetUid()) == nil {
+		s.t.Errorf("the create that ran: %v", r)
+	}
+	if code, err := s.d.Wait(s.ctx()); code != 0 || err != nil {
+		s.t.Errorf("exit code %d, %v", code, err)
+	}
+	if _, err := os.Lstat(s.socket); !os.IsNotExist(err) {
+		s.t.Errorf("the socket stays: %v", err)
+	}
+}
+
+func restart(s *scene) {
+	s.usual()
+	uid := s.create()
+	s.is(uid, pending, unknownStatus)
+	me := s.me
+	s.d.Kill9()
+	s.start()
+	s.rabbitSays(uid, finished("Success", nil))
+	r, err := me.Status(s.ctx(), &pb.DataMovementStatusRequest{Workflow: s.named(), Uid: uid, MaxWaitTime: -1}, grpc.WaitForReady(true))
+	if err != nil || r.State != completed || r.Status != success {
+		s.t.Errorf("the same client: %v, %v", r, err)
+	}
+	s.deletes(uid, deleteOK)
+}
+
+func healthy(s *scene) {
+	s.usual()
+	h, err := grpc_health_v1.NewHealthClient(s.connect(eve)).Check(s.ctx(), new(grpc_health_v1.HealthCheckRequest))
+	s.answered("health", h, err, &grpc_health_v1.HealthCheckResponse{Status: grpc_health_v1.HealthCheckResponse_SERVING})
+}

@@ -1,0 +1,132 @@
+package offload
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+var simulatedPromises = []promise{
+	{"the simulated service", "5/version 5/create 5/status-first 5/status-later 5/status-unknown 5/status-invalid 5/list 5/delete 9.27", one, simulatedCopies},
+	{"simulated cancels", "5/cancel 5/status-cancelled 9.27", one, simulatedCancels},
+}
+
+// simulate starts the daemon with no API server in sight.
+func (s *scene) simulate() {
+	s.t.Helper()
+	s.launch(lab.DaemonOptions{Binary: binary(s.t), Args: []string{"--simulated", "--socket=" + s.socket, "--config=/dev/null", "--log-format=json"}})
+	if _, err := s.d.WaitReady(s.ctx()); err != nil {
+		s.t.Fatal(err)
+	}
+	s.me, s.me2 = s.as(eve), s.as2(eve) // anybody
+}
+
+var (
+	uuid4   = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+	unknown = "11110000-0000-4000-8000-000000000000"
+)
+
+func simulatedCopies(s *scene) {
+	s.simulate()
+	if v, err := s.me.Version(s.ctx(), nil); err != nil || !slices.Equal(v.ApiVersions, []string{"1"}) || v.Version == "" {
+		s.t.Errorf("version: %v, %v", v, err)
+	}
+	_, err := s.me2.Wait(s.ctx(), &pb2.WaitRequest{})
+	s.code("version 2", err, codes.Unimplemented)
+	var made []string
+	for _, e := range []struct {
+		message string
+		w       *wish
+	}{
+		{"", &wish{Source: "a", Destination: "b"}}, // nothing is checked
+		{"Request UID DONE", &wish{StoreStdout: true}},
+		{" (with logging)", &wish{LogStdout: true}},
+		{"Request UID DONE (with logging)", &wish{StoreStdout: true, LogStdout: true}},
+		{"", &wish{Dryrun: true}},
+	} {
+		created, err := s.me.Create(s.ctx(), e.w)
+		if err != nil || created.Status != createOK || !uuid4.MatchString(created.Uid) || created.Message != "" {
+			s.t.Fatalf("create: %v, %v, want a random UUID", created, err)
+		}
+		uid := created.Uid
+		made = append(made, uid)
+		says := func(what string) string { return strings.NewReplacer("UID", uid, "DONE", what).Replace(e.message) }
+		first := s.status(uid, 3600)
+		s.simulated(first, isRunning, unknownStatus, says("in progress"), 50, "3.139s", "(50%)", e.w.Dryrun)
+		if first.StartTime == "" || first.EndTime != "" {
+			s.t.Errorf("times while it runs: %v", first)
+		}
+		for range 2 {
+			last := s.status(uid, 0)
+			s.simulated(last, completed, success, says("completed"), 100, "6.755s", "done", e.w.Dryrun)
+			if last.StartTime != first.StartTime || last.EndTime == "" {
+				s.t.Errorf("times at the end: %v", last)
+			}
+		}
+	}
+	s.listed(made)
+	s.answered("delete", erase(s, made[0]), nil, &pb.DataMovementDeleteResponse{Status: deleteOK, Message: "Request " + made[0] + " deleted successfully"})
+	s.answered("again", erase(s, made[0]), nil, &pb.DataMovementDeleteResponse{Status: deleteNotFound, Message: "Request " + made[0] + " not found"})
+	s.answered("no uid", erase(s, "a"), nil, &pb.DataMovementDeleteResponse{Status: deleteInvalid, Message: "Request a is invalid"})
+	s.listed(made[1:])
+	s.answered("no uid", s.status("a", 0), nil, &pb.DataMovementStatusResponse{State: unknownState, Status: invalid, Message: "Request a is invalid"})
+	s.answered("unknown", s.status(unknown, 0), nil, &pb.DataMovementStatusResponse{State: unknownState, Status: notFound, Message: "Request " + unknown + " not found"})
+}
+
+func (s *scene) simulated(r *pb.DataMovementStatusResponse, state pb.DataMovementStatusResponse_State, st pb.DataMovementStatusResponse_Status, message string, percent int32, elapsed, line string, dryrun bool) {
+	s.t.Helper()
+	if r.State != state || r.Status != st || r.Message != message {
+		s.t.Errorf("%v, want %s %s %q", r, state, st, message)
+	}
+	c := r.CommandStatus
+	if dryrun {
+		s.answered("dry run", c, nil, &pb.DataMovementCommandStatus{Command: "true"})
+		return
+	}
+	if c.GetCommand() != "mpirun -np 1 dcp --progress 1 src dest" || c.GetProgress() != percent || c.GetElapsedTime() != elapsed ||
+		!strings.Contains(c.GetLastMessage(), line) || c.GetLastMessageTime() == "" {
+		s.t.Errorf("%v, want %d percent, %s, %s", c, percent, elapsed, line)
+	}
+}
+
+func (s *scene) listed(want []string) {
+	s.t.Helper()
+	r, err := s.me.List(s.ctx(), &pb.DataMovementListRequest{Workflow: &pb.DataMovementWorkflow{Name: "any"}})
+	if got := slices.Sorted(slices.Values(r.GetUids())); err != nil || !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+		s.t.Errorf("list: %q, %v, want %q", got, err, want)
+	}
+}
+
+func erase(s *scene, uid string) *pb.DataMovementDeleteResponse {
+	s.t.Helper()
+	r, err := s.me.Delete(s.ctx(), &pb.DataMovementDeleteRequest{Uid: uid})
+	s.must(err)
+	return r
+}
+
+func simulatedCancels(s *scene) {
+	s.simulate()
+	uid := s.createAs(s.me)
+	cancel := func(uid string) *pb.DataMovementCancelResponse {
+		s.t.Helper()
+		r, err := s.me.Cancel(s.ctx(), &pb.DataMovementCancelRequest{Uid: uid})
+		s.must(err)
+		return r
+	}
+	for range 2 { // each cancel begins the sequence anew
+		s.answered("cancel", cancel(uid), nil, &pb.DataMovementCancelResponse{Status: cancelOK, Message: "Cancel Request " + uid + " initiated successfully"})
+		empty := new(pb.DataMovementCommandStatus)
+		s.answered("first", s.status(uid, 0), nil, &pb.DataMovementStatusResponse{State: cancelling, Status: unknownStatus, CommandStatus: empty})
+		for range 2 {
+			s.answered("then", s.status(uid, 0), nil, &pb.DataMovementStatusResponse{State: completed, Status: cancelled, CommandStatus: empty})
+		}
+	}
+	s.answered("no uid", cancel("a"), nil, &pb.DataMovementCancelResponse{Status: cancelInvalid, Message: "Cancel Request a is invalid"})
+	s.answered("unknown", cancel(unknown), nil, &pb.DataMovementCancelResponse{Status: cancelNotFound, Message: "Request " + unknown + " not found"})
+}

@@ -1,0 +1,104 @@
+package offload
+
+import (
+	"bytes"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+)
+
+var socketPromises = []promise{
+	{"the socket is for everybody, and never stolen", "9.20", one, socketFile},
+	{"limits are one user's own", "9.21", one, limits},
+}
+
+func socketFile(s *scene) {
+	s.usual()
+	info, err := os.Lstat(s.socket)
+	if err != nil || info.Mode() != fs.ModeSocket|0o666 {
+		s.t.Fatalf("%v, %v", info.Mode(), err)
+	}
+	out, code := s.run(s.flags()...)
+	if code != 1 || !strings.Contains(out, s.socket) {
+		s.t.Errorf("a second daemon: exit code %d, %s", code, out)
+	}
+	s.create() // the first one goes on
+
+	s.d.Kill9()
+	if now, err := os.Lstat(s.socket); err != nil || !os.SameFile(info, now) {
+		s.t.Fatalf("a killed daemon leaves its socket: %v", err)
+	}
+	s.start() // over the dead one
+	s.create()
+	s.must(s.d.Term())
+	if code, err := s.d.Wait(s.ctx()); code != 0 || err != nil {
+		s.t.Fatal(code, err)
+	}
+	if _, err := os.Lstat(s.socket); !os.IsNotExist(err) {
+		s.t.Errorf("the socket stays: %v", err)
+	}
+
+	s.must(os.WriteFile(s.socket, []byte("precious"), 0o600))
+	if out, code := s.run(s.flags()...); code != 1 {
+		s.t.Errorf("over a file: exit code %d, %s", code, out)
+	}
+	if data, err := os.ReadFile(s.socket); err != nil || !bytes.Equal(data, []byte("precious")) {
+		s.t.Errorf("the file is %q, %v", data, err)
+	}
+	s.must(os.Remove(s.socket))
+	s.must(unix.Mkfifo(s.socket, 0o600))
+	if out, code := s.run(s.flags()...); code != 1 {
+		s.t.Errorf("over a pipe: exit code %d, %s", code, out)
+	}
+	if info, err := os.Lstat(s.socket); err != nil || info.Mode()&fs.ModeNamedPipe == 0 {
+		s.t.Errorf("the pipe is gone: %v", err)
+	}
+}
+
+// Beyond a limit the answer is RESOURCE_EXHAUSTED, for that user and nobody else.
+func limits(s *scene) {
+	s.config = "[limits]\ncreates_per_second = 1\ncreate_burst = 2\nconnections_per_user = 4\nmessage_size = \"8KiB\"\nbatch_size = 3\n"
+	s.usual()
+	s.create()
+	s.create()
+	_, err := s.me.Create(s.ctx(), s.wish())
+	s.code("a third create", err, codes.ResourceExhausted)
+	s.createAs(s.as(root))
+	s.eventually("the rate allows another", func() bool {
+		r, err := s.me.Create(s.ctx(), s.wish())
+		return err == nil && r.Status == createOK
+	})
+	_, err = s.me.Create(s.ctx(), s.wish(to(global+"/"+strings.Repeat("a", 8<<10))))
+	s.code("a large message", err, codes.ResourceExhausted)
+	batch := &pb2.CreateBatchRequest{Workflow: s.named2()}
+	for range 4 {
+		batch.Pairs = append(batch.Pairs, &pb2.CopyPair{Source: s.path + "/a", Destination: global + "/a"})
+	}
+	_, err = s.me2.CreateBatch(s.ctx(), batch)
+	s.code("a large batch", err, codes.ResourceExhausted, pb2.ErrorReason_LIMIT_EXCEEDED)
+
+	var open []net.Conn
+	for range 4 { // alice has two already, or is told that she has too many
+		conn, err := alice.dial(s.socket)
+		if err == nil {
+			open = append(open, conn)
+		}
+	}
+	_, err = s.as(alice).Version(s.ctx(), nil)
+	if c := codeOf(err); c != codes.ResourceExhausted && c != codes.Unavailable {
+		s.t.Errorf("a connection too many: %v", err)
+	}
+	if _, err := s.as(eve).Version(s.ctx(), nil); err != nil {
+		s.t.Errorf("another user: %v", err)
+	}
+	for _, conn := range open {
+		conn.Close()
+	}
+	s.eventually("there is a place again", func() bool { _, err := s.as(alice).Version(s.ctx(), nil); return err == nil })
+}

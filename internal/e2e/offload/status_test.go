@@ -1,0 +1,190 @@
+package offload
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+)
+
+var statusPromises = []promise{
+	{"what the rabbit says, in both versions", "4.4/3 4.4/4 4.4/5 7/finalizer 7/running 7/starting 7/progress 7/success 7/failure 7/invalid 7/minor 7/restart 9.10", both, whatTheRabbitSays},
+	{"cancelling shows until the end", "4.4/4 7/cancel-running", both, cancellingShows},
+	{"a missing one", "4.4/1 4.3", both, missingOne},
+	{"the own writes are read", "v2/Wait", both, ownWrites},
+}
+
+// saying is a status that a rabbit writes, and what callers get for it.
+type saying struct {
+	name   string
+	status fields
+	want   *pb.DataMovementStatusResponse
+	want2  *pb2.MovementStatus
+}
+
+// local is a time as version 1 writes it.
+func local(t time.Time) string { return t.Local().String() }
+
+const (
+	pending2   = pb2.MovementState_MOVEMENT_STATE_PENDING
+	starting2  = pb2.MovementState_MOVEMENT_STATE_STARTING
+	running2   = pb2.MovementState_MOVEMENT_STATE_RUNNING
+	completed2 = pb2.MovementState_MOVEMENT_STATE_COMPLETED
+
+	success2   = pb2.MovementResult_MOVEMENT_RESULT_SUCCESS
+	failed2    = pb2.MovementResult_MOVEMENT_RESULT_FAILED
+	invalid2   = pb2.MovementResult_MOVEMENT_RESULT_INVALID
+	cancelled2 = pb2.MovementResult_MOVEMENT_RESULT_CANCELLED
+	deleted2   = pb2.MovementResult_MOVEMENT_RESULT_DELETED
+)
+
+func sayings() []saying {
+	ended := began.Add(time.Minute)
+	start, end := local(began), local(ended)
+	start2, end2 := timestamppb.New(began), timestamppb.New(ended)
+	command := fields{"command": "mpirun dcp", "progress": 73, "elapsedTime": "1m30.2519s", "lastMessage": "Copied 1 GiB (73%)\n", "lastMessageTime": stamp(began.Add(time.Second))}
+	commandV1 := &pb.DataMovementCommandStatus{
+		Command: "mpirun dcp", Progress: 73, ElapsedTime: "1m30.251s", LastMessage: "Copied 1 GiB (73%)\n", LastMessageTime: local(began.Add(time.Second)),
+	}
+	commandV2 := &pb2.CommandStatus{
+		Command: "mpirun dcp", Progress: proto.Int32(73), ElapsedTime: durationpb.New(90*time.Second + 251900*time.Microsecond),
+		LastMessage: "Copied 1 GiB (73%)\n", LastMessageTime: timestamppb.New(began.Add(time.Second)),
+	}
+	empty, short := new(pb.DataMovementCommandStatus), &pb.DataMovementCommandStatus{Command: "mpirun dcp"}
+	short2 := &pb2.CommandStatus{Command: "mpirun dcp"}
+	fault := fields{"type": "User", "severity": "Minor", "debugMessage": "not yet"}
+	return []saying{
+		{"nothing yet", nil, &pb.DataMovementStatusResponse{State: pending, Status: unknownStatus}, &pb2.MovementStatus{State: pending2}},
+		{
+			"a minor error, the rabbit tries again", fields{"message": "not yet", "error": fault},
+			&pb.DataMovementStatusResponse{State: pending, Status: unknownStatus}, &pb2.MovementStatus{State: pending2, Message: "not yet"},
+		}, {
+			"starting", fields{"state": "Starting", "startTime": stamp(began)},
+			&pb.DataMovementStatusResponse{State: starting, Status: unknownStatus, StartTime: start, CommandStatus: empty},
+			&pb2.MovementStatus{State: starting2, StartTime: start2},
+		}, {
+			"running", running(nil),
+			&pb.DataMovementStatusResponse{State: isRunning, Status: unknownStatus, StartTime: start, CommandStatus: short},
+			&pb2.MovementStatus{State: running2, StartTime: start2, CommandStatus: short2},
+		}, {
+			"progress", running(fields{"commandStatus": command}),
+			&pb.DataMovementStatusResponse{State: isRunning, Status: unknownStatus, StartTime: start, CommandStatus: commandV1},
+			&pb2.MovementStatus{State: running2, StartTime: start2, CommandStatus: commandV2},
+		}, {
+			"the rabbit has begun again", running(fields{"restarts": 2}),
+			&pb.DataMovementStatusResponse{State: isRunning, Status: unknownStatus, StartTime: start, CommandStatus: short},
+			&pb2.MovementStatus{State: running2, StartTime: start2, CommandStatus: short2, Restarts: 2},
+		}, {
+			"a start time and no state", fields{"startTime": stamp(began)},
+			&pb.DataMovementStatusResponse{State: unknownState, Status: unknownStatus, StartTime: start, CommandStatus: empty},
+			&pb2.MovementStatus{StartTime: start2},
+		}, {
+			"success with output", finished("Success", fields{"message": "all of it", "commandStatus": command}),
+			&pb.DataMovementStatusResponse{State: completed, Status: success, Message: "all of it", StartTime: start, EndTime: end, CommandStatus: commandV1},
+			&pb2.MovementStatus{State: completed2, Result: success2, Message: "all of it", StartTime: start2, EndTime: end2, CommandStatus: commandV2},
+		}, {
+			"figures", finished("Success", fields{"commandStatus": fields{"items": 6, "directories": 1, "files": 4, "links": 1, "data": "1.5 GiB", "rate": "120 MiB/s", "seconds": "12.8"}}),
+			&pb.DataMovementStatusResponse{State: completed, Status: success, StartTime: start, EndTime: end, CommandStatus: empty},
+			&pb2.MovementStatus{State: completed2, Result: success2, StartTime: start2, EndTime: end2, CommandStatus: &pb2.CommandStatus{
+				Items: proto.Int32(6), Directories: proto.Int32(1), Files: proto.Int32(4), Links: proto.Int32(1), Data: "1.5 GiB", Rate: "120 MiB/s", Seconds: "12.8",
+			}},
+		}, {
+			"failure", finished("Failed", fields{"message": "exit status 1: no space", "error": fields{"type": "Internal", "severity": "Fatal", "debugMessage": "exit status 1"}}),
+			&pb.DataMovementStatusResponse{State: completed, Status: failed, Message: "exit status 1: no space", StartTime: start, EndTime: end, CommandStatus: empty},
+			&pb2.MovementStatus{State: completed2, Result: failed2, Message: "exit status 1: no space", StartTime: start2, EndTime: end2},
+		}, {
+			"cancelled", finished("Cancelled", nil),
+			&pb.DataMovementStatusResponse{State: completed, Status: cancelled, StartTime: start, EndTime: end, CommandStatus: empty},
+			&pb2.MovementStatus{State: completed2, Result: cancelled2, StartTime: start2, EndTime: end2},
+		}, {
+			"invalid, without any time", fields{"state": "Finished", "status": "Invalid", "message": "no such profile", "error": fault},
+			&pb.DataMovementStatusResponse{State: completed, Status: invalid, Message: "no such profile", CommandStatus: empty},
+			&pb2.MovementStatus{State: completed2, Result: invalid2, Message: "no such profile"},
+		}, {
+			"invalid, and that is all", fields{"status": "Invalid"},
+			&pb.DataMovementStatusResponse{State: unknownState, Status: invalid, CommandStatus: empty},
+			&pb2.MovementStatus{},
+		},
+	}
+}
+
+func whatTheRabbitSays(s *scene) {
+	s.usual()
+	for _, say := range sayings() {
+		uid := s.create()
+		s.takes(uid)
+		if say.status != nil {
+			s.rabbitSays(uid, say.status)
+		}
+		var got *pb.DataMovementStatusResponse
+		for limit := time.Now().Add(patience); !proto.Equal(got, say.want) && time.Now().Before(limit); time.Sleep(5 * time.Millisecond) {
+			got = s.status(uid, 0)
+		}
+		s.answered(say.name, got, nil, say.want)
+		say.want2.Uid, say.want2.Source, say.want2.Destination = uid, s.onRabbit+"/out/", global+"/alice/"
+		s.answered(say.name+", version 2", s.status2(uid), nil, say.want2)
+		s.finalizers(uid)
+	}
+}
+
+func cancellingShows(s *scene) {
+	s.usual()
+	for _, state := range []string{"Starting", "Running"} {
+		uid := s.create()
+		s.takes(uid)
+		s.rabbitSays(uid, running(fields{"state": state}))
+		s.is(uid, map[string]pb.DataMovementStatusResponse_State{"Starting": starting, "Running": isRunning}[state], unknownStatus)
+		s.cancels(uid, cancelOK)
+		if r := s.status(uid, 0); r.State != cancelling || r.Status != unknownStatus || r.CommandStatus.GetCommand() != "mpirun dcp" {
+			s.t.Errorf("after the cancel: %v", r)
+		}
+		if m := s.status2(uid); m.State != pb2.MovementState_MOVEMENT_STATE_CANCELLING || m.Result != pb2.MovementResult_MOVEMENT_RESULT_UNSPECIFIED {
+			s.t.Errorf("after the cancel: %v", m)
+		}
+		s.rabbitSays(uid, finished("Cancelled", nil))
+		s.is(uid, completed, cancelled)
+		s.finalizers(uid)
+	}
+}
+
+func missingOne(s *scene) {
+	s.usual()
+	uid := s.k.prefix + "nope-" + s.Node
+	for _, wait := range []int64{0, 1, -1} {
+		s.answered("a missing one", s.status(uid, wait), nil, &pb.DataMovementStatusResponse{State: unknownState, Status: notFound})
+	}
+	for name, bad := range map[string]string{"no name": "UPPER", "a path": "../../secrets", "empty": ""} {
+		if r := s.status(bad, 0); r.State != unknownState || r.Status != invalid || r.Message == "" {
+			s.t.Errorf("%s: %v", name, r)
+		}
+	}
+	// One that is deleted while somebody waits for it.
+	gone := s.create()
+	answer := s.waits(gone, -1)
+	s.must(s.Cluster.Delete(s.ctx(), "NnfDataMovement", s.where(), gone))
+	s.answered("deleted meanwhile", <-answer, nil, &pb.DataMovementStatusResponse{State: unknownState, Status: notFound})
+}
+
+// Whoever has created something finds it at once, however the watch is doing.
+func ownWrites(s *scene) {
+	s.usual()
+	follow := s.create()
+	s.is(follow, pending, unknownStatus) // from now on there is a watch
+	made := []string{follow}
+	for range 20 {
+		uid := s.create()
+		made = append(made, uid)
+		s.answered("right after Create", s.status(uid, 0), nil, &pb.DataMovementStatusResponse{State: pending, Status: unknownStatus})
+		s.lists(s.me, made...)
+	}
+	s.rabbitSays(follow, running(nil))
+	s.is(follow, isRunning, unknownStatus)
+	s.cancels(follow, cancelOK)
+	if r := s.status(follow, 0); r.State != cancelling {
+		s.t.Errorf("right after Cancel: %v", r)
+	}
+}
