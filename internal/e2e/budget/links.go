@@ -1,6 +1,49 @@
 package budget
 
-// modules is what clientmountd may be linked from, each with the reason. A
+const module = "github.com/compute-daemons/compute-daemons"
+
+// budget is what is promised of one daemon's binary.
+type budget struct {
+	maxSize   int64             // bytes
+	modules   map[string]string // it may be linked from, beside those of all daemons
+	forbidden map[string]string // packages, beside those of all daemons
+	except    map[string]string // "importer package": why this one may
+}
+
+var budgets = map[string]budget{
+	"clientmountd": {
+		maxSize: 12_000_000,
+		forbidden: map[string]string{
+			"google.golang.org/grpc":     "clientmountd speaks to nobody but the API server",
+			"google.golang.org/protobuf": "2 MB; nothing here is in protocol buffers",
+			"github.com/gogo/protobuf":   "the same",
+		},
+	},
+	"nnf-dm": {
+		maxSize: 16_000_000,
+		modules: map[string]string{
+			"google.golang.org/grpc":                    "the socket's protocol, which existing clients speak",
+			"google.golang.org/protobuf":                "its messages",
+			"google.golang.org/genproto/googleapis/rpc": "the reason in errors of version 2",
+		},
+		forbidden: map[string]string{
+			"golang.org/x/net/trace":                  "gRPC's traces: html/template, and every request kept in memory; build with the tag grpcnotrace",
+			"github.com/gogo/protobuf":                "a second protobuf; the Kubernetes types are read as JSON",
+			"google.golang.org/grpc/channelz/service": "gRPC's own statistics, for everybody who asks",
+			"google.golang.org/grpc/xds":              "a client of service meshes",
+			"go.opentelemetry.io":                     "traces to somewhere else",
+			"github.com/bufbuild":                     "makes the code from .proto files, in tests",
+			module + "/internal/node":                 "it runs nothing and mounts nothing",
+			module + "/internal/volume":               "the same",
+			module + "/internal/clientmount":          "it is the other daemon",
+		},
+		except: map[string]string{
+			"google.golang.org/grpc runtime/pprof": "labels of goroutines; that the profiles stay out is tested below",
+		},
+	},
+}
+
+// modules is what every daemon may be linked from, each with the reason. A
 // module that is not here fails the test; so does one that nothing needs any
 // more.
 var modules = map[string]string{
@@ -38,12 +81,9 @@ var modules = map[string]string{
 	"sigs.k8s.io/structured-merge-diff/v6": "apimachinery: unstructured values",
 }
 
-// forbidden packages would cost much for little, or open what must stay shut.
-// A name stands for everything below it, too.
+// forbidden packages would cost every daemon much for little, or open what must
+// stay shut. A name stands for everything below it, too.
 var forbidden = map[string]string{
-	"google.golang.org/grpc":                "clientmountd speaks to nobody but the API server",
-	"google.golang.org/protobuf":            "2 MB; nothing here is in protocol buffers",
-	"github.com/gogo/protobuf":              "the same",
 	"sigs.k8s.io/controller-runtime":        "30 MB more for one watch",
 	"k8s.io/api":                            "the types of all of Kubernetes; ours are four",
 	"k8s.io/client-go/kubernetes":           "the clients of all of Kubernetes",
