@@ -77,7 +77,8 @@ func (p *process) prepare() error {
 	if p.node, err = kube.NodeName(p.cfg.Node.Name, os.Hostname); err != nil {
 		return err
 	}
-	p.idle = unixsocket.NewIdle(p.cfg.Daemon.IdleTimeout, func() {
+	p.notifier = daemon.NewNotifier(p.log)
+	p.idle = unixsocket.NewIdle(0, func() {
 		select {
 		case p.quit <- struct{}{}:
 		default:
@@ -96,13 +97,12 @@ func (p *process) prepare() error {
 		where = client.Address()
 		p.service = server.New(server.Options{
 			Node: p.node, Rabbit: p.cfg.Node.Rabbit, SystemConfiguration: p.cfg.Node.SystemConfiguration,
-			Client: server.Cluster{Client: client}, Settings: settings, Idle: p.idle, Log: p.log,
+			Client: server.Cluster{Client: client}, Settings: settings, Idle: p.idle, Status: p.status, Log: p.log,
 		})
 	}
 	if err := p.listen(); err != nil {
 		return err
 	}
-	p.notifier = daemon.NewNotifier(p.log)
 	p.log.Info("started", "version", version.Version, "node", p.node, "api_server", where, "socket", p.listener.Addr().String(),
 		"activated", p.listener.Activated(), "config", strings.Join(p.settings.Files, " "), "runtime", limits.String(), daemon.EventID(server.EventStarted))
 	return nil
@@ -155,18 +155,33 @@ func (p *process) main(ctx context.Context) error {
 	if err != nil {
 		p.log.Warn("the watchdog setting of the service manager is not understood", "error", err)
 	}
+	pulse := server.NewPulse(p.listener)
 	t := server.Transport{
-		Listener: p.listener, MaxMessage: int(p.cfg.Limits.MessageSize), Handshake: p.cfg.Limits.HandshakeTime,
+		Listener: p.listener, Pulse: pulse, MaxMessage: int(p.cfg.Limits.MessageSize), Handshake: p.cfg.Limits.HandshakeTime,
 		Shutdown: p.shutdownTimeout, Idle: p.idle, Quit: p.quit, Log: p.log,
 	}
-	// The socket exists: who connects now is served.
+	// The socket exists: who connects now is served. Idleness counts from now on,
+	// not from a start that took long.
+	p.idle.Set(p.cfg.Daemon.IdleTimeout)
 	p.notifier.Ready()
 	if p.service == nil {
-		go watchdog.Run(ctx, func(context.Context) error { return nil })
+		p.status("simulated, nothing is copied")
+		go watchdog.Run(ctx, pulse.Probe)
 		return server.ServeSimulated(ctx, t)
 	}
-	go watchdog.Run(ctx, p.service.Probe)
+	p.status("waiting for requests")
+	go watchdog.Run(ctx, func(ctx context.Context) error {
+		if err := p.service.Probe(ctx); err != nil {
+			return err
+		}
+		return pulse.Probe(ctx)
+	})
 	return server.Serve(ctx, p.service, t)
+}
+
+// status is the line of systemctl status.
+func (p *process) status(text string) {
+	p.notifier.Status(p.listener.Addr().String() + ": " + text)
 }
 
 // reload takes over what may change while the daemon runs. A bad file changes
@@ -195,6 +210,7 @@ func (p *process) shutdownTimeout() time.Duration { return time.Duration(p.shutd
 
 func (p *process) adopt() {
 	p.shutdown.Store(int64(p.cfg.Daemon.ShutdownTimeout))
+	p.idle.Set(p.cfg.Daemon.IdleTimeout)
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(p.cfg.Log.Level)); err == nil {
 		p.level.Set(l)

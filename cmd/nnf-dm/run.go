@@ -11,6 +11,19 @@ import (
 const program = "nnf-dm"
 
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	p := command.Program{Name: program, Table: func() *config.Table { return config.NnfdmTable(new(config.Nnfdm)) }, Daemon: runDaemon}
+	p := command.Program{
+		Name: program, Table: func() *config.Table { return config.NnfdmTable(new(config.Nnfdm)) },
+		Daemon: runDaemon, Verify: verify,
+	}
 	return p.Run(ctx, args, environ, stdout, stderr)
+}
+
+// verify finds what the table of settings cannot judge.
+func verify(v *command.Invocation) error {
+	var c config.Nnfdm
+	if _, err := v.Load(config.NnfdmTable(&c)); err != nil {
+		return err
+	}
+	_, err := settingsOf(&c)
+	return err
 }

@@ -21,6 +21,9 @@ type Program struct {
 	Name   string
 	Table  func() *config.Table // bound to a fresh structure
 	Daemon func(context.Context, *Invocation) int
+	// Verify finds what is wrong with the settings and only the program knows,
+	// for config check; nil: nothing. It must not use the network.
+	Verify func(*Invocation) error
 }
 
 // Invocation is one call of a program.
@@ -73,7 +76,9 @@ func (p *Program) Run(ctx context.Context, args, environ []string, stdout, stder
 }
 
 func (v *Invocation) version(context.Context) int {
-	fmt.Fprintln(v.stdout, "Version "+version.Version)
+	if _, err := fmt.Fprintln(v.stdout, "Version "+version.Version); err != nil {
+		return daemon.ExitFailure
+	}
 	return daemon.ExitOK
 }
 
@@ -96,7 +101,12 @@ func (v *Invocation) config(ctx context.Context) int {
 	var err error
 	switch word {
 	case "check":
-		err = config.Check(v.stdout, table, v.Sources())
+		if v.p.Verify != nil {
+			err = v.p.Verify(v)
+		}
+		if err == nil {
+			err = config.Check(v.stdout, table, v.Sources())
+		}
 	case "dump":
 		var result config.Result
 		if result, err = v.Load(table); err == nil {

@@ -52,7 +52,7 @@ func accessSettings(c *Nnfdm) []Setting {
 			Help: "List all movements of a workflow, also those that other computes have started.",
 		}, {
 			Key: "options.policy", Kind: Enum, Default: "list", Values: []string{"list", "none", "any"}, Reload: true, Field: &c.Options.Policy,
-			Help: "Which dcp and mpirun options users may give. list: those that are known to be harmless, and the ones below. none: no options. any: every option. Characters that mean something to a shell are refused always.",
+			Help: "Which dcp and mpirun options users may give. list: those that are known to be harmless, and the ones below. none: no options. any: every option, and mpirun has some that run programs, so whoever may copy can then run commands as root on the rabbit. Characters that mean something to a shell are refused always.",
 		}, {
 			Key: "options.dcp", Kind: Strings, Reload: true, Field: &c.Options.DCP,
 			Help: "Further options of dcp that users may give." + names,
@@ -98,7 +98,7 @@ func nnfdmProcessSettings(c *Nnfdm) []Setting {
 			Key: "daemon.simulated", Flag: "simulated", Kind: Bool, Default: "false", Field: &c.Daemon.Simulated,
 			Help: "For tests of clients only: answer from memory, with no Kubernetes and no copying.",
 		}, {
-			Key: "daemon.idle_timeout", Flag: "idle-timeout", Kind: Duration, Default: "5m", Min: "0s", Max: "24h", Field: &c.Daemon.IdleTimeout,
+			Key: "daemon.idle_timeout", Flag: "idle-timeout", Kind: Duration, Default: "5m", Min: "0s", Max: "24h", Reload: true, Field: &c.Daemon.IdleTimeout,
 			Help: `End after being idle so long, under socket activation only: the next client starts the daemon again. "0s": never.`,
 		}, {
 			Key: "daemon.shutdown_timeout", Flag: "shutdown-timeout",

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -23,9 +24,10 @@ func inert(s string) bool {
 	return s != "" && utf8.ValidString(s) && !strings.ContainsAny(s, syntax) && strings.IndexFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) && !unicode.IsMark(r) }) < 0
 }
 
-// FuzzPath: a path that passes is absolute, clean, one word, and what it was.
+// FuzzPath: a path that passes is absolute and one word, what it becomes is clean
+// and names the same, and cleaning that changes nothing.
 func FuzzPath(f *testing.F) {
-	for _, s := range []string{"/a/b", "/a/", "/", "/a//b", "/a/../b", "/ü", "/a b", "a", "", "/a\xff", "/a\u00a0"} {
+	for _, s := range []string{"/a/b", "/a/", "/", "/a//b", "/a/./b", "/a/.", "/a/../b", "/ü", "/a b", "a", "", "/a\xff", "/a\u00a0"} {
 		f.Add(s, "/mnt/nnf/U-0")
 	}
 	f.Add("/mnt/nnf/U-01", "/mnt/nnf/U-0")
@@ -34,8 +36,12 @@ func FuzzPath(f *testing.F) {
 	f.Fuzz(func(t *testing.T, p, root string) {
 		got, err := parsePath("source", p)
 		if err == nil {
-			if got.String() != p || !inert(p) || p[0] != '/' || path.Clean(p) != got.Path || len(p) > maxPath || got.Slash != strings.HasSuffix(p, "/") {
+			slash := strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.")
+			if !inert(p) || p[0] != '/' || path.Clean(p) != got.Path || len(p) > maxPath || got.Slash != slash || slices.Contains(strings.Split(p, "/"), "..") {
 				t.Errorf("%q passes as %+v", p, got)
+			}
+			if again, err := parsePath("source", got.String()); err != nil || again.String() != got.String() {
+				t.Errorf("%q becomes %q, which becomes %q, %v", p, got, again, err)
 			}
 		} else if !errors.Is(err, ErrInvalid) || strings.IndexFunc(err.Error(), unicode.IsControl) >= 0 || len(err.Error()) > 1000 {
 			t.Errorf("%q: %q", p, err)

@@ -33,7 +33,7 @@ func Object(p *Parts) (*nnf.DataMovement, error) {
 		TypeMeta: metav1.TypeMeta{APIVersion: p.APIVersion, Kind: nnf.KindDataMovement},
 		Spec: nnf.DataMovementSpec{
 			Source:      nnf.DataMovementEnd{Path: p.Source, StorageReference: p.Mount.Reference.ObjectReference},
-			Destination: nnf.DataMovementEnd{Path: p.Request.Destination},
+			Destination: nnf.DataMovementEnd{Path: p.Request.Destination}, // checked, and as the caller wrote it
 			UserID:      int64(p.Identity.UID), GroupID: int64(p.Identity.GID),
 			ProfileReference: dws.ObjectReference{Kind: nnf.KindDataMovementProfile, Name: p.Profile, Namespace: nnf.NamespaceProfiles},
 			UserConfig: nnf.DataMovementConfig{

@@ -19,6 +19,10 @@ func TestMapSource(t *testing.T) {
 		c + "/a/":  r + "/a/",
 		c:          r,
 		c + "/":    r + "/",
+
+		c + "//a/./b":         r + "/a/b",
+		c + "/.":              r + "/",
+		"/mnt//nnf/./U-0/a//": r + "/a/",
 	} {
 		m, got, err := MapSource(source, []Mount{mountAt(node, c, "gfs2")}, []Mount{mountAt(rabbit, r, "gfs2")}, node, rabbit)
 		if err != nil || got != want || m.Path != c {
@@ -35,7 +39,7 @@ func TestMapSource(t *testing.T) {
 		{"/mnt/nnf", ErrFailed, ReasonMountNotFound, "not found in list"},
 		{"/etc/shadow", ErrFailed, ReasonMountNotFound, "not found in list"},
 		{c + "/../../etc/x", ErrInvalid, ReasonInvalidField, ".."},
-		{c + "//x", ErrInvalid, ReasonInvalidField, "//"},
+		{c + "//../x", ErrInvalid, ReasonInvalidField, ".."},
 		{"x", ErrInvalid, ReasonInvalidField, "absolute"},
 		{"", ErrInvalid, ReasonInvalidField, "missing"},
 		{c + "/" + strings.Repeat("12345678/", 453), ErrInvalid, ReasonInvalidField, "longer than 4095 bytes on the rabbit"},

@@ -96,27 +96,6 @@ func TestAnswerV1(t *testing.T) {
 	}
 }
 
-func TestRequestsV2(t *testing.T) {
-	n := int32(0)
-	r := &v2.CreateBatchRequest{
-		Workflow: &v2.Workflow{Name: "n", Namespace: "ns"}, RequestKey: "k",
-		Pairs:   []*v2.CopyPair{{Source: "s0", Destination: "d0"}, nil, {Source: "s2", Destination: "d2"}},
-		Options: &v2.CopyOptions{Profile: "p", Dryrun: true, DcpOptions: "do", MpirunOptions: "mo", LogStdout: true, StoreStdout: true, Slots: &n},
-	}
-	got := RequestsV2(r, "h")
-	want := Request{WorkflowRef{"n", "ns"}, "s2", "d2", true, "do", "mo", true, true, 0, -1, "p", BatchKey("k", 2), "h"}
-	if len(got) != 3 || got[2] != want || got[1].Source != "" || got[0].Key == got[2].Key {
-		t.Errorf("%+v", got)
-	}
-	got = RequestsV2(&v2.CreateBatchRequest{Pairs: []*v2.CopyPair{{}}}, "")
-	if len(got) != 1 || got[0] != (Request{Slots: -1, MaxSlots: -1}) {
-		t.Errorf("%+v", got)
-	}
-	if got := RequestsV2(nil, "h"); len(got) != 0 {
-		t.Errorf("%+v", got)
-	}
-}
-
 func TestStatusV2(t *testing.T) {
 	dm := movement(label(api.LabelBatch, "batch-1"))
 	if s := StatusV2(dm); s.State != v2.MovementState_MOVEMENT_STATE_PENDING || s.Result != 0 || s.Uid != dm.Name || s.BatchUid != "batch-1" || s.CommandStatus != nil || s.StartTime != nil ||

@@ -14,34 +14,6 @@ func WorkflowV2(w *v2.Workflow) WorkflowRef {
 	return WorkflowRef{Name: w.GetName(), Namespace: w.GetNamespace()}
 }
 
-// RequestsV2 returns one request for each pair of a batch, which handle stands
-// for. A batch with a key gives each pair one.
-func RequestsV2(r *v2.CreateBatchRequest, handle string) []Request {
-	o := r.GetOptions()
-	slots := func(n *int32) int32 {
-		if n == nil {
-			return -1
-		}
-		return *n
-	}
-	common := Request{
-		Workflow: WorkflowV2(r.GetWorkflow()),
-		Dryrun:   o.GetDryrun(), DCPOptions: o.GetDcpOptions(), MPIRunOptions: o.GetMpirunOptions(),
-		LogStdout: o.GetLogStdout(), StoreStdout: o.GetStoreStdout(), Profile: o.GetProfile(),
-		Slots: -1, MaxSlots: -1, Batch: handle,
-	}
-	if o != nil {
-		common.Slots, common.MaxSlots = slots(o.Slots), slots(o.MaxSlots)
-	}
-	out := make([]Request, 0, len(r.GetPairs()))
-	for i, p := range r.GetPairs() {
-		x := common
-		x.Source, x.Destination, x.Key = p.GetSource(), p.GetDestination(), BatchKey(r.GetRequestKey(), i)
-		out = append(out, x)
-	}
-	return out
-}
-
 // StatusV2 returns how far dm is, as version 2 has it. Unlike version 1 it has
 // real times, and says why something has not begun.
 func StatusV2(dm *nnf.DataMovement) *v2.MovementStatus {

@@ -32,7 +32,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			return c, nil
 		case err == nil: // turned away
 			backOff = 0
-		case errors.Is(err, os.ErrDeadlineExceeded): // StopAccepting
+		case errors.Is(err, os.ErrDeadlineExceeded): // StopAccepting or Probe
 		case l.ctx.Err() != nil:
 			return nil, net.ErrClosed
 		case exhausted(err):
@@ -58,17 +58,19 @@ func exhausted(err error) bool {
 	return false
 }
 
-// gate waits while accepting is stopped.
+// gate answers Probe, and waits while accepting is stopped.
 func (l *Listener) gate() error {
 	for l.ctx.Err() == nil {
 		l.mu.Lock()
 		resumed := l.resumed
+		l.answer()
 		l.mu.Unlock()
 		if resumed == nil {
 			return nil
 		}
 		select {
 		case <-resumed:
+		case <-l.asked:
 		case <-l.ctx.Done():
 		}
 	}

@@ -79,9 +79,16 @@ func (f *fakeSocket) Accept() (net.Conn, error) {
 func (f *fakeSocket) SetDeadline(t time.Time) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if t.IsZero() {
+	past := false
+	select {
+	case <-f.expired:
+		past = true
+	default:
+	}
+	switch {
+	case t.IsZero() && past:
 		f.expired = make(chan struct{})
-	} else {
+	case !t.IsZero() && !past:
 		close(f.expired)
 	}
 	return nil

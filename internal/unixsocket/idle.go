@@ -9,10 +9,10 @@ import (
 // while something is, and none after it has told until something was again. All
 // methods may be called by several goroutines; those of a nil *Idle do nothing.
 type Idle struct {
-	after time.Duration
-	tell  func()
+	tell func()
 
 	mu      sync.Mutex
+	after   time.Duration
 	live    int
 	timer   *time.Timer // running, or nil
 	stopped bool
@@ -24,7 +24,7 @@ type Idle struct {
 // Something may begin while tell runs, or just before: a tell that ends the
 // process asks Listener.Quiesce first, which knows.
 func NewIdle(d time.Duration, tell func()) *Idle {
-	i := &Idle{after: d, tell: tell}
+	i := &Idle{tell: tell, after: d}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.arm()
@@ -63,6 +63,21 @@ func (i *Idle) Busy() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.live > 0
+}
+
+// Set changes the time, not positive for never. What is idle is so from now on:
+// it tells after d, also when it has told already.
+func (i *Idle) Set(d time.Duration) {
+	if i == nil {
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.after != d {
+		i.after = d
+		i.disarm()
+		i.arm()
+	}
 }
 
 // Stop ends the telling for good.

@@ -28,6 +28,13 @@ func TestIdle(t *testing.T) {
 			i.Leave()
 		}, []time.Duration{time.Hour + time.Minute + d}},
 		{"tells again", func(i *Idle) { time.Sleep(time.Hour); i.Enter(); i.Leave() }, []time.Duration{d, time.Hour + d}},
+		{"shorter", func(i *Idle) { time.Sleep(time.Minute); i.Set(time.Second) }, []time.Duration{time.Minute + time.Second}},
+		{"longer", func(i *Idle) { time.Sleep(time.Minute); i.Set(time.Hour) }, []time.Duration{time.Minute + time.Hour}},
+		{"the same changes nothing", func(i *Idle) { time.Sleep(time.Minute); i.Set(d) }, []time.Duration{d}},
+		{"never any more", func(i *Idle) { i.Set(0) }, nil},
+		{"changed while busy", func(i *Idle) { i.Enter(); i.Set(time.Second); time.Sleep(time.Hour); i.Leave() }, []time.Duration{time.Hour + time.Second}},
+		{"changed after it has told", func(i *Idle) { time.Sleep(time.Hour); i.Set(time.Second) }, []time.Duration{d, time.Hour + time.Second}},
+		{"changed after the end", func(i *Idle) { i.Stop(); i.Set(time.Second) }, nil},
 		{"stopped", (*Idle).Stop, nil},
 		{"stopped while busy", func(i *Idle) { i.Enter(); i.Stop(); i.Leave() }, nil},
 	} {
@@ -101,6 +108,8 @@ func TestIdleNever(t *testing.T) {
 			i.Leave()
 			time.Sleep(time.Hour)
 			i.Stop()
+			i.Set(time.Second)
+			time.Sleep(time.Hour)
 		}
 	})
 }

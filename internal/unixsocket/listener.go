@@ -30,6 +30,8 @@ type Listener struct {
 	accepting sync.RWMutex // read-locked from accept(2) until the connection is counted
 	mu        sync.Mutex
 	resumed   chan struct{} // not nil while accepting is stopped; closed when it goes on
+	probe     chan struct{} // not nil while Probe waits; closed by Accept
+	asked     chan struct{} // has room for one: Accept shall look for probe
 
 	open                            atomic.Int64
 	accepted, refused, slow, noPeer atomic.Uint64
@@ -48,7 +50,7 @@ type acceptor interface {
 func newListener(ul acceptor, made *own, o Options) *Listener {
 	l := &Listener{
 		ul: ul, made: made, log: o.Log, limiter: o.Limiter, idle: o.Idle, turned: o.Turned, peerOf: o.PeerOf,
-		handshake: o.Handshake, handshakeBytes: max(o.HandshakeBytes, 1),
+		handshake: o.Handshake, handshakeBytes: max(o.HandshakeBytes, 1), asked: make(chan struct{}, 1),
 		courtesy: NewLimiter(LimiterOptions{
 			User:  Share{Slots: o.Courtesy},
 			Root:  Share{Slots: o.Courtesy},
@@ -108,7 +110,9 @@ func (l *Listener) StartAccepting() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.resumed != nil {
-		_ = l.ul.SetDeadline(time.Time{})
+		if l.probe == nil {
+			_ = l.ul.SetDeadline(time.Time{})
+		}
 		close(l.resumed)
 		l.resumed = nil
 	}

@@ -21,6 +21,7 @@ type gate struct {
 	streams *unixsocket.Limiter
 	idle    *unixsocket.Idle
 	log     *slog.Logger
+	over    context.Context // ends when the service stops
 }
 
 type callKey struct{}
@@ -41,6 +42,14 @@ func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, n
 
 func (g *gate) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	return g.pass(ss.Context(), info.FullMethod, func(ctx context.Context) error {
+		// Ours say why they end; gRPC's own, such as Health.Watch, have no end of
+		// their own, and a shutdown would wait for them.
+		if strings.HasPrefix(info.FullMethod, "/grpc.") {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithCancel(ctx)
+			defer cancel()
+			defer context.AfterFunc(g.over, cancel)()
+		}
 		return next(srv, known{ss, ctx})
 	})
 }
@@ -54,12 +63,15 @@ type known struct {
 func (k known) Context() context.Context { return k.ctx }
 
 func (g *gate) pass(ctx context.Context, method string, f func(context.Context) error) error {
-	g.idle.Enter()
-	defer g.idle.Leave()
 	id, ok := identityOf(ctx)
 	if !ok {
 		return status.Error(codes.Unauthenticated, "the connection does not say who is calling")
 	}
+	if id.self {
+		return f(ctx)
+	}
+	g.idle.Enter()
+	defer g.idle.Leave()
 	c := Call{Caller: callerOf(id.Peer), RPC: method}
 	if id.refused != nil {
 		audit(g.log, c, "", id.refused.Error())

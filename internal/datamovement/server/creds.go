@@ -21,17 +21,21 @@ type identity struct {
 	credentials.CommonAuthInfo
 	unixsocket.Peer
 	refused error
+	self    bool // the daemon itself asks: see Pulse
 }
 
 // AuthType implements credentials.AuthInfo.
 func (identity) AuthType() string { return "peercred" }
 
 func (peerCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	p, err := unixsocket.PeerOf(c)
-	if err != nil {
+	id := identity{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
+	if _, id.self = c.(selfConn); id.self {
+		return c, id, nil
+	}
+	var err error
+	if id.Peer, err = unixsocket.PeerOf(c); err != nil {
 		return nil, nil, err
 	}
-	id := identity{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, Peer: p}
 	if uc, ok := c.(*unixsocket.Conn); ok {
 		id.refused = uc.Refused()
 	}

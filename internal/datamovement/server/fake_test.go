@@ -50,10 +50,14 @@ type cluster struct {
 	movements map[string]*nnf.DataMovement
 	watches   map[chan func(kube.Handler[nnf.DataMovement])]string // namespace
 	fail      error                                                // of every request but watches
+	failOn    map[string]error                                     // of requests whose line in the log begins so
+	profiles  []*nnf.DataMovementProfile
+	systems   []string // mount roots of the global file systems
 }
 
 func newCluster() *cluster {
 	c := &cluster{
+		systems: []string{"/lus/global"}, profiles: []*nnf.DataMovementProfile{profile("default", true)},
 		movements: make(map[string]*nnf.DataMovement),
 		watches:   make(map[chan func(kube.Handler[nnf.DataMovement])]string),
 		workflow: &dws.Workflow{
@@ -83,8 +87,27 @@ func (c *cluster) mount(ns, path, typ string) {
 
 // request logs; it is called under mu.
 func (c *cluster) request(what string, args ...any) error {
-	c.log = append(c.log, fmt.Sprintf(what, args...))
+	line := fmt.Sprintf(what, args...)
+	c.log = append(c.log, line)
+	for prefix, err := range c.failOn {
+		if strings.HasPrefix(line, prefix) {
+			return err
+		}
+	}
 	return c.fail
+}
+
+// refuse lets requests whose line begins so fail; a nil error ends that.
+func (c *cluster) refuse(prefix string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failOn == nil {
+		c.failOn = make(map[string]error)
+	}
+	delete(c.failOn, prefix)
+	if err != nil {
+		c.failOn[prefix] = err
+	}
 }
 
 func (c *cluster) requests() []string {
@@ -231,15 +254,21 @@ func (c *cluster) ClientMounts(_ context.Context, r kube.Resource, ns, _ string)
 func (c *cluster) FileSystems(context.Context, kube.Resource) ([]*lus.LustreFileSystem, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return []*lus.LustreFileSystem{{ObjectMeta: metav1.ObjectMeta{Name: "global", Namespace: "default"}, Spec: lus.LustreFileSystemSpec{MountRoot: "/lus/global"}}},
-		c.request("list lustrefilesystems")
+	var out []*lus.LustreFileSystem
+	for _, root := range c.systems {
+		out = append(out, &lus.LustreFileSystem{ObjectMeta: metav1.ObjectMeta{Name: "global", Namespace: "default"}, Spec: lus.LustreFileSystemSpec{MountRoot: root}})
+	}
+	return out, c.request("list lustrefilesystems")
 }
 
 func (c *cluster) Profiles(context.Context, kube.Resource, string) ([]*nnf.DataMovementProfile, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return []*nnf.DataMovementProfile{{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Data: nnf.DataMovementProfileData{Default: true, Command: "mpirun dcp $SRC $DEST"}}},
-		c.request("list profiles")
+	return c.profiles, c.request("list profiles")
+}
+
+func profile(name string, byDefault bool) *nnf.DataMovementProfile {
+	return &nnf.DataMovementProfile{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: nnf.DataMovementProfileData{Default: byDefault, Command: "mpirun dcp $SRC $DEST"}}
 }
 
 func (c *cluster) Movements(_ context.Context, _ kube.Resource, selector string) (out []*nnf.DataMovement, err error) {
@@ -259,7 +288,10 @@ next:
 
 func (c *cluster) Watch(ctx context.Context, _ kube.Resource, ns string, o kube.WatchOptions, h kube.Handler[nnf.DataMovement]) error {
 	c.mu.Lock()
-	c.log = append(c.log, "watch "+ns+" "+o.Selector)
+	if err := c.request("watch %s %s", ns, o.Selector); err != nil {
+		c.mu.Unlock()
+		return err
+	}
 	events := make(chan func(kube.Handler[nnf.DataMovement]), 1000)
 	c.watches[events] = ns
 	var items []*nnf.DataMovement

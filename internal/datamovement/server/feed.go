@@ -34,6 +34,7 @@ type feed struct {
 	log       *slog.Logger
 	enter     func() // something lives
 	leave     func()
+	sight     *sight
 
 	mu      sync.Mutex
 	users   int
@@ -66,6 +67,7 @@ func (f *feed) follow() (release func()) {
 		f.cancel, f.ended = cancel, make(chan struct{})
 		f.known = make(map[string]*entry)
 		f.enter()
+		f.sight.watch(f.namespace, f.down)
 		go f.run(ctx, f.ended)
 	}
 	return sync.OnceFunc(f.release)
@@ -91,6 +93,7 @@ func (f *feed) end() {
 	if f.cancel != nil {
 		f.cancel()
 		f.cancel, f.known = nil, nil
+		f.sight.end(f.namespace)
 		f.leave()
 	}
 	if f.timer != nil {
@@ -113,7 +116,7 @@ func (f *feed) stop() {
 
 func (f *feed) run(ctx context.Context, ended chan struct{}) {
 	defer close(ended)
-	o := kube.WatchOptions{Selector: api.LabelInitiator + "=" + f.node, OnState: f.state}
+	o := kube.WatchOptions{Selector: api.LabelInitiator + "=" + f.node, OnState: func(st kube.State) { f.state(ctx, st) }}
 	for ctx.Err() == nil {
 		err := daemon.Safely(func() error {
 			return f.api.with(ctx, kindMovement, func(res kube.Resource) error {
@@ -129,7 +132,7 @@ func (f *feed) run(ctx context.Context, ended chan struct{}) {
 		if ctx.Err() != nil {
 			return
 		}
-		f.log.Warn("data movements cannot be watched", "namespace", f.namespace, "error", err, daemon.EventID(eventFollow))
+		f.state(ctx, kube.State{LastError: err})
 		if errors.Is(err, kube.ErrVersionGone) {
 			f.api.forget(api.GroupNNF)
 		}
@@ -147,10 +150,15 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 // state says once that the watch is lost, and once that it is back.
-func (f *feed) state(s kube.State) {
+func (f *feed) state(ctx context.Context, s kube.State) {
 	f.mu.Lock()
+	if ctx.Err() != nil { // another watch may have begun
+		f.mu.Unlock()
+		return
+	}
 	was := f.down
 	f.down = !s.Connected
+	f.sight.watch(f.namespace, f.down)
 	f.mu.Unlock()
 	switch {
 	case !s.Connected && !was:

@@ -15,6 +15,10 @@ const (
 // graves remember movements that were cancelled before their start. The rabbit
 // never ends those, so they are deleted at once, and whoever asks for them is
 // told that they were cancelled ("Do better" 13).
+//
+// They are in memory only, and harmless to lose: nothing was copied and nothing
+// waits for them. Whoever asks after a restart is told that there is no such
+// movement, which is an end as well.
 type graves struct {
 	mu sync.Mutex
 	m  map[string]grave

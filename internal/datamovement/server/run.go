@@ -29,6 +29,7 @@ type Transport struct {
 	Shutdown       func() time.Duration
 	Idle           *unixsocket.Idle
 	Quit           <-chan struct{}
+	Pulse          *Pulse              // of Listener; nil: nobody asks
 	StreamsPerUser *unixsocket.Limiter // for a server without a Service
 	Log            *slog.Logger
 }
@@ -57,7 +58,9 @@ func Serve(ctx context.Context, s *Service, t Transport) error {
 }
 
 func serve(ctx context.Context, t Transport, register func(*grpc.Server), stopping func()) error {
-	g := &gate{streams: t.StreamsPerUser, idle: t.Idle, log: t.Log}
+	over, end := context.WithCancel(context.Background())
+	defer end()
+	g := &gate{streams: t.StreamsPerUser, idle: t.Idle, log: t.Log, over: over}
 	server := grpc.NewServer(
 		grpc.Creds(peerCredentials{}),
 		grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream),
@@ -75,11 +78,14 @@ func serve(ctx context.Context, t Transport, register func(*grpc.Server), stoppi
 	reflection.Register(server)
 	ended := make(chan error, 1)
 	go func() { ended <- daemon.Safely(func() error { return server.Serve(t.Listener) }) }()
+	defer t.Pulse.serve(server)()
 	if err := wait(ctx, t, ended); err != nil {
 		server.Stop()
 		return err
 	}
+	t.Pulse.stop()
 	alive.Shutdown()
+	end()
 	stopping()
 	graceful(server, t)
 	if err := <-ended; err != nil && !errors.Is(err, grpc.ErrServerStopped) {

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"sync"
@@ -32,7 +31,7 @@ type Limits struct {
 	BatchSize        int
 }
 
-// Options are what the service is made of. Idle may be nil.
+// Options are what the service is made of. Idle and Status may be nil.
 type Options struct {
 	Node                string // this compute
 	Rabbit              string // empty: looked up
@@ -40,6 +39,7 @@ type Options struct {
 	Client              Client
 	Settings            Settings
 	Idle                *unixsocket.Idle
+	Status              func(string) // told in one line what goes on, when that changes; may be nil
 	Log                 *slog.Logger
 }
 
@@ -51,6 +51,7 @@ type Service struct {
 	api      *remote
 	look     *lookup
 	graves   graves
+	sight    sight
 
 	streams, waiters, creates *unixsocket.Limiter
 
@@ -64,7 +65,7 @@ type Service struct {
 // New makes a service that has not asked anybody anything yet.
 func New(o Options) *Service {
 	s := &Service{
-		o: o, log: o.Log, stopping: make(chan struct{}), feeds: make(map[string]*feed),
+		o: o, log: o.Log, sight: sight{tell: o.Status}, stopping: make(chan struct{}), feeds: make(map[string]*feed),
 		streams: unixsocket.NewLimiter(unixsocket.LimiterOptions{}),
 		waiters: unixsocket.NewLimiter(unixsocket.LimiterOptions{}),
 		creates: unixsocket.NewLimiter(unixsocket.LimiterOptions{}),
@@ -108,7 +109,7 @@ func (s *Service) feed(namespace string) *feed {
 	if f == nil {
 		f = &feed{
 			api: s.api, namespace: namespace, node: s.o.Node, log: s.log,
-			enter: s.o.Idle.Enter, leave: s.o.Idle.Leave,
+			enter: s.o.Idle.Enter, leave: s.o.Idle.Leave, sight: &s.sight,
 			waiting: make(map[string]map[chan<- struct{}]struct{}),
 		}
 		s.feeds[namespace] = f
@@ -176,11 +177,4 @@ func unwrapped(err error) error {
 		err = cause
 	}
 	return err
-}
-
-// Probe answers when the service can be used: the watchdog's question.
-func (s *Service) Probe(context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return nil
 }

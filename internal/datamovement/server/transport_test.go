@@ -36,6 +36,9 @@ type rig struct {
 	uid  atomic.Uint32
 	stop context.CancelFunc
 	done chan error
+
+	connections *unixsocket.Limiter
+	pulse       *Pulse
 }
 
 func serveRig(t *testing.T, change ...func(*Options)) *rig {
@@ -47,8 +50,9 @@ func serveRig(t *testing.T, change ...func(*Options)) *rig {
 		f(&o)
 	}
 	r.s = New(o)
+	r.connections = unixsocket.NewLimiter(unixsocket.LimiterOptions{What: "connections", User: unixsocket.Share{Slots: 3}})
 	l, err := unixsocket.Listen(unixsocket.Options{
-		Path: r.path, Log: o.Log, Limiter: unixsocket.NewLimiter(unixsocket.LimiterOptions{What: "connections", User: unixsocket.Share{Slots: 3}}), Courtesy: 1,
+		Path: r.path, Log: o.Log, Limiter: r.connections, Courtesy: 1, Idle: o.Idle,
 		PeerOf: func(net.Conn) (unixsocket.Peer, error) {
 			return unixsocket.Peer{UID: r.uid.Load(), GID: 100, PID: 7}, nil
 		},
@@ -57,10 +61,11 @@ func serveRig(t *testing.T, change ...func(*Options)) *rig {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r.stop = cancel
+	r.stop, r.pulse = cancel, NewPulse(l)
 	go func() {
 		r.done <- Serve(ctx, r.s, Transport{
 			Listener: l, MaxMessage: 64 << 10, Handshake: 5 * time.Second, Shutdown: func() time.Duration { return 5 * time.Second }, Log: o.Log,
+			Idle: o.Idle, Pulse: r.pulse,
 		})
 	}()
 	t.Cleanup(func() {

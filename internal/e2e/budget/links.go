@@ -1,27 +1,81 @@
 package budget
 
-import "maps"
+const module = "github.com/compute-daemons/compute-daemons"
 
-// program is a binary that make builds, and what was promised of it.
-type program struct {
-	name    string
-	maxSize int64 // bytes
-	modules map[string]string
+// budget is what is promised of one binary.
+type budget struct {
+	maxSize   int64             // bytes
+	tool      bool              // no daemon: what holds for all of those does not hold
+	modules   map[string]string // it may be linked from, beside those of all daemons
+	forbidden map[string]string // packages, beside those of all daemons
+	except    map[string]string // "importer package": why this one may
 }
 
-var programs = []program{
-	{"clientmountd", 12_000_000, modules},
-	{"nnf-dm", 16_000_000, with(modules, served)},
-	{"nnf-dmctl", 12_000_000, with(client, served)},
+var budgets = map[string]budget{
+	"clientmountd": {
+		maxSize: 12_000_000,
+		forbidden: map[string]string{
+			"google.golang.org/grpc":     "clientmountd speaks to nobody but the API server",
+			"google.golang.org/protobuf": "2 MB; nothing here is in protocol buffers",
+			"github.com/gogo/protobuf":   "the same",
+		},
+	},
+	"nnf-dm": {
+		maxSize: 16_000_000,
+		modules: map[string]string{
+			"google.golang.org/grpc":                    "the socket's protocol, which existing clients speak",
+			"google.golang.org/protobuf":                "its messages",
+			"google.golang.org/genproto/googleapis/rpc": "the reason in errors of version 2",
+		},
+		forbidden: map[string]string{
+			"golang.org/x/net/trace":                  "gRPC's traces: html/template, and every request kept in memory; build with the tag grpcnotrace",
+			"github.com/gogo/protobuf":                "a second protobuf; the Kubernetes types are read as JSON",
+			"google.golang.org/grpc/channelz/service": "gRPC's own statistics, for everybody who asks",
+			"google.golang.org/grpc/xds":              "a client of service meshes",
+			"go.opentelemetry.io":                     "traces to somewhere else",
+			"github.com/bufbuild":                     "makes the code from .proto files, in tests",
+			module + "/internal/node":                 "it runs nothing and mounts nothing",
+			module + "/internal/volume":               "the same",
+			module + "/internal/clientmount":          "it is the other daemon",
+		},
+		except: map[string]string{
+			"google.golang.org/grpc runtime/pprof": "labels of goroutines; that the profiles stay out is tested below",
+		},
+	},
+	"nnf-dmctl": {
+		maxSize: 12_000_000,
+		tool:    true,
+		modules: map[string]string{
+			"google.golang.org/grpc":                    "the socket's protocol",
+			"google.golang.org/protobuf":                "its messages",
+			"google.golang.org/genproto/googleapis/rpc": "the reason in errors of version 2",
+
+			"github.com/spf13/pflag":        "flags as people know them",
+			"github.com/vbauerster/mpb/v8":  "the progress bar: redrawn in place, cut to the terminal's width, lines of ours above it",
+			"github.com/mattn/go-runewidth": "how many columns a text takes, for the message below the bar; mpb needs it as well",
+			"golang.org/x/sys":              "the size of the terminal",
+			"golang.org/x/term":             "is it a terminal",
+
+			"github.com/VividCortex/ewma":   "mpb: speeds, not used",
+			"github.com/acarl005/stripansi": "mpb: what a text looks like without its colours",
+			"github.com/rivo/uniseg":        "go-runewidth: characters of several code points",
+			"golang.org/x/net":              "grpc: HTTP/2",
+			"golang.org/x/text":             "x/net: names of hosts",
+		},
+		forbidden: map[string]string{
+			"k8s.io":                                  "it speaks to nobody but the daemon",
+			"sigs.k8s.io":                             "the same",
+			module + "/internal/datamovement":         "what the daemon does is not its business",
+			module + "/internal/kube":                 "the same",
+			"golang.org/x/net/trace":                  "gRPC's traces: html/template; build with the tag grpcnotrace",
+			"google.golang.org/grpc/channelz/service": "gRPC's own statistics",
+			"google.golang.org/grpc/xds":              "a client of service meshes",
+			"go.opentelemetry.io":                     "traces to somewhere else",
+		},
+	},
 }
 
-func with(a, b map[string]string) map[string]string {
-	out := maps.Clone(a)
-	maps.Copy(out, b)
-	return out
-}
-
-// modules is what clientmountd may be linked from, each with the reason. A
+// modules is what every daemon may be linked from, each with the reason. A
 // module that is not here fails the test; so does one that nothing needs any
 // more.
 var modules = map[string]string{
@@ -59,34 +113,9 @@ var modules = map[string]string{
 	"sigs.k8s.io/structured-merge-diff/v6": "apimachinery: unstructured values",
 }
 
-// served is what both ends of the Copy Offload API need besides.
-var served = map[string]string{
-	"google.golang.org/grpc":                    "the protocol of the Copy Offload API, given by its clients",
-	"google.golang.org/protobuf":                "its messages",
-	"google.golang.org/genproto/googleapis/rpc": "errors with a reason; grpc needs it as well",
-}
-
-// client is what nnf-dmctl needs besides. It knows no Kubernetes.
-var client = map[string]string{
-	"github.com/spf13/pflag":        "flags as people know them",
-	"github.com/vbauerster/mpb/v8":  "the progress bar: redrawn in place, cut to the terminal's width, lines of ours above it",
-	"github.com/mattn/go-runewidth": "how many columns a text takes, for the message below the bar; mpb needs it as well",
-	"golang.org/x/sys":              "the size of the terminal",
-	"golang.org/x/term":             "is it a terminal",
-
-	"github.com/VividCortex/ewma":   "mpb: speeds, not used",
-	"github.com/acarl005/stripansi": "mpb: what a text looks like without its colours",
-	"github.com/rivo/uniseg":        "go-runewidth: characters of several code points",
-	"golang.org/x/net":              "grpc: HTTP/2",
-	"golang.org/x/text":             "x/net: names of hosts",
-}
-
-// forbidden packages would cost much for little, or open what must stay shut.
-// A name stands for everything below it, too.
+// forbidden packages would cost every daemon much for little, or open what must
+// stay shut. A name stands for everything below it, too.
 var forbidden = map[string]string{
-	"google.golang.org/grpc":                "clientmountd speaks to nobody but the API server",
-	"google.golang.org/protobuf":            "2 MB; nothing here is in protocol buffers",
-	"github.com/gogo/protobuf":              "the same",
 	"sigs.k8s.io/controller-runtime":        "30 MB more for one watch",
 	"k8s.io/api":                            "the types of all of Kubernetes; ours are four",
 	"k8s.io/client-go/kubernetes":           "the clients of all of Kubernetes",

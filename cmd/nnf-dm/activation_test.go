@@ -1,0 +1,205 @@
+package main
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// unit is a socket unit: the socket is there before the daemon, and stays.
+type unit struct {
+	t    *testing.T
+	path string
+	file *os.File
+}
+
+func newUnit(t *testing.T) *unit {
+	t.Helper()
+	u := &unit{t: t, path: filepath.Join(short(t), "s")}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.file = os.NewFile(uintptr(fd), u.path)
+	t.Cleanup(func() { u.file.Close() })
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: u.path}), unix.Listen(fd, unix.SOMAXCONN)); err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func (u *unit) launch(env []string, args ...string) *proc {
+	u.t.Helper()
+	return launch(u.t, u.path, []*os.File{u.file}, env, append([]string{"--simulated"}, args...)...)
+}
+
+// wanted waits until somebody connects, as systemd does.
+func (u *unit) wanted(stop <-chan struct{}) bool {
+	for {
+		select {
+		case <-stop:
+			return false
+		default:
+		}
+		fds := []unix.PollFd{{Fd: int32(u.file.Fd()), Events: unix.POLLIN}}
+		if n, err := unix.Poll(fds, 20); n > 0 && err == nil {
+			return true
+		}
+	}
+}
+
+// The socket of the service manager is used, and left where it is.
+func TestActivated(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	client := dial(t, u.path)
+	answered := make(chan error, 1)
+	go func() { answered <- call(t, client) }() // before there is a daemon
+	p := u.launch(nil, "--idle-timeout=0s")
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	p.logged(`msg=started .* socket=` + u.path + ` activated=true`)
+	p.signal(syscall.SIGTERM)
+	p.ended(0)
+	if c, err := net.Dial("unix", u.path); err != nil {
+		t.Errorf("the service manager's socket is gone: %v", err)
+	} else {
+		c.Close()
+	}
+	if _, err := os.Lstat(u.path + ".lock"); err == nil {
+		t.Error("a lock beside a socket that is not ours")
+	}
+}
+
+// It ends by itself, with 0, and only when nothing goes on; neither the
+// watchdog nor a client that is connected and silent is something.
+func TestIdleExit(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	p := u.launch([]string{"WATCHDOG_USEC=100000"}, "--idle-timeout=400ms")
+	p.pings(1)
+	conn := dial(t, u.path)
+	finish := held(t, conn)
+	p.pings(1)
+	if _, err := finish(); err != nil {
+		t.Error(err)
+	}
+	p.ended(0)
+	p.logged(`msg="idle, ending; the next client starts the daemon again" event=dm-idle`)
+	p.logged(`event=stopped exit_code=0`)
+	// The connection that was open notices nothing but a new daemon.
+	next := u.launch(nil, "--idle-timeout=0s")
+	if err := call(t, conn); err != nil {
+		t.Errorf("a client across the exit: %v", err)
+	}
+	next.signal(syscall.SIGTERM)
+	next.ended(0)
+}
+
+// Without activation nobody would start it again.
+func TestNoIdleExitWithoutActivation(t *testing.T) {
+	t.Parallel()
+	p := launch(t, filepath.Join(short(t), "s"), nil, []string{"WATCHDOG_USEC=200000"}, "--simulated", "--idle-timeout=1ms")
+	p.notice("READY=1")
+	p.pings(3)
+	if err := call(t, dial(t, p.socket)); err != nil {
+		t.Error(err)
+	}
+	p.pings(3)
+	p.signal(syscall.SIGTERM)
+	p.ended(0)
+	if strings.Contains(p.text(), "event=dm-idle") {
+		t.Error("it wanted to leave")
+	}
+}
+
+// The time may be changed while it runs.
+func TestReloadIdleTimeout(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	file := filepath.Join(short(t), "c.toml")
+	if err := os.WriteFile(file, []byte("daemon.idle_timeout = \"0s\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := u.launch([]string{"WATCHDOG_USEC=200000"}, "--config="+file)
+	p.pings(2)
+	p.configure(file, "daemon.idle_timeout = \"1ms\"\n")
+	p.ended(0)
+	p.logged("event=dm-idle")
+}
+
+// However leaving and coming interleave, no client is refused: a socket unit
+// that starts the daemon when somebody connects, a daemon that leaves as soon as
+// it can, and clients of all habits.
+func TestNobodyIsRefusedByIdleExit(t *testing.T) {
+	t.Parallel()
+	const generations = 25
+	u := newUnit(t)
+	stop := make(chan struct{})
+	enough := sync.OnceFunc(func() { close(stop) })
+	defer enough()
+	var calls, starts atomic.Int64
+	var clients sync.WaitGroup
+	ask := func(fresh bool, seed uint64) {
+		r := rand.New(rand.NewPCG(seed, 7))
+		conn := dial(t, u.path)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if fresh {
+				conn.Close()
+				conn = dial(t, u.path)
+			}
+			if err := call(t, conn); err != nil {
+				t.Errorf("after %d calls and %d starts: %v", calls.Load(), starts.Load(), err)
+				enough()
+				return
+			}
+			calls.Add(1)
+			// Around the moment when the daemon finds that it is idle.
+			time.Sleep(time.Duration(r.IntN(6)) * time.Millisecond)
+		}
+	}
+	for i := range 4 {
+		clients.Go(func() { ask(i%2 == 0, uint64(i)) })
+	}
+	late := time.AfterFunc(2*soon, enough)
+	defer late.Stop()
+	for u.wanted(stop) {
+		p := u.launch(nil, "--idle-timeout=1ms")
+		starts.Add(1)
+		select {
+		case <-p.done:
+			p.ended(0)
+		case <-stop:
+			p.signal(syscall.SIGTERM)
+			p.ended(0)
+		}
+		if starts.Load() >= generations {
+			enough()
+		}
+	}
+	// Those who were in the middle of a call need a last daemon.
+	last := u.launch(nil, "--idle-timeout=0s")
+	clients.Wait()
+	last.signal(syscall.SIGTERM)
+	last.ended(0)
+	t.Logf("%d calls, %d starts", calls.Load(), starts.Load())
+	if starts.Load() < 5 {
+		t.Errorf("%d starts: nothing was tested", starts.Load())
+	}
+}

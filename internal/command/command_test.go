@@ -1,0 +1,225 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/version"
+)
+
+// settings is a program's configuration with one setting.
+type settings struct{ Level int }
+
+func table(s *settings, file string) *config.Table {
+	return &config.Table{
+		Program: "thing", Summary: "thing does things.", Synopsis: []string{"thing [flags]"}, File: file,
+		Sections: []config.Section{{Name: "a", Help: "All."}},
+		Settings: []config.Setting{{Key: "a.level", Flag: "level", Env: []config.Env{{Name: "THING_LEVEL"}}, Kind: config.Int, Default: "3", Min: "0", Max: "9", Field: &s.Level, Help: "How much."}},
+	}
+}
+
+// thing is a program whose daemon notes that it was run.
+type thing struct {
+	Program
+	runs int
+	got  settings
+	err  error
+}
+
+func newThing(t *testing.T) *thing {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "config.toml")
+	p := &thing{}
+	p.Program = Program{
+		Name: "thing", Table: func() *config.Table { return table(new(settings), file) },
+		Daemon: func(ctx context.Context, v *Invocation) int {
+			p.runs++
+			_, err := v.Load(table(&p.got, file))
+			return v.Result(ctx, errors.Join(err, p.err))
+		},
+	}
+	return p
+}
+
+func (p *thing) call(args ...string) (code int, stdout, stderr string) {
+	var out, err bytes.Buffer
+	code = p.Run(context.Background(), args, []string{"THING_LEVEL=5"}, &out, &err)
+	return code, out.String(), err.String()
+}
+
+// Every way through the words: exit code, what is said where, and whether the
+// daemon runs.
+func TestWords(t *testing.T) {
+	for _, tt := range []struct {
+		args   string
+		code   int
+		runs   int
+		stdout string // part of it; empty: nothing at all
+		stderr string
+	}{
+		{"", 0, 1, "", ""},
+		{"--level=7", 0, 1, "", ""},
+		{"-level 7", 0, 1, "", ""},
+		{"--", 0, 1, "", ""},
+		{"version", 0, 0, "Version " + version.Version + "\n", ""},
+		{"version --level=nonsense", 0, 0, "Version ", ""},
+		{"help", 0, 0, "--level", ""},
+		{"--help", 0, 1, "--level", ""},
+		{"-h", 0, 1, "Usage:", ""},
+		{"--level=7 --help", 0, 1, "--level", ""},
+		{"config help", 0, 0, "--level", ""},
+		{"config --help", 0, 0, "--level", ""},
+		{"config -h", 0, 0, "--level", ""},
+		{"config dump --help", 0, 0, "--level", ""},
+		{"config default", 0, 0, "#level = 3", ""},
+		{"config check", 0, 0, "no file was read", ""},
+		{"config dump --level=7", 0, 0, "# flag --level", ""},
+		{"config dump", 0, 0, "# environment THING_LEVEL", ""},
+
+		{"nonsense", 2, 0, "", `thing: unknown command "nonsense"; see thing --help`},
+		{"Version", 2, 0, "", "unknown command"},
+		{"daemon --level=7", 2, 0, "", "unknown command"},
+		{"config", 2, 0, "", "thing: config needs one of: check, dump, default; see thing --help"},
+		{"config list", 2, 0, "", `unknown command "config list"; config knows check, dump, default`},
+		{"config default --level=1", 2, 0, "", "config default takes no arguments"},
+		{"config check now", 2, 0, "", `unexpected argument "now"`},
+		{"config dump now", 2, 0, "", `unexpected argument "now"`},
+		{"config dump --level=70", 2, 0, "", "out of range"},
+		{"--level=7 now", 2, 1, "", `unexpected argument "now"`},
+		{"--lvel=7", 2, 1, "", "did you mean --level?"},
+
+		{"install", 2, 0, "", "use systemctl enable --now thing"},
+		{"install --level=7", 2, 0, "", "is not in this release"},
+		{"remove", 2, 0, "", "use systemctl disable --now thing"},
+		{"start", 2, 0, "", "use systemctl start thing"},
+		{"stop", 2, 0, "", "use systemctl stop thing"},
+		{"status", 2, 0, "", "use systemctl status thing"},
+	} {
+		p := newThing(t)
+		code, stdout, stderr := p.call(strings.Fields(tt.args)...)
+		if code != tt.code || p.runs != tt.runs || !strings.Contains(stdout, tt.stdout) || !strings.Contains(stderr, tt.stderr) {
+			t.Errorf("%q: %d, %d runs\n%s%s", tt.args, code, p.runs, stdout, stderr)
+		}
+		if tt.stdout == "" && stdout != "" || tt.stderr == "" && stderr != "" {
+			t.Errorf("%q says more:\n%s\n%s", tt.args, stdout, stderr)
+		}
+		if code == 2 && (strings.Count(stderr, "\n") != 1 || !strings.HasPrefix(stderr, "thing: ") || !strings.HasSuffix(stderr, "; see thing --help\n")) {
+			t.Errorf("%q: not one line with the way on: %q", tt.args, stderr)
+		}
+	}
+}
+
+// What the daemon is called with reaches it.
+func TestLoad(t *testing.T) {
+	p := newThing(t)
+	for args, want := range map[string]int{"": 5, "--level=7": 7, "-level 8": 8} {
+		if code, _, stderr := p.call(strings.Fields(args)...); code != 0 || p.got.Level != want {
+			t.Errorf("%q: level %d, want %d: %d %s", args, p.got.Level, want, code, stderr)
+		}
+	}
+}
+
+// An error has one line for each of its lines, with the program's name; whose
+// fault it is decides the code.
+func TestResult(t *testing.T) {
+	p := newThing(t)
+	for _, tt := range []struct {
+		err    error
+		code   int
+		stderr string
+	}{
+		{nil, 0, ""},
+		{errors.New("no socket"), 1, "thing: no socket\n"},
+		{errors.New("one\ntwo"), 1, "thing: one\nthing: two\n"},
+		{errors.Join(errors.New("one"), errors.New("two")), 1, "thing: one\nthing: two\n"},
+		{&config.UsageError{Err: errors.New("wrong flag")}, 2, "thing: wrong flag; see thing --help\n"},
+		{&usageError{"wrong word"}, 2, "thing: wrong word; see thing --help\n"},
+	} {
+		p.err = tt.err
+		if code, stdout, stderr := p.call(); code != tt.code || !strings.HasSuffix(stderr, tt.stderr) || stdout != "" {
+			t.Errorf("%v: %d %q", tt.err, code, stderr)
+		}
+	}
+}
+
+// A long word of somebody else does not fill the terminal, nor does one with
+// control characters change it.
+func TestForeignWords(t *testing.T) {
+	p := newThing(t)
+	for _, word := range []string{strings.Repeat("x", 10_000), "a\x1b[31mb\nc"} {
+		for _, args := range [][]string{{word}, {"config", word}, {"config", "dump", word}} {
+			code, _, stderr := p.call(args...)
+			if code != 2 || len(stderr) > 300 || strings.Count(stderr, "\n") != 1 || strings.Contains(stderr, "\x1b") {
+				t.Errorf("%.20q: %d %.500q", args, code, stderr)
+			}
+		}
+	}
+}
+
+// A bad file is told line by line, and is no usage error.
+func TestBadFile(t *testing.T) {
+	p := newThing(t)
+	file := p.Table().File
+	if err := os.WriteFile(file, []byte("[a]\nlevel = 99\nlvel = 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{nil, {"config", "check"}, {"config", "dump"}} {
+		code, stdout, stderr := p.call(args...)
+		if code != 1 || stdout != "" || strings.Count(stderr, "thing: "+file+":") != 2 {
+			t.Errorf("%q: %d %s%s", args, code, stdout, stderr)
+		}
+	}
+	if code, _, _ := p.call("version"); code != 0 {
+		t.Error("the version depends on the file")
+	}
+	if code, _, _ := p.call("config", "default"); code != 0 {
+		t.Error("the default file depends on the file")
+	}
+}
+
+// What only the program can judge belongs to the check, and to nothing else.
+func TestVerify(t *testing.T) {
+	p := newThing(t)
+	wrong := error(nil)
+	p.Verify = func(v *Invocation) error {
+		var s settings
+		if _, err := v.Load(table(&s, p.Table().File)); err != nil {
+			return err
+		}
+		if s.Level == 4 {
+			wrong = errors.New("four is no level for a thing")
+			return wrong
+		}
+		return nil
+	}
+	for args, want := range map[string]int{"config check": 0, "config check --level=4": 1, "config check --level=44": 2, "config check now": 2, "config dump --level=4": 0} {
+		code, stdout, stderr := p.call(strings.Fields(args)...)
+		if code != want || code != 0 && (stdout != "" || strings.Count(stderr, "\n") != 1) {
+			t.Errorf("%q: %d %s%s", args, code, stdout, stderr)
+		}
+	}
+	if wrong == nil {
+		t.Error("it was not asked")
+	}
+}
+
+// An answer that cannot be written is a failure. The answer of a check is its
+// exit code.
+func TestWriteFails(t *testing.T) {
+	p := newThing(t)
+	for _, args := range [][]string{{"version"}, {"help"}, {"config", "default"}, {"config", "dump"}} {
+		read, write := io.Pipe()
+		read.Close()
+		var stderr bytes.Buffer
+		if code := p.Run(context.Background(), args, nil, write, &stderr); code != 1 {
+			t.Errorf("%q: %d %s", args, code, stderr.String())
+		}
+	}
+}

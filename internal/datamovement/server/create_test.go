@@ -1,0 +1,215 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+)
+
+var (
+	errForbidden = apiError(http.StatusForbidden, metav1.StatusReasonForbidden)
+	errInvalid   = apiError(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid)
+	errBroken    = errors.New("broken: secret of the server")
+)
+
+// Each step of Create fails in its own words, makes nothing, and asks nothing
+// that comes after it (contract nnf-dm.md 4.2).
+func TestCreateFails(t *testing.T) {
+	for name, tt := range map[string]struct {
+		world  func(*cluster)
+		wish   func(*datamovement.Request)
+		caller Call
+		kind   error
+		reason datamovement.Reason
+		text   string
+		last   string // last request; empty: none at all
+	}{
+		"no workflow named":   {wish: func(r *datamovement.Request) { r.Workflow = datamovement.WorkflowRef{} }, kind: datamovement.ErrInvalid, reason: datamovement.ReasonInvalidField, text: "workflow is missing"},
+		"source":              {wish: func(r *datamovement.Request) { r.Source = "out" }, kind: datamovement.ErrInvalid, reason: datamovement.ReasonInvalidField, text: "source"},
+		"options":             {wish: func(r *datamovement.Request) { r.DCPOptions = "-p; id" }, kind: datamovement.ErrInvalid, reason: datamovement.ReasonInvalidField, text: "dcpOptions"},
+		"no such workflow":    {wish: func(r *datamovement.Request) { r.Workflow.Name = "job8" }, kind: datamovement.ErrNotFound, reason: datamovement.ReasonWorkflowNotFound, text: `could not find workflow "default/job8"`, last: "get workflows default/job8"},
+		"workflow unreadable": {world: func(c *cluster) { c.refuse("get workflows", errBroken) }, kind: datamovement.ErrUnavailable, reason: datamovement.ReasonUnavailable, text: "Could not find workflow: the API server does not answer", last: "get workflows default/job7"},
+		"no right to read it": {world: func(c *cluster) { c.refuse("get workflows", errForbidden) }, kind: datamovement.ErrFailed, reason: datamovement.ReasonInternal, text: "Could not find workflow: the daemon lacks a right", last: "get workflows default/job7"},
+		"another's workflow":  {caller: user(1002), kind: datamovement.ErrNotFound, reason: datamovement.ReasonWorkflowNotFound, text: `could not find workflow "default/job7"`, last: "get workflows default/job7"},
+		"root's workflow":     {world: func(c *cluster) { c.workflow.Spec.UserID = 0 }, caller: user(0), kind: datamovement.ErrDenied, reason: datamovement.ReasonDenied, text: "as root are not allowed", last: "get workflows default/job7"},
+		"wrong group":         {world: func(c *cluster) { c.workflow.Spec.GroupID = 7 }, kind: datamovement.ErrDenied, reason: datamovement.ReasonDenied, text: "not a member", last: "get workflows default/job7"},
+		"too late":            {world: func(c *cluster) { c.workflow.Status.State = dws.StatePostRun }, kind: datamovement.ErrFailed, reason: datamovement.ReasonWorkflowState, text: "Workflow must be in 'PreRun' state and 'Completed' status", last: "get workflows default/job7"},
+		"mounts unreadable":   {world: func(c *cluster) { c.refuse("list clientmounts compute", errBroken) }, kind: datamovement.ErrUnavailable, reason: datamovement.ReasonUnavailable, text: "Error finding compute mount info: ", last: "list clientmounts compute-01"},
+		"no mounts":           {world: func(c *cluster) { c.mounts = nil }, kind: datamovement.ErrFailed, reason: datamovement.ReasonMountNotFound, text: "Error finding compute mount info: no client mounts found for node 'compute-01'", last: "list clientmounts compute-01"},
+		"elsewhere":           {wish: func(r *datamovement.Request) { r.Source = mount0 + "1/x" }, kind: datamovement.ErrFailed, reason: datamovement.ReasonMountNotFound, text: "Error finding compute mount info: source path", last: "list clientmounts compute-01"},
+		"xfs":                 {world: func(c *cluster) { c.mounts = nil; c.mount(node, mount0, "xfs") }, kind: datamovement.ErrInvalid, reason: datamovement.ReasonFileSystem, text: "filesystem not supported: 'xfs'", last: "list clientmounts compute-01"},
+		"rabbit unknown":      {world: func(c *cluster) { c.refuse("get systemconfigurations", errBroken) }, kind: datamovement.ErrUnavailable, reason: datamovement.ReasonUnavailable, text: "Error during createNnfNodeDataMovement(): ", last: "get systemconfigurations default/default"},
+		"not on the rabbit":   {world: func(c *cluster) { c.mounts = c.mounts[:1] }, kind: datamovement.ErrFailed, reason: datamovement.ReasonMountNotFound, text: "Error during createNnfNodeDataMovement(): no client mounts found for node 'rabbit-01'", last: "list clientmounts rabbit-01"},
+		"lustre, no servers": {world: func(c *cluster) { c.mounts = nil; c.mount(node, mount0, dws.TypeLustre) }, kind: datamovement.ErrFailed, reason: datamovement.ReasonMountNotFound,
+			text: "Error during createNnfDataMovement(): no client mounts found", last: "list clientmounts "},
+		"lustre, no index": {world: func(c *cluster) {
+			c.mounts = nil
+			c.mount(node, mount0, dws.TypeLustre)
+			c.mount(rabbit, mount0, dws.TypeLustre)
+			delete(c.mounts[0].Labels, api.LabelDirectiveIndex)
+		}, kind: datamovement.ErrFailed, reason: datamovement.ReasonMountNotFound, text: "unable to find directive index label", last: "list lustrefilesystems"},
+		"destination":           {wish: func(r *datamovement.Request) { r.Destination = "/home/x" }, kind: datamovement.ErrFailed, reason: datamovement.ReasonDestinationUnknown, text: "unable to find a LustreFileSystem resource matching /home/x", last: "list lustrefilesystems"},
+		"no file systems":       {world: func(c *cluster) { c.systems = nil }, kind: datamovement.ErrFailed, reason: datamovement.ReasonDestinationUnknown, text: "no LustreFileSystem resources found", last: "list lustrefilesystems"},
+		"no such profile":       {wish: func(r *datamovement.Request) { r.Profile = "fast" }, kind: datamovement.ErrFailed, reason: datamovement.ReasonProfileNotFound, text: "Error finding profile: unable to retrieve NnfDataMovementProfile: fast", last: "list profiles"},
+		"no default profile":    {world: func(c *cluster) { c.profiles = nil }, kind: datamovement.ErrFailed, reason: datamovement.ReasonProfileNotFound, text: "Error finding profile: unable to find a default", last: "list profiles"},
+		"two default profiles":  {world: func(c *cluster) { c.profiles = append(c.profiles, profile("a", true)) }, kind: datamovement.ErrFailed, reason: datamovement.ReasonProfileNotFound, text: "unable to pick one: [a default]", last: "list profiles"},
+		"profile without a dcp": {world: func(c *cluster) { c.profiles[0].Data.Command = "cp $SRC $DEST" }, wish: func(r *datamovement.Request) { r.DCPOptions = "-p" }, kind: datamovement.ErrInvalid, reason: datamovement.ReasonInvalidField, text: "does not run dcp", last: "list profiles"},
+		"refused by the server": {world: func(c *cluster) { c.refuse("create", errInvalid) }, kind: datamovement.ErrFailed, reason: datamovement.ReasonInternal, text: "Error creating DataMovement: the API server does not accept", last: "create nnfdatamovements rabbit-01"},
+		"no right to create":    {world: func(c *cluster) { c.refuse("create", errForbidden) }, kind: datamovement.ErrFailed, reason: datamovement.ReasonInternal, text: "Error creating DataMovement: the daemon lacks a right", last: "create nnfdatamovements rabbit-01"},
+		"server breaks":         {world: func(c *cluster) { c.refuse("create", errBroken) }, kind: datamovement.ErrUnavailable, reason: datamovement.ReasonUnavailable, text: "Error creating DataMovement: the API server does not answer", last: "create nnfdatamovements rabbit-01"},
+		"no right for versions": {world: func(c *cluster) { c.refuse("discover", errForbidden) }, kind: datamovement.ErrFailed, reason: datamovement.ReasonInternal, text: "lacks a right", last: "discover dataworkflowservices.github.io"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
+				r, caller := wish, tt.caller
+				if tt.wish != nil {
+					tt.wish(&r)
+				}
+				if tt.world != nil {
+					tt.world(c)
+				}
+				if caller.RPC == "" {
+					caller = user(1001)
+				}
+				uid, err := s.Create(t.Context(), caller, r)
+				f := datamovement.Explain(err)
+				if uid != "" || f == nil || !errors.Is(err, tt.kind) || f.Reason != tt.reason || !strings.Contains(f.Error(), tt.text) {
+					t.Errorf("%q, %v", uid, err)
+				}
+				if strings.Contains(f.Error(), "secret") {
+					t.Errorf("the caller learns what the server says: %v", err)
+				}
+				last := ""
+				for _, line := range c.requests() {
+					last = line
+				}
+				if last != tt.last {
+					t.Errorf("the last request is %q, want %q", last, tt.last)
+				}
+				if len(c.movements) != 0 {
+					t.Error("something was made")
+				}
+				// Who is to blame is in the log: the caller, or the server.
+				record := map[error]string{datamovement.ErrInvalid: "event=dm-refused", datamovement.ErrDenied: "event=dm-refused"}[tt.kind]
+				if tt.reason == datamovement.ReasonInternal || tt.reason == datamovement.ReasonUnavailable {
+					record = "event=dm-api"
+				}
+				if record != "" && log.count(record) != 1 {
+					t.Errorf("%d records %s", log.count(record), record)
+				}
+			})
+		})
+	}
+}
+
+// Who has gone needs nothing made.
+func TestCreateEndsWithTheCaller(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		c.refuse("create", context.Canceled) // what a real client says
+		_, err := s.Create(ctx, user(1001), wish)
+		if f := datamovement.Explain(err); f == nil || f.Reason != datamovement.ReasonCancelled {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// What root makes for a user is the user's: copied, seen and deleted.
+func TestRootCreatesForTheUser(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		uid, err := s.Create(t.Context(), user(0), wish)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if dm := c.movements[uid]; dm.Spec.UserID != 1001 || dm.Spec.GroupID != 100 {
+			t.Errorf("copies as %d:%d", dm.Spec.UserID, dm.Spec.GroupID)
+		}
+		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		now := *s.settings.Load()
+		now.Policy.RootMayAll = false
+		s.SetSettings(now)
+		if _, err := s.Status(t.Context(), user(0), job7, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
+			t.Errorf("root, where root is nobody: %v", err)
+		}
+		if _, err := s.Create(t.Context(), user(0), wish); !errors.Is(err, datamovement.ErrNotFound) {
+			t.Errorf("root, where root is nobody: %v", err)
+		}
+	})
+}
+
+// New settings count for those who are there.
+func TestSetSettings(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		r := wish
+		r.DCPOptions = "-p"
+		if _, err := s.Create(t.Context(), user(1001), r); err != nil {
+			t.Fatal(err)
+		}
+		now := *s.settings.Load()
+		var err error
+		if now.Choices, err = datamovement.NewOptions(datamovement.OptionsNone, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		now.Limits.CreateBurst, now.Limits.CreatesPerSecond, now.MaxWait, now.LookupExpiry = 2, 1, time.Minute, 0
+		s.SetSettings(now)
+		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrInvalid) {
+			t.Errorf("options are off: %v", err)
+		}
+		c.requests()
+		time.Sleep(time.Minute)
+		uid := created(t, s)
+		if n := len(c.requests()); n != 7 {
+			t.Errorf("%d requests though nothing is remembered", n)
+		}
+		created(t, s)
+		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrExhausted) {
+			t.Errorf("over the new rate: %v", err)
+		}
+		begin := time.Now()
+		wantState(t, s, uid, -1, datamovement.StatePending, datamovement.ResultUnknown)
+		if d := time.Since(begin); d != time.Minute {
+			t.Errorf("waited %s", d)
+		}
+	})
+}
+
+// A key belongs to one user, one workflow and one request.
+func TestKeyLostAnswer(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		r := wish
+		r.Key = "k"
+		first, err := s.Create(t.Context(), user(1001), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The object's end changes nothing, and neither does a cancel.
+		c.set(first, finished(nnf.MovementFailed))
+		if again, err := s.Create(t.Context(), user(0), r); err != nil || again != first {
+			t.Errorf("%q, %v", again, err)
+		}
+		c.refuse("get nnfdatamovements", errBroken)
+		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrUnavailable) {
+			t.Errorf("the first cannot be read: %v", err)
+		}
+		c.refuse("get nnfdatamovements", nil)
+		r.Key = "-"
+		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrInvalid) {
+			t.Errorf("a key that is none: %v", err)
+		}
+		r.Key = "other"
+		if uid, err := s.Create(t.Context(), user(1001), r); err != nil || uid == first {
+			t.Errorf("%q, %v", uid, err)
+		}
+	})
+}

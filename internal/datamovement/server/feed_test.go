@@ -1,0 +1,238 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+)
+
+func at(uid, rv string) *nnf.DataMovement {
+	return &nnf.DataMovement{ObjectMeta: metav1.ObjectMeta{
+		Name: "x", Namespace: rabbit, UID: types.UID(uid), ResourceVersion: rv, Labels: map[string]string{api.LabelInitiator: node},
+	}}
+}
+
+func TestNewer(t *testing.T) {
+	for _, tt := range []struct {
+		a, b *nnf.DataMovement
+		want bool
+	}{
+		{at("u", "10"), at("u", "9"), true},
+		{at("u", "9"), at("u", "10"), false},
+		{at("u", "10"), at("u", "10"), false},
+		{at("u", "10"), at("v", "9"), false}, // another object of that name
+		{at("u", ""), at("u", "9"), false},
+		{at("u", "10"), at("u", ""), false},
+		{at("u", "b"), at("u", "a"), false},
+		{at("u", "18446744073709551615"), at("u", "1"), true},
+	} {
+		if got := newer(tt.a, tt.b); got != tt.want {
+			t.Errorf("%s %s, %s %s: %v", tt.a.UID, tt.a.ResourceVersion, tt.b.UID, tt.b.ResourceVersion, got)
+		}
+	}
+}
+
+// Whatever comes in whatever order by watch and by request: nobody is told an
+// older state than before.
+func TestFeedNeverGoesBack(t *testing.T) {
+	for name, tt := range map[string]struct {
+		do   func(ctx context.Context, f *feed)
+		want string // version that is known at the end; empty: ask
+	}{
+		"nothing":             {func(context.Context, *feed) {}, ""},
+		"watch":               {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")) }, "5"},
+		"request":             {func(_ context.Context, f *feed) { f.learn(at("u", "5")) }, "5"},
+		"request of long ago": {func(_ context.Context, f *feed) { f.learn(at("u", "5")); time.Sleep(trusted) }, ""},
+		"request, seen": {func(ctx context.Context, f *feed) {
+			f.learn(at("u", "5"))
+			f.upsert(ctx, at("u", "4"))
+			time.Sleep(time.Hour)
+		}, "5"},
+		"late watch":   {func(ctx context.Context, f *feed) { f.learn(at("u", "5")); f.upsert(ctx, at("u", "4")) }, "5"},
+		"late request": {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.learn(at("u", "4")) }, "5"},
+		"newer request": {func(ctx context.Context, f *feed) {
+			f.upsert(ctx, at("u", "5"))
+			f.learn(at("u", "6"))
+			time.Sleep(time.Hour)
+		}, "6"},
+		"late list": {func(ctx context.Context, f *feed) {
+			f.upsert(ctx, at("u", "5"))
+			f.replace(ctx, []*nnf.DataMovement{at("u", "4")})
+		}, "5"},
+		"list after a gap": {func(ctx context.Context, f *feed) {
+			f.upsert(ctx, at("u", "5"))
+			f.replace(ctx, []*nnf.DataMovement{at("u", "9")})
+		}, "9"},
+		"list without it":                     {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.replace(ctx, nil) }, ""},
+		"list that is older than the request": {func(ctx context.Context, f *feed) { f.learn(at("u", "5")); f.replace(ctx, nil) }, "5"},
+		"list long after the request": {func(ctx context.Context, f *feed) {
+			f.learn(at("u", "5"))
+			time.Sleep(trusted)
+			f.replace(ctx, nil)
+		}, ""},
+		"deleted":              {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.remove(ctx, "x") }, ""},
+		"found missing":        {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.forget("x") }, ""},
+		"another of that name": {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.upsert(ctx, at("v", "3")) }, "3"},
+		"another node's": {func(_ context.Context, f *feed) {
+			dm := at("u", "5")
+			dm.Labels[api.LabelInitiator] = "compute-02"
+			f.learn(dm)
+		}, ""},
+		"a watch that has ended": {func(_ context.Context, f *feed) {
+			over, cancel := context.WithCancel(context.Background())
+			cancel()
+			f.upsert(over, at("u", "5"))
+			f.replace(over, []*nnf.DataMovement{at("u", "5")})
+			f.learn(at("u", "4"))
+			f.remove(over, "x")
+		}, "4"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *Service, _ *cluster, _ *lines) {
+				f := s.feed(rabbit)
+				defer f.follow()()
+				synctest.Wait()
+				tt.do(t.Context(), f)
+				got := ""
+				if dm := f.get("x"); dm != nil {
+					got = dm.ResourceVersion
+				}
+				if got != tt.want {
+					t.Errorf("version %q, want %q", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// A watch lives from the first to some seconds after the last follower, one for
+// all of them.
+func TestFeedLife(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		f := s.feed(rabbit)
+		watches := func(want int) {
+			t.Helper()
+			synctest.Wait()
+			if n := c.watching(); n != want {
+				t.Errorf("%d watches, want %d", n, want)
+			}
+		}
+		watches(0)
+		a, b := f.follow(), f.follow()
+		watches(1)
+		a()
+		a() // twice is once
+		time.Sleep(time.Hour)
+		watches(1)
+		b()
+		time.Sleep(linger - 1)
+		watches(1)
+		a = f.follow() // somebody comes back in the last moment
+		time.Sleep(linger)
+		watches(1)
+		a()
+		time.Sleep(linger)
+		watches(0)
+		if want := []string{"watch rabbit-01 dm.cray.hpe.com/initiator=compute-01"}; !slices.Equal(c.requests(), append([]string{"discover nnf.cray.hpe.com"}, want...)) {
+			t.Error("not one watch with the node's label")
+		}
+		f.follow()
+		watches(1)
+		f.stop()
+		watches(0)
+		f.follow()() // after the end nothing begins
+		watches(0)
+	})
+}
+
+// A watch that cannot begin is tried again; it is said once, in the log and in
+// the status line, and once that it is over.
+func TestFeedLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		s, log := newService(t, c)
+		var status string
+		s.sight.tell = func(text string) { status = text }
+		c.refuse("watch", errors.New("no route"))
+		defer s.feed(rabbit).follow()()
+		time.Sleep(time.Hour)
+		if !strings.HasPrefix(status, "the API server does not show") || log.count("event=dm-follow") != 1 || log.count("no route") != 1 {
+			t.Errorf("%q, %d records", status, log.count("event=dm-follow"))
+		}
+		if n := len(c.requests()); n < 100 || n > 1000 {
+			t.Errorf("%d attempts in an hour", n)
+		}
+		c.refuse("watch", nil)
+		time.Sleep(versionRetry)
+		synctest.Wait()
+		if c.watching() != 1 {
+			t.Fatal("no watch")
+		}
+		s.feed(rabbit).state(t.Context(), kube.State{Connected: true})
+		if status != "following data movements of rabbit-01" || log.count("in sight again") != 1 {
+			t.Errorf("%q", status)
+		}
+	})
+}
+
+// A watch that goes on with a new list (410 Gone) wakes whoever waits.
+func TestWaitAcrossARelist(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		uid := created(t, s)
+		answer := make(chan datamovement.Answer)
+		go func() {
+			a, _ := s.Status(t.Context(), user(1001), job7, uid, -1)
+			answer <- a
+		}()
+		synctest.Wait()
+		c.mu.Lock()
+		ended := *c.movements[uid]
+		ended.ResourceVersion = "1000"
+		finished(nnf.MovementSuccess)(&ended)
+		c.tell(rabbit, func(h kube.Handler[nnf.DataMovement]) { h.Replace([]*nnf.DataMovement{&ended}) })
+		c.mu.Unlock()
+		begin := time.Now()
+		if a := <-answer; a.Result != datamovement.ResultSuccess || time.Since(begin) != 0 {
+			t.Errorf("%+v after %s", a, time.Since(begin))
+		}
+	})
+}
+
+// An object that is deleted, or that cannot be decoded any more, ends the wait.
+func TestWaitForWhatVanishes(t *testing.T) {
+	for name, event := range map[string]func(kube.Handler[nnf.DataMovement], string){
+		"deleted":   func(h kube.Handler[nnf.DataMovement], uid string) { h.Delete(rabbit, uid) },
+		"malformed": func(h kube.Handler[nnf.DataMovement], uid string) { h.Malformed(rabbit, uid, errors.New("bad")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+				uid := created(t, s)
+				got := make(chan error)
+				go func() {
+					_, err := s.Status(t.Context(), user(1001), job7, uid, -1)
+					got <- err
+				}()
+				synctest.Wait()
+				c.mu.Lock()
+				delete(c.movements, uid)
+				c.tell(rabbit, func(h kube.Handler[nnf.DataMovement]) { event(h, uid) })
+				c.mu.Unlock()
+				if err := <-got; !errors.Is(err, datamovement.ErrNotFound) {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,282 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+)
+
+// An answer is kept for its time, a failure is not kept, and several callers at
+// once ask once.
+func TestRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, broken := 0, errors.New("broken")
+		var fail error
+		r := remember(func(context.Context) (int, error) {
+			asked++
+			time.Sleep(time.Second)
+			return asked, fail
+		})
+		get := func(age time.Duration, value int, fresh bool) {
+			t.Helper()
+			if v, f, err := r.get(t.Context(), age); v != value || f != fresh || err != nil {
+				t.Errorf("%d, fresh %v, %v; want %d, %v", v, f, err, value, fresh)
+			}
+		}
+		fail = broken
+		if _, _, err := r.get(t.Context(), time.Hour); !errors.Is(err, broken) {
+			t.Error(err)
+		}
+		fail = nil
+		get(time.Hour, 2, true)
+		get(time.Hour, 2, false)
+		time.Sleep(time.Hour - 1)
+		get(time.Hour, 2, false)
+		time.Sleep(1)
+		get(time.Hour, 3, true)
+		get(0, 4, true)
+		// A failure does not spoil what is remembered.
+		fail = broken
+		if _, _, err := r.get(t.Context(), 0); !errors.Is(err, broken) {
+			t.Error(err)
+		}
+		get(time.Hour, 4, false)
+		fail = nil
+		time.Sleep(time.Hour)
+		for range 5 {
+			go func() {
+				if v, _, err := r.get(t.Context(), time.Hour); v != 6 || err != nil {
+					t.Errorf("%d, %v", v, err)
+				}
+			}()
+		}
+		synctest.Wait()
+		// Who cannot wait any longer does not.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		begin := time.Now()
+		if _, _, err := r.get(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != time.Millisecond {
+			t.Errorf("%v after %s", err, time.Since(begin))
+		}
+		time.Sleep(time.Minute)
+		if asked != 6 {
+			t.Errorf("asked %d times", asked)
+		}
+	})
+}
+
+func TestRabbitOf(t *testing.T) {
+	system := func(typ, rabbit string, computes ...string) dws.StorageNode {
+		n := dws.StorageNode{Type: typ, Name: rabbit}
+		for _, c := range computes {
+			n.ComputesAccess = append(n.ComputesAccess, dws.ComputeAccess{Name: c})
+		}
+		return n
+	}
+	external := []dws.ExternalNode{{Name: "login-1"}, {Name: "compute-07.example.org"}}
+	sc := &dws.SystemConfiguration{Spec: dws.SystemConfigurationSpec{ExternalComputeNodes: external, StorageNodes: []dws.StorageNode{
+		system("Tape", "tape-1", "compute-01"), system(dws.TypeRabbit, "rabbit-1", "compute-01", "compute-02.example.org"), system(dws.TypeRabbit, "rabbit-2", "compute-02", "compute-03"),
+		system(dws.TypeRabbit, "rabbit-3", "compute-01"),
+	}}}
+	for node, want := range map[string]string{
+		"compute-01":                "rabbit-1", // the first; never one that is no rabbit
+		"compute-01.example.org":    "rabbit-1",
+		"compute-02.example.org":    "rabbit-1", // the full name before the short one
+		"compute-02.elsewhere.org":  "rabbit-2",
+		"compute-02":                "rabbit-2",
+		"login-1":                   "-",
+		"login-1.example.org":       "-",
+		"compute-07.example.org":    "-",
+		"compute-07":                "",
+		"compute":                   "",
+		"compute-011":               "",
+		"tape-1":                    "",
+		"rabbit-1":                  "",
+		"":                          "",
+		"compute-03.a.b.c.d.e.f.gh": "rabbit-2",
+	} {
+		got, ok := rabbitOf(sc, node)
+		if ok && got == "" {
+			got = "-"
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", node, got, want)
+		}
+	}
+	if _, ok := rabbitOf(new(dws.SystemConfiguration), "compute-01"); ok {
+		t.Error("found in nothing")
+	}
+}
+
+// The rabbit that was found stays known while the API server is away, is looked
+// up anew when it moves, and a configured one is never asked for.
+func TestRabbitIsKnown(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		if _, err := s.look.known(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c.refuse("get systemconfigurations", errors.New("away"))
+		time.Sleep(time.Hour)
+		if name, err := s.look.known(t.Context()); err != nil || name != rabbit {
+			t.Errorf("%q, %v", name, err)
+		}
+		if _, err := s.look.rabbit(t.Context()); err == nil {
+			t.Error("for new data movements an answer of an hour ago is good enough")
+		}
+		c.refuse("get systemconfigurations", nil)
+		c.system.Spec.StorageNodes[0].Name = "rabbit-09"
+		if name, err := s.look.rabbit(t.Context()); err != nil || name != "rabbit-09" {
+			t.Errorf("after the move: %q, %v", name, err)
+		}
+		if name, err := s.look.known(t.Context()); err != nil || name != "rabbit-09" {
+			t.Errorf("after the move: %q, %v", name, err)
+		}
+		c.requests()
+		s.look.fixed = "rabbit-07"
+		for _, f := range []func(context.Context) (string, error){s.look.rabbit, s.look.known} {
+			if name, err := f(t.Context()); err != nil || name != "rabbit-07" {
+				t.Errorf("configured: %q, %v", name, err)
+			}
+		}
+		if got := c.requests(); len(got) != 0 {
+			t.Errorf("asked for what is configured: %q", got)
+		}
+	})
+}
+
+// A missing SystemConfiguration is no fault of the caller.
+func TestNoSystemConfiguration(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		c.refuse("get systemconfigurations", errMissing)
+		_, err := s.Create(t.Context(), user(1001), wish)
+		if !errors.Is(err, datamovement.ErrUnavailable) || !strings.Contains(err.Error(), "the system configuration 'default' does not exist") {
+			t.Error(err)
+		}
+		c.refuse("get systemconfigurations", nil)
+		created(t, s)
+	})
+}
+
+// What is not in a remembered list is looked for anew, but not each time.
+func TestNewNamesAreFound(t *testing.T) {
+	for name, x := range map[string]struct {
+		list   string
+		change func(*datamovement.Request)
+		appear func(*cluster)
+		kind   error
+	}{
+		"profile": {"list profiles", func(r *datamovement.Request) { r.Profile = "fast" },
+			func(c *cluster) { c.profiles = append(c.profiles, profile("fast", false)) }, datamovement.ErrFailed},
+		"default profile": {"list profiles", func(*datamovement.Request) {},
+			func(c *cluster) { c.profiles = c.profiles[:1] }, datamovement.ErrFailed},
+		"file system": {"list lustrefilesystems", func(r *datamovement.Request) { r.Destination = "/lus/new/x" },
+			func(c *cluster) { c.systems = append(c.systems, "/lus/new") }, datamovement.ErrFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+				if name == "default profile" {
+					c.profiles = append(c.profiles, profile("second", true))
+				} else {
+					created(t, s)
+				}
+				r := wish
+				x.change(&r)
+				listed := func() (n int) {
+					for _, line := range c.requests() {
+						if line == x.list {
+							n++
+						}
+					}
+					return n
+				}
+				time.Sleep(refreshAfter)
+				listed()
+				for range 10 {
+					if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, x.kind) {
+						t.Fatal(err)
+					}
+				}
+				if n := listed(); n != 1 {
+					t.Errorf("10 wrong names made %d lists", n)
+				}
+				x.appear(c)
+				time.Sleep(refreshAfter)
+				if _, err := s.Create(t.Context(), user(1001), r); err != nil {
+					t.Error(err)
+				}
+				if n := listed(); n != 1 {
+					t.Errorf("%d lists for the new name", n)
+				}
+			})
+		})
+	}
+}
+
+// gone is a client whose first discovered version is not served any more.
+type gone struct {
+	*cluster
+	lost string // version
+}
+
+func (g *gone) Served(ctx context.Context, group string, known []string) (string, error) {
+	_, err := g.cluster.Served(ctx, group, known)
+	if g.lost == known[0] {
+		return known[1], err
+	}
+	return known[0], err
+}
+
+func (g *gone) Get(ctx context.Context, r kube.Resource, ns, name string, into any) error {
+	if r.Version == g.lost {
+		return kube.ErrVersionGone
+	}
+	return g.cluster.Get(ctx, r, ns, name, into)
+}
+
+// A version that goes away during the daemon's life is replaced by another one.
+func TestVersionGoes(t *testing.T) {
+	g := &gone{cluster: newCluster()}
+	r := newRemote(g)
+	var wf dws.Workflow
+	for range 2 {
+		if err := r.get(t.Context(), kindWorkflow, "default", "job7", &wf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.lost = knownVersions[kindWorkflow.group][0]
+	if err := r.get(t.Context(), kindWorkflow, "default", "job7", &wf); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"discover dataworkflowservices.github.io", "get workflows default/job7", "get workflows default/job7", "discover dataworkflowservices.github.io", "get workflows default/job7"}
+	if got := g.requests(); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	// One that goes again at once is an error, not a loop.
+	g.lost = ""
+	always := &never{g.cluster}
+	if err := newRemote(always).get(t.Context(), kindWorkflow, "default", "job7", &wf); !errors.Is(err, kube.ErrVersionGone) {
+		t.Error(err)
+	}
+}
+
+type never struct{ *cluster }
+
+func (never) Get(context.Context, kube.Resource, string, string, any) error {
+	return kube.ErrVersionGone
+}
+
+func TestSelectorOf(t *testing.T) {
+	for want, labels := range map[string]map[string]string{"": nil, "a=1": {"a": "1"}, "a=1,b=2,c=3": {"c": "3", "a": "1", "b": "2"}} {
+		if got := selectorOf(labels); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
