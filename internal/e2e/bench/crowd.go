@@ -18,7 +18,7 @@ func (s *offload) withClients(n int) (*subject, error) {
 		return nil, err
 	}
 	if n == 0 {
-		return &subject{about: nnfDM, what: "nobody there", daemon: m.Daemon, switches: 8}, nil
+		return &subject{about: nnfDM, what: "nobody there", daemon: m.Daemon, resident: 13, anonymous: 3, switches: 8}, nil
 	}
 	var conns []*grpc.ClientConn
 	for range n {
@@ -37,7 +37,7 @@ func (s *offload) withClients(n int) (*subject, error) {
 		}
 		return s.stop(m.Daemon)
 	}
-	return &subject{about: nnfDM, what: fmt.Sprintf("%d clients", n), daemon: m.Daemon, switches: 8, end: end}, nil
+	return &subject{about: nnfDM, what: fmt.Sprintf("%d clients", n), daemon: m.Daemon, resident: 40, switches: 8, end: end}, nil
 }
 
 // crowded measures what one user's calls take while another holds many
