@@ -11,6 +11,7 @@ GO      ?= go
 LDFLAGS := -s -w -X $(MODULE)/internal/version.Version=$(VERSION)
 STATIC  := CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -tags grpcnotrace -ldflags "$(LDFLAGS)"
 DAEMONS := clientmountd nnf-dm
+BINARIES := $(DAEMONS) nnf-dmctl
 
 .PHONY: help
 help: ## this list
@@ -20,11 +21,11 @@ help: ## this list
 build: build-daemon devcluster ## all binaries into bin/
 
 .PHONY: build-daemon
-build-daemon: $(DAEMONS:%=bin/%) ## the daemons, static, version from git
+build-daemon: $(BINARIES:%=bin/%) ## the daemons and nnf-dmctl, static, version from git
 
 # go build knows best what is out of date.
-.PHONY: $(DAEMONS:%=bin/%)
-$(DAEMONS:%=bin/%): bin/%: need-go
+.PHONY: $(BINARIES:%=bin/%)
+$(BINARIES:%=bin/%): bin/%: need-go
 	@mkdir -p bin
 	$(STATIC) -o $@ ./cmd/$*
 

@@ -75,4 +75,8 @@ var rooms = map[string]string{
 
 	"datamovement":        "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube", // decides, and moves nothing
 	"datamovement/server": "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube unixsocket version",
+
+	"transfer":          "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
+	"transfer/screen":   "transfer",
+	"transfer/commands": "transfer transfer/screen version",
 }

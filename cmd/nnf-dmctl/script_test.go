@@ -1,0 +1,100 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
+	"github.com/compute-daemons/compute-daemons/internal/transfer/fakedaemon"
+)
+
+// TestMain makes the program a command of the scripts: each call is a process of
+// its own, with an environment that holds nothing of ours.
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){commands.Name: main}) }
+
+type daemonKey struct{}
+
+// running holds a script's daemon.
+type running struct{ *fakedaemon.Daemon }
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			// A path of a socket has 107 bytes; the script's own folder may be deep.
+			dir, err := os.MkdirTemp("", "dm")
+			if err != nil {
+				return err
+			}
+			e.Defer(func() { os.RemoveAll(dir) })
+			e.Setenv("NNF_DM_SOCKET", filepath.Join(dir, "s"))
+			e.Setenv("DW_WORKFLOW_NAME", "job")
+			e.Values[daemonKey{}] = new(running)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"daemon": daemon, "exits": exits,
+		},
+	})
+}
+
+// daemon new|old|stop|resume|finish|log: a fake daemon, of today or without
+// version 2; log writes the calls that it has seen into the file daemon-log.
+func daemon(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: daemon new|old|stop|resume|finish|log")
+	}
+	d := ts.Value(daemonKey{}).(*running)
+	switch args[0] {
+	case "new", "old":
+		fresh, err := fakedaemon.Start(ts.Getenv("NNF_DM_SOCKET"), args[0] == "old")
+		ts.Check(err)
+		ts.Defer(fresh.Stop)
+		d.Daemon = fresh
+	case "stop":
+		d.Stop()
+	case "resume":
+		ts.Check(d.Resume())
+	case "finish":
+		d.Finish()
+	case "log":
+		ts.Check(os.WriteFile(ts.MkAbs("daemon-log"), []byte(strings.Join(append(d.Log(), ""), "\n")), 0o644))
+	default:
+		ts.Fatalf("unknown: %s", args[0])
+	}
+}
+
+// exits CODE ARGS...: the program must end with that code. Whatever it says on
+// standard error begins with its name.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: exits CODE ARGS...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	// One that waits although it should not must not wait for ever.
+	err = ts.Exec("timeout", append([]string{"30", commands.Name}, args[1:]...)...)
+	code := 0
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if code != want {
+		ts.Fatalf("exit code %d, want %d", code, want)
+	}
+	for line := range strings.Lines(ts.ReadFile("stderr")) {
+		if !strings.HasPrefix(line, commands.Name+": ") {
+			ts.Fatalf("a line without the program's name: %s", line)
+		}
+	}
+}

@@ -1,0 +1,149 @@
+package commands
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/transfer"
+	"github.com/compute-daemons/compute-daemons/internal/transfer/screen"
+)
+
+type copySettings struct {
+	profile, dcp, mpirun, key, batch string
+	dryrun, log, store               bool
+	slots, maxSlots                  int32
+}
+
+var copyCommand = &command{
+	name: "copy", args: "SRC... DST", short: "have the rabbit copy SRC, in the job's storage, to DST in a global file system",
+	long: `SRC is a file or directory as this node sees it. "/mnt/dir" is the directory,
+"/mnt/dir/" is what lies in it. Several SRC need a DST that ends in "/". With
+--batch the pairs come from a file, one "SRC DST" a line, "-" is standard input.
+
+It prints the id and ends; the rabbit goes on. With --wait it shows the progress
+and ends with the copy. Then Ctrl-C detaches, and Ctrl-C twice cancels the copy.`,
+	least: 0, most: -1, flags: copyFlags, run: runCopy,
+}
+
+func copyFlags(f *pflag.FlagSet, s *settings) {
+	c := &s.copy
+	f.BoolVar(&s.wait, "wait", false, "wait for the end and show the progress")
+	waitFlags(f, s)
+	f.StringVar(&c.profile, "profile", "", "`NAME` of the site's profile; the default one otherwise")
+	f.StringVar(&c.dcp, "dcp-options", "", "`OPTIONS` for dcp, of those that the site allows")
+	f.StringVar(&c.mpirun, "mpirun-options", "", "`OPTIONS` for mpirun, likewise")
+	f.BoolVar(&c.dryrun, "dryrun", false, "go through everything but copy nothing")
+	f.Int32Var(&c.slots, "slots", -1, "`N` slots of each host for mpirun; 0: say nothing of slots, -1: as the profile says")
+	f.Int32Var(&c.maxSlots, "max-slots", -1, "at most `N` slots of each host, likewise")
+	f.BoolVar(&c.log, "log-stdout", false, "put the command's output into the rabbit's log")
+	f.BoolVar(&c.store, "store-stdout", false, "put the command's output into the message of the status")
+	f.StringVar(&c.key, "key", "", "`KEY` of your choice: repeated with it, nothing is copied twice")
+	f.StringVar(&c.batch, "batch", "", "read the pairs from `FILE`")
+}
+
+func runCopy(ctx context.Context, v *call) error {
+	if v.workflow == "" {
+		return noWorkflow
+	}
+	pairs, err := v.pairs()
+	if err != nil {
+		return err
+	}
+	made, err := v.ask(ctx, pairs)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	var first error
+	for _, p := range made.Pairs {
+		if p.Err == nil {
+			ids = append(ids, p.ID)
+			continue
+		}
+		if first == nil {
+			first = p.Err
+		}
+		if len(made.Pairs) > 1 {
+			v.explain(fmt.Errorf("%s: %w", p.Source, p.Err))
+		}
+	}
+	if len(made.Pairs) == 1 && first != nil {
+		return first
+	}
+	v.code = exitOf(first)
+	// No ids would stand for all copies of the workflow.
+	if !v.wait || len(ids) == 0 {
+		return v.showMade(made, ids)
+	}
+	handles := ids
+	if made.Batch != "" && len(ids) > 1 {
+		handles = []string{made.Batch}
+	}
+	all, err := v.follow(ctx, handles)
+	if err != nil {
+		return err
+	}
+	return v.showAll(all)
+}
+
+// ask makes the request. Who interrupts it cannot know what became of it.
+func (v *call) ask(ctx context.Context, pairs []transfer.Pair) (transfer.Made, error) {
+	ctx, cancel := v.interruptible(ctx)
+	defer cancel(nil)
+	c := &v.copy
+	made, err := v.client.Copy(ctx, transfer.Request{
+		Pairs: pairs, Profile: c.profile, DCPOptions: c.dcp, MPIRunOptions: c.mpirun, Dryrun: c.dryrun,
+		LogStdout: c.log, StoreStdout: c.store, Slots: c.slots, MaxSlots: c.maxSlots, Key: c.key,
+	})
+	if d := (*detached)(nil); err != nil && errors.As(context.Cause(ctx), &d) {
+		v.say("interrupted; whether the copy goes on, %s list tells", Name)
+		return made, d
+	}
+	if err == nil && c.key != "" && v.client.Old() {
+		v.say("this daemon may not know keys: before a repetition look at %s list", Name)
+	}
+	return made, err
+}
+
+// showMade is the answer without --wait.
+func (v *call) showMade(made transfer.Made, ids []string) error {
+	if v.output == formatJSON {
+		return screen.JSON(v.Stdout, madeJSON(made))
+	}
+	for _, id := range ids {
+		if _, err := fmt.Fprintln(v.Stdout, screen.Line(id)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type madeDocument struct {
+	Batch  string         `json:"batch,omitempty"`
+	Copies []madeCopyJSON `json:"copies"`
+}
+
+type madeCopyJSON struct {
+	Source      string `json:"source"`
+	Destination string `json:"destination"`
+	ID          string `json:"id,omitempty"`
+	Error       string `json:"error,omitempty"`
+	Hint        string `json:"hint,omitempty"`
+}
+
+func madeJSON(made transfer.Made) madeDocument {
+	out := madeDocument{Batch: made.Batch}
+	for _, p := range made.Pairs {
+		c := madeCopyJSON{Source: p.Source, Destination: p.Destination, ID: p.ID}
+		if e := (*transfer.Error)(nil); errors.As(p.Err, &e) {
+			c.Error, c.Hint = e.Text, e.Hint
+		}
+		out.Copies = append(out.Copies, c)
+	}
+	return out
+}
+
+var noWorkflow = usagef("the workflow is not known: a job has it in DW_WORKFLOW_NAME, or give --workflow")

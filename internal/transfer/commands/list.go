@@ -1,0 +1,63 @@
+package commands
+
+import (
+	"context"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/compute-daemons/compute-daemons/internal/transfer"
+	"github.com/compute-daemons/compute-daemons/internal/transfer/screen"
+)
+
+var listCommand = &command{
+	name: "list", args: "", short: "show the copies of the job that this node has asked for",
+	long: "With --quiet it prints the ids alone.",
+	run:  runList,
+}
+
+func runList(ctx context.Context, v *call) error {
+	if v.workflow == "" {
+		return noWorkflow
+	}
+	ctx, cancel := v.interruptible(ctx)
+	defer cancel(nil)
+	all, err := v.client.List(ctx)
+	if err != nil {
+		return interrupted(ctx, err)
+	}
+	switch {
+	case v.output == formatJSON:
+		return v.showJSON(all)
+	case v.quiet:
+		for _, m := range all {
+			if _, err := fmt.Fprintln(v.Stdout, screen.Line(m.ID)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return v.table(all)
+}
+
+func (v *call) table(all []transfer.Movement) error {
+	w := tabwriter.NewWriter(v.Stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tSTATE\tDONE\tSOURCE\tDESTINATION")
+	for _, m := range all {
+		state, done := string(m.State), "-"
+		if m.Result != "" {
+			state = string(m.Result)
+		}
+		if m.Percent != nil {
+			done = fmt.Sprintf("%d%%", *m.Percent)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", screen.Line(m.ID), state, done, orDash(m.Source), orDash(m.Destination))
+	}
+	return w.Flush()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return screen.Line(s)
+}

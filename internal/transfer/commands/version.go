@@ -1,0 +1,39 @@
+package commands
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/transfer/screen"
+	"github.com/compute-daemons/compute-daemons/internal/version"
+)
+
+var versionCommand = &command{
+	name: "version", args: "", short: "tell the versions of this program and of the daemon",
+	long: "--version tells that of this program alone and asks no daemon.",
+	run:  runVersion,
+}
+
+type versionDocument struct {
+	Client string   `json:"client"`
+	Daemon string   `json:"daemon,omitempty"`
+	APIs   []string `json:"api_versions,omitempty"`
+}
+
+func runVersion(ctx context.Context, v *call) error {
+	ctx, cancel := v.interruptible(ctx)
+	defer cancel(nil)
+	d, err := v.client.Version(ctx)
+	if v.output == formatJSON {
+		if werr := screen.JSON(v.Stdout, versionDocument{version.Version, d.Version, d.APIVersions}); werr != nil {
+			return werr
+		}
+		return interrupted(ctx, err)
+	}
+	fmt.Fprintln(v.Stdout, version.Line(Name))
+	if err == nil {
+		_, err = fmt.Fprintf(v.Stdout, "nnf-dm %s (API %s)\n", screen.Line(d.Version), screen.Line(strings.Join(d.APIVersions, ", ")))
+	}
+	return interrupted(ctx, err)
+}

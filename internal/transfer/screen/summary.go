@@ -1,0 +1,44 @@
+package screen
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/transfer"
+)
+
+// Progress says in one line how far a copy is, without its id.
+func Progress(m transfer.Movement) string {
+	parts := []string{string(m.State)}
+	if m.Ended() && m.Result != "" {
+		parts[0] = string(m.Result)
+	}
+	if m.Percent != nil && !m.Ended() {
+		parts[0] += fmt.Sprintf(" %d%%", *m.Percent)
+	}
+	if d := m.Elapsed(); d > 0 {
+		parts = append(parts, d.String())
+	}
+	for _, s := range []string{m.Data, m.Rate} {
+		if s != "" {
+			parts = append(parts, Line(s))
+		}
+	}
+	if left := Left(m); left != "" {
+		parts = append(parts, left+" left")
+	}
+	if m.Restarts > 0 {
+		parts = append(parts, fmt.Sprintf("begun again %d×", m.Restarts))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Summary is the line that says how a copy stands: id, progress, and for what
+// went wrong the message.
+func Summary(m transfer.Movement) string {
+	line := Line(m.ID) + ": " + Progress(m)
+	if m.Message != "" && m.Result != transfer.Success {
+		line += ": " + Line(m.Message)
+	}
+	return line
+}
