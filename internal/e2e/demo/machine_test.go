@@ -147,7 +147,7 @@ var folder = sync.OnceValues(func() (string, error) {
 	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(filepath.Join(dir, "tmp"), 0o700), os.Chmod(filepath.Join(dir, "tmp"), 0o1777)); err != nil {
 		return "", err
 	}
-	for _, name := range []string{"devcluster", "clientmountd", "clientmountd-failpoints"} {
+	for _, name := range []string{"devcluster", "clientmountd", "clientmountd-failpoints", "nnf-dm", "nnf-dmctl"} {
 		if err := place(filepath.Join(root, "bin", name), filepath.Join(dir, name)); err != nil {
 			return "", fmt.Errorf("%w: run make build build-test", err)
 		}
