@@ -37,7 +37,7 @@ func (s snapshot) same(t *testing.T, d *demo) {
 	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || string(mounts) != s.mounts {
 		t.Errorf("mounts before:\n%s\nand after:\n%s", s.mounts, mounts)
 	}
-	if files, _ := os.ReadDir(filepath.Join(d.cmd.Dir, "tmp")); len(files) > 0 {
+	if files, _ := os.ReadDir(d.tmp); len(files) > 0 {
 		t.Errorf("files left: %v", files)
 	}
 	// The kernel takes namespaces and their loop devices down after it has
