@@ -116,7 +116,7 @@ func (s *offload) times() (*subject, error) {
 		}
 		creates = append(creates, milliseconds(time.Since(began)))
 	}
-	s.add("create, warm", "ms", noTarget, false, creates, "call to answer, four requests to the API server in it")
+	s.add("create, warm", "ms", noTarget, false, creates, "call to answer; the API server takes up to 100 ms for a list of which it makes sure")
 	if err := s.settled(c, uid); err != nil {
 		return nil, err
 	}
