@@ -66,6 +66,9 @@ func SameRequest(have, want *nnf.DataMovement) bool {
 		have.Spec.Source.Path == want.Spec.Source.Path && have.Spec.Destination.Path == want.Spec.Destination.Path
 }
 
+// IsKeyReused tells whether f is a KeyReused.
+func IsKeyReused(f *Fault) bool { return f != nil && f.Field == fieldKey && f.Reason == ReasonInvalidField }
+
 // KeyReused is the error for a key that was used for another request.
 func KeyReused(key string) *Fault {
 	return refused(fieldKey, key, "it was used for another source or destination")

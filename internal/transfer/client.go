@@ -28,7 +28,7 @@ type Options struct {
 	Namespace string
 
 	Interval time.Duration // between polls of a daemon without version 2; 0: 1s
-	Patience time.Duration // for a daemon that is away while a copy is followed; 0: 30s
+	Patience time.Duration // for a daemon that is away while a copy is followed; 0: 2m
 }
 
 // Client is a connection to the daemon. Its methods return *Error.
@@ -41,6 +41,7 @@ type Client struct {
 
 	mu     sync.Mutex
 	dialed error // why the last attempt to connect failed
+	heard  time.Time
 }
 
 // answerTime is how long a daemon may take for a call that does not wait.
@@ -52,7 +53,7 @@ func Open(o Options) (*Client, error) {
 		o.Interval = time.Second
 	}
 	if o.Patience <= 0 {
-		o.Patience = 30 * time.Second
+		o.Patience = 2 * time.Minute
 	}
 	c := &Client{o: o}
 	// The dialer gets the path as it is, so that no character of it means
@@ -81,7 +82,23 @@ func (c *Client) dial(ctx context.Context, _ string) (net.Conn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dialed = err
+	if err == nil {
+		c.heard = time.Now()
+	}
 	return conn, err
+}
+
+// hear notes that the daemon lives; heard is when it was last seen to.
+func (c *Client) hear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heard = time.Now()
+}
+
+func (c *Client) lastHeard() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.heard
 }
 
 func (c *Client) dialError() error {

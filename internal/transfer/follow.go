@@ -20,12 +20,18 @@ import (
 // that goes away meanwhile is waited for: the copies go on without it.
 func (c *Client) Follow(ctx context.Context, ids []string, show func([]Movement)) ([]Movement, error) {
 	var out []Movement
-	heard := time.Time{}
+	var lost time.Time // since when the daemon is away
 	for {
-		err := c.newest(func() (err error) { out, err = c.follow2(ctx, ids, show, &heard); return err },
-			func() (err error) { out, err = c.follow1(ctx, ids, show, &heard); return err })
-		// The first contact has to succeed at once.
-		if err == nil || ctx.Err() != nil || heard.IsZero() || !passing(err) || time.Since(heard) > c.o.Patience {
+		err := c.newest(func() (err error) { out, err = c.follow2(ctx, ids, show); return err },
+			func() (err error) { out, err = c.follow1(ctx, ids, show); return err })
+		heard := c.lastHeard()
+		if err == nil || ctx.Err() != nil || !passing(err) || heard.IsZero() { // who was never there is not waited for
+			return out, c.explain(err)
+		}
+		if lost.IsZero() || heard.After(lost) {
+			lost = time.Now()
+		}
+		if time.Since(lost) > c.o.Patience {
 			return out, c.explain(err)
 		}
 		if err := pause(ctx, min(c.o.Interval, 200*time.Millisecond)); err != nil {
@@ -36,11 +42,7 @@ func (c *Client) Follow(ctx context.Context, ids []string, show func([]Movement)
 
 // passing tells whether the daemon may be back soon, or allows no longer wait.
 func passing(err error) bool {
-	switch status.Code(err) {
-	case codes.Unavailable, codes.DeadlineExceeded:
-		return true
-	}
-	return errors.Is(err, io.ErrUnexpectedEOF)
+	return status.Code(err) == codes.Unavailable || status.Code(err) == codes.DeadlineExceeded
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -55,11 +57,11 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // follow2 waits for the end by version 2: in one call if nobody looks on.
-func (c *Client) follow2(ctx context.Context, ids []string, show func([]Movement), heard *time.Time) ([]Movement, error) {
+func (c *Client) follow2(ctx context.Context, ids []string, show func([]Movement)) ([]Movement, error) {
 	if show == nil {
 		r, err := c.v2.Wait(ctx, &pb2.WaitRequest{Workflow: c.workflow2(), Uids: ids})
-		if err == nil || status.Code(err) == codes.DeadlineExceeded {
-			*heard = time.Now()
+		if status.Code(err) == codes.DeadlineExceeded { // as long as it allows
+			c.hear()
 		}
 		return movements2(r.GetMovements()), err
 	}
@@ -77,7 +79,7 @@ func (c *Client) follow2(ctx context.Context, ids []string, show func([]Movement
 		if err != nil {
 			return now, err
 		}
-		*heard = time.Now()
+		c.hear()
 		for _, m := range movements2(r.GetMovements()) {
 			all[m.ID] = m
 		}
@@ -92,7 +94,7 @@ const longPoll = 30
 
 // follow1 polls. With one copy left the daemon keeps the poll until its end, so
 // that it is seen at once.
-func (c *Client) follow1(ctx context.Context, ids []string, show func([]Movement), heard *time.Time) ([]Movement, error) {
+func (c *Client) follow1(ctx context.Context, ids []string, show func([]Movement)) ([]Movement, error) {
 	var last []Movement
 	for {
 		began := time.Now()
@@ -118,7 +120,7 @@ func (c *Client) follow1(ctx context.Context, ids []string, show func([]Movement
 			if err != nil {
 				return last, err
 			}
-			*heard = time.Now()
+			c.hear()
 			now = append(now, m)
 		}
 		changed := !slices.EqualFunc(last, now, same)

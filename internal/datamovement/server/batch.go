@@ -52,8 +52,11 @@ func (s *Service) CreateBatch(ctx context.Context, c Call, r datamovement.Reques
 		}
 		r.Source, r.Destination, r.Key = p.source, p.destination, datamovement.BatchKey(key, i)
 		uid, err := s.part(ctx, c, j, r)
-		if err == nil {
+		switch f := datamovement.Explain(err); {
+		case f == nil:
 			handle = r.Batch
+		case datamovement.IsKeyReused(f):
+			err = datamovement.KeyReused(key) // the caller knows own keys only
 		}
 		out = append(out, made{uid, err})
 	}

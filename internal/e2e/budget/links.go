@@ -1,5 +1,26 @@
 package budget
 
+import "maps"
+
+// program is a binary that make builds, and what was promised of it.
+type program struct {
+	name    string
+	maxSize int64 // bytes
+	modules map[string]string
+}
+
+var programs = []program{
+	{"clientmountd", 12_000_000, modules},
+	{"nnf-dm", 16_000_000, with(modules, served)},
+	{"nnf-dmctl", 12_000_000, with(client, served)},
+}
+
+func with(a, b map[string]string) map[string]string {
+	out := maps.Clone(a)
+	maps.Copy(out, b)
+	return out
+}
+
 // modules is what clientmountd may be linked from, each with the reason. A
 // module that is not here fails the test; so does one that nothing needs any
 // more.
@@ -36,6 +57,28 @@ var modules = map[string]string{
 	"sigs.k8s.io/json":                     "apimachinery: JSON with exact cases",
 	"sigs.k8s.io/randfill":                 "apimachinery: interfaces of its generated code",
 	"sigs.k8s.io/structured-merge-diff/v6": "apimachinery: unstructured values",
+}
+
+// served is what both ends of the Copy Offload API need besides.
+var served = map[string]string{
+	"google.golang.org/grpc":                    "the protocol of the Copy Offload API, given by its clients",
+	"google.golang.org/protobuf":                "its messages",
+	"google.golang.org/genproto/googleapis/rpc": "errors with a reason; grpc needs it as well",
+}
+
+// client is what nnf-dmctl needs besides. It knows no Kubernetes.
+var client = map[string]string{
+	"github.com/spf13/pflag":        "flags as people know them",
+	"github.com/vbauerster/mpb/v8":  "the progress bar: redrawn in place, cut to the terminal's width, lines of ours above it",
+	"github.com/mattn/go-runewidth": "how many columns a text takes, for the message below the bar; mpb needs it as well",
+	"golang.org/x/sys":              "the size of the terminal",
+	"golang.org/x/term":             "is it a terminal",
+
+	"github.com/VividCortex/ewma":   "mpb: speeds, not used",
+	"github.com/acarl005/stripansi": "mpb: what a text looks like without its colours",
+	"github.com/rivo/uniseg":        "go-runewidth: characters of several code points",
+	"golang.org/x/net":              "grpc: HTTP/2",
+	"golang.org/x/text":             "x/net: names of hosts",
 }
 
 // forbidden packages would cost much for little, or open what must stay shut.
@@ -79,4 +122,6 @@ var rooms = map[string]string{
 	"transfer":          "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
 	"transfer/screen":   "transfer",
 	"transfer/commands": "transfer transfer/screen version",
+
+	"transfer/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
 }

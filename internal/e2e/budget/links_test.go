@@ -15,37 +15,46 @@ import (
 )
 
 const (
-	module  = "github.com/compute-daemons/compute-daemons"
-	daemon  = "clientmountd"
-	maxSize = 12_000_000 // bytes
+	module = "github.com/compute-daemons/compute-daemons"
+	daemon = "clientmountd"
 )
 
-// built is the daemon as make builds it, in a folder of its own.
-var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "budget-")
-	if err != nil {
-		return "", err
+var (
+	building sync.Mutex
+	folder   string // of the binaries
+)
+
+// built is a program as make builds it, in a folder of its own.
+func built(name string) (string, error) {
+	building.Lock()
+	defer building.Unlock()
+	if folder == "" {
+		dir, err := os.MkdirTemp("", "budget-")
+		if err != nil {
+			return "", err
+		}
+		folder = dir
 	}
-	folder = dir
-	path := filepath.Join(dir, daemon)
+	path := filepath.Join(folder, name)
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
 	// What would make run? So the flags can never differ from the release's.
-	plan, err := command("make", "-s", "-n", "-C", root, "bin/"+daemon)
+	plan, err := command("make", "-s", "-n", "-C", root, "bin/"+name)
 	if err != nil {
 		return "", err
 	}
 	line := ""
 	for l := range strings.Lines(plan) {
-		if strings.Contains(l, " build ") && strings.Contains(l, "./cmd/"+daemon) {
+		if strings.Contains(l, " build ") && strings.HasSuffix(strings.TrimSpace(l), "./cmd/"+name) {
 			line = strings.TrimSpace(l)
 		}
 	}
-	_, err = command("sh", "-c", "cd "+root+" && "+strings.Replace(line, "-o bin/"+daemon, "-o "+path, 1))
+	_, err = command("sh", "-c", "cd "+root+" && "+strings.Replace(line, "-o bin/"+name, "-o "+path, 1))
 	return path, err
-})
+}
 
 const root = "../../.."
-
-var folder string
 
 func TestMain(m *testing.M) {
 	code := m.Run()
@@ -73,68 +82,78 @@ func command(name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-func binary(t *testing.T) string {
-	t.Helper()
-	path, err := built()
-	if err != nil {
-		t.Fatal(err)
+// each runs a test for every program.
+func each(t *testing.T, f func(t *testing.T, p program, path string)) {
+	for _, p := range programs {
+		t.Run(p.name, func(t *testing.T) {
+			path, err := built(p.name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f(t, p, path)
+		})
 	}
-	return path
 }
 
 func TestSize(t *testing.T) {
-	st, err := os.Stat(binary(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%s has %.2f MB of %.0f", daemon, float64(st.Size())/1e6, maxSize/1e6)
-	if st.Size() > maxSize {
-		t.Errorf("%d bytes, at most %d are promised", st.Size(), maxSize)
-	}
+	each(t, func(t *testing.T, p program, path string) {
+		st, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s has %.2f MB of %.0f", p.name, float64(st.Size())/1e6, float64(p.maxSize)/1e6)
+		if st.Size() > p.maxSize {
+			t.Errorf("%d bytes, at most %d are promised", st.Size(), p.maxSize)
+		}
+	})
 }
 
 // One file that runs on every distribution, with nothing in it for debuggers.
 func TestStaticAndStripped(t *testing.T) {
-	f, err := elf.Open(binary(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
-			t.Errorf("it is linked dynamically: %v", p.Type)
+	each(t, func(t *testing.T, _ program, path string) {
+		f, err := elf.Open(path)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	for _, s := range f.Sections {
-		if s.Name == ".symtab" || strings.HasPrefix(s.Name, ".debug_") || strings.HasPrefix(s.Name, ".zdebug_") {
-			t.Errorf("it is not stripped: %s", s.Name)
+		defer f.Close()
+		for _, p := range f.Progs {
+			if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
+				t.Errorf("it is linked dynamically: %v", p.Type)
+			}
 		}
-	}
+		for _, s := range f.Sections {
+			if s.Name == ".symtab" || strings.HasPrefix(s.Name, ".debug_") || strings.HasPrefix(s.Name, ".zdebug_") {
+				t.Errorf("it is not stripped: %s", s.Name)
+			}
+		}
+	})
 }
 
 func TestModules(t *testing.T) {
-	info, err := buildinfo.ReadFile(binary(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info.Main.Path != module || len(info.Deps) == 0 {
-		t.Fatalf("the binary does not know its modules: %+v", info)
-	}
-	linked := map[string]bool{}
-	for _, d := range info.Deps {
-		linked[d.Path] = true
-		if modules[d.Path] == "" {
-			t.Errorf("%s is linked and not on the list; is there a way without? If not, add it to links.go with the reason", d.Path)
+	each(t, func(t *testing.T, p program, path string) {
+		info, err := buildinfo.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if d.Replace != nil {
-			t.Errorf("%s is replaced by %s", d.Path, d.Replace.Path)
+		if info.Main.Path != module || len(info.Deps) == 0 {
+			t.Fatalf("the binary does not know its modules: %+v", info)
 		}
-	}
-	for _, m := range slices.Sorted(maps.Keys(modules)) {
-		if !linked[m] {
-			t.Errorf("%s is on the list and not linked any more; take it off", m)
+		linked := map[string]bool{}
+		for _, d := range info.Deps {
+			linked[d.Path] = true
+			if p.modules[d.Path] == "" {
+				t.Errorf("%s is linked and not on the list; is there a way without? If not, add it to links.go with the reason", d.Path)
+			}
+			if d.Replace != nil {
+				t.Errorf("%s is replaced by %s", d.Path, d.Replace.Path)
+			}
 		}
-	}
+		for _, m := range slices.Sorted(maps.Keys(p.modules)) {
+			if !linked[m] {
+				t.Errorf("%s is on the list and not linked any more; take it off", m)
+			}
+		}
+	})
 }
 
 func TestForbiddenPackages(t *testing.T) {

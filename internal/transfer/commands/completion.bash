@@ -36,7 +36,7 @@ _nnf_dmctl() {
       mapfile -t COMPREPLY < <(compgen -f -- "$cur")
       return
       ;;
-    @VALUES@) return ;;
+    @OTHERS@) return ;;
   esac
 
   case $command in

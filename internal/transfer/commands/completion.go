@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -43,7 +44,13 @@ func completion() string {
 		"    @CASES@\n", cases.String(),
 		"@IDS@", strings.Join(withIDs(), "|"),
 		"@VALUES@", strings.Join(withValues(), "|"),
+		"@OTHERS@", strings.Join(slices.DeleteFunc(withValues(), hasOwnWords), "|"),
 	).Replace(completionScript)
+}
+
+// hasOwnWords tells which flags the script completes the value of.
+func hasOwnWords(flag string) bool {
+	return slices.Contains([]string{"--output", "-o", "--socket", "--batch"}, flag)
 }
 
 func flagNames(f *pflag.FlagSet) string {

@@ -53,6 +53,8 @@ func scriptOf(source string) (script []step, held bool) {
 	switch word := path.Base(strings.TrimRight(source, "/")); word {
 	case "hold":
 		return []step{half, good}, true
+	case "stubborn":
+		return []step{half, good}, true
 	case "pending":
 		return []step{pending, good}, true
 	case "fail":
@@ -95,5 +97,5 @@ func (m *movement) cancel() {
 	s := m.now()
 	s.state = pb2.MovementState_MOVEMENT_STATE_CANCELLING
 	m.script = []step{s, {state: completed, result: cancelled, percent: s.percent, last: s.last}}
-	m.step, m.held, m.cancelling = 0, false, true
+	m.step, m.held, m.cancelling = 0, path.Base(m.source) == "stubborn", true
 }

@@ -36,7 +36,7 @@ var faults = map[string]struct {
 	"mute":    {pb2.ErrorReason_PROFILE_NOT_FOUND, ""},
 }
 
-func (v version2) CreateBatch(_ context.Context, r *pb2.CreateBatchRequest) (*pb2.CreateBatchResponse, error) {
+func (v version2) CreateBatch(ctx context.Context, r *pb2.CreateBatchRequest) (*pb2.CreateBatchResponse, error) {
 	d := v.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -45,6 +45,12 @@ func (v version2) CreateBatch(_ context.Context, r *pb2.CreateBatchRequest) (*pb
 		key = "own"
 	}
 	d.note("v2 CreateBatch %v %v key=%s", r.GetPairs(), r.GetOptions(), key)
+	if path.Base(r.GetPairs()[0].GetSource()) == "hang" {
+		d.mu.Unlock()
+		<-ctx.Done()
+		d.mu.Lock()
+		return nil, ctx.Err()
+	}
 	out := &pb2.CreateBatchResponse{Uid: fmt.Sprintf("batch-%d", d.count+1)}
 	for _, p := range r.GetPairs() {
 		f, bad := faults[path.Base(p.GetSource())]
@@ -91,6 +97,7 @@ const beat = 20 * time.Millisecond
 func (d *Daemon) follow(ctx context.Context, ids []string, show func([]*pb2.MovementStatus) error) error {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
+	last := ""
 	for {
 		d.mu.Lock()
 		all, err := d.find(ids)
@@ -102,8 +109,8 @@ func (d *Daemon) follow(ctx context.Context, ids []string, show func([]*pb2.Move
 		}
 		changed := d.changed
 		d.mu.Unlock()
-		if err == nil {
-			err = show(now)
+		if is := fmt.Sprint(now); err == nil && is != last {
+			last, err = is, show(now)
 		}
 		if err != nil || ended {
 			return err

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mattn/go-runewidth"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
@@ -45,7 +46,7 @@ func newBar(f *os.File, prefix string) *bar {
 	// Made without a total it does not end by itself at 100 %, which the command
 	// may write long before the copy has ended.
 	b.bar = b.out.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
-		mpb.BarWidth(barWidth),
+		mpb.BarWidth(barWidth), mpb.BarFillerTrim(),
 		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return b.state.Load().head() })),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return b.state.Load().tail(time.Now()) })),
 		mpb.BarExtender(mpb.BarFillerFunc(b.message), false),
@@ -56,6 +57,9 @@ func newBar(f *os.File, prefix string) *bar {
 
 func (b *bar) Show(all []transfer.Movement) {
 	s := summed(all, time.Now())
+	if was := b.state.Load(); was.newest.ID == s.newest.ID && was.newest.ElapsedSeconds == s.newest.ElapsedSeconds {
+		s.received = was.received // the clock goes on from the beat that it came with
+	}
 	b.state.Store(s)
 	b.bar.SetCurrent(s.percent)
 }
@@ -65,10 +69,13 @@ func summed(all []transfer.Movement, now time.Time) *shown {
 	s := &shown{total: len(all), received: now}
 	sum := int64(0)
 	for _, m := range all {
-		switch {
-		case m.Ended():
+		if m.Ended() {
 			s.ended++
+		}
+		switch {
+		case m.Result == transfer.Success:
 			sum += 100
+			s.known = true
 		case m.Percent != nil:
 			sum += min(100, max(0, int64(*m.Percent)))
 			s.known = true
@@ -80,7 +87,6 @@ func summed(all []transfer.Movement, now time.Time) *shown {
 	if s.total > 0 {
 		s.percent = sum / int64(s.total)
 	}
-	s.known = s.known || s.ended > 0
 	return s
 }
 
@@ -111,10 +117,10 @@ func (s *shown) tail(now time.Time) string {
 		if m.State == transfer.Running {
 			d += now.Sub(s.received)
 		}
-		parts = append(parts, d.Round(100*time.Millisecond).String())
+		parts = append(parts, clock(d))
 	}
 	if m.Rate != "" {
-		parts = append(parts, Line(m.Rate))
+		parts = append(parts, figure(m.Rate))
 	}
 	if left := Left(m); left != "" {
 		parts = append(parts, left+" left")
@@ -122,13 +128,18 @@ func (s *shown) tail(now time.Time) string {
 	return " " + strings.Join(parts, "  ")
 }
 
+// clock writes a time so that it does not change its width at each turn.
+func clock(d time.Duration) string {
+	if d < time.Minute {
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	}
+	return d.Round(time.Second).String()
+}
+
 // message is the line below the bar.
 func (b *bar) message(w io.Writer, st decor.Statistics) error {
-	line := []rune(Line(b.state.Load().newest.LastMessage))
-	if most := st.AvailableWidth - 1; len(line) > most {
-		line = append(line[:max(0, most-1)], '…')
-	}
-	_, err := fmt.Fprintln(w, string(line))
+	line := Line(b.state.Load().newest.LastMessage)
+	_, err := fmt.Fprintln(w, runewidth.Truncate(line, max(1, st.AvailableWidth-1), "…"))
 	return err
 }
 

@@ -21,7 +21,7 @@ func Progress(m transfer.Movement) string {
 	}
 	for _, s := range []string{m.Data, m.Rate} {
 		if s != "" {
-			parts = append(parts, Line(s))
+			parts = append(parts, figure(s))
 		}
 	}
 	if left := Left(m); left != "" {
@@ -31,6 +31,13 @@ func Progress(m transfer.Movement) string {
 		parts = append(parts, fmt.Sprintf("begun again %d×", m.Restarts))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// figure is a figure without what dcp writes behind it in its final report:
+// "1.500 GiB (1610612736 bytes)".
+func figure(s string) string {
+	s, _, _ = strings.Cut(s, " (")
+	return Line(s)
 }
 
 // Summary is the line that says how a copy stands: id, progress, and for what

@@ -1,0 +1,371 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
+	"github.com/compute-daemons/compute-daemons/internal/transfer/fakedaemon"
+)
+
+// patience is for what must come; nothing here waits so long unless it fails.
+const patience = 30 * time.Second
+
+// session is the program on a terminal of its own, as a user has it.
+type session struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	master *os.File
+	stdout bytes.Buffer
+	ended  chan error
+	read   chan struct{} // closed when the terminal has hung up
+
+	mu     sync.Mutex
+	screen bytes.Buffer
+}
+
+// startDaemon returns a fake daemon that ends with the test.
+func startDaemon(t *testing.T, old bool) *fakedaemon.Daemon {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "dm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	d, err := fakedaemon.Start(filepath.Join(dir, "s"), old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Stop)
+	return d
+}
+
+// openTerminal returns both ends of a new pseudo-terminal.
+func openTerminal(t *testing.T, columns uint16) (master, slave *os.File) {
+	t.Helper()
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal("no pseudo-terminal on this machine: ", err)
+	}
+	master = os.NewFile(uintptr(fd), "ptmx")
+	t.Cleanup(func() { master.Close() })
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns}); err != nil {
+		t.Fatal(err)
+	}
+	return master, slave
+}
+
+// onTerminal starts the program with standard error and input on a terminal.
+func onTerminal(t *testing.T, socket string, columns uint16, environ []string, args ...string) *session {
+	t.Helper()
+	master, slave := openTerminal(t, columns)
+	defer slave.Close()
+	s := &session{t: t, master: master, ended: make(chan error, 1), read: make(chan struct{})}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.cmd = &exec.Cmd{
+		Path: exe, Args: append([]string{commands.Name}, args...),
+		Env:   append([]string{"TERM=xterm", "NNF_DM_SOCKET=" + socket, "DW_WORKFLOW_NAME=job"}, environ...),
+		Stdin: slave, Stdout: &s.stdout, Stderr: slave,
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL},
+	}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(s.read)
+		buf := make([]byte, 4096)
+		for {
+			n, err := master.Read(buf)
+			s.mu.Lock()
+			s.screen.Write(buf[:n])
+			s.mu.Unlock()
+			if err != nil { // EIO: nobody has it open any more
+				return
+			}
+		}
+	}()
+	go func() { s.ended <- s.cmd.Wait() }()
+	t.Cleanup(func() {
+		s.cmd.Process.Kill()
+		<-s.read
+		if t.Failed() {
+			t.Logf("the terminal: %s", s.end())
+		}
+	})
+	return s
+}
+
+func (s *session) seen() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.screen.String()
+}
+
+// end is the last of it, for messages.
+func (s *session) end() string {
+	seen := s.seen()
+	return fmt.Sprintf("%q", seen[max(0, len(seen)-600):])
+}
+
+// await returns when the terminal has shown what matches.
+func (s *session) await(pattern string) {
+	s.t.Helper()
+	want := regexp.MustCompile(pattern)
+	for end := time.Now().Add(patience); !want.MatchString(s.seen()); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("%q was not shown", pattern)
+		}
+	}
+}
+
+// awaitCall returns when the daemon was asked for what.
+func (s *session) awaitCall(d *fakedaemon.Daemon, what string) {
+	s.t.Helper()
+	for end := time.Now().Add(patience); !strings.Contains(strings.Join(d.Log(), "\n"), what); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("the daemon was not asked: %q", d.Log())
+		}
+	}
+}
+
+// press types on the keyboard.
+func (s *session) press(keys string) {
+	s.t.Helper()
+	if _, err := io.WriteString(s.master, keys); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// exits waits for the end.
+func (s *session) exits(want int) {
+	s.t.Helper()
+	select {
+	case err := <-s.ended:
+		<-s.read
+		code := 0
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+			code = exit.ExitCode()
+		}
+		if code != want {
+			s.t.Fatalf("exit code %d (%v), want %d", code, err, want)
+		}
+	case <-time.After(patience):
+		s.t.Fatal("it does not end")
+	}
+}
+
+const ctrlC = "\x03"
+
+func TestProgressBar(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, false)
+	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
+	// State, percent, bar, elapsed time, rate, time left; below it the message.
+	s.await(`running +50% \[=+>? +\] 2\.\ds  512\.000 MiB/s  2 secs left`)
+	s.await(`\nCopied 1\.000 GiB \(50%\) in 2\.000 secs`)
+	s.await(`2\.[1-9]s  512`) // the clock goes on between the command's messages
+	d.Finish()
+	s.exits(0)
+	s.await(`success +100% \[=+>?\] 4\.0s`)
+	if got := s.stdout.String(); got != "nnf-dm-node-1: success, 4s, 2.000 GiB, 512.000 MiB/s\n" {
+		t.Errorf("standard output: %q", got)
+	}
+}
+
+// On a narrow terminal nothing may wrap: the bar would crawl down the screen.
+func TestNarrowTerminal(t *testing.T) {
+	t.Parallel()
+	const columns = 40
+	d := startDaemon(t, false)
+	s := onTerminal(t, d.Socket, columns, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
+	s.await(`50%`)
+	s.await(`\nCopied 1\.000 GiB`)
+	d.Finish()
+	s.exits(0)
+	for line := range strings.SplitSeq(regexp.MustCompile(`\x1b\[[0-9]*[A-Za-z]`).ReplaceAllString(s.seen(), ""), "\n") {
+		if n := len([]rune(strings.TrimRight(line, "\r"))); n > columns {
+			t.Errorf("%d columns: %q", n, line)
+		}
+	}
+}
+
+func TestSeveralCopies(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, false)
+	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/ok", "/mnt/hold", "/lus/a/")
+	s.await(`1 of 2 ended +75% \[`)
+	d.Finish()
+	s.exits(0)
+	s.await(`2 of 2 ended +100% \[`)
+}
+
+// The only escape sequences on the terminal are those of the bar.
+func TestNoEscapesOfOthers(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, false)
+	s := onTerminal(t, d.Socket, 200, nil, "copy", "--wait", "/mnt/escape", "/lus/a")
+	s.exits(1)
+	s.await(`\\x1b\]0;owned`)
+	own := regexp.MustCompile(`\x1b\[\d*[AJ]`)
+	for _, r := range own.ReplaceAllString(s.seen(), "") {
+		if r < ' ' && r != '\r' && r != '\n' || r >= 0x7f && r < 0xa0 || r == 0x202e {
+			t.Errorf("%U on the terminal", r)
+		}
+	}
+}
+
+func TestDumbTerminal(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, false)
+	s := onTerminal(t, d.Socket, 120, []string{"TERM=dumb"}, "copy", "--wait", "/mnt/ok", "/lus/a")
+	s.exits(0)
+	if seen := s.seen(); strings.Contains(seen, "\x1b") || !strings.Contains(seen, "nnf-dmctl: nnf-dm-node-1: running 50%") {
+		t.Errorf("%q", seen)
+	}
+}
+
+func TestQuietTerminal(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, false)
+	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "--quiet", "/mnt/ok", "/lus/a")
+	s.exits(0)
+	if seen := s.seen() + s.stdout.String(); seen != "" {
+		t.Errorf("%q", seen)
+	}
+}
+
+// The first Ctrl-C leaves the copy alone, and says how to come back.
+func TestCtrlCDetaches(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, false)
+	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
+	s.await(`50%`)
+	s.press(ctrlC)
+	s.await(`nnf-dmctl: detaching; Ctrl-C again within 3s cancels`)
+	s.exits(130)
+	s.await(`nnf-dmctl: detached, the copy goes on; to follow it again: nnf-dmctl wait nnf-dm-node-1\r\n`)
+	if log := strings.Join(d.Log(), "\n"); strings.Contains(log, "Cancel") {
+		t.Errorf("the copy was cancelled: %s", log)
+	}
+	again := onTerminal(t, d.Socket, 120, nil, "wait", "nnf-dm-node-1")
+	again.await(`50%`)
+	d.Finish()
+	again.exits(0)
+}
+
+// The second one cancels, and waits for the end of the copy.
+func TestCtrlCTwiceCancels(t *testing.T) {
+	t.Parallel()
+	for _, old := range []bool{false, true} {
+		d := startDaemon(t, old)
+		s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
+		s.await(`50%`)
+		s.press(ctrlC)
+		s.await(`Ctrl-C again`)
+		s.press(ctrlC)
+		s.exits(4)
+		s.await(`nnf-dmctl: cancelling`)
+		s.await(`cancelled +50%`)
+		if got := s.stdout.String(); !strings.HasPrefix(got, "nnf-dm-node-1: cancelled") {
+			t.Errorf("standard output: %q", got)
+		}
+	}
+}
+
+// A copy that ends while the user decides has ended well.
+func TestCtrlCAndEnd(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, false)
+	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
+	s.await(`50%`)
+	s.press(ctrlC)
+	s.await(`Ctrl-C again`)
+	d.Finish()
+	s.exits(0)
+}
+
+// The third one leaves a copy whose end is a long time coming.
+func TestCtrlCThreeTimes(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, false)
+	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/stubborn", "/lus/a")
+	s.await(`50%`)
+	s.press(ctrlC)
+	s.await(`Ctrl-C again`)
+	s.press(ctrlC)
+	s.await(`cancelling +50%`)
+	s.press(ctrlC)
+	s.exits(130)
+	s.await(`to follow it again: nnf-dmctl wait nnf-dm-node-1`)
+}
+
+// Before there is an id nobody can say what became of the request.
+func TestCtrlCWhileAsking(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, false)
+	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hang", "/lus/a")
+	s.awaitCall(d, "/mnt/hang")
+	s.press(ctrlC)
+	s.exits(130)
+	s.await(`nnf-dmctl: interrupted; whether the copy goes on, nnf-dmctl list tells`)
+}
+
+// Whoever ends the job does not end the copy.
+func TestSignalsDetach(t *testing.T) {
+	t.Parallel()
+	for signal, code := range map[syscall.Signal]int{syscall.SIGTERM: 143, syscall.SIGHUP: 129} {
+		d := startDaemon(t, false)
+		s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
+		s.await(`50%`)
+		if err := s.cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		s.exits(code)
+		s.await(`to follow it again: nnf-dmctl wait nnf-dm-node-1`)
+		if log := strings.Join(d.Log(), "\n"); strings.Contains(log, "Cancel") {
+			t.Errorf("the copy was cancelled: %s", log)
+		}
+	}
+}
+
+// A daemon that is restarted, as by an update, is not missed.
+func TestDaemonRestarts(t *testing.T) {
+	t.Parallel()
+	for _, quiet := range []string{"--quiet=false", "--quiet"} {
+		d := startDaemon(t, false)
+		s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", quiet, "/mnt/hold", "/lus/a")
+		s.awaitCall(d, "nnf-dm-node-1]")
+		d.Stop()
+		if err := d.Resume(); err != nil {
+			t.Fatal(err)
+		}
+		d.Finish()
+		s.exits(0)
+	}
+}
