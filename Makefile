@@ -51,22 +51,31 @@ demo: need-demo build-daemon build-test devcluster bin/standin ## a file system 
 	@bin/demo
 
 .PHONY: test
-test: need-test check devcluster build-daemon build-test ## everything: check, then real mounts and a real API server
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-scenes test-crash
-	internal/devcluster/build.sh --test -count=1 -timeout 10m
+test: need-test ## everything: check, then real mounts and a real API server (CRDS=DIR: on those definitions as well)
+	@$(MAKE) --no-print-directory -j 2 check devcluster
+	@$(MAKE) --no-print-directory build-daemon build-test
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target $(SCENES)
 
-# The two halves of the laboratory's work, about as long as each other. The crash
-# matrix runs from its folder, where go test shows its counts.
-.PHONY: test-scenes test-crash
-test-scenes:
-	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 40m $$($(GO) list ./internal/e2e/... | grep -v /e2e/crash$$)
-test-crash:
+# What needs a whole machine, by package, two at a time, the longest first. The
+# crash matrix runs from its folder, where go test shows its counts.
+E2E    := crash conformance apiserver offload dmapiserver abuse demo
+E2E    := $(filter $(patsubst internal/e2e/%/,%,$(wildcard internal/e2e/*/)),$(E2E))
+SCENES := scenes-crash $(if $(CRDS),scenes-crds) $(patsubst %,scenes-%,$(filter-out crash,$(E2E))) scenes-devcluster scenes-others
+scenes-%:
+	$(GO) test -buildvcs=false -count=1 -timeout 20m ./internal/e2e/$*
+.PHONY: scenes-crash scenes-crds scenes-devcluster scenes-others
+scenes-crash:
 	cd internal/e2e/crash && $(GO) test -buildvcs=false -count=1 -timeout 20m
+scenes-devcluster:
+	internal/devcluster/build.sh --test -count=1 -timeout 10m
+scenes-crds:
+	@[ -d "$(CRDS)" ] || { echo "make: CRDS must name a folder with CustomResourceDefinitions" >&2; exit 1; }
+	CRDS=$(CRDS) $(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $(patsubst %,./internal/e2e/%,$(filter conformance offload,$(E2E)))
+scenes-others:
+	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $$($(GO) list ./internal/e2e/... | grep -vE '/e2e/($(subst $(eval) ,|,$(E2E)))$$')
 
 .PHONY: test-crds
-test-crds: need-test devcluster build-daemon build-test ## the conformance suite on the definitions in CRDS=DIR
-	@[ -d "$(CRDS)" ] || { echo "make: CRDS must name a folder with CustomResourceDefinitions" >&2; exit 1; }
-	CRDS=$(CRDS) $(GO) test -buildvcs=false -count=1 -timeout 20m ./internal/e2e/conformance
+test-crds: need-test devcluster build-daemon build-test scenes-crds ## the conformance suites on the definitions in CRDS=DIR
 
 .PHONY: check
 check: lint unit fuzz ## unit tests, fuzz seeds and lint

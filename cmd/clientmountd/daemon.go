@@ -15,6 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/command"
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/daemon/oneprocessor"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 	"github.com/compute-daemons/compute-daemons/internal/volume"
@@ -63,7 +64,7 @@ func (s *server) prepare() error {
 		s.log.Warn(w)
 	}
 	limits, err := daemon.ApplyRuntime(daemon.RuntimeOptions{
-		MemLimit: s.cfg.Runtime.GoMemLimit, GOGC: gogc(s.cfg.Runtime.GoGC), MaxProcs: s.cfg.Runtime.GoMaxProcs,
+		MemLimit: s.cfg.Runtime.GoMemLimit, GOGC: gogc(s.cfg.Runtime.GoGC), MaxProcs: s.cfg.Runtime.GoMaxProcs, TakenProcs: oneprocessor.Taken,
 	})
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/command"
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/daemon/oneprocessor"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
@@ -237,7 +238,7 @@ func settingsOf(c *config.Nnfdm) (server.Settings, error) {
 }
 
 func runtimeOf(c *config.Nnfdm) daemon.RuntimeOptions {
-	return daemon.RuntimeOptions{MemLimit: c.Runtime.GoMemLimit, GOGC: gogc(c.Runtime.GoGC), MaxProcs: c.Runtime.GoMaxProcs}
+	return daemon.RuntimeOptions{MemLimit: c.Runtime.GoMemLimit, GOGC: gogc(c.Runtime.GoGC), MaxProcs: c.Runtime.GoMaxProcs, TakenProcs: oneprocessor.Taken}
 }
 
 func gogc(percent int) string {

@@ -26,7 +26,7 @@ func (c *Controller) APIState(s kube.State) {
 			c.resume()
 			c.o.Log.Info("API server answers again", "down", time.Since(was.Since).Round(time.Millisecond), daemon.EventID(eventAPI))
 		case !s.Connected && s.LastError != nil && (was.Connected || was.LastError == nil || !kube.SameTrouble(was.LastError, s.LastError)):
-			c.o.Log.Warn("API server does not answer; mounts stay as they are, trying again", "error", s.LastError, daemon.EventID(eventAPI))
+			c.o.Log.Warn("cannot follow the API server; mounts stay as they are, trying again", "error", s.LastError, daemon.EventID(eventAPI))
 		}
 	})
 }

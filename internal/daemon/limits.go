@@ -16,6 +16,8 @@ type RuntimeOptions struct {
 	GOGC     string // per cent of heap growth between collections, or "off"; "" leaves it
 	MaxProcs int    // threads that run Go code at once; 0 leaves it
 
+	TakenProcs bool // the process began with one thread: 0 above gives the others back
+
 	Getenv func(string) string // nil: os.Getenv
 }
 
@@ -56,8 +58,12 @@ func ApplyRuntime(o RuntimeOptions) (RuntimeLimits, error) {
 	in.GOGC = percent
 
 	// Set explicitly, the runtime also stops looking for changed CPU limits.
-	if o.MaxProcs > 0 && o.Getenv("GOMAXPROCS") == "" {
+	switch {
+	case o.Getenv("GOMAXPROCS") != "":
+	case o.MaxProcs > 0:
 		runtime.GOMAXPROCS(o.MaxProcs)
+	case o.TakenProcs:
+		runtime.SetDefaultGOMAXPROCS()
 	}
 	in.MaxProcs = runtime.GOMAXPROCS(0)
 	return in, nil

@@ -61,6 +61,23 @@ func TestApplyRuntime(t *testing.T) {
 	}
 }
 
+// Who began with one processor gets what is wanted, or what the machine has.
+func TestTakenProcs(t *testing.T) {
+	machine := runtime.GOMAXPROCS(0)
+	t.Cleanup(func() { runtime.GOMAXPROCS(machine) })
+	none := func(string) string { return "" }
+	for _, c := range []struct {
+		wanted, want int
+		taken        bool
+	}{{0, runtime.NumCPU(), true}, {0, 1, false}, {1, 1, true}, {3, 3, true}} {
+		runtime.GOMAXPROCS(1)
+		in, err := ApplyRuntime(RuntimeOptions{MaxProcs: c.wanted, TakenProcs: c.taken, Getenv: none})
+		if err != nil || in.MaxProcs != c.want {
+			t.Errorf("%+v: got %d processors (%v)", c, in.MaxProcs, err)
+		}
+	}
+}
+
 func TestApplyRuntimeRefuses(t *testing.T) {
 	keepLimits(t)
 	before := inForce()

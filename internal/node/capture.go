@@ -70,7 +70,7 @@ func newStream(limit int) (s *stream, w *os.File, err error) {
 	s = &stream{capture: capture{limit: limit}, r: r, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
-		buf := make([]byte, 16<<10)
+		buf := make([]byte, 4<<10) // more would only stay in a daemon that is idle most of its life
 		for {
 			n, err := r.Read(buf)
 			s.Write(buf[:n])

@@ -9,7 +9,7 @@ import (
 
 // What the daemon logs when the server is lost and when it is back.
 const (
-	lostText = "API server does not answer"
+	lostText = "cannot follow the API server"
 	backText = "API server answers again"
 )
 

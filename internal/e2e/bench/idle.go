@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
@@ -19,34 +20,33 @@ type subject struct {
 
 	resident, anonymous float64 // targets, MB; 0: none
 	switches            float64 // target, per minute; 0: they are not counted
-
-	before lab.Usage
 }
 
 // idle measures all that have nothing to do side by side: the waiting takes
 // most of the bench's time.
 func (b *bench) idle(list []*subject) error {
+	fresh, err := usages(list)
+	if err != nil {
+		return err
+	}
 	if err := b.pause(b.settle); err != nil {
 		return err
 	}
-	counting := false
-	for _, s := range list {
-		u, err := s.daemon.Usage()
-		if err != nil {
-			return err
-		}
-		s.before = u
-		counting = counting || s.switches != 0
+	before, err := usages(list)
+	if err != nil {
+		return err
+	}
+	for i, s := range list {
 		how := fmt.Sprintf("smaps_rollup after %v idle", b.settle)
 		if s.how != "" {
 			how = fmt.Sprintf("%v %s", b.settle, s.how)
 		}
 		b.about = s.about
-		b.add("memory resident, "+s.what, "MB", cmp.Or(s.resident, noTarget), true, []float64{float64(u.RSS) / 1e6}, how)
-		b.add("memory anonymous, "+s.what, "MB", cmp.Or(s.anonymous, noTarget), true, []float64{float64(u.Anonymous) / 1e6}, how)
+		b.add("memory resident, "+s.what, "MB", cmp.Or(s.resident, noTarget), true, []float64{float64(before[i].RSS) / 1e6}, how)
+		b.add("memory anonymous, "+s.what, "MB", cmp.Or(s.anonymous, noTarget), true, []float64{float64(before[i].Anonymous) / 1e6}, how)
 	}
-	if counting {
-		if err := b.countSwitches(list); err != nil {
+	if slices.ContainsFunc(list, func(s *subject) bool { return s.switches != 0 }) {
+		if err := b.countSwitches(list, fresh, before); err != nil {
 			return err
 		}
 	}
@@ -63,25 +63,40 @@ func (b *bench) idle(list []*subject) error {
 }
 
 // countSwitches counts from the reading of the memory on.
-func (b *bench) countSwitches(list []*subject) error {
+func (b *bench) countSwitches(list []*subject, fresh, before []lab.Usage) error {
 	began := time.Now()
 	if err := b.pause(b.window); err != nil {
 		return err
 	}
 	minutes := time.Since(began).Minutes()
-	for _, s := range list {
+	after, err := usages(list)
+	if err != nil {
+		return err
+	}
+	for i, s := range list {
 		if s.switches == 0 {
 			continue
 		}
-		u, err := s.daemon.Usage()
-		if err != nil {
-			return err
-		}
 		b.about = s.about
-		b.add("context switches idle, "+s.what, "/min", s.switches, true, []float64{float64(u.Switches()-s.before.Switches()) / minutes},
-			fmt.Sprintf("all %d threads, both kinds, counted for %v", u.Threads, b.window))
+		b.add("context switches settling, "+s.what, "", noTarget, true, []float64{float64(before[i].Switches() - fresh[i].Switches())},
+			fmt.Sprintf("in the %v before: memory is given back; at clientmountd's first bookmark the code is faulted in again", b.settle))
+		b.add("context switches idle, "+s.what, "/min", s.switches, true, []float64{float64(after[i].Switches()-before[i].Switches()) / minutes},
+			fmt.Sprintf("all %d threads, both kinds, counted for %v", after[i].Threads, b.window))
 	}
 	return nil
+}
+
+// usages are the accounts of the daemons.
+func usages(list []*subject) ([]lab.Usage, error) {
+	out := make([]lab.Usage, len(list))
+	for i, s := range list {
+		u, err := s.daemon.Usage()
+		if err != nil {
+			return nil, err
+		}
+		out[i] = u
+	}
+	return out, nil
 }
 
 // fresh starts what is measured idle: clientmountd on a node without ClientMount

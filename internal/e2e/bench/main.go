@@ -57,7 +57,7 @@ func parse(args []string) (options, int) {
 	f := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	f.BoolVar(&o.json, "json", false, "print the figures as JSON")
 	f.BoolVar(&o.check, "check", false, "exit with 1 when a target is missed")
-	f.DurationVar(&o.settle, "settle", 60*time.Second, "how long the daemon is left alone before it is measured idle")
+	f.DurationVar(&o.settle, "settle", 90*time.Second, "how long the daemon is left alone before it is measured idle: longer than the minute between bookmarks")
 	f.DurationVar(&o.window, "window", 120*time.Second, "how long context switches are counted")
 	f.IntVar(&o.runs, "mounts", 30, "how many mounts are made")
 	f.IntVar(&o.starts, "starts", 20, "how often the daemon is started")

@@ -128,7 +128,7 @@ func TestParse(t *testing.T) {
 		}
 	}
 	o, _ := parse(nil)
-	if o.settle.Seconds() != 60 || o.window.Seconds() != 120 || o.runs != 30 || o.starts != 20 || o.processes != 5000 ||
+	if o.settle.Seconds() != 90 || o.window.Seconds() != 120 || o.runs != 30 || o.starts != 20 || o.processes != 5000 ||
 		o.clients != 1000 || o.connections != 5000 || o.polls != 2000 || o.waits != 100 {
 		t.Errorf("the defaults are what the targets are about: %+v", o)
 	}

@@ -99,110 +99,6 @@ func (s *scene) ready(flags ...string) lab.MountSpec {
 	return m
 }
 
-// source is what the mount table shows as the source, and the table of
-// commands calls D.
-func (s *scene) source(index int) string {
-	if v := s.volumes[index]; v != nil {
-		return v.Node
-	}
-	return mgs + ":/" + fsName(index)
-}
-
-// words fills in a line of the kind's tables for an entry.
-func (s *scene) words(lines []string, m lab.MountSpec) []string {
-	vg, lv := "", ""
-	if v := s.volumes[m.Index]; v != nil {
-		vg, lv = v.VG, v.LV
-	}
-	var out []string
-	for _, line := range lines {
-		words := strings.Fields(line)
-		for i, w := range words {
-			switch w {
-			case "V":
-				words[i] = vg
-			case "V/L":
-				words[i] = vg + "/" + lv
-			case "D":
-				words[i] = s.source(m.Index)
-			case "P":
-				words[i] = m.Path
-			}
-		}
-		out = append(out, strings.Join(words, " "))
-	}
-	return out
-}
-
-// commands are the calls since the log was cleared, as a person would type
-// them. Queries are named by program alone: what they ask for is checked, what
-// they look like is the daemon's own business. Helpers of mount(8) are not
-// calls of the daemon.
-func (s *scene) commands() []string {
-	s.Helper()
-	calls, err := s.Log()
-	s.must(err)
-	var out []string
-	for _, c := range calls {
-		line := strings.Join(c.Argv, " ")
-		switch c.Tool {
-		case "mount.lustre", "mount.gfs2":
-			continue
-		case "lvs", "vgs":
-			if !strings.Contains(line, "--nolock") || !strings.Contains(line, "--reportformat json") {
-				s.Errorf("%s %s: it must neither take a lock nor be read by eye", c.Tool, line)
-			}
-			out = append(out, c.Tool)
-		default:
-			out = append(out, c.Tool+" "+line)
-		}
-	}
-	return out
-}
-
-// called compares the calls with what they should be.
-func (s *scene) called(want ...string) {
-	s.Helper()
-	if got := s.commands(); !slices.Equal(got, want) {
-		s.Errorf("called:\n\t%s\nwant:\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
-	}
-	s.must(s.ClearLog())
-}
-
-// mounted checks that exactly one mount of the entry is there, and its owner.
-func (s *scene) mounted(m lab.MountSpec) {
-	s.Helper()
-	all, err := s.Mounts()
-	s.must(err)
-	n := 0
-	for _, have := range all {
-		if have.Target != m.Path {
-			continue
-		}
-		n++
-		if s.k.mounted != "" && (have.Type != s.k.mounted || have.Source != s.source(m.Index)) {
-			s.Errorf("%s: type %s from %s, want %s from %s", m.Path, have.Type, have.Source, s.k.mounted, s.source(m.Index))
-		}
-		if s.k.file && filepath.Base(have.Root) != filepath.Base(s.source(m.Index)) {
-			s.Errorf("%s: bound from %s, want %s", m.Path, have.Root, s.source(m.Index))
-		}
-	}
-	if n != 1 {
-		s.Errorf("%s is mounted %d times", m.Path, n)
-	}
-}
-
-// unmounted checks that nothing is mounted and the target is gone.
-func (s *scene) unmounted(m lab.MountSpec) {
-	s.Helper()
-	if have, ok, err := s.MountAt(m.Path); ok || err != nil {
-		s.Errorf("%s is still mounted: %+v %v", m.Path, have, err)
-	}
-	if _, err := os.Lstat(m.Path); !os.IsNotExist(err) {
-		s.Errorf("the target %s was not removed: %v", m.Path, err)
-	}
-}
-
 // ends stops the daemon the gentle way and looks for what it left.
 func (s *scene) ends() {
 	s.Helper()
@@ -235,65 +131,6 @@ func (s *scene) noRecords() {
 	}
 }
 
-// get returns the object as it is now.
-func (s *scene) get(name string) lab.Object {
-	s.Helper()
-	o, err := s.Cluster.Get(s.Context(patience), "ClientMount", s.Node, name)
-	s.must(err)
-	return o
-}
-
-// logged waits for a line with the message about an object, and returns its
-// fields.
-func (s *scene) logged(message, name string) map[string]any {
-	s.Helper()
-	return s.line(fmt.Sprintf("%q about %s", message, name), func(f map[string]any) bool {
-		return f["msg"] == message && (name == "" || f["clientmount"] == name)
-	})
-}
-
-func (s *scene) line(what string, fits func(map[string]any) bool) map[string]any {
-	s.Helper()
-	l, err := s.d.WaitLog(s.Context(patience), func(l lab.LogLine) bool { return l.Fields != nil && fits(l.Fields) })
-	if err != nil {
-		s.Fatalf("no line %s in the log: %v", what, err)
-	}
-	return l.Fields
-}
-
-// count tells how many lines fit.
-
-// alive fails when the daemon has ended.
-func (s *scene) alive() {
-	s.Helper()
-	select {
-	case <-s.d.Done():
-		s.Fatal("the daemon has ended")
-	default:
-	}
-}
-
-// failed waits for an error of the severity whose text has all the parts.
-func (s *scene) failed(name, severity string, parts ...string) lab.Object {
-	s.Helper()
-	has := func(o lab.Object) bool {
-		for _, p := range parts {
-			if !strings.Contains(o.DebugMessage(), p) {
-				return false
-			}
-		}
-		return o.Severity() == severity
-	}
-	o, err := s.Cluster.WaitStatus(s.Context(patience), s.Node, name, has)
-	if err != nil {
-		s.Fatalf("%s: no %s error with %q: %v; the status is %v", name, severity, parts, err, s.get(name)["status"])
-	}
-	if n := len(o.DebugMessage()); n > 4<<10 {
-		s.Errorf("the message has %d bytes", n)
-	}
-	return o
-}
-
 // gate makes the next matching call of a program wait, and returns the function
 // that lets it go on; the scene's end opens it at the latest.
 func (s *scene) gate(tool string, f lab.Fault) (reached, open func()) {
@@ -310,4 +147,41 @@ func (s *scene) gate(tool string, f lab.Fault) (reached, open func()) {
 		s.must(err)
 	}
 	return reached, func() { s.Helper(); s.must(open0()) }
+}
+
+// proxy stands between the daemon and the API server.
+func (s *scene) proxy() *lab.Proxy {
+	s.Helper()
+	p, err := lab.StartProxy(s.Cluster.URL, s.Cluster.CA())
+	s.must(err)
+	s.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
+// behind runs the daemon behind a proxy.
+func (s *scene) behind(p *lab.Proxy, flags ...string) {
+	s.Helper()
+	cert := s.Runtime + "-proxy.crt"
+	s.must(os.WriteFile(cert, p.CA(), 0o600))
+	s.with(lab.DaemonOptions{Args: append(s.Flags(p.Address, cert), flags...)})
+}
+
+// writes counts the requests that may change something.
+func writes(p *lab.Proxy) int {
+	return p.Count(lab.ClassPatchStatus, lab.ClassPatchObject, lab.ClassUpdate, lab.ClassCreate, lab.ClassDelete, lab.ClassOther)
+}
+
+// with runs the daemon with options of its own and waits until it is ready.
+func (s *scene) with(o lab.DaemonOptions) {
+	s.Helper()
+	if s.k.test {
+		o.Binary, o.Env = stage.TestBinary(s.t), append(o.Env, stage.FSTypes)
+	}
+	d, err := s.StartDaemon(o)
+	s.must(err)
+	s.d = d
+	s.Cleanup(d.Kill9)
+	if _, err := d.WaitReady(s.Context(patience)); err != nil {
+		s.Fatal("the daemon does not become ready: ", err)
+	}
 }

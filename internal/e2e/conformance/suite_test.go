@@ -75,7 +75,8 @@ func rawOnly(k *kind) bool     { return k.file }
 func xfsOnly(k *kind) bool     { return k.name == "xfs" }
 
 var behaviours = slices.Concat(lifeBehaviours, hookBehaviours, severalBehaviours, goneBehaviours, foreignBehaviours,
-	busyBehaviours, commandBehaviours, deviceBehaviours, shutdownBehaviours, orphanBehaviours, targetBehaviours)
+	busyBehaviours, commandBehaviours, deviceBehaviours, shutdownBehaviours, managerBehaviours, orphanBehaviours, targetBehaviours,
+	modeBehaviours, serversBehaviours)
 
 // TestConformance plays each behaviour for each kind that it is about.
 func TestConformance(t *testing.T) {

@@ -60,6 +60,8 @@ var kinds = map[string]kind{
 	"ClientMount":            {dws, "clientmounts"},
 	"Workflow":               {dws, "workflows"},
 	"SystemConfiguration":    {dws, "systemconfigurations"},
+	"Servers":                {dws, "servers"},
+	"NnfStorage":             {nnf, "nnfstorages"},
 	"NnfStorageProfile":      {nnf, "nnfstorageprofiles"},
 	"NnfDataMovement":        {nnf, "nnfdatamovements"},
 	"NnfDataMovementProfile": {nnf, "nnfdatamovementprofiles"},

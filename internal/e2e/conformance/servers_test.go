@@ -1,0 +1,183 @@
+package conformance
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+// The file that tells jobs which rabbits serve a Lustre file system (contract
+// clientmountd.md 7.3). It is off by default and needs rights that the shipped
+// role does not give.
+var serversBehaviours = []behaviour{
+	{"servers file of a workflow", lustreOnly, func(s *scene) { s.serversFile(workflowLabels(), workflowLabels()) }},
+	{"servers file of persistent storage", lustreOnly, func(s *scene) { s.serversFile(persistentLabels(), persistentLabels()) }},
+	{"servers file off", lustreOnly, serversOff},
+	{"servers file impossible", lustreOnly, serversImpossible},
+}
+
+func lustreOnly(k *kind) bool { return k.typ == "lustre" }
+
+func workflowLabels() map[string]any {
+	return map[string]any{
+		api.LabelOwnerKind: "Workflow", api.LabelOwnerName: "job7", api.LabelOwnerNamespace: "default",
+		api.LabelWorkflowName: "job7", api.LabelWorkflowNamespace: "default", api.LabelDirectiveIndex: "0",
+	}
+}
+
+func persistentLabels() map[string]any {
+	return map[string]any{api.LabelOwnerKind: "PersistentStorageInstance", api.LabelOwnerName: "shared", api.LabelOwnerNamespace: "default"}
+}
+
+// lustreOwned asks for a mount of a file system that belongs to the NnfStorage
+// of the scene's name, and for an owner of its root.
+func (s *scene) lustreOwned() lab.MountSpec {
+	s.Helper()
+	m := s.k.spec(s.Path("m3"), 3)
+	m.Own, m.UID, m.GID = true, 1234, 2345
+	s.Apply(lab.ClientMount("one", s.Node, lab.ClientMountSpec{
+		Profile: s.Profile, OwnerUID: s.Owner, Mounts: []lab.MountSpec{m},
+		Labels: map[string]string{api.LabelOwnerKind: "NnfStorage", api.LabelOwnerName: s.Node, api.LabelOwnerNamespace: "default"},
+	}))
+	s.Await("one", "mounted")
+	return m
+}
+
+// write makes a configuration file.
+func (s *scene) write(text string) (path string) {
+	s.Helper()
+	path = s.Runtime + ".toml"
+	s.must(os.WriteFile(path, []byte("version = 1\n"+text), 0o600))
+	return path
+}
+
+// grant gives the daemon's account the two rights.
+func (s *scene) grant() {
+	s.Helper()
+	const rbac = "rbac.authorization.k8s.io"
+	rule := func(group, resource, verb string) any {
+		return map[string]any{"apiGroups": []any{group}, "resources": []any{resource}, "verbs": []any{verb}}
+	}
+	meta := map[string]any{"name": s.Node}
+	s.Apply(lab.Object{"apiVersion": rbac + "/v1", "kind": "ClusterRole", "metadata": meta,
+		"rules": []any{rule(api.GroupNNF, "nnfstorages", "get"), rule(api.GroupDWS, "servers", "list")}})
+	s.Apply(lab.Object{"apiVersion": rbac + "/v1", "kind": "ClusterRoleBinding", "metadata": meta,
+		"roleRef":  map[string]any{"apiGroup": rbac, "kind": "ClusterRole", "name": s.Node},
+		"subjects": []any{map[string]any{"kind": "ServiceAccount", "name": "nnf-clientmount", "namespace": "nnf-system"}}})
+	s.Cleanup(func() {
+		for _, kind := range []string{"ClusterRoleBinding", "ClusterRole"} {
+			s.remove(kind, "")
+		}
+	})
+}
+
+// untilMay waits until the server has noticed what the account may do.
+func (s *scene) untilMay(allowed bool) {
+	s.Helper()
+	ctx := s.Context(patience)
+	review, err := json.Marshal(map[string]any{
+		"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+		"spec": map[string]any{
+			"user":               "system:serviceaccount:nnf-system:nnf-clientmount",
+			"resourceAttributes": map[string]any{"verb": "get", "group": api.GroupNNF, "resource": "nnfstorages", "namespace": "default", "name": s.Node},
+		},
+	})
+	s.must(err)
+	for {
+		o, err := s.Cluster.Do(ctx, http.MethodPost, "/apis/authorization.k8s.io/v1/subjectaccessreviews", "application/json", review)
+		s.must(err)
+		if o.At("status", "allowed") == allowed {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// remove works in a cleanup too, where the scene's own contexts are over.
+func (s *scene) remove(kind, ns string) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	s.must(s.Cluster.Delete(ctx, kind, ns, s.Node))
+}
+
+// allocated makes the NnfStorage and the Servers of an allocation, which are
+// found by their labels.
+func (s *scene) allocated(owner, found map[string]any) {
+	s.Helper()
+	set := func(label string, storage ...any) any {
+		return map[string]any{"label": label, "allocationSize": 1 << 30, "storage": storage}
+	}
+	on := func(rabbit string, n int) any { return map[string]any{"name": rabbit, "allocationCount": n} }
+	s.Apply(lab.Object{
+		"apiVersion": api.GroupNNF + "/" + api.VersionsNNF[0], "kind": "NnfStorage",
+		"metadata": map[string]any{"name": s.Node, "namespace": "default", "labels": owner},
+		"spec":     map[string]any{"allocationSets": []any{}, "userID": 1234, "groupID": 2345},
+	})
+	s.Apply(lab.Object{
+		"apiVersion": api.GroupDWS + "/" + api.VersionsDWS[0], "kind": "Servers",
+		"metadata": map[string]any{"name": s.Node, "namespace": "default", "labels": found},
+		"spec":     map[string]any{"allocationSets": []any{set("ost", on("rabbit-01", 2), on("rabbit-02", 1)), set("mgtmdt", on("rabbit-01", 1))}},
+	})
+	s.Cleanup(func() {
+		for _, kind := range []string{"Servers", "NnfStorage"} {
+			s.remove(kind, "default")
+		}
+	})
+}
+
+const wantServers = `{"mdt":[],"mgt":[],"mgtmdt":["rabbit-01"],"nnfNode":["rabbit-01","rabbit-02"],"ost":["rabbit-01","rabbit-01","rabbit-02"]}` + "\n"
+
+func (s *scene) serversFile(owner, found map[string]any) {
+	s.Helper()
+	s.UseProfile(lab.ProfileSpec{})
+	s.grant()
+	s.allocated(owner, found)
+	s.untilMay(true)
+	s.run("--config=" + s.write("[mount]\nservers_file = true\n"))
+	m := s.lustreOwned()
+	file := filepath.Join(m.Path, ".nnf-servers.json")
+	text, err := os.ReadFile(file)
+	if err != nil || string(text) != wantServers {
+		s.Errorf("%s: %s (%v), want %s", file, text, err, wantServers)
+	}
+	if st, err := os.Lstat(file); err != nil || st.Mode() != 0o644 || st.Sys().(*syscall.Stat_t).Uid != 1234 || st.Sys().(*syscall.Stat_t).Gid != 2345 {
+		s.Errorf("%v %v, want mode 0644 of 1234:2345", st, err)
+	}
+	s.Delete("one")
+	s.unmounted(m)
+	s.ends()
+}
+
+func serversOff(s *scene) {
+	s.UseProfile(lab.ProfileSpec{})
+	s.run()
+	m := s.lustreOwned()
+	if list, err := os.ReadDir(m.Path); err != nil || len(list) > 0 {
+		s.Errorf("in the root: %v %v", list, err)
+	}
+	s.Delete("one")
+	s.ends()
+}
+
+// serversImpossible: without the rights the mount is ready all the same, and
+// the log says what is missing.
+func serversImpossible(s *scene) {
+	s.UseProfile(lab.ProfileSpec{})
+	s.untilMay(false)
+	s.run("--config=" + s.write("[mount]\nservers_file = true\n"))
+	m := s.lustreOwned()
+	f := s.line("about the missing right", func(f map[string]any) bool { return f["msg"] == "could not write the Lustre servers file" })
+	if text, _ := f["error"].(string); !strings.Contains(text, "system:serviceaccount:nnf-system:nnf-clientmount") || !strings.Contains(text, "may not get nnfstorages") || f["mount_path"] != m.Path {
+		s.Errorf("the line: %v", f)
+	}
+	s.Delete("one")
+	s.ends()
+}
