@@ -67,7 +67,9 @@ func SameRequest(have, want *nnf.DataMovement) bool {
 }
 
 // IsKeyReused tells whether f is a KeyReused.
-func IsKeyReused(f *Fault) bool { return f != nil && f.Field == fieldKey && f.Reason == ReasonInvalidField }
+func IsKeyReused(f *Fault) bool {
+	return f != nil && f.Field == fieldKey && f.Reason == ReasonInvalidField
+}
 
 // KeyReused is the error for a key that was used for another request.
 func KeyReused(key string) *Fault {

@@ -23,7 +23,7 @@ func TestShortRun(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	cmd := exec.Command(program, "--json", "--settle=8s", "--window=1s", "--mounts=2", "--starts=2", "--processes=20",
+	cmd := exec.Command(program, "--json", "--settle=6500ms", "--window=1s", "--mounts=2", "--starts=2", "--processes=20",
 		"--clients=50", "--connections=1100", "--polls=100", "--waits=5")
 	cmd.Env = append(os.Environ(), "CLIENTMOUNTD="+filepath.Join(root, "bin", "clientmountd"),
 		"NNF_DM="+filepath.Join(root, "bin", "nnf-dm"), "DEVCLUSTER="+filepath.Join(root, "bin", "devcluster"))
@@ -71,7 +71,7 @@ func TestShortRun(t *testing.T) {
 	// Memory hardly depends on it; the bounds leave room for a loaded machine.
 	for name, most := range map[string]float64{
 		"clientmountd: memory resident, one mount": 13, "clientmountd: memory anonymous, one mount": 5,
-		"nnf-dm: memory resident, nobody there": 20, "nnf-dm: memory resident, 50 clients": 25,
+		"nnf-dm: memory resident, nobody there": 11, "nnf-dm: memory resident, 50 clients": 13,
 		"nnf-dm: memory resident then, default limits": 64,
 	} {
 		if f, ok := figures[name]; !ok || f.Maximum > most || f.Maximum < 0.5 {
