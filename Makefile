@@ -46,7 +46,7 @@ devcluster: need-go ## bin/devcluster, a real Kubernetes API server in one proce
 	@internal/devcluster/build.sh
 
 .PHONY: demo
-demo: need-demo build-daemon build-test devcluster bin/standin ## a file system gets mounted because a ClientMount says so
+demo: need-demo build-daemon build-test devcluster bin/standin ## a file system gets mounted because a ClientMount says so, and a job copies from it
 	@$(GO) build -buildvcs=false -trimpath -o bin/demo ./internal/e2e/demo
 	@bin/demo
 
@@ -103,7 +103,7 @@ lint: need-go need-lint ## gofmt, vet, staticcheck, shellcheck
 	shellcheck $$(git ls-files '*.sh' .ci/run 2>/dev/null || find . -name '*.sh')
 
 .PHONY: bench
-bench: need-test build-daemon devcluster bin/standin ## measured figures beside their targets (5 minutes; BENCHFLAGS=--json, --check)
+bench: need-test build-daemon devcluster bin/standin ## measured figures beside their targets (6 minutes; BENCHFLAGS=--json, --check)
 	@$(GO) build -buildvcs=false -trimpath -o bin/bench ./internal/e2e/bench
 	@bin/bench $(BENCHFLAGS)
 

@@ -36,7 +36,8 @@ type process struct {
 	service     *server.Service // nil when simulated
 	listener    *unixsocket.Listener
 	connections *unixsocket.Limiter
-	idle        *unixsocket.Idle
+	idle        *unixsocket.Idle // for the exit
+	calm        *unixsocket.Idle // for giving memory back
 	quit        chan struct{}
 	shutdown    atomic.Int64 // the time for the shutdown; a reload may change it
 }
@@ -50,12 +51,18 @@ func runDaemon(ctx context.Context, v *command.Invocation) int {
 	}
 	defer p.logOut.Close()
 	defer p.idle.Stop()
+	defer p.calm.Stop()
 	return daemon.Run(ctx, daemon.Options{
 		Log: p.log, Notifier: p.notifier, Main: p.main, Reload: p.reload,
 		ShutdownTimeout: func() time.Duration { return p.shutdownTimeout() + 5*time.Second },
 		Left:            func() string { return fmt.Sprintf("%d connections", p.listener.Stats().Open) },
 	})
 }
+
+// calmAfter is how long nobody must have asked for anything, and no transfer been
+// followed, before memory is given back: longer than the pause between the polls
+// of a client. Connections that are open do not count.
+const calmAfter = 5 * time.Second
 
 func (p *process) prepare() error {
 	var err error
@@ -84,6 +91,12 @@ func (p *process) prepare() error {
 		default:
 		}
 	})
+	p.calm = unixsocket.NewIdle(calmAfter, func() {
+		if err := daemon.ReturnMemory(); err != nil {
+			p.log.Debug("could not give memory back", "error", err)
+		}
+	})
+	p.idle.Also(p.calm)
 	where := "simulated"
 	if !p.cfg.Daemon.Simulated {
 		client, err := p.dial()

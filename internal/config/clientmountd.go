@@ -65,7 +65,7 @@ func ClientmountdTable(c *Clientmountd) *Table {
 			generalSettings(&c.StrictCredentials),
 			kubernetesSettings(&c.Kubernetes, "DWS_CLIENT_MOUNT_SERVICE_TOKEN_FILE", "DWS_CLIENT_MOUNT_SERVICE_CERT_FILE", "20", "40"),
 			nodeSettings(&c.Node.Name), mountSettings(c), processSettings(c),
-			logSettings(&c.Log), runtimeSettings(&c.Runtime),
+			logSettings(&c.Log), runtimeSettings(&c.Runtime, "20MiB"),
 		),
 		Legacy: zapFlags(),
 		Notices: []Notice{{

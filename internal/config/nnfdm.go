@@ -79,7 +79,9 @@ func NnfdmTable(c *Nnfdm) *Table {
 			generalSettings(&c.StrictCredentials),
 			kubernetesSettings(&c.Kubernetes, "NNF_DATA_MOVEMENT_SERVICE_TOKEN_FILE", "NNF_DATA_MOVEMENT_SERVICE_CERT_FILE", "50", "100"),
 			nodeSettings(&c.Node.Name), rabbitSettings(c), socketSettings(c), accessSettings(c), limitSettings(c), nnfdmProcessSettings(c),
-			logSettings(&c.Log), runtimeSettings(&c.Runtime),
+			// Memory grows with the connections, 20 KiB each: a limit below what those need
+			// would keep the collector at work without a pause.
+			logSettings(&c.Log), runtimeSettings(&c.Runtime, "128MiB"),
 		),
 		Legacy: zapFlags(),
 	}

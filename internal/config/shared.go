@@ -93,11 +93,11 @@ func logSettings(l *Log) []Setting {
 	}
 }
 
-func runtimeSettings(r *Runtime) []Setting {
+func runtimeSettings(r *Runtime, memory string) []Setting {
 	return []Setting{
 		{
 			Key: "runtime.gomemlimit", Env: []Env{{Name: "GOMEMLIMIT", Lenient: true}},
-			Kind: Size, Default: "20MiB", Min: "1MiB", Words: map[string]int64{"off": math.MaxInt64}, Field: &r.GoMemLimit,
+			Kind: Size, Default: memory, Min: "1MiB", Words: map[string]int64{"off": math.MaxInt64}, Field: &r.GoMemLimit,
 			Help: "Memory above which the garbage collector works harder. It is a target, not a hard limit.",
 		}, {
 			Key: "runtime.gogc", Env: []Env{{Name: "GOGC", Lenient: true}},

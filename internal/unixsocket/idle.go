@@ -16,6 +16,7 @@ type Idle struct {
 	live    int
 	timer   *time.Timer // running, or nil
 	stopped bool
+	also    *Idle
 }
 
 // NewIdle calls tell, in a goroutine of its own, once nothing has been going on
@@ -31,11 +32,16 @@ func NewIdle(d time.Duration, tell func()) *Idle {
 	return i
 }
 
+// Also makes o hear of all that begins and ends here: one who wants to know after
+// another time. It must be called before the first Enter.
+func (i *Idle) Also(o *Idle) { i.also = o }
+
 // Enter says that something begins, such as an RPC.
 func (i *Idle) Enter() {
 	if i == nil {
 		return
 	}
+	i.also.Enter()
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.live++
@@ -47,6 +53,7 @@ func (i *Idle) Leave() {
 	if i == nil {
 		return
 	}
+	i.also.Leave()
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.live--; i.live < 0 {

@@ -2,11 +2,45 @@ package unixsocket
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
+
+// One who hears of the same after a shorter time tells on its own.
+func TestIdleAlso(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		var mu sync.Mutex
+		told := map[string][]time.Duration{}
+		tell := func(who string) func() {
+			return func() {
+				mu.Lock()
+				defer mu.Unlock()
+				told[who] = append(told[who], time.Since(begin))
+			}
+		}
+		long, short := NewIdle(time.Minute, tell("long")), NewIdle(time.Second, tell("short"))
+		long.Also(short)
+		time.Sleep(10 * time.Second)
+		long.Enter()
+		time.Sleep(10 * time.Second)
+		if !short.Busy() {
+			t.Error("it was not told of the beginning")
+		}
+		long.Leave()
+		time.Sleep(time.Hour)
+		mu.Lock()
+		defer mu.Unlock()
+		for who, want := range map[string][]time.Duration{"short": {time.Second, 21 * time.Second}, "long": {80 * time.Second}} {
+			if !slices.Equal(told[who], want) {
+				t.Errorf("%s told at %v, want %v", who, told[who], want)
+			}
+		}
+	})
+}
 
 func TestIdle(t *testing.T) {
 	const d = 5 * time.Minute

@@ -39,8 +39,11 @@ const (
 	// window is what a client may send before it is read, per stream and per
 	// connection; it bounds the memory of those who send and do not wait.
 	window = 64 << 10
-	// buffer is small because requests are, and connections may be thousands.
-	buffer = 4 << 10
+	// readBuffer is what each connection has for itself. It is small because
+	// requests are, and connections may be thousands.
+	readBuffer = 1 << 10
+	// writeBuffer is held while something is written.
+	writeBuffer = 4 << 10
 	// pingsApart is how often clients may ask whether we are alive.
 	pingsApart = 10 * time.Second
 )
@@ -67,7 +70,7 @@ func serve(ctx context.Context, t Transport, register func(*grpc.Server), stoppi
 		grpc.MaxRecvMsgSize(t.MaxMessage), grpc.MaxHeaderListSize(16<<10),
 		grpc.MaxConcurrentStreams(streamsPerConnection), grpc.ConnectionTimeout(t.Handshake),
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
-		grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer),
+		grpc.ReadBufferSize(readBuffer), grpc.WriteBufferSize(writeBuffer),
 		// The kernel tells when a local client is gone; nobody is pinged.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: math.MaxInt64}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsApart, PermitWithoutStream: true}),

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,15 +11,15 @@ import (
 
 // lives runs ClientMounts from creation to deletion one after another. The
 // time in between the daemon's commands and requests comes from its own debug
-// log, which is part of that time.
-func (b *bench) lives() error {
+// log, which is part of that time. The daemon is left running.
+func (b *bench) lives() (*subject, error) {
 	n, err := b.node()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	d, p, err := n.proxied("--log-level=debug")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var writes, overhead, latency, reads []float64
 	for i := range b.runs + 1 {
@@ -26,7 +27,7 @@ func (b *bench) lives() error {
 		p.ClearRequests()
 		began := time.Now()
 		if err := n.ask(name); err != nil {
-			return err
+			return nil, err
 		}
 		ctx, cancel := context.WithTimeout(b.ctx, 60*time.Second)
 		line, err := d.WaitLog(ctx, func(l lab.LogLine) bool {
@@ -34,18 +35,18 @@ func (b *bench) lives() error {
 		})
 		cancel()
 		if err != nil {
-			return fmt.Errorf("%s was not mounted: %w", name, err)
+			return nil, fmt.Errorf("%s was not mounted: %w", name, err)
 		}
 		if err := n.await(name, mounted); err != nil {
-			return err
+			return nil, err
 		}
 		if err := n.remove(name); err != nil {
-			return err
+			return nil, err
 		}
 		text, _ := line.Fields["overhead"].(string)
 		own, err := time.ParseDuration(text)
 		if err != nil {
-			return fmt.Errorf("the daemon's log says no overhead: %s", line.Text)
+			return nil, fmt.Errorf("the daemon's log says no overhead: %s", line.Text)
 		}
 		writes = append(writes, float64(p.Count(lab.ClassCreate, lab.ClassUpdate, lab.ClassDelete, lab.ClassPatchObject, lab.ClassPatchStatus)))
 		reads = append(reads, float64(p.Count(lab.ClassGet, lab.ClassList, lab.ClassDiscovery, lab.ClassWatch, lab.ClassOther)))
@@ -59,21 +60,8 @@ func (b *bench) lives() error {
 	b.add("own overhead per mount", "ms", 2, false, overhead, "the attempt without its commands' and requests' time, debug log on")
 	b.add("mount latency, p50", "ms", noTarget, false, latency, "create sent until status written, stand-in LVM, real mount(8)")
 	b.add("mount latency, p99", "ms", noTarget, false, []float64{quantile(latency, 0.99)}, "the same")
-	b.say(fmt.Sprintf("%v to settle once more", b.settle))
-	if err := b.pause(b.settle); err != nil {
-		return err
-	}
-	u, err := d.Usage()
-	if err != nil {
-		return err
-	}
-	how := fmt.Sprintf("%v after %d lives, none mounted, debug log on", b.settle, b.runs+1)
-	b.add("memory resident, used daemon", "MB", noTarget, true, []float64{float64(u.RSS) / 1e6}, how)
-	b.add("memory anonymous, used daemon", "MB", noTarget, true, []float64{float64(u.Anonymous) / 1e6}, how)
-	if err := n.stop(d); err != nil {
-		return err
-	}
-	return p.Close()
+	end := func() error { return errors.Join(b.stop(d), p.Close()) }
+	return &subject{about: clientmountd, what: "used daemon", daemon: d, how: fmt.Sprintf("after %d lives, none mounted, debug log on", b.runs+1), end: end}, nil
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

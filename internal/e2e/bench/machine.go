@@ -24,7 +24,7 @@ type machine struct {
 }
 
 func (m machine) String() string {
-	return fmt.Sprintf("clientmountd %s, %s, %d cores (%s), %d MiB, Linux %s, load %s before, %s",
+	return fmt.Sprintf("compute-daemons %s, %s, %d cores (%s), %d MiB, Linux %s, load %s before, %s",
 		m.Daemon, m.Go, m.Cores, m.Processor, m.Memory, m.Kernel, m.Load, m.Time)
 }
 

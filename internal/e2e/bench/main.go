@@ -1,14 +1,14 @@
-// Command bench measures what clientmountd costs, on a real API server and
-// real mounts, and prints every figure beside its target. It measures the
-// released build with its default settings, from outside: the kernel's
-// accounts, a proxy before the API server, and for the time inside a mount the
-// daemon's own debug log.
+// Command bench measures what clientmountd and nnf-dm cost, on a real API
+// server, real mounts and real sockets, and prints every figure beside its
+// target. It measures the released builds with their default settings, from
+// outside: the kernel's accounts, a proxy before the API server, clients of
+// several users, and for the time inside a mount the daemon's own debug log.
 //
 // A miss is printed and is no failure unless --check is given: exit codes are
 // 0, 1 for a miss with --check or when something could not be measured, 2 for
 // a wrong command line, 130 after Ctrl-C.
 //
-// It must not know how the daemon works inside, and it never averages a bad
+// It must not know how the daemons work inside, and it never averages a bad
 // figure away: medians come with their extremes.
 package main
 
@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -35,6 +36,10 @@ type options struct {
 	runs        int           // mounts
 	starts      int
 	processes   int
+	clients     int // of nnf-dm, idle
+	connections int // of one user, to disturb another
+	polls       int
+	waits       int
 }
 
 func main() {
@@ -57,13 +62,17 @@ func parse(args []string) (options, int) {
 	f.IntVar(&o.runs, "mounts", 30, "how many mounts are made")
 	f.IntVar(&o.starts, "starts", 20, "how often the daemon is started")
 	f.IntVar(&o.processes, "processes", 5000, "how many processes are searched for the holder of a mount")
+	f.IntVar(&o.clients, "clients", 1000, "how many clients are connected to nnf-dm while its memory is measured")
+	f.IntVar(&o.connections, "connections", 5000, "how many connections one user opens while another's calls are measured")
+	f.IntVar(&o.polls, "polls", 2000, "how often the status of a transfer is asked for")
+	f.IntVar(&o.waits, "waits", 100, "how many waits for the end of a transfer are measured")
 	switch err := f.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
 		return o, 0
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return o, 2
-	case f.NArg() > 0 || min(o.runs, o.starts, o.processes) < 1 || o.settle < 0 || o.window <= 0:
+	case f.NArg() > 0 || min(o.runs, o.starts, o.processes, o.clients, o.connections, o.polls, o.waits) < 1 || o.settle < 0 || o.window <= 0:
 		fmt.Fprintln(os.Stderr, "bench: numbers must be positive and there are no arguments; see --help")
 		return o, 2
 	}
@@ -76,7 +85,7 @@ func useNeighbours() {
 	if err != nil {
 		return
 	}
-	for variable, name := range map[string]string{"DEVCLUSTER": "devcluster", "CLIENTMOUNTD": "clientmountd", "LAB_STANDIN": "standin"} {
+	for variable, name := range map[string]string{"DEVCLUSTER": "devcluster", "CLIENTMOUNTD": "clientmountd", "NNF_DM": "nnf-dm", "LAB_STANDIN": "standin"} {
 		path := filepath.Join(filepath.Dir(self), name)
 		if _, err := os.Stat(path); err == nil && os.Getenv(variable) == "" {
 			os.Setenv(variable, path)
@@ -120,20 +129,43 @@ func measure(ctx context.Context, o options) (r *report, err error) {
 		return nil, err
 	}
 	b.report.Machine = facts()
+	if b.offload, err = b.newOffload(); err != nil {
+		return nil, err
+	}
+	var quiet, used []*subject
 	for _, part := range []struct {
-		what string
-		take func() error
+		about program
+		what  string
+		take  func() error
 	}{
-		{"size", b.size},
-		{fmt.Sprintf("idle: %v to settle, %v of counting", o.settle, o.window), b.idle},
-		{fmt.Sprintf("%d starts", o.starts), b.start},
-		{fmt.Sprintf("%d lives of a ClientMount", o.runs), b.lives},
-		{fmt.Sprintf("who holds a mount, among %d processes", o.processes), b.holders},
+		{"", "size", b.size},
+		{"", fmt.Sprintf("connecting %d clients", o.clients), func() (err error) { quiet, err = b.fresh(); return err }},
+		{"", fmt.Sprintf("idle: %v to settle, %v of counting", o.settle, o.window), func() error { return b.idle(quiet) }},
+		{clientmountd, fmt.Sprintf("%d starts", o.starts), b.start},
+		{nnfDM, fmt.Sprintf("%d starts by a client", o.starts), b.offload.activate},
+		{nnfDM, "requests to the API server", b.offload.requests},
+		{nnfDM, fmt.Sprintf("%d polls, %d waits", o.polls, o.waits), keep(&used, b.offload.times)},
+		{clientmountd, fmt.Sprintf("%d lives of a ClientMount", o.runs), keep(&used, b.lives)},
+		{"", fmt.Sprintf("%v to settle once more", o.settle), func() error { return b.idle(used) }},
+		{nnfDM, fmt.Sprintf("one user's calls among %d connections of another", o.connections), b.offload.crowded},
+		{clientmountd, fmt.Sprintf("who holds a mount, among %d processes", o.processes), b.holders},
 	} {
-		b.say(part.what)
+		b.say(strings.TrimPrefix(string(part.about)+": "+part.what, ": "))
+		b.about = part.about
 		if err := part.take(); err != nil {
 			return nil, fmt.Errorf("%s: %w", part.what, err)
 		}
 	}
 	return &b.report, nil
+}
+
+// keep appends the daemon that a measurement leaves running.
+func keep(list *[]*subject, take func() (*subject, error)) func() error {
+	return func() error {
+		s, err := take()
+		if err == nil {
+			*list = append(*list, s)
+		}
+		return err
+	}
 }

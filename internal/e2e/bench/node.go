@@ -21,6 +21,7 @@ type bench struct {
 	ctx     context.Context
 	cluster *lab.Cluster
 	nodes   int
+	offload *offload
 }
 
 func (b *bench) say(what string) { fmt.Fprintln(os.Stderr, "bench:", what) }
@@ -98,11 +99,11 @@ func (n *node) proxied(flags ...string) (*lab.Daemon, *lab.Proxy, error) {
 }
 
 // stop ends a daemon the polite way.
-func (n *node) stop(d *lab.Daemon) error {
+func (b *bench) stop(d *lab.Daemon) error {
 	if err := d.Term(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(n.ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(b.ctx, 30*time.Second)
 	defer cancel()
 	if code, err := d.Wait(ctx); code != 0 || err != nil {
 		return fmt.Errorf("the daemon ended with code %d: %w", code, err)

@@ -6,18 +6,30 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strings"
 	"text/tabwriter"
+)
+
+// program is what a figure is about.
+type program string
+
+const (
+	clientmountd program = "clientmountd"
+	nnfDM        program = "nnf-dm"
 )
 
 // report is the answer of the bench.
 type report struct {
 	Machine machine  `json:"machine"`
 	Figures []figure `json:"figures"`
+
+	about program // of the figures that are added now
 }
 
 // figure is one measured quantity. The target is an upper bound for the
 // median, or for the greatest value where only that means anything.
 type figure struct {
+	Program program  `json:"program"`
 	Name    string   `json:"name"`
 	Unit    string   `json:"unit,omitempty"`
 	Target  *float64 `json:"target,omitempty"` // none: for information
@@ -35,7 +47,7 @@ const noTarget = -1
 
 // add judges a series of values and keeps the figure.
 func (r *report) add(name, unit string, target float64, worst bool, values []float64, how string) {
-	f := figure{Name: name, Unit: unit, Worst: worst, Median: quantile(values, 0.5), Runs: len(values), OK: true, How: how}
+	f := figure{Program: r.about, Name: name, Unit: unit, Worst: worst, Median: quantile(values, 0.5), Runs: len(values), OK: true, How: how}
 	f.Minimum, f.Maximum = quantile(values, 0), quantile(values, 1)
 	if target != noTarget {
 		f.Target = &target
@@ -80,7 +92,14 @@ func (r *report) write(w io.Writer, asJSON bool) error {
 	fmt.Fprintln(w, r.Machine)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "FIGURE\tTARGET\tMEASURED\t\tMIN..MAX\tRUNS\tHOW")
-	for _, f := range r.Figures {
+	figures := slices.Clone(r.Figures)
+	slices.SortStableFunc(figures, func(a, b figure) int { return strings.Compare(string(a.Program), string(b.Program)) })
+	about := program("")
+	for _, f := range figures {
+		if f.Program != about {
+			about = f.Program
+			fmt.Fprintf(t, "%s\t\t\t\t\t\t\n", about)
+		}
 		target, verdict := "", ""
 		if f.Target != nil {
 			if target, verdict = "≤ "+number(*f.Target), "ok"; !f.OK {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -91,13 +92,35 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+// Figures of one program stand together, whenever they were measured.
+func TestWriteGroups(t *testing.T) {
+	var r report
+	for _, p := range []program{nnfDM, clientmountd, nnfDM} {
+		r.about = p
+		r.add("of "+string(p), "", noTarget, false, []float64{1}, "")
+	}
+	var b bytes.Buffer
+	if err := r.write(&b, false); err != nil {
+		t.Fatal(err)
+	}
+	var first []string
+	for line := range strings.Lines(b.String()) {
+		first = append(first, strings.TrimSpace(strings.SplitN(line, "  ", 2)[0]))
+	}
+	want := []string{"clientmountd", "of clientmountd", "nnf-dm", "of nnf-dm", "of nnf-dm"}
+	if !slices.Equal(first[2:], want) {
+		t.Errorf("%q, want %q", first, want)
+	}
+}
+
 func TestParse(t *testing.T) {
 	tests := []struct {
 		args string
 		code int
 	}{
 		{"", -1}, {"--json --check", -1}, {"--mounts=3 --window=1s", -1},
-		{"--help", 0}, {"--mounts=0", 2}, {"--window=0s", 2}, {"--nosuch", 2}, {"word", 2},
+		{"--clients=5 --connections=1 --polls=1 --waits=1", -1},
+		{"--polls=0", 2}, {"--help", 0}, {"--mounts=0", 2}, {"--window=0s", 2}, {"--nosuch", 2}, {"word", 2},
 	}
 	for _, tt := range tests {
 		if _, code := parse(strings.Fields(tt.args)); code != tt.code {
@@ -105,7 +128,8 @@ func TestParse(t *testing.T) {
 		}
 	}
 	o, _ := parse(nil)
-	if o.settle.Seconds() != 90 || o.window.Seconds() != 120 || o.runs != 30 || o.starts != 20 || o.processes != 5000 {
+	if o.settle.Seconds() != 90 || o.window.Seconds() != 120 || o.runs != 30 || o.starts != 20 || o.processes != 5000 ||
+		o.clients != 1000 || o.connections != 5000 || o.polls != 2000 || o.waits != 100 {
 		t.Errorf("the defaults are what the targets are about: %+v", o)
 	}
 }

@@ -37,7 +37,7 @@ func (s snapshot) same(t *testing.T, d *demo) {
 	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || string(mounts) != s.mounts {
 		t.Errorf("mounts before:\n%s\nand after:\n%s", s.mounts, mounts)
 	}
-	if files, _ := os.ReadDir(filepath.Join(d.cmd.Dir, "tmp")); len(files) > 0 {
+	if files, _ := os.ReadDir(d.tmp); len(files) > 0 {
 		t.Errorf("files left: %v", files)
 	}
 	// The kernel takes namespaces and their loop devices down after it has
@@ -147,7 +147,7 @@ var folder = sync.OnceValues(func() (string, error) {
 	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(filepath.Join(dir, "tmp"), 0o700), os.Chmod(filepath.Join(dir, "tmp"), 0o1777)); err != nil {
 		return "", err
 	}
-	for _, name := range []string{"devcluster", "clientmountd", "clientmountd-failpoints"} {
+	for _, name := range []string{"devcluster", "clientmountd", "clientmountd-failpoints", "nnf-dm", "nnf-dmctl"} {
 		if err := place(filepath.Join(root, "bin", name), filepath.Join(dir, name)); err != nil {
 			return "", fmt.Errorf("%w: run make build build-test", err)
 		}

@@ -1,13 +1,14 @@
-// Command demo shows clientmountd at work: a real API server, a ClientMount, a
+// Command demo shows the daemons at work: a real API server, a ClientMount, a
 // file system that gets mounted, written to, found busy and unmounted because
-// the object says so, and nothing left afterwards.
+// the object says so; then a job that copies a directory tree from such a file
+// system to a global one, and cancels another copy; and nothing left afterwards.
 //
 // As root it mounts a real xfs from a loop device; as an ordinary user, in a
 // user namespace, a memory file system stands for it, and the screen says so.
 // All happens in a mount namespace of its own. Exit codes: 0, 1 for a failure,
 // 130 after Ctrl-C.
 //
-// It must not know how the daemon works inside: it shows what the daemon says.
+// It must not know how the daemons work inside: it shows what they say.
 package main
 
 import (
@@ -38,7 +39,7 @@ func useNeighbours() {
 	}
 	for variable, name := range map[string]string{
 		"DEVCLUSTER": "devcluster", "CLIENTMOUNTD": "clientmountd",
-		"CLIENTMOUNTD_TEST": "clientmountd-failpoints", "LAB_STANDIN": "standin",
+		"CLIENTMOUNTD_TEST": "clientmountd-failpoints", "NNF_DM": "nnf-dm", "NNF_DMCTL": "nnf-dmctl", "LAB_STANDIN": "standin",
 	} {
 		path := filepath.Join(filepath.Dir(self), name)
 		if _, err := os.Stat(path); err == nil && os.Getenv(variable) == "" {

@@ -16,11 +16,10 @@ import (
 
 const (
 	nodeName = "compute-1"
-	object   = "job7-xfs"
 	profile  = "job7-0"
 )
 
-// play is the scene: one node, one volume, one ClientMount.
+// play is the scene: one node, one volume, one ClientMount at a time.
 type play struct {
 	*lab.Lab
 	out     *screen
@@ -28,12 +27,17 @@ type play struct {
 	cluster *lab.Cluster
 	daemon  *lab.Daemon
 	volume  *lab.Volume
+	object  string // the ClientMount's name
 	path    string // where it mounts
 	seen    int    // log lines that were shown already
 }
 
 func (p *play) play() error {
-	for _, act := range []func() error{p.raise, p.mount, p.use, p.busy, p.unmount, p.end} {
+	return p.acts(p.raise, p.mount, p.use, p.busy, p.unmount, p.end, p.second, p.close)
+}
+
+func (p *play) acts(acts ...func() error) error {
+	for _, act := range acts {
 		if err := act(); err != nil {
 			return err
 		}
@@ -63,28 +67,13 @@ func (p *play) raise() (err error) {
 	if p.volume, err = p.AddVolume(vg, lv, lab.VolumeOptions{}); err != nil {
 		return err
 	}
-	host, port, err := net.SplitHostPort(p.cluster.Address())
-	if err != nil {
-		return err
-	}
-	o := lab.DaemonOptions{Args: []string{
-		"--kubernetes-service-host=" + host, "--kubernetes-service-port=" + port,
-		"--service-token-file=" + p.cluster.TokenFile(), "--service-cert-file=" + p.cluster.CertFile(),
-		"--node-name=" + nodeName, "--runtime-directory=" + filepath.Join(p.Dir, "runtime"),
-		"--config=/dev/null", "--log-format=json", "--log-level=debug",
-	}}
+	stands := ""
 	if p.Features.UserNamespace {
-		o.Binary, o.Env = os.Getenv("CLIENTMOUNTD_TEST"), []string{"CLIENTMOUNTD_TEST_FSTYPES=xfs=tmpfs"}
-		if o.Binary == "" {
-			return errors.New("without root the test build of the daemon is needed: make build-test")
-		}
+		stands = "CLIENTMOUNTD_TEST_FSTYPES=xfs=tmpfs"
 	}
-	if p.daemon, err = p.StartDaemon(o); err != nil {
-		return err
-	}
-	took, err := p.daemon.WaitReady(p.ctx)
+	took, err := p.startDaemon(stands)
 	if err != nil {
-		return fmt.Errorf("the daemon did not become ready: %w%s", err, p.tail())
+		return err
 	}
 	u, err := p.daemon.Usage()
 	if err != nil {
@@ -95,15 +84,44 @@ func (p *play) raise() (err error) {
 	return nil
 }
 
+// startDaemon starts the released clientmountd, or the test build where a file
+// system stands for another, and waits for READY.
+func (p *play) startDaemon(stands string) (time.Duration, error) {
+	host, port, err := net.SplitHostPort(p.cluster.Address())
+	if err != nil {
+		return 0, err
+	}
+	o := lab.DaemonOptions{Args: []string{
+		"--kubernetes-service-host=" + host, "--kubernetes-service-port=" + port,
+		"--service-token-file=" + p.cluster.TokenFile(), "--service-cert-file=" + p.cluster.CertFile(),
+		"--node-name=" + nodeName, "--runtime-directory=" + filepath.Join(p.Dir, "runtime"),
+		"--config=/dev/null", "--log-format=json", "--log-level=debug",
+	}}
+	if stands != "" {
+		o.Binary, o.Env = os.Getenv("CLIENTMOUNTD_TEST"), []string{stands}
+		if o.Binary == "" {
+			return 0, errors.New("the test build of clientmountd is needed: make build-test")
+		}
+	}
+	if p.daemon, err = p.StartDaemon(o); err != nil {
+		return 0, err
+	}
+	took, err := p.daemon.WaitReady(p.ctx)
+	if err != nil {
+		return 0, fmt.Errorf("the daemon did not become ready: %w%s", err, tail(p.daemon))
+	}
+	return took, nil
+}
+
 // mount creates the ClientMount and shows how it comes true.
 func (p *play) mount() error {
-	p.path = filepath.Join(p.MountBase, "job7-0")
+	p.object, p.path = "job7-xfs", filepath.Join(p.MountBase, "job7-0")
 	m := lab.MountSpec{Path: p.path, Type: "xfs", Own: true}
 	if !p.Features.UserNamespace {
 		m.UID, m.GID = 1000, 1000
 	}
-	o := lab.ClientMount(object, nodeName, lab.ClientMountSpec{Profile: profile, Mounts: []lab.MountSpec{m}})
-	p.out.command("kubectl create -f " + object + ".yaml")
+	o := lab.ClientMount(p.object, nodeName, lab.ClientMountSpec{Profile: profile, Mounts: []lab.MountSpec{m}})
+	p.out.command("kubectl create -f " + p.object + ".yaml")
 	p.out.block(excerpt(o))
 	p.skipLog()
 	began := time.Now()
@@ -138,11 +156,11 @@ func (p *play) use() error {
 	}
 	p.out.command("echo ... > " + file + "; cat " + file)
 	p.out.block(string(back))
-	o, err := p.cluster.Get(p.ctx, "ClientMount", nodeName, object)
+	o, err := p.cluster.Get(p.ctx, "ClientMount", nodeName, p.object)
 	if err != nil {
 		return err
 	}
-	p.out.command("kubectl get clientmount " + object + " -o jsonpath={.status}")
+	p.out.command("kubectl get clientmount " + p.object + " -o jsonpath={.status}")
 	p.out.block(line(o["status"]))
 	return nil
 }
@@ -153,7 +171,7 @@ func (p *play) busy() error {
 	if err != nil {
 		return err
 	}
-	p.out.command(`kubectl patch clientmount ` + object + ` -p '{"spec":{"desiredState":"unmounted"}}'` + "  # while a process stands in there")
+	p.out.command(`kubectl patch clientmount ` + p.object + ` -p '{"spec":{"desiredState":"unmounted"}}'` + "  # while a process stands in there")
 	p.skipLog()
 	began := time.Now()
 	if err := p.want("unmounted"); err != nil {
@@ -190,21 +208,37 @@ func (p *play) unmount() error {
 // end deletes the object and stops the daemon.
 func (p *play) end() error {
 	began := time.Now()
-	if err := p.cluster.Delete(p.ctx, "ClientMount", nodeName, object); err != nil {
-		return err
-	}
-	if err := p.cluster.WaitGone(p.ctx, "ClientMount", nodeName, object); err != nil {
+	if err := p.remove(); err != nil {
 		return err
 	}
 	p.out.good("deleted", "the finalizer is off, the object is gone", time.Since(began))
 	began = time.Now()
-	if err := p.daemon.Term(); err != nil {
+	if err := p.stop("clientmountd", p.daemon); err != nil {
 		return err
 	}
-	if code, err := p.daemon.Wait(p.ctx); code != 0 || err != nil {
-		return fmt.Errorf("the daemon ended with code %d: %w", code, err)
-	}
 	p.out.good("stopped", "SIGTERM, exit code 0", time.Since(began))
+	return nil
+}
+
+func (p *play) remove() error {
+	if err := p.cluster.Delete(p.ctx, "ClientMount", nodeName, p.object); err != nil {
+		return err
+	}
+	return p.cluster.WaitGone(p.ctx, "ClientMount", nodeName, p.object)
+}
+
+func (p *play) stop(name string, d *lab.Daemon) error {
+	if err := d.Term(); err != nil {
+		return err
+	}
+	if code, err := d.Wait(p.ctx); code != 0 || err != nil {
+		return fmt.Errorf("%s ended with code %d: %w", name, code, err)
+	}
+	return nil
+}
+
+// close stops the API server and looks whether anything is left.
+func (p *play) close() error {
 	if err := p.cluster.Stop(); err != nil {
 		return err
 	}
@@ -231,7 +265,7 @@ func (p *play) nothingLeft() error {
 }
 
 func (p *play) want(state string) error {
-	_, err := p.cluster.Patch(p.ctx, "ClientMount", nodeName, object, lab.Object{"spec": map[string]any{"desiredState": state}})
+	_, err := p.cluster.Patch(p.ctx, "ClientMount", nodeName, p.object, lab.Object{"spec": map[string]any{"desiredState": state}})
 	return err
 }
 
@@ -240,9 +274,9 @@ func (p *play) want(state string) error {
 func (p *play) await(fits func(lab.Object) bool) (lab.Object, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, 40*time.Second)
 	defer cancel()
-	o, err := p.cluster.WaitStatus(ctx, nodeName, object, fits)
+	o, err := p.cluster.WaitStatus(ctx, nodeName, p.object, fits)
 	if err != nil && !errors.Is(p.ctx.Err(), context.Canceled) {
-		err = fmt.Errorf("%w; the status is %s%s", err, line(o["status"]), p.tail())
+		err = fmt.Errorf("%w; the status is %s%s", err, line(o["status"]), tail(p.daemon))
 	}
 	return o, err
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -64,6 +66,27 @@ func (s *screen) block(text string) {
 	for line := range strings.Lines(strings.TrimRight(text, "\n") + "\n") {
 		fmt.Fprint(s.file, "  ", line)
 	}
+}
+
+// inset is a writer that moves lines in as block does.
+func (s *screen) inset() io.Writer { return &inset{screen: s} }
+
+type inset struct {
+	*screen
+	inside bool // of a line
+}
+
+func (w *inset) Write(b []byte) (int, error) {
+	for line := range bytes.Lines(b) {
+		if !w.inside {
+			fmt.Fprint(w.file, "  ")
+		}
+		if _, err := w.file.Write(line); err != nil {
+			return 0, err
+		}
+		w.inside = !bytes.HasSuffix(line, []byte("\n"))
+	}
+	return len(b), nil
 }
 
 // short is a duration with about three digits.

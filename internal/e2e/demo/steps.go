@@ -36,12 +36,12 @@ func (p *play) showSteps() {
 	}
 }
 
-// tail is the end of the daemon's log, for a failure of the show.
-func (p *play) tail() string {
-	if p.daemon == nil {
+// tail is the end of a daemon's log, for a failure of the show.
+func tail(d *lab.Daemon) string {
+	if d == nil {
 		return ""
 	}
-	lines := p.daemon.Log()
+	lines := d.Log()
 	var b strings.Builder
 	for _, l := range lines[max(0, len(lines)-8):] {
 		fmt.Fprintf(&b, "\n  %s", strings.TrimSpace(l.Text))

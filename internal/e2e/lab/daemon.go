@@ -24,6 +24,7 @@ type DaemonOptions struct {
 	Env      []string      // added to the environment
 	Watchdog time.Duration // WATCHDOG_USEC, when not zero
 	NoNotify bool          // no NOTIFY_SOCKET
+	Listen   *os.File      // a listening socket that is handed over as systemd does
 }
 
 // Daemon is a running daemon, watched.
@@ -54,8 +55,8 @@ func (l *Lab) StartDaemon(o DaemonOptions) (*Daemon, error) {
 			return nil, err
 		}
 	}
-	d := &Daemon{lab: l, done: make(chan struct{}), cmd: exec.Command(o.Binary, o.Args...)}
-	d.cmd.Env = []string{"PATH=" + l.Path(), "HOME=/root", "LANG=C.UTF-8"}
+	d := &Daemon{lab: l, done: make(chan struct{}), cmd: o.command()}
+	d.cmd.Env = append(d.cmd.Env, "PATH="+l.Path(), "HOME=/root", "LANG=C.UTF-8")
 	if !o.NoNotify {
 		socket := filepath.Join(l.Dir, fmt.Sprintf("notify-%d", time.Now().UnixNano()))
 		if d.notices, err = listenNotices(socket); err != nil {
@@ -92,6 +93,17 @@ func (l *Lab) StartDaemon(o DaemonOptions) (*Daemon, error) {
 	}()
 	l.onClose(func() error { d.Kill9(); return nil })
 	return d, nil
+}
+
+// command begins the command. Under socket activation only the process itself
+// knows the number that it will have (sd_listen_fds(3)), so a shell says it.
+func (o DaemonOptions) command() *exec.Cmd {
+	if o.Listen == nil {
+		return exec.Command(o.Binary, o.Args...)
+	}
+	cmd := exec.Command("/bin/sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, o.Binary}, o.Args...)...)
+	cmd.Env, cmd.ExtraFiles = []string{"LISTEN_FDS=1"}, []*os.File{o.Listen}
+	return cmd
 }
 
 func (d *Daemon) readLog(pipe *os.File) {

@@ -3,6 +3,9 @@ package lab
 import (
 	"os/exec"
 	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // A parent-death signal is sent when the thread that started the child ends,
@@ -29,4 +32,18 @@ func (l *Lab) start(cmd *exec.Cmd) error {
 	}
 	l.alive(cmd.Process.Pid, true)
 	return nil
+}
+
+// Run runs a command to its end. It may be there meanwhile, and is killed with
+// this process.
+func (l *Lab) Run(cmd *exec.Cmd) error {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
+	if err := l.start(cmd); err != nil {
+		return err
+	}
+	defer l.alive(cmd.Process.Pid, false)
+	return cmd.Wait()
 }
