@@ -3,7 +3,9 @@ package offload
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -190,6 +192,7 @@ func cancelThenDelete(s *scene) {
 	go func() { // the rabbit kills the command
 		_, err := s.Cluster.WaitFor(ctx, "NnfDataMovement", s.where(), uid, func(o lab.Object) bool { return o != nil && o.At("spec", "cancel") == true })
 		if err == nil {
+			time.Sleep(time.Second) // it takes a moment to end
 			path := lab.Path("NnfDataMovement", s.where(), uid) + "/status"
 			_, err = s.Cluster.PatchPath(ctx, path, "application/merge-patch+json", fields{"status": finished("Cancelled", nil)})
 		}
@@ -223,6 +226,13 @@ func listOwn(s *scene) {
 	r2, err2 := s.me.List(s.ctx(), &pb.DataMovementListRequest{Workflow: s.named()})
 	s.must(err2)
 	s.answered("twice the same order", r1, err1, r2)
+	requests := s.proxy.Requests()
+	query := requests[len(requests)-1].Query // the API server selects, not the daemon
+	for _, label := range []string{api.LabelInitiator + "=" + s.Node, api.LabelOwnerKind + "=Workflow", api.LabelOwnerName + "=" + s.job, api.LabelOwnerNamespace + "=default"} {
+		if !strings.Contains(query, url.QueryEscape(label)) {
+			s.t.Errorf("the list is asked for without %s: %s", label, query)
+		}
+	}
 	s.foreign(s.where(), s.k.prefix+"far-"+s.Node, 1001, map[string]string{api.LabelInitiator: "another-node"})
 	s.foreign(s.where(), s.k.prefix+"in-"+s.Node, 1001, map[string]string{api.LabelInitiator: "copy_in"})
 	s.foreign(s.where(), s.k.prefix+"ns-"+s.Node, 1001, map[string]string{api.LabelOwnerNamespace: "elsewhere", api.LabelWorkflowNamespace: "elsewhere"})

@@ -9,6 +9,7 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
 var statusPromises = []promise{
@@ -169,22 +170,36 @@ func missingOne(s *scene) {
 	s.answered("deleted meanwhile", <-answer, nil, &pb.DataMovementStatusResponse{State: unknownState, Status: notFound})
 }
 
-// Whoever has created something finds it at once, however the watch is doing.
+// Whoever has created or cancelled something finds it so at once, however late
+// the watch is: here it never tells anything.
 func ownWrites(s *scene) {
 	s.usual()
-	follow := s.create()
-	s.is(follow, pending, unknownStatus) // from now on there is a watch
-	made := []string{follow}
-	for range 20 {
+	s.proxy.Set(lab.Rule{Class: lab.ClassWatch, Delay: patience})
+	ran := s.create()
+	s.takes(ran)
+	s.rabbitSays(ran, running(nil))
+	if r := s.status(ran, 0); r.State != isRunning {
+		s.t.Errorf("before: %v", r)
+	}
+	_, err := s.proxy.WaitRequest(s.ctx(), func(r *lab.Request) bool { return r.Class == lab.ClassWatch })
+	s.must(err) // so the list before it has been read
+	s.cancels(ran, cancelOK)
+	if r := s.status(ran, 0); r.State != cancelling {
+		s.t.Errorf("right after Cancel: %v", r)
+	}
+	made := []string{ran}
+	for range 10 {
 		uid := s.create()
 		made = append(made, uid)
 		s.answered("right after Create", s.status(uid, 0), nil, &pb.DataMovementStatusResponse{State: pending, Status: unknownStatus})
 		s.lists(s.me, made...)
 	}
-	s.rabbitSays(follow, running(nil))
-	s.is(follow, isRunning, unknownStatus)
-	s.cancels(follow, cancelOK)
-	if r := s.status(follow, 0); r.State != cancelling {
-		s.t.Errorf("right after Cancel: %v", r)
+	uid := made[1]
+	s.cancels(uid, cancelOK)
+	if r := s.status(uid, 0); r.State != completed || r.Status != cancelled {
+		s.t.Errorf("right after Cancel before the start: %v", r)
 	}
+	s.deletes(uid, deleteOK)
+	s.answered("right after Delete", s.status(uid, 0), nil, &pb.DataMovementStatusResponse{State: unknownState, Status: notFound})
+	s.finalizers(ran)
 }

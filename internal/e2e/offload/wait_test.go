@@ -140,7 +140,7 @@ func waitPlaces(s *scene) {
 	for range 2 {
 		go func() { ended <- s.takesPlace(ctx, uid) }()
 	}
-	s.eventually("both places are taken", func() bool { return s.place(uid) == codes.ResourceExhausted && s.place(uid) == codes.ResourceExhausted })
+	s.eventually("both places are taken", func() bool { return s.place(uid) == codes.ResourceExhausted })
 	_, err := s.me2.Wait(s.ctx(), &pb2.WaitRequest{Workflow: s.named2(), Uids: []string{uid}})
 	s.code("a third in version 2", err, codes.ResourceExhausted, pb2.ErrorReason_LIMIT_EXCEEDED)
 	s.answered("one that does not wait", s.status(uid, 0), nil, &pb.DataMovementStatusResponse{State: pending, Status: unknownStatus})
