@@ -13,6 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
 func pairsOf(names ...string) (out []pair) {
@@ -236,20 +237,14 @@ func TestFollow(t *testing.T) {
 		want := func(text string) {
 			t.Helper()
 			synctest.Wait()
-			for {
-				select {
-				case got := <-rounds:
-					if got == "" {
-						continue // woken for nothing new
-					}
-					if got != text {
-						t.Errorf("%q, want %q", got, text)
-					}
+			var got []string // states in between may be shown, or not
+			for len(rounds) > 0 {
+				round := <-rounds
+				if got = append(got, round); round == text {
 					return
-				default:
-					t.Fatalf("nothing, want %q", text)
 				}
 			}
+			t.Errorf("%q, want %q", got, text)
 		}
 		want(a + " ; " + b + " ; " + d + " ")
 		c.set(b, running)
@@ -270,6 +265,35 @@ func TestFollow(t *testing.T) {
 		}
 		c.set(b, finished(nnf.MovementSuccess))
 		want(b + " FinishedSuccess")
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What has been deleted is not asked for again and again, whatever else goes on.
+func TestFollowDeleted(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		_, uids := batched(t, s, "", "a", "b")
+		rounds, ended := story(t, s, user(1001), uids...)
+		synctest.Wait()
+		c.requests()
+		c.mu.Lock()
+		delete(c.movements, uids[0])
+		c.tell(rabbit, func(h kube.Handler[nnf.DataMovement]) { h.Delete(rabbit, uids[0]) })
+		c.mu.Unlock()
+		time.Sleep(time.Hour)
+		for range 10 {
+			c.set(uids[1], running)
+			synctest.Wait()
+		}
+		if got := c.requests(); len(got) > 1 {
+			t.Errorf("%d requests for one deletion", len(got))
+		}
+		if n := len(rounds); n > 15 {
+			t.Errorf("looked %d times", n)
+		}
+		c.set(uids[1], finished(nnf.MovementSuccess))
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
