@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -66,6 +67,28 @@ func TestProbeOfALoopThatHangs(t *testing.T) {
 		f.connect(t, 7)
 		(<-came).Close()
 		if err := l.Probe(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Who goes on accepting must not make a loop that is about to accept sleep over
+// the question.
+func TestProbeAndStartAccepting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeSocket().listener(t, Options{})
+		l.StopAccepting()
+		answered := make(chan error, 1)
+		go func() { answered <- l.Probe(t.Context()) }()
+		synctest.Wait()
+		l.StartAccepting()
+		if _, err := l.acceptOne(); !errors.Is(err, os.ErrDeadlineExceeded) { // past the gate
+			t.Errorf("%v", err)
+		}
+		if err := l.gate(); err != nil {
+			t.Error(err)
+		}
+		if err := <-answered; err != nil {
 			t.Error(err)
 		}
 	})

@@ -41,6 +41,9 @@ func (s *Service) Cancel(ctx context.Context, c Call, w datamovement.WorkflowRef
 		return nil
 	}
 	dm, f, err := s.own(ctx, c, w, uid)
+	if _, ok := s.buriedMeanwhile(c, w, uid, err); ok {
+		return nil
+	}
 	if err != nil || datamovement.Completed(dm) {
 		return err
 	}
@@ -64,6 +67,7 @@ func (s *Service) cancel(ctx context.Context, c Call, f *feed, dm *nnf.DataMovem
 		return s.judged(c, dm.Name, err)
 	}
 	f.forget(dm.Name)
+	f.look(dm.Name) // at the grave
 	return nil
 }
 
@@ -114,6 +118,10 @@ func (s *Service) Delete(ctx context.Context, c Call, w datamovement.WorkflowRef
 		return nil
 	}
 	dm, f, err := s.own(ctx, c, w, uid)
+	if _, ok := s.buriedMeanwhile(c, w, uid, err); ok {
+		s.graves.clear(uid)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -77,6 +77,56 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// Somebody else's cancel between two looks is not taken for a movement that never
+// was.
+func TestCancelledMeanwhile(t *testing.T) {
+	for name, call := range map[string]func(s *Service, uid string) error{
+		"status": func(s *Service, uid string) error {
+			a, err := s.Status(context.Background(), user(1001), job7, uid, 0)
+			if err == nil && a.Result != datamovement.ResultCancelled {
+				err = errors.New("not cancelled")
+			}
+			return err
+		},
+		"wait": func(s *Service, uid string) error {
+			f := s.feed(rabbit) // not followed: it knows nothing
+			dm, g, err := s.await(context.Background(), user(1001), f, uid, time.Second)
+			if err == nil && (dm != nil || g.dm == nil) {
+				err = errors.New("no grave")
+			}
+			return err
+		},
+		"cancel": func(s *Service, uid string) error { return s.Cancel(context.Background(), user(1001), job7, uid) },
+		"delete": func(s *Service, uid string) error { return s.Delete(context.Background(), user(1001), job7, uid) },
+		"group": func(s *Service, uid string) error {
+			g, err := s.group(context.Background(), user(1001), job7, []string{uid})
+			if err != nil {
+				return err
+			}
+			defer g.release()
+			n, err := g.snapshot(context.Background(), g.members[0], false)
+			if err == nil && n.grave == nil {
+				err = errors.New("no grave")
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+				uid := created(t, s)
+				c.refuse("watch", errBroken) // else it may be known before it is read
+				c.reading = func(dm *nnf.DataMovement) {
+					s.graves.bury(dm)
+					delete(c.movements, dm.Name)
+				}
+				if err := call(s, uid); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
 // Delete of whatever may be there (contract nnf-dm.md 4.6).
 func TestDeleteOf(t *testing.T) {
 	cancelled := func(dm *nnf.DataMovement) { dm.Spec.Cancel = true }

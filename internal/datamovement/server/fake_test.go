@@ -51,6 +51,7 @@ type cluster struct {
 	watches   map[chan func(kube.Handler[nnf.DataMovement])]string // namespace
 	fail      error                                                // of every request but watches
 	failOn    map[string]error                                     // of requests whose line in the log begins so
+	reading   func(*nnf.DataMovement)                              // is called before a movement is read
 	profiles  []*nnf.DataMovementProfile
 	systems   []string // mount roots of the global file systems
 }
@@ -145,6 +146,9 @@ func (c *cluster) Get(_ context.Context, r kube.Resource, ns, name string, into 
 	case *dws.SystemConfiguration:
 		*out = *c.system
 	case *nnf.DataMovement:
+		if dm := c.movements[name]; dm != nil && c.reading != nil {
+			c.reading(dm)
+		}
 		dm := c.movements[name]
 		if dm == nil || dm.Namespace != ns {
 			return errMissing

@@ -231,11 +231,22 @@ func (f *feed) learn(dm *nnf.DataMovement) {
 	}
 }
 
-// forget drops what a request has found missing.
+// forget drops what a request has found missing. Only news wake: who is woken
+// looks again.
 func (f *feed) forget(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.known, name)
+	if _, known := f.known[name]; known {
+		delete(f.known, name)
+		f.wake(name)
+	}
+}
+
+// look wakes whoever waits for a movement of which something else than its
+// object has changed.
+func (f *feed) look(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.wake(name)
 }
 

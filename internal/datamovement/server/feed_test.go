@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -163,12 +164,12 @@ func TestFeedLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster()
 		s, log := newService(t, c)
-		var status string
-		s.sight.tell = func(text string) { status = text }
+		var told atomic.Value
+		s.sight.tell = func(text string) { told.Store(text) }
 		c.refuse("watch", errors.New("no route"))
 		defer s.feed(rabbit).follow()()
 		time.Sleep(time.Hour)
-		if !strings.HasPrefix(status, "the API server does not show") || log.count("event=dm-follow") != 1 || log.count("no route") != 1 {
+		if status := told.Load().(string); !strings.HasPrefix(status, "the API server does not show") || log.count("event=dm-follow") != 1 || log.count("no route") != 1 {
 			t.Errorf("%q, %d records", status, log.count("event=dm-follow"))
 		}
 		if n := len(c.requests()); n < 100 || n > 1000 {
@@ -181,7 +182,7 @@ func TestFeedLost(t *testing.T) {
 			t.Fatal("no watch")
 		}
 		s.feed(rabbit).state(t.Context(), kube.State{Connected: true})
-		if status != "following data movements of rabbit-01" || log.count("in sight again") != 1 {
+		if status := told.Load(); status != "following data movements of rabbit-01" || log.count("in sight again") != 1 {
 			t.Errorf("%q", status)
 		}
 	})

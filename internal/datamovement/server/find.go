@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
@@ -68,4 +69,13 @@ func (s *Service) buried(c Call, w datamovement.WorkflowRef, uid string) (grave,
 		return grave{}, false
 	}
 	return g, true
+}
+
+// buriedMeanwhile is buried for an error of a request that began before somebody
+// else's cancel.
+func (s *Service) buriedMeanwhile(c Call, w datamovement.WorkflowRef, uid string, err error) (grave, bool) {
+	if !errors.Is(err, datamovement.ErrNotFound) {
+		return grave{}, false
+	}
+	return s.buried(c, w, uid)
 }

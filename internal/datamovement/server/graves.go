@@ -1,10 +1,12 @@
 package server
 
 import (
+	"errors"
 	"sync"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 )
 
 const (
@@ -61,6 +63,15 @@ func (g *graves) find(name string) (grave, bool) {
 		return grave{}, false
 	}
 	return found, ok
+}
+
+// findMeanwhile is find for an error that says that the movement is missing: it
+// may have been buried since somebody looked here.
+func (g *graves) findMeanwhile(name string, err error) (grave, bool) {
+	if !errors.Is(err, datamovement.ErrNotFound) {
+		return grave{}, false
+	}
+	return g.find(name)
 }
 
 func (g *graves) clear(name string) {

@@ -150,9 +150,14 @@ func (g *group) follow(ctx context.Context, show func(snapshot), done func() err
 	changed := make(chan struct{}, 1)
 	defer g.notify(changed)()
 	shown := make(map[string]string, len(g.members))
+	over := make(map[string]bool)
 	for {
 		active := 0
 		for _, m := range g.members {
+			// An end is an end. To look at what was deleted costs a request.
+			if over[m.uid] {
+				continue
+			}
 			now, err := g.snapshot(ctx, m, shown[m.uid] != "")
 			if err != nil {
 				return err
@@ -161,7 +166,7 @@ func (g *group) follow(ctx context.Context, show func(snapshot), done func() err
 				shown[m.uid] = now.version
 				show(now)
 			}
-			if !now.ended() {
+			if over[m.uid] = now.ended(); !over[m.uid] {
 				active++
 			}
 		}
@@ -193,13 +198,19 @@ func (n snapshot) ended() bool {
 // snapshot fails for a member that was never there; one that was and is not any
 // more has been deleted.
 func (g *group) snapshot(ctx context.Context, m member, was bool) (snapshot, error) {
-	if found, ok := g.s.graves.find(m.uid); ok {
+	found, buried := g.s.graves.find(m.uid)
+	var dm *nnf.DataMovement
+	var err error
+	if !buried {
+		dm, err = g.s.current(ctx, g.c, m.feed, m.uid)
+		found, buried = g.s.graves.findMeanwhile(m.uid, err)
+	}
+	if buried {
 		if err := g.s.allowed(g.c, found.dm, g.workflow); err != nil {
 			return snapshot{}, err
 		}
 		return snapshot{uid: m.uid, version: "cancelled", dm: found.dm, grave: &found}, nil
 	}
-	dm, err := g.s.current(ctx, g.c, m.feed, m.uid)
 	if f := datamovement.Explain(err); was && f != nil && f.Kind == datamovement.ErrNotFound {
 		return snapshot{uid: m.uid, version: "deleted"}, nil
 	}

@@ -48,9 +48,23 @@ func TestPulse(t *testing.T) {
 	if open, _ := r.connections.InUse(uint32(os.Getuid())); open != 0 || r.log.count("refused") != 0 {
 		t.Errorf("the question takes %d connections: %d refusals", open, r.log.count("refused"))
 	}
-	// From the beginning of the shutdown on its own limit counts.
+	// From the beginning of the shutdown on its own limit counts, while a request
+	// still runs.
+	conn := r.dial(t)
+	held, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true}, "/datamovement.DataMover/Create")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := grpc_health_v1.NewHealthClient(conn).Check(within(t, soon), new(grpc_health_v1.HealthCheckRequest)); err != nil {
+		t.Fatal(err)
+	}
+	defer held.CloseSend()
 	r.stop()
-	<-pulse.over
+	select {
+	case <-pulse.over:
+	case <-time.After(soon / 2):
+		t.Error("it goes on asking during the shutdown")
+	}
 	if err := pulse.Probe(within(t, soon)); err != nil {
 		t.Errorf("during the shutdown: %v", err)
 	}

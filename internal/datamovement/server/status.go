@@ -25,6 +25,9 @@ func (s *Service) Status(ctx context.Context, c Call, w datamovement.WorkflowRef
 	}
 	defer f.follow()()
 	dm, err := s.current(ctx, c, f, uid)
+	if g, ok := s.buriedMeanwhile(c, w, uid, err); ok {
+		return datamovement.AnswerCancelled(g.at), nil
+	}
 	if err != nil {
 		return datamovement.Answer{}, err
 	}
@@ -79,6 +82,9 @@ func (s *Service) await(ctx context.Context, c Call, f *feed, uid string, most t
 			return nil, g, nil
 		}
 		dm, err := s.current(ctx, c, f, uid)
+		if g, ok := s.graves.findMeanwhile(uid, err); ok {
+			return nil, g, nil
+		}
 		if err != nil || over || datamovement.Completed(dm) {
 			return dm, grave{}, err
 		}

@@ -35,7 +35,9 @@ type rig struct {
 	path string
 	uid  atomic.Uint32
 	stop context.CancelFunc
-	done chan error
+
+	ended    chan struct{}
+	shutdown atomic.Int64
 
 	connections *unixsocket.Limiter
 	pulse       *Pulse
@@ -43,8 +45,9 @@ type rig struct {
 
 func serveRig(t *testing.T, change ...func(*Options)) *rig {
 	t.Helper()
-	r := &rig{cluster: newCluster(), log: new(lines), path: filepath.Join(t.TempDir(), "s"), done: make(chan error, 1)}
+	r := &rig{cluster: newCluster(), log: new(lines), path: filepath.Join(t.TempDir(), "s"), ended: make(chan struct{})}
 	r.uid.Store(1001)
+	r.shutdown.Store(int64(soon))
 	o := Options{Node: node, SystemConfiguration: "default", Client: r.cluster, Settings: settings(t), Log: slog.New(slog.NewTextHandler(r.log, nil))}
 	for _, f := range change {
 		f(&o)
@@ -62,16 +65,19 @@ func serveRig(t *testing.T, change ...func(*Options)) *rig {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop, r.pulse = cancel, NewPulse(l)
+	var served error
 	go func() {
-		r.done <- Serve(ctx, r.s, Transport{
-			Listener: l, MaxMessage: 64 << 10, Handshake: 5 * time.Second, Shutdown: func() time.Duration { return 5 * time.Second }, Log: o.Log,
+		defer close(r.ended)
+		served = Serve(ctx, r.s, Transport{
+			Listener: l, MaxMessage: 64 << 10, Handshake: 5 * time.Second, Shutdown: func() time.Duration { return time.Duration(r.shutdown.Load()) }, Log: o.Log,
 			Idle: o.Idle, Pulse: r.pulse,
 		})
 	}()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-r.done; err != nil {
-			t.Errorf("Serve: %v", err)
+		<-r.ended
+		if served != nil {
+			t.Errorf("Serve: %v", served)
 		}
 	})
 	return r

@@ -1,0 +1,169 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+)
+
+// A shutdown with everything going on — waits, streams, watches, connections
+// that say nothing — leaves no goroutine and cuts nobody off without a word.
+func TestShutdownLeavesNothing(t *testing.T) {
+	ours := goleak.IgnoreCurrent()
+	before := runtime.NumGoroutine()
+	t.Run("life", func(t *testing.T) {
+		r := serveRig(t, func(o *Options) { o.Settings.Limits.Waiters = 100 })
+		conn := r.dial(t)
+		m, m2, ctx := pb.NewDataMoverClient(conn), pb2.NewDataMoverClient(conn), within(t, soon)
+		c, err := m.Create(ctx, wireWish())
+		if err != nil || c.Uid == "" {
+			t.Fatal(c, err)
+		}
+		silent, err := net.Dial("unix", r.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
+		w := &pb2.Workflow{Name: "job7", Namespace: "default"}
+		ends := make(chan codes.Code, 100)
+		wait := func(f func() error) { go func() { ends <- status.Code(f()) }() }
+		const each = 5
+		for range each {
+			wait(func() error {
+				s, err := m.Status(ctx, &pb.DataMovementStatusRequest{Workflow: wire7, Uid: c.Uid, MaxWaitTime: -1})
+				if err == nil && s.State != pb.DataMovementStatusResponse_PENDING {
+					t.Errorf("%v", s)
+				}
+				return err
+			})
+			wait(func() error { _, err := m2.Wait(ctx, &pb2.WaitRequest{Workflow: w, Uids: []string{c.Uid}}); return err })
+			wait(func() error {
+				s, err := m2.Watch(ctx, &pb2.WatchRequest{Workflow: w, Uids: []string{c.Uid}})
+				for err == nil {
+					_, err = s.Recv()
+				}
+				return err
+			})
+		}
+		wait(func() error {
+			s, err := grpc_health_v1.NewHealthClient(conn).Watch(ctx, new(grpc_health_v1.HealthCheckRequest))
+			for err == nil {
+				_, err = s.Recv()
+			}
+			return err
+		})
+		for n := 0; n < 3*each; n, _ = r.s.waiters.InUse(1001) {
+			time.Sleep(time.Millisecond)
+		}
+		r.stop()
+		got := map[codes.Code]int{}
+		for range 3*each + 1 {
+			got[<-ends]++
+		}
+		// Status says how it stands; version 2 says that the daemon stops.
+		if got[codes.OK] != each || got[codes.Unavailable] != 2*each || got[codes.Canceled] != 1 {
+			t.Errorf("%v", got)
+		}
+		if r.log.count("cut off") != 0 {
+			t.Error("the time for the shutdown was used up")
+		}
+	})
+	goleak.VerifyNone(t, ours)
+	if after := runtime.NumGoroutine(); after > before {
+		t.Errorf("%d goroutines, %d before", after, before)
+	}
+}
+
+// broken is a listener that fails.
+type broken struct{ err error }
+
+func (b broken) Accept() (net.Conn, error) { return nil, b.err }
+func (broken) Close() error                { return nil }
+func (broken) Addr() net.Addr              { return &net.UnixAddr{Name: "/x", Net: "unix"} }
+
+func transport(l net.Listener) Transport {
+	return Transport{Listener: l, MaxMessage: 1 << 16, Handshake: soon, Shutdown: func() time.Duration { return 10 * time.Millisecond }, Log: slog.New(slog.DiscardHandler)}
+}
+
+// A daemon that nobody can reach must not stay ("Do better" 22).
+func TestServeFails(t *testing.T) {
+	s, _ := newService(t, newCluster())
+	if err := Serve(t.Context(), s, transport(broken{errors.New("the socket is broken")})); err == nil || !strings.Contains(err.Error(), "the socket is broken") {
+		t.Error(err)
+	}
+	s, _ = newService(t, newCluster())
+	if err := Serve(t.Context(), s, transport(panics{})); err == nil || !strings.Contains(err.Error(), "oh") {
+		t.Error(err)
+	}
+	if err := ServeSimulated(t.Context(), transport(broken{net.ErrClosed})); err == nil {
+		t.Error("a listener that somebody closed is taken for the end")
+	}
+}
+
+type panics struct{ broken }
+
+func (panics) Accept() (net.Conn, error) { panic("oh") }
+
+// Idle is a reason to go only under socket activation.
+func TestQuitOfAnOwnSocket(t *testing.T) {
+	quit := make(chan struct{})
+	l, err := net.Listen("unix", t.TempDir()+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := transport(l)
+	tr.Quit = quit
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- ServeSimulated(ctx, tr) }()
+	for range 3 {
+		quit <- struct{}{} // each is read
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("it left: %v", err)
+	default:
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// Who holds a request open is cut off after the time for it, and logged.
+func TestGracefulIsBounded(t *testing.T) {
+	r := serveRig(t)
+	conn := r.dial(t)
+	s, err := conn.NewStream(within(t, soon), &grpc.StreamDesc{ClientStreams: true}, "/datamovement.DataMover/Create")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pb.NewDataMoverClient(conn).Version(within(t, soon), new(emptypb.Empty)); err != nil {
+		t.Fatal(err)
+	}
+	r.shutdown.Store(int64(20 * time.Millisecond))
+	r.stop()
+	if err := s.RecvMsg(new(pb.DataMovementCreateResponse)); status.Code(err) != codes.Unavailable || errors.Is(err, io.EOF) {
+		t.Errorf("the request that was held: %v", err)
+	}
+	<-r.ended
+	if r.log.count("they are cut off") != 1 {
+		t.Error("not logged")
+	}
+}
