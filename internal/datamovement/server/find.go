@@ -48,9 +48,10 @@ func (s *Service) read(ctx context.Context, c Call, f *feed, uid string) (*nnf.D
 	return dm, nil
 }
 
-// current returns what is known, or asks.
-func (s *Service) current(ctx context.Context, c Call, f *feed, uid string) (*nnf.DataMovement, error) {
-	if dm := f.get(uid); dm != nil {
+// current returns what is known, or asks. What is not the caller's is asked for
+// like what does not exist: else the time of an answer told them apart.
+func (s *Service) current(ctx context.Context, c Call, w datamovement.WorkflowRef, f *feed, uid string) (*nnf.DataMovement, error) {
+	if dm := f.get(uid); dm != nil && s.access(c).Movement(dm, w).Allowed() {
 		return dm, nil
 	}
 	return s.read(ctx, c, f, uid)
