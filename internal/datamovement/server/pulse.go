@@ -32,7 +32,7 @@ type Door interface {
 
 // NewPulse makes the Pulse of one Transport that listens at door.
 func NewPulse(door Door) *Pulse {
-	p := &Pulse{door: door, inside: bufconn.Listen(buffer), over: make(chan struct{})}
+	p := &Pulse{door: door, inside: bufconn.Listen(writeBuffer), over: make(chan struct{})}
 	p.end = sync.OnceFunc(func() { close(p.over) })
 	return p
 }
