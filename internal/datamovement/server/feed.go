@@ -45,6 +45,7 @@ type feed struct {
 	known   map[string]*entry
 	waiting map[string]map[chan<- struct{}]struct{} // by the movement's name
 	down    bool                                    // the watch was lost, which was said
+	trouble error                                   // with which, as it was said last
 }
 
 type entry struct {
@@ -149,19 +150,20 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// state says once that the watch is lost, and once that it is back.
+// state says that the watch is lost, once for each kind of trouble, and once that
+// it is back.
 func (f *feed) state(ctx context.Context, s kube.State) {
 	f.mu.Lock()
 	if ctx.Err() != nil { // another watch may have begun
 		f.mu.Unlock()
 		return
 	}
-	was := f.down
-	f.down = !s.Connected
+	was, said := f.down, f.trouble
+	f.down, f.trouble = !s.Connected, s.LastError
 	f.sight.watch(f.namespace, f.down)
 	f.mu.Unlock()
 	switch {
-	case !s.Connected && !was:
+	case !s.Connected && !(was && kube.SameTrouble(said, s.LastError)):
 		f.log.Warn("lost sight of the data movements, trying again", "namespace", f.namespace, "error", s.LastError, daemon.EventID(eventFollow))
 	case s.Connected && was:
 		f.log.Info("data movements are in sight again", "namespace", f.namespace, daemon.EventID(eventFollow))

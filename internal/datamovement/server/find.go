@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
@@ -38,6 +41,13 @@ func (s *Service) place(ctx context.Context, c Call, uid string) (*feed, error) 
 func (s *Service) read(ctx context.Context, c Call, f *feed, uid string) (*nnf.DataMovement, error) {
 	dm := new(nnf.DataMovement)
 	err := s.api.get(ctx, kindMovement, f.namespace, uid, dm)
+	if unanswered(err) && ctx.Err() == nil {
+		// Jobs give up at an error, and a server that is restarted breaks every
+		// connection once.
+		pause(ctx, readAgain)
+		dm = new(nnf.DataMovement)
+		err = s.api.get(ctx, kindMovement, f.namespace, uid, dm)
+	}
 	switch {
 	case kube.IsNotFound(err):
 		f.forget(uid)
@@ -49,9 +59,20 @@ func (s *Service) read(ctx context.Context, c Call, f *feed, uid string) (*nnf.D
 	return dm, nil
 }
 
-// current returns what is known, or asks.
-func (s *Service) current(ctx context.Context, c Call, f *feed, uid string) (*nnf.DataMovement, error) {
-	if dm := f.get(uid); dm != nil {
+// readAgain is the pause before a read without an answer is repeated.
+const readAgain = 50 * time.Millisecond
+
+// unanswered tells that the server was not reached, or broke off.
+func unanswered(err error) bool {
+	var answer apierrors.APIStatus
+	f := datamovement.Explain(err)
+	return f != nil && f.Reason == datamovement.ReasonUnavailable && !errors.As(err, &answer) && !errors.As(err, new(*datamovement.Fault))
+}
+
+// current returns what is known, or asks. What is not the caller's is asked for
+// like what does not exist: else the time of an answer told them apart.
+func (s *Service) current(ctx context.Context, c Call, w datamovement.WorkflowRef, f *feed, uid string) (*nnf.DataMovement, error) {
+	if dm := f.get(uid); dm != nil && s.access(c).Movement(dm, w).Allowed() {
 		return dm, nil
 	}
 	return s.read(ctx, c, f, uid)
@@ -72,10 +93,11 @@ func (s *Service) buried(c Call, w datamovement.WorkflowRef, uid string) (grave,
 }
 
 // buriedMeanwhile is buried for an error of a request that began before somebody
-// else's cancel.
+// else's cancel. What is not the caller's has its record from the look before.
 func (s *Service) buriedMeanwhile(c Call, w datamovement.WorkflowRef, uid string, err error) (grave, bool) {
-	if !errors.Is(err, datamovement.ErrNotFound) {
+	g, ok := s.graves.findMeanwhile(uid, err)
+	if !ok || !s.access(c).Movement(g.dm, w).Allowed() {
 		return grave{}, false
 	}
-	return s.buried(c, w, uid)
+	return g, true
 }
