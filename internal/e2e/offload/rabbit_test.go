@@ -33,10 +33,7 @@ func startRabbit(t *testing.T, s *stage.Stage) {
 	s.Apply(lab.Object{"apiVersion": "v1", "kind": "Namespace", "metadata": fields{"name": realRabbit}})
 	_, err := s.Cluster.Do(s.Context(patience), http.MethodDelete, lab.Path("NnfDataMovement", "nnf-dm-system", ""), "", nil)
 	must(err)
-	shelf, err = os.MkdirTemp("", "offload-shelf-")
-	must(err)
-	t.Cleanup(func() { _ = os.RemoveAll(shelf) })
-	must(os.Chmod(shelf, 0o755)) // copies are made as other users
+	shelf = openDirectory(t, s)
 	program := os.Getenv("DEVCLUSTER")
 	if program == "" {
 		program = filepath.Join(stage.Root(t), "bin", "devcluster")

@@ -144,7 +144,7 @@ func (s *scene) deletes(uid string, want pb.DataMovementDeleteResponse_Status) {
 func (s *scene) lists(c pb.DataMoverClient, want ...string) {
 	s.t.Helper()
 	r, err := c.List(s.ctx(), &pb.DataMovementListRequest{Workflow: s.named()})
-	slices.Sort(want)
+	want = slices.Sorted(slices.Values(want))
 	if got := slices.Sorted(slices.Values(r.GetUids())); err != nil || !slices.Equal(got, want) {
 		s.t.Errorf("list: %q, %v, want %q", got, err, want)
 	}

@@ -2,6 +2,7 @@ package offload
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,17 +43,29 @@ func newScene(t *testing.T, k *kind) *scene {
 	s := &scene{Stage: stage.New(t), t: t, k: k}
 	number := strings.TrimPrefix(s.Node, "compute-")
 	s.rabbit, s.job = "rabbit-"+number, "job-"+number
-	var err error
-	s.dir, err = os.MkdirTemp("", "offload-")
-	s.must(err)
-	t.Cleanup(func() { _ = os.RemoveAll(s.dir) })
-	s.must(os.Chmod(s.dir, 0o755)) // the callers are other users
+	s.dir = openDirectory(t, s.Stage)
 	s.socket = filepath.Join(s.dir, "nnf-dm.sock")
+	var err error
 	s.proxy, err = lab.StartProxy(s.Cluster.URL, s.Cluster.CA())
 	s.must(err)
 	t.Cleanup(func() { _ = s.proxy.Close() })
 	s.namespace(s.rabbit)
 	return s
+}
+
+// openDirectory makes one that every user can reach. It goes with the
+// laboratory, also when that is ended by force.
+func openDirectory(t *testing.T, s *stage.Stage) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(s.Dir, "offload-")
+	if err == nil {
+		err = errors.Join(os.Chmod(s.Dir, 0o711), os.Chmod(dir, 0o755))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // usual sets up what a job finds, and starts the daemon.
