@@ -6,16 +6,14 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/command"
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
-	"github.com/compute-daemons/compute-daemons/internal/daemon/oneprocessor"
-	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
@@ -32,6 +30,7 @@ type process struct {
 	logOut   io.Closer
 	notifier *daemon.Notifier
 	node     string
+	start    func() // says that it has started
 
 	service     *server.Service // nil when simulated
 	listener    *unixsocket.Listener
@@ -39,7 +38,12 @@ type process struct {
 	idle        *unixsocket.Idle // for the exit
 	calm        *unixsocket.Idle // for giving memory back
 	quit        chan struct{}
+	transport   server.Transport
 	shutdown    atomic.Int64 // the time for the shutdown; a reload may change it
+
+	mu          sync.Mutex // for a reload while the daemon begins to serve
+	serving     bool
+	idleTimeout time.Duration
 }
 
 // runDaemon runs until a signal ends it, or until it is idle. What is wrong at
@@ -116,8 +120,16 @@ func (p *process) prepare() error {
 	if err := p.listen(); err != nil {
 		return err
 	}
-	p.log.Info("started", "version", version.Version, "node", p.node, "api_server", where, "socket", p.listener.Addr().String(),
-		"activated", p.listener.Activated(), "config", strings.Join(p.settings.Files, " "), "runtime", limits.String(), daemon.EventID(server.EventStarted))
+	p.transport = server.Transport{
+		Listener: p.listener, Pulse: server.NewPulse(p.listener), Handshake: p.cfg.Limits.HandshakeTime,
+		MaxMessage: int(p.cfg.Limits.MessageSize), MaxMemory: p.cfg.Limits.MemoryPerUser,
+		Shutdown: p.shutdownTimeout, Idle: p.idle, Quit: p.quit, Log: p.log,
+	}
+	files := strings.Join(p.settings.Files, " ")
+	p.start = func() {
+		p.log.Info("started", "version", version.Version, "node", p.node, "api_server", where, "socket", p.listener.Addr().String(),
+			"activated", p.listener.Activated(), "config", files, "runtime", limits.String(), daemon.EventID(server.EventStarted))
+	}
 	return nil
 }
 
@@ -168,29 +180,32 @@ func (p *process) main(ctx context.Context) error {
 	if err != nil {
 		p.log.Warn("the watchdog setting of the service manager is not understood", "error", err)
 	}
-	pulse := server.NewPulse(p.listener)
-	t := server.Transport{
-		Listener: p.listener, Pulse: pulse, Handshake: p.cfg.Limits.HandshakeTime,
-		MaxMessage: int(p.cfg.Limits.MessageSize), MaxMemory: p.cfg.Limits.MemoryPerUser,
-		Shutdown: p.shutdownTimeout, Idle: p.idle, Quit: p.quit, Log: p.log,
-	}
-	// The socket exists: who connects now is served. Idleness counts from now on,
-	// not from a start that took long.
-	p.idle.Set(p.cfg.Daemon.IdleTimeout)
+	// The socket exists: who connects now is served.
+	p.serve()
+	p.start()
 	p.notifier.Ready()
 	if p.service == nil {
 		p.status("simulated, nothing is copied")
-		go watchdog.Run(ctx, pulse.Probe)
-		return server.ServeSimulated(ctx, t)
+		go watchdog.Run(ctx, p.transport.Pulse.Probe)
+		return server.ServeSimulated(ctx, p.transport)
 	}
 	p.status("waiting for requests")
 	go watchdog.Run(ctx, func(ctx context.Context) error {
 		if err := p.service.Probe(ctx); err != nil {
 			return err
 		}
-		return pulse.Probe(ctx)
+		return p.transport.Pulse.Probe(ctx)
 	})
-	return server.Serve(ctx, p.service, t)
+	return server.Serve(ctx, p.service, p.transport)
+}
+
+// serve begins to count the time of idleness: now, not from a start that took
+// long.
+func (p *process) serve() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.serving = true
+	p.idle.Set(p.idleTimeout)
 }
 
 // status is the line of systemctl status.
@@ -224,43 +239,13 @@ func (p *process) shutdownTimeout() time.Duration { return time.Duration(p.shutd
 
 func (p *process) adopt() {
 	p.shutdown.Store(int64(p.cfg.Daemon.ShutdownTimeout))
-	p.idle.Set(p.cfg.Daemon.IdleTimeout)
+	p.mu.Lock()
+	if p.idleTimeout = p.cfg.Daemon.IdleTimeout; p.serving {
+		p.idle.Set(p.idleTimeout)
+	}
+	p.mu.Unlock()
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(p.cfg.Log.Level)); err == nil {
 		p.level.Set(l)
 	}
-}
-
-func connectionsOf(c *config.Nnfdm) unixsocket.LimiterOptions {
-	return unixsocket.LimiterOptions{
-		What: "connections", Total: c.Limits.Connections,
-		User: unixsocket.Share{Slots: c.Limits.ConnectionsPerUser},
-	}
-}
-
-func settingsOf(c *config.Nnfdm) (server.Settings, error) {
-	choices, err := datamovement.NewOptions(datamovement.OptionMode(c.Options.Policy), c.Options.DCP, c.Options.MPIRun)
-	if err != nil {
-		return server.Settings{}, fmt.Errorf("section [options]: %w", err)
-	}
-	l := &c.Limits
-	return server.Settings{
-		Policy:  datamovement.Policy{RootMayAll: c.Access.RootMayAll, AllowRootCopies: c.Access.AllowRootCopies, ListWorkflow: c.Access.ListWorkflow},
-		Choices: choices, MaxWait: l.MaxWait, LookupExpiry: c.Options.LookupExpiry,
-		Limits: server.Limits{
-			Streams: l.StreamsPerUser, Waiters: l.WaitersPerUser, BatchSize: l.BatchSize,
-			CreatesPerSecond: l.CreatesPerSecond, CreateBurst: l.CreateBurst,
-		},
-	}, nil
-}
-
-func runtimeOf(c *config.Nnfdm) daemon.RuntimeOptions {
-	return daemon.RuntimeOptions{MemLimit: c.Runtime.GoMemLimit, GOGC: gogc(c.Runtime.GoGC), MaxProcs: c.Runtime.GoMaxProcs, TakenProcs: oneprocessor.Taken}
-}
-
-func gogc(percent int) string {
-	if percent < 0 {
-		return "off"
-	}
-	return strconv.Itoa(percent)
 }
