@@ -126,7 +126,7 @@ func (s *Service) Delete(ctx context.Context, c Call, w datamovement.WorkflowRef
 		return err
 	}
 	if dm.Spec.Cancel && !datamovement.Completed(dm) && datamovement.Started(dm) {
-		if dm, err = s.awaitCancelled(ctx, c, f, uid); err != nil {
+		if dm, err = s.awaitCancelled(ctx, c, w, f, uid); err != nil {
 			return err
 		}
 	}
@@ -140,14 +140,14 @@ func (s *Service) Delete(ctx context.Context, c Call, w datamovement.WorkflowRef
 	return nil
 }
 
-func (s *Service) awaitCancelled(ctx context.Context, c Call, f *feed, uid string) (*nnf.DataMovement, error) {
+func (s *Service) awaitCancelled(ctx context.Context, c Call, w datamovement.WorkflowRef, f *feed, uid string) (*nnf.DataMovement, error) {
 	release, err := s.waiter(c, uid)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
 	defer f.follow()()
-	dm, g, err := s.await(ctx, c, f, uid, deleteWait)
+	dm, g, err := s.await(ctx, c, w, f, uid, deleteWait)
 	if dm == nil && err == nil {
 		return g.dm, nil
 	}
@@ -164,7 +164,21 @@ func (s *Service) List(ctx context.Context, c Call, w datamovement.WorkflowRef) 
 	if err != nil {
 		return nil, err
 	}
-	return datamovement.List(s.access(c), w, items), nil
+	uids := datamovement.List(s.access(c), w, items)
+	if len(uids) == 0 {
+		s.recordHidden(c, w, items)
+	}
+	return uids, nil
+}
+
+// recordHidden is for a caller who is shown nothing of what there is.
+func (s *Service) recordHidden(c Call, w datamovement.WorkflowRef, items []nnf.DataMovement) {
+	for i := range items {
+		if v := s.access(c).Listed(&items[i], w); v.Outcome == datamovement.Hidden {
+			s.record(c, w.Namespace+"/"+w.Name, v.Outcome.String()+": "+v.Reason)
+			return // one record for one request
+		}
+	}
 }
 
 // listed reads the movements of a workflow that have further labels.

@@ -49,9 +49,10 @@ func (s *Service) read(ctx context.Context, c Call, f *feed, uid string) (*nnf.D
 	return dm, nil
 }
 
-// current returns what is known, or asks.
-func (s *Service) current(ctx context.Context, c Call, f *feed, uid string) (*nnf.DataMovement, error) {
-	if dm := f.get(uid); dm != nil {
+// current returns what is known, or asks. What is not the caller's is asked for
+// like what does not exist: else the time of an answer told them apart.
+func (s *Service) current(ctx context.Context, c Call, w datamovement.WorkflowRef, f *feed, uid string) (*nnf.DataMovement, error) {
+	if dm := f.get(uid); dm != nil && s.access(c).Movement(dm, w).Allowed() {
 		return dm, nil
 	}
 	return s.read(ctx, c, f, uid)
@@ -72,10 +73,11 @@ func (s *Service) buried(c Call, w datamovement.WorkflowRef, uid string) (grave,
 }
 
 // buriedMeanwhile is buried for an error of a request that began before somebody
-// else's cancel.
+// else's cancel. What buried has recorded it does not record again.
 func (s *Service) buriedMeanwhile(c Call, w datamovement.WorkflowRef, uid string, err error) (grave, bool) {
-	if !errors.Is(err, datamovement.ErrNotFound) {
+	g, ok := s.graves.findMeanwhile(uid, err)
+	if !ok || !s.access(c).Movement(g.dm, w).Allowed() {
 		return grave{}, false
 	}
-	return s.buried(c, w, uid)
+	return g, true
 }

@@ -111,6 +111,9 @@ func (g *group) listed(ctx context.Context, labels map[string]string, add func(s
 			n++
 		}
 	}
+	if n == 0 {
+		g.s.recordHidden(g.c, g.workflow, items)
+	}
 	want := datamovement.Selector(g.workflow, g.s.o.Node)
 	maps.Copy(want, labels)
 	for _, dm := range g.s.graves.matching(want) {
@@ -198,17 +201,14 @@ func (n snapshot) ended() bool {
 // snapshot fails for a member that was never there; one that was and is not any
 // more has been deleted.
 func (g *group) snapshot(ctx context.Context, m member, was bool) (snapshot, error) {
-	found, buried := g.s.graves.find(m.uid)
+	found, buried := g.s.buried(g.c, g.workflow, m.uid)
 	var dm *nnf.DataMovement
 	var err error
 	if !buried {
-		dm, err = g.s.current(ctx, g.c, m.feed, m.uid)
-		found, buried = g.s.graves.findMeanwhile(m.uid, err)
+		dm, err = g.s.current(ctx, g.c, g.workflow, m.feed, m.uid)
+		found, buried = g.s.buriedMeanwhile(g.c, g.workflow, m.uid, err)
 	}
 	if buried {
-		if err := g.s.allowed(g.c, found.dm, g.workflow); err != nil {
-			return snapshot{}, err
-		}
 		return snapshot{uid: m.uid, version: "cancelled", dm: found.dm, grave: &found}, nil
 	}
 	if f := datamovement.Explain(err); was && f != nil && f.Kind == datamovement.ErrNotFound {

@@ -30,7 +30,7 @@ func (r *remembered[T]) get(ctx context.Context, age time.Duration) (value T, fr
 	if !r.at.IsZero() && time.Since(r.at) < age {
 		return r.value, false, nil
 	}
-	if value, err = r.fetch(ctx); err != nil {
+	if value, err = r.fetch(ours(ctx)); err != nil {
 		return value, false, err
 	}
 	r.value, r.at = value, time.Now()

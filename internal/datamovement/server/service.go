@@ -72,7 +72,7 @@ func New(o Options) *Service {
 	}
 	s.stop = sync.OnceFunc(func() { close(s.stopping) })
 	s.SetSettings(o.Settings)
-	s.api = newRemote(o.Client)
+	s.api = newRemote(fair{o.Client, new(turns)})
 	s.look = newLookup(s.api, &o, func() time.Duration { return s.settings.Load().LookupExpiry })
 	return s
 }

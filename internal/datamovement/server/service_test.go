@@ -179,10 +179,10 @@ func TestForeign(t *testing.T) {
 		if _, err := s.Create(t.Context(), eve, wish); !errors.Is(err, datamovement.ErrNotFound) {
 			t.Errorf("create: %v", err)
 		}
-		if n := log.count("event=dm-refused"); n != 4 {
-			t.Errorf("%d records, want 4", n)
+		if n := log.count("event=dm-refused"); n != 5 {
+			t.Errorf("%d records, want 5", n)
 		}
-		if log.count("uid=1002 pid=7 rpc=/test object=default/job7") != 1 {
+		if log.count("uid=1002 pid=7 rpc=/test object=default/job7") != 2 { // list and create
 			t.Error("the record does not name who and what")
 		}
 		if c.movements[uid].Spec.Cancel {
@@ -293,6 +293,56 @@ func TestExternalCompute(t *testing.T) {
 		}
 		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
 	})
+}
+
+// The time of an answer must not tell a movement of somebody else, which is
+// followed right now, from one that does not exist.
+func TestForeignCostsWhatMissingCosts(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
+		uid, early := created(t, s), created(t, s)
+		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		if err := s.Cancel(t.Context(), user(1001), job7, early); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		eve, ctx := user(1002), t.Context()
+		for name, ask := range map[string]func(uid string) error{
+			"status":   func(uid string) error { _, err := s.Status(ctx, eve, job7, uid, 0); return err },
+			"wait":     func(uid string) error { _, err := s.Status(ctx, eve, job7, uid, 9); return err },
+			"cancel":   func(uid string) error { return s.Cancel(ctx, eve, job7, uid) },
+			"delete":   func(uid string) error { return s.Delete(ctx, eve, job7, uid) },
+			"snapshot": func(uid string) error { return snapshotOf(ctx, s, eve, uid) },
+		} {
+			for what, foreign := range map[string]string{"followed": uid, "cancelled early": early} {
+				missing := foreign[:len(foreign)-1] + "9"
+				var asked [2]string
+				c.requests()
+				before := log.count("event=dm-refused")
+				for i, uid := range []string{foreign, missing} {
+					if err := ask(uid); !errors.Is(err, datamovement.ErrNotFound) {
+						t.Errorf("%s of one %s: %v", name, what, err)
+					}
+					asked[i] = strings.ReplaceAll(strings.Join(c.requests(), "; "), uid, "?")
+				}
+				if asked[0] != asked[1] {
+					t.Errorf("%s of one %s: %s\nmissing: %s", name, what, asked[0], asked[1])
+				}
+				if n := log.count("event=dm-refused") - before; n != 1 {
+					t.Errorf("%s of one %s: %d records", name, what, n)
+				}
+			}
+		}
+	})
+}
+
+func snapshotOf(ctx context.Context, s *Service, c Call, uid string) error {
+	g, err := s.group(ctx, c, job7, []string{uid})
+	if err != nil {
+		return err
+	}
+	defer g.release()
+	_, err = g.snapshot(ctx, g.members[0], false)
+	return err
 }
 
 func TestAPIServerDown(t *testing.T) {

@@ -24,7 +24,7 @@ func (s *Service) Status(ctx context.Context, c Call, w datamovement.WorkflowRef
 		return datamovement.Answer{}, err
 	}
 	defer f.follow()()
-	dm, err := s.current(ctx, c, f, uid)
+	dm, err := s.current(ctx, c, w, f, uid)
 	if g, ok := s.buriedMeanwhile(c, w, uid, err); ok {
 		return datamovement.AnswerCancelled(g.at), nil
 	}
@@ -41,7 +41,7 @@ func (s *Service) Status(ctx context.Context, c Call, w datamovement.WorkflowRef
 		}
 		defer release()
 		var g grave
-		if dm, g, err = s.await(ctx, c, f, uid, s.longest(wait)); err != nil {
+		if dm, g, err = s.await(ctx, c, w, f, uid, s.longest(wait)); err != nil {
 			return datamovement.Answer{}, err
 		}
 		if dm == nil {
@@ -72,7 +72,7 @@ func (s *Service) waiter(c Call, object string) (release func(), err error) {
 
 // await returns the movement when it has ended or the time is up; or its grave
 // when it was cancelled before its start.
-func (s *Service) await(ctx context.Context, c Call, f *feed, uid string, most time.Duration) (*nnf.DataMovement, grave, error) {
+func (s *Service) await(ctx context.Context, c Call, w datamovement.WorkflowRef, f *feed, uid string, most time.Duration) (*nnf.DataMovement, grave, error) {
 	changed := make(chan struct{}, 1)
 	defer f.notify(changed, uid)()
 	timer := time.NewTimer(most)
@@ -81,7 +81,7 @@ func (s *Service) await(ctx context.Context, c Call, f *feed, uid string, most t
 		if g, ok := s.graves.find(uid); ok {
 			return nil, g, nil
 		}
-		dm, err := s.current(ctx, c, f, uid)
+		dm, err := s.current(ctx, c, w, f, uid)
 		if g, ok := s.graves.findMeanwhile(uid, err); ok {
 			return nil, g, nil
 		}

@@ -1,0 +1,148 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+)
+
+// limited is an API server behind our own limit of requests per second: they
+// pass one after another, in the order in which they came.
+type limited struct {
+	*cluster
+	queue chan struct{}
+}
+
+func (l *limited) Get(ctx context.Context, r kube.Resource, ns, name string, into any) error {
+	if err := l.pass(ctx); err != nil {
+		return err
+	}
+	return l.cluster.Get(ctx, r, ns, name, into)
+}
+
+func (l *limited) ClientMounts(ctx context.Context, r kube.Resource, ns, selector string) ([]*dws.ClientMount, error) {
+	if err := l.pass(ctx); err != nil {
+		return nil, err
+	}
+	return l.cluster.ClientMounts(ctx, r, ns, selector)
+}
+
+const each = 20 * time.Millisecond // 50 a second
+
+func (l *limited) pass(ctx context.Context) error {
+	select {
+	case l.queue <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	time.Sleep(each)
+	<-l.queue
+	return nil
+}
+
+func as(ctx context.Context, uid uint32) (context.Context, Call) {
+	c := user(uid)
+	return context.WithValue(ctx, callKey{}, c), c
+}
+
+// A user who asks for thousands of things delays another one by no more than
+// the few requests that are under way.
+func TestNobodyWaitsForAnothersQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, newCluster())
+		s.api.Client = fair{&limited{newCluster(), make(chan struct{}, 1)}, new(turns)}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		const flood = 2000
+		done := make(chan error, flood)
+		for range flood {
+			go func() {
+				ctx, c := as(ctx, 1002)
+				_, err := s.Status(ctx, c, datamovement.WorkflowRef{}, "nnf-dm-guess", 0)
+				done <- err
+			}()
+		}
+		time.Sleep(time.Second)
+		began := time.Now()
+		mine, c := as(t.Context(), 1001)
+		if _, err := s.Create(mine, c, wish); err != nil {
+			t.Error(err)
+		}
+		// Four requests, of which the lists of the administrator's objects are none
+		// here: each finds eight others before it.
+		if d := time.Since(began); d > 4*(requestsPerUser+1)*each {
+			t.Errorf("it took %s while another user asked", d)
+		}
+		cancel()
+		asked := 0
+		for range flood {
+			if err := <-done; errors.Is(err, datamovement.ErrNotFound) {
+				asked++
+			}
+		}
+		if asked < 10 {
+			t.Errorf("only %d of the flood were answered", asked)
+		}
+		f := s.api.Client.(fair)
+		if n := len(f.turns.users); n != 0 {
+			t.Errorf("%d users are remembered", n)
+		}
+	})
+}
+
+// What all users need is not asked for in the turn of the one who is first: the
+// others would wait for that.
+func TestSharedLookupsWaitForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, newCluster())
+		stuck := make(chan struct{})
+		f := fair{newCluster(), new(turns)}
+		s.api.Client = f
+		ctx, _ := as(t.Context(), 1002)
+		for range requestsPerUser {
+			go f.turns.take(ctx, func() error { <-stuck; return nil })
+		}
+		synctest.Wait()
+		go s.look.profile(ctx, "")
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		mine, _ := as(ctx, 1001)
+		if _, err := s.look.profile(mine, ""); err != nil {
+			t.Error(err)
+		}
+		close(stuck)
+	})
+}
+
+func TestTurnEndsWithTheCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := new(turns)
+		stuck := make(chan struct{})
+		ctx, _ := as(t.Context(), 1001)
+		for range requestsPerUser {
+			go q.take(ctx, func() error { <-stuck; return nil })
+		}
+		synctest.Wait()
+		short, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if err := q.take(short, func() error { t.Error("it ran"); return nil }); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		other, _ := as(t.Context(), 1002)
+		ran := false
+		if err := q.take(other, func() error { ran = true; return nil }); err != nil || !ran {
+			t.Errorf("another user: %v", err)
+		}
+		if err := q.take(t.Context(), func() error { return errMissing }); err != errMissing {
+			t.Errorf("the daemon itself: %v", err)
+		}
+		close(stuck)
+	})
+}
