@@ -1,0 +1,150 @@
+package abuse
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/copyjob"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+// foreignCreate: a workflow of somebody else looks like a missing one to those
+// who want to copy for it.
+func (s *scene) foreignCreate(t *testing.T) {
+	missing := &pb.DataMovementWorkflow{Name: unlike(s.hers.Name), Namespace: "default"}
+	v1 := func(w *pb.DataMovementWorkflow) proto.Message {
+		r := s.hers.Request("/out/", "/bob/")
+		r.Workflow = w
+		return r
+	}
+	v2 := func(w *pb.DataMovementWorkflow) proto.Message {
+		r := v1(w).(*pb.DataMovementCreateRequest)
+		return &pb2.CreateBatchRequest{Workflow: second(w), Pairs: []*pb2.CopyPair{{Source: r.Source, Destination: r.Destination}}}
+	}
+	before := s.Movements()
+	for method, message := range map[string]func(*pb.DataMovementWorkflow) proto.Message{
+		createMethod: v1, "/datamovement.v2.DataMover/CreateBatch": v2,
+	} {
+		foreign, guessed := s.tell(t, s.bob, method, message(s.hers.Ref())), s.tell(t, s.bob, method, message(missing))
+		if !bytes.Equal(foreign.wire(s.hers.Name), guessed.wire(missing.Name)) {
+			t.Errorf("%s: %q and %q", method, foreign.wire(s.hers.Name), guessed.wire(missing.Name))
+		}
+		if a, b := foreign.asked(s.hers.Name), guessed.asked(missing.Name); !slices.Equal(a, b) {
+			t.Errorf("%s: asked %q and %q", method, a, b)
+		}
+		foreign.recorded(t, 1, s.bob, method, s.hers.Name)
+		guessed.recorded(t, 0, s.bob, method, missing.Name)
+	}
+	if now := s.Movements(); now != before {
+		t.Errorf("%d movements were made", now-before)
+	}
+}
+
+// TestIdentity: whoever may copy does so as the workflow's user, and nobody gets
+// more than they have.
+func TestIdentity(t *testing.T) {
+	s := newScene(t, "")
+	set := func(j *copyjob.Job, user, group int) *copyjob.Job {
+		t.Helper()
+		change := lab.Object{"spec": map[string]any{"userID": user, "groupID": group}}
+		if _, err := s.Cluster.Patch(t.Context(), "Workflow", "default", j.Name, change); err != nil {
+			t.Fatal(err)
+		}
+		return j
+	}
+	group := set(s.Job("group-"+s.Node, alice, 0), alice, bob)
+	rootGroup := set(s.Job("rootgroup-"+s.Node, alice, 0), alice, 0)
+	nobody := s.Job("nobody-"+s.Node, 65534, 0)
+	root := set(s.Job("root-"+s.Node, 0, 0), 0, 0)
+	before := s.Movements()
+	for _, c := range []struct {
+		name   string
+		by     *user
+		job    *copyjob.Job
+		code   codes.Code
+		status pb.DataMovementCreateResponse_Status
+	}{
+		{"a group that is not the caller's", s.alice, group, codes.PermissionDenied, 0},
+		{"the group of root", s.alice, rootGroup, codes.PermissionDenied, 0},
+		{"an identity that the kernel does not know", newUser(t, s.Socket, 65534), nobody, codes.OK, pb.DataMovementCreateResponse_FAILED},
+		{"root's own workflow, by a user", s.alice, root, codes.OK, pb.DataMovementCreateResponse_FAILED},
+	} {
+		a := s.tell(t, c.by, createMethod, c.job.Request("/out/", "/x/"))
+		var r pb.DataMovementCreateResponse
+		if err := proto.Unmarshal(a.Body, &r); err != nil {
+			t.Fatal(err)
+		}
+		if a.code(t) != c.code || c.code == codes.OK && r.Status != c.status {
+			t.Errorf("%s: %v %v", c.name, a.code(t), &r)
+		}
+		a.recorded(t, 1, c.by, createMethod, c.job.Name)
+	}
+	own := pb.NewDataMoverClient(s.Dial(t))
+	if _, err := own.Create(t.Context(), root.Request("/out/", "/x/")); err == nil || !strings.Contains(err.Error(), "copies as root are not allowed") {
+		t.Errorf("root for a workflow of root: %v", err)
+	}
+	if now := s.Movements(); now != before {
+		t.Errorf("%d movements were made", now-before)
+	}
+	// Root may act for alice, and the copy is hers all the same.
+	made, err := own.Create(t.Context(), s.hers.Request("/out/", "/x/"))
+	if err != nil || made.Status != pb.DataMovementCreateResponse_SUCCESS {
+		t.Fatal(made, err)
+	}
+	if o := s.Movement(made.Uid); o.At("spec", "userId") != float64(alice) || o.At("spec", "groupId") != float64(alice) {
+		t.Errorf("root copies as %v:%v", o.At("spec", "userId"), o.At("spec", "groupId"))
+	}
+	s.End(s.daemon)
+}
+
+// TestNeighbours: a mount is found by whole names, and only among those of the
+// workflow.
+func TestNeighbours(t *testing.T) {
+	s := newScene(t, "")
+	for source, want := range map[string]string{
+		s.hers.Mount(1) + "/x":   s.hers.OnRabbit(1) + "/x",
+		s.hers.Mount(10) + "/x":  s.hers.OnRabbit(10) + "/x",
+		s.hers.Mount(10):         s.hers.OnRabbit(10),
+		s.hers.Mount(1) + "0":    s.hers.OnRabbit(10), // the same
+		s.hers.Mount(1) + "1/x":  "",
+		s.hers.Mount(1) + "00/x": "",
+		s.hers.Mount(1) + "x":    "",
+		s.his.Mount(0) + "/x":    "", // bob's
+		"/mnt/nnf":               "",
+		"/":                      "",
+	} {
+		r := s.hers.Request("", "/alice/")
+		r.Source = source
+		c, err := s.alice.v1().Create(t.Context(), r)
+		switch {
+		case err != nil:
+			t.Errorf("%s: %v", source, err)
+		case want == "" && c.Status != pb.DataMovementCreateResponse_FAILED:
+			t.Errorf("%s: %v", source, c)
+		case want != "" && (c.Status != pb.DataMovementCreateResponse_SUCCESS || s.Movement(c.Uid).String("spec", "source", "path") != want):
+			t.Errorf("%s: %v, want %s", source, c, want)
+		}
+	}
+	// Destinations likewise.
+	for destination, want := range map[string]pb.DataMovementCreateResponse_Status{
+		copyjob.Global + "/x":   pb.DataMovementCreateResponse_SUCCESS,
+		copyjob.Global + "x":    pb.DataMovementCreateResponse_FAILED,
+		copyjob.Global + "-2/x": pb.DataMovementCreateResponse_FAILED,
+		"/etc/cron.d/x":         pb.DataMovementCreateResponse_FAILED,
+		"/lus":                  pb.DataMovementCreateResponse_FAILED,
+	} {
+		r := s.hers.Request("/x", "")
+		r.Destination = destination
+		if c, err := s.alice.v1().Create(t.Context(), r); err != nil || c.Status != want {
+			t.Errorf("%s: %v %v", destination, c, err)
+		}
+	}
+	s.End(s.daemon)
+}

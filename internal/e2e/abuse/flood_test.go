@@ -1,0 +1,155 @@
+package abuse
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+)
+
+const (
+	// generous bounds the victim's Status on a machine that has other work; the
+	// figure itself belongs to make bench.
+	generous = 250 * time.Millisecond
+	// most is what the daemon may take of memory, whatever a user does.
+	most = 64 << 20
+)
+
+// TestFloods lets bob take all that he can get while alice works: her calls
+// succeed, she does not wait, and the daemon's memory has a bound.
+func TestFloods(t *testing.T) {
+	s := newScene(t, "")
+	uid := s.alice.create(s.hers.Request("/out/", "/alice/"))
+	s.Runs(uid)
+	his := s.bob.create(s.his.Request("/out/", "/bob/"))
+	s.Runs(his)
+	s.alice.poll(t, uid, time.Second) // both users' connections and the watch are there
+	before := s.usage(t)
+	t.Logf("before: %.1f MB, %d files, %d threads", float64(before.RSS)/1e6, before.Files, before.Threads)
+
+	for _, flood := range []struct {
+		name  string
+		order order
+		check func(t *testing.T, r result)
+	}{
+		{"5000 idle connections", order{Do: "idle", N: 5000}, s.idleWasLimited},
+		{"slow handshakes", order{Do: "slow", N: 900, Limit: 30 * time.Second}, func(t *testing.T, r result) {
+			if r.Counts["closed"]+r.Counts["cut"] != 900 || r.Times[0] < time.Second {
+				t.Errorf("%v, the first after %v", r.Counts, r.Times[0])
+			}
+		}},
+		{"messages of 64 MiB", order{Do: "calls", N: 8, Method: createMethod, Body: make([]byte, 64<<20), Limit: callLimit}, only("ResourceExhausted", 8)},
+		{"requests that never end", order{Do: "streams", N: 16, Limit: callLimit}, func(t *testing.T, r result) {
+			if r.Counts["taken"] > 1 {
+				t.Errorf("the daemon took %d connections with 15 MB each: %v", r.Counts["taken"], r.Counts)
+			}
+		}},
+		{"endless waits", order{Do: "waits", N: 3000, UID: his, Limit: 3 * time.Second}, func(t *testing.T, r result) {
+			if r.Counts["DeadlineExceeded"] == 0 || r.Counts["DeadlineExceeded"] > 1024 || r.Counts["DeadlineExceeded"]+r.Counts["ResourceExhausted"] != 3000 {
+				t.Errorf("%v", r.Counts)
+			}
+		}},
+		{"guessed names", order{Do: "guess", N: 2000, Limit: 4 * time.Second}, func(t *testing.T, r result) {
+			if r.Counts["OK"] == 0 || r.Counts["OK"] > 1000 {
+				t.Errorf("%v: all of it passed on to the API server", r.Counts)
+			}
+		}},
+		{"creates", order{Do: "calls", N: 1000, Method: createMethod, Body: s.createBody(t), Limit: 4 * time.Second}, func(t *testing.T, r result) {
+			if r.Counts["ResourceExhausted"] < 400 {
+				t.Errorf("%v", r.Counts)
+			}
+		}},
+		{"calls", order{Do: "calls", N: 20000, Method: versionMethod, Limit: callLimit}, func(t *testing.T, r result) {
+			if r.Counts["OK"] == 0 || r.Counts["OK"]+r.Counts["ResourceExhausted"] != 20000 {
+				t.Errorf("%v", r.Counts)
+			}
+		}},
+	} {
+		t.Run(strings.ReplaceAll(flood.name, " ", "-"), func(t *testing.T) {
+			poll := s.alice.start(order{Do: "poll", UID: uid, Limit: 3 * time.Second})
+			work := s.works(t)
+			highest := s.highest(t)
+			r := s.bob.must(flood.order)
+			if err := <-work; err != nil {
+				t.Error("alice cannot work: ", err)
+			}
+			s.judge(t, poll())
+			flood.check(t, r)
+			s.bob.must(order{Do: "drop"})
+			if m := highest(); m > most {
+				t.Errorf("the daemon took %.1f MB, at most %.1f are wanted", float64(m)/1e6, float64(most)/1e6)
+			}
+		})
+	}
+	s.settles(t, before)
+	s.End(s.daemon)
+}
+
+// only is a check that all calls had the same outcome.
+func only(code string, n int) func(*testing.T, result) {
+	return func(t *testing.T, r result) {
+		if r.Counts[code] != n || len(r.Counts) != 1 {
+			t.Errorf("%v, want %d of %s", r.Counts, n, code)
+		}
+	}
+}
+
+func (s *scene) idleWasLimited(t *testing.T, _ result) {
+	open := s.bob.must(order{Do: "open"}).Counts
+	if open["open"] < 1000 || open["open"] > 1024+2 || open["open"]+open["closed"] != 5000 {
+		t.Errorf("of 5000 connections: %v, want 1024 to stay", open)
+	}
+	// Whoever has too many is told so, on the few that are taken for that.
+	if _, err := s.bob.v1().List(t.Context(), &pb.DataMovementListRequest{Workflow: s.his.Ref()}); err != nil {
+		t.Errorf("the connection that was there before: %v", err)
+	}
+	r := s.bob.must(order{Do: "calls", N: 1, Method: versionMethod, Limit: 10 * time.Second})
+	if r.Counts["ResourceExhausted"]+r.Counts["Unavailable"] != 1 {
+		t.Errorf("one more connection: %v", r.Counts)
+	}
+}
+
+func (s *scene) createBody(t *testing.T) []byte {
+	t.Helper()
+	body, err := proto.Marshal(s.his.Request("/out/", "/bob/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+// poll lets the user ask for a while and judges how that went.
+func (u *user) poll(t *testing.T, uid string, d time.Duration) result {
+	t.Helper()
+	return u.must(order{Do: "poll", UID: uid, Limit: d})
+}
+
+// judge fails unless the victim's polls all succeeded, in time.
+func (s *scene) judge(t *testing.T, r result) {
+	t.Helper()
+	n := len(r.Times)
+	if r.Counts["OK"] != n || len(r.Counts) != 1 || n < 10 {
+		t.Fatalf("alice's Status: %v", r.Counts)
+	}
+	p50, p99 := r.Times[n/2], r.Times[n*99/100]
+	t.Logf("alice's Status: %d calls, p50 %v, p99 %v, longest %v (target of p99: 5ms)", n, p50, p99, r.Times[n-1])
+	if p99 > generous {
+		t.Errorf("p99 of alice's Status is %v", p99)
+	}
+}
+
+// works lets alice copy, look, cancel and delete meanwhile. The channel says how
+// it went.
+func (s *scene) works(t *testing.T) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		done <- s.work(ctx)
+	}()
+	return done
+}

@@ -1,0 +1,222 @@
+package abuse
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+)
+
+const (
+	createMethod  = "/datamovement.DataMover/Create"
+	statusMethod  = "/datamovement.DataMover/Status"
+	versionMethod = "/datamovement.DataMover/Version"
+)
+
+// floods are what a user can do besides a call.
+var floods = map[string]func(*actor, order) result{
+	"idle":    (*actor).idle,
+	"slow":    (*actor).slow,
+	"streams": (*actor).streams,
+	"calls":   (*actor).calls,
+	"guess":   (*actor).guess,
+	"waits":   (*actor).waits,
+	"poll":    (*actor).poll,
+	"open":    (*actor).open,
+	"drop":    (*actor).drop,
+}
+
+func (a *actor) connect(first []byte) (net.Conn, error) {
+	c, err := net.Dial("unix", a.socket)
+	if err != nil {
+		return nil, err
+	}
+	_, err = c.Write(first) // may find it closed already
+	return c, err
+}
+
+func (a *actor) hold(c net.Conn) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.held = append(a.held, c)
+}
+
+// idle opens N connections that speak HTTP/2 and then nothing, and holds them.
+func (a *actor) idle(o order) result {
+	var t tally
+	for range o.N {
+		c, err := a.connect(hello())
+		if c != nil {
+			a.hold(c)
+		}
+		if err != nil {
+			t.add("cut")
+			continue
+		}
+		t.add("connected")
+	}
+	return t.result()
+}
+
+// slow says half of the first bytes on N connections, and waits for the end.
+func (a *actor) slow(o order) result {
+	var t tally
+	var all sync.WaitGroup
+	for range o.N {
+		all.Go(func() {
+			began := time.Now()
+			c, err := a.connect([]byte(preface[:12]))
+			if err != nil {
+				t.add("cut")
+				return
+			}
+			defer c.Close()
+			if ended(c, o.Limit) {
+				t.add("closed")
+				t.mu.Lock()
+				t.times = append(t.times, time.Since(began))
+				t.mu.Unlock()
+			} else {
+				t.add("still open")
+			}
+		})
+	}
+	all.Wait()
+	return t.result()
+}
+
+// perConnection is how many requests the daemon takes on one connection.
+const perConnection = 256
+
+// streams begins as many requests as a connection takes on each of N
+// connections, sends nearly as much of each as it may without being asked for
+// more, and never ends one.
+func (a *actor) streams(o order) result {
+	var t tally
+	var all sync.WaitGroup
+	for range o.N {
+		all.Go(func() {
+			c, err := a.connect(hello())
+			if err != nil {
+				t.add("cut")
+				return
+			}
+			a.hold(c)
+			go ended(c, time.Hour) // reads what comes
+			_ = c.SetWriteDeadline(time.Now().Add(o.Limit))
+			for i := range uint32(perConnection) {
+				stream := 2*i + 1
+				if _, err := c.Write(append(headers(stream, createMethod), message(stream, 200<<10, 60<<10)...)); err != nil {
+					t.add("cut")
+					return
+				}
+			}
+			t.add("taken")
+		})
+	}
+	all.Wait()
+	return t.result()
+}
+
+// spread makes N calls as fast as it can, on as many connections as it takes.
+func (a *actor) spread(o order, each func(conn *grpc.ClientConn, i int) error) result {
+	const most = 128 // less than perConnection: clients would wait beyond
+	var t tally
+	var all sync.WaitGroup
+	var conn *grpc.ClientConn
+	for i := range o.N {
+		if i%most == 0 {
+			var err error
+			if conn, err = a.dial(); err != nil {
+				t.add(err.Error())
+				break
+			}
+			defer conn.Close()
+		}
+		all.Go(func() {
+			began := time.Now()
+			t.call(each(conn, i), time.Since(began))
+		})
+	}
+	all.Wait()
+	return t.result()
+}
+
+// calls makes the same call N times at once.
+func (a *actor) calls(o order) result {
+	return a.spread(o, func(conn *grpc.ClientConn, _ int) error {
+		_, err := call(conn, o)
+		return err
+	})
+}
+
+// guess asks for N names that may exist.
+func (a *actor) guess(o order) result {
+	return a.spread(o, func(conn *grpc.ClientConn, i int) error {
+		o := o
+		o.Method, o.Body = statusMethod, statusBody(fmt.Sprintf("nnf-dm-node-%05d", i), 0)
+		_, err := call(conn, o)
+		return err
+	})
+}
+
+// waits waits N times for ever for the same movement.
+func (a *actor) waits(o order) result {
+	return a.spread(o, func(conn *grpc.ClientConn, _ int) error {
+		o := o
+		o.Method, o.Body = statusMethod, statusBody(o.UID, -1)
+		_, err := call(conn, o)
+		return err
+	})
+}
+
+// poll asks again and again how far a movement is, as a job does, for the time
+// of Limit.
+func (a *actor) poll(o order) result {
+	var t tally
+	o.Method, o.Body = statusMethod, statusBody(o.UID, 0)
+	for end := time.Now().Add(o.Limit); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		each := o
+		each.Limit = 10 * time.Second
+		began := time.Now()
+		_, err := call(a.conn, each)
+		t.call(err, time.Since(began))
+	}
+	return t.result()
+}
+
+func statusBody(uid string, wait int64) []byte {
+	body, _ := proto.Marshal(&pb.DataMovementStatusRequest{Uid: uid, MaxWaitTime: wait}) // plain texts cannot fail
+	return body
+}
+
+// open counts the connections that are held and that the daemon has not closed.
+func (a *actor) open(order) result {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var t tally
+	for _, c := range a.held {
+		if isOpen(c.(net.Conn)) {
+			t.add("open")
+		} else {
+			t.add("closed")
+		}
+	}
+	return t.result()
+}
+
+// drop closes them.
+func (a *actor) drop(order) result {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range a.held {
+		c.Close()
+	}
+	a.held = nil
+	return result{}
+}

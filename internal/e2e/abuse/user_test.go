@@ -1,0 +1,220 @@
+package abuse
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+)
+
+// order is what a user is told to do, and result what came of it.
+type order struct {
+	ID     int
+	Do     string        // "" is one call
+	Method string        // of the call
+	Body   []byte        // of the request, encoded
+	Key    string        // idempotency key
+	Limit  time.Duration // of the call, or of a flood
+	N      int           // how many
+	UID    string        // of a movement
+}
+
+type result struct {
+	ID     int
+	Body   []byte
+	Status []byte // google.rpc.Status, encoded
+	Counts map[string]int
+	Times  []time.Duration // sorted
+}
+
+// user is a process with an identity. It is a grpc.ClientConnInterface: what is
+// called on it that process does.
+type user struct {
+	t   *testing.T
+	uid int
+	pid int
+
+	mu      sync.Mutex
+	orders  *json.Encoder
+	last    int
+	pending map[int]chan result
+	ended   error
+}
+
+// newUser runs this binary again as somebody else, in a group of the same
+// number.
+func newUser(t *testing.T, socket string, uid int) *user {
+	t.Helper()
+	// The directory of the test binary is closed to others, this name is not.
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), socketVar+"="+socket)
+	cmd.Dir, cmd.Stderr = "/", os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	u := &user{t: t, uid: uid, pid: cmd.Process.Pid, orders: json.NewEncoder(stdin), pending: map[int]chan result{}}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		u.collect(json.NewDecoder(stdout))
+	}()
+	t.Cleanup(func() {
+		stdin.Close()
+		<-read
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("user %d: %v", uid, err)
+		}
+	})
+	return u
+}
+
+func (u *user) collect(results *json.Decoder) {
+	for {
+		var r result
+		err := results.Decode(&r)
+		u.mu.Lock()
+		if err != nil {
+			u.ended = errors.New("the user's process has ended")
+			for id, ch := range u.pending {
+				close(ch)
+				delete(u.pending, id)
+			}
+			u.mu.Unlock()
+			return
+		}
+		u.pending[r.ID] <- r
+		delete(u.pending, r.ID)
+		u.mu.Unlock()
+	}
+}
+
+// begin gives an order; the result comes later.
+func (u *user) begin(o order) (<-chan result, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ended != nil {
+		return nil, u.ended
+	}
+	u.last++
+	o.ID = u.last
+	ch := make(chan result, 1)
+	u.pending[o.ID] = ch
+	return ch, u.orders.Encode(o)
+}
+
+func (u *user) do(o order) (result, error) {
+	ch, err := u.begin(o)
+	if err != nil {
+		return result{}, err
+	}
+	r, ok := <-ch
+	if !ok {
+		return r, io.ErrUnexpectedEOF
+	}
+	return r, nil
+}
+
+// must is do for what cannot fail.
+func (u *user) must(o order) result {
+	u.t.Helper()
+	r, err := u.do(o)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return r
+}
+
+// start is begin for what cannot fail; the function it returns waits.
+func (u *user) start(o order) func() result {
+	u.t.Helper()
+	ch, err := u.begin(o)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return func() result {
+		u.t.Helper()
+		r, ok := <-ch
+		if !ok {
+			u.t.Fatal(io.ErrUnexpectedEOF)
+		}
+		return r
+	}
+}
+
+// wire makes a call and returns what came over the wire: the response and the
+// status, encoded.
+func (u *user) wire(method string, body []byte, key string) result {
+	u.t.Helper()
+	return u.must(order{Method: method, Body: body, Key: key, Limit: callLimit})
+}
+
+const callLimit = time.Minute
+
+type keyKey struct{}
+
+// withKey gives the calls of ctx an idempotency key.
+func withKey(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, keyKey{}, key)
+}
+
+// Invoke implements grpc.ClientConnInterface.
+func (u *user) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
+	body, err := proto.Marshal(args.(proto.Message))
+	if err != nil {
+		return err
+	}
+	key, _ := ctx.Value(keyKey{}).(string)
+	r, err := u.do(order{Method: method, Body: body, Key: key, Limit: callLimit})
+	if err != nil {
+		return err
+	}
+	var st spb.Status
+	if err := proto.Unmarshal(r.Status, &st); err != nil {
+		return err
+	}
+	if err := status.ErrorProto(&st); err != nil {
+		return err
+	}
+	return proto.Unmarshal(r.Body, reply.(proto.Message))
+}
+
+// NewStream implements grpc.ClientConnInterface; no test needs it.
+func (u *user) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, errors.ErrUnsupported
+}
+
+func (u *user) v1() pb.DataMoverClient  { return pb.NewDataMoverClient(u) }
+func (u *user) v2() pb2.DataMoverClient { return pb2.NewDataMoverClient(u) }
+
+// create makes a movement, which must work.
+func (u *user) create(r *pb.DataMovementCreateRequest) string {
+	u.t.Helper()
+	c, err := u.v1().Create(u.t.Context(), r)
+	if err != nil || c.Status != pb.DataMovementCreateResponse_SUCCESS {
+		u.t.Fatalf("create: %v %v", c, err)
+	}
+	return c.Uid
+}
