@@ -170,7 +170,8 @@ func (p *process) main(ctx context.Context) error {
 	}
 	pulse := server.NewPulse(p.listener)
 	t := server.Transport{
-		Listener: p.listener, Pulse: pulse, MaxMessage: int(p.cfg.Limits.MessageSize), Handshake: p.cfg.Limits.HandshakeTime,
+		Listener: p.listener, Pulse: pulse, Handshake: p.cfg.Limits.HandshakeTime,
+		MaxMessage: int(p.cfg.Limits.MessageSize), MaxMemory: p.cfg.Limits.MemoryPerUser,
 		Shutdown: p.shutdownTimeout, Idle: p.idle, Quit: p.quit, Log: p.log,
 	}
 	// The socket exists: who connects now is served. Idleness counts from now on,

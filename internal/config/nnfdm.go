@@ -35,6 +35,7 @@ type Nnfdm struct {
 		StreamsPerUser, WaitersPerUser  int
 		CreatesPerSecond, CreateBurst   int
 		MessageSize                     int64 // bytes
+		MemoryPerUser                   int64 // bytes
 		MaxWait                         time.Duration
 		HandshakeTime                   time.Duration
 		BatchSize                       int

@@ -83,6 +83,9 @@ func limitSettings(c *Nnfdm) []Setting {
 			Key: "limits.message_size", Kind: Size, Default: "256KiB", Min: "4KiB", Max: "4MiB", Field: &l.MessageSize,
 			Help: "Size of one request.",
 		}, {
+			Key: "limits.memory_per_user", Kind: Size, Default: "16MiB", Min: "1MiB", Max: "1GiB", Field: &l.MemoryPerUser,
+			Help: "Memory for the requests of one user that are under way: each counts 4KiB and its size. Whoever goes on sending above it is disconnected.",
+		}, {
 			Key: "limits.max_wait", Kind: Duration, Default: "1h", Min: "1s", Max: "24h", Reload: true, Field: &l.MaxWait,
 			Help: "How long one request may wait for the end of a transfer, also when it asks for ever.",
 		}, {

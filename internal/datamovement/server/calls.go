@@ -77,6 +77,10 @@ func (g *gate) pass(ctx context.Context, method string, f func(context.Context) 
 		audit(g.log, c, "", id.refused.Error())
 		return grpcError(method, datamovement.LimitExceeded("limits.connections_per_user"))
 	}
+	if id.meter.crowded() {
+		audit(g.log, c, "", errTooMuch.Error())
+		return grpcError(method, datamovement.LimitExceeded("limits.memory_per_user"))
+	}
 	release, err := g.streams.Acquire(c.UID)
 	if err != nil {
 		audit(g.log, c, "", err.Error())
@@ -94,6 +98,11 @@ func (g *gate) pass(ctx context.Context, method string, f func(context.Context) 
 		return status.Error(codes.Internal, "the daemon failed at this request; its log says more")
 	}
 	return err
+}
+
+// cutOff records that a connection is ended because of what its user holds.
+func (g *gate) cutOff(id identity) {
+	audit(g.log, Call{Caller: callerOf(id.Peer)}, "connection", errTooMuch.Error())
 }
 
 // grpcError is the error of a call as its version of the protocol says it.

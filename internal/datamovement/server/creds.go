@@ -14,20 +14,21 @@ import (
 
 // peerCredentials takes the caller's identity from the kernel. Nothing is said
 // on the wire: for the client the channel is an insecure one.
-type peerCredentials struct{}
+type peerCredentials struct{ meters *meters }
 
 // identity is a connection's caller, and why it should not be here, if so.
 type identity struct {
 	credentials.CommonAuthInfo
 	unixsocket.Peer
 	refused error
-	self    bool // the daemon itself asks: see Pulse
+	self    bool   // the daemon itself asks: see Pulse
+	meter   *meter // nil: not counted
 }
 
 // AuthType implements credentials.AuthInfo.
 func (identity) AuthType() string { return "peercred" }
 
-func (peerCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (p peerCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	id := identity{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
 	if _, id.self = c.(selfConn); id.self {
 		return c, id, nil
@@ -39,6 +40,7 @@ func (peerCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthIn
 	if uc, ok := c.(*unixsocket.Conn); ok {
 		id.refused = uc.Refused()
 	}
+	c = p.meters.watch(c, &id)
 	return c, id, nil
 }
 

@@ -25,6 +25,7 @@ import (
 type Transport struct {
 	Listener       net.Listener
 	MaxMessage     int           // bytes of one request
+	MaxMemory      int64         // bytes of the requests of one user that are under way; 0: any number
 	Handshake      time.Duration // until a connection speaks HTTP/2
 	Shutdown       func() time.Duration
 	Idle           *unixsocket.Idle
@@ -65,9 +66,9 @@ func serve(ctx context.Context, t Transport, register func(*grpc.Server), stoppi
 	defer end()
 	g := &gate{streams: t.StreamsPerUser, idle: t.Idle, log: t.Log, over: over}
 	server := grpc.NewServer(
-		grpc.Creds(peerCredentials{}),
+		grpc.Creds(peerCredentials{&meters{most: t.MaxMemory, over: g.cutOff}}),
 		grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream),
-		grpc.MaxRecvMsgSize(t.MaxMessage), grpc.MaxHeaderListSize(16<<10),
+		grpc.MaxRecvMsgSize(t.MaxMessage), grpc.MaxHeaderListSize(8<<10),
 		grpc.MaxConcurrentStreams(streamsPerConnection), grpc.ConnectionTimeout(t.Handshake),
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
 		grpc.ReadBufferSize(readBuffer), grpc.WriteBufferSize(writeBuffer),

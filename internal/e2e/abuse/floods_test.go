@@ -138,9 +138,11 @@ func (a *actor) spread(o order, each func(conn *grpc.ClientConn, i int) error) r
 			}
 			defer conn.Close()
 		}
+		its := conn
 		all.Go(func() {
 			began := time.Now()
-			t.call(each(conn, i), time.Since(began))
+			err := each(its, i)
+			t.call(err, time.Since(began))
 		})
 	}
 	all.Wait()
