@@ -26,6 +26,9 @@ type frames struct {
 	left int64 // bytes to pass over before the next head
 }
 
+// between tells that the next byte begins a frame.
+func (f *frames) between() bool { return f.left == 0 && f.have == 0 }
+
 func (f *frames) feed(b []byte, see func(frame)) {
 	for len(b) > 0 {
 		if f.left > 0 {

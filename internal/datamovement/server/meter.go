@@ -1,8 +1,10 @@
 package server
 
 import (
+	"bufio"
 	"errors"
 	"net"
+	"runtime"
 	"sync"
 )
 
@@ -79,7 +81,7 @@ func (a *meters) watch(c net.Conn, id *identity) net.Conn {
 	}
 	m.conns++
 	id.meter = m
-	return &meteredConn{Conn: c, id: *id, live: make(map[uint32]int64), in: frames{left: preface}}
+	return &meteredConn{Conn: c, id: *id, unread: bufio.NewReaderSize(c, readBuffer), live: make(map[uint32]int64), in: frames{left: preface}}
 }
 
 // preface is how many bytes a client says before its first frame.
@@ -88,8 +90,10 @@ const preface = 24
 // meteredConn reads along.
 type meteredConn struct {
 	net.Conn
-	id   identity
-	once sync.Once
+	id     identity
+	once   sync.Once
+	unread *bufio.Reader
+	polite bool // the last frame ended a request: its handler comes first
 
 	mu     sync.Mutex       // reads and writes come from different goroutines
 	live   map[uint32]int64 // bytes of requests, by their streams
@@ -99,9 +103,15 @@ type meteredConn struct {
 	in, out frames
 }
 
-// Read fails when the user holds too much.
+// Read fails when the user holds too much. Between two requests it lets others
+// run: a client that sends thousands at once would otherwise fill the
+// scheduler's queue, in which everybody else stands behind them.
 func (c *meteredConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
+	if c.polite && c.in.between() {
+		c.polite = false
+		runtime.Gosched()
+	}
+	n, err := c.unread.Read(p)
 	if n > 0 && !c.count(&c.in, p[:n], c.asked) {
 		c.id.meter.all.over(c.id)
 		return 0, errTooMuch
@@ -145,6 +155,9 @@ func (c *meteredConn) count(f *frames, b []byte, see func(frame)) bool {
 
 // asked takes a frame of the client.
 func (c *meteredConn) asked(f frame) {
+	if (f.kind == frameHeaders || f.kind == frameData) && f.flags&flagEndStream != 0 {
+		c.polite = true
+	}
 	_, known := c.live[f.stream]
 	switch {
 	case f.kind == frameReset:

@@ -33,6 +33,8 @@ type Transport struct {
 	Pulse          *Pulse              // of Listener; nil: nobody asks
 	StreamsPerUser *unixsocket.Limiter // for a server without a Service
 	Log            *slog.Logger
+
+	meters *meters // for tests, which look at them
 }
 
 const (
@@ -65,13 +67,19 @@ func serve(ctx context.Context, t Transport, register func(*grpc.Server), stoppi
 	over, end := context.WithCancel(context.Background())
 	defer end()
 	g := &gate{streams: t.StreamsPerUser, idle: t.Idle, log: t.Log, over: over}
+	m := t.meters
+	if m == nil {
+		m = new(meters)
+	}
+	m.most, m.over = t.MaxMemory, g.cutOff
 	server := grpc.NewServer(
-		grpc.Creds(peerCredentials{&meters{most: t.MaxMemory, over: g.cutOff}}),
+		grpc.Creds(peerCredentials{m}),
 		grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream),
 		grpc.MaxRecvMsgSize(t.MaxMessage), grpc.MaxHeaderListSize(8<<10),
 		grpc.MaxConcurrentStreams(streamsPerConnection), grpc.ConnectionTimeout(t.Handshake),
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
-		grpc.ReadBufferSize(readBuffer), grpc.WriteBufferSize(writeBuffer),
+		grpc.ReadBufferSize(0), // meteredConn has one
+		grpc.WriteBufferSize(writeBuffer),
 		// The kernel tells when a local client is gone; nobody is pinged.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: math.MaxInt64}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsApart, PermitWithoutStream: true}),

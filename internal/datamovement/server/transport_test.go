@@ -41,6 +41,19 @@ type rig struct {
 
 	connections *unixsocket.Limiter
 	pulse       *Pulse
+	meters      meters
+}
+
+const rigMemory = 256 << 10
+
+// held is what the requests of a user take.
+func (r *rig) held(uid uint32) int64 {
+	r.meters.mu.Lock()
+	defer r.meters.mu.Unlock()
+	if m := r.meters.users[uid]; m != nil {
+		return m.held
+	}
+	return 0
 }
 
 func serveRig(t *testing.T, change ...func(*Options)) *rig {
@@ -69,8 +82,8 @@ func serveRig(t *testing.T, change ...func(*Options)) *rig {
 	go func() {
 		defer close(r.ended)
 		served = Serve(ctx, r.s, Transport{
-			Listener: l, MaxMessage: 64 << 10, Handshake: 5 * time.Second, Shutdown: func() time.Duration { return time.Duration(r.shutdown.Load()) }, Log: o.Log,
-			Idle: o.Idle, Pulse: r.pulse,
+			Listener: l, MaxMessage: 64 << 10, MaxMemory: rigMemory, Handshake: 5 * time.Second, Shutdown: func() time.Duration { return time.Duration(r.shutdown.Load()) }, Log: o.Log,
+			Idle: o.Idle, Pulse: r.pulse, meters: &r.meters,
 		})
 	}()
 	t.Cleanup(func() {

@@ -57,7 +57,7 @@ func (n *Compute) Launch(address, cert string, flags ...string) *lab.Daemon {
 		"--service-token-file=" + n.Token, "--service-cert-file=" + cert,
 		"--node-name=" + n.Node, "--sys-config=" + n.Node, "--socket=" + n.Socket, "--log-format=json", "--config=/dev/null",
 	}, flags...)
-	d, err := n.StartDaemon(lab.DaemonOptions{Binary: filepath.Join(stage.Root(n.t), "bin", "nnf-dm"), Args: args})
+	d, err := n.StartDaemon(lab.DaemonOptions{Binary: filepath.Join(stage.Root(n.t), "bin", "nnf-dm"), Args: args, Env: strings.Fields(os.Getenv("DMENV"))})
 	if err != nil {
 		n.t.Fatal(err)
 	}
