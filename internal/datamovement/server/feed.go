@@ -149,7 +149,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// state says once that the watch is lost, and once that it is back.
+// state says that the watch is lost, once for each kind of trouble, and once that
+// it is back.
 func (f *feed) state(ctx context.Context, s kube.State) {
 	f.mu.Lock()
 	if ctx.Err() != nil { // another watch may have begun
@@ -161,7 +162,7 @@ func (f *feed) state(ctx context.Context, s kube.State) {
 	f.sight.watch(f.namespace, f.down)
 	f.mu.Unlock()
 	switch {
-	case !s.Connected && !was:
+	case !s.Connected:
 		f.log.Warn("lost sight of the data movements, trying again", "namespace", f.namespace, "error", s.LastError, daemon.EventID(eventFollow))
 	case s.Connected && was:
 		f.log.Info("data movements are in sight again", "namespace", f.namespace, daemon.EventID(eventFollow))

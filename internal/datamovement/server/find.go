@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
@@ -38,6 +41,13 @@ func (s *Service) place(ctx context.Context, c Call, uid string) (*feed, error) 
 func (s *Service) read(ctx context.Context, c Call, f *feed, uid string) (*nnf.DataMovement, error) {
 	dm := new(nnf.DataMovement)
 	err := s.api.get(ctx, kindMovement, f.namespace, uid, dm)
+	if unanswered(err) && ctx.Err() == nil {
+		// Jobs give up at an error, and a server that is restarted breaks every
+		// connection once.
+		pause(ctx, readAgain)
+		dm = new(nnf.DataMovement)
+		err = s.api.get(ctx, kindMovement, f.namespace, uid, dm)
+	}
 	switch {
 	case kube.IsNotFound(err):
 		f.forget(uid)
@@ -47,6 +57,16 @@ func (s *Service) read(ctx context.Context, c Call, f *feed, uid string) (*nnf.D
 	}
 	f.learn(dm)
 	return dm, nil
+}
+
+// readAgain is the pause before a read without an answer is repeated.
+const readAgain = 50 * time.Millisecond
+
+// unanswered tells that the server was not reached, or broke off.
+func unanswered(err error) bool {
+	var answer apierrors.APIStatus
+	f := datamovement.Explain(err)
+	return f != nil && f.Reason == datamovement.ReasonUnavailable && !errors.As(err, &answer) && !errors.As(err, new(*datamovement.Fault))
 }
 
 // current returns what is known, or asks. What is not the caller's is asked for

@@ -365,6 +365,37 @@ func TestAPIServerDown(t *testing.T) {
 	})
 }
 
+// One broken connection is no error for a job; a server that stays away is.
+func TestReadAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		uid := created(t, s)
+		fail := func(err error) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.fail = err
+		}
+		broke := errors.New("connection reset by peer")
+		fail(broke)
+		go func() { time.Sleep(readAgain / 2); fail(nil) }()
+		c.requests()
+		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		if n := strings.Count(strings.Join(c.requests(), " "), "get nnfdatamovements"); n != 2 {
+			t.Errorf("%d reads, want 2", n)
+		}
+		for err, want := range map[error]int{broke: 2, apiError(503, ""): 1, errMissing: 1} {
+			fail(err)
+			s.feed(rabbit).forget(uid)
+			c.requests()
+			if _, err := s.Status(t.Context(), user(1001), job7, uid, 0); err == nil {
+				t.Error("no error")
+			}
+			if n := strings.Count(strings.Join(c.requests(), " "), "get nnfdatamovements"); n != want {
+				t.Errorf("%v: %d reads, want %d", err, n, want)
+			}
+		}
+	})
+}
+
 func TestCreateRate(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		for range 20 {

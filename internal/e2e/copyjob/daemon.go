@@ -57,7 +57,7 @@ func (n *Compute) Launch(address, cert string, flags ...string) *lab.Daemon {
 		"--service-token-file=" + n.Token, "--service-cert-file=" + cert,
 		"--node-name=" + n.Node, "--sys-config=" + n.Node, "--socket=" + n.Socket, "--log-format=json", "--config=/dev/null",
 	}, flags...)
-	d, err := n.StartDaemon(lab.DaemonOptions{Binary: filepath.Join(stage.Root(n.t), "bin", "nnf-dm"), Args: args, Env: strings.Fields(os.Getenv("DMENV"))})
+	d, err := n.StartDaemon(lab.DaemonOptions{Binary: filepath.Join(stage.Root(n.t), "bin", "nnf-dm"), Args: args})
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -105,7 +105,10 @@ func (n *Compute) End(d *lab.Daemon) {
 func (n *Compute) Dial(t testing.TB) *grpc.ClientConn {
 	t.Helper()
 	c, err := grpc.NewClient("unix://"+n.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1, MaxDelay: 100 * time.Millisecond}}))
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1, MaxDelay: 100 * time.Millisecond},
+			MinConnectTimeout: patience,
+		}))
 	if err != nil {
 		t.Fatal(err)
 	}

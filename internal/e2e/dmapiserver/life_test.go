@@ -1,0 +1,189 @@
+package dmapiserver
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+// lifeScenes: the daemon itself ends while somebody waits.
+var lifeScenes = map[string]func(*scene){
+	"killed during waits":     killed,
+	"restarted during waits":  restarted,
+	"killed during a create":  killedInCreate,
+	"callers that give up":    callersGiveUp,
+	"killed while API is out": killedInOutage,
+}
+
+const waiters = 20
+
+func (s *scene) waits(uid string) []<-chan outcome {
+	s.t.Helper()
+	var all []<-chan outcome
+	for range waiters {
+		all = append(all, s.wait(uid))
+	}
+	return all
+}
+
+// again asks until the daemon that was started again answers, on the very
+// connection that was there before.
+func (s *scene) again(uid string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), resume)
+	defer cancel()
+	for {
+		st, err := s.v1.Status(ctx, &pb.DataMovementStatusRequest{Workflow: s.job.Ref(), Uid: uid, MaxWaitTime: -1})
+		if status.Code(err) == codes.Unavailable {
+			time.Sleep(20 * time.Millisecond)
+			continue
+		}
+		if err != nil || st.Status != pb.DataMovementStatusResponse_SUCCESS {
+			s.t.Errorf("after the restart: %v %v", st, err)
+		}
+		return
+	}
+}
+
+// A daemon that dies takes the waits with it, and nothing else: callers get
+// UNAVAILABLE at once, ask again, and the next daemon knows what to say.
+func killed(s *scene) {
+	s.start()
+	uid := s.create()
+	s.Runs(uid)
+	all := s.waits(uid)
+	s.daemon.Kill9()
+	for _, done := range all {
+		select {
+		case o := <-done:
+			if status.Code(o.err) != codes.Unavailable {
+				s.t.Errorf("a wait ended with %v %v", o.DataMovementStatusResponse, o.err)
+			}
+		case <-time.After(resume):
+			s.t.Fatal("a wait does not end with the daemon")
+		}
+	}
+	s.start() // over the dead one's socket
+	s.Ends(uid, "Success")
+	s.again(uid)
+}
+
+// A daemon that is asked to end answers those who wait with what it knows.
+func restarted(s *scene) {
+	s.start()
+	uid := s.create()
+	s.Runs(uid)
+	all := s.waits(uid)
+	began := time.Now()
+	s.End(s.daemon)
+	if took := time.Since(began); took > 8*time.Second {
+		s.t.Errorf("it took %v to end", took)
+	}
+	for _, done := range all {
+		o := <-done
+		if o.err != nil || o.State != pb.DataMovementStatusResponse_RUNNING {
+			s.t.Errorf("a wait ended with %v %v", o.DataMovementStatusResponse, o.err)
+		}
+	}
+	s.start()
+	s.Ends(uid, "Success")
+	s.again(uid)
+}
+
+// The daemon dies between the object and the answer: the repeated request makes
+// no second one.
+func killedInCreate(s *scene) {
+	s.start()
+	s.create()
+	const key = "once"
+	s.proxy.ClearRequests()
+	done := make(chan error, 1)
+	// The answer gets stuck on its way back.
+	s.proxy.Set(lab.Rule{Class: lab.ClassCreate, Times: 1, CutAfter: 1})
+	go func() {
+		_, err := s.try(key)
+		done <- err
+	}()
+	s.seen("to create", func(r *lab.Request) bool { return r.Class == lab.ClassCreate && r.Sent() > 0 })
+	s.daemon.Kill9()
+	if err := <-done; err == nil {
+		s.t.Error("a Create succeeded whose answer was cut")
+	}
+	s.heal()
+	s.start()
+	first, err := s.try(key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if second, err := s.try(key); err != nil || second != first {
+		s.t.Errorf("%s, then %s: %v", first, second, err)
+	}
+	if n := s.Movements(); n != 2 {
+		s.t.Errorf("%d movements, want the first one and one", n)
+	}
+}
+
+func killedInOutage(s *scene) {
+	s.start()
+	uid := s.create()
+	s.Runs(uid)
+	done := s.wait(uid)
+	s.proxy.Refuse()
+	s.said("lost sight of the data movements")
+	s.daemon.Kill9()
+	if o := <-done; status.Code(o.err) != codes.Unavailable {
+		s.t.Errorf("the wait ended with %v %v", o.DataMovementStatusResponse, o.err)
+	}
+	s.start()
+	s.fails(codes.Unavailable, "the API server does not answer")
+	s.Ends(uid, "Success")
+	s.heal()
+	s.again(uid)
+}
+
+// Waits that nobody waits for any more leave nothing behind: no descriptor, no
+// thread, and after a while no watch.
+func callersGiveUp(s *scene) {
+	s.start()
+	uid := s.create()
+	s.Runs(uid)
+	if _, err := s.v1.Status(s.t.Context(), &pb.DataMovementStatusRequest{Uid: uid}); err != nil {
+		s.t.Fatal(err)
+	}
+	before, err := s.daemon.Usage()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for i := range 500 {
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(s.t.Context(), time.Duration(500+i)*time.Millisecond)
+			defer cancel()
+			_, err := s.v1.Status(ctx, &pb.DataMovementStatusRequest{Uid: uid, MaxWaitTime: -1})
+			if status.Code(err) != codes.DeadlineExceeded {
+				s.t.Errorf("a wait with a deadline: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	time.Sleep(13 * time.Second) // the watch lingers for 10 s
+	s.proxy.ClearRequests()
+	s.Ends(uid, "Success")
+	after, err := s.daemon.Usage()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Logf("threads %d, then %d; files %d, then %d; anonymous memory %.1f MB, then %.1f", before.Threads, after.Threads, before.Files, after.Files, float64(before.Anonymous)/1e6, float64(after.Anonymous)/1e6)
+	if after.Files > before.Files || after.Threads > before.Threads+6 {
+		s.t.Errorf("%+v before, %+v after", before, after)
+	}
+	if n := s.proxy.Count(); n != 0 {
+		s.t.Errorf("%d requests although nobody follows anything", n)
+	}
+}

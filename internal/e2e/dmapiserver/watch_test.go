@@ -1,0 +1,71 @@
+package dmapiserver
+
+import (
+	"strings"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+// watchScenes: a server that answers, but not as a watch hopes. In each the
+// running watch is broken, the next ones meet the rule, and a wait learns of an
+// end that came meanwhile.
+var watchScenes = map[string]func(*scene){
+	"watch reset":             watchFault(lab.Rule{}, 0),
+	"watch 429":               watchFault(lab.Rule{Times: 2, Code: 429, RetryAfter: 1}, 0),
+	"watch 503":               watchFault(lab.Rule{Times: 2, Code: 503}, 0),
+	"watch 410 Gone":          watchFault(lab.Rule{Times: 1, Code: 410}, 1),
+	"watch ERROR event 410":   watchFault(lab.Rule{Times: 1, Code: 410, ErrorEvent: true}, 1),
+	"watch garbage":           watchFault(lab.Rule{Times: 1, Code: 200, Raw: "<html>hello</html>\n"}, 0),
+	"watch cut mid-frame":     watchFault(lab.Rule{Times: 1, CutAfter: 40}, 0),
+	"watch cut with the link": watchFault(lab.Rule{Times: 1, CutAfter: 40, Reset: true}, 0),
+	"list trouble":            listTrouble,
+}
+
+func watchFault(rule lab.Rule, lists int) func(*scene) {
+	return func(s *scene) {
+		s.start()
+		uid := s.create()
+		s.Runs(uid)
+		done := s.wait(uid)
+		s.proxy.ClearRequests()
+		if rule.Times > 0 {
+			rule.Class = lab.ClassWatch
+			s.proxy.Set(rule)
+		}
+		s.proxy.Reset()
+		s.Ends(uid, "Success")
+		s.ends(done)
+		movements := 0
+		for _, r := range s.proxy.Requests() {
+			switch {
+			case r.Class == lab.ClassWatch && !strings.Contains(r.Query, "labelSelector="+strings.ReplaceAll(api.LabelInitiator, "/", "%2F")+"%3D"+s.Node):
+				s.t.Errorf("a watch for more than this node's: %s", r.Query)
+			case r.Class == lab.ClassList:
+				movements++
+			case r.Class == lab.ClassGet:
+				s.t.Errorf("a wait asks for %s", r.Path)
+			}
+		}
+		if movements != lists {
+			s.t.Errorf("%d lists to go on, want %d", movements, lists)
+		}
+	}
+}
+
+// A first list that fails is not taken for an empty one: the wait goes on, and
+// ends when the list works.
+func listTrouble(s *scene) {
+	s.start()
+	uid := s.create()
+	s.Runs(uid)
+	s.proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 500})
+	s.proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 200, Raw: "<html>hello</html>"})
+	s.proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, CutAfter: 20})
+	done := s.wait(uid)
+	time.Sleep(100 * time.Millisecond)
+	s.goesOn(done)
+	s.Ends(uid, "Success")
+	s.ends(done)
+}
