@@ -57,6 +57,7 @@ func second(w *pb.DataMovementWorkflow) *pb2.Workflow {
 // the same bytes, and the same work for the API server; the object stays as it
 // is, and the administrator gets one record.
 func TestForeign(t *testing.T) {
+	t.Parallel()
 	s := newScene(t, "")
 	hers := s.alice.create(s.hers.Request("/out/", "/alice/"))
 	s.Runs(hers)

@@ -50,6 +50,7 @@ func (s *scene) foreignCreate(t *testing.T) {
 // TestIdentity: whoever may copy does so as the workflow's user, and nobody gets
 // more than they have.
 func TestIdentity(t *testing.T) {
+	t.Parallel()
 	s := newScene(t, "")
 	set := func(j *copyjob.Job, user, group int) *copyjob.Job {
 		t.Helper()
@@ -107,6 +108,7 @@ func TestIdentity(t *testing.T) {
 // TestNeighbours: a mount is found by whole names, and only among those of the
 // workflow.
 func TestNeighbours(t *testing.T) {
+	t.Parallel()
 	s := newScene(t, "")
 	for source, want := range map[string]string{
 		s.hers.Mount(1) + "/x":   s.hers.OnRabbit(1) + "/x",

@@ -34,36 +34,37 @@ func TestFloods(t *testing.T) {
 	for _, flood := range []struct {
 		name  string
 		order order
+		holds bool // what it took is kept
 		check func(t *testing.T, r result)
 	}{
-		{"5000 idle connections", order{Do: "idle", N: 5000}, s.idleWasLimited},
-		{"slow handshakes", order{Do: "slow", N: 900, Limit: 30 * time.Second}, func(t *testing.T, r result) {
-			if r.Counts["closed"]+r.Counts["cut"] != 900 || r.Times[0] < time.Second {
+		{"5000 idle connections", order{Do: "idle", N: 5000}, true, s.idleWasLimited},
+		{"slow handshakes", order{Do: "slow", N: 900, Limit: 30 * time.Second}, false, func(t *testing.T, r result) {
+			if len(r.Times) == 0 || r.Counts["closed"]+r.Counts["cut"] != 900 || r.Times[0] < time.Second {
 				t.Errorf("%v, the first after %v", r.Counts, r.Times[0])
 			}
 		}},
-		{"messages of 64 MiB", order{Do: "calls", N: 8, Method: createMethod, Body: make([]byte, 64<<20), Limit: callLimit}, only("ResourceExhausted", 8)},
-		{"requests that never end", order{Do: "streams", N: 16, Limit: callLimit}, func(t *testing.T, r result) {
+		{"messages of 64 MiB", order{Do: "calls", N: 8, Method: createMethod, Body: make([]byte, 64<<20), Limit: callLimit}, false, only("ResourceExhausted", 8)},
+		{"requests that never end", order{Do: "streams", N: 16, Limit: callLimit}, true, func(t *testing.T, r result) {
 			if r.Counts["taken"] > 1 {
 				t.Errorf("the daemon took %d connections with 15 MB each: %v", r.Counts["taken"], r.Counts)
 			}
 		}},
-		{"endless waits", order{Do: "waits", N: 3000, UID: his, Limit: 3 * time.Second}, func(t *testing.T, r result) {
+		{"endless waits", order{Do: "waits", N: 3000, UID: his, Limit: 3 * time.Second}, false, func(t *testing.T, r result) {
 			if r.Counts["DeadlineExceeded"] == 0 || r.Counts["DeadlineExceeded"] > 1024 || r.Counts["DeadlineExceeded"]+r.Counts["ResourceExhausted"] != 3000 {
 				t.Errorf("%v", r.Counts)
 			}
 		}},
-		{"guessed names", order{Do: "guess", N: 2000, Limit: 4 * time.Second}, func(t *testing.T, r result) {
+		{"guessed names", order{Do: "guess", N: 2000, Limit: 4 * time.Second}, false, func(t *testing.T, r result) {
 			if r.Counts["OK"] == 0 || r.Counts["OK"] > 1000 {
 				t.Errorf("%v: all of it passed on to the API server", r.Counts)
 			}
 		}},
-		{"creates", order{Do: "calls", N: 1000, Method: createMethod, Body: s.createBody(t), Limit: 4 * time.Second}, func(t *testing.T, r result) {
+		{"creates", order{Do: "calls", N: 1000, Method: createMethod, Body: s.createBody(t), Limit: 4 * time.Second}, false, func(t *testing.T, r result) {
 			if r.Counts["ResourceExhausted"] < 400 {
 				t.Errorf("%v", r.Counts)
 			}
 		}},
-		{"calls", order{Do: "calls", N: 20000, Method: versionMethod, Limit: callLimit}, func(t *testing.T, r result) {
+		{"calls", order{Do: "calls", N: 20000, Method: versionMethod, Limit: callLimit}, false, func(t *testing.T, r result) {
 			if r.Counts["OK"] == 0 || r.Counts["OK"]+r.Counts["ResourceExhausted"] != 20000 {
 				t.Errorf("%v", r.Counts)
 			}
@@ -77,8 +78,11 @@ func TestFloods(t *testing.T) {
 			if err := <-work; err != nil {
 				t.Error("alice cannot work: ", err)
 			}
-			s.judge(t, poll())
+			s.judge(t, "meanwhile", poll())
 			flood.check(t, r)
+			if flood.holds {
+				s.judge(t, "while it is held", s.alice.poll(t, uid, 2*time.Second))
+			}
 			s.bob.must(order{Do: "drop"})
 			if m := highest(); m > most {
 				t.Errorf("the daemon took %.1f MB, at most %.1f are wanted", float64(m)/1e6, float64(most)/1e6)
@@ -100,7 +104,8 @@ func only(code string, n int) func(*testing.T, result) {
 
 func (s *scene) idleWasLimited(t *testing.T, _ result) {
 	open := s.bob.must(order{Do: "open"}).Counts
-	if open["open"] < 1000 || open["open"] > 1024+2 || open["open"]+open["closed"] != 5000 {
+	// What does not even get into the kernel's queue is in neither number.
+	if open["open"] < 1000 || open["open"] > 1024+2 || open["open"]+open["closed"] > 5000 {
 		t.Errorf("of 5000 connections: %v, want 1024 to stay", open)
 	}
 	// Whoever has too many is told so, on the few that are taken for that.
@@ -129,16 +134,16 @@ func (u *user) poll(t *testing.T, uid string, d time.Duration) result {
 }
 
 // judge fails unless the victim's polls all succeeded, in time.
-func (s *scene) judge(t *testing.T, r result) {
+func (s *scene) judge(t *testing.T, when string, r result) {
 	t.Helper()
 	n := len(r.Times)
 	if r.Counts["OK"] != n || len(r.Counts) != 1 || n < 10 {
 		t.Fatalf("alice's Status: %v", r.Counts)
 	}
 	p50, p99 := r.Times[n/2], r.Times[n*99/100]
-	t.Logf("alice's Status: %d calls, p50 %v, p99 %v, longest %v (target of p99: 5ms)", n, p50, p99, r.Times[n-1])
+	t.Logf("alice's Status %s: %d calls, p50 %v, p99 %v, longest %v (target of p99: 5ms)", when, n, p50, p99, r.Times[n-1])
 	if p99 > generous {
-		t.Errorf("p99 of alice's Status is %v", p99)
+		t.Errorf("p99 of alice's Status %s is %v", when, p99)
 	}
 }
 

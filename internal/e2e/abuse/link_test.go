@@ -14,6 +14,7 @@ import (
 // TestLinks: links that lead out of the mount lead nowhere, for the rabbit
 // copies as the user: what she cannot read there does not come back.
 func TestLinks(t *testing.T) {
+	t.Parallel()
 	s := newScene(t, "")
 	const secret = "the secret of root"
 	storage, global, closed := filepath.Join(s.Dir, "storage"), filepath.Join(s.Dir, "global"), filepath.Join(s.Dir, "closed")

@@ -46,6 +46,7 @@ var fields = []struct {
 // field, or the command line on the rabbit is the one that was meant, under
 // bash itself.
 func TestShell(t *testing.T) {
+	t.Parallel()
 	s := newScene(t, "[limits]\ncreate_burst = 5000\n[kubernetes]\nqps = 1000\nburst = 1000\n")
 	bash := s.newShell(t)
 	refused, passed := map[string]int{}, map[string]int{}
