@@ -47,10 +47,21 @@ var fields = []struct {
 // bash itself.
 func TestShell(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, "[limits]\ncreate_burst = 5000\n[kubernetes]\nqps = 1000\nburst = 1000\n")
+	t.Run("allowed options", func(t *testing.T) { shellScene(t, "list") })
+	t.Run("any options", func(t *testing.T) { shellScene(t, "any") })
+}
+
+// shellScene is one with a policy for options. With "any" many more pass, so that
+// the shell sees them.
+func shellScene(t *testing.T, policy string) {
+	t.Parallel()
+	s := newScene(t, "[limits]\ncreate_burst = 5000\n[kubernetes]\nqps = 1000\nburst = 1000\n[options]\npolicy = \""+policy+"\"\n")
 	bash := s.newShell(t)
 	refused, passed := map[string]int{}, map[string]int{}
 	for _, f := range fields {
+		if policy == "any" && !strings.HasSuffix(f.name, "Options") {
+			continue // as in the other scene
+		}
 		for _, attack := range attacks {
 			for _, form := range f.forms {
 				text := fmt.Sprintf(form, attack)
@@ -64,6 +75,14 @@ func TestShell(t *testing.T) {
 				}
 			}
 		}
+	}
+	if policy == "any" {
+		t.Logf("refused %v, passed %v", refused, passed)
+		if passed["dcpOptions"] < 10 || passed["mpirunOptions"] < 10 {
+			t.Errorf("hardly any options passed: %v", passed)
+		}
+		s.End(s.daemon)
+		return
 	}
 	for i, attack := range attacks {
 		for _, form := range []string{"%s", "a%s"} {
