@@ -15,6 +15,9 @@ const (
 	// generous bounds the victim's Status on a machine that has other work; the
 	// figure itself belongs to make bench.
 	generous = 250 * time.Millisecond
+	// lasting is how long bob's creates keep the daemon busy: they are more than
+	// the API server may be asked for in that time.
+	lasting = 6 * time.Second
 	// most is what the daemon may take of memory, whatever a user does.
 	most = 64 << 20
 )
@@ -59,13 +62,14 @@ func TestFloods(t *testing.T) {
 				t.Errorf("%v: all of it passed on to the API server", r.Counts)
 			}
 		}},
-		{"creates", order{Do: "calls", N: 1000, Method: createMethod, Body: s.createBody(t), Limit: 4 * time.Second}, false, func(t *testing.T, r result) {
+		{"creates", order{Do: "calls", N: 1000, Method: createMethod, Body: s.createBody(t), Limit: lasting}, false, func(t *testing.T, r result) {
 			if r.Counts["ResourceExhausted"] < 400 {
 				t.Errorf("%v", r.Counts)
 			}
 		}},
 		{"calls", order{Do: "calls", N: 20000, Method: versionMethod, Limit: callLimit}, false, func(t *testing.T, r result) {
-			if r.Counts["OK"] == 0 || r.Counts["OK"]+r.Counts["ResourceExhausted"] != 20000 {
+			// Above the memory of one user, connections are ended.
+			if r.Counts["OK"] == 0 || r.Counts["OK"]+r.Counts["ResourceExhausted"]+r.Counts["Unavailable"] != 20000 {
 				t.Errorf("%v", r.Counts)
 			}
 		}},
@@ -75,6 +79,9 @@ func TestFloods(t *testing.T) {
 			work := s.works(t)
 			highest := s.highest(t)
 			r := s.bob.must(flood.order)
+			if flood.order.Limit == lasting && len(work) == 0 {
+				t.Error("alice's few calls took longer than all that bob could do")
+			}
 			if err := <-work; err != nil {
 				t.Error("alice cannot work: ", err)
 			}
