@@ -18,7 +18,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
-	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 )
 
 // order is what a user is told to do, and result what came of it.
@@ -173,21 +172,13 @@ func (u *user) wire(method string, body []byte, key string) result {
 
 const callLimit = time.Minute
 
-type keyKey struct{}
-
-// withKey gives the calls of ctx an idempotency key.
-func withKey(ctx context.Context, key string) context.Context {
-	return context.WithValue(ctx, keyKey{}, key)
-}
-
 // Invoke implements grpc.ClientConnInterface.
-func (u *user) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
+func (u *user) Invoke(_ context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
 	body, err := proto.Marshal(args.(proto.Message))
 	if err != nil {
 		return err
 	}
-	key, _ := ctx.Value(keyKey{}).(string)
-	r, err := u.do(order{Method: method, Body: body, Key: key, Limit: callLimit})
+	r, err := u.do(order{Method: method, Body: body, Limit: callLimit})
 	if err != nil {
 		return err
 	}
@@ -206,8 +197,7 @@ func (u *user) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.Call
 	return nil, errors.ErrUnsupported
 }
 
-func (u *user) v1() pb.DataMoverClient  { return pb.NewDataMoverClient(u) }
-func (u *user) v2() pb2.DataMoverClient { return pb2.NewDataMoverClient(u) }
+func (u *user) v1() pb.DataMoverClient { return pb.NewDataMoverClient(u) }
 
 // create makes a movement, which must work.
 func (u *user) create(r *pb.DataMovementCreateRequest) string {
