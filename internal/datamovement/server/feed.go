@@ -45,6 +45,7 @@ type feed struct {
 	known   map[string]*entry
 	waiting map[string]map[chan<- struct{}]struct{} // by the movement's name
 	down    bool                                    // the watch was lost, which was said
+	trouble error                                   // with which, as it was said last
 }
 
 type entry struct {
@@ -157,12 +158,12 @@ func (f *feed) state(ctx context.Context, s kube.State) {
 		f.mu.Unlock()
 		return
 	}
-	was := f.down
-	f.down = !s.Connected
+	was, said := f.down, f.trouble
+	f.down, f.trouble = !s.Connected, s.LastError
 	f.sight.watch(f.namespace, f.down)
 	f.mu.Unlock()
 	switch {
-	case !s.Connected:
+	case !s.Connected && !(was && kube.SameTrouble(said, s.LastError)):
 		f.log.Warn("lost sight of the data movements, trying again", "namespace", f.namespace, "error", s.LastError, daemon.EventID(eventFollow))
 	case s.Connected && was:
 		f.log.Info("data movements are in sight again", "namespace", f.namespace, daemon.EventID(eventFollow))

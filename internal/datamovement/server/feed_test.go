@@ -175,6 +175,13 @@ func TestFeedLost(t *testing.T) {
 		if n := len(c.requests()); n < 100 || n > 1000 {
 			t.Errorf("%d attempts in an hour", n)
 		}
+		// Another kind of trouble has another remedy.
+		c.refuse("watch", apiError(403, metav1.StatusReasonForbidden))
+		time.Sleep(time.Hour)
+		if log.count("event=dm-follow") != 2 {
+			t.Errorf("%d records of two kinds of trouble", log.count("event=dm-follow"))
+		}
+		c.requests()
 		c.refuse("watch", nil)
 		time.Sleep(versionRetry)
 		synctest.Wait()
