@@ -90,7 +90,7 @@ func TestCancelledMeanwhile(t *testing.T) {
 		},
 		"wait": func(s *Service, uid string) error {
 			f := s.feed(rabbit) // not followed: it knows nothing
-			dm, g, err := s.await(context.Background(), user(1001), f, uid, time.Second)
+			dm, g, err := s.await(context.Background(), user(1001), job7, f, uid, time.Second)
 			if err == nil && (dm != nil || g.dm == nil) {
 				err = errors.New("no grave")
 			}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -311,26 +310,6 @@ func TestVersion2(t *testing.T) {
 func reason(err error) pb2.ErrorReason {
 	r, _ := pb2.Reason(err)
 	return r
-}
-
-// brokenSocket cannot be accepted from.
-type brokenSocket struct{ err error }
-
-func (b brokenSocket) Accept() (net.Conn, error) { return nil, b.err }
-func (brokenSocket) Close() error                { return nil }
-func (brokenSocket) Addr() net.Addr              { return &net.UnixAddr{Name: "s", Net: "unix"} }
-
-// A daemon that nobody can reach any more must not stay.
-func TestServeFails(t *testing.T) {
-	s, log := newService(t, newCluster())
-	broken := errors.New("the socket broke")
-	err := Serve(t.Context(), s, Transport{
-		Listener: brokenSocket{broken}, MaxMessage: 1 << 10, Handshake: time.Second,
-		Shutdown: func() time.Duration { return time.Second }, Log: slog.New(slog.NewTextHandler(log, nil)),
-	})
-	if !errors.Is(err, broken) {
-		t.Errorf("Serve: %v, want what broke the socket", err)
-	}
 }
 
 func TestSimulated(t *testing.T) {
