@@ -173,7 +173,7 @@ func alive(pid int) bool {
 // A hook may start a service: it lives on, and its hold on our pipe costs little.
 func TestExecLeavesDaemonsAlone(t *testing.T) {
 	bounded(t, 2*time.Second, func() {
-		res, err := new(Exec).Run(t.Context(), shell("sleep 3 & echo $!"))
+		res, err := new(Exec).Run(t.Context(), shell("sleep 60 & echo $!"))
 		must(t, err)
 		pid, err := strconv.Atoi(strings.TrimSpace(res.Stdout))
 		must(t, err)

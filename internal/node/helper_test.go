@@ -153,13 +153,17 @@ func must(t testing.TB, err error) {
 	}
 }
 
+// busy is what a machine with other work may take longer; what hangs in these
+// tests hangs longer than that.
+const busy = 3 * time.Second
+
 // bounded fails the test when f takes longer.
 func bounded(t *testing.T, limit time.Duration, f func()) {
 	t.Helper()
 	begin := time.Now()
 	f()
-	if d := time.Since(begin); d > limit {
-		t.Errorf("took %v, more than %v", d, limit)
+	if d := time.Since(begin); d > limit+busy {
+		t.Errorf("took %v, more than %v", d, limit+busy)
 	}
 }
 
