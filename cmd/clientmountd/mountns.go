@@ -25,7 +25,7 @@ func checkNamespace(mode, allowed, root string) error {
 	same, detail, err := daemon.InHostMountNamespace(root)
 	switch {
 	case err != nil:
-		return &unseen{"it is not known whether the host would see the mounts made here", err.Error() + way}
+		return &unseen{"it is not known whether the host would see the mounts made here", err.Error() + "; look for ProtectProc= in the unit and its drop-ins, or hidepid= of /proc" + way}
 	case !same:
 		return &unseen{"the host would not see the mounts made here: this is a mount namespace of its own", detail + way}
 	}

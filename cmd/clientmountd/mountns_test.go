@@ -47,7 +47,7 @@ func TestCheckNamespace(t *testing.T) {
 				return
 			}
 			refused, ok := errors.AsType[*unseen](err)
-			if !ok || refused.text != tt.says || !strings.Contains(refused.hint, `daemon.mount_namespace = "any"`) {
+			if !ok || refused.text != tt.says || !strings.Contains(refused.hint, "look for Protect") || !strings.Contains(refused.hint, `daemon.mount_namespace = "any"`) {
 				t.Errorf("%v", err)
 			}
 		})

@@ -43,7 +43,7 @@ func (s *Service) status(ctx context.Context) (lines []string, err error) {
 	}
 	service := states[0]
 	switch {
-	case service.up() && service.pid != "" && service.pid != "0":
+	case service.process():
 		lines = append(lines, fmt.Sprintf("Service (pid  %s) is running...", service.pid))
 	case service.up():
 		lines = append(lines, "Service is running...")
@@ -66,7 +66,7 @@ func (s *Service) status(ctx context.Context) (lines []string, err error) {
 	if service.status != "" {
 		lines = append(lines, "Reported: "+service.status)
 	}
-	if service.failed() {
+	if !service.up() && service.result != "" && service.result != "success" {
 		lines = append(lines, fmt.Sprintf("Look at: journalctl -u %s -n 20", s.Name))
 	}
 	return lines, nil

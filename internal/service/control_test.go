@@ -25,7 +25,7 @@ func TestControl(t *testing.T) {
 	n.does("status", 0, "Service (pid  4711) is running...\nthing.service: active (running), disabled\nthing.socket: active (listening), disabled\nReported: 1 mount? ready\n", "")
 	n.does("start", 1, "", "Starting"+failed+"Error:  Service is already running\n")
 	n.does("stop", 0, "Stopping"+ok, "", "stop thing.service thing.socket")
-	n.must(n.systemd.Crash("thing.service"))
+	n.must(n.systemd.Be("thing.service", "failed"))
 	n.must(n.systemd.Say("thing.service", ""))
 	n.does("status", 0, "Service is stopped\nthing.service: failed (failed), result exit-code, disabled\nthing.socket: inactive (dead), disabled\nLook at: journalctl -u thing -n 20\n", "")
 	n.does("stop", 1, "", "Stopping"+failed+"Error:  Service has already been stopped\n")
@@ -50,6 +50,18 @@ func TestControlIdle(t *testing.T) {
 	}
 	n.systemd.Log()
 	n.does("start", 0, "Starting"+ok, "", "start thing.service thing.socket")
+}
+
+// Before READY it is not active; its process is there all the same, and can be
+// stopped.
+func TestControlBeforeReady(t *testing.T) {
+	n := newNode(t)
+	n.Units = n.Units[:1]
+	n.write("usr/lib/systemd/system/thing.service", serviceText)
+	n.must(n.systemd.Be("thing.service", "activating"))
+	n.does("status", 0, "Service (pid  4711) is running...\nthing.service: activating (start), disabled\n", "")
+	n.does("start", 1, "", "Starting"+failed+"Error:  Service is already running\n")
+	n.does("stop", 0, "Stopping"+ok, "", "stop thing.service")
 }
 
 // A unit from before there was a socket: it is no error that there is none.

@@ -88,6 +88,6 @@ func TestRemoveFails(t *testing.T) {
 func TestRemoveFailed(t *testing.T) {
 	n := newNode(t)
 	n.does("install", 0, "Install"+ok+"/etc/systemd/system/thing.service: written\n/etc/systemd/system/thing.socket: written\n", "", asked...)
-	n.must(n.systemd.Crash("thing.service"))
+	n.must(n.systemd.Be("thing.service", "failed"))
 	n.does("remove", 0, "Removing"+ok, "", "reset-failed thing.service", "disable thing.service", "disable thing.socket", "daemon-reload")
 }

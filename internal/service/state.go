@@ -20,8 +20,11 @@ func (s state) runs() bool { return s.active != "inactive" && s.active != "faile
 
 func (s state) failed() bool { return s.active == "failed" }
 
-// up is true for a unit that does its work.
-func (s state) up() bool { return s.active == "active" || s.active == "reloading" }
+// up is true for a unit that does its work, or whose process is there: one that
+// waits for the API server is not active yet.
+func (s state) up() bool { return s.active == "active" || s.active == "reloading" || s.process() }
+
+func (s state) process() bool { return s.pid != "" && s.pid != "0" }
 
 // states asks systemd about all units, the service first.
 func (s *Service) states(ctx context.Context) ([]state, error) {

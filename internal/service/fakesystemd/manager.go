@@ -113,8 +113,8 @@ func (m Manager) Fail(verb string, fail bool) error {
 // Say is what a daemon reports of itself.
 func (m Manager) Say(unit, text string) error { return m.set("status."+unit, text) }
 
-// Crash ends a service as a crash does.
-func (m Manager) Crash(unit string) error { return m.set("active."+unit, "failed") }
+// Be puts a unit into a state: failed as after a crash, activating as before READY.
+func (m Manager) Be(unit, active string) error { return m.set("active."+unit, active) }
 
 func (m Manager) set(file, text string) error {
 	if err := os.MkdirAll(m.path(state), 0o755); err != nil {

@@ -146,6 +146,8 @@ func (m Manager) show(unit string) (string, error) {
 		if strings.HasSuffix(unit, ".socket") {
 			sub, pid = "listening", ""
 		}
+	case "activating":
+		sub, pid = "start", "4711"
 	case "failed":
 		sub, result = "failed", "exit-code"
 	}
