@@ -70,6 +70,23 @@ func TestPromised(t *testing.T) {
 	}
 }
 
+// Whatever ends a daemon but its own will, it comes back. No exit status is left
+// out: the Go runtime ends with 2, as wrong command lines do, after a panic and
+// after the watchdog's signal.
+func TestComesBack(t *testing.T) {
+	for _, file := range []string{mounter, copier} {
+		all := readUnit(t, file)
+		for _, key := range []string{"RestartPreventExitStatus", "SuccessExitStatus"} {
+			if v := values(all, "Service", key); v != nil {
+				t.Errorf("%s: %s=%q", file, key, v)
+			}
+		}
+		if restart := value(t, all, "Service", "Restart"); restart != "on-failure" && restart != "always" {
+			t.Errorf("%s: Restart=%s", file, restart)
+		}
+	}
+}
+
 // The unit pulls in nothing of the node's storage: what is not there is not
 // missed, and what an administrator has stopped is not started.
 func TestOnlyOrdered(t *testing.T) {

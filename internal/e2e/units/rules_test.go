@@ -99,7 +99,7 @@ var since = map[string]int{
 const of239 = ` After Alias Also AmbientCapabilities Backlog CapabilityBoundingSet CPUAffinity Description DeviceAllow DevicePolicy Documentation
 	Environment ExecReload ExecStart Group IPAddressAllow IPAddressDeny KeyringMode KillMode LimitNOFILE ListenStream LockPersonality
 	MemoryDenyWriteExecute NoNewPrivileges OOMScoreAdjust PrivateDevices PrivateMounts PrivateTmp ProtectControlGroups ProtectHome ProtectKernelModules
-	ProtectKernelTunables ProtectSystem RemoveIPC RemoveOnStop Requires Restart RestartPreventExitStatus RestartSec RestrictAddressFamilies
+	ProtectKernelTunables ProtectSystem RemoveIPC RemoveOnStop Requires Restart RestartSec RestrictAddressFamilies
 	RestrictNamespaces RestrictRealtime RuntimeDirectory RuntimeDirectoryMode RuntimeDirectoryPreserve SocketGroup SocketMode StartLimitIntervalSec
 	SystemCallArchitectures SystemCallErrorNumber SystemCallFilter TimeoutStartSec TimeoutStopSec Type UMask User WantedBy Wants WatchdogSec `
 
