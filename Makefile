@@ -124,4 +124,4 @@ need-lint:
 need-demo: need-go
 	@internal/e2e/need.sh findmnt $$([ "$$(id -u)" != 0 ] || echo mkfs.xfs losetup)
 need-test: need-go
-	@internal/e2e/need.sh mkfs.xfs losetup findmnt
+	@internal/e2e/need.sh mkfs.xfs losetup findmnt systemd-analyze
