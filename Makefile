@@ -78,7 +78,7 @@ scenes-others:
 test-crds: need-test devcluster build-daemon build-test scenes-crds ## the conformance suites on the definitions in CRDS=DIR
 
 .PHONY: check
-check: lint unit fuzz ## unit tests, fuzz seeds and lint
+check: need-man lint unit fuzz ## unit tests, fuzz seeds and lint
 
 .PHONY: unit
 unit: need-go
@@ -90,8 +90,9 @@ fuzz: need-go ## every fuzz target for $(FUZZTIME) (FUZZTIME=0 runs none)
 	@[ "$(FUZZTIME)" = 0 ] || internal/e2e/fuzz.sh $(FUZZTIME)
 
 .PHONY: generate
-generate: need-go ## Go code of the .proto files
+generate: need-go ## Go code of the .proto files, man pages, completion, message catalogue
 	@internal/api/datamovement/generate.sh
+	@$(GO) run -buildvcs=false ./packaging/generate
 
 .PHONY: lint
 lint: need-go need-lint ## gofmt, vet, staticcheck, shellcheck
@@ -101,6 +102,7 @@ lint: need-go need-lint ## gofmt, vet, staticcheck, shellcheck
 	cd internal/tools && $(GO) build -buildvcs=false -o ../../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	bin/staticcheck ./...
 	shellcheck $$(git ls-files '*.sh' .ci/run 2>/dev/null || find . -name '*.sh')
+	shellcheck --shell=bash packaging/completion/*
 
 .PHONY: bench
 bench: need-test build-daemon devcluster bin/standin ## measured figures beside their targets (6 minutes; BENCHFLAGS=--json, --check)
@@ -113,11 +115,13 @@ clean: ## remove bin/
 
 # What a target needs is checked for, and installed where a package manager and
 # the rights for it are at hand.
-.PHONY: need-go need-lint need-demo need-test
+.PHONY: need-go need-lint need-man need-demo need-test
 need-go:
 	@command -v $(GO) >/dev/null || { echo "make: Go 1.26 or newer is needed: see https://go.dev/dl" >&2; exit 1; }
 need-lint:
 	@internal/e2e/need.sh shellcheck
+need-man:
+	@internal/e2e/need.sh man journalctl $$([ -z "$${E2E_REQUIRE:-}" ] || echo mandoc)
 need-demo: need-go
 	@internal/e2e/need.sh findmnt $$([ "$$(id -u)" != 0 ] || echo mkfs.xfs losetup)
 need-test: need-go
