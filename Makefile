@@ -115,11 +115,13 @@ clean: ## remove bin/
 
 # What a target needs is checked for, and installed where a package manager and
 # the rights for it are at hand.
-.PHONY: need-go need-lint need-man need-demo need-test
+.PHONY: need-go need-lint need-demo need-test
 need-go:
 	@command -v $(GO) >/dev/null || { echo "make: Go 1.26 or newer is needed: see https://go.dev/dl" >&2; exit 1; }
 need-lint:
 	@internal/e2e/need.sh shellcheck
+# Readers of what make generate writes.
+.PHONY: need-man
 need-man:
 	@internal/e2e/need.sh man journalctl $$([ -z "$${E2E_REQUIRE:-}" ] || echo mandoc)
 need-demo: need-go

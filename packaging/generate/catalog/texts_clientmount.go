@@ -8,9 +8,9 @@ var clientmountTexts = []text{
 		"Nothing changes: a start leaves mounts alone.",
 		"Nothing. clientmountd config dump shows every setting with its origin.",
 	}, {
-		"mount-namespace", "warning", "The host does not see what clientmountd mounts",
-		"The daemon lives in a mount namespace of its own: what it mounts stays invisible to everybody else on this node.",
-		"A job would find an empty folder where its storage should be, and write into the root file system.",
+		"mount-namespace", "warning, error", "The host would not see what clientmountd mounts",
+		"The daemon lives in a mount namespace of its own: what it mounts is invisible to everybody else on this node.",
+		"Its storage would be mounted and yet not there: the job would find an empty folder, and write into the root file system.",
 		"Look for Protect...=, Private...=, ReadOnly...= or MountFlags= in the unit and its drop-ins (systemctl cat clientmountd), take it out, then systemctl daemon-reload and restart.",
 	}, {
 		"ready", "info", "clientmountd is ready: @CLIENTMOUNTS@ ClientMounts",

@@ -35,7 +35,6 @@ type daemon struct {
 	table       *config.Table
 	lead        string   // for NAME
 	description []string // paragraphs
-	account     string   // whose token it is
 	files       []item
 	signals     []item
 	environment []item // what the table does not know
