@@ -99,7 +99,7 @@ func TestInBash(t *testing.T) {
 	}
 	own := map[string][]struct{ line, want string }{
 		"clientmountd": {
-			{"--orphans u", "unmount"}, {"--mode ", "kind mock real"}, {"--mo", "--mock --mode"}, {"--mock=", "false true"},
+			{"--orphans u", "unmount"}, {"--mode ", "kind mock real"}, {"--moc", "--mock"}, {"--mock=", "false true"},
 			{"--runtime-directory ", "certs"}, {"--mock --orph", "--orphans"},
 		},
 		"nnf-dm": {{"--simulated=t", "true"}, {"--simulated --idle", "--idle-timeout"}, {"--socket o", "other"}},

@@ -1,6 +1,10 @@
 package man
 
-import "github.com/compute-daemons/compute-daemons/internal/config"
+import (
+	"maps"
+
+	"github.com/compute-daemons/compute-daemons/internal/config"
+)
 
 func clientmountd() *daemon {
 	c := new(config.Clientmountd)
@@ -13,6 +17,12 @@ func clientmountd() *daemon {
 			"Mounts are never touched by stopping, restarting or updating it. What it is about to do is noted in its runtime directory first, so that the next start goes on where a crash came in between. What it did not mount it does not unmount.",
 			"It must live in the host's mount namespace: a unit with `ProtectSystem=`, `PrivateTmp=` or the like gives it one of its own, and nobody else sees what it mounts.",
 		},
+		commands: daemonCommands(map[string]string{
+			"install": "Enable the unit of the package. Without the package, write a unit with these flags to /etc/systemd/system and enable it. It is not started.",
+			"remove":  "Stop, disable, and delete the unit that `install` wrote. Drop-ins stay and are named; mounts stay.",
+			"start":   "The same as `systemctl start clientmountd`; an error when it runs already.",
+			"stop":    "The same as `systemctl stop clientmountd`; an error when it does not run. Mounts stay.",
+		}),
 		files:       daemonFiles("clientmountd", item{"`/run/clientmountd`", "Its runtime directory, with a record for each ClientMount in `mounts`. It survives a restart of the daemon and vanishes at boot. It must belong to root and be closed to others."}),
 		signals:     daemonSignals("The running step of a mount may end within `daemon.shutdown_timeout`, no new one is begun, mounts stay."),
 		environment: commonEnvironment(),
@@ -38,10 +48,22 @@ func clientmountd() *daemon {
 
 // What the daemons have in common.
 
+func daemonCommands(own map[string]string) map[string]string {
+	all := map[string]string{
+		"":               "Run the daemon, until a signal ends it.",
+		"config check":   "Read the configuration as the daemon would with these flags, and say what is wrong. No network is used.",
+		"config dump":    "Show every value that is in effect, and where it came from.",
+		"config default": "Print the configuration file as it is installed, with every setting commented out.",
+		"status":         "Whether it runs, the state of its units, and what it reports. Ends with 0 also when it is stopped, with 1 when it is not installed.",
+	}
+	maps.Copy(all, own)
+	return all
+}
+
 func daemonFiles(name string, own ...item) []item {
 	list := []item{
 		{"`/etc/" + name + "/config.toml`, `/etc/" + name + "/config.d/*.toml`", "The configuration, see `" + name + ".toml`(5)."},
-		{"`/etc/" + name + "/service.token`, `/etc/" + name + "/service.cert`", "Where token and CA of the API server are by custom; `kubernetes.token_file` and `kubernetes.cert_file` name them. The token must be closed to all but the daemon's user. New contents are used without a restart."},
+		{"`/etc/" + name + "/service.token`, `/etc/" + name + "/service.cert`", "Where token and CA of the API server are by custom; `kubernetes.token_file` and `kubernetes.cert_file` name them. Nobody but root and the daemon may be able to read the token. New contents are used without a restart."},
 	}
 	list = append(list, own...)
 	return append(list,

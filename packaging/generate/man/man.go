@@ -33,8 +33,9 @@ func Pages() (map[string]string, error) {
 // daemon is what the pages of a daemon need beside its tables.
 type daemon struct {
 	table       *config.Table
-	lead        string   // for NAME
-	description []string // paragraphs
+	lead        string            // for NAME
+	description []string          // paragraphs
+	commands    map[string]string // by their words, where the synopsis says too little
 	files       []item
 	signals     []item
 	environment []item // what the table does not know
@@ -61,6 +62,18 @@ func synopsis(t *config.Table) (list []command) {
 			words, rest = words[:i], words[i:]
 		}
 		list = append(list, command{strings.TrimSpace(words), strings.TrimSpace(rest), strings.TrimSpace(does)})
+	}
+	return list
+}
+
+// each is the command, or one for each word of "start|stop".
+func (c command) each() (list []command) {
+	front, last := "", c.words
+	if i := strings.LastIndexByte(c.words, ' '); i >= 0 {
+		front, last = c.words[:i+1], c.words[i+1:]
+	}
+	for word := range strings.SplitSeq(last, "|") {
+		list = append(list, command{front + word, c.rest, c.does})
 	}
 	return list
 }

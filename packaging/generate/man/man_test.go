@@ -89,8 +89,13 @@ func TestTablesAreComplete(t *testing.T) {
 			}
 		}
 		for _, line := range d.table.Synopsis {
-			usage, does, _ := strings.Cut(line, "  ")
-			find(program, d.name()+".8", ".TP "+usage+" "+sentence(strings.TrimSpace(does)))
+			usage, _, _ := strings.Cut(line, "  ")
+			if !strings.Contains(usage, "|") {
+				find(program, d.name()+".8", ".TP "+usage+" ")
+			}
+			if _, listed, _ := strings.Cut(program, ".SH SYNOPSIS "); !strings.HasPrefix(listed, usage+" .br ") && !strings.Contains(listed, " .br "+usage+" ") {
+				t.Errorf("%s is not in the synopsis", usage)
+			}
 		}
 	}
 	tool := plain(all["nnf-dmctl.1"])
@@ -103,6 +108,21 @@ func TestTablesAreComplete(t *testing.T) {
 				t.Errorf("no flag %s", f.Name)
 			}
 		}
+	}
+}
+
+// A line of the synopsis may stand for several commands.
+func TestEach(t *testing.T) {
+	list := synopsis(&config.Table{Program: "x", Synopsis: []string{"x [flags]   run", "x config check [flags]  look", "x a|b|c   do", "x config d|e"}})
+	var got []string
+	for _, line := range list {
+		for _, c := range line.each() {
+			got = append(got, c.usage("x")+": "+c.does)
+		}
+	}
+	want := []string{"`x` [<flags>]: run", "`x config check` [<flags>]: look", "`x a`: do", "`x b`: do", "`x c`: do", "`x config d`: ", "`x config e`: "}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -13,6 +13,13 @@ func nnfdm() *daemon {
 			"A caller is whom the kernel names for the connection. Users may copy for, and see, cancel and delete what belongs to, workflows with their own user id; copies are made with the user and group of the workflow. Root may act for all, when `access.root_may_all`. Paths and options are checked before they reach the rabbit. What one user may take is limited.",
 			"With `options.policy = \"any\"` every user who may copy can run commands as root on the rabbit: it is for sites that trust their users as they trust root.",
 		},
+		commands: daemonCommands(map[string]string{
+			"":        "Run the daemon, until a signal ends it or, under socket activation, it is idle.",
+			"install": "Enable the socket of the package. Without the package, make the user `nnf-dm`, write units with these flags to /etc/systemd/system and enable them. They are not started.",
+			"remove":  "Stop, disable, and delete the units that `install` wrote. Drop-ins stay and are named.",
+			"start":   "Start the socket and the service; an error when the service runs already.",
+			"stop":    "Stop the socket and the service; an error when neither runs.",
+		}),
 		files: daemonFiles("nnf-dm",
 			item{"`/run/nnf-dm.sock`", "The socket, also known as /var/run/nnf-dm.sock."},
 			item{"`/usr/lib/systemd/system/nnf-dm.socket`", "The unit that holds it."}),

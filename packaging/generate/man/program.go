@@ -23,8 +23,14 @@ func (d *daemon) program(kinds []catalog.Kind) string {
 		p.text(text)
 	}
 	p.section("COMMANDS")
-	for _, c := range synopsis(t) {
-		p.item(c.usage(d.name()), sentence(c.does))
+	for _, line := range synopsis(t) {
+		for _, c := range line.each() {
+			text := d.commands[c.words]
+			if text == "" {
+				text = sentence(c.does)
+			}
+			p.item(c.usage(d.name()), text)
+		}
 	}
 	d.options(p)
 	p.section("FILES")
