@@ -51,7 +51,7 @@ demo: need-demo build-daemon build-test devcluster bin/standin ## a file system 
 	@bin/demo
 
 .PHONY: test
-test: need-test ## everything: check, then real mounts and a real API server (CRDS=DIR: on those definitions as well)
+test: need-test need-lint ## everything: check, then real mounts and a real API server (CRDS=DIR: on those definitions as well)
 	@$(MAKE) --no-print-directory -j 2 check devcluster
 	@$(MAKE) --no-print-directory build-daemon build-test
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target $(SCENES)
@@ -78,7 +78,7 @@ scenes-others:
 test-crds: need-test devcluster build-daemon build-test scenes-crds ## the conformance suites on the definitions in CRDS=DIR
 
 .PHONY: check
-check: need-man lint unit fuzz ## unit tests, fuzz seeds and lint
+check: lint unit fuzz ## unit tests, fuzz seeds and lint
 
 .PHONY: unit
 unit: need-go
@@ -119,11 +119,7 @@ clean: ## remove bin/
 need-go:
 	@command -v $(GO) >/dev/null || { echo "make: Go 1.26 or newer is needed: see https://go.dev/dl" >&2; exit 1; }
 need-lint:
-	@internal/e2e/need.sh shellcheck
-# Readers of what make generate writes.
-.PHONY: need-man
-need-man:
-	@internal/e2e/need.sh man journalctl $$([ -z "$${E2E_REQUIRE:-}" ] || echo mandoc)
+	@internal/e2e/need.sh shellcheck $$([ -z "$${E2E_REQUIRE:-}" ] || echo man mandoc journalctl)
 need-demo: need-go
 	@internal/e2e/need.sh findmnt $$([ "$$(id -u)" != 0 ] || echo mkfs.xfs losetup)
 need-test: need-go
