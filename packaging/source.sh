@@ -43,3 +43,4 @@ list | tar -c --null --files-from=- -f - | tar -x -C "$out/source/$name" -f -
   find . -exec touch -h -d "@$epoch" {} +
 )
 tar -C "$out/source" --sort=name --owner=0 --group=0 --numeric-owner --format=gnu -c "$name" | gzip -9n >"$out/$name.tar.gz"
+touch -d "@$epoch" "$out/$name.tar.gz"
