@@ -45,6 +45,38 @@ bin/standin: need-go
 devcluster: need-go ## bin/devcluster, a real Kubernetes API server in one process (first build: 4–5 minutes)
 	@internal/devcluster/build.sh
 
+# The packages, into bin/rpm. They are built from the source archive, whose
+# modules are in it, so that the source RPM makes the same.
+ARCHES ?= amd64 arm64
+.PHONY: rpm srpm sbom snapshot rpm-source
+rpm: need-go bin/nfpm rpm-source ## the packages, into bin/rpm (ARCHES="amd64 arm64", as Go calls them)
+	packaging/rpm.sh bin/rpm bin/nfpm $(ARCHES)
+
+srpm: need-rpm rpm-source ## the source package, into bin/rpm
+	packaging/srpm.sh bin/rpm
+
+rpm-source: need-go
+	VERSION=$(VERSION) packaging/source.sh bin/rpm
+
+# Pinned in a module of its own: the daemons know nothing of it.
+bin/nfpm: packaging/tools/go.mod packaging/tools/go.sum
+	@mkdir -p bin
+	cd packaging/tools && GOWORK=off $(GO) build -buildvcs=false -o ../../bin/nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm
+
+sbom: build-daemon ## what each program is made of, CycloneDX, into bin/sbom
+	@mkdir -p bin/sbom
+	$(foreach b,$(BINARIES),$(GO) run -buildvcs=false ./packaging/sbom bin/$(b) >bin/sbom/$(b).cdx.json;)
+
+# Takes minutes to build and has hundreds of modules, so no go.sum of ours lists
+# them: the version and Go's checksum database pin it.
+GORELEASER := github.com/goreleaser/goreleaser/v2@v2.15.4
+bin/goreleaser:
+	GOBIN=$(CURDIR)/bin GOFLAGS=-buildvcs=false $(GO) install $(GORELEASER)
+
+snapshot: bin/goreleaser rpm srpm ## everything that a release has, into dist/ (first time: minutes)
+	bin/goreleaser check
+	bin/goreleaser release --snapshot --clean
+
 .PHONY: demo
 demo: need-demo build-daemon build-test devcluster bin/standin ## a file system gets mounted because a ClientMount says so, and a job copies from it
 	@$(GO) build -buildvcs=false -trimpath -o bin/demo ./internal/e2e/demo
@@ -75,7 +107,13 @@ scenes-crds:
 	@[ -d "$(CRDS)" ] || { echo "make: CRDS must name a folder with CustomResourceDefinitions" >&2; exit 1; }
 	CRDS=$(CRDS) $(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $(patsubst %,./internal/e2e/%,$(filter conformance offload,$(E2E)))
 scenes-others:
-	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $$($(GO) list ./internal/e2e/... | grep -vE '/e2e/($(subst $(eval) ,|,$(E2E)))$$')
+	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $$($(GO) list ./internal/e2e/... | grep -vE '/e2e/($(subst $(eval) ,|,$(E2E) packages))$$')
+
+# The first time compiles nfpm and the daemons from their vendored modules, minutes.
+.PHONY: e2e e2e-packages
+e2e: e2e-packages ## what takes a whole machine
+e2e-packages: need-rpm bin/nfpm ## the packages: contents, both ways of making them, the same bytes again, install to remove
+	$(GO) test -buildvcs=false -count=1 -timeout 30m ./internal/e2e/packages
 
 .PHONY: test-crds
 test-crds: need-test devcluster build-daemon build-test scenes-crds ## the conformance suites on the definitions in CRDS=DIR
@@ -118,7 +156,7 @@ clean: ## remove bin/
 
 # What a target needs is checked for, and installed where a package manager and
 # the rights for it are at hand.
-.PHONY: need-go need-lint need-demo need-test
+.PHONY: need-go need-lint need-demo need-test need-rpm
 need-go:
 	@command -v $(GO) >/dev/null || { echo "make: Go 1.26 or newer is needed: see https://go.dev/dl" >&2; exit 1; }
 need-lint:
@@ -127,3 +165,5 @@ need-demo: need-go
 	@internal/e2e/need.sh findmnt $$([ "$$(id -u)" != 0 ] || echo mkfs.xfs losetup)
 need-test: need-go
 	@internal/e2e/need.sh mkfs.xfs losetup findmnt systemd-analyze
+need-rpm: need-go
+	@internal/e2e/need.sh rpmbuild rpm rpmlint

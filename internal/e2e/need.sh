@@ -12,7 +12,8 @@ missing=()
 for c in "$@"; do command -v "$c" >/dev/null || missing+=("$c"); done
 [ ${#missing[@]} -gt 0 ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  for c in "${missing[@]}"; do pkgs+=("${deb[$c]:-$c}"); done
+  # shellcheck disable=SC2206 # a command may take several packages
+  for c in "${missing[@]}"; do pkgs+=(${deb[$c]:-$c}); done
   echo "need: installing ${pkgs[*]}" >&2
   log=$(mktemp)
   { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${pkgs[@]}"; } >"$log" 2>&1 || { tail -5 "$log" >&2; }

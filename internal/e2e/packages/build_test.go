@@ -1,0 +1,202 @@
+package packages
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const root = "../../.."
+
+// requireVar makes a machine that cannot run the tests a failure.
+const requireVar = "E2E_REQUIRE"
+
+var folder string // of this run, for all that is built
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	if err := tools(); err != nil {
+		fmt.Fprintln(os.Stderr, "packages: not run:", err)
+		if os.Getenv(requireVar) != "" {
+			return 1
+		}
+		return 0
+	}
+	var err error
+	if folder, err = os.MkdirTemp("", "packages-"); err != nil {
+		fmt.Fprintln(os.Stderr, "packages:", err)
+		return 1
+	}
+	defer os.RemoveAll(folder)
+	return m.Run()
+}
+
+// tools says what is missing.
+func tools() error {
+	if os.Geteuid() != 0 {
+		return errors.New("rpm installs into another root for root only")
+	}
+	for _, tool := range []string{"rpm", "rpmbuild", "unshare"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return fmt.Errorf("%w; internal/e2e/need.sh installs it", err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(root, "bin/nfpm")); err != nil {
+		return fmt.Errorf("%w; make bin/nfpm builds it", err)
+	}
+	return nil
+}
+
+// command runs a program and returns what it says on both outputs.
+func command(env []string, name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out), err
+}
+
+// epoch is when all that is tested was released.
+var epoch = time.Unix(1_700_000_000, 0)
+
+// checkout makes a tree without git, as a source archive holds it: what git
+// knows of this one, the modules, and the version.
+func checkout(dir, version string) error {
+	script := `set -e; mkdir -p "$1"; git ls-files -z | tar -c --null --files-from=- -f - | tar -x -C "$1" -f -
+cd "$1" && GOWORK=off GOFLAGS=-mod=mod go mod vendor`
+	cmd := exec.Command("sh", "-c", script, "checkout", dir)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("checkout: %w\n%s", err, out)
+	}
+	if err := complete(dir); err != nil {
+		return err
+	}
+	return release(dir, version)
+}
+
+// complete puts something in the place of files that are listed and not there
+// yet: units, pages and manifests come with other changes.
+func complete(dir string) error {
+	list, err := os.ReadFile(filepath.Join(dir, "packaging/payload"))
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(list)) {
+		f := strings.Fields(line)
+		if len(f) != 6 || strings.HasPrefix(line, "#") || f[5] == "-" || strings.HasPrefix(f[5], "bin/") {
+			continue
+		}
+		file := filepath.Join(dir, f[5])
+		if _, err := os.Stat(file); err == nil {
+			continue
+		}
+		fmt.Fprintln(os.Stderr, "packages: a placeholder stands for", f[5])
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte("# placeholder for "+f[5]+"\n"), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// release gives a tree its version.
+func release(dir, version string) error {
+	file := filepath.Join(dir, "VERSION")
+	if err := os.WriteFile(file, []byte(version+"\n"), 0o644); err != nil {
+		return err
+	}
+	return os.Chtimes(file, epoch, epoch)
+}
+
+// pack makes the binary RPMs of the tree, for this machine, and its source RPM.
+func pack(tree, out string) error {
+	if _, err := command(nil, filepath.Join(tree, "packaging/source.sh"), out); err != nil {
+		return err
+	}
+	if _, err := command(nil, filepath.Join(tree, "packaging/rpm.sh"), out, filepath.Join(root, "bin/nfpm"), runtime.GOARCH); err != nil {
+		return err
+	}
+	_, err := command(nil, filepath.Join(tree, "packaging/srpm.sh"), out)
+	return err
+}
+
+// built is a set of packages.
+type built struct{ tree, out string }
+
+// first has the packages of v0.1.0.
+var first = sync.OnceValues(func() (built, error) {
+	b := built{filepath.Join(folder, "tree"), filepath.Join(folder, "first")}
+	if err := checkout(b.tree, "v0.1.0"); err != nil {
+		return b, err
+	}
+	return b, pack(b.tree, b.out)
+})
+
+// second has those of v0.2.0, whose configuration files have other defaults.
+var second = sync.OnceValues(func() (built, error) {
+	b, err := first()
+	if err != nil {
+		return b, err
+	}
+	two := built{filepath.Join(folder, "tree2"), filepath.Join(folder, "second")}
+	if _, err := command(nil, "cp", "-a", b.tree, two.tree); err != nil {
+		return two, err
+	}
+	for _, name := range []string{"clientmountd", "nnf-dm"} {
+		file := filepath.Join(two.tree, "etc", name, "config.toml")
+		text, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(file, append(text, "# another default\n"...), 0o644)
+		}
+		if err != nil {
+			return two, err
+		}
+	}
+	if err := release(two.tree, "v0.2.0"); err != nil {
+		return two, err
+	}
+	return two, pack(two.tree, two.out)
+})
+
+// must returns a set of packages.
+func must(t *testing.T, set func() (built, error)) built {
+	t.Helper()
+	b, err := set()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// rpmArch is this machine as rpm calls it.
+func rpmArch() string {
+	if runtime.GOARCH == "arm64" {
+		return "aarch64"
+	}
+	return "x86_64"
+}
+
+// rpmOf returns the file of a package.
+func (b built) rpmOf(t *testing.T, name string) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(b.out, name+"-[0-9]*."+rpmArch()+".rpm"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("packages of %s in %s: %q, %v", name, b.out, found, err)
+	}
+	return found[0]
+}
+
+var names = []string{"clientmountd", "nnf-dm"}

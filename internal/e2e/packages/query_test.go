@@ -1,0 +1,134 @@
+package packages
+
+import (
+	"bufio"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// header is what a package says of itself.
+type header struct {
+	about      string // name, version, summary, description …
+	files      []string
+	relations  []string
+	scriptlets string
+}
+
+// query asks a package file, with a database of its own.
+func query(t *testing.T, file, format string) string {
+	t.Helper()
+	out, err := command([]string{"LC_ALL=C"}, "rpm", "-qp", "--nosignature", "--dbpath", t.TempDir(), "--queryformat", format, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func read(t *testing.T, file string) header {
+	t.Helper()
+	sorted := func(format string) []string {
+		lines := strings.Split(strings.TrimSpace(query(t, file, format)), "\n")
+		for i, l := range lines {
+			lines[i] = strings.Join(strings.Fields(l), " ")
+		}
+		slices.Sort(lines)
+		// rpmbuild adds what its own format needs, the package with its architecture
+		// and its configuration, and the shell for each scriptlet.
+		return slices.DeleteFunc(slices.Compact(lines), func(l string) bool {
+			return l == "" || strings.Contains(l, " rpmlib(") || strings.Contains(l, " config(") || strings.Contains(l, "(x86-64)") || strings.Contains(l, "(aarch-64)")
+		})
+	}
+	h := header{
+		about: query(t, file, `%{NAME} %{VERSION} %{RELEASE} %{ARCH} %{LICENSE} %{URL}\n%{SUMMARY}\n%{DESCRIPTION}\n`),
+		files: sorted(`[%{FILENAMES} %{FILEMODES:octal} %{FILEUSERNAME}:%{FILEGROUPNAME} %{FILEFLAGS:fflags} #%{FILEDIGESTS}\n]`),
+	}
+	for _, tag := range []string{"PREIN", "POSTIN", "PREUN", "POSTUN", "PRETRANS", "POSTTRANS"} {
+		h.scriptlets += tag + "\n" + strings.TrimSpace(query(t, file, "%{"+tag+"}")) + "\n"
+	}
+	for _, relation := range []string{"REQUIRE", "PROVIDE", "OBSOLETE", "CONFLICT", "RECOMMEND"} {
+		h.relations = append(h.relations, sorted(`[`+strings.ToLower(relation)+`s %{`+relation+`NAME} %{`+relation+`FLAGS:depflags} %{`+relation+`VERSION}\n]`)...)
+	}
+	return h
+}
+
+// entry is a line of the list of what the packages hold.
+type entry struct{ pkg, mode, owner, kind, path string }
+
+func entries(t *testing.T, pkg string) (list []entry) {
+	t.Helper()
+	file, err := os.Open(filepath.Join(root, "packaging/payload"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for s := bufio.NewScanner(file); s.Scan(); {
+		if f := strings.Fields(s.Text()); len(f) == 6 && f[0] == pkg {
+			list = append(list, entry{f[0], f[1], f[2], f[3], f[4]})
+		}
+	}
+	if len(list) == 0 {
+		t.Fatalf("nothing is listed for %s", pkg)
+	}
+	return list
+}
+
+// The packages hold what is listed, with these modes and owners, and nothing else.
+func TestFiles(t *testing.T) {
+	b := must(t, first)
+	flags := map[string]string{"config": "cn", "doc": "d", "man": "d", "license": "l", "file": "", "dir": "", "catalog": ""}
+	for _, name := range names {
+		var want, got []string
+		for _, e := range entries(t, name) {
+			kind := "10" // a file
+			if e.kind == "dir" {
+				kind = "4"
+			}
+			want = append(want, strings.TrimSpace(strings.Join([]string{e.path, kind + e.mode, e.owner, flags[e.kind]}, " ")))
+		}
+		slices.Sort(want)
+		for _, f := range read(t, b.rpmOf(t, name)).files {
+			got = append(got, f[:strings.LastIndex(f, " #")])
+		}
+		if lines := difference(got, want); lines != "" {
+			t.Errorf("%s: %s", name, lines)
+		}
+	}
+}
+
+func TestRelations(t *testing.T) {
+	b := must(t, first)
+	for name, want := range map[string][]string{
+		"clientmountd": {
+			"requires /bin/sh", "requires systemd", "requires util-linux",
+			"provides clientmountd = 0.1.0-1", "provides nnf-clientmount = 0.1.0-1",
+			"obsoletes nnf-clientmount < 1000", "recommends lvm2", "recommends nvme-cli",
+		},
+		"nnf-dm": {"requires /bin/sh", "requires systemd", "provides nnf-dm = 0.1.0-1"},
+	} {
+		if lines := difference(read(t, b.rpmOf(t, name)).relations, want); lines != "" {
+			t.Errorf("%s: %s", name, lines)
+		}
+	}
+}
+
+// The scriptlets are the files in packaging/scriptlets, to the byte.
+func TestScriptlets(t *testing.T) {
+	b := must(t, first)
+	for _, name := range names {
+		for kind, tag := range map[string]string{"pre": "PREIN", "post": "POSTIN", "preun": "PREUN", "postun": "POSTUN"} {
+			want, err := os.ReadFile(filepath.Join(root, "packaging/scriptlets", name+"-"+kind+".sh"))
+			if os.IsNotExist(err) {
+				want = []byte("(none)")
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			got := query(t, b.rpmOf(t, name), "%{"+tag+"}")
+			if strings.TrimSpace(got) != strings.TrimSpace(string(want)) {
+				t.Errorf("%%%s of %s is\n%s", kind, name, got)
+			}
+		}
+	}
+}

@@ -1,0 +1,19 @@
+#!/bin/sh
+# After clientmountd was installed ($1 = 1) or upgraded (2): what %systemd_post
+# does. In an image that is built in a chroot no systemd runs; the preset, which
+# only makes links, is applied there all the same. Nothing here may fail.
+if [ "$1" -eq 1 ] && command -v systemctl >/dev/null 2>&1; then
+  systemctl --no-reload preset clientmountd.service >/dev/null 2>&1
+fi
+if command -v systemd-tmpfiles >/dev/null 2>&1; then
+  systemd-tmpfiles --create clientmountd.conf >/dev/null 2>&1
+fi
+if command -v journalctl >/dev/null 2>&1; then
+  journalctl --update-catalog >/dev/null 2>&1
+fi
+if [ -d /run/systemd/system ]; then
+  systemctl daemon-reload >/dev/null 2>&1
+  # LVM finds its modules loaded without a reboot.
+  /usr/lib/systemd/systemd-modules-load clientmountd.conf >/dev/null 2>&1
+fi
+exit 0

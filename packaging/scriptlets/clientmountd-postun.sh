@@ -1,0 +1,13 @@
+#!/bin/sh
+# After clientmountd ($1 = 0) or its older version (1) was removed: what
+# %systemd_postun_with_restart does. A restart leaves mounts as they are.
+if [ -d /run/systemd/system ]; then
+  systemctl daemon-reload >/dev/null 2>&1
+  if [ "$1" -ge 1 ]; then
+    systemctl try-restart clientmountd.service >/dev/null 2>&1
+  fi
+fi
+if [ "$1" -eq 0 ] && command -v journalctl >/dev/null 2>&1; then
+  journalctl --update-catalog >/dev/null 2>&1
+fi
+exit 0

@@ -1,0 +1,14 @@
+#!/bin/sh
+# Before nnf-dm is installed ($1 = 1) or upgraded (2): makes its user, to whose
+# group files of the package belong. It is the line of sysusers.d/nnf-dm.conf,
+# which is not there yet.
+if command -v systemd-sysusers >/dev/null 2>&1; then
+  systemd-sysusers --replace=/usr/lib/sysusers.d/nnf-dm.conf - >/dev/null 2>&1 <<'EOF'
+u nnf-dm - "Near-Node Flash data movement"
+EOF
+elif command -v useradd >/dev/null 2>&1; then
+  getent group nnf-dm >/dev/null 2>&1 || groupadd -r nnf-dm >/dev/null 2>&1
+  getent passwd nnf-dm >/dev/null 2>&1 ||
+    useradd -r -g nnf-dm -d / -s /sbin/nologin -c "Near-Node Flash data movement" nnf-dm >/dev/null 2>&1
+fi
+exit 0
