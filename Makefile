@@ -61,6 +61,7 @@ test: need-test ## everything: check, then real mounts and a real API server (CR
 E2E    := crash conformance apiserver offload dmapiserver abuse demo
 E2E    := $(filter $(patsubst internal/e2e/%/,%,$(wildcard internal/e2e/*/)),$(E2E))
 SCENES := scenes-crash $(if $(CRDS),scenes-crds) $(patsubst %,scenes-%,$(filter-out crash,$(E2E))) scenes-devcluster scenes-others
+MACHINES := machine/container machine/vm
 scenes-%:
 	$(GO) test -buildvcs=false -count=1 -timeout 20m ./internal/e2e/$*
 .PHONY: scenes-crash scenes-crds scenes-devcluster scenes-others
@@ -72,7 +73,19 @@ scenes-crds:
 	@[ -d "$(CRDS)" ] || { echo "make: CRDS must name a folder with CustomResourceDefinitions" >&2; exit 1; }
 	CRDS=$(CRDS) $(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $(patsubst %,./internal/e2e/%,$(filter conformance offload,$(E2E)))
 scenes-others:
-	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $$($(GO) list ./internal/e2e/... | grep -vE '/e2e/($(subst $(eval) ,|,$(E2E)))$$')
+	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $$($(GO) list ./internal/e2e/... | grep -vE '/e2e/($(subst $(eval) ,|,$(E2E) $(MACHINES)))$$')
+
+# Whole machines: systemd in a container, then a virtual machine. Both come from
+# one root file system, which is made once (about a minute).
+.PHONY: e2e e2e-machine e2e-container e2e-vm
+e2e: need-e2e build-daemon devcluster ## the installed daemons on whole machines: systemd in a container, a virtual machine (5-15 minutes)
+	@$(MAKE) --no-print-directory e2e-machine
+	@$(MAKE) --no-print-directory e2e-container
+	@$(MAKE) --no-print-directory e2e-vm
+e2e-machine:
+	@internal/e2e/machine/prepare.sh || [ $$? = 3 ] # 3: not here; the tests say so
+e2e-container e2e-vm: e2e-%:
+	@began=$$SECONDS; cd internal/e2e/machine/$* && E2E_MACHINE=1 $(GO) test -buildvcs=false -count=1 -timeout 30m -v . && echo "make: $* took $$((SECONDS - began)) s" >&2
 
 .PHONY: test-crds
 test-crds: need-test devcluster build-daemon build-test scenes-crds ## the conformance suites on the definitions in CRDS=DIR
@@ -113,7 +126,7 @@ clean: ## remove bin/
 
 # What a target needs is checked for, and installed where a package manager and
 # the rights for it are at hand.
-.PHONY: need-go need-lint need-demo need-test
+.PHONY: need-go need-lint need-demo need-test need-e2e
 need-go:
 	@command -v $(GO) >/dev/null || { echo "make: Go 1.26 or newer is needed: see https://go.dev/dl" >&2; exit 1; }
 need-lint:
@@ -122,3 +135,5 @@ need-demo: need-go
 	@internal/e2e/need.sh findmnt $$([ "$$(id -u)" != 0 ] || echo mkfs.xfs losetup)
 need-test: need-go
 	@internal/e2e/need.sh mkfs.xfs losetup findmnt
+need-e2e: need-test
+	@! command -v apt-get >/dev/null || internal/e2e/need.sh mmdebstrap systemd-nspawn qemu-system-x86_64 busybox cpio depmod mke2fs

@@ -3,7 +3,9 @@
 # that have them when we are root and know the package manager, else says what
 # is missing. Never asks a question.
 set -euo pipefail
-declare -A deb=([mkfs.xfs]=xfsprogs [losetup]=mount [findmnt]=util-linux [shellcheck]=shellcheck)
+declare -A deb=([mkfs.xfs]=xfsprogs [losetup]=mount [findmnt]=util-linux [shellcheck]=shellcheck
+  [mmdebstrap]=mmdebstrap [systemd-nspawn]=systemd-container [qemu-system-x86_64]=qemu-system-x86
+  [busybox]=busybox-static [cpio]=cpio [depmod]=kmod [mke2fs]=e2fsprogs)
 declare -A rpm=([mkfs.xfs]=xfsprogs [losetup]=util-linux [findmnt]=util-linux [shellcheck]=ShellCheck)
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
