@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -67,8 +68,8 @@ func systemdCgroups(own, mounts string) (dirs []string) {
 	return dirs
 }
 
-// remove removes the groups and those below. The kernel takes a moment until
-// processes that were killed have left.
+// remove kills what is in the groups and removes them with those below. The
+// kernel takes a moment until the killed have left.
 func (g cgroups) remove() error {
 	var err error
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -83,6 +84,7 @@ func (g cgroups) remove() error {
 }
 
 // removeTree removes the folders of a tree; the files in them are the kernel's.
+// Processes that are in the way are killed.
 func removeTree(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -94,7 +96,19 @@ func removeTree(dir string) error {
 		}
 	}
 	if rm := unix.Rmdir(dir); rm != nil && rm != unix.ENOENT {
+		killGroup(dir)
 		err = errors.Join(err, fmt.Errorf("remove %s: %w", dir, rm))
 	}
 	return err
+}
+
+// killGroup kills the processes of one group. One of a number namespace that
+// is not ours has the number 0 here, and is left alone.
+func killGroup(dir string) {
+	text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	for line := range strings.Lines(string(text)) {
+		if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && pid > 1 && pid != os.Getpid() {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
 }

@@ -42,6 +42,12 @@ func Container(t testing.TB) *Machine {
 	}
 	t.Cleanup(func() {
 		m.stop()
+		for range 500 { // what was killed has left its groups before it is gone
+			if left, err := s.Leftovers(); len(left) == 0 || err != nil {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
 		s.NothingLeft()
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), m.boot)
@@ -90,7 +96,7 @@ func (m *Machine) startContainer(dir string) error {
 	args = append(args, "systemd-nspawn", "-q", "-D", root, "-M", "compute-01", "--boot", "--register=no", "--keep-unit",
 		"--capability=all", "--console=read-only", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
 		"--bind="+link+":/run/e2e")
-	ctx, kill := context.WithCancel(context.Background()) // its children die with it
+	ctx, kill := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, "/bin/sh", args...)
 	cmd.Stdout, cmd.Stderr = console, console
 	go func() {
@@ -104,7 +110,7 @@ func (m *Machine) startContainer(dir string) error {
 		if m.link != nil {
 			m.link.conn.Close()
 		}
-		kill()
+		kill() // what it has started lives on, until its groups are removed
 		<-m.done
 		if err := errors.Join(groups.remove(), unix.Unmount(root, unix.MNT_DETACH), os.RemoveAll(dir)); err != nil {
 			m.t.Error("left behind: ", err)

@@ -82,7 +82,8 @@ func payload(root string) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return b.Bytes(), w.Close()
+	err := w.Close() // writes the end
+	return b.Bytes(), err
 }
 
 func addFile(w *tar.Writer, path, name string, mode int64) error {

@@ -35,6 +35,9 @@ func TestPayload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !bytes.HasSuffix(data, make([]byte, 1024)) {
+		t.Error("the archive has no end")
+	}
 	got := map[string]string{}
 	for r := tar.NewReader(bytes.NewReader(data)); ; {
 		h, err := r.Next()

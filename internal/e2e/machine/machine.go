@@ -38,9 +38,10 @@ func (m *Machine) For(t testing.TB) *Machine {
 	return &c
 }
 
-// Context ends with the test, or when something has taken far too long.
+// Context ends when something has taken far too long; not with the test, at
+// whose end it may be told what the machine knows.
 func (m *Machine) Context() context.Context {
-	ctx, cancel := context.WithTimeout(m.t.Context(), patience*m.slow)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.t.Context()), patience*m.slow)
 	m.t.Cleanup(cancel)
 	return ctx
 }

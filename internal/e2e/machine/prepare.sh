@@ -51,7 +51,7 @@ kernel() {
 	local image
 	image=$(apt-cache depends linux-image-amd64 | awk '/Depends:/ { print $2; exit }')
 	[ -n "$image" ] || { apt-get update -q && image=$(apt-cache depends linux-image-amd64 | awk '/Depends:/ { print $2; exit }'); }
-	(cd "$1" && apt-get download -q "$image")
+	(cd "$1" && apt-get download -qq "$image")
 	dpkg-deb --fsys-tarfile "$1"/*.deb |
 		tar -x -C "$1" --wildcards './boot/vmlinuz*' './lib/modules/*/modules.*' './lib/modules/*/kernel/*'
 	rm "$1"/*.deb

@@ -16,7 +16,7 @@ func TestSocketActivation(t *testing.T) {
 		t.Fatalf("before the first connection the service is %s", state)
 	}
 	for round := range 2 {
-		has(t, m.Do(asUser+"nnf-dmctl version"), "daemon")
+		has(t, m.Do(asUser+"nnf-dmctl version"), "nnf-dm ")
 		if state := m.Property("nnf-dm.service", "ActiveState"); state != "active" {
 			t.Fatalf("round %d: the service is %s", round, state)
 		}
