@@ -40,7 +40,7 @@ type server struct {
 func runDaemon(ctx context.Context, v *command.Invocation) int {
 	s := &server{v: v, level: new(slog.LevelVar)}
 	if err := s.prepare(); err != nil {
-		return v.Result(ctx, err)
+		return s.refuse(ctx, err)
 	}
 	defer s.logOut.Close()
 	return daemon.Run(ctx, daemon.Options{
@@ -88,8 +88,10 @@ func (s *server) prepare() error {
 	if err != nil {
 		return err
 	}
-	s.checkNamespace()
 	s.notifier = daemon.NewNotifier(s.log)
+	if err := checkNamespace(s.cfg.Mount.Mode, s.cfg.Daemon.MountNamespace, ""); err != nil {
+		return err
+	}
 	s.controller = clientmount.New(clientmount.Options{
 		Node: s.node, Client: clientmount.Server{Client: s.client}, Machine: clientmount.NewMachine(s.log),
 		Records: records, Limits: limitsOf(&s.cfg), Orphans: clientmount.OrphanPolicy(s.cfg.Mount.Orphans),
@@ -113,22 +115,6 @@ func (s *server) settingsFile() string {
 		return s.settings.Files[0]
 	}
 	return config.ClientmountdTable(new(config.Clientmountd)).File
-}
-
-// checkNamespace warns when the host will not see what is mounted here. Every
-// mount would succeed, and every job would find an empty directory.
-func (s *server) checkNamespace() {
-	if s.cfg.Mount.Mode != "real" {
-		return
-	}
-	same, detail, err := daemon.InHostMountNamespace("")
-	switch {
-	case err != nil:
-		s.log.Debug("cannot tell whether the host sees the mounts made here", "error", err)
-	case !same:
-		s.log.Warn("the host will not see the mounts made here: this daemon runs in a mount namespace of its own",
-			"hint", detail, daemon.EventID(clientmount.EventNamespace))
-	}
 }
 
 // main is what daemon.Run keeps alive.

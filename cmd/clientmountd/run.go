@@ -11,6 +11,9 @@ import (
 const program = "clientmountd"
 
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	p := command.Program{Name: program, Table: func() *config.Table { return config.ClientmountdTable(new(config.Clientmountd)) }, Daemon: runDaemon}
+	p := command.Program{
+		Name: program, Table: func() *config.Table { return config.ClientmountdTable(new(config.Clientmountd)) },
+		Daemon: runDaemon, Service: asService(),
+	}
 	return p.Run(ctx, args, environ, stdout, stderr)
 }

@@ -10,6 +10,9 @@ import (
 
 // TestMain makes the program a command of the scripts: each call is a process of
 // its own, with an environment that holds nothing of ours.
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){program: main}) }
+func TestMain(m *testing.M) {
+	machine = script.Machine()
+	testscript.Main(m, map[string]func(){program: main, "systemctl": script.Systemctl})
+}
 
 func TestScripts(t *testing.T) { script.Run(t, program, *update) }

@@ -13,7 +13,7 @@ const program = "nnf-dm"
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	p := command.Program{
 		Name: program, Table: func() *config.Table { return config.NnfdmTable(new(config.Nnfdm)) },
-		Daemon: runDaemon, Verify: verify,
+		Daemon: runDaemon, Verify: verify, Service: asService(),
 	}
 	return p.Run(ctx, args, environ, stdout, stderr)
 }

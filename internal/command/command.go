@@ -1,5 +1,5 @@
 // Package command is the command line that the daemons have in common: run, or
-// one of the words version, help and config.
+// one of the words version, help and config, or a verb of the service.
 //
 // It must not know what a daemon does.
 package command
@@ -13,6 +13,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/service"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
@@ -24,6 +25,8 @@ type Program struct {
 	// Verify finds what is wrong with the settings and only the program knows,
 	// for config check; nil: nothing. It must not use the network.
 	Verify func(*Invocation) error
+	// Service is the daemon as systemd knows it, for the verbs.
+	Service service.Service
 }
 
 // Invocation is one call of a program.
@@ -48,30 +51,20 @@ var commands = map[string]func(*Invocation, context.Context) int{
 	"config":  (*Invocation).config,
 }
 
-// elsewhere are words that earlier daemons of this name knew. Whoever types one
-// learns what does its work now.
-var elsewhere = map[string]string{
-	"install": "enable --now",
-	"remove":  "disable --now",
-	"start":   "start",
-	"stop":    "stop",
-	"status":  "status",
-}
-
 // Run does what the arguments say and returns the exit code.
 func (p *Program) Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	v := &Invocation{p: p, args: args, environ: environ, stdout: stdout, stderr: stderr}
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
 		return p.Daemon(ctx, v)
 	}
-	command, ok := commands[args[0]]
-	if now := elsewhere[args[0]]; now != "" {
-		return v.usage(fmt.Sprintf("the command %s is not in this release: the unit comes with the package, use systemctl %s %s", args[0], now, p.Name))
+	v.args = args[1:]
+	if _, ok := service.Verbs[args[0]]; ok {
+		return v.verb(ctx, args[0])
 	}
+	command, ok := commands[args[0]]
 	if !ok {
 		return v.usage(fmt.Sprintf("unknown command %.80q", args[0]))
 	}
-	v.args = args[1:]
 	return command(v, ctx)
 }
 

@@ -95,12 +95,13 @@ func TestWords(t *testing.T) {
 		{"--level=7 now", 2, 1, "", `unexpected argument "now"`},
 		{"--lvel=7", 2, 1, "", "did you mean --level?"},
 
-		{"install", 2, 0, "", "use systemctl enable --now thing"},
-		{"install --level=7", 2, 0, "", "is not in this release"},
-		{"remove", 2, 0, "", "use systemctl disable --now thing"},
-		{"start", 2, 0, "", "use systemctl start thing"},
-		{"stop", 2, 0, "", "use systemctl stop thing"},
-		{"status", 2, 0, "", "use systemctl status thing"},
+		{"start now", 2, 0, "", `unexpected argument "now"`},
+		{"status --level=7", 2, 0, "", "status takes no arguments"},
+		{"install --lvel=7", 2, 0, "", "did you mean --level?"},
+		{"install --level=70", 2, 0, "", "out of range"},
+		{"install now", 2, 0, "", `unexpected argument "now"`},
+		{"install -h", 0, 0, "--level", ""},
+		{"remove --help", 0, 0, "--level", ""},
 	} {
 		p := newThing(t)
 		code, stdout, stderr := p.call(strings.Fields(tt.args)...)

@@ -31,6 +31,7 @@ type Clientmountd struct {
 	Daemon struct {
 		RuntimeDirectory string
 		ShutdownTimeout  time.Duration
+		MountNamespace   string // "host" or "any"
 	}
 	Log     Log
 	Runtime Runtime
@@ -57,6 +58,8 @@ func ClientmountdTable(c *Clientmountd) *Table {
 			"clientmountd config check [flags]       check the configuration, no network",
 			"clientmountd config dump [flags]        show every value and its origin",
 			"clientmountd config default             print the commented default file",
+			"clientmountd install [flags]            make a service of it, with these flags",
+			"clientmountd remove|start|stop|status   look after the service",
 			"clientmountd version                    print the version",
 		},
 		File:     "/etc/clientmountd/config.toml",

@@ -69,6 +69,9 @@ func processSettings(c *Clientmountd) []Setting {
 			Key: "daemon.shutdown_timeout", Flag: "shutdown-timeout",
 			Kind: Duration, Default: "60s", Min: "0s", Max: "1h", Reload: true, Field: &c.Daemon.ShutdownTimeout,
 			Help: "How long a running step may go on after the daemon was asked to stop. Mounts are never touched then.",
+		}, {
+			Key: "daemon.mount_namespace", Flag: "mount-namespace", Kind: Enum, Default: "host", Values: []string{"host", "any"}, Field: &c.Daemon.MountNamespace,
+			Help: "Where the daemon may live. host: only where process 1 lives, because elsewhere its mounts would be made and nobody would see them. any: no matter where, for containers that pass their mounts on to the host.",
 		},
 	}
 }

@@ -72,7 +72,7 @@ func TestDefaults(t *testing.T) {
 	want.Mount.DeviceRetries, want.Mount.RetryMax = 8, 30*time.Second
 	want.Mount.Orphans, want.Mount.Roots, want.Mount.Mode = "report", []string{}, "real"
 	want.Mount.VerifyInterval = 10 * time.Hour
-	want.Daemon.RuntimeDirectory, want.Daemon.ShutdownTimeout = "/run/clientmountd", time.Minute
+	want.Daemon.RuntimeDirectory, want.Daemon.ShutdownTimeout, want.Daemon.MountNamespace = "/run/clientmountd", time.Minute, "host"
 	want.Log.Level, want.Log.Format = "info", "auto"
 	want.Runtime.GoMemLimit, want.Runtime.GoGC, want.Runtime.GoMaxProcs = 20<<20, 100, 1
 	if !reflect.DeepEqual(*c, want) {
@@ -116,6 +116,7 @@ mock_path = "m"
 [daemon]
 runtime_directory = "/r"
 shutdown_timeout = "12s"
+mount_namespace = "any"
 [log]
 level = "debug"
 format = "json"
@@ -138,7 +139,7 @@ gomaxprocs = 14
 	want.Mount.DeviceRetries, want.Mount.RetryMax = 10, 11*time.Second
 	want.Mount.Orphans, want.Mount.Roots, want.Mount.ServersFile = "unmount", []string{"/a", "/b"}, true
 	want.Mount.Mode, want.Mount.MockPath = "kind", "m"
-	want.Daemon.RuntimeDirectory, want.Daemon.ShutdownTimeout = "/r", 12*time.Second
+	want.Daemon.RuntimeDirectory, want.Daemon.ShutdownTimeout, want.Daemon.MountNamespace = "/r", 12*time.Second, "any"
 	want.Log.Level, want.Log.Format = "debug", "json"
 	want.Runtime.GoMemLimit, want.Runtime.GoGC, want.Runtime.GoMaxProcs = 13<<20, -1, 14
 	if !reflect.DeepEqual(*c, want) {

@@ -72,6 +72,8 @@ func NnfdmTable(c *Nnfdm) *Table {
 			"nnf-dm config check [flags]             check the configuration, no network",
 			"nnf-dm config dump [flags]              show every value and its origin",
 			"nnf-dm config default                   print the commented default file",
+			"nnf-dm install [flags]                  make a service of it, with these flags",
+			"nnf-dm remove|start|stop|status         look after the service",
 			"nnf-dm version                          print the version",
 		},
 		File:     "/etc/nnf-dm/config.toml",

@@ -35,7 +35,7 @@ type Runtime struct {
 func generalSettings(strict *bool) []Setting {
 	return []Setting{{
 		Key: "strict_credentials", Kind: Bool, Default: "false", Field: strict,
-		Help: "Refuse to start when the token file can be read by others than its owner. Otherwise that is a warning.",
+		Help: "Refuse to start when the token file can be read by others than its owner and the group of the daemon. Otherwise that is a warning.",
 	}}
 }
 

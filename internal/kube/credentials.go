@@ -82,25 +82,6 @@ func checkAddress(host, port string) (string, error) {
 	return host, nil
 }
 
-func checkTokenFile(o Options) error {
-	if _, err := readToken(o.TokenFile); err != nil {
-		return err
-	}
-	mode, err := fileMode(o.TokenFile)
-	if err != nil {
-		return err
-	}
-	if mode&0o077 == 0 {
-		return nil
-	}
-	if o.Strict {
-		return fmt.Errorf("%s may be read by others than its owner (mode %04o); run chmod 0600 %s", o.TokenFile, mode, o.TokenFile)
-	}
-	o.Log.Warn("the token file may be read by others than its owner: whoever has it can act as this daemon",
-		"file", o.TokenFile, "mode", fmt.Sprintf("%04o", mode), "hint", "chmod 0600 "+o.TokenFile)
-	return nil
-}
-
 func checkCertFile(o Options) error {
 	data, err := readSmall(o.CertFile, maxCertFile)
 	if err != nil {

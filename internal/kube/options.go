@@ -32,8 +32,8 @@ type Options struct {
 	// MinWatchTimeout is asked from the server for each watch, which it ends
 	// after a random time between this and twice this; default 1 h.
 	MinWatchTimeout time.Duration
-	// Strict turns a token file that others can read from a warning into an
-	// error.
+	// Strict turns a token file that others than its owner and our group can
+	// read from a warning into an error.
 	Strict bool
 	// Log receives warnings, and what client-go has to say at debug level.
 	// Default: discard.

@@ -64,7 +64,7 @@ func (n *node) daemon(address, cert string, flags ...string) (*lab.Daemon, time.
 		"--kubernetes-service-host=" + host, "--kubernetes-service-port=" + port,
 		"--service-token-file=" + n.cluster.TokenFile(), "--service-cert-file=" + cert,
 		"--node-name=" + n.name, "--runtime-directory=" + filepath.Join(n.Dir, "runtime-"+n.name),
-		"--config=/dev/null", "--log-format=json",
+		"--config=/dev/null", "--log-format=json", "--mount-namespace=any",
 	}, flags...)})
 	if err != nil {
 		return nil, 0, err

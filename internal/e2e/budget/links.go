@@ -142,7 +142,8 @@ var rooms = map[string]string{
 	"kube":        "api api/dws api/nnf",
 	"volume":      "api api/dws api/nnf",
 	"unixsocket":  "",
-	"command":     "config daemon version", // the command line that the daemons share
+	"service":     "",                              // systemctl and files of units; what the units run is not its business
+	"command":     "config daemon service version", // the command line that the daemons share
 	"clientmount": "api api/dws api/nnf kube volume node daemon",
 
 	"datamovement":        "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube", // decides, and moves nothing
@@ -153,4 +154,5 @@ var rooms = map[string]string{
 	"transfer/commands": "transfer transfer/screen version",
 
 	"transfer/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
+	"service/fakesystemd": "",                                     // for tests
 }

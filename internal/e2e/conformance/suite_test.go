@@ -75,7 +75,7 @@ func rawOnly(k *kind) bool     { return k.file }
 func xfsOnly(k *kind) bool     { return k.name == "xfs" }
 
 var behaviours = slices.Concat(lifeBehaviours, hookBehaviours, severalBehaviours, goneBehaviours, foreignBehaviours,
-	busyBehaviours, commandBehaviours, deviceBehaviours, shutdownBehaviours, managerBehaviours, orphanBehaviours, targetBehaviours,
+	busyBehaviours, commandBehaviours, deviceBehaviours, shutdownBehaviours, managerBehaviours, namespaceBehaviours, orphanBehaviours, targetBehaviours,
 	modeBehaviours, serversBehaviours)
 
 // TestConformance plays each behaviour for each kind that it is about.

@@ -94,7 +94,7 @@ func (p *play) startDaemon(stands string) (time.Duration, error) {
 	o := lab.DaemonOptions{Args: []string{
 		"--kubernetes-service-host=" + host, "--kubernetes-service-port=" + port,
 		"--service-token-file=" + p.cluster.TokenFile(), "--service-cert-file=" + p.cluster.CertFile(),
-		"--node-name=" + nodeName, "--runtime-directory=" + filepath.Join(p.Dir, "runtime"),
+		"--node-name=" + nodeName, "--runtime-directory=" + filepath.Join(p.Dir, "runtime"), "--mount-namespace=any",
 		"--config=/dev/null", "--log-format=json", "--log-level=debug",
 	}}
 	if stands != "" {

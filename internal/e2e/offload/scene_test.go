@@ -94,7 +94,7 @@ func (s *scene) flags() []string {
 	args := []string{"--socket=" + s.socket, "--sys-config=" + s.Node}
 	for _, f := range s.Flags(s.proxy.Address, cert) {
 		switch {
-		case strings.HasPrefix(f, "--runtime-directory"):
+		case strings.HasPrefix(f, "--runtime-directory"), strings.HasPrefix(f, "--mount-namespace"):
 		case strings.HasPrefix(f, "--config"):
 			args = append(args, "--config="+config)
 		default:

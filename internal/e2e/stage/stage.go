@@ -86,6 +86,7 @@ func (s *Stage) Flags(address, certFile string) []string {
 		"--kubernetes-service-host=" + host, "--kubernetes-service-port=" + port,
 		"--service-token-file=" + s.Cluster.TokenFile(), "--service-cert-file=" + certFile,
 		"--node-name=" + s.Node, "--runtime-directory=" + s.Runtime, "--log-format=json", "--config=/dev/null",
+		"--mount-namespace=any", // the laboratory is one of its own
 	}
 }
 

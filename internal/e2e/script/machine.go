@@ -1,0 +1,42 @@
+package script
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/compute-daemons/compute-daemons/internal/service"
+	"github.com/compute-daemons/compute-daemons/internal/service/fakesystemd"
+)
+
+// Machine is the one of a script for the verbs of the service: the folder $ROOT
+// with a stand-in for systemd, and the user $AS. Without them it has no right to
+// anything, so that a test can never change the machine that it runs on.
+func Machine() service.Machine {
+	root, as := os.Getenv("ROOT"), os.Getenv("AS")
+	if root == "" {
+		root, as = "/nonexistent", "nobody"
+	}
+	return service.Machine{
+		Root: root,
+		Run:  fakesystemd.Manager{Root: root}.Run,
+		UID: func() int {
+			if as == "root" {
+				return 0
+			}
+			return 65534
+		},
+		Program: func(name string) (string, error) { return filepath.Join("/usr/bin", name), nil },
+	}
+}
+
+// Systemctl is the stand-in as a command of the scripts.
+func Systemctl() {
+	out, err := fakesystemd.Manager{Root: os.Getenv("ROOT")}.Run(context.Background(), "systemctl", os.Args[1:]...)
+	fmt.Print(out)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,157 @@
+package fakesystemd
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// find returns the file of a unit; the administrator's goes before the package's.
+func (m Manager) find(unit string) (path, text string, err error) {
+	for _, dir := range []string{"etc/systemd/system", "usr/lib/systemd/system"} {
+		data, err := os.ReadFile(m.path(dir, unit))
+		if err == nil {
+			return m.path(dir, unit), string(data), nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return "", "", err
+		}
+	}
+	return "", "", said(fmt.Sprintf("Unit %s not found.", unit))
+}
+
+// values are those of one key in a unit and its drop-ins; an empty one forgets
+// those before it.
+func (m Manager) values(unit, key string) (values []string, err error) {
+	_, text, err := m.find(unit)
+	if err != nil {
+		return nil, err
+	}
+	dropIns, _ := filepath.Glob(m.path("etc/systemd/system", unit+".d", "*.conf"))
+	for _, path := range dropIns {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		text += "\n" + string(data)
+	}
+	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", "")) {
+		value, ok := strings.CutPrefix(strings.TrimSpace(line), key+"=")
+		switch {
+		case ok && value == "":
+			values = nil
+		case ok:
+			values = append(values, strings.Join(strings.Fields(value), " "))
+		}
+	}
+	return values, nil
+}
+
+// start remembers with which command a service was started.
+func (m Manager) start(unit string) error {
+	commands, err := m.values(unit, "ExecStart")
+	if err != nil {
+		return err
+	}
+	if strings.HasSuffix(unit, ".service") {
+		if len(commands) != 1 {
+			return said(fmt.Sprintf("Unit %s has a bad unit file setting.", unit))
+		}
+		if err := m.append("started", commands[0]); err != nil {
+			return err
+		}
+	}
+	return m.set("active."+unit, "active")
+}
+
+func (m Manager) stop(unit string) error { return m.set("active."+unit, "inactive") }
+
+func (m Manager) reset(unit string) error { return m.stop(unit) }
+
+// links are those that enabling a unit makes.
+func (m Manager) links(unit string) (links []string, path string, err error) {
+	path, text, err := m.find(unit)
+	if err != nil {
+		return nil, "", err
+	}
+	for line := range strings.Lines(text) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		switch key {
+		case "WantedBy":
+			links = append(links, m.path("etc/systemd/system", value+".wants", unit))
+		case "Alias":
+			links = append(links, m.path("etc/systemd/system", value))
+		}
+	}
+	return links, path, nil
+}
+
+func (m Manager) enable(unit string) error {
+	links, path, err := m.links(unit)
+	if also, _ := m.values(unit, "Also"); len(also) > 0 && err == nil {
+		err = m.enable(also[0])
+	}
+	for _, link := range links {
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(link), 0o755)
+		}
+		if err == nil {
+			if err = os.Symlink(path, link); errors.Is(err, fs.ErrExist) {
+				err = nil
+			}
+		}
+	}
+	return err
+}
+
+func (m Manager) disable(unit string) error {
+	links, _, err := m.links(unit)
+	if also, _ := m.values(unit, "Also"); len(also) > 0 && err == nil {
+		err = m.disable(also[0])
+	}
+	for _, link := range links {
+		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		_ = os.Remove(filepath.Dir(link)) // when it is empty
+	}
+	return err
+}
+
+// show prints the properties that callers ask for, as systemctl show does.
+func (m Manager) show(unit string) (string, error) {
+	links, _, err := m.links(unit)
+	load, file := "loaded", "static"
+	if also, _ := m.values(unit, "Also"); len(also) > 0 {
+		file = "indirect"
+	}
+	if err != nil {
+		load, file = "not-found", ""
+	}
+	for _, link := range links {
+		file = "disabled"
+		if _, err := os.Lstat(link); err == nil {
+			file = "enabled"
+			break
+		}
+	}
+	active, sub, result, pid := m.get("active."+unit), "dead", "success", "0"
+	switch active {
+	case "":
+		active = "inactive"
+	case "active":
+		sub, pid = "running", "4711"
+		if strings.HasSuffix(unit, ".socket") {
+			sub, pid = "listening", ""
+		}
+	case "failed":
+		sub, result = "failed", "exit-code"
+	}
+	out := fmt.Sprintf("LoadState=%s\nActiveState=%s\nSubState=%s\nUnitFileState=%s\nResult=%s\nStatusText=%s\n", load, active, sub, file, result, m.get("status."+unit))
+	if pid != "" {
+		out += "MainPID=" + pid + "\n"
+	}
+	return out, nil
+}
