@@ -44,8 +44,8 @@ func (g *guest) network(apiServer string) {
 	_, port, _ := strings.Cut(apiServer, ":")
 	g.units["e2e-network.service"] = unit("the emulator's network", "Before=network.target network-online.target",
 		"Type=oneshot", "RemainAfterExit=yes",
-		`ExecStart=/bin/sh -ec 'n=0; until set -- /sys/class/net/e*; [ -e "$1" ]; do n=$$((n+1)); [ $$n -lt 600 ]; sleep 0.1; done; `+
-			`d=$${1##*/}; ip addr add 10.0.2.15/24 dev $$d; ip link set $$d up; ip route add default via 10.0.2.2'`)
+		`ExecStart=/bin/sh -ec 'n=0; until [ -e /sys/class/net/eth0 ]; do n=$$((n+1)); [ $$n -lt 600 ]; sleep 0.1; done; `+
+			`ip addr add 10.0.2.15/24 dev eth0; ip link set eth0 up; ip route add default via 10.0.2.2'`)
 	g.units["e2e-api.service"] = unit("the host's API server", "After=e2e-network.service\nBefore=network-online.target",
 		"ExecStart="+g.at+" forward "+apiServer+" 10.0.2.2:"+port, "Restart=always", "RestartSec=100ms")
 }

@@ -32,6 +32,8 @@ var installed = map[string]string{
 // Nothing is enabled or started.
 func (m *Machine) Install() {
 	m.t.Helper()
+	began := time.Now()
+	defer func() { m.t.Logf("installed in %.1f s", time.Since(began).Seconds()) }()
 	root, err := repository()
 	if err != nil {
 		m.t.Fatal(err)

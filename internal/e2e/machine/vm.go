@@ -137,7 +137,7 @@ func (o VMOptions) arguments(dir, initrd string) ([]string, error) {
 		"-nodefaults", "-display", "none", "-serial", "file:" + in("console"),
 		"-monitor", "unix:" + in("monitor") + ",server=on,wait=off",
 		"-kernel", filepath.Join(folder, "vmlinuz"), "-initrd", initrd,
-		"-append", "console=ttyS0 quiet systemd.show_status=0 panic=-1",
+		"-append", "console=ttyS0 quiet systemd.show_status=0 panic=-1 net.ifnames=0", // a card that keeps its name
 		"-drive", "file=" + filepath.Join(folder, "root.ext4") + ",format=raw,if=none,id=root,snapshot=on,cache=unsafe",
 		"-device", "virtio-blk-pci,drive=root", "-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
 		"-chardev", "socket,path=" + in("agent") + ",server=on,wait=off,id=agent",

@@ -170,5 +170,5 @@ func TestMountNamespaceOfItsOwn(t *testing.T) {
 	if state := m.Property("clientmountd", "ActiveState"); state != "failed" {
 		t.Errorf("the unit is %s", state)
 	}
-	has(t, m.Journal("clientmountd"), "mount namespace", "ProtectSystem")
+	has(t, m.Journal("clientmountd"), "mount namespace", "Protect")
 }
