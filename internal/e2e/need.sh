@@ -4,7 +4,9 @@
 # is missing. Never asks a question.
 set -euo pipefail
 declare -A deb=([mkfs.xfs]=xfsprogs [losetup]=mount [findmnt]=util-linux [shellcheck]=shellcheck [systemd-analyze]=systemd [man]=man-db [journalctl]=systemd
-  [rpmbuild]=rpm [rpmlint]="rpmlint python3-magic cpio")
+  [rpmbuild]=rpm [rpmlint]="rpmlint python3-magic cpio"
+  [mmdebstrap]=mmdebstrap [systemd-nspawn]=systemd-container [qemu-system-x86_64]=qemu-system-x86
+  [busybox]=busybox-static [cpio]=cpio [depmod]=kmod [mke2fs]=e2fsprogs)
 declare -A rpm=([mkfs.xfs]=xfsprogs [losetup]=util-linux [findmnt]=util-linux [shellcheck]=ShellCheck [systemd-analyze]=systemd [man]=man-db [journalctl]=systemd
   [rpmbuild]=rpm-build)
 PATH=$PATH:/usr/sbin:/sbin

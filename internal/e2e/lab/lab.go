@@ -133,6 +133,10 @@ func (l *Lab) mount(source, target, fstype string, flags uintptr, data string) e
 	return nil
 }
 
+// OnClose has something done at the end, also when a signal brings it: after
+// processes are killed and mounts are gone, last one first.
+func (l *Lab) OnClose(f func() error) { l.onClose(f) }
+
 func (l *Lab) onClose(f func() error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

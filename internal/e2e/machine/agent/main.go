@@ -1,0 +1,89 @@
+// Command agent is the test's hand inside a machine: it runs scripts that come
+// over a port of a virtual machine or a socket of a container, and passes
+// connections on to the host.
+//
+//	agent serve PATH             a character device, or a socket to be made
+//	agent forward LISTEN TARGET  TCP addresses
+//
+// It must not know what is tested.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "agent:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	switch {
+	case len(args) == 2 && args[0] == "serve":
+		if strings.HasPrefix(args[1], "/dev/") {
+			return servePort(args[1])
+		}
+		return serveSocket(args[1])
+	case len(args) == 3 && args[0] == "forward":
+		return forward(args[1], args[2])
+	}
+	return errors.New("usage: agent serve PATH | agent forward LISTEN TARGET")
+}
+
+// servePort waits for the device, which udev makes when it gets to it.
+func servePort(path string) error {
+	for {
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err == nil {
+			return serve(port{os.NewFile(uintptr(fd), path)})
+		}
+		if !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("open %s: %w", path, err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// port reads a virtio port, which is at its end while nobody is connected on
+// the host's side.
+type port struct{ *os.File }
+
+func (p port) Read(b []byte) (int, error) {
+	for {
+		n, err := p.File.Read(b)
+		if n > 0 || !errors.Is(err, io.EOF) {
+			return n, err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func serveSocket(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer conn.Close()
+			_ = serve(conn)
+		}()
+	}
+}

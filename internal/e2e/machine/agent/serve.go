@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/machine/wire"
+)
+
+// server runs the scripts of one stream, several at once.
+type server struct {
+	out *wire.Writer
+
+	mu    sync.Mutex
+	input map[int][]byte
+	pids  map[int]int // process groups, by call
+}
+
+func serve(stream io.ReadWriter) error {
+	out, err := wire.NewWriter(stream)
+	if err != nil {
+		return err
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return err
+	}
+	if err := out.Send(wire.Message{Hello: strings.TrimSpace(string(boot))}); err != nil {
+		return err
+	}
+	s := &server{out: out, input: map[int][]byte{}, pids: map[int]int{}}
+	return wire.Read(stream, s.handle)
+}
+
+func (s *server) handle(m wire.Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case m.In != nil:
+		s.input[m.Call] = append(s.input[m.Call], m.In...)
+	case m.Script != "":
+		in := s.input[m.Call]
+		delete(s.input, m.Call)
+		go s.run(m.Call, m.Script, in)
+	case m.Kill:
+		if pid := s.pids[m.Call]; pid != 0 {
+			_ = unix.Kill(-pid, unix.SIGKILL)
+		}
+	}
+}
+
+// lingers is how long what a script leaves behind may go on writing to its
+// output.
+const lingers = time.Second
+
+// run runs a script to its end. What it leaves behind lives on.
+func (s *server) run(call int, script string, in []byte) {
+	cmd := exec.Command("/bin/bash", "-c", script)
+	cmd.Stdin, cmd.Dir = bytes.NewReader(in), "/"
+	out := writer{s.out, call}
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "TERM=dumb"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = lingers
+	code := 127
+	err := cmd.Start()
+	if err == nil {
+		s.note(call, cmd.Process.Pid)
+		err = cmd.Wait()
+		s.note(call, 0)
+		code = exitCode(cmd.ProcessState)
+	}
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
+		_, _ = out.Write([]byte("agent: " + err.Error() + "\n"))
+	}
+	_ = s.out.Send(wire.Message{Call: call, Done: true, Code: code})
+}
+
+func (s *server) note(call, pid int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if pid == 0 {
+		delete(s.pids, call)
+	} else {
+		s.pids[call] = pid
+	}
+}
+
+// exitCode is what a shell would say: 128 and the signal's number for a
+// process that was killed.
+func exitCode(state *os.ProcessState) int {
+	if status := state.Sys().(syscall.WaitStatus); status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return state.ExitCode()
+}
+
+// writer sends what is written as a call's output.
+type writer struct {
+	out  *wire.Writer
+	call int
+}
+
+func (w writer) Write(b []byte) (int, error) {
+	for rest := b; len(rest) > 0; {
+		n := min(len(rest), wire.Chunk)
+		if err := w.out.Send(wire.Message{Call: w.call, Out: rest[:n]}); err != nil {
+			return 0, err
+		}
+		rest = rest[n:]
+	}
+	return len(b), nil
+}

@@ -1,0 +1,59 @@
+package container
+
+import (
+	"strings"
+	"testing"
+)
+
+const asUser = "runuser -u alice -- "
+
+// nnf-dm is not there until somebody asks, and goes when nobody does.
+func TestSocketActivation(t *testing.T) {
+	m := node(t)
+	m.Setting("nnf-dm", "20-test", "[daemon]\nidle_timeout = \"3s\"\n")
+	m.Do("systemctl start nnf-dm.socket")
+	if state := m.Property("nnf-dm.service", "ActiveState"); state != "inactive" {
+		t.Fatalf("before the first connection the service is %s", state)
+	}
+	for round := range 2 {
+		has(t, m.Do(asUser+"nnf-dmctl version"), "nnf-dm ")
+		if state := m.Property("nnf-dm.service", "ActiveState"); state != "active" {
+			t.Fatalf("round %d: the service is %s", round, state)
+		}
+		m.Await("the daemon has ended", `[ "$(systemctl show --value -p ActiveState nnf-dm.service)" = inactive ]`)
+		if result := m.Property("nnf-dm.service", "Result"); result != "success" {
+			t.Errorf("round %d: it ended with %s", round, result)
+		}
+	}
+	if state := m.Property("nnf-dm.socket", "ActiveState"); state != "active" {
+		t.Errorf("the socket is %s", state)
+	}
+}
+
+// It runs as its own user, without a capability, and cannot write anywhere.
+func TestSandbox(t *testing.T) {
+	m := node(t)
+	m.Do("systemctl start nnf-dm.socket && " + asUser + "nnf-dmctl version")
+	pid := m.Property("nnf-dm.service", "MainPID")
+	status := m.Do("cat /proc/" + pid + "/status")
+	has(t, status, "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2")
+	uid := m.Do("id -u nnf-dm")
+	if uid == "0" || !strings.Contains(status, "Uid:\t"+uid+"\t"+uid) {
+		t.Errorf("it runs not as user %s: %s", uid, status)
+	}
+	if out, code, err := m.Run(m.Context(), "nsenter -t "+pid+" -m -- touch /usr/x /etc/x"); err != nil || code == 0 || !strings.Contains(out, "Read-only file system") {
+		t.Errorf("writing into its view of the machine: %v, exit code %d, %s", err, code, out)
+	}
+	has(t, environment(m, "nnf-dm"), "GOMEMLIMIT=128MiB\n", "GOMAXPROCS=1\n")
+}
+
+// What is not told to be readable is not: the token is the daemon's alone.
+func TestTokenIsPrivate(t *testing.T) {
+	m := node(t)
+	for _, d := range []string{"clientmountd", "nnf-dm"} {
+		if out, code, err := m.Run(m.Context(), asUser+"cat /etc/"+d+"/service.token"); err != nil || code == 0 {
+			t.Errorf("a user reads the token of %s: %v %d %s", d, err, code, out)
+		}
+	}
+	m.Do("runuser -u nnf-dm -- cat /etc/nnf-dm/service.token >/dev/null")
+}

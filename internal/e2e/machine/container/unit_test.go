@@ -1,0 +1,174 @@
+package container
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+// newer are directives that systemd of this machine does not know yet; older
+// ones warn and go on.
+var newer = []string{"RestartSteps", "RestartMaxDelaySec"}
+
+func TestUnitsAreSound(t *testing.T) {
+	m := node(t)
+	out := m.Do("cd /usr/lib/systemd/system && systemd-analyze verify --man=no ./clientmountd.service ./nnf-dm.service ./nnf-dm.socket 2>&1")
+lines:
+	for line := range strings.SplitSeq(out, "\n") {
+		for _, n := range newer {
+			if strings.Contains(line, "Unknown key '"+n+"'") {
+				continue lines
+			}
+		}
+		if line != "" {
+			t.Error("systemd-analyze verify: ", line)
+		}
+	}
+	for unit, limit := range map[string]string{"clientmountd.service": "52", "nnf-dm.service": "12"} {
+		m.Do("systemd-analyze security --threshold=" + limit + " " + unit)
+	}
+}
+
+// READY comes when the list of ClientMounts is known and not before.
+func TestReadyAfterSync(t *testing.T) {
+	m := node(t)
+	cluster := m.Stage.Cluster
+	if err := cluster.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cluster.Resume() }()
+	m.Do("systemctl start --no-block clientmountd")
+	m.Await("the daemon runs", `[ "$(systemctl show --value -p MainPID clientmountd)" != 0 ]`)
+	for range 10 {
+		if state := m.Property("clientmountd", "ActiveState"); state != "activating" {
+			t.Fatalf("without an answer of the API server the unit is %s", state)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	if err := cluster.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	m.Await("the unit is active", "systemctl is-active clientmountd")
+	if text := m.Property("clientmountd", "StatusText"); text == "" {
+		t.Error("systemctl status says nothing of the daemon")
+	}
+}
+
+// What the daemon mounts is there for everybody.
+func TestMountNamespaceIsTheHosts(t *testing.T) {
+	m := started(t)
+	m.Do(`p=$(systemctl show --value -p MainPID clientmountd); [ "$(readlink /proc/$p/ns/mnt)" = "$(readlink /proc/1/ns/mnt)" ]`)
+}
+
+func TestRuntimeLimits(t *testing.T) {
+	m := started(t)
+	env := environment(m, "clientmountd")
+	has(t, env, "GOMEMLIMIT=20MiB\n", "GOMAXPROCS=1\n", "HTTP2_READ_IDLE_TIMEOUT_SECONDS=0", "RUNTIME_DIRECTORY=/run/clientmountd")
+	m.Edit("clientmountd", "[Service]\nEnvironment=GOMEMLIMIT=30MiB\nEnvironment=GOMAXPROCS=2\n")
+	m.Do("systemctl restart clientmountd")
+	env = environment(m, "clientmountd")
+	has(t, env, "GOMEMLIMIT=30MiB\n", "GOMAXPROCS=2\n")
+}
+
+// A daemon that does not answer the watchdog is ended and started again.
+func TestWatchdog(t *testing.T) {
+	m := node(t)
+	m.Edit("clientmountd", "[Service]\nWatchdogSec=2\nRestartSec=100ms\n")
+	m.Do("systemctl start clientmountd")
+	pid := m.Property("clientmountd", "MainPID")
+	m.Do("kill -STOP " + pid)
+	m.Await("another process serves", `p=$(systemctl show --value -p MainPID clientmountd); [ $p != 0 ] && [ $p != `+pid+` ] && systemctl is-active clientmountd`)
+	if n := m.Property("clientmountd", "NRestarts"); n != "1" {
+		t.Errorf("%s restarts, want 1", n)
+	}
+	has(t, m.Do("journalctl -b --no-pager -o cat _PID=1 -u clientmountd"), "Watchdog timeout")
+}
+
+// So does one that is killed, in the time that the unit says.
+func TestRestartAfterKill(t *testing.T) {
+	m := started(t)
+	pid := m.Property("clientmountd", "MainPID")
+	m.Do("kill -KILL " + pid)
+	m.Await("another process serves", `p=$(systemctl show --value -p MainPID clientmountd); [ $p != 0 ] && [ $p != `+pid+` ] && systemctl is-active clientmountd`)
+}
+
+// The drop-in of the documentation: an empty ExecStart= and one of one's own.
+func TestEditCommandLine(t *testing.T) {
+	m := started(t)
+	m.Edit("clientmountd", "[Service]\nExecStart=\nExecStart=/usr/bin/clientmountd --log-level=debug\n")
+	m.Do("systemctl restart clientmountd")
+	line := m.Do(`tr '\0' ' ' </proc/$(systemctl show --value -p MainPID clientmountd)/cmdline`)
+	if line != "/usr/bin/clientmountd --log-level=debug " {
+		t.Errorf("the daemon runs as %q", line)
+	}
+	m.Do("systemctl revert clientmountd && systemctl restart clientmountd")
+	if line := m.Do(`tr '\0' ' ' </proc/$(systemctl show --value -p MainPID clientmountd)/cmdline`); line != "/usr/bin/clientmountd " {
+		t.Errorf("after systemctl revert it runs as %q", line)
+	}
+}
+
+// Reload reads the configuration, and the process stays.
+func TestReload(t *testing.T) {
+	m := started(t)
+	pid := m.Property("clientmountd", "MainPID")
+	m.Setting("clientmountd", "20-test", "[log]\nlevel = \"debug\"\n")
+	m.Do("systemctl reload clientmountd")
+	m.Await("the reload is in the journal", "journalctl -b -u clientmountd EVENT=reload | grep -q log.level")
+	if now := m.Property("clientmountd", "MainPID"); now != pid {
+		t.Errorf("process %s after the reload, %s before", now, pid)
+	}
+}
+
+// An old unit's name finds the new one.
+func TestAlias(t *testing.T) {
+	m := node(t)
+	m.Do("systemctl enable --now clientmountd")
+	if id := m.Property("nnf-clientmount.service", "Id"); id != "clientmountd.service" {
+		t.Errorf("nnf-clientmount.service is %q", id)
+	}
+}
+
+// The journal finds what happened to a workflow.
+func TestJournalOfWorkflow(t *testing.T) {
+	m := started(t)
+	s := m.Stage
+	s.UseProfile(lab.ProfileSpec{})
+	s.Mount("one", lab.MountSpec{Path: "/mnt/nnf/one", Type: "xfs"})
+	s.AwaitError("one")
+	m.Await("the failure is in the journal", "journalctl -b -u clientmountd WORKFLOW=job7 CLIENTMOUNT=one EVENT=failed -o cat | grep -q .")
+	out := m.Do("journalctl -b --no-pager -o json -u clientmountd WORKFLOW=job7 EVENT=failed -n 1")
+	has(t, out, `"MESSAGE_ID"`, `"HINT"`, `"CLIENTMOUNT":"one"`)
+	if other := m.Do("journalctl -b --no-pager -q -o cat -u clientmountd WORKFLOW=job8 || :"); other != "" {
+		t.Errorf("of another workflow there is %s", other)
+	}
+}
+
+// An idle daemon writes nothing.
+func TestIdleLogsNothing(t *testing.T) {
+	m := started(t)
+	m.Do("journalctl --sync; journalctl -b -u clientmountd -n 0 --cursor-file=/root/cursor")
+	time.Sleep(20 * time.Second)
+	if out := m.Do("journalctl --sync; journalctl -b -q --no-pager -o cat -u clientmountd --cursor-file=/root/cursor"); out != "" {
+		t.Errorf("in 20 s it wrote %s", out)
+	}
+}
+
+// A drop-in that gives the daemon a mount namespace of its own would make it
+// mount where nobody sees it: it says so, with what to do.
+func TestMountNamespaceOfItsOwn(t *testing.T) {
+	m := node(t)
+	m.Edit("clientmountd", "[Service]\nProtectSystem=full\nRestart=no\n")
+	_, code, err := m.Run(m.Context(), "systemctl start clientmountd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code == 0 {
+		t.Error("systemctl start succeeds")
+	}
+	if state := m.Property("clientmountd", "ActiveState"); state != "failed" {
+		t.Errorf("the unit is %s", state)
+	}
+	has(t, m.Journal("clientmountd"), "mount namespace", "Protect")
+}

@@ -1,0 +1,163 @@
+package machine
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+)
+
+// Machine is a machine that has booted.
+type Machine struct {
+	Name string
+
+	Stage *stage.Stage // the scene that it plays in, with the API server
+
+	t       testing.TB
+	link    *link
+	slow    time.Duration // how many times longer things take than on this machine
+	console string        // file with what came out of it
+	done    chan struct{} // closed when its process has ended
+	stop    func()
+	monitor func(command string) error // of the emulator; nil in a container
+	boot    time.Duration              // how long one may take
+}
+
+// patience bounds what should take a moment.
+const patience = 30 * time.Second
+
+// For returns the machine for a subtest: what fails then fails there.
+func (m *Machine) For(t testing.TB) *Machine {
+	c := *m
+	c.t, c.Stage = t, m.Stage.For(t)
+	return &c
+}
+
+// Context ends when something has taken far too long; not with the test, at
+// whose end it may be told what the machine knows.
+func (m *Machine) Context() context.Context {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.t.Context()), patience*m.slow)
+	m.t.Cleanup(cancel)
+	return ctx
+}
+
+// Run has bash run a script inside and returns its output, standard error
+// included, and its exit code.
+func (m *Machine) Run(ctx context.Context, script string) (out string, code int, err error) {
+	return m.link.run(ctx, script, nil)
+}
+
+// Do runs a script that must succeed and returns its output without the last
+// newline.
+func (m *Machine) Do(script string) string {
+	m.t.Helper()
+	out, code, err := m.Run(m.Context(), script)
+	if code != 0 || err != nil {
+		m.t.Fatalf("%s: exit code %d, %v\n%s", script, code, err, out)
+	}
+	return strings.TrimSuffix(out, "\n")
+}
+
+// Await runs a script until it succeeds, and returns its output then.
+func (m *Machine) Await(what, script string) string {
+	m.t.Helper()
+	ctx := m.Context()
+	for {
+		out, code, err := m.Run(ctx, script)
+		if code == 0 && err == nil {
+			return strings.TrimSuffix(out, "\n")
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			m.t.Fatalf("waited in vain until %s: %s: exit code %d, %v\n%s", what, script, code, err, out)
+		}
+	}
+}
+
+// Put writes a file inside; folders above it are made.
+func (m *Machine) Put(path string, mode fs.FileMode, data []byte) {
+	m.t.Helper()
+	script := fmt.Sprintf("set -e; p='%s'; mkdir -p \"${p%%/*}\"; install -m %o /dev/null \"$p.new\"; cat >\"$p.new\"; mv \"$p.new\" \"$p\"", path, mode.Perm())
+	m.feed(script, data)
+}
+
+// feed runs a script that reads data and must succeed.
+func (m *Machine) feed(script string, data []byte) {
+	m.t.Helper()
+	out, code, err := m.link.run(m.Context(), script, data)
+	if code != 0 || err != nil {
+		m.t.Fatalf("%s: exit code %d, %v\n%s", script, code, err, out)
+	}
+}
+
+// Property is a property of a unit as systemctl show says it.
+func (m *Machine) Property(unit, name string) string {
+	m.t.Helper()
+	return m.Do("systemctl show --value -p " + name + " " + unit)
+}
+
+// Journal returns messages of a unit of this boot, one a line.
+func (m *Machine) Journal(unit string, args ...string) string {
+	m.t.Helper()
+	return m.Do("journalctl --sync; journalctl -b --no-pager -o cat -u " + unit + " " + strings.Join(args, " "))
+}
+
+// settle waits until the machine has done what it does at boot; a unit that
+// has failed is told to the test.
+func (m *Machine) settle() {
+	m.t.Helper()
+	out, code, err := m.Run(m.Context(), "command -v udevadm >/dev/null && ! systemd-detect-virt -qc && udevadm settle; systemctl is-system-running --wait")
+	if err != nil {
+		m.t.Fatal("the machine does not come to rest: ", err)
+	}
+	if state := strings.TrimSpace(out); code != 0 && state != "running" {
+		failed, _, _ := m.Run(m.Context(), "systemctl --failed --no-legend --plain")
+		m.t.Logf("the machine %s is %s: %s", m.Name, state, failed)
+	}
+}
+
+// Reboot starts the machine anew, the orderly way.
+func (m *Machine) Reboot() {
+	m.t.Helper()
+	m.restart(func() error {
+		_, _, err := m.Run(m.Context(), "systemctl reboot")
+		return err
+	})
+}
+
+// PowerCut starts the virtual machine anew without a word to its kernel. What
+// was not written is lost.
+func (m *Machine) PowerCut() {
+	m.t.Helper()
+	if m.monitor == nil {
+		m.t.Fatal("a container has no power to cut")
+	}
+	m.restart(func() error { return m.monitor("system_reset") })
+}
+
+func (m *Machine) restart(how func() error) {
+	m.t.Helper()
+	n := m.link.bootCount()
+	began := time.Now()
+	// The answer may get lost with the machine; the next boot is what counts.
+	how1 := how()
+	ctx, cancel := context.WithTimeout(m.t.Context(), m.boot)
+	defer cancel()
+	if err := m.link.awaitBoot(ctx, n+1); err != nil {
+		m.t.Fatalf("%v (asked for it: %v)\n%s", err, how1, m.tail())
+	}
+	m.settle()
+	m.t.Logf("rebooted in %.1f s", time.Since(began).Seconds())
+}
+
+// tail is the end of what the machine has said on its console.
+func (m *Machine) tail() string {
+	data, _ := os.ReadFile(m.console)
+	return string(data[max(0, len(data)-4000):])
+}

@@ -1,0 +1,83 @@
+package machine
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+)
+
+// WantVar asks for the machines: without it a plain go test boots nothing.
+const WantVar = "E2E_MACHINE"
+
+var (
+	folder string // what prepare.sh has made
+	whyNot string
+)
+
+// Main is what TestMain calls: os.Exit(machine.Main(m, tools...)). It needs what
+// prepare.sh makes, and the tools.
+func Main(m *testing.M, tools ...string) int {
+	folder, whyNot = find(tools)
+	if whyNot != "" {
+		fmt.Fprintln(os.Stderr, "e2e: not run:", whyNot)
+		if os.Getenv(stage.RequireVar) != "" {
+			return 1
+		}
+		return m.Run()
+	}
+	return stage.Main(m)
+}
+
+// find returns the folder with the machine, or why there is none.
+func find(tools []string) (dir, why string) {
+	if os.Getenv(WantVar) == "" {
+		return "", "whole machines are booted by make e2e (" + WantVar + "=1)"
+	}
+	if os.Geteuid() != 0 {
+		return "", "root is needed"
+	}
+	root, err := repository()
+	if err != nil {
+		return "", err.Error()
+	}
+	out, err := exec.Command(filepath.Join(root, "internal/e2e/machine/prepare.sh"), "--name").Output()
+	dir = strings.TrimSpace(string(out))
+	if err != nil {
+		return "", "prepare.sh does not run: " + err.Error()
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return "", "no machine has been made: run internal/e2e/machine/prepare.sh, or make e2e"
+	}
+	for _, t := range tools {
+		if _, err := exec.LookPath(t); err != nil {
+			return "", fmt.Sprintf("there is no %s: run make e2e as root, which installs it", t)
+		}
+	}
+	return dir, ""
+}
+
+func repository() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "internal/e2e/machine/prepare.sh")); err == nil {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("the test does not run inside the repository")
+}
+
+// need skips a test for which there is no machine.
+func need(t testing.TB) {
+	t.Helper()
+	if whyNot != "" {
+		t.Skip("not run: " + whyNot)
+	}
+}

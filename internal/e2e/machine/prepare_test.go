@@ -1,0 +1,174 @@
+package machine
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// workshop is a folder with prepare.sh, stand-ins for the tools that it needs,
+// and a cache.
+type workshop struct {
+	t   *testing.T
+	dir string
+}
+
+func newWorkshop(t *testing.T) workshop {
+	t.Helper()
+	w := workshop{t, t.TempDir()}
+	script, err := os.ReadFile("prepare.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write("prepare.sh", string(script))
+	w.write("sources", "Suites: some")
+	w.tool("id", "echo 0")
+	w.tool("dpkg", "echo amd64")
+	for _, name := range []string{"mmdebstrap", "mke2fs", "busybox", "cpio", "depmod", "apt-get"} {
+		w.tool(name, "exit 0")
+	}
+	w.tool("apt-cache", "echo '  Depends: linux-image-1'")
+	return w
+}
+
+func (w workshop) write(name, text string) {
+	w.t.Helper()
+	path := filepath.Join(w.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w workshop) tool(name, body string) { w.write("bin/"+name, "#!/bin/sh\n"+body+"\n") }
+
+func (w workshop) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(w.dir, "prepare.sh"), args...)
+	cmd.Env = append(os.Environ(), "PATH="+w.dir+"/bin:"+os.Getenv("PATH"), "XDG_CACHE_HOME="+w.dir+"/cache",
+		"MACHINE_SOURCES="+w.dir+"/sources", "NOTE="+w.dir+"/note")
+	return cmd
+}
+
+func (w workshop) run(args ...string) (out string, code int) {
+	w.t.Helper()
+	text, err := w.command(args...).CombinedOutput()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return string(text), exit.ExitCode()
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return string(text), 0
+}
+
+// leftovers are machines in the cache, finished or not.
+func (w workshop) leftovers() []string {
+	list, _ := filepath.Glob(filepath.Join(w.dir, "cache/compute-daemons/machine-*"))
+	var out []string
+	for _, path := range list {
+		if !strings.HasSuffix(path, ".lock") {
+			out = append(out, path)
+		}
+	}
+	return out
+}
+
+func TestNameFollowsTheRecipe(t *testing.T) {
+	w := newWorkshop(t)
+	first, _ := w.run("--name")
+	if !strings.HasPrefix(first, filepath.Join(w.dir, "cache/compute-daemons/machine-")) {
+		t.Fatalf("the name is %q", first)
+	}
+	w.write("sources", "Suites: other")
+	second, _ := w.run("--name")
+	script, _ := os.ReadFile("prepare.sh")
+	w.write("prepare.sh", string(script)+"# changed\n")
+	third, _ := w.run("--name")
+	if first == second || second == third {
+		t.Errorf("%s, %s, %s: each must differ from the one before", first, second, third)
+	}
+}
+
+func TestWhatIsMadeIsKept(t *testing.T) {
+	w := newWorkshop(t)
+	name, _ := w.run("--name")
+	if err := os.MkdirAll(strings.TrimSpace(name), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w.tool("apt-get", "echo must not be called; exit 9")
+	if out, code := w.run(); code != 0 || out != "" {
+		t.Errorf("exit code %d, %s", code, out)
+	}
+}
+
+func TestWhereItCannotBeMade(t *testing.T) {
+	for name, test := range map[string]struct{ tool, body, says string }{
+		"no root":       {"id", "echo 1000", "root is needed"},
+		"other machine": {"dpkg", "echo arm64", "x86_64"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorkshop(t)
+			w.tool(test.tool, test.body)
+			if out, code := w.run(); code != 3 || !strings.Contains(out, test.says) {
+				t.Errorf("exit code %d, %s; want 3 and %q", code, out, test.says)
+			}
+			if left := w.leftovers(); len(left) > 0 {
+				t.Errorf("left behind: %q", left)
+			}
+		})
+	}
+}
+
+func TestFailureLeavesNothing(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not run: the build needs namespaces, and those need root")
+	}
+	w := newWorkshop(t)
+	w.tool("apt-get", "echo E: no network >&2; exit 100")
+	out, code := w.run()
+	if code == 0 || code == 3 || !strings.Contains(out, "E: no network") || !strings.Contains(out, "kernel …") {
+		t.Errorf("exit code %d, %s", code, out)
+	}
+	if left := w.leftovers(); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+// Whoever ends the build ends what it has started, too.
+func TestInterruptionLeavesNothing(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not run: the build needs namespaces, and those need root")
+	}
+	w := newWorkshop(t)
+	w.tool("apt-get", `exec 9>"$NOTE.lock"; flock 9; : >"$NOTE"; sleep 1000`)
+	cmd := w.command()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(w.dir, "note")); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the build does not begin")
+		}
+	}
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err == nil {
+		t.Error("it says that all went well")
+	}
+	if left := w.leftovers(); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+	// The lock is held as long as the sleeper, which inherited it, lives.
+	if out, err := exec.Command("flock", "-w", "5", filepath.Join(w.dir, "note.lock"), "true").CombinedOutput(); err != nil {
+		t.Errorf("something of it still runs: %v %s", err, out)
+	}
+}

@@ -1,0 +1,190 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+)
+
+// VMTools are the programs that VM needs.
+var VMTools = []string{"qemu-system-x86_64", "cpio"}
+
+// AccelVar is how the emulator runs the machine's code. A /dev/kvm alone says
+// nothing: it may be one that stock kernels do not boot on. So who knows better
+// says so, for example with "kvm".
+const (
+	AccelVar     = "E2E_ACCEL"
+	defaultAccel = "tcg,thread=multi,tb-size=512"
+)
+
+// VMOptions say what hardware a virtual machine has.
+type VMOptions struct {
+	Attached int // NVMe namespaces of 1 GiB that it sees, numbered from 1
+	Detached int // and further ones that its controllers do not see yet
+}
+
+// NVMeSerial is the serial number of both NVMe controllers, which belong to one
+// subsystem.
+const NVMeSerial = "E2ESERIAL0"
+
+// VM boots a virtual machine. It lives until Close of the laboratory, so that
+// several tests can share it; each calls For.
+func VM(t testing.TB, o VMOptions) *Machine {
+	t.Helper()
+	need(t)
+	began := time.Now()
+	s := stage.New(t)
+	m := &Machine{Name: s.Node, Stage: s, t: t, slow: 6, boot: 4 * time.Minute, done: make(chan struct{})}
+	dir := filepath.Join(s.Dir, fmt.Sprintf("vm-%d", machines.Add(1)))
+	m.console = filepath.Join(dir, "console")
+	if err := m.startVM(dir, o); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), m.boot)
+	defer cancel()
+	var err error
+	if m.link, err = dial(ctx, filepath.Join(dir, "agent")); err == nil {
+		err = m.link.awaitBoot(ctx, 1)
+	}
+	if err != nil {
+		t.Fatalf("the virtual machine does not boot: %v\n%s", err, m.tail())
+	}
+	m.settle()
+	t.Logf("booted in %.1f s", time.Since(began).Seconds())
+	return m
+}
+
+func (m *Machine) startVM(dir string, o VMOptions) error {
+	l := m.Stage.Lab
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	g, err := newGuest(l, "/run/e2e/agent", "/dev/virtio-ports/e2e")
+	if err != nil {
+		return err
+	}
+	g.network(m.Stage.Cluster.Address())
+	initrd := filepath.Join(dir, "initrd")
+	if err := g.initrd(initrd, filepath.Join(folder, "initrd.cpio")); err != nil {
+		return fmt.Errorf("initial ram disk: %w", err)
+	}
+	args, err := o.arguments(dir, initrd)
+	if err != nil {
+		return err
+	}
+	said, err := os.Create(m.console + ".emulator")
+	if err != nil {
+		return err
+	}
+	ctx, kill := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
+	cmd.Stdout, cmd.Stderr = said, said
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir) // for what the root disk has written
+	go func() {
+		defer close(m.done)
+		defer said.Close()
+		if err := l.Run(cmd); err != nil && ctx.Err() == nil {
+			fmt.Fprintln(said, "qemu:", err)
+		}
+	}()
+	m.monitor = func(command string) error { return monitor(filepath.Join(dir, "monitor"), command) }
+	m.stop = func() {
+		kill()
+		<-m.done
+	}
+	return nil
+}
+
+// initrd appends what the test adds to the ram disk: an archive behind an
+// archive is laid over it.
+func (g *guest) initrd(path, base string) error {
+	tree := path + ".tree"
+	if err := g.write(filepath.Join(tree, "guest/systemd/system"), filepath.Join(tree, "guest/e2e/agent")); err != nil {
+		return err
+	}
+	cmd := exec.Command("/bin/sh", "-c", "find . | cpio -o -H newc --quiet")
+	cmd.Dir = tree
+	archive, err := cmd.Output()
+	if err != nil {
+		return err
+	}
+	first, err := os.ReadFile(base)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(path, append(first, archive...), 0o600), os.RemoveAll(tree))
+}
+
+// arguments of the emulator. Disks for the namespaces are made.
+func (o VMOptions) arguments(dir, initrd string) ([]string, error) {
+	in := func(name string) string { return filepath.Join(dir, name) }
+	accel := os.Getenv(AccelVar)
+	if accel == "" {
+		accel = defaultAccel
+	}
+	args := []string{
+		"-M", "q35", "-cpu", "max", "-smp", "2", "-m", "2048", "-accel", accel,
+		"-nodefaults", "-display", "none", "-serial", "file:" + in("console"),
+		"-monitor", "unix:" + in("monitor") + ",server=on,wait=off",
+		"-kernel", filepath.Join(folder, "vmlinuz"), "-initrd", initrd,
+		"-append", "console=ttyS0 quiet systemd.show_status=0 panic=-1 net.ifnames=0", // a card that keeps its name
+		"-drive", "file=" + filepath.Join(folder, "root.ext4") + ",format=raw,if=none,id=root,snapshot=on,cache=unsafe",
+		"-device", "virtio-blk-pci,drive=root", "-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
+		"-chardev", "socket,path=" + in("agent") + ",server=on,wait=off,id=agent",
+		"-device", "virtserialport,chardev=agent,name=e2e",
+		"-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0",
+		"-device", "nvme-subsys,id=sub0,nqn=e2e",
+		"-device", "nvme,id=nvme0,serial=" + NVMeSerial + ",subsys=sub0",
+		"-device", "nvme,id=nvme1,serial=" + NVMeSerial + ",subsys=sub0",
+	}
+	for i := 1; i <= o.Attached+o.Detached; i++ {
+		disk := in(fmt.Sprintf("namespace-%d", i))
+		f, err := os.Create(disk)
+		if err != nil {
+			return nil, err
+		}
+		if err := errors.Join(f.Truncate(1<<30), f.Close()); err != nil {
+			return nil, err
+		}
+		device := fmt.Sprintf("nvme-ns,drive=d%d,bus=nvme0,nsid=%d,shared=on", i, i)
+		if i > o.Attached {
+			device += ",detached=on"
+		}
+		args = append(args, "-drive", fmt.Sprintf("file=%s,format=raw,if=none,id=d%d,cache=unsafe,discard=unmap", disk, i), "-device", device)
+	}
+	return args, nil
+}
+
+// monitor sends one command to the emulator and waits for its prompt.
+func monitor(path, command string) error {
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(conn, command+"\n"); err != nil {
+		return err
+	}
+	seen := ""
+	for buf := make([]byte, 4096); ; {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return fmt.Errorf("%s: the emulator says %q: %w", command, seen, err)
+		}
+		// Once as a greeting, once behind the command.
+		if seen += string(buf[:n]); strings.Count(seen, "(qemu) ") >= 2 {
+			return nil
+		}
+	}
+}
