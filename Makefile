@@ -56,6 +56,9 @@ test: need-test ## everything: check, then real mounts and a real API server (CR
 	@$(MAKE) --no-print-directory build-daemon build-test
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target $(SCENES)
 
+# Make would hand a variable of its command line to every program.
+unexport CRDS
+
 # What needs a whole machine, by package, two at a time, the longest first. The
 # crash matrix runs from its folder, where go test shows its counts.
 E2E    := crash conformance apiserver offload dmapiserver abuse demo
@@ -121,4 +124,4 @@ need-lint:
 need-demo: need-go
 	@internal/e2e/need.sh findmnt $$([ "$$(id -u)" != 0 ] || echo mkfs.xfs losetup)
 need-test: need-go
-	@internal/e2e/need.sh mkfs.xfs losetup findmnt
+	@internal/e2e/need.sh mkfs.xfs losetup findmnt systemd-analyze

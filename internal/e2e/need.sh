@@ -3,8 +3,8 @@
 # that have them when we are root and know the package manager, else says what
 # is missing. Never asks a question.
 set -euo pipefail
-declare -A deb=([mkfs.xfs]=xfsprogs [losetup]=mount [findmnt]=util-linux [shellcheck]=shellcheck)
-declare -A rpm=([mkfs.xfs]=xfsprogs [losetup]=util-linux [findmnt]=util-linux [shellcheck]=ShellCheck)
+declare -A deb=([mkfs.xfs]=xfsprogs [losetup]=mount [findmnt]=util-linux [shellcheck]=shellcheck [systemd-analyze]=systemd)
+declare -A rpm=([mkfs.xfs]=xfsprogs [losetup]=util-linux [findmnt]=util-linux [shellcheck]=ShellCheck [systemd-analyze]=systemd)
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for c in "$@"; do command -v "$c" >/dev/null || missing+=("$c"); done

@@ -1,0 +1,194 @@
+package units
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// analyze runs systemd-analyze, of which security and verify need no running
+// systemd. A machine without it, or with one that cannot (offline is known from
+// 250 on), cannot run the test; with E2E_REQUIRE set that is an error.
+func analyze(t *testing.T, args ...string) (output string, code int) {
+	t.Helper()
+	out, err := exec.Command("systemd-analyze", append([]string{"--no-pager"}, args...)...).CombinedOutput()
+	if exit, ok := err.(*exec.ExitError); ok {
+		return string(out), exit.ExitCode()
+	}
+	if err != nil {
+		cannot(t, err.Error()+"; it is in the package systemd")
+	}
+	return string(out), 0
+}
+
+func cannot(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("E2E_REQUIRE") != "" {
+		t.Fatal("cannot run here: ", why)
+	}
+	t.Skip("not run: ", why)
+}
+
+func release(t *testing.T) int {
+	t.Helper()
+	out, _ := analyze(t, "--version")
+	m := regexp.MustCompile(`systemd (\d+)`).FindStringSubmatch(out)
+	if m == nil {
+		t.Fatalf("which systemd is this? %s", out)
+	}
+	n, _ := strconv.Atoi(m[1])
+	if n < 250 {
+		cannot(t, fmt.Sprintf("systemd-analyze %d judges no units outside of a running systemd, 250 and newer do", n))
+	}
+	return n
+}
+
+// installed is a tree with all that is installed, and as much of a system around
+// it as systemd-analyze asks for.
+type installed string
+
+func install(t *testing.T) installed {
+	t.Helper()
+	in := installed(t.TempDir())
+	for _, folder := range []string{"system", "system-preset"} {
+		in.put(t, "usr/lib/systemd/"+folder, "systemd/"+folder)
+	}
+	for _, folder := range []string{"modules-load.d", "sysusers.d", "tmpfiles.d"} {
+		in.put(t, "usr/lib/"+folder, "systemd/"+folder)
+	}
+	for _, unit := range []string{"sysinit", "basic", "shutdown", "network-online", "multi-user", "sockets"} {
+		in.write(t, "usr/lib/systemd/system/"+unit+".target", "[Unit]\nDefaultDependencies=no\n", 0o644)
+	}
+	for _, program := range []string{"usr/bin/clientmountd", "usr/bin/nnf-dm", "bin/kill"} {
+		in.write(t, program, "#!/bin/sh\n", 0o755)
+	}
+	return in
+}
+
+func (in installed) write(t *testing.T, path, text string, mode os.FileMode) {
+	t.Helper()
+	path = filepath.Join(string(in), path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (in installed) put(t *testing.T, to, from string) {
+	t.Helper()
+	if err := os.CopyFS(filepath.Join(string(in), to), os.DirFS(filepath.Join(root, from))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// add puts an example where an administrator would.
+func (in installed) add(t *testing.T, example string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, example))
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.write(t, "etc/systemd/system/"+strings.TrimPrefix(example, "systemd/examples/"), string(text), 0o644)
+}
+
+var all = []string{"clientmountd.service", "nnf-dm.service", "nnf-dm.socket"}
+
+// verify returns what systemd-analyze finds, but for the directives that this
+// systemd is too old for.
+func (in installed) verify(t *testing.T) (found []string) {
+	t.Helper()
+	is := release(t)
+	out, code := analyze(t, append([]string{"verify", "--man=no", "--root=" + string(in)}, all...)...)
+	for line := range strings.Lines(out) {
+		if line = strings.TrimSpace(line); line != "" && !unknown(line, is) {
+			found = append(found, line)
+		}
+	}
+	if code != 0 && found == nil {
+		found = append(found, "exit status "+strconv.Itoa(code))
+	}
+	return found
+}
+
+func TestVerify(t *testing.T) {
+	for _, line := range install(t).verify(t) {
+		t.Error(line)
+	}
+	for name, c := range map[string]struct{ drop, says string }{
+		"unknown directive": {"[Service]\nProtectSytem=yes\n", "ProtectSytem"},
+		"second command":    {"[Service]\nExecStart=/usr/bin/nnf-dm\n", "ExecStart"},
+		"no such program":   {"[Service]\nExecStart=\nExecStart=/no/such/program\n", "/no/such/program"},
+	} {
+		t.Run(name+" is found", func(t *testing.T) {
+			in := install(t)
+			in.write(t, "etc/systemd/system/clientmountd.service.d/x.conf", c.drop, 0o644)
+			if found := strings.Join(in.verify(t), "\n"); !strings.Contains(found, c.says) {
+				t.Errorf("it is not: %s", found)
+			}
+		})
+	}
+}
+
+// Each example is good by itself, and says what it says.
+func TestVerifyExamples(t *testing.T) {
+	for _, file := range tree(t, "systemd/examples") {
+		t.Run(strings.TrimPrefix(file, "systemd/examples/"), func(t *testing.T) {
+			in := install(t)
+			in.add(t, file)
+			for _, line := range in.verify(t) {
+				t.Error(line)
+			}
+		})
+	}
+}
+
+// exposure is the figure of systemd-analyze security, 0 (safe) to 10.
+func (in installed) exposure(t *testing.T, unit string) float64 {
+	t.Helper()
+	release(t)
+	out, _ := analyze(t, "security", "--offline=yes", "--root="+string(in), unit)
+	m := regexp.MustCompile(`Overall exposure level for ` + regexp.QuoteMeta(unit) + `: ([0-9.]+) `).FindStringSubmatch(out)
+	if m == nil {
+		t.Fatalf("no figure: %s", out)
+	}
+	f, err := strconv.ParseFloat(m[1], 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestExposure(t *testing.T) {
+	for _, c := range []struct {
+		name, unit, example string
+		most                float64
+	}{
+		{"clientmountd as shipped", "clientmountd.service", "", 5.2},
+		{"clientmountd with the tight drop-in", "clientmountd.service", "systemd/examples/clientmountd.service.d/40-tight.conf", 4.3},
+		{"nnf-dm as shipped", "nnf-dm.service", "", 1.2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			in := install(t)
+			if c.example != "" {
+				in.add(t, c.example)
+			}
+			got := in.exposure(t, c.unit)
+			t.Logf("%.1f of %.1f", got, c.most)
+			if got > c.most {
+				t.Errorf("%.1f, at most %.1f is promised: systemd-analyze security says what is missing", got, c.most)
+			}
+		})
+	}
+	in := install(t)
+	in.write(t, "etc/systemd/system/nnf-dm.service.d/x.conf", "[Service]\nProtectSystem=no\nUser=root\n", 0o644)
+	if got := in.exposure(t, "nnf-dm.service"); got < 1.5 {
+		t.Errorf("an open unit has %.1f: the figure means nothing", got)
+	}
+}

@@ -1,0 +1,142 @@
+package units
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// harmless values of yes-or-no directives. The empty value always is.
+var no = []string{"no", "false", "off", "0"}
+
+// hides are the directives that give a service a mount namespace of its own, or
+// that keep it from mounting, with the values that do not. Measured one by one
+// with systemd 252: mount(8) says that all is well, and the host sees nothing.
+var hides = map[string][]string{
+	"PrivateMounts": no, "PrivateTmp": no, "PrivateDevices": no, "PrivateIPC": no, "PrivateUsers": no, "PrivatePIDs": no, "DynamicUser": no,
+	"ProtectSystem": no, "ProtectHome": no, "ProtectKernelTunables": no, "ProtectKernelModules": no, "ProtectKernelLogs": no, "ProtectControlGroups": no,
+	"ProtectProc": {"default"}, "ProcSubset": {"all"}, "MountFlags": {"shared"},
+	"ReadOnlyPaths": nil, "ReadWritePaths": nil, "InaccessiblePaths": nil, "ExecPaths": nil, "NoExecPaths": nil,
+	"BindPaths": nil, "BindReadOnlyPaths": nil, "BindLogSockets": no, "TemporaryFileSystem": nil,
+	"RootDirectory": {"/"}, "RootImage": nil, "RootEphemeral": no, "MountImages": nil, "ExtensionImages": nil, "ExtensionDirectories": nil, "LogNamespace": nil,
+	// A network of its own comes with mounts of its own from 254 on.
+	"PrivateNetwork": no, "NetworkNamespacePath": nil, "IPCNamespacePath": nil,
+	"User": {"root", "0"},
+}
+
+// blinds are those with which nnf-dm would not see who calls, or reach nobody.
+var blinds = map[string][]string{
+	"PrivateUsers": no, "DynamicUser": no, "PrivatePIDs": no, "PrivateNetwork": no, "NetworkNamespacePath": nil,
+}
+
+func forbidden(table map[string][]string, d directive) bool {
+	harmless, listed := table[d.key]
+	return listed && d.value != "" && !slices.Contains(harmless, d.value)
+}
+
+func TestForbidden(t *testing.T) {
+	for line, want := range map[string]bool{
+		"PrivateTmp=yes": true, "PrivateTmp=disconnected": true, "PrivateTmp=no": false, "PrivateTmp=": false,
+		"ProtectSystem=strict": true, "ProtectProc=invisible": true, "ProtectProc=default": false,
+		"MountFlags=slave": true, "MountFlags=shared": false, "ReadWritePaths=/mnt": true,
+		"RootDirectory=/": false, "User=nobody": true, "User=root": false, "NoNewPrivileges=yes": false,
+	} {
+		key, value, _ := strings.Cut(line, "=")
+		if got := forbidden(hides, directive{key: key, value: value}); got != want {
+			t.Errorf("%s: %v", line, got)
+		}
+	}
+}
+
+// What nobody may add, in units, drop-ins and examples.
+func TestNothingForbidden(t *testing.T) {
+	tables := map[string]map[string][]string{"clientmountd": hides, "nnf-dm": blinds}
+	for _, file := range unitFiles(t) {
+		table := tables[program(file)]
+		if table == nil {
+			t.Errorf("%s belongs to neither daemon", file)
+		}
+		for _, d := range readUnit(t, file) {
+			if forbidden(table, d) {
+				t.Errorf("%s: %s=%s: see the head of the unit", d.where, d.key, d.value)
+			}
+		}
+	}
+}
+
+// ProtectClock= brings a DeviceAllow= of its own, with which every other device
+// is closed unless it is allowed, too.
+func TestProtectClockNeedsDevices(t *testing.T) {
+	for _, file := range unitFiles(t) {
+		all := readUnit(t, file)
+		if program(file) == "clientmountd" && values(all, "Service", "ProtectClock") != nil && !slices.Contains(values(all, "Service", "DeviceAllow"), "block-* rwm") {
+			t.Errorf("%s: with ProtectClock= alone the daemon opens no block device", file)
+		}
+	}
+}
+
+// Every directive says why, by itself or in a group that does.
+func TestReasons(t *testing.T) {
+	evident := []string{"Unit Description", "Unit Documentation", "Service ExecStart", "Install WantedBy"}
+	for _, file := range unitFiles(t) {
+		for _, d := range readUnit(t, file) {
+			if len(d.comment) < 15 && !slices.Contains(evident, d.section+" "+d.key) && !strings.Contains(file, "/examples/") {
+				t.Errorf("%s: %s= has no reason above it", d.where, d.key)
+			}
+		}
+	}
+}
+
+// since is the release of systemd that brought a directive. Older ones warn and
+// go on; so nothing may depend on it. What is not here was in 239 already.
+var since = map[string]int{
+	"ProtectHostname": 242, "RestrictSUIDSGID": 242, "OOMPolicy": 243, "ProtectKernelLogs": 244, "ProtectClock": 245,
+	"ProtectProc": 247, "ProcSubset": 247, "LoadCredential": 247, "PrivateIPC": 248, "RestartSteps": 254, "RestartMaxDelaySec": 254,
+}
+
+// of239 are the directives that systemd 239, the oldest that we serve, knows.
+const of239 = ` After Alias Also AmbientCapabilities Backlog CapabilityBoundingSet CPUAffinity Description DeviceAllow DevicePolicy Documentation
+	Environment ExecReload ExecStart Group IPAddressAllow IPAddressDeny KeyringMode KillMode LimitNOFILE ListenStream LockPersonality
+	MemoryDenyWriteExecute NoNewPrivileges OOMScoreAdjust PrivateDevices PrivateMounts PrivateTmp ProtectControlGroups ProtectHome ProtectKernelModules
+	ProtectKernelTunables ProtectSystem RemoveIPC RemoveOnStop Requires Restart RestartSec RestrictAddressFamilies
+	RestrictNamespaces RestrictRealtime RuntimeDirectory RuntimeDirectoryMode RuntimeDirectoryPreserve SocketGroup SocketMode StartLimitIntervalSec
+	SystemCallArchitectures SystemCallErrorNumber SystemCallFilter TimeoutStartSec TimeoutStopSec Type UMask User WantedBy Wants WatchdogSec `
+
+// A directive that only newer systemds know must be known to be one: what it
+// promises does not hold everywhere.
+func TestKnownSince(t *testing.T) {
+	for _, file := range unitFiles(t) {
+		for _, d := range readUnit(t, file) {
+			if known := slices.Contains(strings.Fields(of239), d.key); known == (since[d.key] > 0) {
+				t.Errorf("%s: say in one of the two tables which systemd knows %s=", d.where, d.key)
+			}
+		}
+	}
+	for key := range since {
+		if !slices.ContainsFunc(unitFiles(t), func(f string) bool {
+			return slices.ContainsFunc(readUnit(t, f), func(d directive) bool { return d.key == key })
+		}) {
+			t.Errorf("%s= is in the table and in no unit", key)
+		}
+	}
+}
+
+// unknown tells whether a line of systemd-analyze is the warning of this release
+// about a directive that it does not know yet.
+func unknown(line string, release int) bool {
+	for key, from := range since {
+		if release < from && (strings.Contains(line, fmt.Sprintf("Unknown key name '%s' in section", key)) || strings.Contains(line, fmt.Sprintf("Unknown lvalue '%s' in section", key)) ||
+			strings.Contains(line, fmt.Sprintf("Unknown key '%s' in section", key))) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestUnknown(t *testing.T) {
+	warning := "/x/nnf-dm.service:30: Unknown key name 'RestartSteps' in section 'Service', ignoring."
+	if !unknown(warning, 252) || unknown(warning, 254) || unknown("/x: Unknown key name 'Restart' in section 'Service', ignoring.", 252) {
+		t.Error("the wrong warnings are passed over")
+	}
+}
