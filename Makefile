@@ -83,7 +83,7 @@ demo: need-demo build-daemon build-test devcluster bin/standin ## a file system 
 	@bin/demo
 
 .PHONY: test
-test: need-test ## everything: check, then real mounts and a real API server (CRDS=DIR: on those definitions as well)
+test: need-test need-lint ## everything: check, then real mounts and a real API server (CRDS=DIR: on those definitions as well)
 	@$(MAKE) --no-print-directory -j 2 check devcluster
 	@$(MAKE) --no-print-directory build-daemon build-test
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target $(SCENES)
@@ -131,8 +131,9 @@ fuzz: need-go ## every fuzz target for $(FUZZTIME) (FUZZTIME=0 runs none)
 	@[ "$(FUZZTIME)" = 0 ] || internal/e2e/fuzz.sh $(FUZZTIME)
 
 .PHONY: generate
-generate: need-go ## Go code of the .proto files
+generate: need-go ## Go code of the .proto files, man pages, completion, message catalogue
 	@internal/api/datamovement/generate.sh
+	@$(GO) run -buildvcs=false ./packaging/generate
 
 .PHONY: lint
 lint: need-go need-lint ## gofmt, vet, staticcheck, shellcheck
@@ -142,6 +143,7 @@ lint: need-go need-lint ## gofmt, vet, staticcheck, shellcheck
 	cd internal/tools && $(GO) build -buildvcs=false -o ../../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	bin/staticcheck ./...
 	shellcheck $$(git ls-files '*.sh' .ci/run 2>/dev/null || find . -name '*.sh')
+	shellcheck --shell=bash packaging/completion/*
 
 .PHONY: bench
 bench: need-test build-daemon devcluster bin/standin ## measured figures beside their targets (6 minutes; BENCHFLAGS=--json, --check)
@@ -158,7 +160,7 @@ clean: ## remove bin/
 need-go:
 	@command -v $(GO) >/dev/null || { echo "make: Go 1.26 or newer is needed: see https://go.dev/dl" >&2; exit 1; }
 need-lint:
-	@internal/e2e/need.sh shellcheck
+	@internal/e2e/need.sh shellcheck $$([ -z "$${E2E_REQUIRE:-}" ] || echo man mandoc journalctl)
 need-demo: need-go
 	@internal/e2e/need.sh findmnt $$([ "$$(id -u)" != 0 ] || echo mkfs.xfs losetup)
 need-test: need-go

@@ -107,7 +107,7 @@ func (t *Table) flagSet(line *commandLine) *pflag.FlagSet {
 	for i := range t.Settings {
 		s := &t.Settings[i]
 		if s.Flag != "" {
-			add(s.Flag, s.Kind.noun(), s.Hidden, func(text string) error { return line.take(s, s.Flag, text) })
+			add(s.Flag, s.Kind.Noun(), s.Hidden, func(text string) error { return line.take(s, s.Flag, text) })
 		}
 		for _, sw := range s.Switches {
 			add(sw.Flag, "boolean", s.Hidden, func(text string) error {

@@ -14,7 +14,7 @@ func (s *Setting) fromTOML(data any) (any, error) {
 		return nil, err
 	}
 	if !ok {
-		return nil, fmt.Errorf("%s where %s is wanted, accepted: %s", typeName(data), withArticle(s.Kind.noun()), s.example())
+		return nil, fmt.Errorf("%s where %s is wanted, accepted: %s", typeName(data), withArticle(s.Kind.Noun()), s.example())
 	}
 	return v, s.accept(v)
 }

@@ -95,17 +95,7 @@ func (s *Setting) facts() string {
 	if s.Deprecated != "" {
 		facts = append(facts, "Deprecated: "+s.Deprecated+".")
 	}
-	accepted := strings.Join(s.Values, ", ")
-	if accepted == "" {
-		accepted = s.rangeText()
-		for _, w := range sortedKeys(s.Words) {
-			if accepted != "" {
-				accepted += " or "
-			}
-			accepted += `"` + w + `"`
-		}
-	}
-	if accepted != "" {
+	if accepted := s.Accepted(); accepted != "" {
 		facts = append(facts, "Accepted: "+accepted+".")
 	}
 	if s.Flag != "" {
@@ -118,6 +108,21 @@ func (s *Setting) facts() string {
 		facts = append(facts, "Takes effect on reload.")
 	}
 	return strings.Join(facts, " ")
+}
+
+// Accepted says which values of its kind the setting takes, "" when all.
+func (s *Setting) Accepted() string {
+	if len(s.Values) > 0 {
+		return strings.Join(s.Values, ", ")
+	}
+	accepted := s.rangeText()
+	for _, w := range sortedKeys(s.Words) {
+		if accepted != "" {
+			accepted += " or "
+		}
+		accepted += `"` + w + `"`
+	}
+	return accepted
 }
 
 func (s *Setting) envNames() string {

@@ -20,8 +20,8 @@ const (
 	Enum                 // one of Setting.Values, as a string; field *string
 )
 
-// noun is how help and messages call a value of the kind.
-func (k Kind) noun() string {
+// Noun is how help and messages call a value of the kind.
+func (k Kind) Noun() string {
 	return [...]string{"string", "boolean", "integer", "port", "duration", "size", "list", "word"}[k]
 }
 

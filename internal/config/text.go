@@ -53,7 +53,7 @@ func bare(kind Kind, v any) string {
 	case []string:
 		return strings.Join(v, ",")
 	}
-	return "(" + kind.noun() + ")"
+	return "(" + kind.Noun() + ")"
 }
 
 // formatDuration drops the zero units that time.Duration prints: 2m, not 2m0s.

@@ -41,16 +41,22 @@ func Usage(w io.Writer, t *Table) error {
 	return err
 }
 
-func (s *Setting) flagHelp(b *strings.Builder) {
-	head := "--" + s.Flag
+// Argument stands for the value in the help of the flag: FILE, debug|info. "": the
+// flag needs none.
+func (s *Setting) Argument() string {
 	switch {
 	case s.Unit != "":
-		head += " " + s.Unit
+		return s.Unit
 	case s.Kind == Enum:
-		head += " " + strings.Join(s.Values, "|")
-	case s.Kind != Bool:
-		head += " " + strings.ToUpper(s.Kind.noun())
+		return strings.Join(s.Values, "|")
+	case s.Kind == Bool:
+		return ""
 	}
+	return strings.ToUpper(s.Kind.Noun())
+}
+
+func (s *Setting) flagHelp(b *strings.Builder) {
+	head := strings.TrimSpace("--" + s.Flag + " " + s.Argument())
 	var notes []string
 	if s.Default != "" {
 		notes = append(notes, "default "+s.Default)

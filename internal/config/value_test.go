@@ -71,12 +71,12 @@ func TestParse(t *testing.T) {
 		got, err := test.setting.parse(test.text)
 		if test.err != "" {
 			if err == nil || !strings.Contains(err.Error(), test.err) {
-				t.Errorf("%s %.40q: error %v, want %q", test.setting.Kind.noun(), test.text, err, test.err)
+				t.Errorf("%s %.40q: error %v, want %q", test.setting.Kind.Noun(), test.text, err, test.err)
 			}
 			continue
 		}
 		if err != nil || !reflect.DeepEqual(got, test.want) {
-			t.Errorf("%s %.40q: %#v, %v, want %#v", test.setting.Kind.noun(), test.text, got, err, test.want)
+			t.Errorf("%s %.40q: %#v, %v, want %#v", test.setting.Kind.Noun(), test.text, got, err, test.want)
 		}
 	}
 }
@@ -131,12 +131,12 @@ func TestFromTOML(t *testing.T) {
 		got, err := test.setting.fromTOML(test.data)
 		if test.err != "" {
 			if err == nil || !strings.Contains(err.Error(), test.err) {
-				t.Errorf("%s %#v: error %v, want %q", test.setting.Kind.noun(), test.data, err, test.err)
+				t.Errorf("%s %#v: error %v, want %q", test.setting.Kind.Noun(), test.data, err, test.err)
 			}
 			continue
 		}
 		if err != nil || !reflect.DeepEqual(got, test.want) {
-			t.Errorf("%s %#v: %#v, %v, want %#v", test.setting.Kind.noun(), test.data, got, err, test.want)
+			t.Errorf("%s %#v: %#v, %v, want %#v", test.setting.Kind.Noun(), test.data, got, err, test.want)
 		}
 	}
 }

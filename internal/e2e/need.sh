@@ -4,9 +4,9 @@
 # is missing. Never asks a question.
 set -euo pipefail
 declare -A deb=([mkfs.xfs]=xfsprogs [losetup]=mount [findmnt]=util-linux [shellcheck]=shellcheck [systemd-analyze]=systemd
-  [rpmbuild]=rpm [rpmlint]="rpmlint python3-magic cpio")
+  [man]=man-db [journalctl]=systemd [rpmbuild]=rpm [rpmlint]="rpmlint python3-magic cpio")
 declare -A rpm=([mkfs.xfs]=xfsprogs [losetup]=util-linux [findmnt]=util-linux [shellcheck]=ShellCheck [systemd-analyze]=systemd
-  [rpmbuild]=rpm-build)
+  [man]=man-db [journalctl]=systemd [rpmbuild]=rpm-build)
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for c in "$@"; do command -v "$c" >/dev/null || missing+=("$c"); done

@@ -24,12 +24,13 @@ func runCompletion(_ context.Context, v *call) error {
 	if v.args[0] != "bash" {
 		return usagef("completion is there for bash, not %.80q", v.args[0])
 	}
-	_, err := io.WriteString(v.Stdout, completion())
+	_, err := io.WriteString(v.Stdout, Completion())
 	return err
 }
 
-// completion fills the commands and their flags into the script.
-func completion() string {
+// Completion is the script that bash reads: commands and their flags filled into
+// its pattern.
+func Completion() string {
 	var names, cases strings.Builder
 	for _, c := range commands {
 		names.WriteString(" " + c.name)

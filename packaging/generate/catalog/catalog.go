@@ -1,0 +1,125 @@
+// Package catalog holds what every kind of journal record means: what happened,
+// what it is for the job, and what to do. It becomes the journal's message
+// catalogue (journalctl -x), the tables in docs/ and a section of the man pages.
+//
+// It must not be linked into a daemon, which has no use for the texts.
+package catalog
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
+)
+
+// Home is where the project lives.
+const Home = "https://github.com/compute-daemons/compute-daemons"
+
+// text explains one kind of record. Every field but level may name fields of the
+// record as @FIELD@; journalctl puts the value in their place, or the bare name
+// when the record has none or a long one.
+type text struct {
+	name    string // of the event
+	level   string // that it is logged at; several are separated by commas
+	subject string // one line, without a full stop
+	what    string // what happened
+	job     string // what it means for the job
+	todo    string // what to do
+}
+
+// Kind is an event with its explanation.
+type Kind struct {
+	Event    daemon.Event
+	Level    string
+	Subject  string
+	What     string
+	Job      string
+	Do       string
+	Programs []string // whose records they are
+}
+
+// group is a package that logs events of its own.
+type group struct {
+	programs []string
+	events   []daemon.Event
+	texts    []text
+}
+
+func groups() []group {
+	return []group{
+		{[]string{"clientmountd"}, clientmount.Events(), clientmountTexts},
+		{[]string{"nnf-dm"}, server.Events(), serverTexts},
+		{[]string{"clientmountd", "nnf-dm"}, daemon.Events(), daemonTexts},
+	}
+}
+
+// All returns every kind of record of both daemons, in the order of the texts.
+// An event without a text, or a text without its event, is an error.
+func All() (all []Kind, err error) {
+	for _, g := range groups() {
+		kinds, err := g.join()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, kinds...)
+	}
+	return all, nil
+}
+
+// Of returns the kinds of one program.
+func Of(program string) (own []Kind, err error) {
+	all, err := All()
+	for _, k := range all {
+		for _, p := range k.Programs {
+			if p == program {
+				own = append(own, k)
+			}
+		}
+	}
+	if err == nil && len(own) == 0 {
+		err = fmt.Errorf("no records of %s are known", program)
+	}
+	return own, err
+}
+
+// join puts texts and events together.
+func (g group) join() (kinds []Kind, err error) {
+	byName := map[string]daemon.Event{}
+	for _, e := range g.events {
+		if _, twice := byName[e.Name]; twice {
+			return nil, fmt.Errorf("%s has two events named %s", strings.Join(g.programs, ", "), e.Name)
+		}
+		byName[e.Name] = e
+	}
+	for _, t := range g.texts {
+		e, known := byName[t.name]
+		if !known {
+			return nil, fmt.Errorf("the text of %s stands for no event of %s, or is there twice", t.name, strings.Join(g.programs, ", "))
+		}
+		delete(byName, t.name)
+		kinds = append(kinds, Kind{Event: e, Level: t.level, Subject: t.subject, What: t.what, Job: t.job, Do: t.todo, Programs: g.programs})
+	}
+	for _, e := range g.events {
+		if _, left := byName[e.Name]; left {
+			return nil, fmt.Errorf("the event %s of %s has no text: write one in packaging/generate/catalog", e.Name, strings.Join(g.programs, ", "))
+		}
+	}
+	return kinds, nil
+}
+
+var fieldForm = regexp.MustCompile(`@([A-Z_]+)@`)
+
+// Fields are those that the texts refer to.
+func (k Kind) Fields() (names []string) {
+	for _, m := range fieldForm.FindAllStringSubmatch(strings.Join([]string{k.Subject, k.What, k.Job, k.Do}, " "), -1) {
+		names = append(names, m[1])
+	}
+	return names
+}
+
+// Named replaces each @FIELD@ by the field's name in backquotes, for where there
+// is no record at hand.
+func Named(s string) string { return fieldForm.ReplaceAllString(s, "`$1`") }

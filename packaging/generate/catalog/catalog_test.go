@@ -1,0 +1,126 @@
+package catalog
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
+)
+
+func all(t *testing.T) []Kind {
+	t.Helper()
+	kinds, err := All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kinds
+}
+
+// Every event of both daemons is explained, once, in three parts.
+func TestEveryEventIsExplained(t *testing.T) {
+	seen := map[string]int{}
+	for _, k := range all(t) {
+		seen[k.Event.ID]++
+		for part, s := range map[string]string{"what happened": k.What, "for the job": k.Job, "what to do": k.Do} {
+			if s == "" || !strings.HasSuffix(s, ".") && !strings.HasSuffix(s, "?") || strings.ContainsAny(s, "\n\t`<>") || strings.Contains(s, "  ") {
+				t.Errorf("%s: %s is malformed: %q", k.Event.Name, part, s)
+			}
+		}
+		if k.Subject == "" || strings.HasSuffix(k.Subject, ".") || len(k.Subject) > 79 {
+			t.Errorf("%s: subject %q", k.Event.Name, k.Subject)
+		}
+		for level := range strings.SplitSeq(k.Level, ", ") {
+			if !slices.Contains([]string{"debug", "info", "warning", "error"}, level) {
+				t.Errorf("%s: level %q", k.Event.Name, level)
+			}
+		}
+	}
+	for _, e := range slices.Concat(clientmount.Events(), server.Events(), daemon.Events()) {
+		if seen[e.ID] != 1 {
+			t.Errorf("%s, %s, is explained %d times", e.Name, e.ID, seen[e.ID])
+		}
+		delete(seen, e.ID)
+	}
+	for id := range seen {
+		t.Errorf("%s is no event", id)
+	}
+}
+
+// An event that somebody adds, or a text that is left over, does not pass.
+func TestJoin(t *testing.T) {
+	a, b := daemon.Event{ID: "1", Name: "a"}, daemon.Event{ID: "2", Name: "b"}
+	for _, tt := range []struct {
+		events []daemon.Event
+		texts  []text
+		want   string
+	}{
+		{[]daemon.Event{a, b}, []text{{name: "b"}, {name: "a"}}, ""},
+		{[]daemon.Event{a, b}, []text{{name: "b"}}, "the event a of x has no text"},
+		{[]daemon.Event{a}, []text{{name: "b"}, {name: "a"}}, "the text of b stands for no event of x"},
+		{[]daemon.Event{a}, []text{{name: "a"}, {name: "a"}}, "the text of a stands for no event of x, or is there twice"},
+		{[]daemon.Event{a, a}, []text{{name: "a"}}, "two events named a"},
+	} {
+		kinds, err := group{[]string{"x"}, tt.events, tt.texts}.join()
+		switch {
+		case tt.want == "" && (err != nil || len(kinds) != 2 || kinds[0].Event != b || kinds[1].Event != a):
+			t.Errorf("%v, %v", kinds, err)
+		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("error %v, want %s", err, tt.want)
+		}
+	}
+}
+
+func TestOf(t *testing.T) {
+	mine, err := Of("clientmountd")
+	if want := len(clientmount.Events()) + len(daemon.Events()); err != nil || len(mine) != want {
+		t.Errorf("%d kinds, want %d: %v", len(mine), want, err)
+	}
+	if _, err := Of("nobody"); err == nil {
+		t.Error("records of a program that has none")
+	}
+}
+
+// The file is what catalog_import_file of systemd reads: a line "-- ID", headers
+// up to an empty line, text. A comment would be left out of the text.
+func TestWrite(t *testing.T) {
+	file := Write(all(t))
+	entries := strings.Split(file, "\n-- ")
+	if got, want := len(entries)-1, len(all(t)); got != want {
+		t.Fatalf("%d entries, want %d", got, want)
+	}
+	header := regexp.MustCompile(`^(Subject|Defined-By|Support|Documentation): \S`)
+	for _, entry := range entries[1:] {
+		head, body, ok := strings.Cut(entry, "\n\n")
+		id, fields, _ := strings.Cut(head, "\n")
+		if !ok || !regexp.MustCompile(`^[0-9a-f]{32}$`).MatchString(id) {
+			t.Fatalf("entry %q", entry)
+		}
+		for line := range strings.SplitSeq(fields, "\n") {
+			if !header.MatchString(line) {
+				t.Errorf("%s: header %q", id, line)
+			}
+		}
+		if n := strings.Count(fields, "Documentation: man:"); n < 1 || n > 2 {
+			t.Errorf("%s: %d pages", id, n)
+		}
+		if parts := strings.Split(strings.TrimSpace(body), "\n\n"); len(parts) != 3 {
+			t.Errorf("%s: %d paragraphs", id, len(parts))
+		}
+		for line := range strings.SplitSeq(body, "\n") {
+			if strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") || len(line) > columns {
+				t.Errorf("%s: line %q", id, line)
+			}
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	got := Table([]Kind{{Event: daemon.Event{ID: "0", Name: "e"}, Level: "info", What: "@A_B@ | more.", Job: "None.", Do: "Nothing."}})
+	if want := "| `e` | `0` | info | `A_B` \\| more. | None. | Nothing. |\n"; !strings.HasSuffix(got, want+"\n") {
+		t.Errorf("%s", got)
+	}
+}

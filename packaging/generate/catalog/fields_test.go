@@ -1,0 +1,175 @@
+package catalog
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const root = "../../.."
+
+// about is what the loggers of internal/clientmount have with them: an attempt
+// its object, a runner its mount as well.
+var about = map[string][]string{
+	"a.log": {"CLIENTMOUNT", "WORKFLOW"},
+	"log":   {"CLIENTMOUNT", "WORKFLOW"},
+	"r.log": {"CLIENTMOUNT", "WORKFLOW", "MOUNT_PATH"},
+}
+
+// alias are variables of the code that stand for events.
+var alias = map[string][]string{"event": {"eventFailed", "eventRefused"}}
+
+// journalctl shows the bare name of a field that a record has not. So a text may
+// only name what every record of its kind has.
+func TestFieldsAreInEveryRecord(t *testing.T) {
+	for _, g := range []struct {
+		texts []text
+		dirs  []string
+		base  map[string][]string
+	}{
+		{clientmountTexts, []string{"internal/clientmount", "cmd/clientmountd"}, about},
+		{serverTexts, []string{"internal/datamovement/server", "cmd/nnf-dm"}, nil},
+		{daemonTexts, []string{"internal/daemon", "cmd/clientmountd", "cmd/nnf-dm"}, nil},
+	} {
+		always := recorded(t, g.base, g.dirs...)
+		idents := events(t, g.dirs[0])
+		for _, x := range g.texts {
+			fields, logged := always[idents[x.name]]
+			if !logged {
+				t.Errorf("nothing in %v logs %s", g.dirs, x.name)
+			}
+			for _, f := range (Kind{Subject: x.subject, What: x.what, Job: x.job, Do: x.todo}).Fields() {
+				if !slices.Contains(fields, f) {
+					t.Errorf("%s: not every record has %s; all have %q", x.name, f, fields)
+				}
+			}
+		}
+	}
+}
+
+// recorded finds the log calls that carry an event, and returns for each event's
+// variable the fields that all of its calls have.
+func recorded(t *testing.T, base map[string][]string, dirs ...string) map[string][]string {
+	always := map[string][]string{}
+	inspect(t, func(n ast.Node) {
+		call, ok := n.(*ast.CallExpr)
+		f, isMethod := ast.Expr(nil), false
+		if ok {
+			var s *ast.SelectorExpr
+			if s, isMethod = call.Fun.(*ast.SelectorExpr); isMethod {
+				f = s.X
+			}
+		}
+		if !isMethod {
+			return
+		}
+		fields, ids := slices.Clone(base[dotted(f)]), []string(nil)
+		for i := range call.Args {
+			if id := eventOf(call.Args[i]); id != "" {
+				ids = append(ids, id)
+				continue
+			}
+			if key, ok := literal(call.Args[i]); ok {
+				if key == "duration" { // the journal's name says the unit
+					key = "duration_ms"
+				}
+				fields = append(fields, strings.ToUpper(key))
+			}
+		}
+		for _, id := range ids {
+			for _, id := range append(alias[id], id) {
+				if old, again := always[id]; again {
+					always[id] = slices.DeleteFunc(old, func(f string) bool { return !slices.Contains(fields, f) })
+				} else {
+					always[id] = slices.Clone(fields)
+				}
+			}
+		}
+	}, dirs...)
+	return always
+}
+
+// eventOf is X of EventID(X), also within append(args, EventID(X)).
+func eventOf(e ast.Expr) string {
+	call, ok := e.(*ast.CallExpr)
+	if !ok {
+		return ""
+	}
+	switch name := dotted(call.Fun); {
+	case name == "append":
+		return eventOf(call.Args[len(call.Args)-1])
+	case name == "EventID" || strings.HasSuffix(name, ".EventID"):
+		x := dotted(call.Args[0])
+		return x[strings.LastIndexByte(x, '.')+1:]
+	}
+	return ""
+}
+
+// events maps names of events to their variables.
+func events(t *testing.T, dir string) map[string]string {
+	idents := map[string]string{}
+	inspect(t, func(n ast.Node) {
+		v, ok := n.(*ast.ValueSpec)
+		if !ok || len(v.Values) != 1 {
+			return
+		}
+		c, ok := v.Values[0].(*ast.CompositeLit)
+		if !ok || !strings.HasSuffix(dotted(c.Type), "Event") {
+			return
+		}
+		for _, e := range c.Elts {
+			if kv, ok := e.(*ast.KeyValueExpr); ok && dotted(kv.Key) == "Name" {
+				name, _ := literal(kv.Value)
+				idents[name] = v.Names[0].Name
+			}
+		}
+	}, dir)
+	if len(idents) == 0 {
+		t.Fatalf("no events were found in %s", dir)
+	}
+	return idents
+}
+
+func literal(e ast.Expr) (string, bool) {
+	lit, ok := e.(*ast.BasicLit)
+	if !ok || lit.Kind != token.STRING {
+		return "", false
+	}
+	s, err := strconv.Unquote(lit.Value)
+	return s, err == nil
+}
+
+func dotted(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.Ident:
+		return e.Name
+	case *ast.SelectorExpr:
+		return dotted(e.X) + "." + e.Sel.Name
+	}
+	return ""
+}
+
+func inspect(t *testing.T, visit func(ast.Node), dirs ...string) {
+	t.Helper()
+	for _, dir := range dirs {
+		names, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
+		if err != nil || len(names) == 0 {
+			t.Fatal(dir, err)
+		}
+		for _, name := range names {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(file, func(n ast.Node) bool { visit(n); return true })
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package catalog
+
+// clientmountTexts are those of internal/clientmount.
+var clientmountTexts = []text{
+	{
+		"started", "info", "clientmountd @VERSION@ has started on @NODE@",
+		"The daemon has read its configuration and now asks for the ClientMounts of node @NODE@. It is ready when it knows them (record ready).",
+		"Nothing changes: a start leaves mounts alone.",
+		"Nothing. clientmountd config dump shows every setting with its origin.",
+	}, {
+		"mount-namespace", "warning, error", "The host would not see what clientmountd mounts",
+		"The daemon lives in a mount namespace of its own: what it mounts is invisible to everybody else on this node.",
+		"Its storage would be mounted and yet not there: the job would find an empty folder, and write into the root file system.",
+		"Look for Protect...=, Private...=, ReadOnly...= or MountFlags= in the unit and its drop-ins (systemctl cat clientmountd), take it out, then systemctl daemon-reload and restart.",
+	}, {
+		"ready", "info", "clientmountd is ready: @CLIENTMOUNTS@ ClientMounts",
+		"The list of this node's ClientMounts has come from the API server. From here on every change is acted on.",
+		"Mounts for jobs are made from now on.",
+		"Nothing.",
+	}, {
+		"api", "info, warning", "The API server answers, does not answer, or refuses a request",
+		"The daemon can follow the API server again, cannot follow it any more, or could not write to it; the message says which, and ERROR why.",
+		"Mounts stay as they are, and running jobs notice nothing. Jobs that begin or end wait until it answers.",
+		"Look at network, firewall, address and CA ([kubernetes] in the configuration), or at the right that ERROR names as missing. It goes on by itself.",
+	}, {
+		"mounted", "info", "A file system is mounted for @CLIENTMOUNT@",
+		"The storage of ClientMount @CLIENTMOUNT@ is mounted; MOUNT_PATH says where, DEVICE what, DURATION_MS how long it took.",
+		"The job of workflow @WORKFLOW@ can use it on this node.",
+		"Nothing.",
+	}, {
+		"unmounted", "info", "@MOUNT_PATH@ is unmounted",
+		"The file system of ClientMount @CLIENTMOUNT@ is no longer mounted on this node; block devices that were activated for it are inactive again.",
+		"Workflow @WORKFLOW@ can go on without this node.",
+		"Nothing.",
+	}, {
+		"failed", "debug, warning", "ClientMount @CLIENTMOUNT@ failed; it is tried again",
+		"A step of mounting or unmounting failed. ERROR, and status.error of the ClientMount, name the step, the command, its output and the cause. It is logged once per text and tried again, ever more slowly up to mount.retry_max.",
+		"The job of workflow @WORKFLOW@ waits. Other mounts on this node go on.",
+		"HINT names what to look at first; docs/clientmountd.md explains the text of each step. When the cause is gone it goes on by itself.",
+	}, {
+		"refused", "error", "ClientMount @CLIENTMOUNT@ cannot be made true",
+		"The object, its labels or its storage profile are wrong, or ask for what is refused because it is dangerous; ERROR says what. Nothing was done on this node.",
+		"The failure is Fatal: workflow @WORKFLOW@ goes into an error and the job ends.",
+		"Correct the storage profile, or what made the object. docs/security.md lists what is refused.",
+	}, {
+		"busy", "warning", "@MOUNT_PATH@ is in use by process @HOLDER_PID@",
+		"It cannot be unmounted: process @HOLDER_PID@ (@HOLDER_COMMAND@) of user @HOLDER_UID@ uses @HOLDER_PATH@ (@HOLDER_KIND@). There is one such record for each process that was found.",
+		"The job of workflow @WORKFLOW@ is over, but its workflow waits, and its storage is not given back, until the mount is free.",
+		"End the process, or ask its owner to. The unmount is tried again by itself. When it happens often, the epilog of the workload manager leaves processes behind.",
+	}, {
+		"stuck", "warning, error", "A command hangs: process @PID@",
+		"@COMMAND@ does not end, and cannot be killed while the kernel waits for a device or server, or an earlier daemon left it behind. Nothing else is begun at the same place meanwhile.",
+		"What @CLIENTMOUNT@ wants waits, and workflow @WORKFLOW@ with it. Other mounts on this node go on.",
+		"/proc/@PID@/stack shows what the kernel waits for. Look at the device (nvme list, dmesg), at the Lustre servers, at the locks (dlm_tool ls). It goes on when that answers; if it never will, drain the node and reboot it.",
+	}, {
+		"orphan", "info, warning", "A mount of @CLIENTMOUNT@ has outlived its ClientMount, or been taken over",
+		"A ClientMount went away while its file systems were mounted, for example because somebody took its finalizer off. The message says whether they are left mounted, could not be unmounted, or were taken over by a newer ClientMount.",
+		"A job may still use them. As long as they are mounted, storage is not really free, although its object is gone.",
+		"When no job uses them, unmount PATHS by hand, deactivate the volume, and remove the record in the runtime directory; or set mount.orphans = \"unmount\".",
+	}, {
+		"leftover", "debug, info", "The mount target @MOUNT_PATH@ was left behind",
+		"The file system is unmounted, but the folder that was made for it could not be removed; LEFT names what stayed, ERROR why. Somebody put something there, or uses it.",
+		"None.",
+		"Look what is in it and remove it by hand when it is in the way.",
+	}, {
+		"record", "warning, error", "A record of a mount could not be read or removed",
+		"Before each mount the daemon notes in its runtime directory what it is about to do. Such a record is unreadable, could not be removed, or had to serve because the storage profile is not available; the message says which, ERROR why.",
+		"Mounts stay. An unmount goes by the storage profile, or when that is gone by the shipped commands.",
+		"Look at the files in mounts below the runtime directory (/run/clientmountd): owner root, closed to others, disk not full.",
+	}, {
+		"diagnosis", "warning", "Devices and locks after a failed deactivation on this node",
+		"A logical volume of ClientMount @CLIENTMOUNT@ could not be deactivated. NAMESPACES lists the NVMe namespaces that the node sees, DLM the lockspaces.",
+		"The unmount of workflow @WORKFLOW@ waits until it succeeds.",
+		"Is a namespace missing, the rabbit took it away too early. Is a lockspace stuck, look at dlm and its cluster. The record failed has the error itself.",
+	}, {
+		"rescan", "debug, warning", "NVMe controllers were scanned again for @CLIENTMOUNT@",
+		"The storage was not there yet, or goes away, and the controllers that the ClientMount names were scanned again. As a warning: that failed.",
+		"None of its own. When storage stays missing, a record failed follows.",
+		"For a warning look at the controller (nvme list-subsys). It holds nothing up.",
+	}, {
+		"hook", "info", "Hook @PHASE@ has printed something",
+		"A command that the storage profile runs before or after mounting printed what OUTPUT has. It succeeded.",
+		"None.",
+		"Nothing; it is the profile's author who wanted to be heard.",
+	}, {
+		"step", "debug", "One step of mounting or unmounting",
+		"STEP of ClientMount @CLIENTMOUNT@ has ended after DURATION_MS, with an ERROR or without.",
+		"None of its own.",
+		"Nothing. These records are for finding out where time goes; log.level = \"info\" ends them.",
+	}, {
+		"servers", "warning", "The Lustre servers file of @MOUNT_PATH@ could not be written",
+		"mount.servers_file is on, and .nnf-servers.json could not be written into the root of the file system; ERROR says why.",
+		"The mount is fine. A program that reads the file does not find it.",
+		"The account needs the right to get nnfstorages and servers, which the shipped role does not give; and the file system must be writable.",
+	}, {
+		"config-refused", "error", "The new configuration is refused",
+		"A reload was asked for and what the files say is wrong. Nothing was taken over; the daemon goes on with what it had.",
+		"None now. But the daemon would not start with these files, and jobs on this node would wait.",
+		"clientmountd config check names file and line. Correct it and reload again.",
+	}, {
+		"panic", "error", "A defect of clientmountd at ClientMount @CLIENTMOUNT@",
+		"Working on this object ended in a state that must not be. It was caught, and is tried again; other objects are not concerned.",
+		"The job of workflow @WORKFLOW@ waits.",
+		"Please report it with PANIC and STACK. Whether something else about the object is odd, kubectl get clientmounts -o yaml shows.",
+	},
+}

@@ -1,0 +1,144 @@
+// Package completion writes the scripts that complete the daemons' command lines
+// in bash, from their tables: words, flags, and what the flags accept.
+//
+// It must not know what a setting does.
+package completion
+
+import (
+	_ "embed"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/config"
+)
+
+//go:embed daemon.bash
+var pattern string
+
+// Daemon returns the script for the program of a table.
+func Daemon(t *config.Table) string {
+	return strings.NewReplacer(
+		"@PROGRAM@", t.Program,
+		"@FUNCTION@", "_"+strings.ReplaceAll(t.Program, "-", "_"),
+		"@FLAGS@", strings.Join(flags(t), " "),
+		"    @VALUES@\n", values(t),
+		"@WORDS@", strings.Join(words(t), " "),
+		"    @COMMANDS@\n", commands(t),
+	).Replace(pattern)
+}
+
+// flags are those that the help shows.
+func flags(t *config.Table) []string {
+	list := []string{"--config"}
+	for _, s := range t.Settings {
+		if s.Flag == "" || s.Hidden {
+			continue
+		}
+		list = append(list, "--"+s.Flag)
+		for _, sw := range s.Switches {
+			list = append(list, "--"+sw.Flag)
+		}
+	}
+	return append(list, "--help")
+}
+
+// values are the cases for the word behind a flag.
+func values(t *config.Table) string {
+	var b strings.Builder
+	files, folders, others, switches := []string{"--config"}, []string(nil), []string(nil), []string(nil)
+	for _, s := range t.Settings {
+		flag := "--" + s.Flag
+		switch {
+		case s.Flag == "" || s.Hidden:
+			continue
+		case s.Kind == config.Enum:
+			fmt.Fprintf(&b, "    %s) words='%s' ;;\n", flag, strings.Join(s.Values, " "))
+		case s.Kind == config.Bool:
+			switches = append(switches, flag)
+		case s.Unit == "FILE" || s.Unit == "PATH":
+			files = append(files, flag)
+		case s.Unit == "DIR":
+			folders = append(folders, flag)
+		default:
+			others = append(others, flag)
+		}
+		for _, sw := range s.Switches {
+			switches = append(switches, "--"+sw.Flag)
+		}
+	}
+	for _, c := range []struct {
+		flags []string
+		then  string
+	}{{files, "kind='file'"}, {folders, "kind='directory'"}, {others, "return"}} {
+		if len(c.flags) > 0 {
+			fmt.Fprintf(&b, "    %s) %s ;;\n", strings.Join(c.flags, " | "), c.then)
+		}
+	}
+	if len(switches) > 0 {
+		fmt.Fprintf(&b, "    %s) if [[ -n $assigned ]]; then words='true false'; fi ;;\n", strings.Join(switches, " | "))
+	}
+	return b.String()
+}
+
+// command is one way to call the program: its words, and whether flags follow.
+type command struct {
+	words []string
+	flags bool
+}
+
+// synopsis reads the lines of the table, "thing config check [flags]  text". One
+// that offers several words, "thing start|stop", counts as several.
+func synopsis(t *config.Table) (list []command) {
+	for _, line := range t.Synopsis {
+		usage, _, _ := strings.Cut(line, "  ")
+		usage, rest, _ := strings.Cut(strings.TrimPrefix(usage, t.Program), "[")
+		fields := strings.Fields(usage)
+		if len(fields) == 0 {
+			continue // the daemon itself
+		}
+		for last := range strings.SplitSeq(fields[len(fields)-1], "|") {
+			list = append(list, command{append(slices.Clone(fields[:len(fields)-1]), last), rest != ""})
+		}
+	}
+	return list
+}
+
+// words are the first words of all commands.
+func words(t *config.Table) (list []string) {
+	for _, c := range synopsis(t) {
+		if !slices.Contains(list, c.words[0]) {
+			list = append(list, c.words[0])
+		}
+	}
+	return list
+}
+
+// commands are the cases for what may follow the first word.
+func commands(t *config.Table) string {
+	var b strings.Builder
+	for _, first := range words(t) {
+		var second, withFlags []string
+		alone := false
+		for _, c := range synopsis(t) {
+			switch {
+			case c.words[0] != first:
+			case len(c.words) == 1:
+				alone = c.flags
+			default:
+				second = append(second, c.words[1])
+				if c.flags {
+					withFlags = append(withFlags, c.words[1])
+				}
+			}
+		}
+		switch {
+		case len(second) > 0:
+			fmt.Fprintf(&b, "    %s)\n      if ((COMP_CWORD == 2)); then\n        words='%s'\n      else\n        case $second in\n          %s) words=$flags ;;\n        esac\n      fi\n      ;;\n",
+				first, strings.Join(second, " "), strings.Join(withFlags, " | "))
+		case alone:
+			fmt.Fprintf(&b, "    %s) words=$flags ;;\n", first)
+		}
+	}
+	return b.String()
+}

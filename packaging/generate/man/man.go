@@ -1,0 +1,142 @@
+// Package man writes the manual pages: clientmountd(8), nnf-dm(8), the pages of
+// their files in section 5, and nnf-dmctl(1). What programs go by - settings,
+// flags, commands, exit codes, kinds of records - comes from their own tables;
+// only the prose is here.
+//
+// The roff is written directly: a converter from Markdown would be one more
+// module, and has no definition lists, which is what these pages consist of.
+package man
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/packaging/generate/catalog"
+)
+
+// Pages returns every page by its file's name.
+func Pages() (map[string]string, error) {
+	pages := map[string]string{"nnf-dmctl.1": tool()}
+	for _, d := range []*daemon{clientmountd(), nnfdm()} {
+		kinds, err := catalog.Of(d.table.Program)
+		if err != nil {
+			return nil, err
+		}
+		pages[d.table.Program+".8"] = d.program(kinds)
+		pages[d.table.Program+".toml.5"] = d.file(kinds)
+	}
+	return pages, nil
+}
+
+// daemon is what the pages of a daemon need beside its tables.
+type daemon struct {
+	table       *config.Table
+	lead        string            // for NAME
+	description []string          // paragraphs
+	commands    map[string]string // by their words, where the synopsis says too little
+	files       []item
+	signals     []item
+	environment []item // what the table does not know
+	exits       []item
+	examples    []example
+	tuning      []example // of the file
+	journal     []example
+	also        []string
+}
+
+type example struct{ comment, lines string }
+
+func (d *daemon) name() string { return d.table.Program }
+
+// command is a line of the synopsis: the words of the command, what may follow,
+// and what it does.
+type command struct{ words, rest, does string }
+
+func synopsis(t *config.Table) (list []command) {
+	for _, line := range t.Synopsis {
+		usage, does, _ := strings.Cut(line, "  ")
+		words, rest := strings.TrimPrefix(usage, t.Program), ""
+		if i := strings.IndexByte(words, '['); i >= 0 {
+			words, rest = words[:i], words[i:]
+		}
+		list = append(list, command{strings.TrimSpace(words), strings.TrimSpace(rest), strings.TrimSpace(does)})
+	}
+	return list
+}
+
+// each is the command, or one for each word of "start|stop".
+func (c command) each() (list []command) {
+	front, last := "", c.words
+	if i := strings.LastIndexByte(c.words, ' '); i >= 0 {
+		front, last = c.words[:i+1], c.words[i+1:]
+	}
+	for word := range strings.SplitSeq(last, "|") {
+		list = append(list, command{front + word, c.rest, c.does})
+	}
+	return list
+}
+
+// usage is a command as a line of a page.
+func (c command) usage(program string) string {
+	line := "`" + strings.TrimSpace(program+" "+c.words) + "`"
+	if c.rest != "" {
+		line += " [<" + strings.Trim(c.rest, "[]") + ">]"
+	}
+	return line
+}
+
+// setting is a flag with its value, or a key.
+func flagTerm(s *config.Setting) string {
+	term := "`--" + s.Flag + "`"
+	if a := s.Argument(); a != "" && s.Kind == config.Enum {
+		term += " `" + a + "`"
+	} else if a != "" {
+		term += " <" + a + ">"
+	}
+	return term
+}
+
+// environments are the names of the table, each with what it sets.
+func environments(t *config.Table) (list []item) {
+	var names []string
+	keys := map[string][]string{}
+	for _, s := range t.Settings {
+		for _, e := range s.Env {
+			if !slices.Contains(names, e.Name) {
+				names = append(names, e.Name)
+			}
+			keys[e.Name] = append(keys[e.Name], "`"+s.Key+"`")
+		}
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		list = append(list, item{"`" + n + "`", "Sets " + strings.Join(keys[n], " and ") + "."})
+	}
+	for _, n := range t.Notices {
+		list = append(list, item{"`" + n.Name + "`", "Has no effect but a warning: " + n.Text + "."})
+	}
+	return list
+}
+
+func seeAlso(p *page, pages ...string) {
+	p.section("SEE ALSO")
+	var refs []string
+	for _, ref := range pages {
+		name, section, _ := strings.Cut(ref, "(")
+		refs = append(refs, "`"+name+"`("+section)
+	}
+	p.text(strings.Join(refs, ", "))
+	p.text("The documentation in /usr/share/doc, and " + catalog.Home + ".")
+}
+
+// records are the kinds of journal records, shortly.
+func records(p *page, kinds []catalog.Kind) {
+	for _, k := range kinds {
+		p.item(fmt.Sprintf("`%s` %s", k.Event.Name, k.Event.ID), fmt.Sprintf("(%s) %s", k.Level, bare(k.What)))
+	}
+}
+
+// bare is a text of the catalogue for where there is no record at hand.
+func bare(s string) string { return catalog.Named(s) }

@@ -1,0 +1,171 @@
+package man
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
+)
+
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	all, err := Pages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+var names = []string{"clientmountd.8", "clientmountd.toml.5", "nnf-dm.8", "nnf-dm.toml.5", "nnf-dmctl.1"}
+
+// plain is a page without its fonts and escapes, for looking for words.
+func plain(page string) string {
+	page = regexp.MustCompile(`\\f[BIR]`).ReplaceAllString(page, "")
+	return strings.Join(strings.Fields(strings.NewReplacer(`\-`, "-", `\(aq`, "'", `\(dq`, `"`, `\e`, `\`, `\&`, "").Replace(page)), " ")
+}
+
+// Every page has every section, in the order of man-pages(7).
+func TestSections(t *testing.T) {
+	want := []string{"NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "OPTIONS", "FILES", "ENVIRONMENT", "SIGNALS", "EXIT STATUS", "EXAMPLES", "JOURNAL", "SEE ALSO"}
+	all := pages(t)
+	if len(all) != len(names) {
+		t.Errorf("%d pages", len(all))
+	}
+	for _, name := range names {
+		var got []string
+		for _, m := range regexp.MustCompile(`(?m)^\.SH "?([A-Z ]+)"?\n`).FindAllStringSubmatch(all[name], -1) {
+			got = append(got, m[1])
+		}
+		mine := want
+		if strings.HasSuffix(name, ".5") {
+			mine = slices.DeleteFunc(slices.Clone(want), func(s string) bool { return s == "COMMANDS" })
+		}
+		if !slices.Equal(got, mine) {
+			t.Errorf("%s has %q, want %q", name, got, mine)
+		}
+		for i, line := range strings.Split(all[name], "\n") {
+			if strings.ContainsFunc(line, func(r rune) bool { return r > '~' || r < ' ' }) || len(line) > 120 || strings.TrimRight(line, " ") != line {
+				t.Errorf("%s:%d: %q", name, i+1, line)
+			}
+			if strings.Contains(line, "@") {
+				t.Errorf("%s:%d: a place that was not filled: %q", name, i+1, line)
+			}
+		}
+		if strings.Contains(all[name], ".SH \"SEE ALSO\"\n.") {
+			t.Errorf("%s: nothing to see", name)
+		}
+	}
+}
+
+// Nothing that the table has is missing: flags and names of the environment in
+// section 8, keys in section 5.
+func TestTablesAreComplete(t *testing.T) {
+	all := pages(t)
+	for _, d := range []*daemon{clientmountd(), nnfdm()} {
+		program, file := plain(all[d.name()+".8"]), plain(all[d.name()+".toml.5"])
+		find := func(page, where, what string) {
+			if !strings.Contains(page, what) {
+				t.Errorf("%s has no %q", where, what)
+			}
+		}
+		for i := range d.table.Settings {
+			s := &d.table.Settings[i]
+			_, key, dotted := strings.Cut(s.Key, ".")
+			if !dotted {
+				key = s.Key
+			}
+			find(file, d.name()+".toml.5", ".TP "+key+" = "+s.Kind.Noun()+" "+s.Help)
+			if s.Accepted() != "" {
+				find(file, d.name()+".toml.5", "Accepted: "+s.Accepted()+".")
+			}
+			if s.Flag != "" {
+				find(program, d.name()+".8", strings.TrimSpace(".TP --"+s.Flag+" "+s.Argument())+" "+s.Help)
+			}
+			for _, e := range s.Env {
+				find(program, d.name()+".8", ".TP "+e.Name+" Sets ")
+			}
+		}
+		for _, line := range d.table.Synopsis {
+			usage, _, _ := strings.Cut(line, "  ")
+			if !strings.Contains(usage, "|") {
+				find(program, d.name()+".8", ".TP "+usage+" ")
+			}
+			if _, listed, _ := strings.Cut(program, ".SH SYNOPSIS "); !strings.HasPrefix(listed, usage+" .br ") && !strings.Contains(listed, " .br "+usage+" ") {
+				t.Errorf("%s is not in the synopsis", usage)
+			}
+		}
+	}
+	tool := plain(all["nnf-dmctl.1"])
+	for _, c := range commands.Reference().Commands {
+		if !strings.Contains(tool, ".SS "+c.Name) && !strings.Contains(tool, `.SS "`+c.Name+" ") {
+			t.Errorf("no command %s", c.Name)
+		}
+		for _, f := range c.Flags {
+			if !strings.Contains(tool, strings.TrimSpace(".TP --"+f.Name+" "+f.Value)+" ") {
+				t.Errorf("no flag %s", f.Name)
+			}
+		}
+	}
+}
+
+// A line of the synopsis may stand for several commands.
+func TestEach(t *testing.T) {
+	list := synopsis(&config.Table{Program: "x", Synopsis: []string{"x [flags]   run", "x config check [flags]  look", "x a|b|c   do", "x config d|e"}})
+	var got []string
+	for _, line := range list {
+		for _, c := range line.each() {
+			got = append(got, c.usage("x")+": "+c.does)
+		}
+	}
+	want := []string{"`x` [<flags>]: run", "`x config check` [<flags>]: look", "`x a`: do", "`x b`: do", "`x c`: do", "`x config d`: ", "`x config e`: "}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
+// Texts of the tables are set as they are: nothing in them is markup.
+func TestTablesHaveNoMarkup(t *testing.T) {
+	for _, table := range []*config.Table{clientmountd().table, nnfdm().table} {
+		for _, s := range table.Settings {
+			if strings.ContainsAny(s.Help+s.Default+s.Argument(), "`<>") {
+				t.Errorf("%s: %s", s.Key, s.Help)
+			}
+		}
+		for _, s := range table.Sections {
+			if strings.ContainsAny(s.Help, "`<>") {
+				t.Errorf("%s: %s", s.Name, s.Help)
+			}
+		}
+	}
+}
+
+// Every setting that the prose names exists.
+func TestProseNamesSettings(t *testing.T) {
+	seen := 0
+	for _, d := range []*daemon{clientmountd(), nnfdm()} {
+		prose := strings.Join(d.description, " ")
+		for _, list := range [][]item{d.files, d.signals, d.environment, d.exits} {
+			for _, i := range list {
+				prose += " " + i.term + " " + i.text
+			}
+		}
+		sections := []string{}
+		for _, s := range d.table.Sections {
+			if s.Name != "" {
+				sections = append(sections, s.Name)
+			}
+		}
+		for _, m := range regexp.MustCompile("`((?:"+strings.Join(sections, "|")+")\\.[a-z_]+)[` ]").FindAllStringSubmatch(prose, -1) {
+			seen++
+			if d.table.Lookup(m[1]) == nil {
+				t.Errorf("%s has no setting %s", d.name(), m[1])
+			}
+		}
+	}
+	if seen < 8 {
+		t.Errorf("only %d settings were found in the prose", seen)
+	}
+}
