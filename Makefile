@@ -65,7 +65,7 @@ bin/nfpm: packaging/tools/go.mod packaging/tools/go.sum
 
 sbom: build-daemon ## what each program is made of, CycloneDX, into bin/sbom
 	@mkdir -p bin/sbom
-	$(foreach b,$(BINARIES),$(GO) run -buildvcs=false ./packaging/sbom bin/$(b) >bin/sbom/$(b).cdx.json;)
+	$(foreach b,$(BINARIES),packaging/sbom.sh bin/$(b) bin/sbom/$(b).cdx.json;)
 
 # Takes minutes to build and has hundreds of modules, so no go.sum of ours lists
 # them: the version and Go's checksum database pin it.
@@ -74,8 +74,8 @@ bin/goreleaser:
 	GOBIN=$(CURDIR)/bin GOFLAGS=-buildvcs=false $(GO) install $(GORELEASER)
 
 snapshot: bin/goreleaser rpm srpm ## everything that a release has, into dist/ (first time: minutes)
-	bin/goreleaser check
-	bin/goreleaser release --snapshot --clean
+	VERSION=$(VERSION) TREE=$(CURDIR) bin/goreleaser check
+	VERSION=$(VERSION) TREE=$(CURDIR) bin/goreleaser release --snapshot --clean
 
 .PHONY: demo
 demo: need-demo build-daemon build-test devcluster bin/standin ## a file system gets mounted because a ClientMount says so, and a job copies from it

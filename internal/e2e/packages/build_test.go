@@ -79,37 +79,7 @@ cd "$1" && GOWORK=off GOFLAGS=-mod=mod go mod vendor`
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("checkout: %w\n%s", err, out)
 	}
-	if err := complete(dir); err != nil {
-		return err
-	}
 	return release(dir, version)
-}
-
-// complete puts something in the place of files that are listed and not there
-// yet: units, pages and manifests come with other changes.
-func complete(dir string) error {
-	list, err := os.ReadFile(filepath.Join(dir, "packaging/payload"))
-	if err != nil {
-		return err
-	}
-	for line := range strings.Lines(string(list)) {
-		f := strings.Fields(line)
-		if len(f) != 6 || strings.HasPrefix(line, "#") || f[5] == "-" || strings.HasPrefix(f[5], "bin/") {
-			continue
-		}
-		file := filepath.Join(dir, f[5])
-		if _, err := os.Stat(file); err == nil {
-			continue
-		}
-		fmt.Fprintln(os.Stderr, "packages: a placeholder stands for", f[5])
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(file, []byte("# placeholder for "+f[5]+"\n"), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // release gives a tree its version.
