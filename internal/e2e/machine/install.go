@@ -38,15 +38,8 @@ func (m *Machine) Install() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	packages, _ := filepath.Glob(filepath.Join(root, "bin/rpm/*.x86_64.rpm"))
-	if len(packages) > 0 {
-		for _, p := range packages {
-			data, err := os.ReadFile(p)
-			if err != nil {
-				m.t.Fatal(err)
-			}
-			m.Put("/root/rpm/"+filepath.Base(p), 0o644, data)
-		}
+	if len(Packages(m.t)) > 0 {
+		m.putPackages("/root/rpm")
 		// The distribution below is not one of packages of this kind: what they need
 		// is there, but rpm does not know.
 		m.Do("rpm -U --nodeps /root/rpm/*.rpm")
