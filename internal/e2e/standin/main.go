@@ -13,9 +13,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/standin/record"
 )
@@ -35,6 +38,8 @@ func main() {
 			os.Exit(nodeNow(os.Args[2:], os.Stderr))
 		}
 	}
+	// A command that is to outlive its daemon must not end by the pipe to it.
+	signal.Ignore(unix.SIGPIPE)
 	dir := record.Dir(filepath.Join(filepath.Dir(filepath.Dir(self)), "state"))
 	os.Exit(run(dir, tool, os.Args[1:], os.Stdout, os.Stderr))
 }
