@@ -144,7 +144,8 @@ var rooms = map[string]string{
 	"kube":        "api api/dws api/nnf",
 	"volume":      "api api/dws api/nnf",
 	"unixsocket":  "",
-	"service":     "",                              // systemctl and files of units; what the units run is not its business
+	"unitfile":    "",
+	"service":     "unitfile",                      // systemctl and files of units; what the units run is not its business
 	"command":     "config daemon service version", // the command line that the daemons share
 	"clientmount": "api api/dws api/nnf kube volume node daemon",
 
