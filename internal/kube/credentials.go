@@ -5,8 +5,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -126,10 +128,10 @@ func parseCerts(data []byte) ([]*x509.Certificate, error) {
 // was named must work; the home file is a last resort.
 func discoveredConfig(o Options) (*rest.Config, error) {
 	if o.Kubeconfig != "" {
-		return kubeconfig(o.Kubeconfig)
+		return kubeconfig(o.Context, o.Kubeconfig)
 	}
 	if env := o.Environ("KUBECONFIG"); env != "" {
-		return kubeconfig(filepath.SplitList(env)...)
+		return kubeconfig(o.Context, filepath.SplitList(env)...)
 	}
 	if host, port := o.Environ("KUBERNETES_SERVICE_HOST"), o.Environ("KUBERNETES_SERVICE_PORT"); host != "" && port != "" {
 		if _, err := fileMode(inClusterDir + "/token"); err == nil {
@@ -141,13 +143,13 @@ func discoveredConfig(o Options) (*rest.Config, error) {
 	}
 	if home := o.Environ("HOME"); home != "" {
 		if path := filepath.Join(home, ".kube", "config"); exists(path) {
-			return kubeconfig(path)
+			return kubeconfig(o.Context, path)
 		}
 	}
-	return nil, errors.New("no API server configured: set the kubernetes service host and port with token and certificate files, or give a kubeconfig")
+	return nil, fmt.Errorf("%w: set the kubernetes service host and port with token and certificate files, or give a kubeconfig", ErrNotConfigured)
 }
 
-func kubeconfig(paths ...string) (*rest.Config, error) {
+func kubeconfig(context string, paths ...string) (*rest.Config, error) {
 	names := strings.Join(paths, string(filepath.ListSeparator))
 	rules := &clientcmd.ClientConfigLoadingRules{Precedence: paths}
 	if len(paths) == 1 {
@@ -158,7 +160,10 @@ func kubeconfig(paths ...string) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %s cannot be used: %w", names, err)
 	}
-	cfg, err := clientcmd.NewDefaultClientConfig(*loaded, &clientcmd.ConfigOverrides{}).ClientConfig()
+	if _, ok := loaded.Contexts[context]; !ok && context != "" {
+		return nil, fmt.Errorf("kubeconfig %s has no context %q, there is %s", names, context, strings.Join(slices.Sorted(maps.Keys(loaded.Contexts)), ", "))
+	}
+	cfg, err := clientcmd.NewDefaultClientConfig(*loaded, &clientcmd.ConfigOverrides{CurrentContext: context}).ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %s cannot be used: %w", names, err)
 	}
