@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
 // inClusterDir is where Kubernetes puts a pod's credentials.
@@ -150,15 +152,9 @@ func discoveredConfig(o Options) (*rest.Config, error) {
 }
 
 func kubeconfig(context string, paths ...string) (*rest.Config, error) {
-	names := strings.Join(paths, string(filepath.ListSeparator))
-	rules := &clientcmd.ClientConfigLoadingRules{Precedence: paths}
-	if len(paths) == 1 {
-		// A single file that is missing is an error, one of many is not.
-		rules = &clientcmd.ClientConfigLoadingRules{ExplicitPath: paths[0]}
-	}
-	loaded, err := rules.Load()
+	loaded, names, err := load(paths)
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s cannot be used: %w", names, err)
+		return nil, err
 	}
 	if _, ok := loaded.Contexts[context]; !ok && context != "" {
 		return nil, fmt.Errorf("kubeconfig %s has no context %q, there is %s", names, context, strings.Join(slices.Sorted(maps.Keys(loaded.Contexts)), ", "))
@@ -168,4 +164,40 @@ func kubeconfig(context string, paths ...string) (*rest.Config, error) {
 		return nil, fmt.Errorf("kubeconfig %s cannot be used: %w", names, err)
 	}
 	return cfg, nil
+}
+
+// CurrentContext is the name of the context that Dial uses with a kubeconfig;
+// empty when there is none.
+func CurrentContext(o Options) string {
+	if o.Context != "" {
+		return o.Context
+	}
+	if o.Environ == nil {
+		o.Environ = os.Getenv
+	}
+	paths := []string{o.Kubeconfig}
+	if env := o.Environ("KUBECONFIG"); o.Kubeconfig == "" && env != "" {
+		paths = filepath.SplitList(env)
+	} else if o.Kubeconfig == "" {
+		paths = []string{filepath.Join(o.Environ("HOME"), ".kube", "config")}
+	}
+	loaded, _, err := load(paths)
+	if err != nil {
+		return ""
+	}
+	return loaded.CurrentContext
+}
+
+func load(paths []string) (*clientcmdapi.Config, string, error) {
+	names := strings.Join(paths, string(filepath.ListSeparator))
+	rules := &clientcmd.ClientConfigLoadingRules{Precedence: paths}
+	if len(paths) == 1 {
+		// A single file that is missing is an error, one of many is not.
+		rules = &clientcmd.ClientConfigLoadingRules{ExplicitPath: paths[0]}
+	}
+	loaded, err := rules.Load()
+	if err != nil {
+		return nil, names, fmt.Errorf("kubeconfig %s cannot be used: %w", names, err)
+	}
+	return loaded, names, nil
 }

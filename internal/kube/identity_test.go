@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -85,8 +84,31 @@ func TestContext(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `no context "nowhere", there is here, there`) {
 		t.Errorf("got %v", err)
 	}
-	none := func(name string) string { return map[string]string{"HOME": filepath.Join(t.TempDir(), "none")}[name] }
-	if _, err := Dial(Options{Environ: none}); !errors.Is(err, ErrNotConfigured) {
+	home := t.TempDir()
+	environ := func(values ...string) func(string) string {
+		return func(name string) string {
+			for i := 0; i < len(values); i += 2 {
+				if values[i] == name {
+					return values[i+1]
+				}
+			}
+			return ""
+		}
+	}
+	for _, tt := range []struct {
+		o    Options
+		want string
+	}{
+		{Options{Kubeconfig: file}, "here"},
+		{Options{Kubeconfig: file, Context: "there"}, "there"},
+		{Options{Environ: environ("KUBECONFIG", "/none:"+file)}, "here"},
+		{Options{Environ: environ("HOME", home)}, ""},
+	} {
+		if got := CurrentContext(tt.o); got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
+		}
+	}
+	if _, err := Dial(Options{Environ: environ("HOME", home)}); !errors.Is(err, ErrNotConfigured) {
 		t.Errorf("nothing configured: %v", err)
 	}
 }

@@ -156,5 +156,6 @@ var rooms = map[string]string{
 	"transfer/commands": "printable transfer transfer/screen version",
 
 	"transfer/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
+	"deploy/inventory":    "api api/dws kube spelling",            // what is to be installed where
 	"service/fakesystemd": "",                                     // for tests
 }
