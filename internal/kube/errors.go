@@ -19,6 +19,9 @@ import (
 // also say so for a few seconds.
 var ErrVersionGone = errors.New("the API server does not serve this version")
 
+// ErrNotConfigured means that nothing says where the API server is.
+var ErrNotConfigured = errors.New("no API server configured")
+
 // ErrNotServed means that none of the versions that we know is served.
 var ErrNotServed = errors.New("no served version is known to this program")
 
@@ -82,9 +85,9 @@ func (c *Client) who() string {
 func (c *Client) statusText(what op, s metav1.Status) (text string, gone bool) {
 	switch s.Code {
 	case http.StatusUnauthorized:
-		text = fmt.Sprintf("%s: API server %s refused the credentials of %s (%s): expired or rotated? a renewed one is used without restart",
-			what, c.host, c.who(), c.source)
+		text = fmt.Sprintf("%s: API server %s refused the credentials of %s (%s): expired or rotated?", what, c.host, c.who(), c.source)
 		if c.token != nil {
+			text += " a renewed one is used without restart"
 			if bad := c.token.trouble(); bad != nil {
 				text += "; the file cannot be read now: " + bad.Error()
 			}

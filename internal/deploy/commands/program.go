@@ -48,7 +48,7 @@ type example struct{ comment, line string }
 var commands []*command
 
 func init() {
-	commands = []*command{versionCommand, completionCommand, helpCommand}
+	commands = []*command{credentialsCommand, versionCommand, completionCommand, helpCommand}
 }
 
 func find(name string) *command {

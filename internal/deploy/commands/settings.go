@@ -12,6 +12,8 @@ type settings struct {
 	environ             []string
 	kubeconfig, context string
 	output              string
+
+	credentials credentialsSettings
 }
 
 const (

@@ -140,7 +140,7 @@ var forbidden = map[string]string{
 
 // rooms are the floors of the house: what may use what within the module.
 var rooms = map[string]string{
-	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "", "daemon": "", "daemon/oneprocessor": "", "node": "", "printable": "", "version": "",
+	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "spelling", "daemon": "", "daemon/oneprocessor": "", "node": "", "printable": "", "spelling": "", "version": "",
 	"kube":        "api api/dws api/nnf",
 	"volume":      "api api/dws api/nnf",
 	"unixsocket":  "",
@@ -157,5 +157,6 @@ var rooms = map[string]string{
 	"transfer/commands": "printable transfer transfer/screen version",
 
 	"transfer/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
+	"deploy/inventory":    "api api/dws kube spelling",            // what is to be installed where
 	"service/fakesystemd": "",                                     // for tests
 }
