@@ -12,6 +12,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // ErrVersionGone means that the server does not serve the resource at this
@@ -104,8 +105,8 @@ func (c *Client) statusText(what op, s metav1.Status) (text string, gone bool) {
 		// A status about an object (or its namespace) names it; one about a
 		// path that is not served does not.
 		if what.r.Version != "" && (s.Details == nil || s.Details.Name == "") {
-			return fmt.Sprintf("%s: API server %s does not serve %s in version %s/%s",
-				what, c.host, what.r.Plural, what.r.Group, what.r.Version), true
+			return fmt.Sprintf("%s: API server %s does not serve %s in version %s",
+				what, c.host, what.r.Plural, schema.GroupVersion{Group: what.r.Group, Version: what.r.Version}), true
 		}
 		return fmt.Sprintf("%s: %s", what, clip(s.Message)), false
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/compute-daemons/compute-daemons/internal/kube"
@@ -47,7 +48,8 @@ func requested(ctx context.Context, admin *kube.Client, r Request) (*Credentials
 			metav1.ObjectMeta `json:"metadata"`
 		}
 		switch err := admin.Get(ctx, nodes, "", r.Node, &n); {
-		case kube.IsNotFound(err):
+		case apierrors.IsNotFound(err): // or the API server knows no nodes at all
+
 			c.note(fmt.Sprintf("the cluster has no Node %q, as is usual for computes: the token ends by its time alone, and works on every node", r.Node))
 		case err != nil:
 			return nil, err
