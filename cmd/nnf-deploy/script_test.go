@@ -10,18 +10,19 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/commands"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/fakenode"
 )
 
 // TestMain makes the program a command of the scripts: each call is a process of
 // its own, with an environment that holds nothing of ours.
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){commands.Name: main}) }
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){commands.Name: main, "fakessh": fakenode.Main}) }
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "fleet": fleet, "fault": fault},
 	})
 }
 

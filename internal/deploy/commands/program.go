@@ -48,7 +48,7 @@ type example struct{ comment, line string }
 var commands []*command
 
 func init() {
-	commands = []*command{credentialsCommand, versionCommand, completionCommand, helpCommand}
+	commands = []*command{credentialsCommand, installCommand, statusCommand, uninstallCommand, versionCommand, completionCommand, helpCommand}
 }
 
 func find(name string) *command {

@@ -14,6 +14,9 @@ type settings struct {
 	output              string
 
 	credentials credentialsSettings
+	install     installSettings
+	status      statusSettings
+	uninstall   uninstallSettings
 }
 
 const (

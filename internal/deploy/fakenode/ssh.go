@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// folder names, in the environment of the stand-in, where the nodes are.
-const folder = "FAKENODE_DIR"
+// Folder names, in the environment of the stand-in, where the nodes are.
+const Folder = "FAKENODE_DIR"
 
 // SSH returns the path of a program that does for the fleet what ssh does. The
 // test binary has to call Main first thing when Asked.
@@ -28,12 +28,12 @@ func (f *Fleet) SSH() string {
 	exe, err := os.Executable()
 	f.check(err)
 	path := filepath.Join(f.Dir, ".ssh")
-	f.check(os.WriteFile(path, []byte("#!/bin/sh\n"+folder+"='"+f.Dir+"' exec '"+exe+"' \"$@\"\n"), 0o755))
+	f.check(os.WriteFile(path, []byte("#!/bin/sh\n"+Folder+"='"+f.Dir+"' exec '"+exe+"' \"$@\"\n"), 0o755))
 	return path
 }
 
 // Asked tells whether this process is to be ssh.
-func Asked() bool { return os.Getenv(folder) != "" }
+func Asked() bool { return os.Getenv(Folder) != "" }
 
 // Tests runs the tests, or is ssh.
 func Tests(m *testing.M) {
@@ -53,7 +53,7 @@ func Tests(m *testing.M) {
 //	hold WORD               nothing comes through any more after WORD, until the test ends it
 //	slow MILLISECONDS       every connection takes so long
 func Main() {
-	dir, args := os.Getenv(folder), os.Args[1:]
+	dir, args := os.Getenv(Folder), os.Args[1:]
 	i := slices.Index(args, "--")
 	if i < 0 || len(args) != i+3 {
 		die("ssh: wrong arguments %q", args)

@@ -21,6 +21,7 @@ type nodeDoc struct {
 	Hint    string   `json:"hint,omitempty"`
 	Changes []string `json:"changes"`
 	Notes   []string `json:"notes,omitempty"`
+	Daemons []string `json:"daemons_say,omitempty"`
 	Journal []string `json:"journal,omitempty"`
 }
 
@@ -33,7 +34,7 @@ func JSON(w io.Writer, results []Result) error {
 			changes = []string{}
 		}
 		seconds := math.Round(r.Time.Seconds()*1000) / 1000
-		d.Nodes = append(d.Nodes, nodeDoc{r.Node, r.State, seconds, r.Cause, r.Hint, changes, r.Notes, r.Journal})
+		d.Nodes = append(d.Nodes, nodeDoc{r.Node, r.State, seconds, r.Cause, r.Hint, changes, r.Notes, r.Said, r.Journal})
 	}
 	return printable.JSON(w, d)
 }

@@ -33,6 +33,7 @@ type Result struct {
 	Hint    string   // what to do
 	Changes []string // what was changed, or would be
 	Notes   []string // what else there is to know
+	Said    []string // what daemons say of themselves
 	Journal []string // of a daemon that does not get ready
 }
 

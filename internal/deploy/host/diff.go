@@ -219,9 +219,12 @@ func (d *differ) files(daemon *Daemon) error {
 		return problemf("", "%v", err)
 	}
 	t := traits[daemon.Bin]
-	d.p.step("folder", t.folder, "root:"+t.group, "/etc/"+daemon.Name)
 	if daemon.Bin != "" {
+		d.p.step("folder", t.folder, "root:"+t.group, "/etc/"+daemon.Bin)
 		d.p.step("folder", t.folder, "root:"+t.group, "/etc/"+daemon.Bin+"/config.d")
+	}
+	if daemon.Name != daemon.Bin && len(daemon.Token) > 0 {
+		d.p.step("newfolder", t.folder, "root:"+t.group, "/etc/"+daemon.Name) // it may be somebody else's
 	}
 	for i := range list {
 		if d.place(&list[i], "file") && list[i].path == dropIn(daemon.Bin) {

@@ -117,10 +117,21 @@ func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, 
 		return nil, heard.trouble
 	case err == nil:
 		return heard.outcome.judge(run)
-	case ctx.Err() == nil && gone:
-		return collect(ctx, shell, node, run, step)
+	case gone && ctx.Err() != nil:
+		return nil, left(ctx)
+	case gone:
+		o, err := collect(ctx, shell, node, run, step)
+		if ctx.Err() != nil {
+			err = left(ctx)
+		}
+		return o, err
 	}
 	return nil, err
+}
+
+// left is the error of who does not wait for a switch any more.
+func left(ctx context.Context) error {
+	return problemf("it goes on there: nnf-deploy status tells what became of it", "left in the middle of the switch: %v", context.Cause(ctx))
 }
 
 func closeOnce(c chan struct{}) {
@@ -174,7 +185,7 @@ func (o *Outcome) judge(run string) (*Outcome, error) {
 	if hint == "" {
 		hint = "run it again when the cause is gone"
 	}
-	state := map[string]string{"old": "the node is as before", "unready": "the new version stays", "mixed": "old and new are mixed"}[o.State]
+	state := map[string]string{"old": "the node is as before", "unready": "the new version stays", "mixed": "old and new are mixed", "partly": "what was removed before stays removed"}[o.State]
 	return o, problemf(hint, "%s; %s", o.Cause, state)
 }
 

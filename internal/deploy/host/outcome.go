@@ -8,10 +8,11 @@ import (
 // Outcome is what became of a switch, as the node says.
 type Outcome struct {
 	Run     string
-	State   string // ok, old (it failed and was undone), unready (new, but a daemon does not get ready), mixed
+	State   string // ok, old (it failed and was undone), unready (new, but a daemon does not get ready), mixed, partly (removed)
 	Cause   string
 	Hint    string
-	Notes   []string // what daemons say of themselves
+	Notes   []string // what else there is to know
+	Said    []string // what daemons say of themselves
 	Journal []string // the last lines of a daemon that does not get ready
 }
 
@@ -49,6 +50,8 @@ func (r *reader) take(f []string) {
 		o.Run, o.State, o.Cause, o.Hint = f[1], f[2], f[3], f[4]
 	case f[0] == "note" && len(f) >= 2:
 		o.Notes = append(o.Notes, f[1])
+	case f[0] == "said" && len(f) >= 2:
+		o.Said = append(o.Said, f[1])
 	case f[0] == "journal" && len(f) >= 2:
 		o.Journal = append(o.Journal, strings.Join(f[1:], " "))
 	}

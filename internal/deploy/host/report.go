@@ -22,7 +22,7 @@ type Report struct {
 	Owners      map[string]string    // package that a path belongs to
 	Packaged    map[string]bool      // the program's unit is a package's
 	Versions    map[string]string    // of programs
-	Expiry      map[string]time.Time // of tokens that say until when they are good
+	Expiry      map[string]time.Time // until when tokens are good that say it; zero: they do not end
 	Space       map[string]int64     // KiB free
 	Mounts      int                  // that clientmountd has records of
 	Busy        bool                 // another run is at work there
@@ -156,8 +156,11 @@ func expiry(claims string) (time.Time, bool) {
 	var c struct {
 		Exp *json.Number `json:"exp"`
 	}
-	if json.Unmarshal(data, &c) != nil || c.Exp == nil {
+	if json.Unmarshal(data, &c) != nil {
 		return time.Time{}, false
+	}
+	if c.Exp == nil {
+		return time.Time{}, true
 	}
 	seconds, err := c.Exp.Float64()
 	return time.Unix(int64(seconds), 0).UTC(), err == nil

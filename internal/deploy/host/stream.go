@@ -13,9 +13,8 @@ import (
 func request(w *Want) string {
 	var b strings.Builder
 	for _, d := range w.Daemons {
-		files, _ := w.files(&d) // what is wrong with them was found by Check
-		for _, f := range files {
-			fmt.Fprintf(&b, "file %s\n", f.path)
+		for _, path := range places(&d) {
+			fmt.Fprintf(&b, "file %s\n", path)
 		}
 		token, _ := credentials(d.Name)
 		fmt.Fprintf(&b, "claims %s\n", token)
@@ -23,12 +22,21 @@ func request(w *Want) string {
 			fmt.Fprintf(&b, "daemon %s\n", d.Bin)
 		}
 	}
-	for _, p := range w.Payload.Programs {
-		if companion(p.Name) != p.Name {
-			fmt.Fprintf(&b, "file /usr/bin/%s\n", p.Name)
-		}
-	}
 	return b.String() + "end\n"
+}
+
+// places are all files that nnf-deploy may have brought for a daemon, besides its
+// package and its program.
+func places(d *Daemon) []string {
+	token, ca := credentials(d.Name)
+	list := []string{token, ca}
+	switch d.Bin {
+	case "":
+		return list
+	case "nnf-dm":
+		list = append(list, "/usr/bin/nnf-dmctl")
+	}
+	return append(list, settings(d.Bin), dropIn(d.Bin))
 }
 
 // archive is a plan as a stream of tar: what is carried, the manifest, and the

@@ -25,9 +25,9 @@ type Want struct {
 
 // Daemon is one program with what surrounds it.
 type Daemon struct {
-	Name        string // of the folder with its credentials, below /etc
-	Bin         string // clientmountd or nnf-dm; "": only credentials are wanted
-	Token, CA   []byte
+	Name        string   // of the folder with its credentials, below /etc
+	Bin         string   // clientmountd or nnf-dm; "": only credentials are wanted
+	Token, CA   []byte   // none: somebody else brings them
 	Arguments   []string // for its command line
 	Environment []Variable
 }
@@ -52,14 +52,14 @@ var traits = map[string]trait{
 // Programs are the programs that can be installed.
 func Programs() []string { return []string{"clientmountd", "nnf-dm"} }
 
-var folderName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+var folderName = regexp.MustCompile(`^[A-Za-z0-9_][-A-Za-z0-9_.]{0,63}$`)
 
 // Check finds what cannot be: names that are no names of folders, programs that
 // nobody knows here.
 func (w *Want) Check() error {
 	for _, d := range w.Daemons {
 		if !folderName.MatchString(d.Name) {
-			return fmt.Errorf("the daemon's name %.80q cannot be that of a folder below /etc: a-z, 0-9 and - only", d.Name)
+			return fmt.Errorf("the daemon's name %.80q cannot be that of a folder below /etc", d.Name)
 		}
 		if _, known := traits[d.Bin]; !known {
 			return fmt.Errorf("the program %.80q of %s is none that nnf-deploy can install: clientmountd, nnf-dm", d.Bin, d.Name)
@@ -108,9 +108,10 @@ func (w *Want) files(d *Daemon) ([]file, error) {
 	t := traits[d.Bin]
 	owner := "root:" + t.group
 	token, ca := credentials(d.Name)
-	list := []file{
-		{path: token, mode: t.file, owner: owner, content: d.Token, bin: d.Bin},
-		{path: ca, mode: t.file, owner: owner, content: d.CA, bin: d.Bin},
+	var list []file
+	if len(d.Token) > 0 {
+		list = append(list, file{path: token, mode: t.file, owner: owner, content: d.Token, bin: d.Bin},
+			file{path: ca, mode: t.file, owner: owner, content: d.CA, bin: d.Bin})
 	}
 	if d.Bin == "" {
 		return list, nil
@@ -128,9 +129,12 @@ const written = "# Written by nnf-deploy, which replaces it. A file of your own 
 // settings is the configuration. All of it is plain text in quotes: names of
 // nodes and addresses have nothing that TOML would escape otherwise than Go.
 func (w *Want) settings(d *Daemon) string {
-	token, ca := credentials(d.Name)
-	return written + fmt.Sprintf("[kubernetes]\nservice_host = %q\nservice_port = %q\ntoken_file = %q\ncert_file = %q\n\n[node]\nname = %q\n",
-		w.Host, w.Port, token, ca, w.Node)
+	text := written + fmt.Sprintf("[kubernetes]\nservice_host = %q\nservice_port = %q\n", w.Host, w.Port)
+	if len(d.Token) > 0 {
+		token, ca := credentials(d.Name)
+		text += fmt.Sprintf("token_file = %q\ncert_file = %q\n", token, ca)
+	}
+	return text + fmt.Sprintf("\n[node]\nname = %q\n", w.Node)
 }
 
 // dropIn is what the unit gets of arguments and environment; "": nothing.

@@ -10,6 +10,7 @@ run=$(cat "$stage/run")
 began=$(date +%s)
 
 one_line() { printf %s "$1" | tr '\n\t' '  ' | cut -c1-400; }
+tell() { printf 'said\t%s\n' "$(one_line "$1")" >>"$stage/answer"; }
 note() { printf 'note\t%s\n' "$(one_line "$1")" >>"$stage/answer"; }
 
 # finish WORD TEXT HINT: leaves the answer.
@@ -65,6 +66,12 @@ broken() {
     while read -r unit; do
       grep -qx "$unit" "$stage/ran" 2>/dev/null && { timeout 120 systemctl restart "$unit" 9>&- || bad="$bad $unit"; }
     done <"$stage/restarted"
+  fi
+  if grep -qx forget "$stage/manifest"; then
+    rm -f "$D/pending"
+    finish partly "$1: $2" "${3-}"
+    clean
+    exit 0
   fi
   # What could not be put back has to be looked at by the next run.
   if [ -z "$bad" ]; then
@@ -137,7 +144,8 @@ while IFS=' ' read -r what a b c d <&4; do
   file | binary)
     said=$(place "$b" "$c" "$d" 2>&1) || broken "$d" "$said"
     ;;
-  folder) # MODE OWNER PATH
+  folder | newfolder) # MODE OWNER PATH: one that is somebody else's stays as it is
+    if [ "$what" = newfolder ] && ! grep -qx "$c" "$stage/made" 2>/dev/null; then continue; fi
     said=$({ mkdir -p "$R$c" && chown "$b" "$R$c" && chmod "$a" "$R$c"; } 2>&1) || broken "$c" "$said"
     ;;
   retire) # PATH
@@ -195,7 +203,7 @@ while IFS=' ' read -r what a b c d <&4; do
       exit 0
     fi
     status=$(property "$a" StatusText)
-    if [ -n "$status" ]; then note "$a: $status"; fi
+    if [ -n "$status" ]; then tell "$a: $status"; fi
     ;;
   forget) : >"$D/forget" ;;
   esac
