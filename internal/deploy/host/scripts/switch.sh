@@ -34,6 +34,9 @@ undo() {
     esac
   done <"$stage/undo.now"
   : >"$stage/undo"
+  if [ -f "$stage/made" ]; then
+    sort -r "$stage/made" | while IFS= read -r path; do rmdir "$R$path" 2>/dev/null; done
+  fi
   systemctl daemon-reload
 }
 
