@@ -69,6 +69,9 @@ func line(r Result) string {
 	return printable.Line(text)
 }
 
+// refresh is how often the bar is drawn.
+const refresh = 150 * time.Millisecond
+
 // bar is one progress bar for all nodes; who fails is said above it at once.
 type bar struct {
 	prefix string
@@ -87,7 +90,7 @@ type progress struct {
 func newBar(f *os.File, prefix string, nodes int) *bar {
 	b := &bar{prefix: prefix, steps: map[string]string{}, began: time.Now()}
 	b.state.Store(&progress{nodes: nodes})
-	b.out = mpb.New(mpb.WithOutput(f), mpb.WithRefreshRate(150*time.Millisecond), mpb.WithAutoRefresh())
+	b.out = mpb.New(mpb.WithOutput(f), mpb.WithRefreshRate(refresh), mpb.WithAutoRefresh())
 	b.bar = b.out.New(int64(nodes), mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
 		mpb.BarWidth(30), mpb.BarFillerTrim(),
 		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string {
