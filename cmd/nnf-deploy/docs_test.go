@@ -31,7 +31,7 @@ func TestManualReference(t *testing.T) {
 	if !ok1 || !ok2 {
 		t.Fatal("the manual has no place for the reference")
 	}
-	want := head + begin + commands.Manual() + end + tail
+	want := head + begin + commands.Reference().Manual() + end + tail
 	if want == text {
 		return
 	}

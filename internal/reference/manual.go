@@ -1,14 +1,12 @@
-package commands
+package reference
 
 import (
 	"fmt"
 	"strings"
 )
 
-// Manual is the reference for docs/nnf-deploy.md, from what the program itself
-// goes by.
-func Manual() string {
-	g := Reference()
+// Manual is the guide in Markdown, as a part of a page in docs.
+func (g Guide) Manual() string {
 	var b strings.Builder
 	for _, c := range g.Commands {
 		fmt.Fprintf(&b, "\n### %s\n\n    %s\n\n%s.\n", c.Name, c.Synopsis, strings.ToUpper(c.Short[:1])+c.Short[1:])
