@@ -120,7 +120,7 @@ func runInstall(ctx context.Context, v *call) error {
 	for _, n := range j.nodes {
 		byName[n.Name] = n
 	}
-	results, err := j.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel, Batch: batch, MaxFailures: c.maxFailures},
+	results, err := j.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel, Batch: batch, MaxFailures: c.maxFailures}, c.dryRun,
 		limited(c.limit, func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
 			w := want
 			w.Node = byName[node].Name

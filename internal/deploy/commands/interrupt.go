@@ -10,7 +10,7 @@ import (
 // onNodes does a task on all nodes of the job and shows how it goes. The first
 // signal ends what has not changed anything yet, the second everything; either
 // way the error then is a *stopped.
-func (j *job) onNodes(ctx context.Context, o fleet.Options, task fleet.Task) ([]fleet.Result, error) {
+func (j *job) onNodes(ctx context.Context, o fleet.Options, brief bool, task fleet.Task) ([]fleet.Result, error) {
 	var names []string
 	for _, n := range j.nodes {
 		names = append(names, n.Name)
@@ -19,7 +19,7 @@ func (j *job) onNodes(ctx context.Context, o fleet.Options, task fleet.Task) ([]
 	defer halt(nil)
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
-	screen := fleet.NewScreen(j.v.Stderr, j.v.getenv, Name, len(names))
+	screen := fleet.NewScreen(j.v.Stderr, j.v.getenv, Name, len(names), brief)
 	done := make(chan struct{})
 	defer close(done)
 	go func() {

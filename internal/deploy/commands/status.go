@@ -50,7 +50,7 @@ func runStatus(ctx context.Context, v *call) error {
 	}
 	var mu sync.Mutex
 	states := map[string][]host.DaemonState{}
-	results, err := j.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel},
+	results, err := j.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel}, true,
 		limited(c.limit, func(_, stop context.Context, node string, _ func(string)) fleet.Result {
 			w := want
 			w.Node = node

@@ -62,7 +62,7 @@ func runUninstall(ctx context.Context, v *call) error {
 	if err != nil {
 		return err
 	}
-	results, err := j.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel, Batch: batch, MaxFailures: c.maxFailures},
+	results, err := j.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel, Batch: batch, MaxFailures: c.maxFailures}, c.dryRun,
 		limited(c.limit, func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
 			w := want
 			w.Node = node

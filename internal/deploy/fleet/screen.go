@@ -24,13 +24,14 @@ type Screen interface {
 }
 
 // NewScreen shows how it goes: a bar where w is a terminal, else a line for each
-// node that is through. prefix is the program's name.
-func NewScreen(w io.Writer, environ func(string) string, prefix string, nodes int) Screen {
+// node that is through, unless the answer comes at once and tells it all (brief).
+// prefix is the program's name.
+func NewScreen(w io.Writer, environ func(string) string, prefix string, nodes int, brief bool) Screen {
 	f, ok := w.(*os.File)
 	if ok && term.IsTerminal(int(f.Fd())) && environ("TERM") != "dumb" {
 		return newBar(f, prefix, nodes)
 	}
-	return &plain{w: w, prefix: prefix, nodes: nodes}
+	return &plain{w: w, prefix: prefix, nodes: nodes, brief: brief}
 }
 
 // plain writes lines.
@@ -39,6 +40,7 @@ type plain struct {
 	w       io.Writer
 	prefix  string
 	nodes   int
+	brief   bool
 	through int
 }
 
@@ -54,7 +56,7 @@ func (p *plain) Say(line string) {
 
 func (p *plain) End(r Result) {
 	p.through++
-	if r.State == Skipped {
+	if p.brief || r.State == Skipped {
 		return // one line at the end tells of all of them
 	}
 	p.Say(fmt.Sprintf("[%d/%d] %s", p.through, p.nodes, line(r)))

@@ -107,7 +107,7 @@ func noEnvironment(string) string { return "" }
 // Where nobody looks: a line for each node that is through.
 func TestPlainLines(t *testing.T) {
 	var b bytes.Buffer
-	s := NewScreen(&b, noEnvironment, "nnf-deploy", len(sample))
+	s := NewScreen(&b, noEnvironment, "nnf-deploy", len(sample), false)
 	for _, r := range sample {
 		s.Begin(r.Node)
 		s.Step(r.Node, "upload")
@@ -153,7 +153,7 @@ func TestBar(t *testing.T) {
 		_, _ = b.ReadFrom(master) // ends with the other side
 		seen <- b.String()
 	}()
-	s := NewScreen(slave, noEnvironment, "nnf-deploy", 200)
+	s := NewScreen(slave, noEnvironment, "nnf-deploy", 200, false)
 	if _, ok := s.(*bar); !ok {
 		t.Fatalf("%T on a terminal", s)
 	}
@@ -187,7 +187,7 @@ func TestBar(t *testing.T) {
 	if t.Failed() {
 		t.Logf("%q", text)
 	}
-	dumb := NewScreen(slave, func(string) string { return "dumb" }, "x", 1)
+	dumb := NewScreen(slave, func(string) string { return "dumb" }, "x", 1, false)
 	if _, ok := dumb.(*plain); !ok {
 		t.Errorf("%T on a dumb terminal", dumb)
 	}
