@@ -19,7 +19,7 @@ func deploy() string {
 	p.section("FILES")
 	p.item("`~/.kube/config`", "The access to the cluster, if neither `--kubeconfig` nor the environment names another one.")
 	p.item("`service.token`, `service.cert`", "A daemon's token and the CA of the API server, mode 0600, below the folder of `--out`.")
-	p.item("`/usr/share/doc/clientmountd/manifests`, `/usr/share/doc/nnf-dm/manifests`", "Accounts, Secrets and rights of the daemons, for a cluster that does not have them.")
+	p.item("`/usr/share/doc/nnf-deploy/manifests`", "Accounts, Secrets and rights of the daemons, for a cluster that does not have them.")
 	p.item("`/usr/share/bash-completion/completions/"+commands.Name+"`", "Completion for bash.")
 	environmentOf(p, ref)
 	p.section("SIGNALS")
