@@ -71,6 +71,13 @@ func New(t testing.TB, count int) *Fleet {
 			t.Fatalf("%s: %v", n.Name, err)
 		}
 	}
+	t.Cleanup(func() {
+		for _, n := range f.Nodes {
+			if t.Failed() {
+				t.Logf("%s:\n%s", n.Name, n.Journal("clientmountd -u nnf-dm -u nnf-dm.socket", "-n 30 -o short-precise"))
+			}
+		}
+	})
 	f.writeConfig()
 	f.writeKnownHosts()
 	f.system()
@@ -162,8 +169,10 @@ func (f *Fleet) system() {
 		},
 	})
 	for _, daemon := range daemons {
-		f.Stage.ApplyFile(filepath.Join(stage.Root(f.t), "packaging/manifests", daemon+"-rbac.yaml"))
+		f.Stage.ApplyFile(filepath.Join(f.repository(), "packaging/manifests", daemon+"-rbac.yaml"))
 	}
 }
 
 var daemons = []string{"clientmountd", "nnf-dm"}
+
+func (f *Fleet) repository() string { return stage.Root(f.t) }
