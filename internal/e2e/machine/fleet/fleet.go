@@ -173,6 +173,4 @@ func (f *Fleet) system() {
 	}
 }
 
-var daemons = []string{"clientmountd", "nnf-dm"}
-
 func (f *Fleet) repository() string { return stage.Root(f.t) }

@@ -3,7 +3,6 @@ package fleet
 import (
 	"crypto/md5" //nolint:gosec // what the older installer compares by
 	"encoding/hex"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,9 +111,4 @@ func olders(f *Fleet, bin string) []older {
 		{name: "nnf-data-movement", bin: "nnf-dm", credentials: in("nnf-dm"), binary: filepath.Join(bin, "nnf-dm"), args: "--kubernetes-qps 50 --kubernetes-burst 100", env: env},
 		{name: "client-mount", bin: "clientmountd", credentials: in("clientmountd"), binary: filepath.Join(bin, "clientmountd"), env: env},
 	}
-}
-
-// process is a daemon's process: which it is, since when, and what it was told.
-func (n *Node) process(unit string) string {
-	return n.Do(fmt.Sprintf(`p=$(systemctl show --value -p MainPID %s); echo $p $(systemctl show --value -p ExecMainStartTimestampMonotonic %[1]s); [ $p = 0 ] || tr '\0' ' ' </proc/$p/cmdline`, unit))
 }

@@ -1,13 +1,10 @@
 package fleet
 
 import (
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
 )
 
 // A site goes on with the installer that it has: it installs, leaves alone,
@@ -15,17 +12,17 @@ import (
 func TestOlderInstaller(t *testing.T) {
 	f := New(t, 2)
 	n := f.Nodes[0]
-	bin := filepath.Join(stage.Root(t), "bin")
-	olders := olders(f, bin)
+	older, newer := f.Releases()
+	olders := olders(f, older.Programs)
 	running := func(f *Fleet) map[string]string {
 		t.Helper()
 		n := f.Nodes[0]
 		found := map[string]string{}
 		for _, o := range olders {
 			n.Await(o.bin+" is active", "systemctl is-active "+o.bin)
-			found[o.bin] = n.process(o.bin)
+			found[o.bin] = n.Process(o.bin)
 			for _, part := range []string{"--service-token-file=/etc/" + o.name + "/service.token", o.args} {
-				if !strings.Contains(found[o.bin], part) {
+				if !contains(found[o.bin], part) {
 					t.Errorf("%s runs as %q, want %q in it", o.bin, found[o.bin], part)
 				}
 			}
@@ -49,7 +46,7 @@ func TestOlderInstaller(t *testing.T) {
 	}
 	first := running(f)
 	work(f, "first")
-	if env := n.Do(`tr '\0' '\n' </proc/$(systemctl show --value -p MainPID clientmountd)/environ`); !strings.Contains(env, "GOGC=off\n") || !strings.Contains(env, "GOMAXPROCS=5\n") {
+	if env := n.Do(`tr '\0' '\n' </proc/$(systemctl show --value -p MainPID clientmountd)/environ`); !contains(env, "GOGC=off\n") || !contains(env, "GOMAXPROCS=5\n") {
 		t.Errorf("the environment of the drop-in is missing: %s", env)
 	}
 
@@ -80,18 +77,12 @@ func TestOlderInstaller(t *testing.T) {
 	})
 	t.Run("new programs", func(t *testing.T) {
 		f := f.For(t)
-		dir := t.TempDir()
 		for _, o := range olders {
-			o.binary = filepath.Join(dir, o.bin)
-			build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-tags", "grpcnotrace", "-ldflags", "-s -w -X github.com/compute-daemons/compute-daemons/internal/version.Version=v9.9.9", "-o", o.binary, "./cmd/"+o.bin)
-			build.Dir, build.Env = stage.Root(t), append(build.Environ(), "CGO_ENABLED=0")
-			if out, err := build.CombinedOutput(); err != nil {
-				t.Fatalf("%v: %s", err, out)
-			}
+			o.binary = filepath.Join(newer.Programs, o.bin)
 			if changed := o.install(f, f.Nodes[0]); len(changed) != 1 || changed[0] != o.bin {
 				t.Errorf("%q changed, want %s", changed, o.bin)
 			}
-			if r := f.SSH(f.Nodes[0], o.bin+" version"); !strings.Contains(r.Stdout, "v9.9.9") {
+			if r := f.SSH(f.Nodes[0], o.bin+" version"); !contains(r.Stdout, newer.Version) {
 				t.Errorf("%s version: %+v", o.bin, r)
 			}
 		}
