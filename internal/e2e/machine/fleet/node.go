@@ -49,6 +49,3 @@ func (n *Node) Release(releases ...*Release) string {
 	}
 	return fmt.Sprintf("%q of %q", found, programs)
 }
-
-// RPMOnly takes dnf from the node, so that only rpm can install.
-func (n *Node) RPMOnly() { n.Do("rm /usr/bin/dnf /usr/bin/dnf-3") }
