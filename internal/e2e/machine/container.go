@@ -32,23 +32,23 @@ const enterGroups = `n=$1; shift; while [ $n -gt 0 ]; do echo $$ >"$1/cgroup.pro
 func Container(t testing.TB) *Machine {
 	t.Helper()
 	need(t)
-	return containers(t, stage.New(t), "compute-01")[0]
+	return containers(t, stage.New(t), nil, "compute-01")[0]
 }
 
 // Containers boots several containers at once. They share the host's network,
 // loopback included. Each plays on a stage of its own, whose node has the host
-// name of the container.
-func Containers(t testing.TB, names ...string) []*Machine {
+// name of the container. The files that lay returns are there when it boots.
+func Containers(t testing.TB, lay func(s *stage.Stage, name string) []File, names ...string) []*Machine {
 	t.Helper()
 	need(t)
-	list := containers(t, stage.New(t), names...)
+	list := containers(t, stage.New(t), lay, names...)
 	for _, m := range list {
 		m.Name, m.Stage = m.host, m.Stage.As(m.host)
 	}
 	return list
 }
 
-func containers(t testing.TB, s *stage.Stage, names ...string) []*Machine {
+func containers(t testing.TB, s *stage.Stage, lay func(*stage.Stage, string) []File, names ...string) []*Machine {
 	t.Helper()
 	began := time.Now()
 	t.Cleanup(func() {
@@ -69,7 +69,11 @@ func containers(t testing.TB, s *stage.Stage, names ...string) []*Machine {
 		m := &Machine{Name: s.Node, host: name, Stage: s, t: t, slow: 1, boot: time.Minute, done: make(chan struct{})}
 		dir := filepath.Join(s.Dir, fmt.Sprintf("container-%d", machines.Add(1)))
 		m.console, m.Exchange = dir+".console", filepath.Join(dir, "exchange")
-		if err := m.startContainer(dir, g); err != nil {
+		var files []File
+		if lay != nil {
+			files = lay(s, name)
+		}
+		if err := m.startContainer(dir, g, files); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { m.stop() })
@@ -96,7 +100,7 @@ func (m *Machine) awaitContainer() (err error) {
 	return m.link.awaitBoot(ctx, 1)
 }
 
-func (m *Machine) startContainer(dir string, g *guest) error {
+func (m *Machine) startContainer(dir string, g *guest, files []File) error {
 	l := m.Stage.Lab
 	root, upper := filepath.Join(dir, "root"), filepath.Join(dir, "upper")
 	for _, d := range []string{root, upper, m.Exchange, filepath.Join(dir, "work")} {
@@ -107,8 +111,10 @@ func (m *Machine) startContainer(dir string, g *guest) error {
 	if err := g.write(filepath.Join(upper, "etc/systemd/system"), filepath.Join(upper, g.at)); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(upper, "etc/hostname"), []byte(m.host+"\n"), 0o644); err != nil {
-		return err
+	for _, f := range append(files, File{"/etc/hostname", 0o644, m.host + "\n"}) {
+		if err := f.write(upper); err != nil {
+			return err
+		}
 	}
 	data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", filepath.Join(folder, "rootfs"), upper, filepath.Join(dir, "work"))
 	if err := unix.Mount("overlay", root, "overlay", 0, data); err != nil {

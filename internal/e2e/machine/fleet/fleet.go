@@ -51,26 +51,13 @@ func New(t testing.TB, count int) *Fleet {
 		names = append(names, fmt.Sprintf("compute-%02d", i+1))
 	}
 	f := &Fleet{t: t}
-	for _, m := range machine.Containers(t, names...) {
-		f.Nodes = append(f.Nodes, &Node{Machine: m})
+	for i, m := range machine.Containers(t, f.lay, names...) {
+		if i == 0 {
+			f.Machine = m
+		}
+		f.Nodes = append(f.Nodes, f.connect(m))
 	}
-	f.Machine = f.Nodes[0].Machine
 	f.Kubeconfig = filepath.Join(f.Stage.Cluster.Dir, "admin.kubeconfig")
-	f.Dir = filepath.Join(f.Stage.Dir, fmt.Sprintf("administrator-%d", fleets.Add(1)))
-	if err := os.MkdirAll(f.Dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(f.Dir); err != nil {
-			t.Error(err)
-		}
-	})
-	f.keygen("key")
-	for _, n := range f.Nodes {
-		if err := f.furnish(n); err != nil {
-			t.Fatalf("%s: %v", n.Name, err)
-		}
-	}
 	t.Cleanup(func() {
 		for _, n := range f.Nodes {
 			if t.Failed() {
@@ -82,6 +69,25 @@ func New(t testing.TB, count int) *Fleet {
 	f.writeKnownHosts()
 	f.system()
 	return f
+}
+
+// lay says what a node has before it boots. The administrator's folder is made
+// with the first.
+func (f *Fleet) lay(s *stage.Stage, node string) []machine.File {
+	f.t.Helper()
+	if f.Dir == "" {
+		f.Dir = filepath.Join(s.Dir, fmt.Sprintf("administrator-%d", fleets.Add(1)))
+		if err := os.Mkdir(f.Dir, 0o700); err != nil {
+			f.t.Fatal(err)
+		}
+		f.t.Cleanup(func() {
+			if err := os.RemoveAll(f.Dir); err != nil {
+				f.t.Error(err)
+			}
+		})
+		f.keygen("key")
+	}
+	return f.sshd(node)
 }
 
 // For returns the fleet for a subtest: what fails then fails there.

@@ -2,8 +2,11 @@ package fleet
 
 import (
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 )
 
 // The server: one process for each connection, as with socket activation. What
@@ -42,26 +45,35 @@ KillMode=process
 `
 )
 
-// furnish gives a node its sshd, and a line to it.
-func (f *Fleet) furnish(n *Node) (err error) {
-	n.hostKey = f.keygen("host-" + n.Name)
-	n.Put("/etc/ssh/e2e/host_key", 0o600, []byte(f.read("host-"+n.Name)+"\n"))
-	n.Put("/etc/ssh/e2e/authorized_keys", 0o644, []byte(f.read("key.pub")+"\n"))
-	n.Put("/etc/ssh/e2e/sshd_config", 0o644, []byte(sshdConfig))
-	n.Put("/etc/systemd/system/e2e-ssh.socket", 0o644, []byte(sshdSocket))
-	n.Put("/etc/systemd/system/e2e-ssh@.service", 0o644, []byte(sshdService))
-	// alice is who may become root without a password.
-	n.Put("/etc/sudoers.d/alice", 0o440, []byte("alice ALL=(ALL) NOPASSWD: ALL\n"))
-	n.Do("systemctl daemon-reload && systemctl -q enable --now e2e-ssh.socket")
-	if n.line, err = newLine(filepath.Join(n.Exchange, "ssh.sock")); err != nil {
-		return err
+// sshd is what a node has before it boots, so that the administrator may log in.
+func (f *Fleet) sshd(node string) []machine.File {
+	f.t.Helper()
+	f.keygen("host-" + node)
+	return []machine.File{
+		{Path: "/etc/ssh/e2e/host_key", Mode: 0o600, Text: f.read("host-"+node) + "\n"},
+		{Path: "/etc/ssh/e2e/authorized_keys", Mode: 0o644, Text: f.read("key.pub") + "\n"},
+		{Path: "/etc/ssh/e2e/sshd_config", Mode: 0o644, Text: sshdConfig},
+		{Path: "/etc/systemd/system/e2e-ssh.socket", Mode: 0o644, Text: sshdSocket},
+		{Path: "/etc/systemd/system/e2e-ssh@.service", Mode: 0o644, Text: sshdService},
+		{Path: "/etc/systemd/system/sockets.target.wants/e2e-ssh.socket", Mode: fs.ModeSymlink, Text: "../e2e-ssh.socket"},
+		// alice is who may become root without a password.
+		{Path: "/etc/sudoers.d/alice", Mode: 0o440, Text: "alice ALL=(ALL) NOPASSWD: ALL\n"},
+	}
+}
+
+// connect makes the line to a node.
+func (f *Fleet) connect(m *machine.Machine) *Node {
+	f.t.Helper()
+	l, err := newLine(filepath.Join(m.Exchange, "ssh.sock"))
+	if err != nil {
+		f.t.Fatal(err)
 	}
 	f.t.Cleanup(func() {
-		if err := n.line.Close(); err != nil {
+		if err := l.Close(); err != nil {
 			f.t.Error(err)
 		}
 	})
-	return nil
+	return &Node{Machine: m, line: l, hostKey: f.read("host-" + m.Name + ".pub")}
 }
 
 // SessionsEndWithAll makes the node's sshd one behind which systemd ends all
