@@ -111,10 +111,10 @@ func TestBrokenRuns(t *testing.T) {
 	}
 	next, last := newer, older
 	for _, round := range []struct {
-		name  string
-		when  func(*Fleet, *run)
-		what  func(*Fleet, *run)
-		code  int
+		name string
+		when func(*Fleet, *run)
+		what func(*Fleet, *run)
+		code int
 	}{
 		{"Ctrl-C at the beginning", began, interrupt, 130},
 		{"Ctrl-C in the upload", upload, interrupt, 130},

@@ -1,7 +1,7 @@
 package fleet
 
 import (
-	"crypto/md5" //nolint:gosec // what the older installer compares by
+	"crypto/md5" // what the older installer compares by
 	"encoding/hex"
 	"os"
 	"path/filepath"
