@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/unitfile"
 )
 
 const marker = "# Written by "
@@ -20,7 +22,7 @@ func (s *Service) render(unit Unit, program string, args []string) (string, erro
 	if !isService(unit.Name) {
 		return text, nil
 	}
-	word, err := quoteProgram(program)
+	word, err := unitfile.QuoteProgram(program)
 	if err != nil {
 		return "", err
 	}
@@ -37,7 +39,7 @@ func (s *Service) render(unit Unit, program string, args []string) (string, erro
 		words = append(words, shipped)
 	}
 	for _, arg := range args {
-		if word, err = quote(arg); err != nil {
+		if word, err = unitfile.Quote(arg); err != nil {
 			return "", err
 		}
 		words = append(words, word)

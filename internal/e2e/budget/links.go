@@ -140,11 +140,12 @@ var forbidden = map[string]string{
 
 // rooms are the floors of the house: what may use what within the module.
 var rooms = map[string]string{
-	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "", "daemon": "", "daemon/oneprocessor": "", "node": "", "version": "",
+	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "spelling", "daemon": "", "daemon/oneprocessor": "", "node": "", "printable": "", "spelling": "", "version": "",
 	"kube":        "api api/dws api/nnf",
 	"volume":      "api api/dws api/nnf",
 	"unixsocket":  "",
-	"service":     "",                              // systemctl and files of units; what the units run is not its business
+	"unitfile":    "",
+	"service":     "unitfile",                      // systemctl and files of units; what the units run is not its business
 	"command":     "config daemon service version", // the command line that the daemons share
 	"clientmount": "api api/dws api/nnf kube volume node daemon",
 
@@ -152,9 +153,10 @@ var rooms = map[string]string{
 	"datamovement/server": "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube unixsocket version",
 
 	"transfer":          "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
-	"transfer/screen":   "transfer",
-	"transfer/commands": "transfer transfer/screen version",
+	"transfer/screen":   "printable transfer",
+	"transfer/commands": "printable transfer transfer/screen version",
 
 	"transfer/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
+	"deploy/inventory":    "api api/dws kube spelling",            // what is to be installed where
 	"service/fakesystemd": "",                                     // for tests
 }

@@ -1,4 +1,4 @@
-package service
+package unitfile
 
 import (
 	"strings"
@@ -29,7 +29,7 @@ func TestQuote(t *testing.T) {
 		"-":                "-",
 		"/lus/a,b:c@d+e%f": "/lus/a,b:c@d+e%%f",
 	} {
-		have, err := quote(text)
+		have, err := Quote(text)
 		if err != nil || have != want {
 			t.Errorf("%q became %s, want %s: %v", text, have, want, err)
 		}
@@ -38,7 +38,7 @@ func TestQuote(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"a\nb", "a\tb", "\x7f", "\x00", "\xc3(", "\u0085"} {
-		if have, err := quote(text); err == nil {
+		if have, err := Quote(text); err == nil {
 			t.Errorf("%q became %s", text, have)
 		}
 	}
@@ -49,31 +49,8 @@ func TestQuoteProgram(t *testing.T) {
 		"/usr/bin/thing": "/usr/bin/thing", "/opt/my things/thing": `"/opt/my things/thing"`, "/opt/100%/thing": "/opt/100%%/thing",
 		"/opt/$x/thing": "", "thing": "", "": "", "/opt/a\nb": "", "@/bin/thing": "",
 	} {
-		if have, err := quoteProgram(path); have != want || (err == nil) != (want != "") {
+		if have, err := QuoteProgram(path); have != want || (err == nil) != (want != "") {
 			t.Errorf("%q became %s, want %s: %v", path, have, want, err)
-		}
-	}
-}
-
-// The arguments stand behind those of the shipped unit, and nothing else of it
-// changes.
-func TestRender(t *testing.T) {
-	s := Service{Name: "thing"}
-	for _, tt := range []struct{ shipped, args, want string }{
-		{"/usr/bin/thing", "", "/opt/thing"},
-		{"/usr/bin/thing", "--a --b=%c", "/opt/thing --a --b=%%c"},
-		{"/usr/bin/thing --own $X", "", "/opt/thing --own $X"},
-		{"/usr/bin/thing --own $X", "--a", "/opt/thing --own $X --a"},
-	} {
-		unit := Unit{"thing.service", "[Service]\nType=notify\nExecStart=" + tt.shipped + "\nExecReload=/bin/kill\n"}
-		have, err := s.render(unit, "/opt/thing", strings.Fields(tt.args))
-		if want := s.written() + "[Service]\nType=notify\nExecStart=" + tt.want + "\nExecReload=/bin/kill\n"; err != nil || have != want {
-			t.Errorf("%+v: %v\n%s", tt, err, have)
-		}
-	}
-	for _, text := range []string{"[Service]\n", "[Service]\nExecStart=/a\nExecStart=/b\n", "[Service]\nExecStart=/a \\\n  --b\n"} {
-		if have, err := s.render(Unit{"thing.service", text}, "/opt/thing", nil); err == nil || !strings.Contains(err.Error(), "defect") {
-			t.Errorf("%q became %q: %v", text, have, err)
 		}
 	}
 }
@@ -84,7 +61,7 @@ func FuzzQuote(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		word, err := quote(text)
+		word, err := Quote(text)
 		if err != nil {
 			return
 		}
@@ -95,4 +72,24 @@ func FuzzQuote(f *testing.F) {
 			t.Errorf("%q became %s, which is read as %q: %v", text, word, back, err)
 		}
 	})
+}
+
+func TestQuoteEnvironment(t *testing.T) {
+	for _, tt := range []struct{ name, value, want string }{
+		{"GOGC", "off", `"GOGC=off"`},
+		{"EMPTY", "", `"EMPTY="`},
+		{"A1", `a b"c\d`, `"A1=a b\"c\\d"`},
+		{"A", "100%", `"A=100%%"`},
+		{"A", "$HOME", `"A=$HOME"`},
+		{"A", `"`, `"A=\""`},
+		{"A", "a\nb", ""},
+		{"1A", "x", ""},
+		{"", "x", ""},
+		{"A B", "x", ""},
+		{"A=B", "x", ""},
+	} {
+		if have, err := QuoteEnvironment(tt.name, tt.value); have != tt.want || (err == nil) != (tt.want != "") {
+			t.Errorf("%q=%q became %s, want %s: %v", tt.name, tt.value, have, tt.want, err)
+		}
+	}
 }

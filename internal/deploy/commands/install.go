@@ -1,0 +1,267 @@
+package commands
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/host"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
+)
+
+type installSettings struct {
+	nodes                         nodesSettings
+	rpms                          []string
+	binaries, source, credentials string
+	noBuild, noPrograms           bool
+	dryRun, force                 bool
+	batch                         string
+	maxFailures                   int
+	ready, limit                  time.Duration
+	address                       address
+}
+
+var installCommand = &command{
+	name: "install", args: "[NODE...]", short: "bring the daemons, their credentials and their configuration to the nodes",
+	long: `Without NODE, all computes of the system. On each node only what is different is
+replaced, and only daemons of which something was replaced are restarted; then it
+is waited until they say that they are ready. When they do not, the node gets back
+what it had. Mounts stay.
+
+A node that cannot be reached or fails does not hold up the others. The same
+command again does what is still missing. Ctrl-C begins no node any more and waits
+for those that switch: each node is either as before or new.
+
+The programs come from --rpm, from --binary-dir, or are built in --source by "make
+build-daemon". ssh is yours, with your configuration, agent and jump hosts; it must
+log in without a question.`,
+	examples: []example{
+		{"What would be different:", "nnf-deploy install --rpm bin/rpm/*.rpm --dry-run"},
+		{"All computes, a tenth of them at a time, no further when 3 have failed:", "nnf-deploy install --rpm bin/rpm/*.rpm --batch 10% --max-failures 3"},
+		{"A new token for one daemon, the programs as they are:", "nnf-deploy install --no-programs --only-daemon nnf-dm"},
+	},
+	most: -1, signals: true, flags: installFlags, run: runInstall,
+}
+
+func installFlags(f *pflag.FlagSet, s *settings) {
+	c := &s.install
+	f.StringArrayVar(&c.rpms, "rpm", nil, "package `FILE`; may be repeated, and further arguments that end in .rpm are packages, too")
+	f.StringVar(&c.binaries, "binary-dir", "", "`DIR` with the programs, instead of packages")
+	f.StringVar(&c.source, "source", ".", "`DIR` to build in when neither is given")
+	f.BoolVar(&c.noBuild, "no-build", false, "take from there what is built already")
+	f.BoolVar(&c.noPrograms, "no-programs", false, "leave the programs of the nodes as they are")
+	f.StringVar(&c.credentials, "credentials", "", "`DIR` with what nnf-deploy credentials has written; otherwise from the cluster")
+	c.address.flags(f)
+	f.BoolVar(&c.dryRun, "dry-run", false, "show what would be different on each node, and change nothing")
+	f.BoolVar(&c.force, "force", false, "replace also what is the same")
+	f.StringVar(&c.batch, "batch", "", "`N` nodes, or N% of them, are through before the next are begun")
+	f.IntVar(&c.maxFailures, "max-failures", 0, "begin no node any more when `N` have failed; 0: go on")
+	f.DurationVar(&c.ready, "ready-timeout", time.Minute, "a daemon that is not ready within `DURATION` has failed")
+	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "a node that is not through within `DURATION` has failed")
+	c.nodes.flags(f)
+}
+
+// check says what is wrong with the flags, and returns the names of nodes among
+// the arguments.
+func (c *installSettings) check(args []string) (names []string, err error) {
+	for _, a := range args {
+		if strings.HasSuffix(a, ".rpm") && len(c.rpms) > 0 {
+			c.rpms = append(c.rpms, a)
+		} else {
+			names = append(names, a)
+		}
+	}
+	given := 0
+	for _, is := range []bool{len(c.rpms) > 0, c.binaries != "", c.noPrograms} {
+		if is {
+			given++
+		}
+	}
+	switch {
+	case given > 1:
+		return nil, usagef("--rpm, --binary-dir and --no-programs exclude each other")
+	case given == 1 && c.noBuild:
+		return nil, usagef("--no-build is for --source: nothing is built with --rpm, --binary-dir or --no-programs")
+	case c.maxFailures < 0:
+		return nil, usagef("--max-failures cannot be negative")
+	case c.ready < time.Second || c.limit < time.Second:
+		return nil, usagef("--ready-timeout and --node-timeout are a second at least")
+	}
+	if _, err := fleet.ParseBatch(c.batch, 1); err != nil {
+		return nil, usagef("--batch: %v", err)
+	}
+	return names, c.nodes.check()
+}
+
+func runInstall(ctx context.Context, v *call) error {
+	c := &v.install
+	names, err := c.check(v.args)
+	if err != nil {
+		return err
+	}
+	soon, cancel := v.interruptible(ctx) // nothing is begun yet
+	j, want, err := v.prepareInstall(soon, names)
+	cancel(nil)
+	if err != nil {
+		return interrupted(soon, err)
+	}
+	batch, err := fleet.ParseBatch(c.batch, len(j.nodes))
+	if err != nil {
+		return err
+	}
+	byName := map[string]inventory.Node{}
+	for _, n := range j.nodes {
+		byName[n.Name] = n
+	}
+	results, err := j.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel, Batch: batch, MaxFailures: c.maxFailures},
+		limited(c.limit, func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
+			w := want
+			w.Node = byName[node].Name
+			return installOn(ctx, stop, &c.nodes.ssh, &w, c.dryRun, step)
+		}))
+	return v.finish(results, err, c.dryRun)
+}
+
+// prepareInstall has everything that nodes need, before the first is gone to.
+func (v *call) prepareInstall(ctx context.Context, names []string) (*job, host.Want, error) {
+	c := &v.install
+	j, err := v.newJob(ctx, &c.nodes, names)
+	if err != nil {
+		return nil, host.Want{}, err
+	}
+	at, err := j.address(c.address)
+	if err != nil {
+		return nil, host.Want{}, err
+	}
+	if at.Loopback() {
+		v.say("note: %s means each compute itself; give the address that computes use by --kubernetes-service-host and --kubernetes-service-port", at)
+	}
+	asked := c.address.host != "" || c.address.port != "" || j.site != nil && (j.site.Host != "" || j.site.Port != "")
+	daemons, err := j.wants(ctx, c.credentials, at, asked)
+	if err != nil {
+		return nil, host.Want{}, err
+	}
+	want := wantOf(j.nodes[0], at, daemons)
+	want.Force, want.Ready = c.force, c.ready
+	if want.Payload, err = j.payload(ctx, c); err != nil {
+		return nil, host.Want{}, err
+	}
+	return j, want, want.Check()
+}
+
+// payload is what is brought of programs.
+func (j *job) payload(ctx context.Context, c *installSettings) (payload.Payload, error) {
+	var names []string
+	for _, d := range j.daemons {
+		if d.Bin != "" {
+			names = append(names, d.Bin)
+		}
+	}
+	switch {
+	case c.noPrograms || len(names) == 0:
+		return payload.Payload{}, nil
+	case len(c.rpms) > 0:
+		p, skipped, err := payload.Packages(c.rpms, names)
+		for _, s := range skipped {
+			j.v.say("note: %s is for none of %s, and is left out", s, strings.Join(names, ", "))
+		}
+		return p, err
+	case c.binaries != "":
+		return payload.Programs(c.binaries, names)
+	}
+	var all payload.Payload
+	var built []string
+	for _, d := range j.daemons {
+		if d.Bin == "" {
+			continue
+		}
+		dir := c.source
+		if d.Repository != "" && c.source != "." {
+			dir = filepath.Join(c.source, d.Repository)
+		}
+		command := d.BuildCommand
+		if command == "" {
+			command = "make build-daemon"
+		}
+		if key := dir + "\x00" + command; !c.noBuild && !slices.Contains(built, key) {
+			built = append(built, key)
+			j.v.say("%s in %s", command, dir)
+			if err := payload.Build(ctx, dir, command, j.v.Stderr); err != nil {
+				return payload.Payload{}, err
+			}
+		}
+		where := d.Path
+		if where == "" {
+			where = "bin"
+		}
+		p, err := payload.Programs(filepath.Join(dir, where), []string{d.Bin})
+		if err != nil {
+			return payload.Payload{}, err
+		}
+		all.Programs = append(all.Programs, p.Programs...)
+	}
+	return all, nil
+}
+
+// installOn brings one node up to date.
+func installOn(ctx, stop context.Context, ssh *sshShell, w *host.Want, dry bool, step func(string)) fleet.Result {
+	report, err := host.Probe(stop, ssh, w)
+	if err != nil {
+		return failed(err)
+	}
+	plan, err := host.Diff(w, report)
+	if err != nil {
+		return failed(err)
+	}
+	return carryOut(ctx, stop, ssh, w.Node, plan, dry, step)
+}
+
+// carryOut applies a plan, unless there is nothing to do.
+func carryOut(ctx, stop context.Context, ssh *sshShell, node string, plan *host.Plan, dry bool, step func(string)) fleet.Result {
+	r := fleet.Result{Notes: plan.Notes, State: fleet.Unchanged}
+	for _, c := range plan.Changes {
+		r.Changes = append(r.Changes, c.String())
+	}
+	switch {
+	case plan.Empty():
+		return r
+	case dry:
+		r.State = fleet.Differs
+		return r
+	}
+	outcome, err := host.Apply(ctx, stop, ssh, node, plan, step)
+	if outcome != nil {
+		r.Notes = append(r.Notes, outcome.Notes...)
+		r.Said, r.Journal = outcome.Said, outcome.Journal
+	}
+	if err != nil {
+		f := failed(err)
+		r.State, r.Cause, r.Hint = f.State, f.Cause, f.Hint
+		return r
+	}
+	r.State = fleet.OK
+	return r
+}
+
+// limited ends a task that takes too long.
+func limited(limit time.Duration, task fleet.Task) fleet.Task {
+	return func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
+		late := fmt.Errorf("it has not ended within %v (--node-timeout)", limit)
+		ctx, cancel := context.WithTimeoutCause(ctx, limit, late)
+		defer cancel()
+		stop, halt := context.WithTimeoutCause(stop, limit, late)
+		defer halt()
+		r := task(ctx, stop, node, step)
+		if r.State == fleet.Interrupted && context.Cause(stop) == late {
+			r.State, r.Cause, r.Hint = fleet.Failed, late.Error(), "is it overloaded? run it again, or look at the node"
+		}
+		return r
+	}
+}

@@ -1,0 +1,113 @@
+package commands
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/host"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
+	"github.com/compute-daemons/compute-daemons/internal/printable"
+)
+
+type sshShell = remote.SSH
+
+// failed is the result for an error of a node.
+func failed(err error) fleet.Result {
+	r := fleet.Result{State: fleet.Failed, Cause: err.Error()}
+	if p := (*host.Problem)(nil); errors.As(err, &p) {
+		r.Hint = p.Hint
+	}
+	if e := (*remote.Error)(nil); errors.As(err, &e) {
+		r.Hint = e.Hint
+		if e.Kind == remote.Ended {
+			r.State, r.Cause = fleet.Interrupted, "nothing was changed"
+		}
+	}
+	return r
+}
+
+// finish shows what became of the nodes, and chooses the exit code.
+func (v *call) finish(results []fleet.Result, stopped error, dry bool) error {
+	var err error
+	switch {
+	case v.output == formatJSON:
+		err = fleet.JSON(v.Stdout, results)
+	case dry:
+		err = differences(v.Stdout, results)
+	default:
+		err = fleet.Write(v.Stdout, results)
+	}
+	v.notes(results)
+	for _, r := range results {
+		for _, line := range r.Journal {
+			v.say("%s: journal: %s", r.Node, printable.Line(line))
+		}
+	}
+	v.say("%s", fleet.Count(results))
+	if bad := fleet.Names(results, fleet.Failed); bad != "" {
+		v.code = ExitFailed
+		v.say("failed: %s", bad)
+	}
+	if slices.ContainsFunc(results, func(r fleet.Result) bool { return r.State == fleet.Skipped || r.State == fleet.Interrupted }) {
+		v.code = ExitFailed
+	}
+	if stopped != nil {
+		return stopped
+	}
+	return err
+}
+
+// notes says each note once, with the nodes that it is about.
+func (v *call) notes(results []fleet.Result) {
+	var texts []string
+	about := map[string][]fleet.Result{}
+	for _, r := range results {
+		for _, n := range r.Notes {
+			if about[n] == nil {
+				texts = append(texts, n)
+			}
+			about[n] = append(about[n], fleet.Result{Node: r.Node})
+		}
+	}
+	for _, n := range texts {
+		v.say("note: %s: %s", fleet.Names(about[n], ""), printable.Line(n))
+	}
+}
+
+// differences shows what would change; nodes that would change in the same way
+// together.
+func differences(w io.Writer, results []fleet.Result) error {
+	var order []string
+	same := map[string][]fleet.Result{}
+	for _, r := range results {
+		text := "as wanted already\n"
+		switch {
+		case r.Cause != "":
+			text = string(r.State) + ": " + printable.Line(r.Text()) + "\n"
+		case len(r.Changes) > 0:
+			text = ""
+			for _, c := range r.Changes {
+				text += "\n  " + printable.Line(c)
+			}
+			text += "\n"
+		}
+		if same[text] == nil {
+			order = append(order, text)
+		}
+		same[text] = append(same[text], fleet.Result{Node: r.Node})
+	}
+	var b strings.Builder
+	for _, text := range order {
+		if strings.HasPrefix(text, "\n") {
+			fmt.Fprintf(&b, "%s:%s", fleet.Names(same[text], ""), text)
+		} else {
+			fmt.Fprintf(&b, "%s: %s", fleet.Names(same[text], ""), text)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -1,0 +1,98 @@
+package commands
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/host"
+)
+
+type statusSettings struct {
+	nodes nodesSettings
+	limit time.Duration
+}
+
+var statusCommand = &command{
+	name: "status", args: "[NODE...]", short: "show versions, units, mounts and credentials of the nodes",
+	long: `Without NODE, of all computes of the system. The exit code is 0 when every node
+answers, every daemon runs and no token has ended; so it can be asked by a monitor.
+
+VERSION is that of the program, UNIT the state of the service, for nnf-dm, which
+runs only when it is needed, of its socket. API tells whether clientmountd reaches
+the API server, MOUNTS how many ClientMounts it has mounts for, and TOKEN until
+when the credentials are good. Of the token itself nothing but that leaves the node.`,
+	examples: []example{
+		{"Nodes that are not well:", `nnf-deploy status -o json | jq -r '.nodes[] | select(.well | not) | .node'`},
+	},
+	most: -1, signals: true, flags: statusFlags, run: runStatus,
+}
+
+func statusFlags(f *pflag.FlagSet, s *settings) {
+	f.DurationVar(&s.status.limit, "node-timeout", time.Minute, "a node that is not through within `DURATION` has failed")
+	s.status.nodes.flags(f)
+}
+
+func runStatus(ctx context.Context, v *call) error {
+	c := &v.status
+	if c.limit < time.Second {
+		return usagef("--node-timeout is a second at least")
+	}
+	soon, cancel := v.interruptible(ctx)
+	j, want, err := v.onlyNodes(soon, &c.nodes)
+	cancel(nil)
+	if err != nil {
+		return interrupted(soon, err)
+	}
+	var mu sync.Mutex
+	states := map[string][]host.DaemonState{}
+	results, err := j.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel},
+		limited(c.limit, func(_, stop context.Context, node string, _ func(string)) fleet.Result {
+			w := want
+			w.Node = node
+			report, err := host.Probe(stop, &c.nodes.ssh, &w)
+			if err != nil {
+				return failed(err)
+			}
+			list := report.Daemons(&w, time.Now())
+			mu.Lock()
+			states[node] = list
+			mu.Unlock()
+			r := fleet.Result{State: fleet.OK}
+			if report.Interrupted {
+				r.Notes = append(r.Notes, "an installation was interrupted here: run nnf-deploy install again")
+			}
+			if report.Busy {
+				r.Notes = append(r.Notes, "an installation is at work here")
+			}
+			for _, d := range list {
+				if !d.Well {
+					r.State = fleet.Differs
+				}
+			}
+			return r
+		}))
+	return v.showStatus(results, states, err)
+}
+
+// showStatus shows it, and chooses the exit code.
+func (v *call) showStatus(results []fleet.Result, states map[string][]host.DaemonState, stopped error) error {
+	if slices.ContainsFunc(results, func(r fleet.Result) bool { return r.State != fleet.OK }) {
+		v.code = ExitFailed
+	}
+	var err error
+	if v.output == formatJSON {
+		err = statusJSON(v.Stdout, results, states)
+	} else {
+		err = statusTable(v.Stdout, results, states)
+	}
+	v.notes(results)
+	if stopped != nil {
+		return stopped
+	}
+	return err
+}

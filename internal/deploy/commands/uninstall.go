@@ -1,0 +1,94 @@
+package commands
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/host"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+)
+
+type uninstallSettings struct {
+	nodes         nodesSettings
+	dryRun, force bool
+	batch         string
+	maxFailures   int
+	limit         time.Duration
+}
+
+var uninstallCommand = &command{
+	name: "uninstall", args: "[NODE...]", short: "remove the daemons and all that install has brought from the nodes",
+	long: `Without NODE, from all computes of the system. Daemons are stopped, packages or
+programs, units, credentials and configuration removed. Files of your own stay and
+are named. Mounts are never touched; a node on which clientmountd has mounts in
+place is left alone, because nobody would unmount them, unless --force is given.`,
+	examples: []example{
+		{"What would be removed:", "nnf-deploy uninstall --dry-run compute-07"},
+	},
+	most: -1, signals: true, flags: uninstallFlags, run: runUninstall,
+}
+
+func uninstallFlags(f *pflag.FlagSet, s *settings) {
+	c := &s.uninstall
+	f.BoolVar(&c.dryRun, "dry-run", false, "show what would be different on each node, and change nothing")
+	f.BoolVar(&c.force, "force", false, "also where clientmountd has mounts in place")
+	f.StringVar(&c.batch, "batch", "", "`N` nodes, or N% of them, are through before the next are begun")
+	f.IntVar(&c.maxFailures, "max-failures", 0, "begin no node any more when `N` have failed; 0: go on")
+	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "a node that is not through within `DURATION` has failed")
+	c.nodes.flags(f)
+}
+
+func runUninstall(ctx context.Context, v *call) error {
+	c := &v.uninstall
+	if _, err := fleet.ParseBatch(c.batch, 1); err != nil {
+		return usagef("--batch: %v", err)
+	}
+	switch {
+	case c.maxFailures < 0:
+		return usagef("--max-failures cannot be negative")
+	case c.limit < time.Second:
+		return usagef("--node-timeout is a second at least")
+	}
+	soon, cancel := v.interruptible(ctx)
+	j, want, err := v.onlyNodes(soon, &c.nodes)
+	cancel(nil)
+	if err != nil {
+		return interrupted(soon, err)
+	}
+	batch, err := fleet.ParseBatch(c.batch, len(j.nodes))
+	if err != nil {
+		return err
+	}
+	results, err := j.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel, Batch: batch, MaxFailures: c.maxFailures},
+		limited(c.limit, func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
+			w := want
+			w.Node = node
+			report, err := host.Probe(stop, &c.nodes.ssh, &w)
+			if err != nil {
+				return failed(err)
+			}
+			plan, err := host.Remove(&w, report, c.force)
+			if err != nil {
+				return failed(err)
+			}
+			return carryOut(ctx, stop, &c.nodes.ssh, node, plan, c.dryRun, step)
+		}))
+	return v.finish(results, err, c.dryRun)
+}
+
+// onlyNodes prepares verbs that bring nothing.
+func (v *call) onlyNodes(ctx context.Context, n *nodesSettings) (*job, host.Want, error) {
+	j, err := v.newJob(ctx, n, v.args)
+	if err != nil {
+		return nil, host.Want{}, err
+	}
+	var daemons []host.Daemon
+	for _, d := range j.daemons {
+		daemons = append(daemons, host.Daemon{Name: d.Name, Bin: d.Bin})
+	}
+	want := wantOf(j.nodes[0], inventory.Address{}, daemons)
+	return j, want, want.Check()
+}

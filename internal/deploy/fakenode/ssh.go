@@ -1,0 +1,157 @@
+package fakenode
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Folder names, in the environment of the stand-in, where the nodes are.
+const Folder = "FAKENODE_DIR"
+
+// SSH returns the path of a program that does for the fleet what ssh does. The
+// test binary has to call Main first thing when Asked.
+func (f *Fleet) SSH() string {
+	f.t.Helper()
+	exe, err := os.Executable()
+	f.check(err)
+	path := filepath.Join(f.Dir, ".ssh")
+	f.check(os.WriteFile(path, []byte("#!/bin/sh\n"+Folder+"='"+f.Dir+"' exec '"+exe+"' \"$@\"\n"), 0o755))
+	return path
+}
+
+// Asked tells whether this process is to be ssh.
+func Asked() bool { return os.Getenv(Folder) != "" }
+
+// Tests runs the tests, or is ssh.
+func Tests(m *testing.M) {
+	if Asked() {
+		Main()
+	}
+	os.Exit(m.Run())
+}
+
+// Main is ssh: it runs the command on the node, in the node's folder. The fault of a node
+// is one of:
+//
+//	dead, hostkey, denied   no connection, as ssh says it
+//	sudo                    the login does not become root
+//	cut BYTES               the connection breaks when so much was sent
+//	break WORD              it breaks when the node has said WORD
+//	hold WORD               nothing comes through any more after WORD, until the test ends it
+//	slow MILLISECONDS       every connection takes so long
+func Main() {
+	dir, args := os.Getenv(Folder), os.Args[1:]
+	i := slices.Index(args, "--")
+	if i < 0 || len(args) != i+3 {
+		die("ssh: wrong arguments %q", args)
+	}
+	node, command := args[i+1], args[i+2]
+	if f, err := os.OpenFile(filepath.Join(dir, ".calls"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
+		fmt.Fprintf(f, "%q\n", args)
+		f.Close()
+	}
+	data, _ := os.ReadFile(filepath.Join(dir, node+".fault"))
+	fault, value, _ := strings.Cut(strings.TrimSpace(string(data)), " ")
+	switch fault {
+	case "dead":
+		die("ssh: connect to host %s port 22: Connection refused", node)
+	case "hostkey":
+		die("@@@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@@@@@\nHost key for %s has changed and you have requested strict checking.\nHost key verification failed.", node)
+	case "denied":
+		die("root@%s: Permission denied (publickey).", node)
+	case "sudo":
+		fmt.Fprintln(os.Stderr, "sudo: a password is required")
+		os.Exit(1)
+	case "slow":
+		ms, _ := strconv.Atoi(value)
+		time.Sleep(time.Duration(ms) * time.Millisecond)
+	}
+	root := filepath.Join(dir, node)
+	if _, err := os.Stat(root); err != nil {
+		die("ssh: Could not resolve hostname %s: Name or service not known", node)
+	}
+	serve(root, dir, command, fault, value)
+}
+
+func die(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
+	os.Exit(255)
+}
+
+var count = regexp.MustCompile(`count=([0-9]+)`)
+
+// serve gives the command to a shell, as sshd does to the user's. The script's
+// first lines, which say where everything is, are replaced.
+func serve(root, dir, command, fault, value string) {
+	in := bufio.NewReader(os.Stdin)
+	m := count.FindStringSubmatch(command)
+	if m == nil {
+		die("ssh: no script in %q", command)
+	}
+	n, _ := strconv.Atoi(m[1])
+	script := make([]byte, n)
+	if _, err := io.ReadFull(in, script); err != nil {
+		die("ssh: the script is cut off: %v", err)
+	}
+	script = bytes.Replace(script, []byte("R=\nPATH="), []byte("R='"+root+"'\nPATH='"+dir+"/.bin':"), 1)
+	command = strings.Replace(count.ReplaceAllString(command, fmt.Sprintf("count=%d", len(script))), "sudo -n ", "", 1)
+
+	cmd := exec.Command("/bin/sh", "-c", command)
+	cmd.Env = []string{"PATH=/usr/bin:/bin"}
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // nobody on the node hears of our end
+	feed, err := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	if err := errors.Join(err, err2); err != nil {
+		die("ssh: %v", err)
+	}
+	if err := cmd.Start(); err != nil {
+		die("ssh: %v", err)
+	}
+	go func() {
+		defer feed.Close()
+		if _, err := feed.Write(script); err != nil {
+			return
+		}
+		if fault == "cut" {
+			n, _ := strconv.ParseInt(value, 10, 64)
+			_, _ = io.CopyN(feed, in, n)
+			die("client_loop: send disconnect: Broken pipe")
+		}
+		_, _ = io.Copy(feed, in)
+	}()
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadString('\n')
+		if fault == "break" && strings.TrimSpace(line) == value {
+			die("client_loop: send disconnect: Broken pipe")
+		}
+		_, _ = os.Stdout.WriteString(line)
+		if fault == "hold" && strings.TrimSpace(line) == value {
+			select {}
+		}
+		if err != nil {
+			break
+		}
+	}
+	exit := (*exec.ExitError)(nil)
+	if err := cmd.Wait(); errors.As(err, &exit) {
+		os.Exit(exit.ExitCode())
+	} else if err != nil {
+		die("ssh: %v", err)
+	}
+	os.Exit(0)
+}

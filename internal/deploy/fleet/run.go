@@ -1,0 +1,140 @@
+// Package fleet does one task on many nodes: so many at once, in batches, on to the
+// next when one fails, and shows people and programs how it goes.
+//
+// It must not know what the task is.
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// State is what became of a node.
+type State string
+
+// The states. Dry runs have Differs instead of OK.
+const (
+	OK          State = "ok"
+	Unchanged   State = "unchanged"
+	Differs     State = "differs"
+	Failed      State = "failed"
+	Skipped     State = "skipped"     // not begun
+	Interrupted State = "interrupted" // begun and ended before anything was changed
+)
+
+// Result is what became of one node.
+type Result struct {
+	Node    string
+	State   State
+	Time    time.Duration
+	Cause   string   // why it is not OK
+	Hint    string   // what to do
+	Changes []string // what was changed, or would be
+	Notes   []string // what else there is to know
+	Said    []string // what daemons say of themselves
+	Journal []string // of a daemon that does not get ready
+}
+
+// Options are how many at once.
+type Options struct {
+	Parallel    int // at least 1
+	Batch       int // so many nodes are through before the next are begun; 0: no batches
+	MaxFailures int // no node is begun when so many have failed; 0: no limit
+}
+
+// Task is done on a node. The end of stop is a wish that it ends before it changes
+// anything, that of ctx an order. step tells how far it is.
+type Task func(ctx, stop context.Context, node string, step func(string)) Result
+
+// Observer hears what happens, from one goroutine at a time.
+type Observer interface {
+	Begin(node string)
+	Step(node, step string)
+	End(r Result)
+}
+
+// Run does the task on all nodes, begun in their order, and returns one result
+// for each in the same order. After the end of stop no node is begun.
+func Run(ctx, stop context.Context, nodes []string, o Options, task Task, observer Observer) []Result {
+	r := &runner{o: o, task: task, observer: observer, results: make([]Result, len(nodes))}
+	size := o.Batch
+	if size <= 0 {
+		size = len(nodes)
+	}
+	for begin := 0; begin < len(nodes); begin += size {
+		r.batch(ctx, stop, nodes, begin, min(begin+size, len(nodes)))
+	}
+	return r.results
+}
+
+type runner struct {
+	o        Options
+	task     Task
+	observer Observer
+	results  []Result
+
+	mu     sync.Mutex // for the observer and
+	failed int
+}
+
+// batch does nodes[begin:end] and returns when all are through.
+func (r *runner) batch(ctx, stop context.Context, nodes []string, begin, end int) {
+	var wg sync.WaitGroup
+	free := make(chan struct{}, max(1, r.o.Parallel))
+	for i := begin; i < end; i++ {
+		got := false
+		select {
+		case free <- struct{}{}:
+			got = true
+		case <-stop.Done():
+		}
+		if why := r.noMore(stop); why != "" {
+			if got {
+				<-free
+			}
+			r.results[i] = Result{Node: nodes[i], State: Skipped, Cause: why}
+			r.hear(func(o Observer) { o.End(r.results[i]) })
+			continue
+		}
+		r.hear(func(o Observer) { o.Begin(nodes[i]) })
+		wg.Go(func() {
+			defer func() { <-free }()
+			r.one(ctx, stop, nodes[i], i)
+		})
+	}
+	wg.Wait()
+}
+
+// noMore is why no node is begun any more, or nothing.
+func (r *runner) noMore(stop context.Context) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case stop.Err() != nil:
+		return "not begun: interrupted"
+	case r.o.MaxFailures > 0 && r.failed >= r.o.MaxFailures:
+		return fmt.Sprintf("not begun: %d failed before (--max-failures)", r.failed)
+	}
+	return ""
+}
+
+func (r *runner) one(ctx, stop context.Context, node string, i int) {
+	began := time.Now()
+	res := r.task(ctx, stop, node, func(step string) { r.hear(func(o Observer) { o.Step(node, step) }) })
+	res.Node, res.Time = node, time.Since(began)
+	r.results[i] = res
+	r.hear(func(o Observer) {
+		if res.State == Failed {
+			r.failed++
+		}
+		o.End(res)
+	})
+}
+
+func (r *runner) hear(what func(Observer)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	what(r.observer)
+}

@@ -1,0 +1,93 @@
+package host
+
+import "strings"
+
+// Remove plans the way back: daemons stopped, packages, programs and everything
+// that nnf-deploy has brought removed. Mounts are never touched; while clientmountd
+// has some, force is needed, because nobody would unmount them.
+func Remove(w *Want, r *Report, force bool) (*Plan, error) {
+	switch {
+	case r.Systemd == "":
+		return nil, problemf("nnf-deploy is for nodes that are up, not for images", "systemd does not run there")
+	case r.Busy:
+		return nil, problemf("wait for its end, then run it again", "another nnf-deploy is at work there")
+	}
+	d := &differ{w: w, r: r, p: new(Plan)}
+	for i := range w.Daemons {
+		if err := d.remove(&w.Daemons[i], force); err != nil {
+			return nil, err
+		}
+	}
+	d.p.step("reload")
+	d.p.step("forget")
+	return d.p, nil
+}
+
+func (d *differ) remove(daemon *Daemon, force bool) error {
+	bin := daemon.Bin
+	if bin == "clientmountd" && d.r.Mounts > 0 && d.r.Files["/usr/bin/"+bin].State != "absent" {
+		if !force {
+			return problemf("wait for the jobs, or take --force: mounts stay, and nobody will unmount them", "clientmountd has mounts in place there, for %d ClientMounts", d.r.Mounts)
+		}
+		d.p.note("mounts of clientmountd stay, for %d ClientMounts", d.r.Mounts)
+	}
+	if bin != "" {
+		d.removeProgram(bin)
+	}
+	for _, path := range places(daemon) {
+		if have := d.r.Files[path]; have.State != "absent" && have.State != "" && path != "/usr/bin/nnf-dmctl" {
+			d.p.change("remove", path, "")
+			d.p.step("drop", path)
+		}
+	}
+	d.p.step("rmdir", "/etc/"+daemon.Name)
+	if bin == "" {
+		return nil
+	}
+	for _, path := range []string{"/etc/systemd/system/" + bin + ".service", "/etc/systemd/system/" + bin + ".service.d/override.conf"} {
+		d.p.step("drop", path+".retired-by-nnf-deploy")
+	}
+	for _, path := range []string{"/etc/" + bin + "/config.d", "/etc/" + bin, "/etc/systemd/system/" + bin + ".service.d"} {
+		d.p.step("rmdir", path)
+	}
+	return nil
+}
+
+func (d *differ) removeProgram(bin string) {
+	for _, unit := range []string{bin + ".socket", bin + ".service"} {
+		if u, known := d.r.Units[unit]; known && u.Load != "not-found" && u.Active != "inactive" {
+			d.p.change("stop", unit, "")
+			d.p.step("stop", unit)
+		}
+	}
+	path, unit := "/usr/bin/"+bin, "/etc/systemd/system/"+bin+".service"
+	text, there := d.r.Contents[unit]
+	whose := unitOwner(bin, text)
+	if there && whose == foreign {
+		d.p.note("%s is yours and stays", unit)
+	}
+	if have, installed := d.r.Packages[bin]; installed {
+		d.p.change("remove", have.NEVRA, "")
+		d.p.step("erase", bin)
+		return
+	}
+	if owner := d.r.Owners[path]; owner != "" {
+		d.p.note("%s belongs to %s and stays", path, owner)
+		return
+	}
+	if there && (whose == own || whose == installer) {
+		d.p.change("remove", unit, "")
+		d.p.step("unmake", bin)
+		d.p.step("drop", unit)
+		d.p.step("drop", strings.TrimSuffix(unit, ".service")+".socket")
+	}
+	for _, p := range []string{path, "/usr/bin/nnf-dmctl"} {
+		if p != path && bin != "nnf-dm" || there && whose == foreign {
+			continue
+		}
+		if have := d.r.Files[p].State; have != "absent" && have != "" {
+			d.p.change("remove", p, "")
+			d.p.step("drop", p)
+		}
+	}
+}

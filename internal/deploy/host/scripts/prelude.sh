@@ -1,0 +1,6 @@
+# shellcheck shell=sh
+# Before every script. R is put before every path, for tests.
+R=
+PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+export R PATH LC_ALL
+umask 077

@@ -1,0 +1,95 @@
+# shellcheck shell=sh
+# Says how things stand, and changes nothing. The request: "file PATH" and
+# "daemon NAME" lines, then "end".
+
+file() {
+  if [ -L "$R$1" ]; then
+    printf 'file\tlink\t-\t-\t%s\n' "$1"
+  elif [ -f "$R$1" ]; then
+    sum=$(sha256sum <"$R$1") || return 0
+    printf 'file\t%s\t%s\t%s\n' "${sum%% *}" "$(stat -c '%a	%U:%G' "$R$1")" "$1"
+  elif [ -e "$R$1" ]; then
+    printf 'file\tother\t-\t-\t%s\n' "$1"
+  else
+    printf 'file\tabsent\t-\t-\t%s\n' "$1"
+  fi
+}
+
+# content PATH: of a unit or drop-in, without secrets.
+content() {
+  [ -f "$R$1" ] || return 0
+  case $1 in *[!A-Za-z0-9@._/-]*) return 0 ;; esac
+  printf 'content\t%s\t%s\n' "$1" "$(head -c 65536 "$R$1" | base64 | tr -d '\n')"
+}
+
+# claims PATH: the middle part of a token, which says until when it is good. The
+# signature never leaves the node.
+claims() {
+  [ -f "$R$1" ] || return 0
+  IFS=. read -r _ middle signature <"$R$1"
+  case $middle in *[!A-Za-z0-9_-]* | '') return 0 ;; esac
+  [ -z "$signature" ] || printf 'claims\t%s\t%s\n' "$1" "$middle"
+}
+
+unit() {
+  [ -n "$systemd" ] || return 0
+  systemctl show --property=LoadState,ActiveState,SubState,UnitFileState,Result,MainPID,NRestarts,StatusText,FragmentPath "$1" |
+    while IFS= read -r line; do printf 'unit\t%s\t%s\n' "$1" "$line"; done
+}
+
+daemon() {
+  unit "$1.service"
+  if [ "$1" = nnf-dm ]; then unit nnf-dm.socket; fi
+  content "/etc/systemd/system/$1.service"
+  for path in "$R/etc/systemd/system/$1.service.d"/*.conf; do content "${path#"$R"}"; done
+  file "/usr/bin/$1"
+  if [ -f "$R/usr/lib/systemd/system/$1.service" ] || [ -f "$R/lib/systemd/system/$1.service" ]; then printf 'packaged\t%s\n' "$1"; fi
+  if command -v rpm >/dev/null; then
+    # shellcheck disable=SC1083  # rpm's braces
+    rpm -q --qf 'package\t%{NAME}\t%{NEVRA}\t%{SHA256HEADER}\n' "$1" 2>/dev/null | grep '^package	'
+    # shellcheck disable=SC1083
+    if [ -e "$R/usr/bin/$1" ]; then
+      rpm -qf --qf 'owner\t/usr/bin/'"$1"'\t%{NEVRA}\n' "/usr/bin/$1" 2>/dev/null | grep '^owner	'
+    fi
+  fi
+  if [ -x "$R/usr/bin/$1" ]; then
+    printf 'version\t%s\t%s\n' "$1" "$(timeout 10 "$R/usr/bin/$1" version 2>/dev/null | head -n 1 | tr '\t' ' ')"
+  fi
+}
+
+# space FOLDER: free KiB where it is or would be made.
+space() {
+  path=$R$1
+  while [ ! -d "$path" ] && [ -n "$path" ]; do path=${path%/*}; done
+  printf 'space\t%s\t%s\n' "$1" "$(df -Pk "${path:-/}" | awk 'NR == 2 { print $4 }')"
+}
+
+printf 'nnf-deploy\tprobe\t1\n'
+printf 'arch\t%s\n' "$(uname -m)"
+systemd=
+if [ -d "$R/run/systemd/system" ]; then
+  systemd=$(systemctl --version | awk 'NR == 1 { print $2 }')
+  printf 'systemd\t%s\n' "$systemd"
+fi
+while IFS=' ' read -r what value <&3; do
+  case $what in
+  file) file "$value" ;;
+  claims) claims "$value" ;;
+  daemon) daemon "$value" ;;
+  end) break ;;
+  esac
+done
+space /var/lib/nnf-deploy
+space /usr/bin
+space /etc
+set -- "$R"/run/clientmountd/*.json
+if [ -e "$1" ]; then printf 'mounts\t%s\n' "$#"; else printf 'mounts\t0\n'; fi
+if [ -e "$D/stage" ] || [ -e "$D/pending" ]; then
+  if command -v flock >/dev/null && [ -e "$D/lock" ] && ! flock -n "$D/lock" true; then
+    printf 'busy\n'
+  else
+    printf 'interrupted\n'
+    if [ -f "$D/pending" ]; then sed 's/^/pending	/' "$D/pending"; fi
+  fi
+fi
+printf 'end\n'

@@ -1,0 +1,221 @@
+# shellcheck shell=sh
+# Makes the node new, or leaves it old: it works through the manifest, and when a
+# step fails, undoes those before it. It runs by itself; nobody may be there to
+# listen. It leaves its answer in the file result.
+trap '' HUP INT TERM PIPE
+D=$R/var/lib/nnf-deploy stage=$D/stage new=.nnf-deploy-new old=.nnf-deploy-old retired=.retired-by-nnf-deploy
+: >"$stage/undo"
+: >"$stage/answer"
+run=$(cat "$stage/run")
+began=$(date +%s)
+
+one_line() { printf %s "$1" | tr '\n\t' '  ' | cut -c1-400; }
+tell() { printf 'said\t%s\n' "$(one_line "$1")" >>"$stage/answer"; }
+note() { printf 'note\t%s\n' "$(one_line "$1")" >>"$stage/answer"; }
+
+# finish WORD TEXT HINT: leaves the answer.
+finish() {
+  { printf 'result\t%s\t%s\t%s\t%s\n' "$run" "$1" "$(one_line "$2")" "$3"; cat "$stage/answer"; } >"$D/result.new"
+  sync "$D/result.new" 2>/dev/null
+  mv -f "$D/result.new" "$D/result"
+}
+
+# undo takes back, last first, what was done.
+undo() {
+  bad=
+  sed -n '1!G;h;$p' "$stage/undo" >"$stage/undo.now"
+  while IFS=' ' read -r how path; do
+    case $how in
+    back) mv -f "$R$path$old" "$R$path" || bad="$bad $path" ;;
+    away) rm -f "$R$path" || bad="$bad $path" ;;
+    unretire) mv -f "$R$path$retired" "$R$path" || bad="$bad $path" ;;
+    lost) note "the package $path stays new: the one before was not brought by nnf-deploy, and is not on the node" ;;
+    package) rpm -U --oldpackage --replacepkgs "$D/packages/$path.rpm" 9>&- || bad="$bad package:$path" ;;
+    esac
+  done <"$stage/undo.now"
+  : >"$stage/undo"
+  systemctl daemon-reload
+}
+
+# keep PATH: remembers what is there now, so that it can be put back.
+keep() {
+  if [ -L "$R$1" ] || [ -e "$R$1" ]; then
+    rm -f "$R$1$old"
+    ln "$R$1" "$R$1$old" 2>/dev/null || cp -pP "$R$1" "$R$1$old" || return 1
+    echo "back $1" >>"$stage/undo"
+  else
+    echo "away $1" >>"$stage/undo"
+  fi
+}
+
+clean() {
+  while IFS=' ' read -r what _ _ _ path _; do
+    case $what in
+    file | binary) rm -f "$R$path$old" "$R$path$new" ;;
+    esac
+  done <"$stage/manifest"
+  while IFS=' ' read -r _ path _; do rm -f "$R/$path$old"; done <"$stage/moved"
+  rm -rf "$stage"
+}
+
+# broken WHAT WHY: a step failed. Old again, and the daemons that were stopped or
+# restarted meanwhile run with what is old.
+broken() {
+  undo
+  if [ -f "$stage/restarted" ]; then
+    while read -r unit; do
+      grep -qx "$unit" "$stage/ran" 2>/dev/null && { timeout 120 systemctl restart "$unit" 9>&- || bad="$bad $unit"; }
+    done <"$stage/restarted"
+  fi
+  if grep -qx forget "$stage/manifest"; then
+    rm -f "$D/pending"
+    finish partly "$1: $2" "${3-}"
+    clean
+    exit 0
+  fi
+  # What could not be put back has to be looked at by the next run.
+  if [ -z "$bad" ]; then
+    rm -f "$D/pending"
+    finish old "$1: $2" "${3-}"
+  else
+    finish mixed "$1: $2; and this could not be put back:$bad" 'run it again when the cause is gone'
+  fi
+  clean
+  exit 0
+}
+
+property() { systemctl show --property="$2" "$1" | sed -n "s/^$2=//p"; }
+
+packages() {
+  # A list that the shell keeps in its own arguments.
+  set --
+  while IFS=' ' read -r what member name; do
+    [ "$what" = package ] || continue
+    set -- "$@" "$stage/$member"
+    if [ -f "$D/packages/$name.rpm" ]; then
+      echo "package $name" >>"$stage/undo"
+    elif rpm -q "$name" >/dev/null 2>&1; then
+      echo "lost $name" >>"$stage/undo"
+    fi
+  done <"$stage/manifest"
+  [ $# -gt 0 ] || return 0
+  said=$(rpm -U --oldpackage --replacepkgs "$@" 2>&1 9>&-) && return 0
+  # What our packages need and is not there comes from the node's repositories.
+  case $said in
+  *'ailed dependencies'*) if command -v dnf >/dev/null; then said=$(dnf -y -q install "$@" 2>&1 9>&-) && return 0; fi ;;
+  esac
+  : >"$stage/undo" # a transaction that fails has changed nothing
+  broken 'rpm' "$(printf '%s\n' "$said" | grep -v '^warning' | tail -n 5)" 'see the text; nothing was changed'
+}
+
+# place MODE OWNER PATH: by one rename.
+place() {
+  chown "$2" "$R$3$new" && chmod "$1" "$R$3$new" && keep "$3" && mv -fT "$R$3$new" "$R$3"
+}
+
+# ready UNIT SECONDS: until it runs and says so itself. systemd starts it again in
+# between; three times is enough to believe it.
+ready() {
+  if timeout "$2" systemctl restart "$1" 9>&-; then return 0; fi
+  first=$(property "$1" NRestarts)
+  while [ $(($(date +%s) - began_ready)) -lt "$2" ]; do
+    case $(property "$1" ActiveState) in
+    active) return 0 ;;
+    failed) return 1 ;;
+    esac
+    now=$(property "$1" NRestarts)
+    [ $((${now:-0} - ${first:-0})) -lt 3 ] || return 1
+    sleep 0.5
+  done
+  return 1
+}
+
+: >"$stage/moved"
+{ cp "$stage/daemons" "$D/pending.new" && mv -f "$D/pending.new" "$D/pending"; } || broken 'begin' 'cannot write to /var/lib/nnf-deploy' 'is the file system full?'
+while read -r bin; do
+  for unit in "$bin.service" "$bin.socket"; do
+    if [ "$(property "$unit" ActiveState)" = active ]; then echo "$unit" >>"$stage/ran"; fi
+  done
+done <"$stage/daemons"
+
+packages
+while IFS=' ' read -r what a b c d <&4; do
+  case $what in
+  file | binary)
+    said=$(place "$b" "$c" "$d" 2>&1) || broken "$d" "$said"
+    ;;
+  folder | newfolder) # MODE OWNER PATH: one that is somebody else's stays as it is
+    if [ "$what" = newfolder ] && ! grep -qx "$c" "$stage/made" 2>/dev/null; then continue; fi
+    said=$({ mkdir -p "$R$c" && chown "$b" "$R$c" && chmod "$a" "$R$c"; } 2>&1) || broken "$c" "$said"
+    ;;
+  retire) # PATH
+    said=$(mv -fT "$R$a" "$R$a$retired" 2>&1) || broken "$a" "$said"
+    echo "unretire $a" >>"$stage/undo"
+    ;;
+  remove) # PATH
+    if [ -e "$R$a" ] || [ -L "$R$a" ]; then
+      said=$(keep "$a" 2>&1 && rm -f "$R$a" 2>&1) || broken "$a" "$said"
+      echo "moved $a" >>"$stage/moved"
+    fi
+    ;;
+  drop) # PATH: without a way back
+    said=$(rm -f "$R$a" 2>&1) || broken "$a" "$said"
+    ;;
+  rmdir) rmdir "$R$a" 2>/dev/null ;;
+  unit) # PROGRAM: writes its own units anew
+    for path in "/etc/systemd/system/$a.service" "/etc/systemd/system/$a.socket"; do
+      said=$(keep "$path" 2>&1 && rm -f "$R$path" 2>&1) || broken "$path" "$said"
+      echo "moved $path" >>"$stage/moved"
+    done
+    said=$("$R/usr/bin/$a" install 2>&1 9>&-) || broken "$a install" "$said"
+    ;;
+  unmake) # PROGRAM: stops it and removes its own units
+    if [ -x "$R/usr/bin/$a" ]; then said=$("$R/usr/bin/$a" remove 2>&1 9>&-) || note "$a remove: $said"; fi
+    ;;
+  erase) # PACKAGE
+    said=$(rpm -e "$a" 2>&1 9>&-) || broken "rpm -e $a" "$said"
+    ;;
+  reload) said=$(systemctl daemon-reload 2>&1) || broken 'systemctl daemon-reload' "$said" ;;
+  enable)
+    said=$(systemctl reenable "$a" 2>&1) || broken "systemctl enable $a" "$said"
+    ;;
+  stop) # UNIT
+    said=$(timeout 660 systemctl stop "$a" 2>&1 9>&-) || broken "systemctl stop $a" "$said"
+    ;;
+  start)
+    said=$(systemctl start "$a" 2>&1 9>&-) || broken "systemctl start $a" "$said" "journalctl -u $a says why"
+    ;;
+  ready) # UNIT SECONDS
+    echo "$a" >>"$stage/restarted"
+    began_ready=$(date +%s)
+    if ! ready "$a" "$b"; then
+      status=$(property "$a" StatusText)
+      why="$a is not ready after $(($(date +%s) - began_ready)) s${status:+: $status}"
+      journalctl -u "$a" -n 12 --no-pager -o cat --since "@$began" 2>/dev/null | cut -c1-400 | tr '\t' ' ' | sed 's/^/journal	/' >>"$stage/answer"
+      if grep -qx "$a" "$stage/ran" 2>/dev/null; then
+        broken 'start' "$why" "journalctl -u $a says why; the old one is in place again"
+      fi
+      # The one before did not run either, or there was none: nothing is won by
+      # putting it back, and the next run tries again.
+      rm -f "$D/pending"
+      finish unready "$why" "journalctl -u $a says why; run it again when the cause is gone"
+      clean
+      exit 0
+    fi
+    status=$(property "$a" StatusText)
+    if [ -n "$status" ]; then tell "$a: $status"; fi
+    ;;
+  forget) : >"$D/forget" ;;
+  esac
+done 4<"$stage/manifest"
+
+# What runs now is what is put back when the next one does not.
+if grep -q '^package ' "$stage/manifest"; then
+  mkdir -p "$D/packages"
+  while IFS=' ' read -r what member name; do
+    [ "$what" = package ] && mv -f "$stage/$member" "$D/packages/$name.rpm"
+  done <"$stage/manifest"
+fi
+rm -f "$D/pending"
+finish ok '' ''
+clean

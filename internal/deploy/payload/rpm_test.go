@@ -1,0 +1,99 @@
+package payload
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// build makes packages with rpmbuild.
+func build(t *testing.T, name, version, epoch string) (path string) {
+	t.Helper()
+	for _, tool := range []string{"rpmbuild", "rpm"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			if os.Getenv("E2E_REQUIRE") == "1" {
+				t.Fatal(err)
+			}
+			t.Skip("packages cannot be built here (apt-get install rpm): ", err)
+		}
+	}
+	dir := t.TempDir()
+	spec := filepath.Join(dir, "x.spec")
+	text := "Name: " + name + "\nVersion: " + version + "\nRelease: 3\n" + epoch + "Summary: s\nLicense: l\nBuildArch: noarch\n%description\nd\n%files\n"
+	if err := os.WriteFile(spec, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("rpmbuild", "-ba", "--quiet", "--define", "_topdir "+dir, "--define", "_rpmdir "+dir, "--define", "_srcrpmdir "+dir, spec)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	list, err := filepath.Glob(filepath.Join(dir, "noarch", "*.rpm"))
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	return list[0]
+}
+
+// What is read of a package is what rpm will say of it when it is installed.
+func TestPackageIsReadAsRpmReadsIt(t *testing.T) {
+	for _, epoch := range []string{"", "Epoch: 7\n"} {
+		path := build(t, "nnf-dm", "1.2.3", epoch)
+		out, err := exec.Command("rpm", "-qp", "--qf", "%{NEVRA} %{SHA256HEADER}", path).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, skipped, err := Packages([]string{path}, []string{"nnf-dm"})
+		if err != nil || len(skipped) != 0 || len(p.Packages) != 1 {
+			t.Fatal(p, skipped, err)
+		}
+		one := p.Packages[0]
+		if have := one.NEVRA + " " + one.Header; have != string(out) {
+			t.Errorf("%s, rpm says %s", have, out)
+		}
+		if one.Arch != "noarch" || one.Size == 0 || len(one.Sum) != 64 {
+			t.Errorf("%+v", one)
+		}
+	}
+}
+
+func TestPackages(t *testing.T) {
+	one := build(t, "nnf-dm", "1", "")
+	two := build(t, "nnf-dm", "2", "")
+	other := build(t, "nnf-deploy", "1", "")
+	source, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(one)), "*.src.rpm"))
+	if err != nil || len(source) != 1 {
+		t.Fatal(source, err)
+	}
+	cut := filepath.Join(t.TempDir(), "cut.rpm")
+	data, err := os.ReadFile(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(cut, data[:200], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name    string
+		files   []string
+		names   []string
+		skipped int
+		err     string
+	}{
+		{"others are left out", []string{one, other, source[0]}, []string{"nnf-dm"}, 2, ""},
+		{"two of the same", []string{one, two}, []string{"nnf-dm"}, 0, "which one is it to be"},
+		{"one is missing", []string{one}, []string{"nnf-dm", "clientmountd"}, 0, "no package of clientmountd is among the files"},
+		{"only a source package", []string{source[0]}, []string{"nnf-dm"}, 0, "no package of nnf-dm"},
+		{"cut off", []string{cut}, []string{"nnf-dm"}, 0, "cut.rpm: the package is cut off"},
+		{"not one", []string{"rpm_test.go"}, []string{"nnf-dm"}, 0, "rpm_test.go: not an RPM package"},
+		{"not there", []string{"/nonexistent/x.rpm"}, nil, 0, "/nonexistent/x.rpm: no such file or directory"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, skipped, err := Packages(tt.files, tt.names)
+			if len(skipped) != tt.skipped || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%q %v", skipped, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,104 @@
+package remote
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Kind is why a script did not do its work.
+type Kind int
+
+// The kinds of trouble, by who has to do something about it.
+const (
+	Failed      Kind = iota // the script itself: see Code and Text
+	Unreachable             // nobody answers there
+	HostKey                 // somebody else may answer there
+	Denied                  // the login is refused
+	Root                    // the login is not root's and does not become root
+	Lost                    // the connection broke while the script ran
+	Program                 // ssh itself cannot be run
+	Ended                   // the context ended it
+)
+
+// Error is what Run returns.
+type Error struct {
+	Node string
+	Kind Kind
+	Code int    // of the script, where it is Failed
+	Text string // the last that was said on standard error, as it came
+	Hint string // what to do
+}
+
+func (e *Error) Error() string {
+	text := e.Text
+	if text == "" {
+		text = fmt.Sprintf("exit code %d", e.Code)
+	}
+	return e.Kind.String() + ": " + text
+}
+
+func (k Kind) String() string {
+	return [...]string{"the script failed", "not reachable", "its host key is not the known one", "the login is refused", "no rights of root",
+		"the connection broke", "ssh cannot be run", "ended"}[k]
+}
+
+// said are the words by which ssh and sudo tell their trouble, the first that is
+// found counts. They are not translated.
+var said = []struct {
+	words, hint string
+	kind        Kind
+}{
+	{"Host key verification failed", "if the node was installed anew, take its new key into known_hosts; else find out who answers there", HostKey},
+	{"No matching host key", "its kind of host key is not allowed here: see HostKeyAlgorithms in ssh_config(5)", HostKey},
+	{"Permission denied (", "try: ssh NODE true; it must work without a question (key in the agent, right user: --user)", Denied},
+	{"Too many authentication failures", "the agent offers too many keys: name the right one in ssh_config (IdentityFile, IdentitiesOnly)", Denied},
+	{"Could not resolve hostname", "the name is not known here: DNS, /etc/hosts, or HostName in ssh_config", Unreachable},
+	{"Connection refused", "the node is up, but sshd is not, or not at this port", Unreachable},
+	{"Connection timed out", "is the node up?", Unreachable},
+	{"timed out", "is the node up?", Unreachable},
+	{"No route to host", "is the node up?", Unreachable},
+	{"Network is unreachable", "is there a way to its network?", Unreachable},
+	{"Bad configuration option", "see --ssh-option and ssh_config", Program},
+	{"command-line", "see --ssh-option", Program},
+}
+
+// failure tells what an ended ssh means. heard: the script has said something.
+func failure(node string, code int, stderr string, heard bool) *Error {
+	e := &Error{Node: node, Code: code, Text: lastLine(stderr)}
+	if code != 255 {
+		switch {
+		case strings.Contains(stderr, "sudo: ") && !heard:
+			e.Kind, e.Hint = Root, "sudo must ask no question there (NOPASSWD), or log in as root: --user root"
+		case code == 127 && !heard:
+			e.Hint = "a program is missing there that every node has"
+		}
+		return e
+	}
+	if heard {
+		e.Kind, e.Hint = Lost, "run it again: it goes on where it stopped"
+		return e
+	}
+	e.Kind, e.Hint = Unreachable, "try: ssh NODE true"
+	for _, s := range said {
+		if line, found := lineWith(stderr, s.words); found {
+			e.Kind, e.Hint, e.Text = s.kind, s.hint, line
+			break
+		}
+	}
+	e.Hint = strings.ReplaceAll(e.Hint, "NODE", node)
+	return e
+}
+
+func lineWith(text, words string) (string, bool) {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, words) {
+			return strings.TrimSpace(line), true
+		}
+	}
+	return "", false
+}
+
+func lastLine(text string) string {
+	text = strings.TrimSpace(text)
+	return strings.TrimSpace(text[strings.LastIndexByte(text, '\n')+1:])
+}
