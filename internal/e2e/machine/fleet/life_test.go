@@ -45,7 +45,7 @@ func TestLife(t *testing.T) {
 		f.Nodes[sick].Put("/etc/systemd/system/clientmountd.service.d/90-site.conf", 0o644, []byte("[Service]\nProtectSystem=full\n"))
 		a := f.Ask("install", older.PackageArguments()...)
 		want := all(f.Nodes, "ok")
-		causes := map[int]string{dead: "refused", stranger: "host key", full: "space", sick: "not ready"}
+		causes := map[int]string{dead: "refused", stranger: "host key", full: "is full", sick: "not ready"}
 		for i := range causes {
 			want[f.Nodes[i].Name] = "failed"
 		}
@@ -55,7 +55,7 @@ func TestLife(t *testing.T) {
 				t.Errorf("%s: the cause is %q, want %q in it, and the hint is %q", o.Node, o.Cause, cause, o.Hint)
 			}
 		}
-		if o := a.Nodes[f.Nodes[sick].Name]; !contains(strings.Join(o.Journal, "\n"), "mount namespace") {
+		if o := a.Nodes[f.Nodes[sick].Name]; !contains(strings.Join(o.Journal, "\n"), "mount namespace") || contains(strings.Join(o.Journal, "\n"), "Unknown key") {
 			t.Errorf("the journal of the daemon that does not start: %q", o.Journal)
 		}
 		for _, i := range []int{plain, offered, slow, taken} {
