@@ -239,8 +239,8 @@ func (d *differ) enable(daemon *Daemon) error {
 	if t.enabled == "" {
 		return nil
 	}
-	u := d.r.Units[t.enabled]
-	if u.Load == "masked" || d.r.Units[daemon.Bin+".service"].Load == "masked" {
+	u, service := d.r.Units[t.enabled], d.r.Units[daemon.Bin+".service"]
+	if u.Load == "masked" || service.Load == "masked" {
 		return problemf("systemctl unmask "+t.enabled, "%s is masked there", t.enabled)
 	}
 	if d.units[daemon.Bin] || u.File != "enabled" {
@@ -256,7 +256,13 @@ func (d *differ) enable(daemon *Daemon) error {
 			d.p.change("start", t.enabled, "")
 		}
 		d.p.restart(daemon.Bin)
-	case d.r.Units[daemon.Bin+".service"].Active == "failed", slices.Contains(d.r.Pending, daemon.Bin):
+	case service.Active == "failed":
+		d.p.change("start", daemon.Bin+".service", "")
+		d.p.restart(daemon.Bin)
+	case slices.Contains(d.r.Pending, daemon.Bin):
+		if !works(service) {
+			d.p.change("start", daemon.Bin+".service", "")
+		}
 		d.p.restart(daemon.Bin)
 	}
 	return nil
@@ -266,7 +272,7 @@ func (d *differ) enable(daemon *Daemon) error {
 func (d *differ) run() {
 	for _, bin := range d.p.bins {
 		t := traits[bin]
-		if t.enabled == "nnf-dm.socket" {
+		if t.enabled == "nnf-dm.socket" && d.r.Units[t.enabled].Active != "active" {
 			d.p.step("start", t.enabled)
 		}
 		if works(d.r.Units[bin+".service"]) {

@@ -18,8 +18,9 @@ import (
 func Probe(ctx context.Context, shell remote.Shell, w *Want) (*Report, error) {
 	var out bytes.Buffer
 	err := shell.Run(ctx, w.Node, probeScript, strings.NewReader(request(w)), &bounded{w: &out, left: 4 << 20})
+	silent := out.Len() == 0
 	report, perr := parseReport(&out)
-	if e := (*remote.Error)(nil); errors.As(err, &e) && (e.Kind != remote.Failed || out.Len() == 0) {
+	if e := (*remote.Error)(nil); errors.As(err, &e) && (e.Kind != remote.Failed || silent) {
 		return nil, err
 	}
 	return report, perr

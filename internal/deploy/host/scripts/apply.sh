@@ -15,6 +15,9 @@ sweep() {
       case $what in file | binary) rm -f "$R$path$new" "$R$path.nnf-deploy-old" ;; esac
     done <"$stage/manifest"
   fi
+  if [ -f "$stage/moved" ]; then
+    while IFS=' ' read -r _ path; do rm -f "$R$path.nnf-deploy-old"; done <"$stage/moved"
+  fi
   if [ -f "$stage/made" ]; then
     sort -r "$stage/made" | while IFS= read -r path; do rmdir "$R$path" 2>/dev/null; done
   fi

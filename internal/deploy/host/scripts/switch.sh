@@ -34,6 +34,9 @@ undo() {
     esac
   done <"$stage/undo.now"
   : >"$stage/undo"
+  if [ -f "$stage/made" ]; then
+    sort -r "$stage/made" | while IFS= read -r path; do rmdir "$R$path" 2>/dev/null; done
+  fi
   systemctl daemon-reload
 }
 
@@ -131,6 +134,7 @@ ready() {
 }
 
 : >"$stage/moved"
+unready='' hint=''
 { cp "$stage/daemons" "$D/pending.new" && mv -f "$D/pending.new" "$D/pending"; } || broken 'begin' 'cannot write to /var/lib/nnf-deploy' 'is the file system full?'
 while read -r bin; do
   for unit in "$bin.service" "$bin.socket"; do
@@ -199,10 +203,8 @@ while IFS=' ' read -r what a b c d <&4; do
       fi
       # The one before did not run either, or there was none: nothing is won by
       # putting it back, and the next run tries again.
-      rm -f "$D/pending"
-      finish unready "$why" "journalctl -u $a says why; run it again when the cause is gone"
-      clean
-      exit 0
+      unready=${unready:-$why} hint=${hint:-"journalctl -u $a says why; run it again when the cause is gone"}
+      continue
     fi
     status=$(property "$a" StatusText)
     if [ -n "$status" ]; then tell "$a: $status"; fi
@@ -219,5 +221,5 @@ if grep -q '^package ' "$stage/manifest"; then
   done <"$stage/manifest"
 fi
 rm -f "$D/pending"
-finish ok '' ''
+if [ -n "$unready" ]; then finish unready "$unready" "$hint"; else finish ok '' ''; fi
 clean

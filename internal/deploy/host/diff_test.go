@@ -1,0 +1,184 @@
+package host
+
+import (
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
+)
+
+// settled is a node that is what is wanted, by packages.
+func settled(w *Want) *Report {
+	r := newReport()
+	r.Arch, r.Systemd = "x86_64", "252"
+	for i := range w.Daemons {
+		d := &w.Daemons[i]
+		files, _ := w.files(d)
+		for _, f := range files {
+			r.Files[f.path] = FileState{f.sum(), strings.TrimPrefix(f.mode, "0"), f.owner}
+		}
+		r.Files["/usr/bin/"+d.Bin] = FileState{"x", "755", "root:root"}
+		r.Packages[d.Bin] = Installed{d.Bin + "-1", "h1"}
+		r.Owners["/usr/bin/"+d.Bin] = d.Bin + "-1"
+		r.Packaged[d.Bin] = true
+	}
+	r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "active", File: "enabled"}
+	r.Units["nnf-dm.service"] = Unit{Load: "loaded", Active: "inactive", File: "indirect"}
+	r.Units["nnf-dm.socket"] = Unit{Load: "loaded", Active: "active", File: "enabled"}
+	r.Space["/var/lib/nnf-deploy"], r.Space["/usr/bin"], r.Space["/etc"] = 1<<20, 1<<20, 1<<20
+	return r
+}
+
+func pack(version string) payload.Payload {
+	var p payload.Payload
+	for _, name := range Programs() {
+		for _, arch := range []string{"x86_64", "aarch64"} {
+			p.Packages = append(p.Packages, payload.Package{Name: name, NEVRA: name + "-" + version, Header: "h" + version, Arch: arch, File: payload.File{Size: 10 << 20}})
+		}
+	}
+	return p
+}
+
+func TestDiff(t *testing.T) {
+	const token, conf = "/etc/clientmountd/service.token", "/etc/clientmountd/config.d/50-nnf-deploy.toml"
+	for _, tt := range []struct {
+		name   string
+		want   func(*Want)
+		report func(*Report)
+		says   string // changes, or a problem behind "!"
+	}{
+		{"as wanted", nil, nil, ""},
+		{"no programs are brought", func(w *Want) { w.Payload = payload.Payload{} }, nil, ""},
+		{"none are brought, and none is there", func(w *Want) { w.Payload = payload.Payload{} },
+			func(r *Report) { r.Files["/usr/bin/clientmountd"] = FileState{State: "absent"} }, "!clientmountd is not installed there"},
+		{"a newer package", func(w *Want) { w.Payload = pack("2"); w.Payload.Packages = append(w.Payload.Packages[:2], pack("1").Packages[2:]...) }, nil,
+			"replace clientmountd-2 (is clientmountd-1)\nrestart clientmountd.service\n"},
+		{"the same version, built anew", func(w *Want) { w.Payload.Packages[0].Header = "other" }, nil,
+			"replace clientmountd-1 (is clientmountd-1)\nrestart clientmountd.service\n"},
+		{"an older package of another name", nil, func(r *Report) {
+			delete(r.Packages, "clientmountd")
+			r.Owners["/usr/bin/clientmountd"] = "nnf-clientmount-1.0-1.x86_64"
+		}, "replace clientmountd-1 (is nnf-clientmount-1.0-1.x86_64)\nrestart clientmountd.service\n"},
+		{"by force", func(w *Want) { w.Force = true; w.Daemons = w.Daemons[:1] }, nil,
+			"replace clientmountd-1 (is clientmountd-1)\nreplace " + token + "\nreplace /etc/clientmountd/service.cert\nreplace " + conf + "\nrestart clientmountd.service\n"},
+		{"the token is another one", nil, func(r *Report) { f := r.Files[token]; f.State = "0000"; r.Files[token] = f }, "replace " + token + "\nrestart clientmountd.service\n"},
+		{"the token is open", nil, func(r *Report) { f := r.Files[token]; f.Mode = "644"; r.Files[token] = f }, "permissions " + token + "\n"},
+		{"the token is somebody's", nil, func(r *Report) { f := r.Files[token]; f.Owner = "user:user"; r.Files[token] = f }, "permissions " + token + "\n"},
+		{"the token is a link", nil, func(r *Report) { r.Files[token] = FileState{State: "link"} }, "replace " + token + "\nrestart clientmountd.service\n"},
+		{"the token is missing", nil, func(r *Report) { r.Files[token] = FileState{State: "absent"} }, "write " + token + "\nrestart clientmountd.service\n"},
+		{"the API server moves", func(w *Want) { w.Host = "fd00::1"; w.Daemons = w.Daemons[:1] }, nil, "replace " + conf + "\nrestart clientmountd.service\n"},
+		{"arguments", func(w *Want) { w.Daemons[1].Arguments = []string{"--x"} }, nil, "write " + dropIn("nnf-dm") + "\n"},
+		{"no arguments any more", nil, func(r *Report) { r.Contents[dropIn("clientmountd")] = "[Service]\n" }, "remove " + dropIn("clientmountd") + "\nrestart clientmountd.service\n"},
+		{"disabled", nil, func(r *Report) { r.Units["nnf-dm.socket"] = Unit{Load: "loaded", Active: "active", File: "disabled"} }, "enable nnf-dm.socket\n"},
+		{"stopped", nil, func(r *Report) {
+			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "inactive", File: "enabled"}
+			r.Units["nnf-dm.socket"] = Unit{Load: "loaded", Active: "inactive", File: "enabled"}
+		}, "start clientmountd.service\nstart nnf-dm.socket\n"},
+		{"still starting", nil, func(r *Report) { r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "activating", File: "enabled"} }, "restart clientmountd.service\n"},
+		{"failed", nil, func(r *Report) { r.Units["nnf-dm.service"] = Unit{Load: "loaded", Active: "failed"} }, "start nnf-dm.service\n"},
+		{"a restart is missing", nil, func(r *Report) { r.Interrupted, r.Pending = true, []string{"clientmountd", "nnf-dm"} }, "start nnf-dm.service\nrestart clientmountd.service\n"},
+		{"masked", nil, func(r *Report) { r.Units["nnf-dm.socket"] = Unit{Load: "masked"} }, "!nnf-dm.socket is masked there"},
+		{"no systemd", nil, func(r *Report) { r.Systemd = "" }, "!systemd does not run there"},
+		{"busy", nil, func(r *Report) { r.Busy = true }, "!another nnf-deploy is at work there"},
+		{"another machine", nil, func(r *Report) { r.Arch = "ppc64le" }, "!what is given of clientmountd is for x86_64, aarch64, and the node is ppc64le"},
+		{"full", func(w *Want) { w.Payload = pack("2") }, func(r *Report) { r.Space["/var/lib/nnf-deploy"] = 20 << 10 },
+			"!the file system of /var/lib/nnf-deploy is full: 20.0 MiB free, 21.0 MiB needed"},
+		{"full, and nothing to do", nil, func(r *Report) { clear(r.Space); r.Space["/etc"] = 0 }, ""},
+		{"/etc is full", func(w *Want) { w.Port = "1" }, func(r *Report) { r.Space["/etc"] = 0 }, "!the file system of /etc is full: 0.0 MiB free, 1.0 MiB needed"},
+		{"programs over a package", func(w *Want) {
+			w.Payload = payload.Payload{Programs: []payload.Program{{Name: "clientmountd", Arch: "x86_64"}, {Name: "nnf-dm", Arch: "x86_64"}}}
+		}, nil, "!/usr/bin/clientmountd belongs to the package clientmountd-1 there"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := wanted(pack("1"))
+			r := settled(w)
+			if tt.want != nil {
+				tt.want(w)
+			}
+			if tt.report != nil {
+				tt.report(r)
+			}
+			before := maps.Clone(r.Files)
+			p, err := Diff(w, r)
+			got := ""
+			if err != nil {
+				got = "!" + err.Error()
+			} else {
+				got = changes(p)
+			}
+			if got != tt.says {
+				t.Errorf("have:\n%s\nwant:\n%s", got, tt.says)
+			}
+			if !maps.Equal(before, r.Files) {
+				t.Error("the report has changed")
+			}
+		})
+	}
+}
+
+// Programs that are the same are not sent; what is sent is what is needed.
+func TestBytes(t *testing.T) {
+	w := wanted(pack("2"))
+	p, err := Diff(w, settled(wanted(pack("1"))))
+	if err != nil || p.Bytes() != 20<<20 {
+		t.Errorf("%d %v", p.Bytes(), err)
+	}
+	w = wanted(pack("1"))
+	w.Daemons[0].Token = []byte("12345")
+	if p, err = Diff(w, settled(wanted(pack("1")))); err != nil || p.Bytes() != 5 {
+		t.Errorf("%d %v", p.Bytes(), err)
+	}
+}
+
+func TestDaemonState(t *testing.T) {
+	now := time.Unix(1000, 0)
+	const path = "/etc/clientmountd/service.token"
+	for _, tt := range []struct {
+		name   string
+		report func(*Report)
+		want   DaemonState
+	}{
+		{"well", func(r *Report) {
+			r.Expiry[path] = time.Time{}
+			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "active", File: "enabled", Status: "2 mounts ready for 1 ClientMount; API server answers"}
+		}, DaemonState{Well: true, Unit: "active", Enabled: "enabled", API: "answers", Token: TokenForever}},
+		{"ends later", func(r *Report) { r.Expiry[path] = now.Add(time.Hour) }, DaemonState{Well: true, Unit: "active", Enabled: "enabled", Token: TokenEnds}},
+		{"has ended", func(r *Report) { r.Expiry[path] = now.Add(-time.Hour) }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenEnds}},
+		{"no token", func(r *Report) { r.Files[path] = FileState{State: "absent"} }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenMissing}},
+		{"no token that says anything", func(*Report) {}, DaemonState{Well: true, Unit: "active", Enabled: "enabled", Token: TokenUnknown}},
+		{"not installed", func(r *Report) { r.Units["clientmountd.service"] = Unit{Load: "not-found", Active: "inactive"} }, DaemonState{Token: TokenUnknown}},
+		{"no API server", func(r *Report) {
+			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "active", File: "enabled", Status: "0 mounts ready for 0 ClientMounts; API server has not answered since x: y"}
+		}, DaemonState{Unit: "active", Enabled: "enabled", API: "no answer", Token: TokenUnknown}},
+		{"failed", func(r *Report) { r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "failed", File: "disabled"} }, DaemonState{Unit: "failed", Enabled: "disabled", Token: TokenUnknown}},
+	} {
+		w := wanted(pack("1"))
+		r := settled(w)
+		tt.report(r)
+		got := r.Daemons(w, now)[0]
+		got.Name, got.Package, got.Says, got.Mounts, got.Expires = "", "", "", nil, time.Time{}
+		if got != tt.want {
+			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestExpiry(t *testing.T) {
+	for _, tt := range []struct {
+		claims string
+		want   time.Time
+		ok     bool
+	}{
+		{"eyJleHAiOjE3MDAwMDAwMDB9", time.Unix(1700000000, 0).UTC(), true},
+		{"eyJzdWIiOiJ4In0", time.Time{}, true},
+		{"!!", time.Time{}, false},
+		{"e30", time.Time{}, true},
+		{"W10", time.Time{}, false},
+	} {
+		if got, ok := expiry(tt.claims); got != tt.want || ok != tt.ok {
+			t.Errorf("%s: %v %v", tt.claims, got, ok)
+		}
+	}
+}
