@@ -96,7 +96,7 @@ unexport CRDS
 E2E    := crash conformance apiserver offload dmapiserver abuse demo
 E2E    := $(filter $(patsubst internal/e2e/%/,%,$(wildcard internal/e2e/*/)),$(E2E))
 SCENES := scenes-crash $(if $(CRDS),scenes-crds) $(patsubst %,scenes-%,$(filter-out crash,$(E2E))) scenes-devcluster scenes-others
-MACHINES := machine/container machine/vm
+MACHINES := machine/container machine/fleet machine/vm
 scenes-%:
 	$(GO) test -buildvcs=false -count=1 -timeout 20m ./internal/e2e/$*
 .PHONY: scenes-crash scenes-crds scenes-devcluster scenes-others
@@ -114,17 +114,19 @@ scenes-others:
 # one root file system, which is made once (about a minute). Before them the
 # packages; their first time compiles nfpm and the daemons from their vendored
 # modules, minutes.
-.PHONY: e2e e2e-packages e2e-machine e2e-container e2e-vm
-e2e: need-e2e build-daemon devcluster ## the packages, and the installed daemons on whole machines: systemd in a container, a virtual machine (5-15 minutes)
+.PHONY: e2e e2e-packages e2e-machine e2e-container e2e-fleet e2e-vm
+e2e: need-e2e build-daemon devcluster ## the packages, and the installed daemons on whole machines: systemd in a container, a fleet of those, a virtual machine (10-20 minutes)
 	@$(MAKE) --no-print-directory e2e-packages
 	@$(MAKE) --no-print-directory e2e-machine
 	@$(MAKE) --no-print-directory e2e-container
+	@$(MAKE) --no-print-directory e2e-fleet
 	@$(MAKE) --no-print-directory e2e-vm
 e2e-packages: need-rpm bin/nfpm ## the packages: contents, both ways of making them, the same bytes again, install to remove
 	$(GO) test -buildvcs=false -count=1 -timeout 30m ./internal/e2e/packages
 e2e-machine:
 	@internal/e2e/machine/prepare.sh || [ $$? = 3 ] # 3: not here; the tests say so
-e2e-container e2e-vm: e2e-%:
+e2e-fleet: bin/nfpm # two releases are made, and installed on eight nodes
+e2e-container e2e-fleet e2e-vm: e2e-%:
 	@began=$$SECONDS; cd internal/e2e/machine/$* && E2E_MACHINE=1 $(GO) test -buildvcs=false -count=1 -timeout 30m -v . && echo "make: $* took $$((SECONDS - began)) s" >&2
 
 .PHONY: test-crds
@@ -180,4 +182,4 @@ need-test: need-go
 need-rpm: need-go
 	@internal/e2e/need.sh rpmbuild rpm rpmlint
 need-e2e: need-test
-	@! command -v apt-get >/dev/null || internal/e2e/need.sh mmdebstrap systemd-nspawn qemu-system-x86_64 busybox cpio depmod mke2fs
+	@! command -v apt-get >/dev/null || internal/e2e/need.sh mmdebstrap systemd-nspawn qemu-system-x86_64 busybox cpio depmod mke2fs ssh

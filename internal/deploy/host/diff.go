@@ -68,7 +68,7 @@ func (d *differ) packages(daemon *Daemon) error {
 	default:
 		d.p.change("install", p.NEVRA, "")
 	}
-	name := d.p.carry(member{sum: p.Sum, path: p.Path, size: p.Size})
+	name := d.p.carry(member{name: ".rpm", sum: p.Sum, path: p.Path, size: p.Size}) // dnf takes no file without it
 	d.p.step("package", name, p.Name)
 	d.p.restart(daemon.Bin)
 	d.units[daemon.Bin] = true

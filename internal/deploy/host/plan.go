@@ -72,9 +72,10 @@ func (p *Plan) step(fields ...string) {
 	p.steps = append(p.steps, strings.Join(fields, " "))
 }
 
-// carry puts something into the archive and returns its name there.
+// carry puts something into the archive and returns its name there, which ends
+// as the member's does.
 func (p *Plan) carry(m member) string {
-	m.name = fmt.Sprintf("m%d", len(p.members))
+	m.name = fmt.Sprintf("m%d%s", len(p.members), m.name)
 	p.members = append(p.members, m)
 	return m.name
 }

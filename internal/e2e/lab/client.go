@@ -52,21 +52,25 @@ func IsNotFound(err error) bool {
 type kind struct{ root, resource string }
 
 var kinds = map[string]kind{
-	"Namespace":              {"/api/v1", ""},
-	"Secret":                 {"/api/v1", "secrets"},
-	"ServiceAccount":         {"/api/v1", "serviceaccounts"},
-	"ClusterRole":            {"/apis/rbac.authorization.k8s.io/v1", "clusterroles"},
-	"ClusterRoleBinding":     {"/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"},
-	"ClientMount":            {dws, "clientmounts"},
-	"Workflow":               {dws, "workflows"},
-	"SystemConfiguration":    {dws, "systemconfigurations"},
-	"Servers":                {dws, "servers"},
-	"NnfStorage":             {nnf, "nnfstorages"},
-	"NnfStorageProfile":      {nnf, "nnfstorageprofiles"},
-	"NnfDataMovement":        {nnf, "nnfdatamovements"},
-	"NnfDataMovementProfile": {nnf, "nnfdatamovementprofiles"},
-	"LustreFileSystem":       {"/apis/" + api.GroupLUS + "/v1beta1", "lustrefilesystems"},
+	"Namespace":                  {"/api/v1", ""},
+	"Secret":                     {"/api/v1", "secrets"},
+	"ServiceAccount":             {"/api/v1", "serviceaccounts"},
+	"ClusterRole":                {"/apis/rbac.authorization.k8s.io/v1", "clusterroles"},
+	"ClusterRoleBinding":         {"/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"},
+	"FlowSchema":                 {flow, "flowschemas"},
+	"PriorityLevelConfiguration": {flow, "prioritylevelconfigurations"},
+	"ClientMount":                {dws, "clientmounts"},
+	"Workflow":                   {dws, "workflows"},
+	"SystemConfiguration":        {dws, "systemconfigurations"},
+	"Servers":                    {dws, "servers"},
+	"NnfStorage":                 {nnf, "nnfstorages"},
+	"NnfStorageProfile":          {nnf, "nnfstorageprofiles"},
+	"NnfDataMovement":            {nnf, "nnfdatamovements"},
+	"NnfDataMovementProfile":     {nnf, "nnfdatamovementprofiles"},
+	"LustreFileSystem":           {"/apis/" + api.GroupLUS + "/v1beta1", "lustrefilesystems"},
 }
+
+const flow = "/apis/flowcontrol.apiserver.k8s.io/v1"
 
 var (
 	dws = "/apis/" + api.GroupDWS + "/" + api.VersionsDWS[0]

@@ -32,16 +32,26 @@ const enterGroups = `n=$1; shift; while [ $n -gt 0 ]; do echo $$ >"$1/cgroup.pro
 func Container(t testing.TB) *Machine {
 	t.Helper()
 	need(t)
-	began := time.Now()
-	s := stage.New(t)
-	m := &Machine{Name: s.Node, Stage: s, t: t, slow: 1, boot: time.Minute, done: make(chan struct{})}
-	dir := filepath.Join(s.Dir, fmt.Sprintf("container-%d", machines.Add(1)))
-	m.console = dir + ".console"
-	if err := m.startContainer(dir); err != nil {
-		t.Fatal(err)
+	return containers(t, stage.New(t), nil, "compute-01")[0]
+}
+
+// Containers boots several containers at once. They share the host's network,
+// loopback included. Each plays on a stage of its own, whose node has the host
+// name of the container. The files that lay returns are there when it boots.
+func Containers(t testing.TB, lay func(s *stage.Stage, name string) []File, names ...string) []*Machine {
+	t.Helper()
+	need(t)
+	list := containers(t, stage.New(t), lay, names...)
+	for _, m := range list {
+		m.Name, m.Stage = m.host, m.Stage.As(m.host)
 	}
+	return list
+}
+
+func containers(t testing.TB, s *stage.Stage, lay func(*stage.Stage, string) []File, names ...string) []*Machine {
+	t.Helper()
+	began := time.Now()
 	t.Cleanup(func() {
-		m.stop()
 		for range 500 { // what was killed has left its groups before it is gone
 			if left, err := s.Leftovers(); len(left) == 0 || err != nil {
 				break
@@ -50,40 +60,67 @@ func Container(t testing.TB) *Machine {
 		}
 		s.NothingLeft()
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), m.boot)
-	defer cancel()
-	var err error
-	if m.link, err = dial(ctx, filepath.Join(dir, "link", "agent.sock")); err == nil {
-		err = m.link.awaitBoot(ctx, 1)
-	}
+	g, err := newGuest(s.Lab, "/usr/local/sbin/e2e-agent", "/run/e2e/agent.sock")
 	if err != nil {
-		t.Fatalf("the container does not boot: %v\n%s", err, m.tail())
+		t.Fatal(err)
 	}
-	m.settle()
-	t.Logf("booted in %.1f s", time.Since(began).Seconds())
-	return m
+	list := make([]*Machine, len(names))
+	for i, name := range names {
+		m := &Machine{Name: s.Node, host: name, Stage: s, t: t, slow: 1, boot: time.Minute, done: make(chan struct{})}
+		dir := filepath.Join(s.Dir, fmt.Sprintf("container-%d", machines.Add(1)))
+		m.console, m.Exchange = dir+".console", filepath.Join(dir, "exchange")
+		var files []File
+		if lay != nil {
+			files = lay(s, name)
+		}
+		if err := m.startContainer(dir, g, files); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { m.stop() })
+		list[i] = m
+	}
+	for _, m := range list {
+		if err := m.awaitContainer(); err != nil {
+			t.Fatalf("the container %s does not boot: %v\n%s", m.host, err, m.tail())
+		}
+	}
+	for _, m := range list {
+		m.settle()
+	}
+	t.Logf("booted %d in %.1f s", len(list), time.Since(began).Seconds())
+	return list
 }
 
-func (m *Machine) startContainer(dir string) error {
+func (m *Machine) awaitContainer() (err error) {
+	ctx, cancel := context.WithTimeout(m.t.Context(), m.boot)
+	defer cancel()
+	if m.link, err = dial(ctx, filepath.Join(m.Exchange, "agent.sock")); err != nil {
+		return err
+	}
+	return m.link.awaitBoot(ctx, 1)
+}
+
+func (m *Machine) startContainer(dir string, g *guest, files []File) error {
 	l := m.Stage.Lab
-	root, upper, link := filepath.Join(dir, "root"), filepath.Join(dir, "upper"), filepath.Join(dir, "link")
-	for _, d := range []string{root, upper, link, filepath.Join(dir, "work")} {
+	root, upper := filepath.Join(dir, "root"), filepath.Join(dir, "upper")
+	for _, d := range []string{root, upper, m.Exchange, filepath.Join(dir, "work")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
 		}
 	}
-	g, err := newGuest(l, "/usr/local/sbin/e2e-agent", "/run/e2e/agent.sock")
-	if err != nil {
-		return err
-	}
 	if err := g.write(filepath.Join(upper, "etc/systemd/system"), filepath.Join(upper, g.at)); err != nil {
 		return err
+	}
+	for _, f := range append(files, File{"/etc/hostname", 0o644, m.host + "\n"}) {
+		if err := f.write(upper); err != nil {
+			return err
+		}
 	}
 	data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", filepath.Join(folder, "rootfs"), upper, filepath.Join(dir, "work"))
 	if err := unix.Mount("overlay", root, "overlay", 0, data); err != nil {
 		return fmt.Errorf("lay a container's files over the root file system: %w", err)
 	}
-	groups, err := newCgroups(fmt.Sprintf("compute-daemons-e2e-%d-%d", os.Getpid(), time.Now().UnixNano()))
+	groups, err := newCgroups(fmt.Sprintf("compute-daemons-e2e-%d-%d-%s", os.Getpid(), time.Now().UnixNano(), m.host))
 	if err != nil {
 		return errors.Join(err, unix.Unmount(root, unix.MNT_DETACH))
 	}
@@ -93,9 +130,9 @@ func (m *Machine) startContainer(dir string) error {
 		return err
 	}
 	args := append([]string{"-c", enterGroups, "sh", strconv.Itoa(len(groups))}, groups...)
-	args = append(args, "systemd-nspawn", "-q", "-D", root, "-M", "compute-01", "--boot", "--register=no", "--keep-unit",
+	args = append(args, "systemd-nspawn", "-q", "-D", root, "-M", m.host, "--boot", "--register=no", "--keep-unit",
 		"--capability=all", "--console=read-only", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
-		"--bind="+link+":/run/e2e")
+		"--bind="+m.Exchange+":/run/e2e")
 	ctx, kill := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, "/bin/sh", args...)
 	cmd.Stdout, cmd.Stderr = console, console

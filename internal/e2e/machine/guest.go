@@ -2,6 +2,7 @@ package machine
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -76,4 +77,23 @@ func (g *guest) write(unitDir, program string) error {
 		return err
 	}
 	return os.WriteFile(program, data, 0o755)
+}
+
+// File is one that is laid into a container before it boots: a link when it has
+// the mode of one, with Text as target.
+type File struct {
+	Path string
+	Mode fs.FileMode
+	Text string
+}
+
+func (f File) write(root string) error {
+	path := filepath.Join(root, f.Path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if f.Mode&fs.ModeSymlink != 0 {
+		return os.Symlink(f.Text, path)
+	}
+	return os.WriteFile(path, []byte(f.Text), f.Mode)
 }

@@ -18,7 +18,11 @@ type Machine struct {
 
 	Stage *stage.Stage // the scene that it plays in, with the API server
 
+	// Exchange is a folder of ours that a container has as /run/e2e, for sockets.
+	Exchange string
+
 	t       testing.TB
+	host    string // a container's host name
 	link    *link
 	slow    time.Duration // how many times longer things take than on this machine
 	console string        // file with what came out of it

@@ -11,10 +11,10 @@ sources=${MACHINE_SOURCES:-/etc/apt/sources.list.d/debian.sources}
 [ -e "$sources" ] || sources=/etc/apt/sources.list
 
 # What a compute node has: storage tools and the cluster's; what tests need: dnf
-# and jq. No python, no editor.
+# jq, an sshd that a test may start, and sudo behind it. No python, no editor.
 packages="systemd systemd-sysv dbus udev kmod iproute2 procps bsdutils util-linux passwd
  lvm2 lvm2-lockd nvme-cli xfsprogs gfs2-utils dlm-controld corosync e2fsprogs
- rpm dnf createrepo-c jq bash-completion"
+ rpm dnf createrepo-c jq bash-completion openssh-server sudo"
 
 # Modules that are copied, with what they need, out of 400 MB.
 modules="virtio_pci virtio_blk virtio_net virtio_console virtio_rng ext4 crc32c_generic
@@ -23,6 +23,8 @@ modules="virtio_pci virtio_blk virtio_net virtio_console virtio_rng ext4 crc32c_
 initial="virtio_pci virtio_blk crc32c_generic ext4"
 
 # Units that a test machine does without: with them the boot takes twice as long.
+# The distribution's sshd would listen on the port of the machine whose network a
+# container shares.
 masked="getty.target getty@tty1.service serial-getty@ttyS0.service console-getty.service
  corosync.service dlm.service lvmlockd.service lvmlocks.service lvm2-monitor.service
  nvmf-autoconnect.service nvmefc-boot-connections.service
@@ -32,7 +34,7 @@ masked="getty.target getty@tty1.service serial-getty@ttyS0.service console-getty
  systemd-logind.service systemd-user-sessions.service systemd-firstboot.service
  dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount sys-fs-fuse-connections.mount
  modprobe@drm.service modprobe@efi_pstore.service modprobe@fuse.service
- dnf-makecache.timer uuidd.socket"
+ dnf-makecache.timer uuidd.socket ssh.service ssh.socket"
 
 say() { echo "machine: $*" >&2; }
 
@@ -76,6 +78,7 @@ rootfs() {
 	chroot "$root" passwd -d root >/dev/null
 	chroot "$root" useradd -u 1001 -m alice
 	chroot "$root" useradd -u 1002 -m bob
+	rm -f "$root"/etc/ssh/ssh_host_* # keys are each machine's own
 	# As on the distributions that the packages are for: rpm's database in its
 	# place, and nothing enabled that no preset asks for.
 	mkdir -p "$root/etc/rpm" "$root/var/lib/rpm"

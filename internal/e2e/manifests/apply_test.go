@@ -1,19 +1,15 @@
 package manifests
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"sigs.k8s.io/yaml"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
@@ -22,44 +18,6 @@ import (
 func TestMain(m *testing.M) { os.Exit(stage.Main(m)) }
 
 const folder = "../../../packaging/manifests"
-
-// collections of the kinds that are shipped.
-var collections = map[string]string{
-	"ServiceAccount":             "/api/v1/namespaces/NS/serviceaccounts",
-	"Secret":                     "/api/v1/namespaces/NS/secrets",
-	"ClusterRole":                "/apis/rbac.authorization.k8s.io/v1/clusterroles",
-	"ClusterRoleBinding":         "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-	"FlowSchema":                 "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas",
-	"PriorityLevelConfiguration": "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations",
-}
-
-// apply does what kubectl apply --server-side --validate=strict does with a file.
-func apply(t *testing.T, s *stage.Stage, file string) map[string]lab.Object {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	made := map[string]lab.Object{}
-	for _, document := range bytes.Split(text, []byte("\n---\n")) {
-		var o lab.Object
-		if err := yaml.Unmarshal(document, &o); err != nil {
-			t.Fatal(err)
-		}
-		kind := o.String("kind")
-		path := strings.Replace(collections[kind], "NS", o.Namespace(), 1) + "/" + o.Name()
-		body, err := json.Marshal(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o, err = s.Cluster.Do(s.Context(30*time.Second), http.MethodPatch, path+"?fieldManager=administrator&fieldValidation=Strict", "application/apply-patch+yaml", body)
-		if err != nil {
-			t.Fatalf("%s: %s %v", file, path, err)
-		}
-		made[kind] = o
-	}
-	return made
-}
 
 // asDaemon asks the API server with a daemon's token, and returns by which flow
 // schema the request was let in.
@@ -91,7 +49,7 @@ func asDaemon(ctx context.Context, t *testing.T, s *stage.Stage, daemon, path st
 func TestAccountsAreTaken(t *testing.T) {
 	s := stage.New(t)
 	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
-		apply(t, s, filepath.Join(folder, daemon+"-rbac.yaml"))
+		s.ApplyFile(filepath.Join(folder, daemon+"-rbac.yaml"))
 		if status, _ := asDaemon(s.Context(30*time.Second), t, s, daemon, lab.Path("ClientMount", s.Node, "")); status != http.StatusOK {
 			t.Errorf("%s may not list ClientMounts any more: %d", daemon, status)
 		}
@@ -106,11 +64,11 @@ func TestRequestsAreInTheirShare(t *testing.T) {
 	s := stage.New(t)
 	schemas := map[string]string{}
 	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
-		of := apply(t, s, filepath.Join(folder, daemon+"-flowcontrol.yaml"))
+		of := s.ApplyFile(filepath.Join(folder, daemon+"-flowcontrol.yaml"))
 		schemas[daemon] = of["FlowSchema"].String("metadata", "uid")
 		t.Cleanup(func() {
 			for kind, o := range of {
-				_, _ = s.Cluster.Do(context.Background(), http.MethodDelete, collections[kind]+"/"+o.Name(), "", nil)
+				_, _ = s.Cluster.Do(context.Background(), http.MethodDelete, lab.Path(kind, "", o.Name()), "", nil)
 			}
 		})
 	}

@@ -65,6 +65,15 @@ func (s *Stage) For(t testing.TB) *Stage {
 	return &c
 }
 
+// As returns the scene with another node, whose namespace is made.
+func (s *Stage) As(node string) *Stage {
+	s.t.Helper()
+	c := *s
+	c.Node = node
+	c.Apply(lab.Object{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": node}})
+	return &c
+}
+
 // Context ends with the test, or after d.
 func (s *Stage) Context(d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(s.t.Context(), d)

@@ -195,7 +195,9 @@ while IFS=' ' read -r what a b c d <&4; do
     if ! ready "$a" "$b"; then
       status=$(property "$a" StatusText)
       why="$a is not ready after $(($(date +%s) - began_ready)) s${status:+: $status}"
-      journalctl -u "$a" -n 12 --no-pager -o cat --since "@$began" 2>/dev/null | cut -c1-400 | tr '\t' ' ' | sed 's/^/journal	/' >>"$stage/answer"
+      # systemd's complaints of directives that it is too old for would crowd out the cause.
+      journalctl -u "$a" -n 100 --no-pager -o cat --since "@$began" 2>/dev/null |
+        grep -v ': Unknown key ' | tail -n 12 | cut -c1-400 | tr '\t' ' ' | sed 's/^/journal	/' >>"$stage/answer"
       if grep -qx "$a" "$stage/ran" 2>/dev/null; then
         broken 'start' "$why" "journalctl -u $a says why; the old one is in place again"
       fi

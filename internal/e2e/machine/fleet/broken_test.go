@@ -1,0 +1,164 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// run is an nnf-deploy that is at work.
+type run struct {
+	f        *Fleet
+	cmd      *exec.Cmd
+	out, err bytes.Buffer
+	done     chan struct{}
+}
+
+func (f *Fleet) start(ctx context.Context, verb string, args ...string) *run {
+	f.t.Helper()
+	r := &run{f: f, done: make(chan struct{})}
+	r.cmd = f.Command(ctx, f.program(), f.arguments(verb, args...)...)
+	r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.err
+	if err := r.cmd.Start(); err != nil {
+		f.t.Fatal(err)
+	}
+	go func() {
+		defer close(r.done)
+		_ = r.cmd.Wait() // the exit code is looked at
+	}()
+	f.t.Cleanup(func() {
+		_ = r.cmd.Process.Kill()
+		<-r.done
+	})
+	return r
+}
+
+// wait returns how it ended.
+func (r *run) wait() Result {
+	r.f.t.Helper()
+	select {
+	case <-r.done:
+	case <-time.After(2 * time.Minute):
+		r.f.t.Fatalf("nnf-deploy does not end\n%s%s", &r.out, &r.err)
+	}
+	return Result{Code: r.cmd.ProcessState.ExitCode(), Stdout: r.out.String(), Stderr: r.err.String()}
+}
+
+// until waits for something, as long as nnf-deploy is at work.
+func (r *run) until(what string, is func() bool) {
+	r.f.t.Helper()
+	for !is() {
+		select {
+		case <-r.done:
+			r.f.t.Fatalf("nnf-deploy has ended before %s\n%s%s", what, &r.out, &r.err)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func (r *run) signal(s syscall.Signal) func() {
+	return func() {
+		r.f.t.Helper()
+		if err := r.cmd.Process.Signal(s); err != nil {
+			r.f.t.Error(err)
+		}
+	}
+}
+
+// switching is true while the node changes from old to new.
+func (n *Node) switching() bool {
+	_, code, err := n.Run(n.Context(), "pgrep -f /var/lib/nnf-deploy/stage/switch.sh")
+	return err == nil && code == 0
+}
+
+// settled waits until nothing is at work on the node any more.
+func (n *Node) settled() {
+	n.Await("nothing is at work", "[ ! -e /var/lib/nnf-deploy/lock ] || flock -n /var/lib/nnf-deploy/lock true")
+}
+
+// Whatever ends a run at whatever moment: each node has the old release or the
+// new one, runs, and the next run completes the work.
+func TestBrokenRuns(t *testing.T) {
+	f := New(t, 3)
+	older, newer := f.Releases()
+	f.Distribution(f.Nodes...)
+	f.Nodes[1].SessionsEndWithAll()
+	expect(t, f.Ask("install", older.PackageArguments()...), 0, all(f.Nodes, "ok"))
+	if t.Failed() {
+		return
+	}
+	began := func(f *Fleet, r *run) {
+		r.until("the first bytes", func() bool { return f.Nodes[0].line.delivered.Load() > 0 })
+	}
+	upload := func(f *Fleet, r *run) {
+		r.until("the upload", func() bool { return f.Nodes[0].line.delivered.Load() > 2<<20 })
+	}
+	change := func(f *Fleet, r *run) { r.until("the switch", f.Nodes[0].switching) }
+	interrupt := func(_ *Fleet, r *run) { r.signal(syscall.SIGINT)() }
+	kill := func(_ *Fleet, r *run) { r.signal(syscall.SIGKILL)() }
+	cut := func(f *Fleet, _ *run) {
+		for _, n := range f.Nodes {
+			f.Set(n, Faults{Dead: true})
+		}
+	}
+	twice := func(f *Fleet, r *run) {
+		interrupt(f, r)
+		time.Sleep(300 * time.Millisecond)
+		interrupt(f, r)
+	}
+	next, last := newer, older
+	for _, round := range []struct {
+		name string
+		when func(*Fleet, *run)
+		what func(*Fleet, *run)
+		code int
+	}{
+		{"Ctrl-C at the beginning", began, interrupt, 130},
+		{"Ctrl-C in the upload", upload, interrupt, 130},
+		{"Ctrl-C in the switch", change, interrupt, 130},
+		{"Ctrl-C twice in the switch", change, twice, 130},
+		{"killed in the upload", upload, kill, -1},
+		{"killed in the switch", change, kill, -1},
+		{"lines cut in the upload", upload, cut, 1},
+		{"lines cut in the switch", change, cut, 1},
+	} {
+		t.Run(round.name, func(t *testing.T) {
+			f := f.For(t)
+			for _, n := range f.Nodes {
+				f.Set(n, Faults{Rate: 8 << 20})
+			}
+			r := f.start(t.Context(), "install", append(next.PackageArguments(), "--parallel", "2")...)
+			round.when(f, r)
+			round.what(f, r)
+			if end := r.wait(); end.Code != round.code {
+				t.Errorf("exit code %d, want %d\n%s%s", end.Code, round.code, end.Stdout, end.Stderr)
+			}
+			for _, n := range f.Nodes {
+				n.settled()
+				got := n.Release(older, newer)
+				if got != older.Version && got != newer.Version {
+					t.Errorf("%s has %s", n.Name, got)
+				}
+				if state := n.Property("clientmountd", "ActiveState") + " " + n.Property("nnf-dm.socket", "ActiveState"); state != "active active" {
+					t.Errorf("%s, with %s: the daemons are %s", n.Name, got, state)
+				}
+				if running := n.Do("/proc/$(systemctl show --value -p MainPID clientmountd)/exe version"); !contains(running, got) {
+					t.Errorf("%s has %s, and %s runs", n.Name, got, running)
+				}
+				t.Logf("%s has %s", n.Name, got)
+				f.Set(n, Faults{})
+			}
+			a := f.Ask("install", next.PackageArguments()...)
+			if a.Code != 0 {
+				t.Errorf("the next run: %+v", a.Result)
+			}
+			for _, n := range f.Nodes {
+				healthy(t, f, n, next)
+			}
+		})
+		next, last = last, next
+	}
+}

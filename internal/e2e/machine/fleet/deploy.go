@@ -1,0 +1,79 @@
+package fleet
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Outcome is what nnf-deploy says of one node in its answer for machines.
+type Outcome struct {
+	Node, Result, Cause, Hint string
+	Seconds                   float64
+	Changes, Notes, Journal   []string
+}
+
+// Answer is a run of nnf-deploy and what it said.
+type Answer struct {
+	Result
+	Nodes map[string]Outcome
+}
+
+// Deploy runs nnf-deploy as the administrator does, with the ssh configuration
+// of the fleet, and with an answer for people.
+func (f *Fleet) Deploy(verb string, args ...string) Result {
+	f.t.Helper()
+	return f.Run(nil, f.program(), f.arguments(verb, args...)...)
+}
+
+// Ask runs nnf-deploy with an answer for machines, which must name each node of
+// the fleet, or those that args name, once and in order.
+func (f *Fleet) Ask(verb string, args ...string) Answer {
+	f.t.Helper()
+	r := f.Deploy(verb, append([]string{"-o", "json"}, args...)...)
+	a, err := f.parse(r)
+	if err != nil {
+		f.t.Fatalf("%s %q: %v\n%s\n%s", verb, args, err, r.Stdout, r.Stderr)
+	}
+	return a
+}
+
+func (f *Fleet) parse(r Result) (Answer, error) {
+	a := Answer{Result: r, Nodes: map[string]Outcome{}}
+	var document struct{ Nodes []Outcome }
+	if err := json.Unmarshal([]byte(r.Stdout), &document); err != nil {
+		return a, fmt.Errorf("exit code %d, and the answer is no JSON: %w", r.Code, err)
+	}
+	var names []string
+	for _, o := range document.Nodes {
+		names = append(names, o.Node)
+		a.Nodes[o.Node] = o
+	}
+	if !slices.IsSorted(names) || len(a.Nodes) != len(names) {
+		return a, fmt.Errorf("the nodes are %q", names)
+	}
+	return a, nil
+}
+
+// PackageArguments are those that give a release's packages.
+func (r *Release) PackageArguments() (args []string) {
+	for _, p := range r.Packages {
+		args = append(args, "--rpm", p)
+	}
+	return args
+}
+
+func (f *Fleet) arguments(verb string, args ...string) []string {
+	return append([]string{verb, "--ssh-option", "-F" + f.Config()}, args...)
+}
+
+func (f *Fleet) program() string {
+	f.t.Helper()
+	path := filepath.Join(f.repository(), "bin/nnf-deploy")
+	if _, err := os.Stat(path); err != nil {
+		f.t.Fatalf("there is no %s: run make build-daemon", path)
+	}
+	return path
+}

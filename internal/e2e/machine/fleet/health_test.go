@@ -1,0 +1,95 @@
+package fleet
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+// healthy looks whether a node has a release and works: programs, credentials
+// and their modes, units, and nothing half done beside them.
+func healthy(t *testing.T, f *Fleet, n *Node, r *Release) {
+	t.Helper()
+	if got := n.Release(r); got != r.Version {
+		t.Errorf("%s has %s, want %s", n.Name, got, r.Version)
+	}
+	for _, d := range daemons {
+		dir, mode, owner := "700", "600", "root:root"
+		if d == "nnf-dm" {
+			dir, mode, owner = "750", "640", "root:nnf-dm"
+		}
+		want := fmt.Sprintf("%s %s\n%[3]s %[2]s\n%[3]s %[2]s", dir, owner, mode)
+		if got := n.Do(fmt.Sprintf("stat -c '%%a %%U:%%G' /etc/%[1]s /etc/%[1]s/service.token /etc/%[1]s/service.cert", d)); got != want {
+			t.Errorf("%s: the credentials of %s are %q, want %q", n.Name, d, got, want)
+		}
+		if got, want := n.Do("cat /etc/"+d+"/service.token"), f.token(d); got != want {
+			t.Errorf("%s: %s has another token than its account", n.Name, d)
+		}
+	}
+	for _, unit := range []string{"clientmountd.service", "nnf-dm.socket"} {
+		if got := n.Property(unit, "ActiveState") + " " + n.Property(unit, "UnitFileState"); got != "active enabled" {
+			t.Errorf("%s: %s is %s", n.Name, unit, got)
+		}
+	}
+	if out := n.Do("runuser -u alice -- nnf-dmctl version"); !contains(out, r.Version) {
+		t.Errorf("%s: nnf-dm answers a user with %q", n.Name, out)
+	}
+	if left := n.Do("find / -xdev -name '*nnf-deploy-*' -not -path '/proc/*' -not -name '50-nnf-deploy*'; ls /var/lib/nnf-deploy/stage 2>/dev/null || :"); left != "" {
+		t.Errorf("%s: left behind: %s", n.Name, left)
+	}
+}
+
+// serves has the node's daemon take up a ClientMount. There is no such volume,
+// and it says so.
+func (n *Node) serves(name string) {
+	s := n.Stage
+	s.UseProfile(lab.ProfileSpec{})
+	s.Mount(name, lab.MountSpec{Path: "/mnt/nnf/" + name, Type: "xfs"})
+	s.AwaitError(name)
+}
+
+// processes are the daemons' processes of each node.
+func processes(nodes []*Node) map[string]string {
+	found := map[string]string{}
+	for _, n := range nodes {
+		found[n.Name] = n.Process("clientmountd.service") + "; " + n.Do("systemctl show -p ActiveEnterTimestampMonotonic nnf-dm.socket")
+	}
+	return found
+}
+
+// expect compares what nnf-deploy says of nodes, "" for any word.
+func expect(t *testing.T, a Answer, code int, want map[string]string) {
+	t.Helper()
+	if a.Code != code {
+		t.Errorf("exit code %d, want %d", a.Code, code)
+	}
+	for name, result := range want {
+		if o := a.Nodes[name]; o.Result != result {
+			t.Errorf("%s is %q, want %s: %+v", name, o.Result, result, o)
+		}
+	}
+	if len(a.Nodes) != len(want) {
+		t.Errorf("it tells of %d nodes, want %d", len(a.Nodes), len(want))
+	}
+	if t.Failed() {
+		t.Log(a.Stderr)
+	}
+}
+
+// all wants the same of all nodes.
+func all(nodes []*Node, result string) map[string]string {
+	want := map[string]string{}
+	for _, n := range nodes {
+		want[n.Name] = result
+	}
+	return want
+}
+
+// without leaves nodes out.
+func without(nodes []*Node, out ...*Node) []*Node {
+	return slices.DeleteFunc(slices.Clone(nodes), func(n *Node) bool {
+		return slices.ContainsFunc(out, func(o *Node) bool { return o.Name == n.Name })
+	})
+}

@@ -1,0 +1,253 @@
+package fleet
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// The life of a system: looked at, installed with half of the nodes in trouble,
+// repaired, left alone, upgraded, given new tokens, and rid of all again.
+func TestLife(t *testing.T) {
+	f := New(t, 8)
+	older, newer := f.Releases()
+	const plain, offered, full, dead, stranger, slow, sick, taken = 0, 1, 2, 3, 4, 5, 6, 7
+	f.Repository(f.Nodes[offered])
+	f.Distribution(without(f.Nodes, f.Nodes[offered])...)
+	f.Nodes[taken].older()
+	bare := f.Nodes[plain].Files()
+
+	t.Run("dry run", func(t *testing.T) {
+		f := f.For(t)
+		var before []string
+		for _, n := range f.Nodes {
+			before = append(before, n.Files())
+		}
+		a := f.Ask("install", append(older.PackageArguments(), "--dry-run")...)
+		expect(t, a, 0, all(f.Nodes, "differs"))
+		for i, n := range f.Nodes {
+			if now := n.Files(); now != before[i] {
+				t.Errorf("%s: it changed something:\n%s", n.Name, difference(before[i], now))
+			}
+			if changes := strings.Join(a.Nodes[n.Name].Changes, "\n"); !contains(changes, "clientmountd-0.1.0") || !contains(changes, "/etc/nnf-dm/service.token") {
+				t.Errorf("%s: the difference is %q", n.Name, changes)
+			}
+		}
+	})
+
+	t.Run("install", func(t *testing.T) {
+		f := f.For(t)
+		f.Set(f.Nodes[dead], Faults{Dead: true})
+		f.Set(f.Nodes[slow], Faults{Rate: 3 << 20, Latency: time.Millisecond})
+		f.WrongHostKeys(f.Nodes[stranger])
+		f.Nodes[full].Do("mkdir -p /var/lib/nnf-deploy && mount -t tmpfs -o size=1m tmpfs /var/lib/nnf-deploy")
+		// A drop-in with which the daemon refuses to run.
+		f.Nodes[sick].Put("/etc/systemd/system/clientmountd.service.d/90-site.conf", 0o644, []byte("[Service]\nProtectSystem=full\n"))
+		a := f.Ask("install", older.PackageArguments()...)
+		want := all(f.Nodes, "ok")
+		causes := map[int]string{dead: "refused", stranger: "host key", full: "is full", sick: "not ready"}
+		for i := range causes {
+			want[f.Nodes[i].Name] = "failed"
+		}
+		expect(t, a, 1, want)
+		for i, cause := range causes {
+			if o := a.Nodes[f.Nodes[i].Name]; !contains(strings.ToLower(o.Cause), cause) || o.Hint == "" {
+				t.Errorf("%s: the cause is %q, want %q in it, and the hint is %q", o.Node, o.Cause, cause, o.Hint)
+			}
+		}
+		if o := a.Nodes[f.Nodes[sick].Name]; !contains(strings.Join(o.Journal, "\n"), "mount namespace") || contains(strings.Join(o.Journal, "\n"), "Unknown key") {
+			t.Errorf("the journal of the daemon that does not start: %q", o.Journal)
+		}
+		for _, i := range []int{plain, offered, slow, taken} {
+			healthy(t, f, f.Nodes[i], older)
+		}
+		for _, i := range []int{dead, stranger, full} {
+			if got := f.Nodes[i].Release(older); got != "none" {
+				t.Errorf("%s has %s", f.Nodes[i].Name, got)
+			}
+		}
+		f.Nodes[plain].serves("installed")
+		f.Nodes[taken].serves("taken-over")
+	})
+
+	f.Nodes[full].Do("umount /var/lib/nnf-deploy")
+	f.Nodes[sick].Do("rm /etc/systemd/system/clientmountd.service.d/90-site.conf; systemctl daemon-reload")
+	t.Run("again, repaired", func(t *testing.T) {
+		f := f.For(t)
+		good := []*Node{f.Nodes[plain], f.Nodes[offered], f.Nodes[slow], f.Nodes[taken]}
+		before := processes(good)
+		want := all(f.Nodes, "ok")
+		for _, n := range good {
+			want[n.Name] = "unchanged"
+		}
+		expect(t, f.Ask("install", older.PackageArguments()...), 0, want)
+		for name, now := range processes(good) {
+			if now != before[name] {
+				t.Errorf("%s: %q before, %q now", name, before[name], now)
+			}
+		}
+		for _, n := range f.Nodes {
+			healthy(t, f, n, older)
+		}
+	})
+	if t.Failed() {
+		return // all that follows stands on it
+	}
+
+	t.Run("again, nothing to do", func(t *testing.T) {
+		f := f.For(t)
+		before, files := processes(f.Nodes), f.Nodes[plain].Files()
+		f.Connections()
+		a := f.Ask("install", older.PackageArguments()...)
+		expect(t, a, 0, all(f.Nodes, "unchanged"))
+		for name, now := range processes(f.Nodes) {
+			if now != before[name] {
+				t.Errorf("%s: %q before, %q now", name, before[name], now)
+			}
+		}
+		for name, count := range f.Connections() {
+			if count != 1 {
+				t.Errorf("%s: %d connections, want 1", name, count)
+			}
+		}
+		if now := f.Nodes[plain].Files(); now != files {
+			t.Errorf("it changed something:\n%s", difference(files, now))
+		}
+	})
+
+	t.Run("upgrade", func(t *testing.T) {
+		f := f.For(t)
+		before := processes(f.Nodes)
+		expect(t, f.Ask("install", append(newer.PackageArguments(), "--batch", "3", "--parallel", "2")...), 0, all(f.Nodes, "ok"))
+		now := processes(f.Nodes)
+		for _, n := range f.Nodes {
+			healthy(t, f, n, newer)
+			if now[n.Name] == before[n.Name] {
+				t.Errorf("%s: the daemon is still %q", n.Name, now[n.Name])
+			}
+		}
+		f.Nodes[offered].serves("upgraded")
+	})
+
+	t.Run("new token", func(t *testing.T) {
+		f := f.For(t)
+		f.rotate("clientmountd")
+		sockets := map[string]string{}
+		for _, n := range f.Nodes {
+			sockets[n.Name] = n.Do("systemctl show -p ActiveEnterTimestampMonotonic nnf-dm.socket; stat -c '%i %Z' /etc/nnf-dm/service.token /usr/bin/clientmountd")
+		}
+		a := f.Ask("install", newer.PackageArguments()...)
+		expect(t, a, 0, all(f.Nodes, "ok"))
+		for _, n := range f.Nodes {
+			healthy(t, f, n, newer)
+			if now := n.Do("systemctl show -p ActiveEnterTimestampMonotonic nnf-dm.socket; stat -c '%i %Z' /etc/nnf-dm/service.token /usr/bin/clientmountd"); now != sockets[n.Name] {
+				t.Errorf("%s: what has nothing to do with the token was touched: %q, before %q", n.Name, now, sockets[n.Name])
+			}
+			if changes := strings.Join(a.Nodes[n.Name].Changes, "\n"); contains(changes, "nnf-dm") || !contains(changes, "/etc/clientmountd/service.token") {
+				t.Errorf("%s: the changes are %q", n.Name, changes)
+			}
+		}
+		f.Nodes[slow].serves("rotated")
+	})
+
+	t.Run("uninstall", func(t *testing.T) {
+		f := f.For(t)
+		busy := f.Nodes[plain]
+		busy.Do("mkdir -p /mnt/nnf/job && mount -t tmpfs tmpfs /mnt/nnf/job && echo data >/mnt/nnf/job/file")
+		busy.Put("/run/clientmountd/job.json", 0o600, []byte("{}"))
+		want := all(f.Nodes, "ok")
+		want[busy.Name] = "failed"
+		a := f.Ask("uninstall", "--dry-run")
+		if a.Code == 2 {
+			t.Fatal(a.Stderr)
+		}
+		healthy(t, f, f.Nodes[slow], newer)
+		a = f.Ask("uninstall")
+		expect(t, a, 1, want)
+		if o := a.Nodes[busy.Name]; !contains(o.Cause, "mount") || !contains(o.Hint, "--force") {
+			t.Errorf("%+v", o)
+		}
+		healthy(t, f, busy, newer)
+		want = all(f.Nodes, "unchanged")
+		want[busy.Name] = "ok"
+		expect(t, f.Ask("uninstall", "--force"), 0, want)
+		busy.Do("[ $(cat /mnt/nnf/job/file) = data ] && umount /mnt/nnf/job")
+		for _, n := range f.Nodes {
+			if got := n.Release(); got != "none" {
+				t.Errorf("%s has %s", n.Name, got)
+			}
+			if left := n.Do("systemctl list-unit-files --no-legend 'clientmountd*' 'nnf-*'; ls -d /var/lib/nnf-deploy /etc/*/service.token 2>/dev/null || :"); left != "" {
+				t.Errorf("%s: left behind: %s", n.Name, left)
+			}
+		}
+		if lines := difference(names(bare), names(busy.Files())); lines != "" {
+			t.Errorf("what was not there before anything was installed, or is not any more:\n%s", lines)
+		}
+	})
+}
+
+// names are the paths of a listing.
+func names(listing string) string {
+	var b strings.Builder
+	for line := range strings.Lines(listing) {
+		name, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		b.WriteString(name + "\n")
+	}
+	return b.String()
+}
+
+// difference is how two listings differ.
+func difference(before, after string) (lines string) {
+	set := func(text string) map[string]bool {
+		set := map[string]bool{}
+		for line := range strings.Lines(text) {
+			set[strings.TrimSpace(line)] = true
+		}
+		return set
+	}
+	old, now := set(before), set(after)
+	for line := range old {
+		if !now[line] {
+			lines += "- " + line + "\n"
+		}
+	}
+	for line := range now {
+		if !old[line] {
+			lines += "+ " + line + "\n"
+		}
+	}
+	return lines
+}
+
+// older leaves on a node what a daemon of the older generation and its
+// installer do: a program that runs, the unit that it wrote, and the drop-in
+// with its options.
+func (n *Node) older() {
+	n.Put("/usr/bin/clientmountd", 0o755, []byte("#!/bin/sh\nexec sleep infinity\n"))
+	n.Put("/etc/systemd/system/clientmountd.service", 0o644, []byte(`[Unit]
+Description=Data Workflow Service (DWS) Client Mount Service
+Requires=network-online.target
+After=network-online.target
+
+[Service]
+PIDFile=/var/run/clientmountd.pid
+ExecStartPre=/bin/rm -f /var/run/clientmountd.pid
+ExecStart=/usr/bin/clientmountd 
+Restart=on-failure
+
+[Install]
+WantedBy=multi-user.target
+`))
+	n.Put("/etc/systemd/system/clientmountd.service.d/override.conf", 0o644, []byte(`[Service]
+ExecStart=
+ExecStart=/usr/bin/clientmountd \
+  --kubernetes-service-host=10.0.0.5 \
+  --kubernetes-service-port=6443 \
+  --service-token-file=/etc/client-mount/service.token \
+  --service-cert-file=/etc/client-mount/service.cert
+Environment=GOGC=off
+Environment=GOMEMLIMIT=20MiB
+`))
+	n.Put("/etc/client-mount/service.token", 0o644, []byte("old"))
+	n.Do("systemctl daemon-reload && systemctl -q enable --now clientmountd")
+}

@@ -1,0 +1,179 @@
+package fleet
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A line is the network between the administrator and one node: a port of the
+// loopback interface, and behind it the socket of the node's sshd.
+type line struct {
+	port   int
+	socket string
+
+	mu        sync.Mutex
+	listener  net.Listener
+	conns     map[net.Conn]bool
+	faults    Faults
+	count     int // connections since the last look
+	work      sync.WaitGroup
+	delivered atomic.Int64 // bytes that have reached the node
+}
+
+// Faults are what is wrong with a line. The zero value is a good one.
+type Faults struct {
+	Dead    bool          // nobody listens
+	Silent  bool          // connections are taken, and nobody speaks
+	Rate    int           // bytes in a second and direction; 0: as they come
+	Latency time.Duration // of what is sent, in each direction
+	CutAt   int64         // connections break when so many bytes have reached the node; 0: never
+}
+
+func newLine(socket string) (*line, error) {
+	l := &line{socket: socket, conns: map[net.Conn]bool{}}
+	return l, l.listen()
+}
+
+func (l *line) listen() error {
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", l.port))
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.listener, l.port = listener, listener.Addr().(*net.TCPAddr).Port
+	l.work.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			l.work.Go(func() { l.carry(conn) })
+		}
+	})
+	return nil
+}
+
+// Set gives the line other faults. Those that are not for new connections alone
+// hold for those that are open, too.
+func (l *line) Set(f Faults) error {
+	l.mu.Lock()
+	listener := l.listener
+	l.faults = f
+	if f.Dead {
+		l.listener = nil
+	}
+	l.mu.Unlock()
+	l.delivered.Store(0)
+	switch {
+	case f.Dead && listener != nil:
+		l.reset()
+		return listener.Close()
+	case !f.Dead && listener == nil:
+		return l.listen()
+	}
+	return nil
+}
+
+// Connections is how many came since the last call.
+func (l *line) Connections() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.count
+	l.count = 0
+	return n
+}
+
+// Close ends the line and all that it carries.
+func (l *line) Close() error {
+	err := l.Set(Faults{Dead: true})
+	l.work.Wait()
+	return err
+}
+
+// reset ends what is open with a reset.
+func (l *line) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for conn := range l.conns {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+		conn.Close()
+	}
+}
+
+// hold notes an open connection, so that it can be broken.
+func (l *line) hold(conn net.Conn) (release func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns[conn] = true
+	return func() {
+		conn.Close()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.conns, conn)
+	}
+}
+
+func (l *line) carry(from net.Conn) {
+	defer l.hold(from)()
+	l.mu.Lock()
+	l.count++
+	f := l.faults
+	l.mu.Unlock()
+	if f.Silent {
+		_, _ = io.Copy(io.Discard, from)
+		return
+	}
+	node, err := net.Dial("unix", l.socket)
+	if err != nil {
+		return // as with a node whose sshd does not run
+	}
+	defer l.hold(node)()
+	var both sync.WaitGroup
+	both.Go(func() { l.move(node, from, &l.delivered) })
+	both.Go(func() { l.move(from, node, nil) })
+	both.Wait()
+}
+
+// move copies one direction until its end, and passes the end on.
+func (l *line) move(to, from net.Conn, delivered *atomic.Int64) {
+	defer func() {
+		if half, ok := to.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
+	}()
+	buffer := make([]byte, 16<<10)
+	for {
+		l.mu.Lock()
+		f := l.faults
+		l.mu.Unlock()
+		piece := buffer
+		if f.Rate > 0 { // twenty pieces in a second
+			piece = buffer[:min(len(buffer), max(1, f.Rate/20))]
+		}
+		n, err := from.Read(piece)
+		if n > 0 {
+			wait := f.Latency
+			if f.Rate > 0 {
+				wait += time.Duration(n) * time.Second / time.Duration(f.Rate)
+			}
+			time.Sleep(wait)
+			if _, err := to.Write(piece[:n]); err != nil {
+				return
+			}
+		}
+		if delivered != nil && delivered.Add(int64(n)) >= f.CutAt && f.CutAt > 0 {
+			l.reset()
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
