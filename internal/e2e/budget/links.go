@@ -190,6 +190,11 @@ var rooms = map[string]string{
 	"transfer/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
 	"deploy/inventory":    "api api/dws kube spelling",            // what is to be installed where
 	"deploy/credentials":  "api deploy/inventory kube",
-	"deploy/commands":     "deploy/credentials deploy/inventory kube printable reference version",
+	"deploy/payload":      "",                                      // packages and programs on the administrator's host
+	"deploy/remote":       "",                                      // scripts on nodes; what they do is not its business
+	"deploy/host":         "deploy/payload deploy/remote unitfile", // one node
+	"deploy/fleet":        "printable",                             // many; what is done there is not its business
+	"deploy/fakenode":     "",                                      // for tests
+	"deploy/commands":     "deploy/credentials deploy/fleet deploy/host deploy/inventory deploy/payload deploy/remote kube printable reference version",
 	"service/fakesystemd": "", // for tests
 }
