@@ -15,7 +15,9 @@ import (
 
 // TestMain makes the program a command of the scripts: each call is a process of
 // its own, with an environment that holds nothing of ours.
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){commands.Name: main, "fakessh": fakenode.Main}) }
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){commands.Name: main, "fakessh": fakenode.Main})
+}
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{

@@ -53,7 +53,10 @@ func TestDiff(t *testing.T) {
 		{"no programs are brought", func(w *Want) { w.Payload = payload.Payload{} }, nil, ""},
 		{"none are brought, and none is there", func(w *Want) { w.Payload = payload.Payload{} },
 			func(r *Report) { r.Files["/usr/bin/clientmountd"] = FileState{State: "absent"} }, "!clientmountd is not installed there"},
-		{"a newer package", func(w *Want) { w.Payload = pack("2"); w.Payload.Packages = append(w.Payload.Packages[:2], pack("1").Packages[2:]...) }, nil,
+		{"a newer package", func(w *Want) {
+			w.Payload = pack("2")
+			w.Payload.Packages = append(w.Payload.Packages[:2], pack("1").Packages[2:]...)
+		}, nil,
 			"replace clientmountd-2 (is clientmountd-1)\nrestart clientmountd.service\n"},
 		{"the same version, built anew", func(w *Want) { w.Payload.Packages[0].Header = "other" }, nil,
 			"replace clientmountd-1 (is clientmountd-1)\nrestart clientmountd.service\n"},
@@ -76,7 +79,9 @@ func TestDiff(t *testing.T) {
 			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "inactive", File: "enabled"}
 			r.Units["nnf-dm.socket"] = Unit{Load: "loaded", Active: "inactive", File: "enabled"}
 		}, "start clientmountd.service\nstart nnf-dm.socket\n"},
-		{"still starting", nil, func(r *Report) { r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "activating", File: "enabled"} }, "restart clientmountd.service\n"},
+		{"still starting", nil, func(r *Report) {
+			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "activating", File: "enabled"}
+		}, "restart clientmountd.service\n"},
 		{"failed", nil, func(r *Report) { r.Units["nnf-dm.service"] = Unit{Load: "loaded", Active: "failed"} }, "start nnf-dm.service\n"},
 		{"a restart is missing", nil, func(r *Report) { r.Interrupted, r.Pending = true, []string{"clientmountd", "nnf-dm"} }, "start nnf-dm.service\nrestart clientmountd.service\n"},
 		{"masked", nil, func(r *Report) { r.Units["nnf-dm.socket"] = Unit{Load: "masked"} }, "!nnf-dm.socket is masked there"},
@@ -152,7 +157,9 @@ func TestDaemonState(t *testing.T) {
 		{"no API server", func(r *Report) {
 			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "active", File: "enabled", Status: "0 mounts ready for 0 ClientMounts; API server has not answered since x: y"}
 		}, DaemonState{Unit: "active", Enabled: "enabled", API: "no answer", Token: TokenUnknown}},
-		{"failed", func(r *Report) { r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "failed", File: "disabled"} }, DaemonState{Unit: "failed", Enabled: "disabled", Token: TokenUnknown}},
+		{"failed", func(r *Report) {
+			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "failed", File: "disabled"}
+		}, DaemonState{Unit: "failed", Enabled: "disabled", Token: TokenUnknown}},
 	} {
 		w := wanted(pack("1"))
 		r := settled(w)
