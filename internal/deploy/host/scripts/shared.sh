@@ -1,6 +1,7 @@
 # shellcheck shell=sh
 # What the scripts have in common. Their answer is lines of words with tabs
 # between them; an error is one as well: what happened, and what to do.
+# shellcheck disable=SC2034  # the scripts use it
 D=$R/var/lib/nnf-deploy
 exec 3<&0 </dev/null # nothing but read may take from the request
 
