@@ -193,6 +193,9 @@ func (d *differ) unit(daemon *Daemon) error {
 			d.p.change("retire", path, "")
 			d.p.step("retire", path)
 			d.unitChanges(bin)
+			if now, _ := credentials(daemon.Name); tokenFile(text) != now {
+				d.p.note("%s is not used any more, and still opens the API server to who can read it: remove it", tokenFile(text))
+			}
 		case foreign:
 			if replacesCommand(text) && path > dropIn(bin) {
 				d.p.note("%s is yours and stays: its command wins over what nnf-deploy sets", path)

@@ -56,6 +56,17 @@ func dropInOwner(bin, path, text string) owner {
 	return foreign
 }
 
+// tokenFile is the file with the token that a drop-in's command names.
+func tokenFile(text string) string {
+	_, values := directives(text)
+	for _, word := range strings.Fields(values["ExecStart"]) {
+		if path, ok := strings.CutPrefix(word, "--service-token-file="); ok {
+			return path
+		}
+	}
+	return ""
+}
+
 // replacesCommand tells whether a drop-in has a command of its own.
 func replacesCommand(text string) bool {
 	_, values := directives(text)

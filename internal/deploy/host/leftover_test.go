@@ -1,6 +1,7 @@
 package host
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -96,9 +97,16 @@ func TestEarlierInstallerMakesWay(t *testing.T) {
 			t.Errorf("%q is not among\n%s", want, changes(p))
 		}
 	}
-	if len(p.Notes) != 1 || p.Notes[0] != "/"+dropIns+"99-site.conf is yours and stays: its command wins over what nnf-deploy sets" {
-		t.Errorf("%q", p.Notes)
+	for _, want := range []string{"/" + dropIns + "99-site.conf is yours and stays: its command wins over what nnf-deploy sets", "/etc/client-mount/service.token is not used any more"} {
+		if !slices.ContainsFunc(p.Notes, func(n string) bool { return strings.HasPrefix(n, want) }) {
+			t.Errorf("%q has no %q", p.Notes, want)
+		}
 	}
+	w.Daemons[0].Name = "client-mount"
+	if p := s.plan(w); strings.Contains(strings.Join(p.Notes, "\n"), "is not used any more") {
+		t.Errorf("of the token that is still used: %q", p.Notes)
+	}
+	w.Daemons[0].Name = "clientmountd"
 	s.install(w)
 	if s.Get(unit) != "" || s.Get(dropIns+"override.conf") != "" || s.Get(unit+".retired-by-nnf-deploy") != oldUnit || s.Get(dropIns+"override.conf.retired-by-nnf-deploy") != oldOverride {
 		t.Error("they are not beside")
