@@ -220,7 +220,31 @@ func installOn(ctx, stop context.Context, ssh *sshShell, w *host.Want, dry bool,
 	if err != nil {
 		return failed(err)
 	}
-	return carryOut(ctx, stop, ssh, w.Node, plan, dry, step)
+	r := carryOut(ctx, stop, ssh, w.Node, plan, dry, step)
+	if r.State == fleet.OK {
+		step("verify")
+		verify(ctx, ssh, w, &r)
+	}
+	return r
+}
+
+// verify looks again: what was installed has to be there, and nothing else be
+// different.
+func verify(ctx context.Context, ssh *sshShell, w *host.Want, r *fleet.Result) {
+	again := *w
+	again.Force = false
+	report, err := host.Probe(ctx, ssh, &again)
+	if err == nil {
+		var plan *host.Plan
+		if plan, err = host.Diff(&again, report); err == nil && plan.Empty() {
+			return
+		}
+		if err == nil {
+			err = &host.Problem{Text: "not as it was left: " + plan.Changes[0].String(), Hint: "does something else manage this node?"}
+		}
+	}
+	f := failed(err)
+	r.State, r.Cause, r.Hint = fleet.Failed, "it was installed, and then: "+f.Cause, f.Hint
 }
 
 // carryOut applies a plan, unless there is nothing to do.

@@ -143,7 +143,7 @@ func (b *bar) show(change func(*progress)) {
 		counts[s]++
 	}
 	var parts []string
-	for _, s := range []string{"look", "upload", "switch", "reconnect"} {
+	for _, s := range []string{"look", "upload", "switch", "reconnect", "verify"} {
 		if counts[s] > 0 {
 			parts = append(parts, fmt.Sprintf("%s %d", s, counts[s]))
 		}

@@ -223,8 +223,12 @@ func (d *differ) files(daemon *Daemon) error {
 	}
 	t := traits[daemon.Bin]
 	if daemon.Bin != "" {
-		d.p.step("folder", t.folder, "root:"+t.group, "/etc/"+daemon.Bin)
-		d.p.step("folder", t.folder, "root:"+t.group, "/etc/"+daemon.Bin+"/config.d")
+		for _, path := range folders(daemon.Bin) {
+			d.p.step("folder", t.folder, "root:"+t.group, path)
+			if have := d.r.Files[path]; have.State == "folder" && ("0"+have.Mode != t.folder || have.Owner != "root:"+t.group) {
+				d.p.change("permissions", path, "")
+			}
+		}
 	}
 	if daemon.Name != daemon.Bin && len(daemon.Token) > 0 {
 		d.p.step("newfolder", t.folder, "root:"+t.group, "/etc/"+daemon.Name) // it may be somebody else's
