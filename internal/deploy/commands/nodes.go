@@ -104,7 +104,7 @@ func (n *nodesSettings) chosen() ([]inventory.Daemon, error) {
 		names = append(names, d.Name)
 	}
 	for _, o := range n.only {
-		if !slices.ContainsFunc(all, func(d inventory.Daemon) bool { return d.Name == o || d.Bin == o }) {
+		if !slices.ContainsFunc(all, func(d inventory.Daemon) bool { return o != "" && (d.Name == o || d.Bin == o) }) {
 			return nil, usagef("--only-daemon is one of %s, not %.80q", strings.Join(names, ", "), o)
 		}
 	}
