@@ -24,9 +24,9 @@ func TestShortRun(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	cmd := exec.Command(program, "--json", "--settle=6500ms", "--window=1s", "--mounts=2", "--starts=2", "--processes=20",
-		"--clients=50", "--connections=1100", "--polls=100", "--waits=5")
+		"--clients=50", "--connections=1100", "--polls=100", "--waits=5", "--nodes=40")
 	cmd.Env = append(os.Environ(), "CLIENTMOUNTD="+filepath.Join(root, "bin", "clientmountd"),
-		"NNF_DM="+filepath.Join(root, "bin", "nnf-dm"), "DEVCLUSTER="+filepath.Join(root, "bin", "devcluster"))
+		"NNF_DM="+filepath.Join(root, "bin", "nnf-dm"), "NNF_DEPLOY="+filepath.Join(root, "bin", "nnf-deploy"), "DEVCLUSTER="+filepath.Join(root, "bin", "devcluster"))
 	var said strings.Builder
 	cmd.Stderr = &said
 	out, err := cmd.Output()
@@ -81,11 +81,15 @@ func TestShortRun(t *testing.T) {
 	// Times are judged by make bench; here they only have to be times.
 	for _, name := range []string{
 		"nnf-dm: exec to first answer", "nnf-dm: status, p99", "nnf-dm: wake-up of a wait, p99",
-		"nnf-dm: status among idle connections, p99, limits raised",
+		"nnf-dm: status among idle connections, p99, limits raised", "nnf-deploy: nodes compared, 32 at once",
 	} {
 		if f := figures[name]; f.Median <= 0 || f.Median > 5000 || f.Target == nil {
 			t.Errorf("%s: %+v", name, f)
 		}
+	}
+	at, one := figures["nnf-deploy: nodes compared, 32 at once"], figures["nnf-deploy: nodes compared, one after another"]
+	if at.Median >= one.Median {
+		t.Errorf("nodes at once %+v, one after another %+v", at, one)
 	}
 	if r.Machine.Kernel == "" || r.Machine.Go == "" || r.Machine.Daemon == "" || r.Machine.Cores == 0 {
 		t.Errorf("nobody knows on which machine: %+v", r.Machine)

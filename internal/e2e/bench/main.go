@@ -1,4 +1,4 @@
-// Command bench measures what clientmountd and nnf-dm cost, on a real API
+// Command bench measures what clientmountd, nnf-dm and nnf-deploy cost, on a real API
 // server, real mounts and real sockets, and prints every figure beside its
 // target. It measures the released builds with their default settings, from
 // outside: the kernel's accounts, a proxy before the API server, clients of
@@ -40,6 +40,7 @@ type options struct {
 	connections int // of one user, to disturb another
 	polls       int
 	waits       int
+	simulated   int // nodes of nnf-deploy
 }
 
 func main() {
@@ -66,13 +67,14 @@ func parse(args []string) (options, int) {
 	f.IntVar(&o.connections, "connections", 5000, "how many connections one user opens while another's calls are measured")
 	f.IntVar(&o.polls, "polls", 2000, "how often the status of a transfer is asked for")
 	f.IntVar(&o.waits, "waits", 100, "how many waits for the end of a transfer are measured")
+	f.IntVar(&o.simulated, "nodes", 200, "how many simulated nodes nnf-deploy goes to")
 	switch err := f.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
 		return o, 0
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return o, 2
-	case f.NArg() > 0 || min(o.runs, o.starts, o.processes, o.clients, o.connections, o.polls, o.waits) < 1 || o.settle < 0 || o.window <= 0:
+	case f.NArg() > 0 || min(o.runs, o.starts, o.processes, o.clients, o.connections, o.polls, o.waits, o.simulated) < 1 || o.settle < 0 || o.window <= 0:
 		fmt.Fprintln(os.Stderr, "bench: numbers must be positive and there are no arguments; see --help")
 		return o, 2
 	}
@@ -85,7 +87,7 @@ func useNeighbours() {
 	if err != nil {
 		return
 	}
-	for variable, name := range map[string]string{"DEVCLUSTER": "devcluster", "CLIENTMOUNTD": "clientmountd", "NNF_DM": "nnf-dm", "LAB_STANDIN": "standin"} {
+	for variable, name := range map[string]string{"DEVCLUSTER": "devcluster", "CLIENTMOUNTD": "clientmountd", "NNF_DM": "nnf-dm", "NNF_DEPLOY": "nnf-deploy", "LAB_STANDIN": "standin"} {
 		path := filepath.Join(filepath.Dir(self), name)
 		if _, err := os.Stat(path); err == nil && os.Getenv(variable) == "" {
 			os.Setenv(variable, path)
@@ -149,6 +151,7 @@ func measure(ctx context.Context, o options) (r *report, err error) {
 		{"", fmt.Sprintf("%v to settle once more", o.settle), func() error { return b.idle(used) }},
 		{nnfDM, fmt.Sprintf("one user's calls among %d connections of another", o.connections), b.offload.crowded},
 		{clientmountd, fmt.Sprintf("who holds a mount, among %d processes", o.processes), b.holders},
+		{nnfDeploy, fmt.Sprintf("%d simulated nodes, twice", o.simulated), b.fleet},
 	} {
 		b.say(strings.TrimPrefix(string(part.about)+": "+part.what, ": "))
 		b.about = part.about

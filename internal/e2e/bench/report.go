@@ -16,6 +16,7 @@ type program string
 const (
 	clientmountd program = "clientmountd"
 	nnfDM        program = "nnf-dm"
+	nnfDeploy    program = "nnf-deploy"
 )
 
 // report is the answer of the bench.

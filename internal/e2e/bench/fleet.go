@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// latency is what one connection to a node costs in the simulation, the sleep
+// below.
+const latency = 100 * time.Millisecond
+
+// standInSSH answers as a node does on which nothing of ours is installed but the
+// programs.
+const standInSSH = `#!/bin/sh
+sleep 0.1
+printf 'nnf-deploy\tprobe\t1\narch\tx86_64\nsystemd\t252\n'
+printf 'file\t0\t755\troot:root\t/usr/bin/%s\n' clientmountd nnf-dm
+printf 'end\n'
+`
+
+// fleet is the time that nnf-deploy takes to compare simulated nodes: as many at
+// once as it does by itself, and one after another.
+func (b *bench) fleet() error {
+	dir, err := os.MkdirTemp(b.Dir, "fleet")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	system := "apiVersion: dataworkflowservices.github.io/v1alpha7\nkind: SystemConfiguration\nspec:\n  externalComputeNodes:\n"
+	for i := range b.simulated {
+		system += fmt.Sprintf("  - name: compute-%04d\n", i+1)
+	}
+	for path, text := range map[string]string{
+		"ssh": standInSSH, "system.yaml": system, "clientmountd/service.token": "t", "clientmountd/service.cert": "c", "nnf-dm/service.token": "t", "nnf-dm/service.cert": "c",
+	} {
+		path = filepath.Join(dir, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755)); err != nil {
+			return err
+		}
+	}
+	for _, p := range []struct {
+		name     string
+		parallel int
+		target   float64
+	}{
+		// Twice what the rounds of 32 take, for what else each node costs here.
+		{"nodes compared, 32 at once", 32, 2*latency.Seconds()*float64((b.simulated+31)/32) + 1},
+		{"nodes compared, one after another", 1, noTarget},
+	} {
+		cmd := exec.CommandContext(b.ctx, os.Getenv("NNF_DEPLOY"), "install", "--dry-run", "--no-programs", "--parallel", strconv.Itoa(p.parallel),
+			"--ssh", filepath.Join(dir, "ssh"), "--system-config", filepath.Join(dir, "system.yaml"), "--credentials", dir,
+			"--kubernetes-service-host", "api", "--kubernetes-service-port", "6443")
+		began := time.Now()
+		out, err := cmd.CombinedOutput()
+		if took := time.Since(began); err == nil && strings.Contains(string(out), fmt.Sprintf("%d nodes: %d would change", b.simulated, b.simulated)) {
+			b.add(p.name, "s", p.target, true, []float64{took.Seconds()}, fmt.Sprintf("%d simulated nodes that answer after %v", b.simulated, latency))
+			continue
+		}
+		return fmt.Errorf("nnf-deploy: %w: %.400s", errors.Join(err, errors.New("not what was expected")), out)
+	}
+	return nil
+}
