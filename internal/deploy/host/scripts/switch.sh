@@ -67,7 +67,7 @@ broken() {
   undo
   if [ -f "$stage/restarted" ]; then
     while read -r unit; do
-      grep -qx "$unit" "$stage/ran" 2>/dev/null && { timeout 120 systemctl restart "$unit" 9>&- || bad="$bad $unit"; }
+      grep -qx "$unit" "$stage/ran" 2>/dev/null && { ready "$unit" 120 || bad="$bad $unit"; }
     done <"$stage/restarted"
   fi
   if grep -qx forget "$stage/manifest"; then
@@ -116,19 +116,25 @@ place() {
   chown "$2" "$R$3$new" && chmod "$1" "$R$3$new" && keep "$3" && mv -fT "$R$3$new" "$R$3"
 }
 
-# ready UNIT SECONDS: until it runs and says so itself. systemd starts it again in
-# between; three times is enough to believe it.
+# ready UNIT SECONDS: runs it anew, until it says itself that it runs. systemd starts
+# it again in between; three times is enough to believe it. What the old one needs to
+# end, which may wait for a hook, does not count.
 ready() {
-  if timeout "$2" systemctl restart "$1" 9>&-; then return 0; fi
-  first=$(property "$1" NRestarts)
-  while [ $(($(date +%s) - began_ready)) -lt "$2" ]; do
-    case $(property "$1" ActiveState) in
-    active) return 0 ;;
-    failed) return 1 ;;
-    esac
-    now=$(property "$1" NRestarts)
-    [ $((${now:-0} - ${first:-0})) -lt 3 ] || return 1
-    sleep 0.5
+  before=$(property "$1" InvocationID) first='' counted=0
+  systemctl --no-block restart "$1" 9>&- || return 1
+  while [ "$counted" -lt $(($2 * 5)) ]; do
+    state=$(property "$1" ActiveState)
+    if [ "$(property "$1" InvocationID)" != "$before" ]; then
+      restarts=$(property "$1" NRestarts)
+      first=${first:-${restarts:-0}}
+      case $state in
+      active) return 0 ;;
+      failed) return 1 ;;
+      esac
+      [ $((${restarts:-0} - first)) -lt 3 ] || return 1
+    fi
+    [ "$state" = deactivating ] || counted=$((counted + 1))
+    sleep 0.2
   done
   return 1
 }
