@@ -43,7 +43,7 @@ func writeHelp(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Usage: %s COMMAND [FLAGS] [ARGUMENTS]\n\nBrings clientmountd and nnf-dm to every compute of a system, from one host.\n\nCommands:\n", Name)
 	for _, c := range commands {
-		fmt.Fprintf(&b, "  %-18s %s\n", strings.TrimSpace(c.name+" "+c.args), c.short)
+		fmt.Fprintf(&b, "  %-20s %s\n", strings.TrimSpace(c.name+" "+c.args), c.short)
 	}
 	b.WriteString("\nFlags of all commands; COMMAND --help shows the others:\n")
 	s := defaults(nil)

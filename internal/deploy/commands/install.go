@@ -2,9 +2,6 @@ package commands
 
 import (
 	"context"
-	"fmt"
-	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -13,7 +10,6 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/host"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
-	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
 )
 
 type installSettings struct {
@@ -154,114 +150,4 @@ func (v *call) prepareInstall(ctx context.Context, names []string) (*job, host.W
 		return nil, host.Want{}, err
 	}
 	return j, want, want.Check()
-}
-
-// payload is what is brought of programs.
-func (j *job) payload(ctx context.Context, c *installSettings) (payload.Payload, error) {
-	var names []string
-	for _, d := range j.daemons {
-		if d.Bin != "" {
-			names = append(names, d.Bin)
-		}
-	}
-	switch {
-	case c.noPrograms || len(names) == 0:
-		return payload.Payload{}, nil
-	case len(c.rpms) > 0:
-		p, skipped, err := payload.Packages(c.rpms, names)
-		for _, s := range skipped {
-			j.v.say("note: %s is for none of %s, and is left out", s, strings.Join(names, ", "))
-		}
-		return p, err
-	case c.binaries != "":
-		return payload.Programs(c.binaries, names)
-	}
-	var all payload.Payload
-	var built []string
-	for _, d := range j.daemons {
-		if d.Bin == "" {
-			continue
-		}
-		dir := c.source
-		if d.Repository != "" && c.source != "." {
-			dir = filepath.Join(c.source, d.Repository)
-		}
-		command := d.BuildCommand
-		if command == "" {
-			command = "make build-daemon"
-		}
-		if key := dir + "\x00" + command; !c.noBuild && !slices.Contains(built, key) {
-			built = append(built, key)
-			j.v.say("%s in %s", command, dir)
-			if err := payload.Build(ctx, dir, command, j.v.Stderr); err != nil {
-				return payload.Payload{}, err
-			}
-		}
-		where := d.Path
-		if where == "" {
-			where = "bin"
-		}
-		p, err := payload.Programs(filepath.Join(dir, where), []string{d.Bin})
-		if err != nil {
-			return payload.Payload{}, err
-		}
-		all.Programs = append(all.Programs, p.Programs...)
-	}
-	return all, nil
-}
-
-// installOn brings one node up to date.
-func installOn(ctx, stop context.Context, ssh *sshShell, w *host.Want, dry bool, step func(string)) fleet.Result {
-	report, err := host.Probe(stop, ssh, w)
-	if err != nil {
-		return failed(err)
-	}
-	plan, err := host.Diff(w, report)
-	if err != nil {
-		return failed(err)
-	}
-	return carryOut(ctx, stop, ssh, w.Node, plan, dry, step)
-}
-
-// carryOut applies a plan, unless there is nothing to do.
-func carryOut(ctx, stop context.Context, ssh *sshShell, node string, plan *host.Plan, dry bool, step func(string)) fleet.Result {
-	r := fleet.Result{Notes: plan.Notes, State: fleet.Unchanged}
-	for _, c := range plan.Changes {
-		r.Changes = append(r.Changes, c.String())
-	}
-	switch {
-	case plan.Empty():
-		return r
-	case dry:
-		r.State = fleet.Differs
-		return r
-	}
-	outcome, err := host.Apply(ctx, stop, ssh, node, plan, step)
-	if outcome != nil {
-		r.Notes = append(r.Notes, outcome.Notes...)
-		r.Said, r.Journal = outcome.Said, outcome.Journal
-	}
-	if err != nil {
-		f := failed(err)
-		r.State, r.Cause, r.Hint = f.State, f.Cause, f.Hint
-		return r
-	}
-	r.State = fleet.OK
-	return r
-}
-
-// limited ends a task that takes too long.
-func limited(limit time.Duration, task fleet.Task) fleet.Task {
-	return func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
-		late := fmt.Errorf("it has not ended within %v (--node-timeout)", limit)
-		ctx, cancel := context.WithTimeoutCause(ctx, limit, late)
-		defer cancel()
-		stop, halt := context.WithTimeoutCause(stop, limit, late)
-		defer halt()
-		r := task(ctx, stop, node, step)
-		if r.State == fleet.Interrupted && context.Cause(stop) == late {
-			r.State, r.Cause, r.Hint = fleet.Failed, late.Error(), "is it overloaded? run it again, or look at the node"
-		}
-		return r
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
@@ -52,7 +53,7 @@ func token(d host.DaemonState, now time.Time) string {
 	if left > 48*time.Hour {
 		return fmt.Sprintf("%d days left", int(left.Hours()/24))
 	}
-	return left.Truncate(time.Minute).String() + " left"
+	return strings.TrimSuffix(left.Truncate(time.Minute).String(), "0s") + " left"
 }
 
 type statusDocument struct {

@@ -37,13 +37,3 @@ func TestClaimsOf(t *testing.T) {
 		}
 	}
 }
-
-func FuzzClaimsOf(f *testing.F) {
-	f.Add(jwt(`{"sub":"a","exp":1}`))
-	f.Add("a.b.c")
-	f.Fuzz(func(t *testing.T, token string) {
-		if c := claimsOf(token); c.Expires.Before(time.Time{}) {
-			t.Errorf("%v", c)
-		}
-	})
-}

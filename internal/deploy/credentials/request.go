@@ -43,6 +43,8 @@ type Credentials struct {
 	Server  string    // URL where it was tried
 	Rights  int       // how many were checked
 	Notes   []string  // what an administrator should know
+
+	disused string // the day on which the control plane gave the token up
 }
 
 func (c *Credentials) note(text string) { c.Notes = append(c.Notes, text) }

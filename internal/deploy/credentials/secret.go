@@ -60,9 +60,7 @@ func fromSecret(ctx context.Context, admin *kube.Client, r Request) (*Credential
 			if end := claimsOf(token).Expires; !end.IsZero() {
 				c.note("the token in Secret " + place + " ends at " + end.UTC().Format(time.RFC3339) + ": somebody put it there, and nobody renews it")
 			}
-			if since := s.Labels[invalidSince]; since != "" {
-				c.note("the control plane has declared the token in Secret " + place + " invalid since " + since + ", because nobody used it")
-			}
+			c.disused = s.Labels[invalidSince]
 			return c, nil
 		case s.Type != tokenType:
 			return nil, fmt.Errorf("the Secret %s has no token or no ca.crt, and being of type %q it never gets them: delete it and %s", place, s.Type, remedy(r.Program))

@@ -74,6 +74,9 @@ func explain(c *Credentials, said claims, err error) error {
 	switch {
 	case !said.Expires.IsZero() && time.Now().After(said.Expires):
 		why, hint = "it expired at "+said.Expires.UTC().Format(time.RFC3339), "delete the Secret and make it anew, or use --bound"
+	case c.disused != "":
+		why = "the control plane has declared it invalid on " + c.disused + ", because nobody used it for a year"
+		hint = "to use it all the same, take the label " + invalidSince + " off the Secret"
 	case said.Subject != "" && said.Subject != c.Account.User():
 		why, hint = fmt.Sprintf("it says that it is for %q, not for %q", said.Subject, c.Account.User()), "is it the right Secret?"
 	default:

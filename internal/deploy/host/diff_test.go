@@ -19,6 +19,9 @@ func settled(w *Want) *Report {
 		for _, f := range files {
 			r.Files[f.path] = FileState{f.sum(), strings.TrimPrefix(f.mode, "0"), f.owner}
 		}
+		for _, path := range folders(d.Bin) {
+			r.Files[path] = FileState{"folder", strings.TrimPrefix(traits[d.Bin].folder, "0"), "root:" + traits[d.Bin].group}
+		}
 		r.Files["/usr/bin/"+d.Bin] = FileState{"x", "755", "root:root"}
 		r.Packages[d.Bin] = Installed{d.Bin + "-1", "h1"}
 		r.Owners["/usr/bin/"+d.Bin] = d.Bin + "-1"
@@ -69,6 +72,8 @@ func TestDiff(t *testing.T) {
 		{"the token is another one", nil, func(r *Report) { f := r.Files[token]; f.State = "0000"; r.Files[token] = f }, "replace " + token + "\nrestart clientmountd.service\n"},
 		{"the token is open", nil, func(r *Report) { f := r.Files[token]; f.Mode = "644"; r.Files[token] = f }, "permissions " + token + "\n"},
 		{"the token is somebody's", nil, func(r *Report) { f := r.Files[token]; f.Owner = "user:user"; r.Files[token] = f }, "permissions " + token + "\n"},
+		{"the folder is open", nil, func(r *Report) { r.Files["/etc/nnf-dm"] = FileState{"folder", "755", "root:root"} }, "permissions /etc/nnf-dm\n"},
+		{"the folder is not there", nil, func(r *Report) { r.Files["/etc/nnf-dm"] = FileState{State: "absent"} }, ""},
 		{"the token is a link", nil, func(r *Report) { r.Files[token] = FileState{State: "link"} }, "replace " + token + "\nrestart clientmountd.service\n"},
 		{"the token is missing", nil, func(r *Report) { r.Files[token] = FileState{State: "absent"} }, "write " + token + "\nrestart clientmountd.service\n"},
 		{"the API server moves", func(w *Want) { w.Host = "fd00::1"; w.Daemons = w.Daemons[:1] }, nil, "replace " + conf + "\nrestart clientmountd.service\n"},

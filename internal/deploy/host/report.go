@@ -30,7 +30,8 @@ type Report struct {
 	Pending     []string             // daemons that an interrupted one has not restarted
 }
 
-// FileState is what a file is. State is its SHA-256, or absent, link or other.
+// FileState is what a file is. State is its SHA-256, or absent, folder, link or
+// other.
 type FileState struct{ State, Mode, Owner string }
 
 // Installed is an installed package.

@@ -19,6 +19,9 @@ func request(w *Want) string {
 		token, _ := credentials(d.Name)
 		fmt.Fprintf(&b, "claims %s\n", token)
 		if d.Bin != "" {
+			for _, path := range folders(d.Bin) {
+				fmt.Fprintf(&b, "file %s\n", path)
+			}
 			fmt.Fprintf(&b, "daemon %s\n", d.Bin)
 		}
 	}

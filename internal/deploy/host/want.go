@@ -98,7 +98,8 @@ func (f *file) size() int64 {
 func credentials(name string) (token, ca string) {
 	return "/etc/" + name + "/service.token", "/etc/" + name + "/service.cert"
 }
-func settings(bin string) string { return "/etc/" + bin + "/config.d/50-nnf-deploy.toml" }
+func folders(bin string) []string { return []string{"/etc/" + bin, "/etc/" + bin + "/config.d"} }
+func settings(bin string) string  { return "/etc/" + bin + "/config.d/50-nnf-deploy.toml" }
 func dropIn(bin string) string {
 	return "/etc/systemd/system/" + bin + ".service.d/50-nnf-deploy.conf"
 }

@@ -8,6 +8,8 @@ file() {
   elif [ -f "$R$1" ]; then
     sum=$(sha256sum <"$R$1") || return 0
     printf 'file\t%s\t%s\t%s\n' "${sum%% *}" "$(stat -c '%a	%U:%G' "$R$1")" "$1"
+  elif [ -d "$R$1" ]; then
+    printf 'file\tfolder\t%s\t%s\n' "$(stat -c '%a	%U:%G' "$R$1")" "$1"
   elif [ -e "$R$1" ]; then
     printf 'file\tother\t-\t-\t%s\n' "$1"
   else

@@ -208,6 +208,10 @@ while IFS=' ' read -r what a b c d <&4; do
     fi
     status=$(property "$a" StatusText)
     if [ -n "$status" ]; then tell "$a: $status"; fi
+    # By the way that users take. A site may have moved the socket, so it is no failure.
+    if [ "$a" = nnf-dm.service ] && [ -x "$R/usr/bin/nnf-dmctl" ]; then
+      said=$(timeout 20 "$R/usr/bin/nnf-dmctl" version 2>&1 9>&-) || note "nnf-dm runs, and nnf-dmctl gets no answer from it: $said"
+    fi
     ;;
   forget) : >"$D/forget" ;;
   esac

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/commands"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/fakenode"
+)
+
+// daemon is a stand-in that takes a moment to get ready, and remembers with which
+// token it did.
+const daemon = `#!/bin/sh
+case $1 in
+version) echo 'Version v1' ;;
+ready) cat "$R/etc/${0##*/}/service.token" >"$R/run/fake/started.${0##*/}"; sleep 0.3 ;;
+esac
+`
+
+// stage is a fleet on which both daemons run, and the program beside it.
+type stage struct {
+	t     *testing.T
+	fleet *fakenode.Fleet
+	nodes []*fakenode.Node
+	bin   string
+	args  []string
+}
+
+func newStage(t *testing.T, count int) *stage {
+	t.Helper()
+	s := &stage{t: t, fleet: fakenode.New(t), bin: t.TempDir()}
+	exe, err := os.Executable()
+	for _, name := range []string{commands.Name, "fakessh"} {
+		err = errors.Join(err, os.Symlink(exe, filepath.Join(s.bin, name)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	system := "apiVersion: dataworkflowservices.github.io/v1alpha7\nkind: SystemConfiguration\nspec:\n  externalComputeNodes:\n"
+	for i := range count {
+		n := s.fleet.Node(fmt.Sprintf("compute-%02d", i+1))
+		for _, name := range []string{"clientmountd", "nnf-dm"} {
+			n.Put("usr/bin/"+name, daemon, 0o755)
+			n.Put("usr/lib/systemd/system/"+name+".service", "[Unit]\n", 0o644)
+		}
+		n.Put("usr/lib/systemd/system/nnf-dm.socket", "[Unit]\n", 0o644)
+		s.nodes = append(s.nodes, n)
+		system += "  - name: " + n.Name + "\n"
+	}
+	s.write("system.yaml", system)
+	s.args = []string{"install", "--no-programs", "--ssh", filepath.Join(s.bin, "fakessh"), "--system-config", filepath.Join(s.bin, "system.yaml"),
+		"--credentials", filepath.Join(s.bin, "credentials"), "--kubernetes-service-host", "api", "--kubernetes-service-port", "6443"}
+	return s
+}
+
+func (s *stage) write(name, text string) {
+	s.t.Helper()
+	path := filepath.Join(s.bin, name)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// credentials are those that the next run brings.
+func (s *stage) credentials(word string) {
+	for _, d := range []string{"clientmountd", "nnf-dm"} {
+		s.write("credentials/"+d+"/service.token", word)
+		s.write("credentials/"+d+"/service.cert", word)
+	}
+}
+
+func (s *stage) command(more ...string) (*exec.Cmd, *bytes.Buffer) {
+	cmd := exec.Command(filepath.Join(s.bin, commands.Name), append(s.args, more...)...)
+	cmd.Env = []string{fakenode.Folder + "=" + s.fleet.Dir, "PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
+	out := new(bytes.Buffer)
+	cmd.Stdout, cmd.Stderr = out, out
+	return cmd, out
+}
+
+// whole checks that a node has all of one word or all of the other, that its
+// daemons run with what it has, and that nothing is left of the run.
+func (s *stage) whole(n *fakenode.Node, words ...string) (word string) {
+	s.t.Helper()
+	word = n.Get("etc/clientmountd/service.token")
+	if !strings.Contains(" "+strings.Join(words, " ")+" ", " "+word+" ") {
+		s.t.Errorf("%s has %q", n.Name, word)
+	}
+	for _, path := range []string{"etc/clientmountd/service.cert", "etc/nnf-dm/service.token", "etc/nnf-dm/service.cert", "run/fake/started.clientmountd", "run/fake/started.nnf-dm"} {
+		if got := n.Get(path); got != word {
+			s.t.Errorf("%s: %s is of %q, the token of %q", n.Name, path, got, word)
+		}
+	}
+	for path := range n.Files("etc", "var", "usr") {
+		if strings.Contains(path, ".nnf-deploy-") || strings.Contains(path, "/stage") || strings.HasSuffix(path, "/pending") {
+			s.t.Errorf("%s: %s is left", n.Name, path)
+		}
+	}
+	return word
+}
+
+// settle waits for the end of all switches.
+func (s *stage) settle() {
+	s.t.Helper()
+	for _, n := range s.nodes {
+		lock := filepath.Join(n.Root, "var/lib/nnf-deploy/lock")
+		if _, err := os.Stat(lock); err == nil {
+			if out, err := exec.Command("flock", "-w", "30", lock, "true").CombinedOutput(); err != nil {
+				s.t.Fatalf("%s stays locked: %v %s", n.Name, err, out)
+			}
+		}
+	}
+}
+
+// Whenever Ctrl-C comes, however often, and even when the program is killed: each
+// node is old or new, and the next run brings all of them to the new.
+func TestInterrupted(t *testing.T) {
+	s := newStage(t, 6)
+	s.credentials("old")
+	if cmd, out := s.command(); cmd.Run() != nil {
+		t.Fatal(out)
+	}
+	for i, tt := range []struct {
+		after time.Duration
+		sends []syscall.Signal
+		exit  int
+	}{
+		{50 * time.Millisecond, []syscall.Signal{syscall.SIGINT}, 130},
+		{400 * time.Millisecond, []syscall.Signal{syscall.SIGINT}, 130},
+		{800 * time.Millisecond, []syscall.Signal{syscall.SIGTERM}, 143},
+		{600 * time.Millisecond, []syscall.Signal{syscall.SIGINT, syscall.SIGINT}, 130},
+		{500 * time.Millisecond, []syscall.Signal{syscall.SIGKILL}, -1},
+		{900 * time.Millisecond, []syscall.Signal{syscall.SIGKILL}, -1},
+	} {
+		was, word := "old", fmt.Sprint("new-", i)
+		if i > 0 {
+			was = fmt.Sprint("new-", i-1)
+		}
+		s.credentials(word)
+		cmd, out := s.command("--parallel", "2")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(tt.after) // any moment will do
+		for _, sig := range tt.sends {
+			_ = cmd.Process.Signal(sig) // it may have ended
+			time.Sleep(30 * time.Millisecond)
+		}
+		_ = cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != tt.exit && code != 0 {
+			t.Errorf("%v after %v: exit code %d\n%s", tt.sends, tt.after, code, out)
+		}
+		s.settle()
+		count := map[string]int{}
+		for _, n := range s.nodes {
+			count[s.whole(n, was, word)]++
+		}
+		t.Logf("%v after %v: %v", tt.sends, tt.after, count)
+		if cmd, out := s.command(); cmd.Run() != nil {
+			t.Fatal(out)
+		}
+		for _, n := range s.nodes {
+			s.whole(n, word)
+		}
+		if t.Failed() {
+			t.Fatalf("%s", out)
+		}
+	}
+}
+
+// Ctrl-C says what it means, and the table has all nodes.
+func TestInterruptedIsTold(t *testing.T) {
+	s := newStage(t, 4)
+	s.credentials("old")
+	s.nodes[0].Fault("slow 1500")
+	cmd, out := s.command("--parallel", "1")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(500 * time.Millisecond)
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	for _, want := range []string{
+		"nnf-deploy: interrupted: no node is begun any more, and those that switch are waited for; again to leave them alone\n",
+		"compute-01  interrupted  ", "compute-04  skipped      -     not begun: interrupted\n",
+		"nnf-deploy: 4 nodes: 1 interrupted, as before, 3 not begun\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	if code := cmd.ProcessState.ExitCode(); code != 130 {
+		t.Errorf("exit code %d", code)
+	}
+}
