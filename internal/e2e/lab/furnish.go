@@ -137,7 +137,10 @@ func copyDevEntry(from, to string, mode os.FileMode) error {
 		return err
 	}
 	if os.Getenv(userVar) == "" {
-		return unix.Mknod(to, st.Mode, int(st.Rdev))
+		if err := unix.Mknod(to, st.Mode, int(st.Rdev)); err != nil {
+			return err
+		}
+		return unix.Chmod(to, st.Mode&0o7777) // mknod minds the umask
 	}
 	// Without privileges device nodes can only be borrowed, and each costs a
 	// mount: take the few that programs need.

@@ -69,7 +69,12 @@ IFS= read -r word <&3
 [ "$word" = go ] || fail 'the connection ended before the switch; nothing was changed' 'run it again'
 trap - EXIT
 rm -f "$D/result"
-env -i R="$R" PATH="$PATH" LC_ALL=C setsid sh "$stage/switch.sh" </dev/null 3<&- >"$D/log" 2>&1 &
+# Where all of a session ends with its connection (KillUserProcesses=yes, sshd by
+# socket activation), a session of its own is not enough.
+scope=
+if [ -z "$R" ] && systemd-run --scope --quiet --collect true >/dev/null 2>&1; then scope='systemd-run --scope --quiet --collect'; fi
+# shellcheck disable=SC2086  # words
+env -i R="$R" PATH="$PATH" LC_ALL=C $scope setsid sh "$stage/switch.sh" </dev/null 3<&- >"$D/log" 2>&1 &
 printf 'switching\n'
 wait $!
 cat "$D/result" 2>/dev/null || fail 'the switch ended without a result' 'look at /var/lib/nnf-deploy/log on the node'

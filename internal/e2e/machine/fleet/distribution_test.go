@@ -15,6 +15,9 @@ func TestDistribution(t *testing.T) {
 	f.Repository(offered)
 	for _, n := range f.Nodes {
 		for _, p := range older.Packages {
+			if contains(filepath.Base(p), "deploy") {
+				continue // is for administrators
+			}
 			n.Put("/root/rpm/"+filepath.Base(p), 0o644, []byte(readFile(t, p)))
 		}
 	}

@@ -76,7 +76,7 @@ func TestExistingFiles(t *testing.T) {
 		if got := n.Process("nnf-dm"); !contains(got, "/usr/bin/nnf-dm --kubernetes-qps 50 --kubernetes-burst 100") {
 			t.Errorf("%s: nnf-dm runs as %q", n.Name, got)
 		}
-		env := n.Do(`tr '\0' '\n' </proc/$(systemctl show --value -p MainPID clientmountd)/environ`)
+		env := n.Do(`tr '\0' '\n' </proc/$(systemctl show --value -p MainPID clientmountd)/environ`) + "\n"
 		if !contains(env, "GOGC=off\n") || !contains(env, "HTTP2_PING_TIMEOUT_SECONDS=60\n") {
 			t.Errorf("%s: the environment of clientmountd is %s", n.Name, env)
 		}

@@ -58,6 +58,9 @@ func TestLife(t *testing.T) {
 		if o := a.Nodes[f.Nodes[sick].Name]; !contains(strings.Join(o.Journal, "\n"), "mount namespace") || contains(strings.Join(o.Journal, "\n"), "Unknown key") {
 			t.Errorf("the journal of the daemon that does not start: %q", o.Journal)
 		}
+		if o := a.Nodes[f.Nodes[taken].Name]; !contains(strings.Join(o.Notes, "\n"), "/etc/client-mount/service.token") {
+			t.Errorf("of the token that the earlier installer left nobody is told: %q", o.Notes)
+		}
 		for _, i := range []int{plain, offered, slow, taken} {
 			healthy(t, f, f.Nodes[i], older)
 		}
@@ -176,7 +179,7 @@ func TestLife(t *testing.T) {
 			if got := n.Release(); got != "none" {
 				t.Errorf("%s has %s", n.Name, got)
 			}
-			if left := n.Do("systemctl list-unit-files --no-legend 'clientmountd*' 'nnf-*'; ls -d /var/lib/nnf-deploy /etc/*/service.token 2>/dev/null || :"); left != "" {
+			if left := n.Do("systemctl list-unit-files --no-legend 'clientmountd*' 'nnf-*'; ls -d /var/lib/nnf-deploy /etc/clientmountd /etc/nnf-dm 2>/dev/null || :"); left != "" {
 				t.Errorf("%s: left behind: %s", n.Name, left)
 			}
 		}

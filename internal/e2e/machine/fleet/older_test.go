@@ -46,7 +46,7 @@ func TestOlderInstaller(t *testing.T) {
 	}
 	first := running(f)
 	work(f, "first")
-	if env := n.Do(`tr '\0' '\n' </proc/$(systemctl show --value -p MainPID clientmountd)/environ`); !contains(env, "GOGC=off\n") || !contains(env, "GOMAXPROCS=5\n") {
+	if env := n.Do(`tr '\0' '\n' </proc/$(systemctl show --value -p MainPID clientmountd)/environ`) + "\n"; !contains(env, "GOGC=off\n") || !contains(env, "GOMAXPROCS=5\n") {
 		t.Errorf("the environment of the drop-in is missing: %s", env)
 	}
 

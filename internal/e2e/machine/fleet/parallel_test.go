@@ -40,6 +40,7 @@ func TestSudo(t *testing.T) {
 	f.Distribution(f.Nodes...)
 	for _, n := range f.Nodes {
 		n.Put("/etc/ssh/e2e/sshd_config", 0o644, []byte(strings.Replace(sshdConfig, "prohibit-password", "no", 1)))
+		n.Do("usermod -p '*' alice") // without a password, but not locked
 	}
 	a := f.Ask("install", older.PackageArguments()...)
 	expect(t, a, 1, all(f.Nodes, "failed"))

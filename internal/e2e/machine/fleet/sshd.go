@@ -77,9 +77,10 @@ func (f *Fleet) connect(m *machine.Machine) *Node {
 }
 
 // SessionsEndWithAll makes the node's sshd one behind which systemd ends all
-// that a session has started when its connection ends.
+// that a session has started when its connection ends, as logind does where it
+// is told to (KillUserProcesses=yes).
 func (n *Node) SessionsEndWithAll() {
-	n.Put("/etc/systemd/system/e2e-ssh@.service.d/kill.conf", 0o644, []byte("[Service]\nKillMode=control-group\n"))
+	n.Put("/etc/systemd/system/e2e-ssh@.service.d/kill.conf", 0o644, []byte("[Service]\nKillMode=control-group\nTimeoutStopSec=1s\n"))
 	n.Do("systemctl daemon-reload")
 }
 
