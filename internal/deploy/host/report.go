@@ -104,7 +104,7 @@ func (r *Report) take(f []string) {
 	case "file":
 		r.Files[at(4)] = FileState{at(1), at(2), at(3)}
 	case "content":
-		if data, err := base64.StdEncoding.DecodeString(at(2)); err == nil {
+		if data, err := base64.StdEncoding.DecodeString(at(2)); err == nil && word.MatchString(at(1)) {
 			r.Contents[at(1)] = string(data)
 		}
 	case "claims":

@@ -1,6 +1,7 @@
 package payload
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -96,4 +97,20 @@ func TestPackages(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzHeader: whatever a file is, it is read or refused, without much memory.
+func FuzzHeader(f *testing.F) {
+	head := append(append([]byte{}, leadMagic...), make([]byte, leadSize-4)...)
+	empty := append(append([]byte{}, headerMagic...), make([]byte, 12)...)
+	f.Add([]byte("no package"))
+	f.Add(append(append(head, empty...), empty...))
+	entry := append(append(append([]byte{}, headerMagic...), 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2), 0, 0, 3, 0xe8, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 1, 'x', 0)
+	f.Add(append(append(head, empty...), entry...))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		tags, sum, err := header(bytes.NewReader(data))
+		if err == nil && (len(sum) != 64 || tags == nil) {
+			t.Errorf("%q %v", sum, tags)
+		}
+	})
 }
