@@ -166,6 +166,22 @@ func TestTellingManyNodes(t *testing.T) {
 	}
 }
 
+func TestJournalsOfManyNodes(t *testing.T) {
+	var results []fleet.Result
+	for _, n := range []string{"a", "b", "c", "d", "e", "f"} {
+		results = append(results, fleet.Result{Node: n, State: fleet.Failed, Journal: []string{"x\x1b", "y"}})
+	}
+	results[1].Journal = nil
+	var said bytes.Buffer
+	v := &call{Program: &Program{Stderr: &said}}
+	v.journals(results)
+	const want = "nnf-deploy: a: journal: x\\x1b\nnnf-deploy: a: journal: y\nnnf-deploy: c: journal: x\\x1b\nnnf-deploy: c: journal: y\n" +
+		"nnf-deploy: d: journal: x\\x1b\nnnf-deploy: d: journal: y\nnnf-deploy: the journals of 2 more nodes are in the answer with -o json\n"
+	if said.String() != want {
+		t.Errorf("%q", said.String())
+	}
+}
+
 func TestStatusTable(t *testing.T) {
 	now, two := time.Now(), 2
 	results := []fleet.Result{{Node: "a", State: fleet.OK}, {Node: "b", State: fleet.Failed, Cause: "not reachable: x", Hint: "is the node up?"}}

@@ -42,11 +42,7 @@ func (v *call) finish(results []fleet.Result, stopped error, dry bool) error {
 		err = fleet.Write(v.Stdout, results)
 	}
 	v.notes(results)
-	for _, r := range results {
-		for _, line := range r.Journal {
-			v.say("%s: journal: %s", r.Node, printable.Line(line))
-		}
-	}
+	v.journals(results)
 	v.say("%s", fleet.Count(results))
 	if bad := fleet.Names(results, fleet.Failed); bad != "" {
 		v.code = ExitFailed
@@ -59,6 +55,28 @@ func (v *call) finish(results []fleet.Result, stopped error, dry bool) error {
 		return stopped
 	}
 	return err
+}
+
+// journals are those of the first nodes; with many the cause mostly is the same.
+func (v *call) journals(results []fleet.Result) {
+	const most = 3
+	shown, more := 0, 0
+	for _, r := range results {
+		switch {
+		case len(r.Journal) == 0:
+			continue
+		case shown == most:
+			more++
+			continue
+		}
+		shown++
+		for _, line := range r.Journal {
+			v.say("%s: journal: %s", r.Node, printable.Line(line))
+		}
+	}
+	if more > 0 {
+		v.say("the journals of %d more nodes are in the answer with -o json", more)
+	}
 }
 
 // notes says each note once, with the nodes that it is about.
