@@ -1,9 +1,6 @@
 package fleet
 
 import (
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -34,36 +31,3 @@ func TestPatience(t *testing.T) {
 		healthy(t, f, n, older)
 	}
 }
-
-// Names of nodes come from others. One that ssh or a shell would take for
-// something else goes no further than to the message.
-func TestHostileNames(t *testing.T) {
-	f := New(t, 1)
-	older, _ := f.Releases()
-	mark := filepath.Join(f.Dir, "mark")
-	for _, name := range []string{"-oProxyCommand=touch " + mark, "compute-01;touch " + mark, "$(touch " + mark + ")", "root@compute-01", "compute-01 x", "../compute-01"} {
-		text := strings.Replace(systemFile, "[{name: compute-02}]", "[{name: "+quoted(name)+"}]", 1)
-		file := f.write("system.yaml", 0o600, text)
-		for _, verb := range []string{"install", "status", "uninstall"} {
-			args := []string{"--system-config", file}
-			if verb == "install" {
-				args = append(args, older.PackageArguments()...)
-			}
-			r := f.Deploy(verb, args...)
-			if r.Code == 0 || !contains(r.Stderr, "name") {
-				t.Errorf("%s with a node %q: %+v", verb, name, r)
-			}
-		}
-		if _, err := os.Stat(mark); err == nil {
-			t.Fatalf("the name %q was run", name)
-		}
-	}
-	for name, count := range f.Connections() {
-		if count != 0 {
-			t.Errorf("%s: %d connections", name, count)
-		}
-	}
-}
-
-// quoted is a string of YAML.
-func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
