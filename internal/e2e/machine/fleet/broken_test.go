@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"os/exec"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -104,25 +105,31 @@ func TestBrokenRuns(t *testing.T) {
 			f.Set(n, Faults{Dead: true})
 		}
 	}
+	// As a node that goes down: nothing of it is there any more.
+	crash := func(f *Fleet, _ *run) {
+		f.Nodes[0].Await("the switch is dead", "u=$(systemctl list-units --plain --no-legend 'run-*.scope' | cut -d' ' -f1); [ -n \"$u\" ] && systemctl kill -s KILL $u")
+	}
 	twice := func(f *Fleet, r *run) {
 		interrupt(f, r)
 		time.Sleep(300 * time.Millisecond)
 		interrupt(f, r)
 	}
 	for _, round := range []struct {
-		name string
-		when func(*Fleet, *run)
-		what func(*Fleet, *run)
-		code int
+		name  string
+		when  func(*Fleet, *run)
+		what  func(*Fleet, *run)
+		code  int
+		mixed bool // only the next run puts it in order
 	}{
-		{"Ctrl-C at the beginning", began, interrupt, 130},
-		{"Ctrl-C in the upload", upload, interrupt, 130},
-		{"Ctrl-C in the switch", change, interrupt, 130},
-		{"Ctrl-C twice in the switch", change, twice, 130},
-		{"killed in the upload", upload, kill, -1},
-		{"killed in the switch", change, kill, -1},
-		{"lines cut in the upload", upload, cut, 1},
-		{"lines cut in the switch", change, cut, 1},
+		{"Ctrl-C at the beginning", began, interrupt, 130, false},
+		{"Ctrl-C in the upload", upload, interrupt, 130, false},
+		{"Ctrl-C in the switch", change, interrupt, 130, false},
+		{"Ctrl-C twice in the switch", change, twice, 130, false},
+		{"killed in the upload", upload, kill, -1, false},
+		{"killed in the switch", change, kill, -1, false},
+		{"lines cut in the upload", upload, cut, 1, false},
+		{"lines cut in the switch", change, cut, 1, false},
+		{"the node's own part killed in the switch", change, crash, 1, true},
 	} {
 		t.Run(round.name, func(t *testing.T) {
 			f := f.For(t)
@@ -133,15 +140,29 @@ func TestBrokenRuns(t *testing.T) {
 			for _, n := range f.Nodes {
 				f.Set(n, Faults{Rate: 8 << 20})
 			}
-			r := f.start(t.Context(), "install", append(next.PackageArguments(), "--parallel", "2")...)
+			r := f.start(t.Context(), "install", append(next.PackageArguments(), "--parallel", "2", "-o", "json")...)
 			round.when(f, r)
 			round.what(f, r)
-			if end := r.wait(); end.Code != round.code {
+			end := r.wait()
+			if end.Code != round.code {
 				t.Errorf("exit code %d, want %d\n%s%s", end.Code, round.code, end.Stdout, end.Stderr)
+			}
+			told, err := f.parse(end)
+			if err != nil && round.code >= 0 {
+				t.Error(err)
 			}
 			for _, n := range f.Nodes {
 				n.settled()
 				got := n.Release(older, newer)
+				f.Set(n, Faults{})
+				said := told.Nodes[n.Name].Result
+				t.Logf("%s has %s: %s", n.Name, got, said)
+				if new := got == next.Version; said == "ok" && !new || slices.Contains([]string{"skipped", "interrupted"}, said) && new {
+					t.Errorf("%s is said to be %s, and has %s: %+v", n.Name, said, got, told.Nodes[n.Name])
+				}
+				if round.mixed && n == f.Nodes[0] {
+					continue
+				}
 				if got != older.Version && got != newer.Version {
 					t.Errorf("%s has %s", n.Name, got)
 				}
@@ -151,8 +172,6 @@ func TestBrokenRuns(t *testing.T) {
 				if running := n.Do("/proc/$(systemctl show --value -p MainPID clientmountd)/exe version"); !contains(running, got) {
 					t.Errorf("%s has %s, and %s runs", n.Name, got, running)
 				}
-				t.Logf("%s has %s", n.Name, got)
-				f.Set(n, Faults{})
 			}
 			a := f.Ask("install", next.PackageArguments()...)
 			if a.Code != 0 {
