@@ -125,7 +125,7 @@ e2e-packages: need-rpm bin/nfpm ## the packages: contents, both ways of making t
 	$(GO) test -buildvcs=false -count=1 -timeout 30m ./internal/e2e/packages
 e2e-machine:
 	@internal/e2e/machine/prepare.sh || [ $$? = 3 ] # 3: not here; the tests say so
-e2e-fleet: bin/nfpm # two releases are made, and installed on eight nodes
+e2e-fleet: bin/nfpm bin/nnf-deploy # two releases are made, and installed on eight nodes
 e2e-container e2e-fleet e2e-vm: e2e-%:
 	@began=$$SECONDS; cd internal/e2e/machine/$* && E2E_MACHINE=1 $(GO) test -buildvcs=false -count=1 -timeout 30m -v . && echo "make: $* took $$((SECONDS - began)) s" >&2
 

@@ -14,7 +14,7 @@ func TestLife(t *testing.T) {
 	const plain, offered, full, dead, stranger, slow, sick, taken = 0, 1, 2, 3, 4, 5, 6, 7
 	f.Repository(f.Nodes[offered])
 	f.Distribution(without(f.Nodes, f.Nodes[offered])...)
-	f.Nodes[taken].older()
+	f.Nodes[taken].earlier()
 	bare := f.Nodes[plain].Files()
 
 	t.Run("dry run", func(t *testing.T) {
@@ -220,37 +220,4 @@ func difference(before, after string) (lines string) {
 		}
 	}
 	return lines
-}
-
-// older leaves on a node what a daemon of the older generation and its
-// installer do: a program that runs, the unit that it wrote, and the drop-in
-// with its options.
-func (n *Node) older() {
-	n.Put("/usr/bin/clientmountd", 0o755, []byte("#!/bin/sh\nexec sleep infinity\n"))
-	n.Put("/etc/systemd/system/clientmountd.service", 0o644, []byte(`[Unit]
-Description=Data Workflow Service (DWS) Client Mount Service
-Requires=network-online.target
-After=network-online.target
-
-[Service]
-PIDFile=/var/run/clientmountd.pid
-ExecStartPre=/bin/rm -f /var/run/clientmountd.pid
-ExecStart=/usr/bin/clientmountd 
-Restart=on-failure
-
-[Install]
-WantedBy=multi-user.target
-`))
-	n.Put("/etc/systemd/system/clientmountd.service.d/override.conf", 0o644, []byte(`[Service]
-ExecStart=
-ExecStart=/usr/bin/clientmountd \
-  --kubernetes-service-host=10.0.0.5 \
-  --kubernetes-service-port=6443 \
-  --service-token-file=/etc/client-mount/service.token \
-  --service-cert-file=/etc/client-mount/service.cert
-Environment=GOGC=off
-Environment=GOMEMLIMIT=20MiB
-`))
-	n.Put("/etc/client-mount/service.token", 0o644, []byte("old"))
-	n.Do("systemctl daemon-reload && systemctl -q enable --now clientmountd")
 }

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// older is one daemon as an installer of the older generation knows it: copied
+// olderInstaller is one daemon as an installer of the older generation knows it: copied
 // file by file over ssh and scp, started by systemctl, never stopped to be
 // started anew.
-type older struct {
+type olderInstaller struct {
 	name, bin   string // credentials lie in /etc/<name>
 	credentials string // folder with service.token and service.cert
 	binary      string // path of the program here
@@ -21,7 +21,7 @@ type older struct {
 
 // install does to one node what that installer does, and returns what it had to
 // change. Whatever fails ends the test, but for what the installer ignores.
-func (o older) install(f *Fleet, n *Node) (changed []string) {
+func (o olderInstaller) install(f *Fleet, n *Node) (changed []string) {
 	f.t.Helper()
 	must := func(command string) string {
 		f.t.Helper()
@@ -64,7 +64,7 @@ func (o older) install(f *Fleet, n *Node) (changed []string) {
 }
 
 // override is the drop-in with the daemon's arguments.
-func (o older) override(f *Fleet) string {
+func (o olderInstaller) override(f *Fleet) string {
 	host, port, _ := strings.Cut(f.Stage.Cluster.Address(), ":")
 	lines := []string{
 		"/usr/bin/" + o.bin, "--kubernetes-service-host=" + host, "--kubernetes-service-port=" + port,
@@ -81,7 +81,7 @@ func (o older) override(f *Fleet) string {
 }
 
 // copy brings a file to a node if it has another one there.
-func (o older) copy(f *Fleet, n *Node, from, to string) bool {
+func (o olderInstaller) copy(f *Fleet, n *Node, from, to string) bool {
 	f.t.Helper()
 	if !differs(f, n, from, to) {
 		return false
@@ -104,11 +104,44 @@ func differs(f *Fleet, n *Node, local, remote string) bool {
 }
 
 // olders are both daemons as that installer is shipped for them.
-func olders(f *Fleet, bin string) []older {
+func olders(f *Fleet, bin string) []olderInstaller {
 	env := []string{"GOGC=off", "GOMEMLIMIT=20MiB", "GOMAXPROCS=5", "HTTP2_PING_TIMEOUT_SECONDS=60"}
 	in := func(daemon string) string { return filepath.Join(f.Stage.Cluster.Dir, daemon) }
-	return []older{
+	return []olderInstaller{
 		{name: "nnf-data-movement", bin: "nnf-dm", credentials: in("nnf-dm"), binary: filepath.Join(bin, "nnf-dm"), args: "--kubernetes-qps 50 --kubernetes-burst 100", env: env},
 		{name: "client-mount", bin: "clientmountd", credentials: in("clientmountd"), binary: filepath.Join(bin, "clientmountd"), env: env},
 	}
+}
+
+// earlier leaves on a node what a daemon of the older generation and its
+// installer do: a program that runs, the unit that it wrote, and the drop-in
+// with its options.
+func (n *Node) earlier() {
+	n.Put("/usr/bin/clientmountd", 0o755, []byte("#!/bin/sh\nexec sleep infinity\n"))
+	n.Put("/etc/systemd/system/clientmountd.service", 0o644, []byte(`[Unit]
+Description=Data Workflow Service (DWS) Client Mount Service
+Requires=network-online.target
+After=network-online.target
+
+[Service]
+PIDFile=/var/run/clientmountd.pid
+ExecStartPre=/bin/rm -f /var/run/clientmountd.pid
+ExecStart=/usr/bin/clientmountd 
+Restart=on-failure
+
+[Install]
+WantedBy=multi-user.target
+`))
+	n.Put("/etc/systemd/system/clientmountd.service.d/override.conf", 0o644, []byte(`[Service]
+ExecStart=
+ExecStart=/usr/bin/clientmountd \
+  --kubernetes-service-host=10.0.0.5 \
+  --kubernetes-service-port=6443 \
+  --service-token-file=/etc/client-mount/service.token \
+  --service-cert-file=/etc/client-mount/service.cert
+Environment=GOGC=off
+Environment=GOMEMLIMIT=20MiB
+`))
+	n.Put("/etc/client-mount/service.token", 0o644, []byte("old"))
+	n.Do("systemctl daemon-reload && systemctl -q enable --now clientmountd")
 }

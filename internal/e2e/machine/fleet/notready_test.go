@@ -11,9 +11,9 @@ import (
 // broken makes a release whose clientmountd ends as soon as it starts.
 func (f *Fleet) broken() (packages []string) {
 	f.t.Helper()
-	older, _ := f.Releases()
+	_, newer := f.Releases() // its sources are where they were
 	work, out := filepath.Join(f.Dir, "broken"), filepath.Join(f.Dir, "broken-packages")
-	if r := f.Run(nil, "cp", "-a", filepath.Dir(filepath.Dir(filepath.Dir(older.Programs))), work); r.Code != 0 {
+	if r := f.Run(nil, "cp", "-a", filepath.Dir(filepath.Dir(filepath.Dir(newer.Programs))), work); r.Code != 0 {
 		f.t.Fatalf("%+v", r)
 	}
 	program := filepath.Join(work, "root/usr/bin/clientmountd")
