@@ -69,5 +69,14 @@ func (s *Service) status(ctx context.Context) (lines []string, err error) {
 	if !service.up() && service.result != "" && service.result != "success" {
 		lines = append(lines, fmt.Sprintf("Look at: journalctl -u %s -n 20", s.Name))
 	}
+	for _, unit := range s.Units {
+		advice, err := s.hidden(unit.Name)
+		if err != nil {
+			return nil, err
+		}
+		if advice != "" {
+			lines = append(lines, "Warning: "+advice)
+		}
+	}
 	return lines, nil
 }
