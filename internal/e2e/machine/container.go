@@ -66,7 +66,8 @@ func Container(t testing.TB) *Machine {
 
 func (m *Machine) startContainer(dir string) error {
 	l := m.Stage.Lab
-	root, upper, link := filepath.Join(dir, "root"), filepath.Join(dir, "upper"), filepath.Join(dir, "link")
+	m.root = filepath.Join(dir, "root")
+	root, upper, link := m.root, filepath.Join(dir, "upper"), filepath.Join(dir, "link")
 	for _, d := range []string{root, upper, link, filepath.Join(dir, "work")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
