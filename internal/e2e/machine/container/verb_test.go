@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,7 +87,10 @@ func program(t *testing.T, m *machine.Machine, name string) {
 	if err != nil {
 		t.Fatalf("%v: run make build-daemon", err)
 	}
-	m.Put("/usr/bin/"+name, 0o755, data)
+	path := m.Outside("/usr/bin/" + name) // another file each time, as the old one may run
+	if err := errors.Join(os.WriteFile(path+".new", data, 0o755), os.Rename(path+".new", path)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestBareMachine shows the words on a machine without the packages: install
