@@ -111,9 +111,9 @@ scenes-others:
 	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $$($(GO) list ./internal/e2e/... | grep -vE '/e2e/($(subst $(eval) ,|,$(E2E) $(MACHINES) packages))$$')
 
 # Whole machines: systemd in a container, then a virtual machine. Both come from
-# one root file system, which is made once (about a minute). Before them the
-# packages; their first time compiles nfpm and the daemons from their vendored
-# modules, minutes.
+# one root file system, which is made once (about a minute), and have the packages
+# of this tree. The packages' own tests come first; their first time compiles nfpm
+# and the daemons from their vendored modules, minutes.
 .PHONY: e2e e2e-packages e2e-machine e2e-container e2e-vm
 e2e: need-e2e build-daemon devcluster ## the packages, and the installed daemons on whole machines: systemd in a container, a virtual machine (5-15 minutes)
 	@$(MAKE) --no-print-directory e2e-packages
@@ -124,7 +124,8 @@ e2e-packages: need-rpm bin/nfpm ## the packages: contents, both ways of making t
 	$(GO) test -buildvcs=false -count=1 -timeout 30m ./internal/e2e/packages
 e2e-machine:
 	@internal/e2e/machine/prepare.sh || [ $$? = 3 ] # 3: not here; the tests say so
-e2e-container e2e-vm: e2e-%:
+e2e-container e2e-vm: e2e-%: build-daemon
+	@$(MAKE) --no-print-directory rpm ARCHES=amd64
 	@began=$$SECONDS; cd internal/e2e/machine/$* && E2E_MACHINE=1 $(GO) test -buildvcs=false -count=1 -timeout 30m -v . && echo "make: $* took $$((SECONDS - began)) s" >&2
 
 .PHONY: test-crds

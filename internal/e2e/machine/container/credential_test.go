@@ -37,7 +37,7 @@ func openToken(t *testing.T, m *machine.Machine) {
 		if got := m.Property(daemon, "Result"); got != "exit-code" {
 			t.Errorf("%s: the result is %s", daemon, got)
 		}
-		has(t, m.Journal(daemon, "-n 20"), token, "chmod", "strict_credentials")
+		has(t, m.Do("journalctl --sync; journalctl -b -q --no-pager -o cat -p err _COMM="+daemon), token, "chmod", "strict_credentials")
 
 		m.Do("chmod " + mode + " " + token + " && systemctl reset-failed " + daemon + " && " + start)
 		m.Do("systemctl is-active " + daemon)
