@@ -42,12 +42,17 @@ func Packages(t testing.TB) []string {
 func (m *Machine) putPackages(dir string) {
 	m.t.Helper()
 	for _, p := range Packages(m.t) {
-		data, err := os.ReadFile(p)
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		m.Put(dir+"/"+filepath.Base(p), 0o644, data)
+		m.putPackage(p, dir)
 	}
+}
+
+func (m *Machine) putPackage(path, dir string) {
+	m.t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.Put(dir+"/"+filepath.Base(path), 0o644, data)
 }
 
 // Repository gives the machine a repository with the packages, and installs

@@ -3,6 +3,7 @@ package container
 import (
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,21 +18,25 @@ type promise struct {
 	show func(*testing.T, *machine.Machine)
 }
 
-// play shows promises on one machine. Each finds the daemons installed,
+// TestInstalled shows promises on one machine. Each finds the daemons installed,
 // configured and stopped, and the journal empty.
-func play(t *testing.T, promises []promise) {
+func TestInstalled(t *testing.T) {
 	m := node(t)
-	for _, p := range promises {
+	for _, p := range slices.Concat(unitPromises, journalPromises, credentialPromises, verbPromises) {
 		t.Run(p.name, func(t *testing.T) {
 			m := m.For(t)
-			defer func() {
-				look(t, m)
-				m.Do("systemctl stop clientmountd nnf-dm.socket nnf-dm; rm -rf /etc/systemd/system/{clientmountd,nnf-dm}.service.d /etc/{clientmountd,nnf-dm}/config.d/20-*; " +
-					"systemctl daemon-reload; systemctl reset-failed; journalctl --rotate -q; journalctl -q --vacuum-files=1 2>/dev/null")
-			}()
+			defer asInstalled(t, m)
 			p.show(t, m)
 		})
 	}
+}
+
+// asInstalled takes back what a promise has changed.
+func asInstalled(t *testing.T, m *machine.Machine) {
+	t.Helper()
+	look(t, m)
+	m.Do("systemctl stop clientmountd nnf-dm.socket nnf-dm; rm -rf /etc/systemd/system/{clientmountd,nnf-dm}.service.d /etc/{clientmountd,nnf-dm}/config.d/20-*; " +
+		"systemctl daemon-reload; systemctl reset-failed; journalctl --rotate -q; journalctl -q --vacuum-files=1 2>/dev/null")
 }
 
 // node is a machine with both daemons installed and configured, none started.

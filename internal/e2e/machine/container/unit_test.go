@@ -8,23 +8,21 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 )
 
-// TestUnits shows what the installed units do.
-func TestUnits(t *testing.T) {
-	play(t, []promise{
-		{"verified", unitsAreSound},
-		{"ready after sync", readyAfterSync},
-		{"mount namespace of the host", mountNamespaceIsTheHosts},
-		{"mount namespace of its own", mountNamespaceOfItsOwn},
-		{"limits of the runtime", runtimeLimits},
-		{"watchdog", watchdog},
-		{"killed", restartAfterKill},
-		{"command line", editCommandLine},
-		{"reload", reload},
-		{"alias", alias},
-		{"sandbox", sandbox},
-		{"socket activation", socketActivation},
-		{"token is private", tokenIsPrivate},
-	})
+// unitPromises are what the installed units do.
+var unitPromises = []promise{
+	{"verified", unitsAreSound},
+	{"ready after sync", readyAfterSync},
+	{"mount namespace of the host", mountNamespaceIsTheHosts},
+	{"mount namespace of its own", mountNamespaceOfItsOwn},
+	{"limits of the runtime", runtimeLimits},
+	{"watchdog", watchdog},
+	{"killed", restartAfterKill},
+	{"command line", editCommandLine},
+	{"reload", reload},
+	{"alias", alias},
+	{"sandbox", sandbox},
+	{"socket activation", socketActivation},
+	{"token is private", tokenIsPrivate},
 }
 
 // newer are directives that systemd of this machine does not know yet; older

@@ -27,10 +27,8 @@ const (
 	hasFailed = ":\t\t\t\t\t[FAILED]\n"
 )
 
-// TestVerbs shows the words where the packages have brought the units.
-func TestVerbs(t *testing.T) {
-	play(t, []promise{{"with the package", verbsOfThePackage}})
-}
+// verbPromises are what the words do where the packages have brought the units.
+var verbPromises = []promise{{"verbs", verbsOfThePackage}}
 
 func verbsOfThePackage(t *testing.T, m *machine.Machine) {
 	for _, d := range daemons {
