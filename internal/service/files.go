@@ -67,7 +67,7 @@ func (s *Service) hidden(unit string) (advice string, err error) {
 		}
 	}
 	if target, err := os.Readlink(own); err == nil && target == "/dev/null" {
-		return fmt.Sprintf("%s is masked and cannot be started: run systemctl unmask %s", unit, unit), nil
+		return fmt.Sprintf("%s is masked and cannot be started; if that is not on purpose, run systemctl unmask %s", unit, unit), nil
 	}
 	advice = own + " hides the package's unit; to use that "
 	written, err := s.byInstall(own)

@@ -95,7 +95,8 @@ func TestPackageIsHidden(t *testing.T) {
 	n.must(os.MkdirAll(filepath.Join(n.root, "etc/systemd/system"), 0o755))
 	n.must(os.Symlink("/dev/null", filepath.Join(n.root, own)))
 	n.does("install", 1, "", "Install"+failed+"Error:  Service has already been installed\n"+
-		"Hint:  thing.service is masked and cannot be started: run systemctl unmask thing.service\n")
+		"Hint:  thing.service is masked and cannot be started; if that is not on purpose, run systemctl unmask thing.service\n")
+	n.does("start", 1, "", "Starting"+failed+"Error:  thing.service is masked\nHint:  if that is not on purpose, run systemctl unmask thing.service\n")
 }
 
 // An image is built: systemd does not run, and nothing is asked of it that needs

@@ -59,6 +59,9 @@ func verbsOfThePackage(t *testing.T, m *machine.Machine) {
 				m.Do("! systemctl is-active " + strings.Join(d.units, " "))
 			}
 		}
+		m.Do("systemctl mask " + d.enabled)
+		has(t, says(t, m, 1, d.name+" start"), d.enabled+" is masked", "systemctl unmask "+d.enabled)
+		m.Do("systemctl unmask " + d.enabled)
 		has(t, says(t, m, 1, asUser+d.name+" start"), "You must have root user privileges")
 		if out := m.Do("find /etc/systemd/system -name '" + d.name + "*'"); out != "" {
 			t.Errorf("left behind: %s", out)
