@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ const enterGroups = `n=$1; shift; while [ $n -gt 0 ]; do echo $$ >"$1/cgroup.pro
 // the test nothing is left of it.
 func Container(t testing.TB) *Machine {
 	t.Helper()
-	need(t)
+	Need(t)
 	began := time.Now()
 	s := stage.New(t)
 	m := &Machine{Name: s.Node, Stage: s, t: t, slow: 1, boot: time.Minute, done: make(chan struct{})}
@@ -60,7 +61,7 @@ func Container(t testing.TB) *Machine {
 		t.Fatalf("the container does not boot: %v\n%s", err, m.tail())
 	}
 	m.settle()
-	t.Logf("booted in %.1f s", time.Since(began).Seconds())
+	t.Logf("booted in %.1f s, control groups %s", time.Since(began).Seconds(), strings.Join(m.groups, " "))
 	return m
 }
 
@@ -88,6 +89,7 @@ func (m *Machine) startContainer(dir string) error {
 	if err != nil {
 		return errors.Join(err, unix.Unmount(root, unix.MNT_DETACH))
 	}
+	m.groups = groups
 	l.OnClose(groups.remove) // when a signal ends the tests
 	console, err := os.Create(m.console)
 	if err != nil {

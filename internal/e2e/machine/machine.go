@@ -24,6 +24,7 @@ type Machine struct {
 	slow    time.Duration // how many times longer things take than on this machine
 	console string        // file with what came out of it
 	root    string        // where this machine has the files of a container
+	groups  cgroups       // of a container
 	done    chan struct{} // closed when its process has ended
 	stop    func()
 	monitor func(command string) error // of the emulator; nil in a container

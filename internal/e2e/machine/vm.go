@@ -41,7 +41,7 @@ const NVMeSerial = "E2ESERIAL0"
 // several tests can share it; each calls For.
 func VM(t testing.TB, o VMOptions) *Machine {
 	t.Helper()
-	need(t)
+	Need(t)
 	began := time.Now()
 	s := stage.New(t)
 	m := &Machine{Name: s.Node, Stage: s, t: t, slow: 6, boot: 4 * time.Minute, done: make(chan struct{})}

@@ -22,7 +22,7 @@ type promise struct {
 // configured and stopped, and the journal empty.
 func TestInstalled(t *testing.T) {
 	m := node(t)
-	for _, p := range slices.Concat(unitPromises, journalPromises, credentialPromises, verbPromises) {
+	for _, p := range slices.Concat(unitPromises, journalPromises, credentialPromises, examplePromises, verbPromises) {
 		t.Run(p.name, func(t *testing.T) {
 			m := m.For(t)
 			defer asInstalled(t, m)
@@ -35,7 +35,7 @@ func TestInstalled(t *testing.T) {
 func asInstalled(t *testing.T, m *machine.Machine) {
 	t.Helper()
 	look(t, m)
-	m.Do("systemctl stop clientmountd nnf-dm.socket nnf-dm; rm -rf /etc/systemd/system/{clientmountd,nnf-dm}.service.d /etc/{clientmountd,nnf-dm}/config.d/20-*; " +
+	m.Do("systemctl stop clientmountd nnf-dm.socket nnf-dm; rm -rf /etc/systemd/system/{clientmountd.service,nnf-dm.service,nnf-dm.socket}.d /etc/{clientmountd,nnf-dm}/config.d/20-*; " +
 		"systemctl daemon-reload; systemctl reset-failed; journalctl --rotate -q; journalctl -q --vacuum-files=1 2>/dev/null")
 }
 
