@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// DNF is dnf without questions. The release only has to be some.
-const DNF = "dnf -y -q --releasever=9 --setopt=install_weak_deps=False "
+// DNF is dnf without questions, set up as Enterprise Linux has it (--best: install
+// upgrades what is there). The release only has to be some.
+const DNF = "dnf -y -q --best --releasever=9 --setopt=install_weak_deps=False "
 
 // distribution stands for the packages that the daemons' packages need: what
 // they hold is on the machine, but rpm does not know it.

@@ -13,43 +13,38 @@ import (
 // ids are explained is looked at after every promise, by look.
 var journalPromises = []promise{
 	{"journal of a workflow", journalOfWorkflow},
-	{"journal explained", journalExplains},
 	{"silent when idle", idleLogsNothing},
 }
 
 // failed is a ClientMount whose device does not exist, for a workflow. The
 // function takes it away.
-func failed(m *machine.Machine, name string) func() {
+func failed(m *machine.Machine) func() {
 	s := m.Stage
 	m.Do("systemctl start clientmountd")
 	s.UseProfile(lab.ProfileSpec{})
-	s.Mount(name, lab.MountSpec{Path: "/mnt/nnf/" + name, Type: "xfs"})
-	s.AwaitError(name)
-	m.Await("the failure is in the journal", "journalctl -b -u clientmountd WORKFLOW=job7 CLIENTMOUNT="+name+" EVENT=failed -o cat | grep -q .")
-	return func() { s.Delete(name) }
+	s.Mount("one", lab.MountSpec{Path: "/mnt/nnf/one", Type: "xfs"})
+	s.AwaitError("one")
+	m.Await("the failure is in the journal", "journalctl -b -u clientmountd WORKFLOW=job7 CLIENTMOUNT=one EVENT=failed -o cat | grep -q .")
+	return func() { s.Delete("one") }
 }
 
-// The journal finds what happened to a workflow.
+// The journal finds what happened to a workflow; with -x it says what an error
+// means and what to do.
 func journalOfWorkflow(t *testing.T, m *machine.Machine) {
-	defer failed(m, "one")()
+	defer failed(m)()
 	out := m.Do("journalctl -b --no-pager -o json -u clientmountd WORKFLOW=job7 EVENT=failed -n 1")
 	has(t, out, `"MESSAGE_ID"`, `"HINT"`, `"CLIENTMOUNT":"one"`)
 	if other := m.Do("journalctl -b --no-pager -q -o cat -u clientmountd WORKFLOW=job8 || :"); other != "" {
 		t.Errorf("of another workflow there is %s", other)
 	}
-}
-
-// With -x it says what an error means and what to do.
-func journalExplains(t *testing.T, m *machine.Machine) {
-	defer failed(m, "two")()
-	has(t, m.Do("journalctl -b -q --no-pager -x -u clientmountd EVENT=failed"), "Subject: ", "two", "For the job: ", "What to do: ", "man:clientmountd(8)")
+	has(t, m.Do("journalctl -b -q --no-pager -x -u clientmountd EVENT=failed"), "Subject: ", "ClientMount one", "For the job: ", "What to do: ", "man:clientmountd(8)")
 }
 
 // Idle daemons write nothing.
 func idleLogsNothing(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl start clientmountd nnf-dm.socket && " + asUser + "nnf-dmctl version")
 	m.Do("journalctl --sync; journalctl -b -u clientmountd -u nnf-dm -n 0 --cursor-file=/root/cursor")
-	const idle = 15 * time.Second // longer than whatever would repeat itself often
+	const idle = 10 * time.Second // longer than whatever would repeat itself often
 	time.Sleep(idle)
 	if out := m.Do("journalctl --sync; journalctl -b -q --no-pager -o cat -u clientmountd -u nnf-dm --cursor-file=/root/cursor"); out != "" {
 		t.Errorf("in %v they wrote %s", idle, out)

@@ -1,75 +1,84 @@
 package container
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 )
 
-// older is the package that clientmountd takes the place of: one program, and no
-// units. The program here runs for ever and does nothing.
-const older = `Name: nnf-clientmount
-Version: 7.5
+// older is a package of an older daemon: one program, and no units. The program
+// here runs for ever and does nothing.
+const older = `Name: PACKAGE
+Version: 0
 Release: 1
 Summary: the older daemon
 License: none
-BuildArch: noarch
 %description
 The older daemon.
 %install
 mkdir -p %{buildroot}/usr/bin
-printf '#!/bin/sh\nwhile :; do sleep 1000; done\n' >%{buildroot}/usr/bin/clientmountd
-chmod 755 %{buildroot}/usr/bin/clientmountd
+printf '#!/bin/sh\nwhile :; do sleep 1000; done\n' >%{buildroot}/usr/bin/DAEMON
+chmod 755 %{buildroot}/usr/bin/DAEMON
 %files
-/usr/bin/clientmountd
+/usr/bin/DAEMON
 `
 
 // olderUnit is what the older daemon's install has written (contract deploy.md
 // 2).
 const olderUnit = `[Unit]
-Description=Data Workflow Service (DWS) Client Mount Service
+Description=DESCRIBED
 Requires=network-online.target
 After=network-online.target
 
 [Service]
-PIDFile=/var/run/clientmountd.pid
-ExecStartPre=/bin/rm -f /var/run/clientmountd.pid
-ExecStart=/usr/bin/clientmountd
+PIDFile=/var/run/DAEMON.pid
+ExecStartPre=/bin/rm -f /var/run/DAEMON.pid
+ExecStart=/usr/bin/DAEMON
 Restart=on-failure
 
 [Install]
 WantedBy=multi-user.target
 `
 
-// The package over an older installation: the older package goes, its process
+// The packages over older installations: the older package goes; its process
 // and its unit stay until the administrator says so, the words tell him how, and
 // what they tell works.
-func TestOverOlderPackage(t *testing.T) {
+func TestOverOlderPackages(t *testing.T) {
 	m := packaged(t)
-	m.Put("/root/older.spec", 0o644, []byte(older))
-	m.Do("rpmbuild -bb --quiet --define '_rpmdir /root/older' --define '_topdir /root/build' /root/older.spec && rpm -U --force-debian /root/older/noarch/*.rpm")
-	m.Put("/etc/systemd/system/clientmountd.service", 0o644, []byte(olderUnit))
-	m.Put("/etc/systemd/system/clientmountd.service.d/override.conf", 0o644, []byte("[Service]\nEnvironment=GOMAXPROCS=5\n"))
-	m.Do("systemctl daemon-reload && systemctl enable --now clientmountd")
-	pid := m.Property("clientmountd", "MainPID")
-
-	quiet(t, m, machine.DNF+"install clientmountd")
-	m.Do("! rpm -q nnf-clientmount && rpm -V clientmountd")
-	if got := m.Property("clientmountd", "MainPID") + " " + m.Property("clientmountd", "ActiveState"); got != pid+" active" {
-		t.Errorf("the older process %s: %s", pid, got)
+	pids := map[string]string{}
+	for _, d := range daemons {
+		fill := strings.NewReplacer("PACKAGE", d.older, "DAEMON", d.name, "DESCRIBED", d.described).Replace
+		m.Put("/root/older.spec", 0o644, []byte(fill(older)))
+		m.Do("rpmbuild -bb --quiet --define '_rpmdir /root/older' --define '_topdir /root/build' /root/older.spec && rpm -U --force-debian /root/older/x86_64/" + d.older + "-*.rpm")
+		m.Put("/etc/systemd/system/"+d.name+".service", 0o644, []byte(fill(olderUnit)))
+		m.Put("/etc/systemd/system/"+d.name+".service.d/override.conf", 0o644, []byte("[Service]\nEnvironment=GOMAXPROCS=5\n"))
+		m.Do("systemctl daemon-reload && systemctl enable --now " + d.name)
+		pids[d.name] = m.Property(d.name, "MainPID")
 	}
-	m.Do("groupadd -r nnf-dm") // for the other daemon's credentials
+
+	quiet(t, m, machine.DNF+"install clientmountd nnf-dm")
+	m.Do("! rpm -q nnf-clientmount && rpm -V clientmountd nnf-dm")
+	if got := m.Do("rpm -q --qf '%{VENDOR} ' clientmountd nnf-dm"); got != "compute-daemons compute-daemons " {
+		t.Errorf("the packages are of %s", got)
+	}
 	m.Configure()
-	const hides = "/etc/systemd/system/clientmountd.service hides the package's unit; to use that run clientmountd remove, then clientmountd install and clientmountd start"
-	has(t, m.Do("clientmountd status"), "is running...", "Warning: "+hides)
-	has(t, says(t, m, 1, "clientmountd install"), "Service has already been installed", "Hint:  "+hides)
+	for _, d := range daemons {
+		if got := m.Property(d.name, "MainPID") + " " + m.Property(d.name, "ActiveState"); got != pids[d.name]+" active" {
+			t.Errorf("the older process %s of %s: %s", pids[d.name], d.name, got)
+		}
+		hides := "/etc/systemd/system/" + d.name + ".service hides the package's unit; to use that run " + d.name + " remove, then " + d.name + " install and " + d.name + " start"
+		has(t, m.Do(d.name+" status"), "is running...", "Warning: "+hides)
+		has(t, says(t, m, 1, d.name+" install"), "Service has already been installed", "Hint:  "+hides)
 
-	has(t, m.Do("clientmountd remove"), "/etc/systemd/system/clientmountd.service.d/override.conf is yours and stays")
-	m.Do("clientmountd install && clientmountd start")
-	if got := m.Property("clientmountd", "FragmentPath") + " " + m.Property("clientmountd", "UnitFileState"); got != "/lib/systemd/system/clientmountd.service enabled" {
-		t.Errorf("the unit in force is %s", got)
+		has(t, m.Do(d.name+" remove"), "/etc/systemd/system/"+d.name+".service.d/override.conf is yours and stays")
+		m.Do(d.name + " install && " + d.name + " start && systemctl is-enabled " + d.enabled)
+		if got := m.Property(d.name, "FragmentPath"); got != "/lib/systemd/system/"+d.name+".service" {
+			t.Errorf("the unit in force is %s", got)
+		}
+		has(t, environment(m, d.name), "GOMAXPROCS=5\n")
+		m.Do("! " + d.name + " status | grep Warning; ! kill -0 " + pids[d.name])
 	}
-	has(t, environment(m, "clientmountd"), "GOMAXPROCS=5\n")
-	m.Do("! clientmountd status | grep Warning; ! kill -0 " + pid)
+	m.Do(asUser + "nnf-dmctl version")
 	look(t, m)
 }

@@ -11,15 +11,16 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
 )
 
-// daemons, with what the result line calls them and the units that enabling
-// them enables.
+// daemons, with what the result line calls them, the unit that enabling them
+// enables, and the package that they take the place of.
 var daemons = []struct {
 	name, described string
 	enabled         string
+	older           string // package
 	units           []string
 }{
-	{"clientmountd", "Data Workflow Service (DWS) Client Mount Service", "clientmountd.service", []string{"clientmountd.service"}},
-	{"nnf-dm", "Near-Node Flash (NNF) Data Movement Service", "nnf-dm.socket", []string{"nnf-dm.service", "nnf-dm.socket"}},
+	{"clientmountd", "Data Workflow Service (DWS) Client Mount Service", "clientmountd.service", "nnf-clientmount", []string{"clientmountd.service"}},
+	{"nnf-dm", "Near-Node Flash (NNF) Data Movement Service", "nnf-dm.socket", "nnf-dm", []string{"nnf-dm.service", "nnf-dm.socket"}},
 }
 
 const (
