@@ -11,7 +11,7 @@ GO      ?= go
 LDFLAGS := -s -w -X $(MODULE)/internal/version.Version=$(VERSION)
 STATIC  := CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -tags grpcnotrace -ldflags "$(LDFLAGS)"
 DAEMONS := clientmountd nnf-dm
-BINARIES := $(DAEMONS) nnf-dmctl
+BINARIES := $(DAEMONS) nnf-dmctl nnf-deploy
 
 .PHONY: help
 help: ## this list
@@ -21,7 +21,7 @@ help: ## this list
 build: build-daemon devcluster ## all binaries into bin/
 
 .PHONY: build-daemon
-build-daemon: $(BINARIES:%=bin/%) ## the daemons and nnf-dmctl, static, version from git
+build-daemon: $(BINARIES:%=bin/%) ## the daemons and their tools, static, version from git
 
 # go build knows best what is out of date.
 .PHONY: $(BINARIES:%=bin/%)
