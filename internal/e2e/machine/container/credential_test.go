@@ -25,7 +25,7 @@ func openToken(t *testing.T, m *machine.Machine) {
 		token := "/etc/" + daemon + "/service.token"
 		mode := m.Do("stat -c %a " + token)
 		m.Do("chmod 0644 " + token + " && " + start)
-		warning := m.Do("journalctl --sync; journalctl -b -q --no-pager -o json -p warning _COMM=" + daemon + " | jq -r '[.MESSAGE, .HINT, .PRIORITY] | @tsv'")
+		warning := m.Do("journalctl --sync; journalctl -b -q --no-pager -o json -p warning -t " + daemon + " | jq -r '[.MESSAGE, .HINT, .PRIORITY] | @tsv'")
 		has(t, warning, token, "chmod", "\t4")
 
 		m.Do("systemctl stop " + daemon)
@@ -35,7 +35,7 @@ func openToken(t *testing.T, m *machine.Machine) {
 		if got := m.Property(daemon, "Result"); got != "exit-code" {
 			t.Errorf("%s: the result is %s", daemon, got)
 		}
-		has(t, m.Do("journalctl --sync; journalctl -b -q --no-pager -o cat -p err _COMM="+daemon), token, "chmod", "strict_credentials")
+		has(t, m.Do("journalctl --sync; journalctl -b -q --no-pager -o cat -p err -t "+daemon), token, "chmod", "strict_credentials")
 
 		m.Do("chmod " + mode + " " + token + " && systemctl reset-failed " + daemon + " && " + start)
 		m.Do("systemctl is-active " + daemon)
@@ -58,7 +58,7 @@ func handedOver(t *testing.T, m *machine.Machine) {
 		} else {
 			m.Do(`[ "$(readlink /proc/$(systemctl show --value -p MainPID clientmountd)/ns/mnt)" = "$(readlink /proc/1/ns/mnt)" ]`)
 		}
-		if out := m.Do("journalctl --sync; journalctl -b -q --no-pager -o cat -p warning _COMM=" + daemon); out != "" {
+		if out := m.Do("journalctl --sync; journalctl -b -q --no-pager -o cat -p warning -t " + daemon); out != "" {
 			t.Errorf("%s warns: %s", daemon, out)
 		}
 		m.Do("systemctl stop " + daemon + "; set -- " + owner + "; chown $1 /etc/" + daemon + "/service.token; chmod $2 /etc/" + daemon + "/service.token")

@@ -59,12 +59,12 @@ func look(t *testing.T, m *machine.Machine) {
 	m.Do("journalctl --sync")
 	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
 		known := m.Do("journalctl --list-catalog")
-		for line := range strings.Lines(m.Do("journalctl -b -q --no-pager -o json _COMM=" + daemon + ` | jq -r 'select(.MESSAGE_ID) | "\(.MESSAGE_ID) \(.MESSAGE)"' | sort -u`)) {
+		for line := range strings.Lines(m.Do("journalctl -b -q --no-pager -o json -t " + daemon + ` | jq -r 'select(.MESSAGE_ID) | "\(.MESSAGE_ID) \(.MESSAGE)"' | sort -u`)) {
 			if id, _, _ := strings.Cut(line, " "); !strings.Contains(known, id+" ") {
 				t.Errorf("the catalogue does not have the id of %s's message %s", daemon, line)
 			}
 		}
-		if field := unfilled.FindString(m.Do("journalctl -b -q --no-pager -x _COMM=" + daemon)); field != "" {
+		if field := unfilled.FindString(m.Do("journalctl -b -q --no-pager -x -t " + daemon)); field != "" {
 			t.Errorf("an explanation of %s names a field that its record does not have: %s", daemon, field)
 		}
 	}

@@ -56,3 +56,25 @@ func tokenIsPrivate(t *testing.T, m *machine.Machine) {
 	}
 	m.Do("runuser -u nnf-dm -- cat /etc/nnf-dm/service.token >/dev/null")
 }
+
+// Users ask all the time while the daemon is restarted again and again: everybody
+// is answered, by the old one or the new one.
+func restartRefusesNobody(t *testing.T, m *machine.Machine) {
+	m.Do("systemctl start nnf-dm.socket; rm -f /root/stop")
+	m.Do(`(for k in 1 2 3; do (until [ -e /root/stop ]; do out=$(` + asUser + `nnf-dmctl version 2>&1) && echo answered || echo "exit code $?: $out"; done) & done; wait; echo end) >/root/asked 2>&1 </dev/null &`)
+	for range 20 {
+		m.Do("systemctl restart nnf-dm; sleep 0.1")
+	}
+	m.Do("touch /root/stop")
+	everybodyAnswered(t, m)
+}
+
+// everybodyAnswered looks at what users were told in the meantime.
+func everybodyAnswered(t *testing.T, m *machine.Machine) {
+	t.Helper()
+	m.Await("the users have ended", "grep -qx end /root/asked")
+	refused, answered := m.Do("grep -vx 'answered\\|end' /root/asked || :"), m.Do("grep -cx answered /root/asked")
+	if refused != "" || len(answered) < 2 { // fewer than ten show nothing
+		t.Errorf("nnf-dm has answered %s times, and not: %s", answered, refused)
+	}
+}

@@ -22,6 +22,7 @@ var unitPromises = []promise{
 	{"alias", alias},
 	{"sandbox", sandbox},
 	{"socket activation", socketActivation},
+	{"restart refuses nobody", restartRefusesNobody},
 	{"token is private", tokenIsPrivate},
 }
 
