@@ -31,7 +31,7 @@ const enterGroups = `n=$1; shift; while [ $n -gt 0 ]; do echo $$ >"$1/cgroup.pro
 // the test nothing is left of it.
 func Container(t testing.TB) *Machine {
 	t.Helper()
-	need(t)
+	Need(t)
 	began := time.Now()
 	s := stage.New(t)
 	m := &Machine{Name: s.Node, Stage: s, t: t, slow: 1, boot: time.Minute, done: make(chan struct{})}

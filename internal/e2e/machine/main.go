@@ -74,8 +74,8 @@ func repository() (string, error) {
 	return "", fmt.Errorf("the test does not run inside the repository")
 }
 
-// need skips a test for which there is no machine.
-func need(t testing.TB) {
+// Need skips a test for which there is no machine.
+func Need(t testing.TB) {
 	t.Helper()
 	if whyNot != "" {
 		t.Skip("not run: " + whyNot)
