@@ -11,7 +11,7 @@ GO      ?= go
 LDFLAGS := -s -w -X $(MODULE)/internal/version.Version=$(VERSION)
 STATIC  := CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -tags grpcnotrace -ldflags "$(LDFLAGS)"
 DAEMONS := clientmountd nnf-dm
-BINARIES := $(DAEMONS) nnf-dmctl
+BINARIES := $(DAEMONS) nnf-dmctl nnf-deploy
 
 .PHONY: help
 help: ## this list
@@ -21,7 +21,7 @@ help: ## this list
 build: build-daemon devcluster ## all binaries into bin/
 
 .PHONY: build-daemon
-build-daemon: $(BINARIES:%=bin/%) ## the daemons and nnf-dmctl, static, version from git
+build-daemon: $(BINARIES:%=bin/%) ## the daemons and their tools, static, version from git
 
 # go build knows best what is out of date.
 .PHONY: $(BINARIES:%=bin/%)
@@ -111,20 +111,24 @@ scenes-others:
 	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $$($(GO) list ./internal/e2e/... | grep -vE '/e2e/($(subst $(eval) ,|,$(E2E) $(MACHINES) packages))$$')
 
 # Whole machines: systemd in a container, then a virtual machine. Both come from
-# one root file system, which is made once (about a minute). Before them the
-# packages; their first time compiles nfpm and the daemons from their vendored
-# modules, minutes.
-.PHONY: e2e e2e-packages e2e-machine e2e-container e2e-vm
+# one root file system, which is made once (about a minute), and have the packages
+# of this tree. The packages' own tests come first; their first time compiles nfpm
+# and the daemons from their vendored modules, minutes.
+.PHONY: e2e e2e-packages e2e-machine e2e-rpm e2e-container e2e-vm
 e2e: need-e2e build-daemon devcluster ## the packages, and the installed daemons on whole machines: systemd in a container, a virtual machine (5-15 minutes)
 	@$(MAKE) --no-print-directory e2e-packages
 	@$(MAKE) --no-print-directory e2e-machine
-	@$(MAKE) --no-print-directory e2e-container
-	@$(MAKE) --no-print-directory e2e-vm
+	@$(MAKE) --no-print-directory e2e-rpm
+	@$(MAKE) --no-print-directory e2e-container E2E_RPM=
+	@$(MAKE) --no-print-directory e2e-vm E2E_RPM=
 e2e-packages: need-rpm bin/nfpm ## the packages: contents, both ways of making them, the same bytes again, install to remove
 	$(GO) test -buildvcs=false -count=1 -timeout 30m ./internal/e2e/packages
 e2e-machine:
 	@internal/e2e/machine/prepare.sh || [ $$? = 3 ] # 3: not here; the tests say so
-e2e-container e2e-vm: e2e-%:
+e2e-rpm: need-go # for the machines, which are of this kind
+	@$(MAKE) --no-print-directory rpm ARCHES=amd64
+E2E_RPM := e2e-rpm
+e2e-container e2e-vm: e2e-%: build-daemon $(E2E_RPM)
 	@began=$$SECONDS; cd internal/e2e/machine/$* && E2E_MACHINE=1 $(GO) test -buildvcs=false -count=1 -timeout 30m -v . && echo "make: $* took $$((SECONDS - began)) s" >&2
 
 .PHONY: test-crds

@@ -29,7 +29,7 @@ for GOARCH in "$@"; do
   packaging/payload.sh install "$work/root"
   find "$work/root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
   ln -s "$PWD/packaging" "$work/packaging"
-  for package in clientmountd nnf-dm; do
+  for package in clientmountd nnf-dm nnf-deploy; do
     { cat "packaging/nfpm/$package.yaml"; packaging/payload.sh nfpm "$package"; } >"$work/$package.yaml"
     (cd "$work" && "$nfpm" package --packager rpm --config "$package.yaml" --target "$out/")
   done

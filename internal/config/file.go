@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/compute-daemons/compute-daemons/internal/spelling"
 )
 
 // formatVersion is the only value of the file's own version key that this
@@ -133,7 +135,7 @@ func (r *reader) unknownKey(key string, primitive toml.Primitive) {
 		for _, s := range r.table.Sections {
 			known = append(known, s.Name)
 		}
-		r.problem(line, "unknown section "+quote(key)+didYouMean(key, known))
+		r.problem(line, "unknown section "+quote(key)+spelling.DidYouMean(key, known))
 		return
 	}
 	known := []string{"version"}
@@ -142,7 +144,7 @@ func (r *reader) unknownKey(key string, primitive toml.Primitive) {
 			known = append(known, s.Key)
 		}
 	}
-	r.problem(line, "unknown key "+quote(key)+didYouMean(key, known))
+	r.problem(line, "unknown key "+quote(key)+spelling.DidYouMean(key, known))
 }
 
 // finder is handed a value by the TOML library and refuses it, because the

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/spelling"
 )
 
 // ErrHelp is returned by Load when the arguments ask for help with -h or
@@ -67,7 +69,7 @@ func parseArgs(t *Table, args []string) (*commandLine, error) {
 		})
 		name := unknown.GetSpecifiedName()
 		hint := ""
-		if best := nearest(name, known); best != "" {
+		if best := spelling.Nearest(name, known); best != "" {
 			hint = ", did you mean --" + best + "?"
 		}
 		if short := unknown.GetSpecifiedShortnames(); short != "" {

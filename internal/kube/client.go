@@ -27,7 +27,8 @@ type Client struct {
 	host   string
 	source string // where the credentials come from, for messages
 	token  *tokenTransport
-	fixed  string // the account when it does not come from a token file
+	fixed  string       // the account when it does not come from a token file
+	config *rest.Config // as it was found, for As
 
 	times timing
 }
@@ -57,8 +58,12 @@ func Dial(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return connect(o, cfg, "kubeconfig")
+}
+
+func connect(o Options, cfg *rest.Config, source string) (*Client, error) {
 	quietKlog(o.Log)
-	c := &Client{o: o, host: cfg.Host, source: "kubeconfig", times: timing{backoffFirst, silence, grace}}
+	c := &Client{o: o, host: cfg.Host, source: source, config: rest.CopyConfig(cfg), times: timing{backoffFirst, silence, grace}}
 	cfg.UserAgent = o.UserAgent
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = rest.DefaultKubernetesUserAgent()
@@ -127,6 +132,17 @@ func (c *Client) Create(ctx context.Context, r Resource, ns string, obj, into an
 	}
 	req := c.rest.Post().Body(body).SetHeader("Content-Type", "application/json")
 	return c.do(ctx, op{verb: "create", r: r, ns: ns}, req, into)
+}
+
+// CreateFor creates obj as a subresource of an object, such as a token of a
+// service account, and reads the result into a pointer.
+func (c *Client) CreateFor(ctx context.Context, r Resource, ns, name, subresource string, obj, into any) error {
+	body, err := json.Marshal(obj)
+	if err != nil {
+		return fmt.Errorf("%s cannot be encoded: %w", r.Kind, err)
+	}
+	req := c.rest.Post().Body(body).SetHeader("Content-Type", "application/json")
+	return c.do(ctx, op{verb: "create", r: r, ns: ns, name: name, named: true, sub: subresource}, req, into)
 }
 
 // Patch patches an object or one of its subresources ("" or "status") and

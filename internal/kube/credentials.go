@@ -5,14 +5,18 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
 // inClusterDir is where Kubernetes puts a pod's credentials.
@@ -126,10 +130,10 @@ func parseCerts(data []byte) ([]*x509.Certificate, error) {
 // was named must work; the home file is a last resort.
 func discoveredConfig(o Options) (*rest.Config, error) {
 	if o.Kubeconfig != "" {
-		return kubeconfig(o.Kubeconfig)
+		return kubeconfig(o.Context, o.Kubeconfig)
 	}
 	if env := o.Environ("KUBECONFIG"); env != "" {
-		return kubeconfig(filepath.SplitList(env)...)
+		return kubeconfig(o.Context, filepath.SplitList(env)...)
 	}
 	if host, port := o.Environ("KUBERNETES_SERVICE_HOST"), o.Environ("KUBERNETES_SERVICE_PORT"); host != "" && port != "" {
 		if _, err := fileMode(inClusterDir + "/token"); err == nil {
@@ -141,13 +145,50 @@ func discoveredConfig(o Options) (*rest.Config, error) {
 	}
 	if home := o.Environ("HOME"); home != "" {
 		if path := filepath.Join(home, ".kube", "config"); exists(path) {
-			return kubeconfig(path)
+			return kubeconfig(o.Context, path)
 		}
 	}
-	return nil, errors.New("no API server configured: set the kubernetes service host and port with token and certificate files, or give a kubeconfig")
+	return nil, fmt.Errorf("%w: set the kubernetes service host and port with token and certificate files, or give a kubeconfig", ErrNotConfigured)
 }
 
-func kubeconfig(paths ...string) (*rest.Config, error) {
+func kubeconfig(context string, paths ...string) (*rest.Config, error) {
+	loaded, names, err := load(paths)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := loaded.Contexts[context]; !ok && context != "" {
+		return nil, fmt.Errorf("kubeconfig %s has no context %q, there is %s", names, context, strings.Join(slices.Sorted(maps.Keys(loaded.Contexts)), ", "))
+	}
+	cfg, err := clientcmd.NewDefaultClientConfig(*loaded, &clientcmd.ConfigOverrides{CurrentContext: context}).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig %s cannot be used: %w", names, err)
+	}
+	return cfg, nil
+}
+
+// CurrentContext is the name of the context that Dial uses with a kubeconfig;
+// empty when there is none.
+func CurrentContext(o Options) string {
+	if o.Context != "" {
+		return o.Context
+	}
+	if o.Environ == nil {
+		o.Environ = os.Getenv
+	}
+	paths := []string{o.Kubeconfig}
+	if env := o.Environ("KUBECONFIG"); o.Kubeconfig == "" && env != "" {
+		paths = filepath.SplitList(env)
+	} else if o.Kubeconfig == "" {
+		paths = []string{filepath.Join(o.Environ("HOME"), ".kube", "config")}
+	}
+	loaded, _, err := load(paths)
+	if err != nil {
+		return ""
+	}
+	return loaded.CurrentContext
+}
+
+func load(paths []string) (*clientcmdapi.Config, string, error) {
 	names := strings.Join(paths, string(filepath.ListSeparator))
 	rules := &clientcmd.ClientConfigLoadingRules{Precedence: paths}
 	if len(paths) == 1 {
@@ -156,11 +197,7 @@ func kubeconfig(paths ...string) (*rest.Config, error) {
 	}
 	loaded, err := rules.Load()
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s cannot be used: %w", names, err)
+		return nil, names, fmt.Errorf("kubeconfig %s cannot be used: %w", names, err)
 	}
-	cfg, err := clientcmd.NewDefaultClientConfig(*loaded, &clientcmd.ConfigOverrides{}).ClientConfig()
-	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s cannot be used: %w", names, err)
-	}
-	return cfg, nil
+	return loaded, names, nil
 }

@@ -12,12 +12,16 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // ErrVersionGone means that the server does not serve the resource at this
 // version (any more): run discovery again. A server that has just started may
 // also say so for a few seconds.
 var ErrVersionGone = errors.New("the API server does not serve this version")
+
+// ErrNotConfigured means that nothing says where the API server is.
+var ErrNotConfigured = errors.New("no API server configured")
 
 // ErrNotServed means that none of the versions that we know is served.
 var ErrNotServed = errors.New("no served version is known to this program")
@@ -82,9 +86,9 @@ func (c *Client) who() string {
 func (c *Client) statusText(what op, s metav1.Status) (text string, gone bool) {
 	switch s.Code {
 	case http.StatusUnauthorized:
-		text = fmt.Sprintf("%s: API server %s refused the credentials of %s (%s): expired or rotated? a renewed one is used without restart",
-			what, c.host, c.who(), c.source)
+		text = fmt.Sprintf("%s: API server %s refused the credentials of %s (%s): expired or rotated?", what, c.host, c.who(), c.source)
 		if c.token != nil {
+			text += " a renewed one is used without restart"
 			if bad := c.token.trouble(); bad != nil {
 				text += "; the file cannot be read now: " + bad.Error()
 			}
@@ -101,8 +105,8 @@ func (c *Client) statusText(what op, s metav1.Status) (text string, gone bool) {
 		// A status about an object (or its namespace) names it; one about a
 		// path that is not served does not.
 		if what.r.Version != "" && (s.Details == nil || s.Details.Name == "") {
-			return fmt.Sprintf("%s: API server %s does not serve %s in version %s/%s",
-				what, c.host, what.r.Plural, what.r.Group, what.r.Version), true
+			return fmt.Sprintf("%s: API server %s does not serve %s in version %s",
+				what, c.host, what.r.Plural, schema.GroupVersion{Group: what.r.Group, Version: what.r.Version}), true
 		}
 		return fmt.Sprintf("%s: %s", what, clip(s.Message)), false
 	}

@@ -19,7 +19,10 @@ type op struct {
 // path returns the request's path. Names come from labels of objects that
 // others write, so anything that could leave its segment is refused.
 func (o op) path() (string, error) {
-	segments := []string{o.r.Group, o.r.Version}
+	segments := []string{"apis", o.r.Group, o.r.Version}
+	if o.r.Group == "" {
+		segments = []string{"api", o.r.Version}
+	}
 	if o.ns != "" {
 		segments = append(segments, "namespaces", o.ns)
 	}
@@ -35,13 +38,16 @@ func (o op) path() (string, error) {
 			return "", fmt.Errorf("%s: %q is not a name that an object, namespace or resource can have", o, s)
 		}
 	}
-	return "/apis/" + strings.Join(segments, "/"), nil
+	return "/" + strings.Join(segments, "/"), nil
 }
 
 // resource returns "clientmounts.dataworkflowservices.github.io/status", the
 // form that RBAC rules and kubectl auth can-i use.
 func (o op) resource() string {
-	s := o.r.Plural + "." + o.r.Group
+	s := o.r.Plural
+	if o.r.Group != "" {
+		s += "." + o.r.Group
+	}
 	if o.sub != "" {
 		s += "/" + o.sub
 	}

@@ -18,6 +18,8 @@ type Options struct {
 	// Kubeconfig is a path; it is used when Host and Port are empty. Empty:
 	// $KUBECONFIG, then in-cluster, then $HOME/.kube/config.
 	Kubeconfig string
+	// Context names one of the kubeconfig; empty: its current one.
+	Context string
 	// Service is the prefix of error texts (contract clientmountd.md 1.4);
 	// default "DWS client mount service".
 	Service string

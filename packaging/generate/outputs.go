@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
+	deploy "github.com/compute-daemons/compute-daemons/internal/deploy/commands"
 	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/catalog"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/completion"
@@ -34,7 +35,9 @@ func outputs(root string) (files []output, err error) {
 		files = append(files, output{"packaging/man/" + name, pages[name]})
 	}
 
-	files = append(files, output{"packaging/completion/" + commands.Name, commands.Completion()})
+	files = append(files,
+		output{"packaging/completion/" + commands.Name, commands.Completion()},
+		output{"packaging/completion/" + deploy.Name, deploy.Completion()})
 	for _, table := range []*config.Table{config.ClientmountdTable(new(config.Clientmountd)), config.NnfdmTable(new(config.Nnfdm))} {
 		files = append(files, output{"packaging/completion/" + table.Program, completion.Daemon(table)})
 		page, err := records(root, table.Program)

@@ -1,5 +1,7 @@
 package budget
 
+import "maps"
+
 const module = "github.com/compute-daemons/compute-daemons"
 
 // budget is what is promised of one binary.
@@ -74,6 +76,26 @@ var budgets = map[string]budget{
 			"go.opentelemetry.io":                     "traces to somewhere else",
 		},
 	},
+	"nnf-deploy": {
+		maxSize: 13_000_000,
+		tool:    true,
+		// It reaches the API server as the daemons do, and is no daemon.
+		modules: without(modules, "github.com/BurntSushi/toml", "github.com/coreos/go-systemd/v22", "github.com/lmittmann/tint", "github.com/moby/sys/mountinfo"),
+		forbidden: map[string]string{
+			"google.golang.org/grpc":          "it speaks to the API server and to ssh",
+			"google.golang.org/protobuf":      "the same",
+			"golang.org/x/crypto/ssh":         "the administrator's own ssh knows the keys, hosts and jumps; a second one would not",
+			"k8s.io/api":                      "the types of all of Kubernetes; ours are six, with the fields that we touch",
+			"k8s.io/client-go/kubernetes":     "the clients of all of Kubernetes",
+			"sigs.k8s.io/controller-runtime":  "it controls nothing",
+			module + "/internal/node":         "what runs on a node is not linked into this",
+			module + "/internal/volume":       "the same",
+			module + "/internal/clientmount":  "the same",
+			module + "/internal/datamovement": "the same",
+			module + "/internal/transfer":     "the users' side",
+			module + "/packaging":             "manual pages are files, not parts of a program",
+		},
+	},
 }
 
 // modules is what every daemon may be linked from, each with the reason. A
@@ -114,6 +136,15 @@ var modules = map[string]string{
 	"sigs.k8s.io/structured-merge-diff/v6": "apimachinery: unstructured values",
 }
 
+// without is a list without some of it.
+func without(list map[string]string, names ...string) map[string]string {
+	out := maps.Clone(list)
+	for _, n := range names {
+		delete(out, n)
+	}
+	return out
+}
+
 // forbidden packages would cost every daemon much for little, or open what must
 // stay shut. A name stands for everything below it, too.
 var forbidden = map[string]string{
@@ -140,7 +171,7 @@ var forbidden = map[string]string{
 
 // rooms are the floors of the house: what may use what within the module.
 var rooms = map[string]string{
-	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "", "daemon": "", "daemon/oneprocessor": "", "node": "", "version": "",
+	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "spelling", "daemon": "", "daemon/oneprocessor": "", "node": "", "printable": "", "reference": "", "spelling": "", "version": "",
 	"kube":        "api api/dws api/nnf",
 	"volume":      "api api/dws api/nnf",
 	"unixsocket":  "",
@@ -152,9 +183,12 @@ var rooms = map[string]string{
 	"datamovement/server": "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube unixsocket version",
 
 	"transfer":          "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
-	"transfer/screen":   "transfer",
-	"transfer/commands": "transfer transfer/screen version",
+	"transfer/screen":   "printable transfer",
+	"transfer/commands": "printable reference transfer transfer/screen version",
 
 	"transfer/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
-	"service/fakesystemd": "",                                     // for tests
+	"deploy/inventory":    "api api/dws kube spelling",            // what is to be installed where
+	"deploy/credentials":  "api deploy/inventory kube",
+	"deploy/commands":     "deploy/credentials deploy/inventory kube printable reference version",
+	"service/fakesystemd": "", // for tests
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -60,13 +61,14 @@ func Container(t testing.TB) *Machine {
 		t.Fatalf("the container does not boot: %v\n%s", err, m.tail())
 	}
 	m.settle()
-	t.Logf("booted in %.1f s", time.Since(began).Seconds())
+	t.Logf("booted in %.1f s, control groups %s", time.Since(began).Seconds(), strings.Join(m.groups, " "))
 	return m
 }
 
 func (m *Machine) startContainer(dir string) error {
 	l := m.Stage.Lab
-	root, upper, link := filepath.Join(dir, "root"), filepath.Join(dir, "upper"), filepath.Join(dir, "link")
+	m.root = filepath.Join(dir, "root")
+	root, upper, link := m.root, filepath.Join(dir, "upper"), filepath.Join(dir, "link")
 	for _, d := range []string{root, upper, link, filepath.Join(dir, "work")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
@@ -87,6 +89,7 @@ func (m *Machine) startContainer(dir string) error {
 	if err != nil {
 		return errors.Join(err, unix.Unmount(root, unix.MNT_DETACH))
 	}
+	m.groups = groups
 	l.OnClose(groups.remove) // when a signal ends the tests
 	console, err := os.Create(m.console)
 	if err != nil {

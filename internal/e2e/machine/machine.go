@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,12 +24,14 @@ type Machine struct {
 	slow    time.Duration // how many times longer things take than on this machine
 	console string        // file with what came out of it
 	rpms    string        // folder inside in which the packages lie from the start; else empty
+	root    string        // where this machine has the files of a container
+	groups  cgroups       // of a container
+	done    chan struct{} // closed when its process has ended
+	stop    func()
+	monitor func(command string) error // of the emulator; nil in a container
+	boot    time.Duration              // how long one may take
 
-	whyNoNewer string        // why there is no newer package
-	done       chan struct{} // closed when its process has ended
-	stop       func()
-	monitor    func(command string) error // of the emulator; nil in a container
-	boot       time.Duration              // how long one may take
+	whyNoNewer string // why there is no newer package
 }
 
 // patience bounds what should take a moment.
@@ -105,6 +108,15 @@ func (m *Machine) feed(script string, data []byte) {
 	if code != 0 || err != nil {
 		m.t.Fatalf("%s: exit code %d, %v\n%s", script, code, err, out)
 	}
+}
+
+// Outside is where this machine has a file of a container.
+func (m *Machine) Outside(path string) string {
+	m.t.Helper()
+	if m.root == "" {
+		m.t.Fatal("the files of a virtual machine are on its disk")
+	}
+	return filepath.Join(m.root, path)
 }
 
 // Property is a property of a unit as systemctl show says it.

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// DNF is dnf without questions. The release only has to be some.
-const DNF = "dnf -y -q --releasever=9 --setopt=install_weak_deps=False "
+// DNF is dnf without questions, set up as Enterprise Linux has it (--best: install
+// upgrades what is there). The release only has to be some.
+const DNF = "dnf -y -q --best --releasever=9 --setopt=install_weak_deps=False "
 
 // distribution stands for the packages that the daemons' packages need: what
 // they hold is on the machine, but rpm does not know it.
@@ -72,12 +73,17 @@ func packageName(file string) string {
 func (m *Machine) putPackages(dir string) {
 	m.t.Helper()
 	for _, p := range Packages(m.t) {
-		data, err := os.ReadFile(p)
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		m.Put(dir+"/"+filepath.Base(p), 0o644, data)
+		m.putPackage(p, dir)
 	}
+}
+
+func (m *Machine) putPackage(path, dir string) {
+	m.t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.Put(dir+"/"+filepath.Base(path), 0o644, data)
 }
 
 // Repository gives the machine a repository with the packages, and installs

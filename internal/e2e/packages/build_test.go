@@ -169,4 +169,4 @@ func (b built) rpmOf(t *testing.T, name string) string {
 	return found[0]
 }
 
-var names = []string{"clientmountd", "nnf-dm"}
+var names = []string{"clientmountd", "nnf-dm", "nnf-deploy"}

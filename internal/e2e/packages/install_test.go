@@ -97,7 +97,7 @@ func TestRemoveLeavesOnlyWhatWasEdited(t *testing.T) {
 		users := m.text("etc/passwd")
 		m.write("etc/clientmountd/config.toml", "version = 1 # ours\n", 0o644)
 		m.write("etc/clientmountd/service.token", "secret", 0o600)
-		m.rpm("-e", "--nodeps", "clientmountd", "nnf-dm")
+		m.rpm(append([]string{"-e", "--nodeps"}, names...)...)
 		var left []string
 		for _, name := range m.added() {
 			path, _, _ := strings.Cut(name, " ")
@@ -114,7 +114,7 @@ func TestRemoveLeavesOnlyWhatWasEdited(t *testing.T) {
 	t.Run("nothing edited", func(t *testing.T) {
 		m := newMachine(t, bare)
 		m.change(append([]string{"-i"}, b.all(t)...)...)
-		m.change("-e", "clientmountd", "nnf-dm")
+		m.change(append([]string{"-e"}, names...)...)
 		if left := m.added(); len(left) != 0 {
 			t.Errorf("left are %q", left)
 		}

@@ -106,7 +106,8 @@ func TestRelations(t *testing.T) {
 			"provides clientmountd = 0.1.0-1", "provides nnf-clientmount = 0.1.0-1",
 			"obsoletes nnf-clientmount < 1000", "recommends lvm2", "recommends nvme-cli",
 		},
-		"nnf-dm": {"requires /bin/sh", "requires systemd", "provides nnf-dm = 0.1.0-1"},
+		"nnf-dm":     {"requires /bin/sh", "requires systemd", "provides nnf-dm = 0.1.0-1"},
+		"nnf-deploy": {"requires openssh-clients", "provides nnf-deploy = 0.1.0-1"},
 	} {
 		if lines := difference(read(t, b.rpmOf(t, name)).relations, want); lines != "" {
 			t.Errorf("%s: %s", name, lines)

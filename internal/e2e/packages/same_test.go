@@ -25,8 +25,8 @@ func TestReproducible(t *testing.T) {
 		t.Fatal(err)
 	}
 	files, err := filepath.Glob(filepath.Join(b.out, "*.*"))
-	if err != nil || len(files) != 4 {
-		t.Fatalf("made were %q, %v; want two packages, the source package and the archive", files, err)
+	if err != nil || len(files) != 5 {
+		t.Fatalf("made were %q, %v; want three packages, the source package and the archive", files, err)
 	}
 	for _, file := range files {
 		one, err := os.ReadFile(file)

@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/compute-daemons/compute-daemons/internal/printable"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
-	"github.com/compute-daemons/compute-daemons/internal/transfer/screen"
 )
 
 type copySettings struct {
@@ -111,10 +111,10 @@ func (v *call) ask(ctx context.Context, pairs []transfer.Pair) (transfer.Made, e
 // showMade is the answer without --wait.
 func (v *call) showMade(made transfer.Made, ids []string) error {
 	if v.output == formatJSON {
-		return screen.JSON(v.Stdout, madeJSON(made))
+		return printable.JSON(v.Stdout, madeJSON(made))
 	}
 	for _, id := range ids {
-		if _, err := fmt.Fprintln(v.Stdout, screen.Line(id)); err != nil {
+		if _, err := fmt.Fprintln(v.Stdout, printable.Line(id)); err != nil {
 			return err
 		}
 	}

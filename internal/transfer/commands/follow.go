@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/printable"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
 	"github.com/compute-daemons/compute-daemons/internal/transfer/screen"
 )
@@ -124,7 +125,7 @@ func number(s os.Signal) syscall.Signal {
 func quoted(ids []string) []string {
 	var out []string
 	for _, id := range ids {
-		out = append(out, shellWord(screen.Line(id)))
+		out = append(out, shellWord(printable.Line(id)))
 	}
 	return out
 }

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"text/tabwriter"
 
+	"github.com/compute-daemons/compute-daemons/internal/printable"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
-	"github.com/compute-daemons/compute-daemons/internal/transfer/screen"
 )
 
 var listCommand = &command{
@@ -30,7 +30,7 @@ func runList(ctx context.Context, v *call) error {
 		return v.showJSON(all)
 	case v.quiet:
 		for _, m := range all {
-			if _, err := fmt.Fprintln(v.Stdout, screen.Line(m.ID)); err != nil {
+			if _, err := fmt.Fprintln(v.Stdout, printable.Line(m.ID)); err != nil {
 				return err
 			}
 		}
@@ -50,7 +50,7 @@ func (v *call) table(all []transfer.Movement) error {
 		if m.Percent != nil {
 			done = fmt.Sprintf("%d%%", *m.Percent)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", screen.Line(m.ID), state, done, orDash(m.Source), orDash(m.Destination))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", printable.Line(m.ID), state, done, orDash(m.Source), orDash(m.Destination))
 	}
 	return w.Flush()
 }
@@ -59,5 +59,5 @@ func orDash(s string) string {
 	if s == "" {
 		return "-"
 	}
-	return screen.Line(s)
+	return printable.Line(s)
 }

@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/compute-daemons/compute-daemons/internal/printable"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
-	"github.com/compute-daemons/compute-daemons/internal/transfer/screen"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
@@ -94,7 +94,7 @@ func (p *Program) Run(ctx context.Context, args []string) int {
 		if find(name) != nil {
 			see = Name + " " + name + " --help"
 		}
-		v.say("%s; see %s", screen.Line(u.text), see)
+		v.say("%s; see %s", printable.Line(u.text), see)
 		return ExitUsage
 	}
 	v.explain(err)
@@ -173,5 +173,5 @@ func (v *call) say(format string, args ...any) {
 
 // explain shows an error, made printable.
 func (v *call) explain(err error) {
-	v.say("%s", screen.Line(err.Error()))
+	v.say("%s", printable.Line(err.Error()))
 }

@@ -3,6 +3,7 @@ package commands
 import (
 	"fmt"
 
+	"github.com/compute-daemons/compute-daemons/internal/printable"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
 	"github.com/compute-daemons/compute-daemons/internal/transfer/screen"
 )
@@ -15,7 +16,7 @@ func (v *call) showJSON(all []transfer.Movement) error {
 	if all == nil {
 		all = []transfer.Movement{}
 	}
-	return screen.JSON(v.Stdout, listDocument{all})
+	return printable.JSON(v.Stdout, listDocument{all})
 }
 
 // showAll is the answer about copies, and sets the exit code.
@@ -37,7 +38,7 @@ func (v *call) showAll(all []transfer.Movement) error {
 			continue
 		}
 		if m.Message != "" && m.Result == transfer.Success {
-			line += "\n" + screen.Text(m.Message) // what --store-stdout asked for
+			line += "\n" + printable.Text(m.Message) // what --store-stdout asked for
 		}
 		if _, err := fmt.Fprintln(v.Stdout, line); err != nil {
 			return err

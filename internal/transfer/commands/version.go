@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/compute-daemons/compute-daemons/internal/transfer/screen"
+	"github.com/compute-daemons/compute-daemons/internal/printable"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
@@ -26,14 +26,14 @@ func runVersion(ctx context.Context, v *call) error {
 	defer cancel(nil)
 	d, err := v.client.Version(ctx)
 	if v.output == formatJSON {
-		if werr := screen.JSON(v.Stdout, versionDocument{version.Version, d.Version, d.APIVersions}); werr != nil {
+		if werr := printable.JSON(v.Stdout, versionDocument{version.Version, d.Version, d.APIVersions}); werr != nil {
 			return werr
 		}
 		return interrupted(ctx, err)
 	}
 	fmt.Fprintln(v.Stdout, version.Line(Name))
 	if err == nil {
-		_, err = fmt.Fprintf(v.Stdout, "nnf-dm %s (API %s)\n", screen.Line(d.Version), screen.Line(strings.Join(d.APIVersions, ", ")))
+		_, err = fmt.Fprintf(v.Stdout, "nnf-dm %s (API %s)\n", printable.Line(d.Version), printable.Line(strings.Join(d.APIVersions, ", ")))
 	}
 	return interrupted(ctx, err)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"github.com/compute-daemons/compute-daemons/internal/printable"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
 )
 
@@ -138,7 +139,7 @@ func clock(d time.Duration) string {
 
 // message is the line below the bar.
 func (b *bar) message(w io.Writer, st decor.Statistics) error {
-	line := Line(b.state.Load().newest.LastMessage)
+	line := printable.Line(b.state.Load().newest.LastMessage)
 	_, err := fmt.Fprintln(w, runewidth.Truncate(line, max(1, st.AvailableWidth-1), "…"))
 	return err
 }

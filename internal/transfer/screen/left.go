@@ -3,6 +3,7 @@ package screen
 import (
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/printable"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
 )
 
@@ -13,7 +14,7 @@ func Left(m transfer.Movement) string {
 	case m.State != transfer.Running:
 		return ""
 	case m.Left != "":
-		return Line(m.Left)
+		return printable.Line(m.Left)
 	case m.Percent == nil || *m.Percent <= 0 || *m.Percent >= 100 || m.Elapsed() <= 0:
 		return ""
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/printable"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
 )
 
@@ -53,9 +54,9 @@ func (l *lines) Show(all []transfer.Movement) {
 		if m.Ended() {
 			continue // the answer says it
 		}
-		line := Line(m.ID) + ": " + Progress(m)
+		line := printable.Line(m.ID) + ": " + Progress(m)
 		if m.LastMessage != "" {
-			line += ": " + Line(m.LastMessage)
+			line += ": " + printable.Line(m.LastMessage)
 		}
 		fmt.Fprintf(l.w, "%s: %s\n", l.prefix, line)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/printable"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
 )
 
@@ -37,15 +38,15 @@ func Progress(m transfer.Movement) string {
 // "1.500 GiB (1610612736 bytes)".
 func figure(s string) string {
 	s, _, _ = strings.Cut(s, " (")
-	return Line(s)
+	return printable.Line(s)
 }
 
 // Summary is the line that says how a copy stands: id, progress, and for what
 // went wrong the message.
 func Summary(m transfer.Movement) string {
-	line := Line(m.ID) + ": " + Progress(m)
+	line := printable.Line(m.ID) + ": " + Progress(m)
 	if m.Message != "" && m.Result != transfer.Success {
-		line += ": " + Line(m.Message)
+		line += ": " + printable.Line(m.Message)
 	}
 	return line
 }

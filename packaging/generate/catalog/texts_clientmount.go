@@ -8,9 +8,9 @@ var clientmountTexts = []text{
 		"Nothing changes: a start leaves mounts alone.",
 		"Nothing. clientmountd config dump shows every setting with its origin.",
 	}, {
-		"mount-namespace", "warning, error", "The host would not see what clientmountd mounts",
-		"The daemon lives in a mount namespace of its own: what it mounts is invisible to everybody else on this node.",
-		"Its storage would be mounted and yet not there: the job would find an empty folder, and write into the root file system.",
+		"mount-namespace", "error", "The host would not see what clientmountd mounts",
+		"The daemon lives in a mount namespace of its own: what it mounted would be invisible to everybody else on this node. So it has not started.",
+		"No storage is mounted on this node, and jobs that wait for it go on waiting. Mounts that are there stay.",
 		"Look for Protect...=, Private...=, ReadOnly...= or MountFlags= in the unit and its drop-ins (systemctl cat clientmountd), take it out, then systemctl daemon-reload and restart.",
 	}, {
 		"ready", "info", "clientmountd is ready: @CLIENTMOUNTS@ ClientMounts",

@@ -1,5 +1,5 @@
 // Package man writes the manual pages: clientmountd(8), nnf-dm(8), the pages of
-// their files in section 5, and nnf-dmctl(1). What programs go by - settings,
+// their files in section 5, nnf-dmctl(1) and nnf-deploy(8). What programs go by - settings,
 // flags, commands, exit codes, kinds of records - comes from their own tables;
 // only the prose is here.
 //
@@ -18,7 +18,7 @@ import (
 
 // Pages returns every page by its file's name.
 func Pages() (map[string]string, error) {
-	pages := map[string]string{"nnf-dmctl.1": tool()}
+	pages := map[string]string{"nnf-dmctl.1": tool(), "nnf-deploy.8": deploy()}
 	for _, d := range []*daemon{clientmountd(), nnfdm()} {
 		kinds, err := catalog.Of(d.table.Program)
 		if err != nil {

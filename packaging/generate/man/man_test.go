@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
+	deploycommands "github.com/compute-daemons/compute-daemons/internal/deploy/commands"
+	"github.com/compute-daemons/compute-daemons/internal/reference"
 	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
 )
 
@@ -19,7 +21,7 @@ func pages(t *testing.T) map[string]string {
 	return all
 }
 
-var names = []string{"clientmountd.8", "clientmountd.toml.5", "nnf-dm.8", "nnf-dm.toml.5", "nnf-dmctl.1"}
+var names = []string{"clientmountd.8", "clientmountd.toml.5", "nnf-dm.8", "nnf-dm.toml.5", "nnf-dmctl.1", "nnf-deploy.8"}
 
 // plain is a page without its fonts and escapes, for looking for words.
 func plain(page string) string {
@@ -98,14 +100,21 @@ func TestTablesAreComplete(t *testing.T) {
 			}
 		}
 	}
-	tool := plain(all["nnf-dmctl.1"])
-	for _, c := range commands.Reference().Commands {
-		if !strings.Contains(tool, ".SS "+c.Name) && !strings.Contains(tool, `.SS "`+c.Name+" ") {
-			t.Errorf("no command %s", c.Name)
-		}
-		for _, f := range c.Flags {
-			if !strings.Contains(tool, strings.TrimSpace(".TP --"+f.Name+" "+f.Value)+" ") {
-				t.Errorf("no flag %s", f.Name)
+	for name, guide := range map[string]reference.Guide{"nnf-dmctl.1": commands.Reference(), "nnf-deploy.8": deploycommands.Reference()} {
+		page := plain(all[name])
+		for _, c := range guide.Commands {
+			if !strings.Contains(page, ".SS "+c.Name) && !strings.Contains(page, `.SS "`+c.Name+" ") {
+				t.Errorf("%s: no command %s", name, c.Name)
+			}
+			for _, f := range c.Flags {
+				if !strings.Contains(page, strings.TrimSpace(".TP --"+f.Name+" "+f.Value)+" ") {
+					t.Errorf("%s: no flag %s", name, f.Name)
+				}
+			}
+			for _, e := range c.Examples {
+				if !strings.Contains(page, strings.Join(strings.Fields(e.Lines), " ")) {
+					t.Errorf("%s: no example %s", name, e.Lines)
+				}
 			}
 		}
 	}

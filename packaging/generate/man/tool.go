@@ -1,9 +1,6 @@
 package man
 
 import (
-	"strconv"
-	"strings"
-
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
 	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
 )
@@ -14,44 +11,21 @@ func tool() string {
 	p := newPage(commands.Name, "1", "User Commands")
 	p.text(commands.Name + ` - copy data of a job on the rabbit`)
 	p.section("SYNOPSIS")
-	var usage []string
-	for _, c := range ref.Commands {
-		usage = append(usage, "`"+commands.Name+" "+c.Name+"` [<flags>] "+placeholders(c.Arguments))
-	}
-	p.lines(usage...)
+	p.lines(usages(commands.Name, ref)...)
 	p.section("DESCRIPTION")
 	p.text("Has the rabbit copy data of a job between its storage and a global file system, from a job script or by hand on a compute node. It talks to `nnf-dm`(8) on the same node and needs no rights of its own: the daemon knows the caller by the kernel's word, and copies with the user and group of the workflow.")
 	p.text("The answer goes to standard output, all else to standard error with the program's name in front. On a terminal a copy that is waited for has a progress bar; elsewhere there is a line when its state changes, at each tenth, and after 30 seconds of silence.")
 	p.text("A path has no blanks and no characters that a shell knows. `/mnt/dir` is the directory itself, `/mnt/dir/` is what lies in it.")
-	p.section("COMMANDS")
-	for _, c := range ref.Commands {
-		p.part(strings.TrimSpace(c.Name + " " + c.Arguments))
-		p.text(sentence(c.Short))
-		for paragraph := range strings.SplitSeq(c.Long, "\n\n") {
-			if paragraph != "" {
-				p.text(paragraph)
-			}
-		}
-		flags(p, c.Flags)
-	}
-	p.section("OPTIONS")
-	p.text("These go with every command.")
-	flags(p, ref.Flags)
+	commandsAndOptions(p, ref)
 	p.section("FILES")
 	p.item("`"+transfer.DefaultSocket+"`", "The socket of the daemon.")
 	p.item("`/usr/share/bash-completion/completions/"+commands.Name+"`", "Completion for bash: commands, flags, files, and the ids of the job's copies.")
-	p.section("ENVIRONMENT")
-	for _, e := range ref.Environment {
-		p.item("`"+e.Name+"`", e.Meaning+".")
-	}
+	environmentOf(p, ref)
 	p.section("SIGNALS")
 	p.text("While a copy is followed:")
 	p.item("`SIGINT` (Ctrl-C)", "Detaches after 3 seconds: the copy goes on, and it says how to follow it again. Within them a second one cancels the copy and waits for its end; a third one detaches at once.")
 	p.item("`SIGTERM`, `SIGHUP`", "Detach at once.")
-	p.section("EXIT STATUS")
-	for _, e := range ref.Exits {
-		p.item("`"+strconv.Itoa(e.Code)+"`", sentence(e.Meaning))
-	}
+	exitsOf(p, ref)
 	p.text("Of several copies a failed one counts more than one that was deleted, and that more than a cancelled one.")
 	p.section("EXAMPLES")
 	p.example("In a job, which has its workflow in the environment:", "nnf-dmctl copy --wait \"$DW_JOB_scratch/out/\" /lus/global/alice/out/")
@@ -62,41 +36,4 @@ func tool() string {
 	p.text("The program writes nothing there. What the daemon was asked for, by whom, and what it refused, administrators find with `journalctl -u nnf-dm`.")
 	seeAlso(p, "nnf-dm(8)", "nnf-dm.toml(5)", "bash(1)")
 	return p.String()
-}
-
-// placeholders sets the words of a synopsis that stand for something.
-func placeholders(arguments string) string {
-	var out []string
-	for word := range strings.FieldsSeq(arguments) {
-		switch {
-		case word == strings.ToLower(word):
-			word = "`" + word + "`"
-		case strings.HasPrefix(word, "["):
-			word = "[<" + strings.Trim(word, "[]") + ">]"
-		default:
-			name, dots := strings.CutSuffix(word, "...")
-			if word = "<" + name + ">"; dots {
-				word += "..."
-			}
-		}
-		out = append(out, word)
-	}
-	return strings.Join(out, " ")
-}
-
-func flags(p *page, list []commands.Flag) {
-	for _, f := range list {
-		term := "`--" + f.Name + "`"
-		if f.Letter != "" {
-			term = "`-" + f.Letter + "`, " + term
-		}
-		if f.Value != "" {
-			term += " <" + f.Value + ">"
-		}
-		text := sentence(f.Meaning)
-		if f.Default != "" {
-			text += " Default: `" + f.Default + "`."
-		}
-		p.item(term, text)
-	}
 }

@@ -3,13 +3,14 @@ package container
 import (
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 )
 
 const asUser = "runuser -u alice -- "
 
 // nnf-dm is not there until somebody asks, and goes when nobody does.
-func TestSocketActivation(t *testing.T) {
-	m := node(t)
+func socketActivation(t *testing.T, m *machine.Machine) {
 	m.Setting("nnf-dm", "20-test", "[daemon]\nidle_timeout = \"3s\"\n")
 	m.Do("systemctl start nnf-dm.socket")
 	if state := m.Property("nnf-dm.service", "ActiveState"); state != "inactive" {
@@ -31,8 +32,7 @@ func TestSocketActivation(t *testing.T) {
 }
 
 // It runs as its own user, without a capability, and cannot write anywhere.
-func TestSandbox(t *testing.T) {
-	m := node(t)
+func sandbox(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl start nnf-dm.socket && " + asUser + "nnf-dmctl version")
 	pid := m.Property("nnf-dm.service", "MainPID")
 	status := m.Do("cat /proc/" + pid + "/status")
@@ -48,8 +48,7 @@ func TestSandbox(t *testing.T) {
 }
 
 // What is not told to be readable is not: the token is the daemon's alone.
-func TestTokenIsPrivate(t *testing.T) {
-	m := node(t)
+func tokenIsPrivate(t *testing.T, m *machine.Machine) {
 	for _, d := range []string{"clientmountd", "nnf-dm"} {
 		if out, code, err := m.Run(m.Context(), asUser+"cat /etc/"+d+"/service.token"); err != nil || code == 0 {
 			t.Errorf("a user reads the token of %s: %v %d %s", d, err, code, out)

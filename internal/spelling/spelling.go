@@ -1,22 +1,25 @@
-package config
+// Package spelling finds the word that somebody meant.
+//
+// It must not know what the words are for.
+package spelling
 
 import "strings"
 
 // maxSuggest bounds the work of comparing; no key comes near it.
 const maxSuggest = 64
 
-// didYouMean returns `, did you mean "x"?` for the nearest of known, or "".
-func didYouMean(text string, known []string) string {
-	if best := nearest(text, known); best != "" {
+// DidYouMean returns `, did you mean "x"?` for the nearest of known, or "".
+func DidYouMean(text string, known []string) string {
+	if best := Nearest(text, known); best != "" {
 		return `, did you mean "` + best + `"?`
 	}
 	return ""
 }
 
-// nearest returns the known word that text most likely stands for, or "". A
+// Nearest returns the known word that text most likely stands for, or "". A
 // word is near when at most a third of it differs; a key that only has its
 // section wrong is near as well, if its name is unique.
-func nearest(text string, known []string) string {
+func Nearest(text string, known []string) string {
 	if len(text) > maxSuggest {
 		return ""
 	}

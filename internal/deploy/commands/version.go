@@ -1,0 +1,21 @@
+package commands
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/version"
+)
+
+var versionCommand = &command{name: "version", short: "tell the version of this program", run: runVersion}
+
+func runVersion(_ context.Context, v *call) error {
+	if v.output == formatJSON {
+		return printable.JSON(v.Stdout, struct {
+			Version string `json:"version"`
+		}{version.Version})
+	}
+	_, err := fmt.Fprintln(v.Stdout, version.Line(Name))
+	return err
+}

@@ -1,0 +1,104 @@
+package credentials
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+)
+
+// secret is what we read of one.
+type secret struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Type              string            `json:"type"`
+	Data              map[string][]byte `json:"data"`
+}
+
+const (
+	tokenType    = "kubernetes.io/service-account-token"
+	ofAccount    = "kubernetes.io/service-account.name"
+	invalidSince = "kubernetes.io/legacy-token-invalid-since"
+)
+
+// interval is the pause between two looks at a Secret that is not filled yet.
+const interval = 250 * time.Millisecond
+
+// fromSecret reads the token that all computes share. The control plane fills such
+// a Secret a moment after it was made.
+func fromSecret(ctx context.Context, admin *kube.Client, r Request) (*Credentials, error) {
+	place := r.Account.Namespace + "/" + r.Secret
+	deadline := time.Now().Add(r.Wait)
+	for {
+		var s secret
+		err := admin.Get(ctx, secrets, r.Account.Namespace, r.Secret, &s)
+		if kube.IsNotFound(err) {
+			return nil, absent(ctx, admin, r)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if owner := s.Annotations[ofAccount]; owner != r.Account.Name && owner != "" {
+			return nil, fmt.Errorf("the Secret %s belongs to the account %q, not to %s; give the right one by --secret", place, owner, r.Account)
+		}
+		token, ca := strings.TrimSpace(string(s.Data["token"])), s.Data["ca.crt"]
+		switch {
+		case token != "" && len(ca) > 0:
+			if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+				return nil, fmt.Errorf("the token in Secret %s has white space or control characters in it, so it is none", place)
+			}
+			if err := checkCA(ca); err != nil {
+				return nil, fmt.Errorf("ca.crt in Secret %s: %w", place, err)
+			}
+			c := &Credentials{Token: token, CA: ca, Account: r.Account, Source: "Secret " + place}
+			if end := claimsOf(token).Expires; !end.IsZero() {
+				c.note("the token in Secret " + place + " ends at " + end.UTC().Format(time.RFC3339) + ": somebody put it there, and nobody renews it")
+			}
+			c.disused = s.Labels[invalidSince]
+			return c, nil
+		case s.Type != tokenType:
+			return nil, fmt.Errorf("the Secret %s has no token or no ca.crt, and being of type %q it never gets them: delete it and %s", place, s.Type, remedy(r.Program))
+		case !time.Now().Before(deadline):
+			return nil, unfilled(ctx, admin, r, place)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(interval):
+		}
+	}
+}
+
+// unfilled says why a Secret may have stayed empty.
+func unfilled(ctx context.Context, admin *kube.Client, r Request, place string) error {
+	if err := admin.Get(ctx, accounts, r.Account.Namespace, r.Account.Name, nil); kube.IsNotFound(err) {
+		return fmt.Errorf("the Secret %s has no token, because there is no ServiceAccount %s: %s", place, r.Account, remedy(r.Program))
+	}
+	return fmt.Errorf("the Secret %s got no token within %v; kube-controller-manager puts it there: does it run?", place, r.Wait)
+}
+
+// checkCA looks whether there is a certificate in it, and nothing that cannot be
+// read.
+func checkCA(data []byte) error {
+	n := 0
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			break
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil || block.Type != "CERTIFICATE" {
+			return fmt.Errorf("a part of it is no certificate (%s)", block.Type)
+		}
+		n++
+	}
+	if n == 0 {
+		return fmt.Errorf("no PEM certificate in it")
+	}
+	return nil
+}

@@ -1,0 +1,161 @@
+package credentials
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+)
+
+// verify tries the credentials as a daemon would use them.
+func verify(ctx context.Context, admin *kube.Client, c *Credentials, r Request) error {
+	said := claimsOf(c.Token)
+	if c.Expires.IsZero() {
+		c.Expires = said.Expires
+	}
+	id := kube.Identity{Token: c.Token, CA: c.CA}
+	if r.Address.Host != "" {
+		id.Host, id.Port = r.Address.Host, strconv.Itoa(r.Address.Port)
+	}
+	as, err := admin.As(id)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Source, err)
+	}
+	c.Server = as.Address()
+	user, err := whoAmI(ctx, as)
+	if err != nil {
+		return explain(c, said, err)
+	}
+	if user == "" {
+		user = said.Subject // a server that is too old to tell
+	}
+	if user != r.Account.User() {
+		return fmt.Errorf("the token of %s is that of %q, not of %q: is it the right Secret?", c.Source, user, r.Account.User())
+	}
+	if r.RightsKnown {
+		return nil
+	}
+	return checkRights(ctx, as, c, r)
+}
+
+// whoAmI asks the API server for the user of the token; empty when it cannot be
+// asked that (before Kubernetes 1.28).
+func whoAmI(ctx context.Context, as *kube.Client) (string, error) {
+	var review struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+		Status     struct {
+			User struct {
+				Name string `json:"username"`
+			} `json:"userInfo"`
+		} `json:"status,omitzero"`
+	}
+	review.APIVersion, review.Kind = "authentication.k8s.io/v1", "SelfSubjectReview"
+	err := as.Create(ctx, reviews, "", review, &review)
+	if apierrors.IsNotFound(err) || kube.IsForbidden(err) {
+		return "", nil
+	}
+	return review.Status.User.Name, err
+}
+
+// explain is a refusal in words: of an expired token, of one from elsewhere.
+func explain(c *Credentials, said claims, err error) error {
+	if !apierrors.IsUnauthorized(err) {
+		return fmt.Errorf("the credentials of %s do not work: %w", c.Source, err)
+	}
+	var why, hint string
+	switch {
+	case !said.Expires.IsZero() && time.Now().After(said.Expires):
+		why, hint = "it expired at "+said.Expires.UTC().Format(time.RFC3339), "delete the Secret and make it anew, or use --bound"
+	case c.disused != "":
+		why = "the control plane has declared it invalid on " + c.disused + ", because nobody used it for a year"
+		hint = "to use it all the same, take the label " + invalidSince + " off the Secret"
+	case said.Subject != "" && said.Subject != c.Account.User():
+		why, hint = fmt.Sprintf("it says that it is for %q, not for %q", said.Subject, c.Account.User()), "is it the right Secret?"
+	default:
+		why, hint = "was it made by another cluster, or for an account that was deleted since?", "delete the Secret and make it anew"
+	}
+	return fmt.Errorf("API server %s refuses the token of %s: %s; %s", c.Server, c.Source, why, hint)
+}
+
+// atOnce is how many rights are asked for at the same time.
+const atOnce = 8
+
+// checkRights asks with the token for each right. One that the daemon uses and does
+// not have is an error, others are notes.
+func checkRights(ctx context.Context, as *kube.Client, c *Credentials, r Request) error {
+	list := rightsOf(r.Program)
+	allowed, errs := make([]bool, len(list)), make([]error, len(list))
+	var group sync.WaitGroup
+	turns := make(chan struct{}, atOnce)
+	for i, right := range list {
+		group.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			allowed[i], errs[i] = mayI(ctx, as, right)
+		})
+	}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("the rights of %s cannot be checked: %w", c.Account, first(errs))
+	}
+	c.Rights = len(list)
+	var missing, unused []string
+	for i, right := range list {
+		switch {
+		case allowed[i]:
+		case right.used:
+			missing = append(missing, right.String())
+		default:
+			unused = append(unused, right.String())
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%s may not, in all namespaces: %s; %s, which grants this", c.Account.User(), strings.Join(missing, ", "), remedy(r.Program))
+	}
+	if len(unused) > 0 {
+		c.note(fmt.Sprintf("%s may not, what this %s does without but older ones need: %s", c.Account.User(), r.Program, strings.Join(unused, ", ")))
+	}
+	return nil
+}
+
+func first(errs []error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// access is a SelfSubjectAccessReview.
+type access struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Spec       struct {
+		Attributes struct {
+			Verb        string `json:"verb"`
+			Group       string `json:"group"`
+			Resource    string `json:"resource"`
+			Subresource string `json:"subresource,omitempty"`
+		} `json:"resourceAttributes"`
+	} `json:"spec"`
+	Status struct {
+		Allowed bool `json:"allowed"`
+	} `json:"status,omitzero"`
+}
+
+func mayI(ctx context.Context, as *kube.Client, r right) (bool, error) {
+	a := access{APIVersion: "authorization.k8s.io/v1", Kind: "SelfSubjectAccessReview"}
+	at := &a.Spec.Attributes
+	at.Verb, at.Group, at.Resource, at.Subresource = r.verb, r.group, r.resource, r.sub
+	err := as.Create(ctx, accesses, "", a, &a)
+	return a.Status.Allowed, err
+}

@@ -1,0 +1,121 @@
+package credentials
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Names of the files, as the daemons' configuration has them.
+const (
+	TokenFile = "service.token"
+	CertFile  = "service.cert"
+)
+
+// Written is what became of a file.
+type Written struct {
+	Path   string
+	Change string // "new", "changed", "unchanged"
+}
+
+// What became of a file.
+const (
+	New       = "new"
+	Changed   = "changed"
+	Unchanged = "unchanged"
+)
+
+// Write puts the credentials into the folder dir, which is made (0700) when it is
+// not there. Both files appear whole and under their names only when both are on
+// the disk, with mode 0600 from the beginning. A symbolic link in the place of a
+// file is replaced, never followed.
+func (c *Credentials) Write(dir string) ([]Written, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	info, err := root.Stat(".")
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode(); mode.Perm()&0o002 != 0 && mode&fs.ModeSticky == 0 {
+		return nil, fmt.Errorf("everybody can put files into %s, so nobody could trust those of ours: chmod o-w %s", dir, dir)
+	}
+	files := []struct {
+		name string
+		data []byte
+	}{{TokenFile, []byte(c.Token)}, {CertFile, c.CA}}
+	var done []Written
+	staged := make(map[string]string) // final name by temporary one
+	defer func() {
+		for temporary := range staged {
+			_ = root.Remove(temporary) // what is left of a failure
+		}
+	}()
+	for _, f := range files {
+		w := Written{Path: filepath.Join(dir, f.name)}
+		if w.Change, err = look(root, f.name, f.data); err != nil {
+			return nil, fmt.Errorf("%s: %w", w.Path, err)
+		}
+		done = append(done, w)
+		if w.Change == Unchanged {
+			continue
+		}
+		temporary := "." + f.name + "." + rand.Text()[:8]
+		staged[temporary] = f.name
+		if err := stage(root, temporary, f.data); err != nil {
+			return nil, fmt.Errorf("%s: %w", w.Path, err)
+		}
+	}
+	for temporary, final := range staged {
+		if err := root.Rename(temporary, final); err != nil {
+			return nil, fmt.Errorf("%s: %w", filepath.Join(dir, final), err)
+		}
+		delete(staged, temporary)
+	}
+	if d, err := root.Open("."); err == nil {
+		err = d.Sync()
+		d.Close()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", dir, err)
+		}
+	}
+	return done, nil
+}
+
+// look compares what is there.
+func look(root *os.Root, name string, data []byte) (string, error) {
+	info, err := root.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return New, nil
+	case err != nil:
+		return "", err
+	case info.IsDir():
+		return "", errors.New("a folder is there")
+	case !info.Mode().IsRegular() || info.Mode().Perm() != 0o600 || info.Size() != int64(len(data)):
+		return Changed, nil
+	}
+	if have, err := root.ReadFile(name); err != nil || !bytes.Equal(have, data) {
+		return Changed, nil
+	}
+	return Unchanged, nil
+}
+
+// stage writes a new file to the disk.
+func stage(root *os.Root, name string, data []byte) error {
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
+}

@@ -1,0 +1,144 @@
+package credentials
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var some = &Credentials{Token: "token", CA: []byte("ca\n")}
+
+func changes(list []Written) (s string) {
+	for _, w := range list {
+		s += filepath.Base(w.Path) + " " + w.Change + "; "
+	}
+	return s
+}
+
+// names are what lies in a folder, so that nothing temporary stays.
+func names(t *testing.T, dir string) string {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range list {
+		out = append(out, e.Name())
+	}
+	return strings.Join(out, " ")
+}
+
+func TestWrite(t *testing.T) {
+	outside := filepath.Join(t.TempDir(), "outside")
+	for _, tt := range []struct {
+		name    string
+		prepare func(t *testing.T, dir string)
+		want    string // changes
+		err     string
+	}{
+		{"nothing there", func(*testing.T, string) {}, "service.token new; service.cert new; ", ""},
+		{"the same", func(t *testing.T, dir string) {
+			put(t, dir, "service.token", "token", 0o600)
+			put(t, dir, "service.cert", "ca\n", 0o600)
+		},
+			"service.token unchanged; service.cert unchanged; ", ""},
+		{"another token", func(t *testing.T, dir string) {
+			put(t, dir, "service.token", "nekot", 0o600)
+			put(t, dir, "service.cert", "ca\n", 0o600)
+		},
+			"service.token changed; service.cert unchanged; ", ""},
+		{"open to others", func(t *testing.T, dir string) { put(t, dir, "service.token", "token", 0o644) },
+			"service.token changed; service.cert new; ", ""},
+		{"a link to a file", func(t *testing.T, dir string) {
+			put(t, dir, "real", "token", 0o600)
+			link(t, "real", filepath.Join(dir, "service.token"))
+		}, "service.token changed; service.cert new; ", ""},
+		{"a link out of the folder", func(t *testing.T, dir string) { link(t, outside, filepath.Join(dir, "service.token")) },
+			"service.token changed; service.cert new; ", ""},
+		{"a folder in the way", func(t *testing.T, dir string) { mkdir(t, filepath.Join(dir, "service.cert"), 0o755) },
+			"", "service.cert: a folder is there"},
+		{"everybody's folder", func(t *testing.T, dir string) { chmod(t, dir, 0o777) }, "", "chmod o-w"},
+		{"everybody's folder like /tmp", func(t *testing.T, dir string) { chmod(t, dir, 0o777|fs.ModeSticky) },
+			"service.token new; service.cert new; ", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "dir")
+			mkdir(t, dir, 0o755)
+			tt.prepare(t, dir)
+			before := names(t, dir)
+			got, err := some.Write(dir)
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) || names(t, dir) != before {
+					t.Errorf("%v; there is %s", err, names(t, dir))
+				}
+				return
+			}
+			if err != nil || changes(got) != tt.want {
+				t.Fatalf("%q %v", changes(got), err)
+			}
+			for name, content := range map[string]string{TokenFile: "token", CertFile: "ca\n"} {
+				path := filepath.Join(dir, name)
+				info, err := os.Lstat(path)
+				data, rerr := os.ReadFile(path)
+				if err != nil || rerr != nil || info.Mode() != 0o600 || string(data) != content {
+					t.Errorf("%s: %v %q %v %v", name, info.Mode(), data, err, rerr)
+				}
+			}
+			if strings.Contains(names(t, dir), ".service") {
+				t.Errorf("left behind: %s", names(t, dir))
+			}
+		})
+	}
+	if _, err := os.Lstat(outside); !os.IsNotExist(err) {
+		t.Errorf("the link was followed: %v", err)
+	}
+}
+
+// Folders that are made are for the owner alone, whatever the umask; one that is
+// there keeps its mode.
+func TestWriteFolder(t *testing.T) {
+	base := t.TempDir()
+	if _, err := some.Write(filepath.Join(base, "a", "b")); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"a", "a/b"} {
+		if info, err := os.Stat(filepath.Join(base, dir)); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v %v", dir, info.Mode(), err)
+		}
+	}
+	put(t, base, "file", "", 0o600)
+	if _, err := some.Write(filepath.Join(base, "file")); err == nil {
+		t.Error("a file was taken for a folder")
+	}
+}
+
+func put(t *testing.T, dir, name, content string, mode fs.FileMode) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(content), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func link(t *testing.T, to, at string) {
+	t.Helper()
+	if err := os.Symlink(to, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mkdir(t *testing.T, dir string, mode fs.FileMode) {
+	t.Helper()
+	if err := os.Mkdir(dir, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func chmod(t *testing.T, dir string, mode fs.FileMode) {
+	t.Helper()
+	if err := os.Chmod(dir, mode); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,105 @@
+package inventory
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Programs are what can be installed.
+var Programs = []string{"clientmountd", "nnf-dm"}
+
+// Account is a service account.
+type Account struct {
+	Name      string `yaml:"name"`
+	Namespace string `yaml:"namespace"`
+}
+
+// String returns namespace/name.
+func (a Account) String() string { return a.Namespace + "/" + a.Name }
+
+// User is the name by which the API server knows the account.
+func (a Account) User() string { return "system:serviceaccount:" + a.Namespace + ":" + a.Name }
+
+// Daemon is an entry of daemons.yaml. One without Bin only has its credentials
+// brought to the nodes.
+type Daemon struct {
+	Name         string   `yaml:"name"` // credentials are in /etc/<name>
+	Bin          string   `yaml:"bin"`  // "clientmountd", "nnf-dm", or empty
+	BuildCommand string   `yaml:"buildCmd"`
+	Repository   string   `yaml:"repository"` // folder to build in
+	Path         string   `yaml:"path"`       // of what was built, below it
+	Account      Account  `yaml:"serviceAccount"`
+	ExtraArgs    string   `yaml:"extraArgs"`
+	Env          []EnvVar `yaml:"env"`
+}
+
+// EnvVar is an environment variable of a daemon.
+type EnvVar struct {
+	Name  string `yaml:"name"`
+	Value string `yaml:"value"`
+}
+
+// Defaults are our two daemons with the accounts of a Near-Node Flash
+// installation, and the credentials where their configuration looks for them.
+func Defaults() []Daemon {
+	return []Daemon{
+		{Name: "clientmountd", Bin: "clientmountd", BuildCommand: "make build-daemon", Path: "bin", Account: Account{"nnf-clientmount", "nnf-system"}},
+		{Name: "nnf-dm", Bin: "nnf-dm", BuildCommand: "make build-daemon", Path: "bin", Account: Account{"nnf-dm-daemon", "nnf-dm-system"}},
+	}
+}
+
+// ReadDaemons reads a daemons.yaml: a list of entries, alone or below "daemons".
+// Unknown keys are errors.
+func ReadDaemons(path string) ([]Daemon, error) {
+	list, err := readList[Daemon](path, "daemons", []string{"name", "bin", "buildCmd", "repository", "path", "serviceAccount", "namespace", "extraArgs", "env", "value"})
+	if err != nil {
+		return nil, err
+	}
+	for i, d := range list {
+		if err := d.check(); err != nil {
+			return nil, fmt.Errorf("%s: entry %d: %w", path, i+1, err)
+		}
+		if slices.ContainsFunc(list[:i], func(o Daemon) bool { return o.Name == d.Name || d.Bin != "" && o.Bin == d.Bin }) {
+			return nil, fmt.Errorf("%s: entry %d: %s is there twice", path, i+1, d.Name)
+		}
+	}
+	return list, nil
+}
+
+// folderName is one segment of a path; it also goes into messages and names of
+// files.
+var folderName = regexp.MustCompile(`^[A-Za-z0-9_][-A-Za-z0-9_.]{0,63}$`)
+
+var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+func (d *Daemon) check() error {
+	switch {
+	case d.Name == "":
+		return fmt.Errorf("it has no name, which is the folder of its credentials below /etc")
+	case !folderName.MatchString(d.Name):
+		return fmt.Errorf("name %q cannot be a folder below /etc: letters, digits, hyphens, dots and underscores only", d.Name)
+	case d.Bin != "" && !slices.Contains(Programs, d.Bin):
+		return fmt.Errorf("%s: bin %q is not known, there are %s; without bin only the credentials are copied", d.Name, d.Bin, strings.Join(Programs, " and "))
+	case (d.Account.Name == "") != (d.Account.Namespace == ""):
+		return fmt.Errorf("%s: serviceAccount needs a name and a namespace", d.Name)
+	case d.Account.Name == "" && d.Bin == "":
+		return fmt.Errorf("%s: neither bin nor serviceAccount: there is nothing to install", d.Name)
+	case d.Account.Name != "" && (!name.MatchString(d.Account.Name) || !name.MatchString(d.Account.Namespace)):
+		return fmt.Errorf("%s: %q is not the name of a service account", d.Name, d.Account)
+	case strings.ContainsFunc(d.ExtraArgs, control):
+		return fmt.Errorf("%s: extraArgs has a line break or control character in it", d.Name)
+	}
+	for _, v := range d.Env {
+		if !variable.MatchString(v.Name) {
+			return fmt.Errorf("%s: %q is not the name of an environment variable", d.Name, v.Name)
+		}
+		if strings.ContainsFunc(v.Value, control) {
+			return fmt.Errorf("%s: the value of %s has a line break or control character in it", d.Name, v.Name)
+		}
+	}
+	return nil
+}
+
+func control(r rune) bool { return r < ' ' || r == 0x7f }

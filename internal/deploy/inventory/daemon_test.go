@@ -1,0 +1,136 @@
+package inventory
+
+import (
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// shipped is a file as existing installations have it.
+const shipped = `
+- name: nnf-fence
+  repository: nnf-sos
+  serviceAccount: {name: nnf-fencing-agent, namespace: nnf-system}
+- name: nnf-data-movement
+  bin: nnf-dm
+  buildCmd: make build-daemon
+  repository: nnf-dm
+  path: bin/
+  serviceAccount:
+    name: nnf-dm-daemon
+    namespace: nnf-dm-system
+  extraArgs: --kubernetes-qps 50 --kubernetes-burst 100
+  env:
+  - {name: GOGC, value: off}
+  - name: GOMEMLIMIT
+    value: 20MiB
+`
+
+func TestReadDaemons(t *testing.T) {
+	want := []Daemon{
+		{Name: "nnf-fence", Repository: "nnf-sos", Account: Account{"nnf-fencing-agent", "nnf-system"}},
+		{Name: "nnf-data-movement", Bin: "nnf-dm", BuildCommand: "make build-daemon", Repository: "nnf-dm", Path: "bin/",
+			Account: Account{"nnf-dm-daemon", "nnf-dm-system"}, ExtraArgs: "--kubernetes-qps 50 --kubernetes-burst 100",
+			Env: []EnvVar{{"GOGC", "off"}, {"GOMEMLIMIT", "20MiB"}}},
+	}
+	below := "daemons:" + strings.ReplaceAll(shipped, "\n", "\n  ")
+	for _, text := range []string{shipped, below} {
+		got, err := ReadDaemons(file(t, "daemons.yaml", text))
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v %v", got, err)
+		}
+	}
+}
+
+func TestReadDaemonsErrors(t *testing.T) {
+	const account = "serviceAccount: {name: a, namespace: n}"
+	for _, tt := range []struct{ text, want string }{
+		{"", "neither a list nor"},
+		{"[]", "the list is empty"},
+		{"daemons: []", "the list is empty"},
+		{"deamons: []", `: unknown key "deamons", did you mean "daemons"?`},
+		{"daemons: []\nrepos: []", `: unknown key "repos"; known is "daemons"`},
+		{"- name: x\n  binary: nnf-dm\n", `:2: unknown key "binary"`},
+		{"- name: x\n  buidCmd: make\n", ":2: unknown key \"buidCmd\", did you mean \"buildCmd\"?"},
+		{"- name: x\n  serviceAccount: {name: a, nmespace: b}\n", `:2: unknown key "nmespace", did you mean "namespace"?`},
+		{"- bin: nnf-dm\n  " + account, "it has no name"},
+		{"- name: ../x\n  " + account, "cannot be a folder"},
+		{"- name: -x\n  " + account, "cannot be a folder"},
+		{"- name: .\n  " + account, "cannot be a folder"},
+		{"- name: a/b\n  " + account, "cannot be a folder"},
+		{"- name: x\n  bin: rm\n", `bin "rm" is not known, there are clientmountd and nnf-dm`},
+		{"- name: x\n  serviceAccount: {name: a}", "needs a name and a namespace"},
+		{"- name: x", "nothing to install"},
+		{"- name: x\n  serviceAccount: {name: ../../a, namespace: n}", "not the name of a service account"},
+		{"- name: x\n  " + account + "\n- name: x\n  " + account, "entry 2: x is there twice"},
+		{"- name: x\n  bin: nnf-dm\n- name: y\n  bin: nnf-dm\n", "entry 2: y is there twice"},
+		{"- name: x\n  bin: nnf-dm\n  extraArgs: \"a\\nb\"\n", "extraArgs has a line break"},
+		{"- name: x\n  bin: nnf-dm\n  env: [{name: A B, value: c}]\n", `"A B" is not the name of an environment variable`},
+		{"- name: x\n  bin: nnf-dm\n  env: [{name: A, value: \"b\\nc\"}]\n", "the value of A has a line break"},
+		{"- name: [x]", ":1: a list cannot stand here"},
+		{"a: b: c", "mapping values"},
+	} {
+		path := file(t, "daemons.yaml", tt.text)
+		got, err := ReadDaemons(path)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), path) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: %v %v", tt.text, got, err)
+		}
+	}
+}
+
+// Our own entries would pass as a file's.
+func TestDefaults(t *testing.T) {
+	for _, d := range Defaults() {
+		if err := d.check(); err != nil || d.Name != d.Bin || d.Account.Name == "" {
+			t.Errorf("%+v: %v", d, err)
+		}
+	}
+	if got := (Account{"a", "n"}).User(); got != "system:serviceaccount:n:a" {
+		t.Error(got)
+	}
+}
+
+func TestReadSites(t *testing.T) {
+	path := file(t, "systems.yaml", `systems:
+- name: rabbit-tds
+  aliases: [admin@tds, tds]
+  overlays: [rabbit]
+  systemConfiguration: tds.yaml
+  k8sHost: 10.0.0.5
+  k8sPort: 6443
+- name: kind
+  aliases: []
+  overlays: [kind]
+  systemConfiguration: /abs/kind.yaml
+  k8sPort: "443"
+`)
+	all, err := ReadSites(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := SiteOf(all, "admin@tds")
+	if err != nil || s.SystemConfiguration != filepath.Join(filepath.Dir(path), "tds.yaml") || s.Host != "10.0.0.5" || s.Port != "6443" {
+		t.Errorf("%+v %v", s, err)
+	}
+	if s, err := SiteOf(all, "kind"); err != nil || s.SystemConfiguration != "/abs/kind.yaml" || s.Port != "443" {
+		t.Errorf("%+v %v", s, err)
+	}
+	if _, err := SiteOf(all, "kimd"); err == nil || !strings.Contains(err.Error(), `did you mean "kind"?; there are rabbit-tds, admin@tds, tds, kind`) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestReadSitesErrors(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"- name: a\n  systemConfiguraton: x\n", `:2: unknown key "systemConfiguraton", did you mean "systemConfiguration"?`},
+		{"- systemConfiguration: x\n", "entry 1 has no name"},
+		{"- name: a\n", "a has no systemConfiguration"},
+		{"- {name: a, systemConfiguration: x, k8sPort: [1]}\n", ":1: a list cannot stand here"},
+		{"- {name: a, systemConfiguration: x}\n- {name: b, aliases: [a], systemConfiguration: x}\n", `"a" means a as well as b`},
+	} {
+		if got, err := ReadSites(file(t, "systems.yaml", tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%q: %v %v", tt.text, got, err)
+		}
+	}
+}

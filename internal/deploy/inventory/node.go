@@ -1,0 +1,111 @@
+package inventory
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/spelling"
+)
+
+// Node is a compute node.
+type Node struct {
+	Name   string
+	Rabbit string // the rabbit that it hangs on; empty for an external compute
+}
+
+// maxName is the longest name that DNS and Kubernetes know.
+const maxName = 253
+
+// name is a DNS name as Kubernetes takes it (RFC 1123). It cannot begin with the
+// hyphen of an option, and nothing in it means anything to a shell or to ssh.
+var name = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+
+// CheckName returns what is wrong with the name of a node.
+func CheckName(s string) error {
+	switch {
+	case s == "":
+		return fmt.Errorf("a node's name is empty")
+	case len(s) > maxName:
+		return fmt.Errorf("a node's name has %d characters, at most %d are possible", len(s), maxName)
+	case name.MatchString(strings.ToLower(s)) && s != strings.ToLower(s):
+		return fmt.Errorf("node %q: names are in lower case", s)
+	case !name.MatchString(s):
+		return fmt.Errorf("%q cannot be the name of a node: only a-z, 0-9, hyphens and dots, beginning and ending with a letter or digit", s)
+	}
+	return nil
+}
+
+// Nodes returns the compute nodes of a system in the order of the object: those
+// on rabbits, then the external ones. One that is named twice counts once.
+func Nodes(s System) ([]Node, error) {
+	var all []Node
+	var bad []error
+	seen := make(map[string]bool)
+	add := func(n Node) {
+		if err := CheckName(n.Name); err != nil {
+			bad = append(bad, err)
+		} else if !seen[n.Name] {
+			seen[n.Name] = true
+			all = append(all, n)
+		}
+	}
+	for _, rabbit := range s.Spec.StorageNodes {
+		for _, c := range rabbit.ComputesAccess {
+			add(Node{Name: c.Name, Rabbit: rabbit.Name})
+		}
+	}
+	for _, c := range s.Spec.ExternalComputeNodes {
+		add(Node{Name: c.Name})
+	}
+	switch {
+	case len(bad) > 1:
+		return nil, fmt.Errorf("SystemConfiguration %s: %w (and %d more such names)", s.Name, bad[0], len(bad)-1)
+	case len(bad) == 1:
+		return nil, fmt.Errorf("SystemConfiguration %s: %w", s.Name, bad[0])
+	case len(all) == 0:
+		return nil, fmt.Errorf("SystemConfiguration %s names no compute node, neither in storageNodes[].computesAccess nor in externalComputeNodes", s.Name)
+	}
+	return all, nil
+}
+
+// Select returns the nodes of these names, in the order of all; no names: all of
+// them.
+func Select(all []Node, names []string) ([]Node, error) {
+	if len(names) == 0 {
+		return all, nil
+	}
+	known := make([]string, len(all))
+	for i, n := range all {
+		known[i] = n.Name
+	}
+	var unknown []string
+	for _, n := range names {
+		if !slices.Contains(known, n) && !slices.Contains(unknown, n) {
+			unknown = append(unknown, n)
+		}
+	}
+	if len(unknown) > 0 {
+		hint := spelling.DidYouMean(unknown[0], known)
+		if hint == "" {
+			hint = "; its nodes are " + few(known)
+		}
+		return nil, fmt.Errorf("not a compute of this system: %s%s", few(unknown), hint)
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(n Node) bool { return !slices.Contains(names, n.Name) }), nil
+}
+
+// few names the first of many.
+func few(names []string) string {
+	const most = 5
+	var quoted []string
+	for _, n := range names[:min(len(names), most)] {
+		quoted = append(quoted, fmt.Sprintf("%.80q", n))
+	}
+	text := strings.Join(quoted, ", ")
+	if len(names) > most {
+		text += fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return text
+}

@@ -1,0 +1,121 @@
+package inventory
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v2"
+
+	"github.com/compute-daemons/compute-daemons/internal/spelling"
+)
+
+// The YAML reader is version 2 itself, not the detour through JSON that Kubernetes
+// makes: a text stays as it was written, where that would turn "off" into "false",
+// and errors have lines.
+
+// maxFile bounds what is read: ten thousand nodes need less than one of it.
+const maxFile = 16 << 20
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("%s is larger than %d MiB", path, maxFile>>20)
+	}
+	return bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), nil
+}
+
+// documents are those of a file, each with empty lines in the place of what stands
+// before it, so that errors have the lines of the file.
+func documents(data []byte) (list [][]byte) {
+	var now []byte
+	lines := 0
+	for l := range bytes.Lines(data) {
+		lines++
+		if bytes.HasPrefix(l, []byte("---")) && len(bytes.TrimSpace(l)) == 3 {
+			list = append(list, now)
+			now = bytes.Repeat([]byte("\n"), lines)
+			continue
+		}
+		now = append(now, l...)
+	}
+	return append(list, now)
+}
+
+var (
+	unknownField = regexp.MustCompile(`^line (\d+): field (.+) not found in type `)
+	twice        = regexp.MustCompile(`^line (\d+): (?:field|key) "?([^" ]+)"? already set in `)
+	atLine       = regexp.MustCompile(`^line (\d+): (.*)`)
+)
+
+// explain turns an error of the YAML reader into a line for people: the place, and
+// for an unknown key the nearest one that is known.
+func explain(path string, err error, known []string) error {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	if all := (*yaml.TypeError)(nil); errors.As(err, &all) && len(all.Errors) > 0 {
+		text = all.Errors[0]
+	}
+	if m := unknownField.FindStringSubmatch(text); m != nil {
+		return fmt.Errorf("%s:%s: unknown key %q%s", path, m[1], m[2], spelling.DidYouMean(m[2], known))
+	}
+	if m := twice.FindStringSubmatch(text); m != nil {
+		return fmt.Errorf("%s:%s: key %q is there twice", path, m[1], m[2])
+	}
+	text, _, _ = strings.Cut(strings.Join(strings.Fields(text), " "), " into ") // a name of ours
+	if what, ok := strings.CutPrefix(text[strings.IndexByte(text, ':')+1:], " cannot unmarshal "); ok {
+		what = strings.NewReplacer("!!seq", "a list", "!!map", "a mapping", "!!str ", "", "!!int ", "").Replace(what)
+		text = text[:strings.IndexByte(text, ':')] + ": " + what + " cannot stand here"
+	}
+	if m := atLine.FindStringSubmatch(text); m != nil {
+		return fmt.Errorf("%s:%s: %s", path, m[1], m[2])
+	}
+	return fmt.Errorf("%s: %s", path, text)
+}
+
+// readList reads a YAML list of entries, alone or below a key.
+func readList[T any](path, key string, known []string) ([]T, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var list []T
+	var shape any
+	if err := yaml.Unmarshal(data, &shape); err != nil {
+		return nil, explain(path, err, nil)
+	}
+	switch top := shape.(type) {
+	case []any:
+		err = yaml.UnmarshalStrict(data, &list)
+	case map[any]any:
+		for k := range top {
+			if k != key {
+				text := fmt.Sprint(k)
+				return nil, fmt.Errorf("%s: unknown key %q%s; known is %q", path, text, spelling.DidYouMean(text, []string{key}), key)
+			}
+		}
+		below := map[string][]T{}
+		err = yaml.UnmarshalStrict(data, &below)
+		list = below[key]
+	default:
+		return nil, fmt.Errorf("%s: neither a list nor %q with one", path, key+":")
+	}
+	if err != nil {
+		return nil, explain(path, err, known)
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%s: the list is empty", path)
+	}
+	return list, nil
+}

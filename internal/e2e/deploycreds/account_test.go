@@ -1,0 +1,197 @@
+package deploycreds
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/commands"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+)
+
+func TestMain(m *testing.M) {
+	if !standIn() {
+		os.Exit(stage.Main(m))
+	}
+}
+
+const (
+	manifests = "../../../packaging/manifests"
+	patience  = 30 * time.Second
+)
+
+// site is a namespace with what a test puts there, and the command line on it.
+type site struct {
+	*stage.Stage
+	t          *testing.T
+	namespace  string
+	out        string
+	kubeconfig string
+}
+
+var sites atomic.Int64
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{Stage: stage.New(t), t: t, namespace: fmt.Sprintf("site-%d", sites.Add(1)), out: t.TempDir() + "/out"}
+	s.kubeconfig = s.Cluster.Dir + "/admin.kubeconfig"
+	s.Apply(lab.Object{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": s.namespace}})
+	return s
+}
+
+func (s *site) object(kind, name string, more lab.Object) {
+	s.t.Helper()
+	o := lab.Object{"apiVersion": "v1", "kind": kind, "metadata": map[string]any{"name": name, "namespace": s.namespace}}
+	for k, v := range more {
+		if k == "annotations" {
+			o["metadata"].(map[string]any)[k] = v
+			continue
+		}
+		o[k] = v
+	}
+	s.Apply(o)
+}
+
+func (s *site) account(name string) { s.t.Helper(); s.object("ServiceAccount", name, nil) }
+
+// secret makes one that the control plane fills.
+func (s *site) secret(name, account string) {
+	s.t.Helper()
+	s.object("Secret", name, lab.Object{"type": "kubernetes.io/service-account-token",
+		"annotations": map[string]any{"kubernetes.io/service-account.name": account}})
+}
+
+// opaque makes one that somebody filled by hand.
+func (s *site) opaque(name, token string, ca []byte) {
+	s.t.Helper()
+	s.object("Secret", name, lab.Object{"type": "Opaque", "stringData": map[string]any{"token": token, "ca.crt": string(ca)}})
+}
+
+// rules are those of a program's manifest.
+func rules(t *testing.T, program string) []any {
+	t.Helper()
+	text, err := os.ReadFile(manifests + "/" + program + "-rbac.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for document := range bytes.SplitSeq(text, []byte("\n---\n")) {
+		var o lab.Object
+		if err := yaml.Unmarshal(document, &o); err != nil {
+			t.Fatal(err)
+		}
+		if o.String("kind") == "ClusterRole" {
+			return o["rules"].([]any)
+		}
+	}
+	t.Fatal("there is no ClusterRole in the manifest of ", program)
+	return nil
+}
+
+// grant gives an account of the site these rules.
+func (s *site) grant(account string, rules []any) {
+	s.t.Helper()
+	name := s.namespace + "-" + account
+	const group = "rbac.authorization.k8s.io"
+	s.Apply(lab.Object{"apiVersion": group + "/v1", "kind": "ClusterRole", "metadata": map[string]any{"name": name}, "rules": rules})
+	s.Apply(lab.Object{"apiVersion": group + "/v1", "kind": "ClusterRoleBinding", "metadata": map[string]any{"name": name},
+		"roleRef":  map[string]any{"apiGroup": group, "kind": "ClusterRole", "name": name},
+		"subjects": []any{map[string]any{"kind": "ServiceAccount", "name": account, "namespace": s.namespace}}})
+	s.t.Cleanup(func() {
+		for _, kind := range []string{"ClusterRoleBinding", "ClusterRole"} {
+			if err := s.Cluster.Delete(context.Background(), kind, "", name); err != nil && !lab.IsNotFound(err) {
+				s.t.Error(err)
+			}
+		}
+	})
+}
+
+// token has the cluster make one for an account of the site.
+func (s *site) token(account string) string {
+	s.t.Helper()
+	body, err := json.Marshal(lab.Object{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": map[string]any{"expirationSeconds": 3600}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	o, err := s.Cluster.Do(s.Context(patience), http.MethodPost, lab.Path("ServiceAccount", s.namespace, account)+"/token", "application/json", body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return o.String("status", "token")
+}
+
+// answer is what the program said.
+type answer struct {
+	code           int
+	stdout, stderr string
+}
+
+// run is nnf-deploy credentials into the site's folder.
+func (s *site) run(args ...string) answer {
+	s.t.Helper()
+	var stdout, stderr strings.Builder
+	p := commands.Program{Environ: []string{"KUBECONFIG=" + s.kubeconfig}, Stdout: &stdout, Stderr: &stderr}
+	code := p.Run(s.Context(2*patience), append([]string{"credentials", "--out", s.out}, args...))
+	return answer{code, stdout.String(), stderr.String()}
+}
+
+// one is run for clientmountd with an account of the site.
+func (s *site) one(account string, args ...string) answer {
+	s.t.Helper()
+	return s.run(append([]string{"--daemon", "clientmountd", "--service-account", account, "--namespace", s.namespace}, args...)...)
+}
+
+// fails asserts a failure that says all this, and that nothing was written.
+func (s *site) fails(a answer, words ...string) {
+	s.t.Helper()
+	if a.code != 1 || a.stdout != "" || strings.Count(a.stderr, "nnf-deploy: ") != strings.Count(a.stderr, "\n") {
+		s.t.Errorf("exit code %d\n%s%s", a.code, a.stdout, a.stderr)
+	}
+	for _, w := range words {
+		if !strings.Contains(a.stderr, w) {
+			s.t.Errorf("no %q in %s", w, a.stderr)
+		}
+	}
+	if _, err := os.Lstat(s.out); !os.IsNotExist(err) {
+		s.t.Errorf("something was written: %v", err)
+	}
+}
+
+// works asserts success.
+func (s *site) works(a answer, words ...string) {
+	s.t.Helper()
+	if a.code != 0 {
+		s.t.Fatalf("exit code %d\n%s%s", a.code, a.stdout, a.stderr)
+	}
+	for _, w := range words {
+		if !strings.Contains(a.stdout+a.stderr, w) {
+			s.t.Errorf("no %q in %s%s", w, a.stdout, a.stderr)
+		}
+	}
+}
+
+// read is a file that must be there for its owner alone.
+func (s *site) read(path string) string {
+	s.t.Helper()
+	info, err := os.Lstat(path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if info.Mode() != 0o600 {
+		s.t.Errorf("%s has mode %v", path, info.Mode())
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(data)
+}

@@ -1,0 +1,160 @@
+package deploycreds
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"testing"
+	"time"
+)
+
+// pki reads a part of the cluster's keys: a file, and the kind of block in it.
+func (s *site) pki(file, kind string) []byte {
+	s.t.Helper()
+	data, err := os.ReadFile(s.Cluster.Dir + "/pki/" + file)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == kind {
+			return block.Bytes
+		}
+	}
+	s.t.Fatalf("no %s in %s", kind, file)
+	return nil
+}
+
+// front is another address of the API server, as a load balancer is: with a
+// certificate of the cluster's CA. change may rewrite answers.
+func (s *site) front(listen string, change func(*http.Response) error) *httptest.Server {
+	s.t.Helper()
+	ln, err := net.Listen("tcp", listen)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ca, err := x509.ParseCertificate(s.pki("ca.pem", "CERTIFICATE"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	caKey, err := x509.ParseECPrivateKey(s.pki("ca.pem", "EC PRIVATE KEY"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	of := &x509.Certificate{SerialNumber: big.NewInt(7), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, IPAddresses: []net.IP{ln.Addr().(*net.TCPAddr).IP}}
+	der, err := x509.CreateCertificate(rand.Reader, of, ca, &key.PublicKey, caKey)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	target, err := url.Parse(s.Cluster.URL)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(ca)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+	server := &httptest.Server{Listener: ln, TLS: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}},
+		Config: &http.Server{ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), Handler: &httputil.ReverseProxy{
+			Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, Transport: transport, ModifyResponse: change}}}
+	server.StartTLS()
+	s.t.Cleanup(func() { server.Close(); transport.CloseIdleConnections() })
+	return server
+}
+
+// administratorAt makes the kubeconfig one for another address, with a token of an
+// administrator of the site.
+func (s *site) administratorAt(server string) {
+	s.t.Helper()
+	s.account("administrator")
+	s.grant("administrator", []any{map[string]any{"apiGroups": []string{"*"}, "resources": []string{"*"}, "verbs": []string{"*"}}})
+	s.kubeconfig = s.t.TempDir() + "/config"
+	text := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+		"clusters": [{"name": "c", "cluster": {"server": %q, "certificate-authority-data": %q}}],
+		"users": [{"name": "u", "user": {"token": %q}}], "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}`,
+		server, base64.StdEncoding.EncodeToString(s.Cluster.CA()), s.token("administrator"))
+	if err := os.WriteFile(s.kubeconfig, []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// expired is a token that the cluster made, in which only the time is another.
+func (s *site) expired(token string) string {
+	s.t.Helper()
+	parts := bytes.Split([]byte(token), []byte("."))
+	payload, err := base64.RawURLEncoding.DecodeString(string(parts[1]))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var claims map[string]any
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		s.t.Fatal(err)
+	}
+	then := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)
+	claims["exp"], claims["iat"], claims["nbf"] = then.Unix(), then.Unix()-3600, then.Unix()-3600
+	if payload, err = json.Marshal(claims); err != nil {
+		s.t.Fatal(err)
+	}
+	return s.sign(string(parts[0]) + "." + base64.RawURLEncoding.EncodeToString(payload))
+}
+
+func (s *site) sign(text string) string {
+	s.t.Helper()
+	key, err := x509.ParseECPrivateKey(s.pki("service-account.key", "EC PRIVATE KEY"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte(text))
+	r, v, err := ecdsa.Sign(rand.Reader, key, sum[:])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	signature := append(r.FillBytes(make([]byte, 32)), v.FillBytes(make([]byte, 32))...)
+	return text + "." + base64.RawURLEncoding.EncodeToString(signature)
+}
+
+// without takes fields out of the data of a Secret, in the first answers about it.
+func without(t *testing.T, path string, answers int, fields ...string) func(*http.Response) error {
+	return func(r *http.Response) error {
+		if r.Request.URL.Path != path || answers == 0 {
+			return nil
+		}
+		answers--
+		data, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		var o map[string]any
+		if err != nil || json.Unmarshal(data, &o) != nil {
+			t.Errorf("%s is no Secret: %v", data, err)
+			return err
+		}
+		for _, f := range fields {
+			delete(o["data"].(map[string]any), f)
+		}
+		if data, err = json.Marshal(o); err != nil {
+			return err
+		}
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(data)), int64(len(data))
+		r.Header.Set("Content-Length", fmt.Sprint(len(data)))
+		return nil
+	}
+}

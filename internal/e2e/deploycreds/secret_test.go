@@ -1,0 +1,211 @@
+package deploycreds
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+// Both daemons of an installation as it is, by the usual names.
+func TestSecrets(t *testing.T) {
+	s := newSite(t)
+	s.works(s.run(), "clientmountd: the token of nnf-system/nnf-clientmount does not end; 12 rights checked at "+s.Cluster.URL,
+		"nnf-dm: the token of nnf-dm-system/nnf-dm-daemon does not end; 26 rights checked", "new        "+s.out+"/nnf-dm/service.cert",
+		"means each compute itself")
+	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
+		for _, file := range []string{"service.token", "service.cert"} {
+			want, err := os.ReadFile(s.Cluster.Dir + "/" + daemon + "/" + file)
+			if got := s.read(s.out + "/" + daemon + "/" + file); err != nil || strings.TrimSpace(got) != strings.TrimSpace(string(want)) {
+				t.Errorf("%s of %s: %q, want %q (%v)", file, daemon, got, want, err)
+			}
+		}
+		if info, err := os.Stat(s.out + "/" + daemon); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("%v %v", info.Mode(), err)
+		}
+	}
+	// Again: nothing to do, which a program can read.
+	before, err := os.Stat(s.out + "/nnf-dm/service.token")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := s.run("-o", "json")
+	s.works(a)
+	var d struct {
+		Server      string
+		Credentials []struct {
+			Daemon  string
+			Expires *time.Time
+			Files   []struct{ Path, Change string }
+		}
+	}
+	if err := json.Unmarshal([]byte(a.stdout), &d); err != nil || d.Server != s.Cluster.URL || len(d.Credentials) != 2 {
+		t.Fatalf("%v %s", err, a.stdout)
+	}
+	for _, c := range d.Credentials {
+		if c.Expires != nil || len(c.Files) != 2 || c.Files[0].Change != "unchanged" || c.Files[1].Change != "unchanged" {
+			t.Errorf("%+v", c)
+		}
+	}
+	if after, err := os.Stat(s.out + "/nnf-dm/service.token"); err != nil || !os.SameFile(before, after) || !after.ModTime().Equal(before.ModTime()) {
+		t.Errorf("the file was written again: %v", err)
+	}
+	// A changed token is put in place, of one daemon into the folder itself.
+	s.out += "/nnf-dm"
+	if err := os.WriteFile(s.out+"/service.token", []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.works(s.run("--daemon", "nnf-dm"), "changed    "+s.out+"/service.token", "unchanged  "+s.out+"/service.cert")
+}
+
+// The control plane takes a moment to fill a Secret, or does not do it at all.
+func TestSecretFilledLate(t *testing.T) {
+	s := newSite(t)
+	s.account("d")
+	s.secret("d", "d")
+	s.grant("d", rules(t, "clientmountd"))
+	path := lab.Path("Secret", s.namespace, "d")
+	s.administratorAt(s.front("127.0.0.1:0", without(t, path, -1, "token", "ca.crt")).URL)
+	s.fails(s.one("d", "--wait", "600ms"), "clientmountd: the Secret "+s.namespace+"/d got no token within 600ms", "kube-controller-manager")
+	s.administratorAt(s.front("127.0.0.1:0", without(t, path, 3, "token")).URL)
+	s.works(s.one("d"), "does not end")
+	if err := s.Cluster.Delete(s.Context(patience), "ServiceAccount", s.namespace, "d"); err != nil {
+		t.Fatal(err)
+	}
+	s.out += "/none"
+	s.fails(s.one("d"), "there is no ServiceAccount "+s.namespace+"/d")
+}
+
+// What can be wrong with a Secret, each with what it is.
+func TestWrongSecrets(t *testing.T) {
+	s := newSite(t)
+	ca := s.Cluster.CA()
+	for _, name := range []string{"d", "other", "bare"} {
+		s.account(name)
+		s.grant(name, rules(t, "clientmountd"))
+	}
+	s.secret("d", "d")
+	s.secret("of-other", "other")
+	s.opaque("token-of-other", s.token("other"), ca)
+	s.opaque("expired", s.expired(s.token("d")), ca)
+	s.opaque("expired-of-other", s.expired(s.token("other")), ca)
+	forged := s.token("d")
+	s.opaque("forged", forged[:len(forged)-8]+"AAAAAAAA", ca)
+	s.opaque("no-token", "", ca)
+	s.opaque("no-ca", s.token("d"), nil)
+	s.opaque("lines", "abc\r\nX-Evil: 1", ca)
+	s.opaque("other-ca", s.token("d"), otherCA(t))
+	s.opaque("garbage-ca", s.token("d"), []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
+	user := "system:serviceaccount:" + s.namespace + ":"
+	for secret, words := range map[string][]string{
+		"of-other":         {`belongs to the account "other", not to ` + s.namespace + "/d"},
+		"token-of-other":   {`is that of "` + user + `other", not of "` + user + `d": is it the right Secret?`},
+		"expired":          {"refuses the token of Secret " + s.namespace + "/expired: it expired at 2024-01-02T03:04:05Z; delete the Secret"},
+		"expired-of-other": {"it expired at"},
+		"forged":           {"refuses the token", "another cluster, or for an account that was deleted"},
+		"no-token":         {`of type "Opaque" it never gets them: delete it and apply clientmountd-rbac.yaml`},
+		"no-ca":            {"has no token or no ca.crt"},
+		"lines":            {"control characters"},
+		"other-ca":         {"do not work", "is the CA certificate that of this cluster?"},
+		"garbage-ca":       {"ca.crt in Secret", "no certificate"},
+		"none":             {"there is no Secret " + s.namespace + "/none with a token of the account", "or use --bound"},
+	} {
+		t.Run(secret, func(t *testing.T) {
+			c := *s
+			c.t = t
+			c.fails(c.one("d", "--secret", secret), words...)
+		})
+	}
+	s.fails(s.one("nobody"), "there is no ServiceAccount "+s.namespace+"/nobody", "is this the right cluster ("+s.Cluster.URL+")")
+	// The right one works, so that the others failed for their own reasons.
+	s.works(s.one("d"), "does not end")
+	// The control plane gives up what nobody uses, by a label.
+	s.secret("disused", "d")
+	label := lab.Object{"metadata": map[string]any{"labels": map[string]any{"kubernetes.io/legacy-token-invalid-since": "2025-01-01"}}}
+	if _, err := s.Cluster.Patch(s.Context(patience), "Secret", s.namespace, "disused", label); err != nil {
+		t.Fatal(err)
+	}
+	c := *s
+	c.out += "/none"
+	c.fails(c.one("d", "--secret", "disused"), "refuses the token", "declared it invalid on 2025-01-01", "take the label")
+	// One that somebody put there ends, which is said.
+	s.opaque("by-hand", s.token("d"), ca)
+	s.works(s.one("d", "--secret", "by-hand"), "note: the token in Secret "+s.namespace+"/by-hand ends at", "nobody renews it")
+}
+
+// The failure of the second daemon leaves nothing of the first.
+func TestAllOrNothing(t *testing.T) {
+	s := newSite(t)
+	path := lab.Path("Secret", "nnf-dm-system", "nnf-dm-daemon")
+	s.administratorAt(s.front("127.0.0.1:0", without(t, path, -1, "token")).URL)
+	s.fails(s.run("--wait", "0s"), "nnf-dm: the Secret nnf-dm-system/nnf-dm-daemon got no token")
+}
+
+// Names of older installations are known.
+func TestOlderAccounts(t *testing.T) {
+	s := newSite(t)
+	for program, account := range map[string][2]string{
+		"clientmountd": {"dws-controller-manager", "dws-system"}, "nnf-dm": {"nnf-dm-controller-manager", "nnf-dm-system"},
+	} {
+		s.fails(s.run("--daemon", program, "--namespace", s.namespace), "is this the right cluster")
+		s.Apply(lab.Object{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": account[1]}})
+		s.Apply(lab.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": account[0], "namespace": account[1]}})
+		s.fails(s.run("--daemon", program, "--namespace", s.namespace), "but an older installation's "+account[1]+"/"+account[0]+
+			": add --service-account "+account[0]+" --namespace "+account[1])
+		if err := s.Cluster.Delete(s.Context(patience), "ServiceAccount", account[1], account[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Kubernetes before 1.24 gave the Secret a name of its own.
+	s.account("d")
+	s.grant("d", rules(t, "clientmountd"))
+	s.secret("d-token-x7k2p", "d")
+	if _, err := s.Cluster.Patch(s.Context(patience), "ServiceAccount", s.namespace, "d", lab.Object{"secrets": []any{map[string]any{"name": "d-token-x7k2p"}}}); err != nil {
+		t.Fatal(err)
+	}
+	s.fails(s.one("d"), `the account has "d-token-x7k2p": add --secret d-token-x7k2p`)
+	s.works(s.one("d", "--secret", "d-token-x7k2p"))
+}
+
+// Who may not read Secrets is told so.
+func TestNoAdministrator(t *testing.T) {
+	s := newSite(t)
+	s.administratorAt(s.Cluster.URL)
+	s.account("nobody")
+	config, err := os.ReadFile(s.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o lab.Object
+	if err := json.Unmarshal(config, &o); err != nil {
+		t.Fatal(err)
+	}
+	config = bytes.ReplaceAll(config, []byte(o.At("users", 0, "user", "token").(string)), []byte(s.token("nobody")))
+	if err := os.WriteFile(s.kubeconfig, config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.fails(s.run(), "system:serviceaccount:"+s.namespace+":nobody may not get secrets in namespace \"nnf-system\"")
+	s.fails(s.run("--bound"), "may not create serviceaccounts/token")
+}
+
+// Before Kubernetes 1.28 nobody could ask who he is: then the token's own word
+// counts, after the API server has taken it.
+func TestOldServer(t *testing.T) {
+	s := newSite(t)
+	s.administratorAt(s.front("127.0.0.1:0", func(r *http.Response) error {
+		if strings.HasSuffix(r.Request.URL.Path, "/selfsubjectreviews") {
+			r.StatusCode = http.StatusNotFound
+		}
+		return nil
+	}).URL)
+	s.works(s.run("--daemon", "nnf-dm"), "26 rights checked")
+	s.account("other")
+	s.opaque("nnf-dm-daemon", s.token("other"), s.Cluster.CA())
+	s.out += "/none"
+	s.fails(s.run("--daemon", "nnf-dm", "--namespace", s.namespace), "is that of", ":other")
+}
