@@ -111,23 +111,26 @@ scenes-others:
 	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $$($(GO) list ./internal/e2e/... | grep -vE '/e2e/($(subst $(eval) ,|,$(E2E) $(MACHINES) packages))$$')
 
 # Whole machines: systemd in a container, then a virtual machine. Both come from
-# one root file system, which is made once (about a minute). Before them the
-# packages; their first time compiles nfpm and the daemons from their vendored
-# modules, minutes.
-.PHONY: e2e e2e-packages e2e-machine e2e-container e2e-fleet e2e-vm
+# one root file system, which is made once (about a minute), and have the packages
+# of this tree. The packages' own tests come first; their first time compiles nfpm
+# and the daemons from their vendored modules, minutes.
+.PHONY: e2e e2e-packages e2e-machine e2e-rpm e2e-container e2e-fleet e2e-vm
 e2e: need-e2e build-daemon devcluster ## the packages, and the installed daemons on whole machines: systemd in a container, a fleet of those, a virtual machine (10-20 minutes)
-	@$(MAKE) --no-print-directory e2e-packages
-	@$(MAKE) --no-print-directory e2e-machine
-	@$(MAKE) --no-print-directory e2e-container
-	@$(MAKE) --no-print-directory e2e-fleet
-	@$(MAKE) --no-print-directory e2e-vm
+	@times=; for stage in packages machine rpm container fleet vm; do \
+		began=$$SECONDS; \
+		$(MAKE) --no-print-directory e2e-$$stage E2E_RPM=; \
+		times+="make: e2e-$$stage took $$((SECONDS - began)) s"$$'\n'; \
+	done; printf '%smake: e2e took %s s\n' "$$times" "$$SECONDS" >&2
 e2e-packages: need-rpm bin/nfpm ## the packages: contents, both ways of making them, the same bytes again, install to remove
 	$(GO) test -buildvcs=false -count=1 -timeout 30m ./internal/e2e/packages
 e2e-machine:
 	@internal/e2e/machine/prepare.sh || [ $$? = 3 ] # 3: not here; the tests say so
-e2e-fleet: bin/nfpm bin/nnf-deploy # two releases are made, and installed on eight nodes
-e2e-container e2e-fleet e2e-vm: e2e-%:
-	@began=$$SECONDS; cd internal/e2e/machine/$* && E2E_MACHINE=1 $(GO) test -buildvcs=false -count=1 -timeout 30m -v . && echo "make: $* took $$((SECONDS - began)) s" >&2
+e2e-rpm: need-go # for the machines, which are of this kind
+	@$(MAKE) --no-print-directory rpm ARCHES=amd64
+E2E_RPM := e2e-rpm
+e2e-fleet: bin/nfpm # two releases are made, and installed on eight nodes
+e2e-container e2e-fleet e2e-vm: e2e-%: build-daemon $(E2E_RPM)
+	cd internal/e2e/machine/$* && E2E_MACHINE=1 $(GO) test -buildvcs=false -count=1 -timeout 30m -v .
 
 .PHONY: test-crds
 test-crds: need-test devcluster build-daemon build-test scenes-crds ## the conformance suites on the definitions in CRDS=DIR

@@ -30,7 +30,14 @@ esac
 set -- $(packaging/version.sh "$version")
 name=compute-daemons-$1
 
-rm -rf "$out/source" "$out/$name".tar.gz
+rm -rf "$out/source"
+# What another version has left here is not this one's.
+for old in "$out"/clientmountd-[0-9]*.rpm "$out"/nnf-dm-[0-9]*.rpm "$out"/compute-daemons-[0-9]*; do
+  case $old in
+  *-"$1-$2".*.rpm) ;;
+  *) rm -f "$old" ;;
+  esac
+done
 mkdir -p "$out/source/$name"
 list | tar -c --null --files-from=- -f - | tar -x -C "$out/source/$name" -f -
 (

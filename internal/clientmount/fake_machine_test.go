@@ -97,6 +97,8 @@ func (f *fakeMachine) Run(ctx context.Context, c node.Command) (node.Result, err
 func (f *fakeMachine) effect(argv []string) {
 	last := argv[len(argv)-1]
 	switch argv[0] {
+	case "dmsetup": // remove
+		f.lvs[testVG+"/"+testLV] = false
 	case "lvchange":
 		f.lvs[last] = slices.Contains(argv, "y") || slices.Contains(argv, "ys")
 	case "mount":

@@ -16,6 +16,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
 // A status that cannot be written for long is one line in the log, also when
@@ -89,4 +90,28 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// Who keeps a mount busy is logged once, and not with each attempt.
+func TestBusyMountIsLoggedOnce(t *testing.T) {
+	b := newBench(t, dws.TypeXFS)
+	b.reconcile()
+	var out bytes.Buffer
+	b.rec.log = slog.New(slog.NewTextHandler(&out, nil))
+	b.machine.fail["umount"] = &node.CommandError{Line: "umount " + testPath, Stderr: "umount: " + testPath + ": target is busy.\n", Err: node.ExitStatus(32)}
+	b.want(dws.Unmounted)
+	for range 5 {
+		b.reconcile()
+	}
+	if n := strings.Count(out.String(), "mount is in use"); n != 1 {
+		t.Errorf("logged %d times:\n%s", n, &out)
+	}
+	if text := b.server.object().Status.Error.DebugMessage; !strings.Contains(text, "in use by pid 4242 (uid 1001, vim)") {
+		t.Errorf("the status says %q", text)
+	}
+	delete(b.machine.fail, "umount")
+	b.reconcile()
+	if s := b.server.object().Status; !s.AllReady {
+		t.Errorf("%+v", s)
+	}
 }

@@ -53,6 +53,8 @@ type MountRecord struct {
 	Unmounting bool `json:"unmounting,omitempty"`
 	// The whole unmount sequence went through: nothing is left to undo.
 	Unmounted bool `json:"unmounted,omitempty"`
+
+	holders string // who used the mount, as it was last logged by this process
 }
 
 // Identity is how a mount is recognised again: mount id and device are the

@@ -35,10 +35,36 @@ func (r *runner) activate(ctx context.Context, s *volume.Step) error {
 // deactivate takes the logical volume down; absent or inactive is done.
 func (r *runner) deactivate(ctx context.Context, s *volume.Step) error {
 	lv, err := r.findLV(ctx)
-	if err != nil || lv == nil || !lv.Active() {
+	switch {
+	case err != nil:
 		return err
+	case lv == nil:
+		return r.removeMap(ctx)
+	case !lv.Active():
+		return nil
 	}
 	return r.command(ctx, s.Argv)
+}
+
+// removeMap takes away what the storage has left that went before its volume
+// was deactivated: LVM knows neither any more, but the kernel still has the
+// volume's device. It leads to disks that are gone, also when they come back,
+// because they come back as others; and LVM would then take the volume for
+// active, and every mount would fail.
+func (r *runner) removeMap(ctx context.Context) error {
+	d, err := r.machine.BlockDevice(r.plan.Device)
+	if err != nil {
+		return nil // nothing is left
+	}
+	if name, err := r.machine.DMName(d); err != nil || name != r.plan.DMName {
+		return nil // whatever it is, it is not the device mapper's
+	}
+	if err := r.command(ctx, []string{"dmsetup", "remove", r.plan.DMName}); err != nil {
+		return fmt.Errorf("the storage went away before %s was deactivated, and its device cannot be removed: %w", r.plan.Device, err)
+	}
+	r.log.Warn("the storage went away before its volume was deactivated; the volume's device has been removed", "device", r.plan.Device,
+		"hint", "look on the rabbit, and at dmesg and nvme list, why the namespaces were detached early", daemon.EventID(eventDiagnosis))
+	return nil
 }
 
 // lockStop gives up the shared volume group's locks when none of its volumes

@@ -150,7 +150,8 @@ func (r *runner) unmountStep(ctx context.Context, name string, s *volume.Step) e
 	return r.save()
 }
 
-// explainBusy adds who uses the mount when that is why umount refused.
+// explainBusy adds who uses the mount when that is why umount refused. They are
+// logged when they are others than the last time: a mount may be in use for hours.
 func (r *runner) explainBusy(ctx context.Context, m node.Mount, err error) error {
 	if !node.IsBusy(err) {
 		return err
@@ -162,11 +163,16 @@ func (r *runner) explainBusy(ctx context.Context, m node.Mount, err error) error
 		}
 		return fmt.Errorf("%w; could not find out who uses it: %w", err, herr)
 	}
+	text := holderText(holders)
+	if text == r.rec.holders {
+		holders = nil
+	}
+	r.rec.holders = text
 	for _, h := range holders {
 		r.log.Warn("mount is in use", "step", "unmount", "holder_pid", h.PID, "holder_uid", h.UID, "holder_command", h.Command,
 			"holder_kind", h.Kind, "holder_path", h.Path, daemon.EventID(eventBusy))
 	}
-	return fmt.Errorf("%w; in use by %s", err, holderText(holders))
+	return fmt.Errorf("%w; in use by %s", err, text)
 }
 
 func (r *runner) holders(ctx context.Context, m node.Mount) (list []node.Holder, err error) {

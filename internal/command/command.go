@@ -144,12 +144,26 @@ func (v *Invocation) Result(ctx context.Context, err error) int {
 		return v.usage(err.Error())
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		fmt.Fprintf(v.stderr, "%s: %s\n", v.p.Name, line)
+		v.complain(line)
 	}
 	return daemon.ExitFailure
 }
 
 func (v *Invocation) usage(text string) int {
-	fmt.Fprintf(v.stderr, "%s: %s; see %s --help\n", v.p.Name, text, v.p.Name)
+	v.complain(fmt.Sprintf("%s; see %s --help", text, v.p.Name))
 	return daemon.ExitUsage
+}
+
+// complain says on standard error what is wrong: red in journalctl.
+func (v *Invocation) complain(line string) {
+	fmt.Fprintf(v.stderr, "%s%s: %s\n", daemon.ErrorPrefix(v.stderr, v.getenv), v.p.Name, line)
+}
+
+func (v *Invocation) getenv(name string) string {
+	for _, kv := range v.environ {
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value
+		}
+	}
+	return ""
 }

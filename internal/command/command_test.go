@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
@@ -147,6 +149,29 @@ func TestResult(t *testing.T) {
 		if code, stdout, stderr := p.call(); code != tt.code || !strings.HasSuffix(stderr, tt.stderr) || stdout != "" {
 			t.Errorf("%v: %d %q", tt.err, code, stderr)
 		}
+	}
+}
+
+// What keeps a daemon from starting is an error in the journal, line by line.
+func TestErrorsInTheJournal(t *testing.T) {
+	p := newThing(t)
+	p.err = errors.New("first\nsecond")
+	file, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	environ := []string{"JOURNAL_STREAM=" + fmt.Sprintf("%d:%d", st.Dev, st.Ino)}
+	p.Run(t.Context(), nil, environ, io.Discard, file)
+	p.Run(t.Context(), []string{"nonsense"}, environ, io.Discard, file)
+	const want = "<3>thing: first\n<3>thing: second\n<3>thing: unknown command \"nonsense\"; see thing --help\n"
+	if have, err := os.ReadFile(file.Name()); string(have) != want || err != nil {
+		t.Errorf("%q, %v", have, err)
 	}
 }
 

@@ -73,6 +73,10 @@ func TestDetect(t *testing.T) {
 		if got := o.detect(); got != c.want {
 			t.Errorf("%s: got %s, want %s", name, got, c.want)
 		}
+		prefix := map[bool]string{true: "<3>"}[c.want == "journal"]
+		if got := ErrorPrefix(c.writer, o.Getenv); got != prefix {
+			t.Errorf("%s: errors begin with %q, want %q", name, got, prefix)
+		}
 	}
 }
 

@@ -32,7 +32,7 @@ func checkTokenFile(o Options) error {
 		mend = fmt.Sprintf("chgrp %d %s; chmod 0640 %s", os.Getegid(), o.TokenFile, o.TokenFile)
 	}
 	if o.Strict {
-		return fmt.Errorf("%s may be read by others than its owner (mode %04o); run %s", o.TokenFile, mode, mend)
+		return fmt.Errorf("%s may be read by others than its owner (mode %04o), and strict_credentials is set; run %s", o.TokenFile, mode, mend)
 	}
 	o.Log.Warn("the token file may be read by others than its owner: whoever has it can act as this daemon",
 		"file", o.TokenFile, "mode", fmt.Sprintf("%04o", mode), "hint", mend)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unicode"
 )
 
@@ -36,6 +37,9 @@ func (h Holder) String() string {
 //
 // Another mount namespace that has the same file system is reported once, by its
 // first process: it does not hinder umount, but keeps the device open afterwards.
+// One whose mount goes with ours, as that of a service of systemd, is not.
+//
+// To find nobody, when most processes may not be looked at, is an error.
 func (n *Node) Holders(ctx context.Context, m Mount, limit int) ([]Holder, error) {
 	table, err := n.MountsBelow(m.Mountpoint)
 	if err != nil {
@@ -51,6 +55,9 @@ func (n *Node) Holders(ctx context.Context, m Mount, limit int) ([]Holder, error
 	if err != nil {
 		return s.found, fmt.Errorf("looking for who uses %s: %w", m.Mountpoint, err)
 	}
+	if n := s.denied.Load(); n > s.seen.Load() && len(s.found) == 0 {
+		return nil, fmt.Errorf("%d processes may not be looked at, which takes CAP_SYS_PTRACE: try fuser -vm %s", n, m.Mountpoint)
+	}
 	return s.found, nil
 }
 
@@ -61,6 +68,8 @@ type search struct {
 	limit int
 	own   *space
 
+	seen, denied atomic.Int64 // processes that may be looked at, and those that may not
+
 	mu     sync.Mutex
 	found  []Holder
 	spaces map[string]*space // by the text of the link ns/mnt
@@ -70,6 +79,7 @@ type search struct {
 type space struct {
 	own    bool
 	points []string // where it has our file system
+	stays  bool     // also when ours is unmounted
 	first  int      // its process with the lowest number
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
@@ -22,6 +23,7 @@ type Mount struct {
 	Source       string
 	Options      string // of the mount
 	Super        string // of the file system
+	Propagation  string // shared:N, master:N, both or neither (mount_namespaces(7))
 }
 
 // Device returns the device number of the file system.
@@ -46,6 +48,17 @@ func (n *Node) MountAt(path string) (*Mount, error) {
 // order of the table.
 func (n *Node) MountsBelow(path string) ([]Mount, error) {
 	return n.mounts(func(at string) bool { return at != path && within(at, path) })
+}
+
+// follows tells whether m goes away when of is unmounted: it is a copy that the
+// kernel has made in another mount namespace, and keeps in step.
+func (m Mount) follows(of Mount) bool {
+	for _, p := range strings.Fields(of.Propagation) {
+		if group, ok := strings.CutPrefix(p, "shared:"); ok {
+			return slices.ContainsFunc(strings.Fields(m.Propagation), func(q string) bool { return q == p || q == "master:"+group })
+		}
+	}
+	return false
 }
 
 // within tells whether path is dir or lies below it.
@@ -160,7 +173,7 @@ func parseTable(data []byte, want func(string) bool) ([]Mount, error) {
 	for i, m := range infos {
 		out[i] = Mount{
 			ID: m.ID, Parent: m.Parent, Major: m.Major, Minor: m.Minor, Root: m.Root, Mountpoint: m.Mountpoint,
-			FSType: m.FSType, Source: m.Source, Options: m.Options, Super: m.VFSOptions,
+			FSType: m.FSType, Source: m.Source, Options: m.Options, Super: m.VFSOptions, Propagation: m.Optional,
 		}
 	}
 	return out, nil

@@ -47,13 +47,36 @@ func TestMountFields(t *testing.T) {
 	m, err := plant(t, "machine").MountAt("/mnt/nnf/xfs")
 	want := Mount{
 		ID: 30, Parent: 22, Major: 253, Minor: 1, Root: "/", Mountpoint: "/mnt/nnf/xfs", FSType: "xfs",
-		Source: "/dev/mapper/vg-lv", Options: "rw,relatime", Super: "rw,attr2,inode64",
+		Source: "/dev/mapper/vg-lv", Options: "rw,relatime", Super: "rw,attr2,inode64", Propagation: "shared:10",
 	}
 	if err != nil || m == nil || *m != want {
 		t.Errorf("got %+v, %v", m, err)
 	}
 	if d := want.Device().String(); d != "253:1" {
 		t.Error("device", d)
+	}
+}
+
+// Services of systemd see the host's mounts through copies that come and go with
+// them; a container that took one along keeps it.
+func TestMountFollows(t *testing.T) {
+	for _, tt := range []struct {
+		copied, original string
+		want             bool
+	}{
+		{"master:7", "shared:7", true},
+		{"shared:9 master:7", "shared:7 master:1", true},
+		{"shared:7", "shared:7", true},
+		{"shared:9", "shared:7", false},
+		{"", "shared:7", false},
+		{"master:70", "shared:7", false},
+		{"master:7", "", false},
+		{"master:7", "master:7", false},
+		{"propagate_from:7", "shared:7", false},
+	} {
+		if got := (Mount{Propagation: tt.copied}).follows(Mount{Propagation: tt.original}); got != tt.want {
+			t.Errorf("%q of %q: %t", tt.copied, tt.original, got)
+		}
 	}
 }
 

@@ -36,6 +36,7 @@ func (w *worker) spaceOf(p *candidate) *space {
 	for _, m := range table {
 		if m.Major == w.m.Major && m.Minor == w.m.Minor && within(m.Root, w.m.Root) {
 			sp.points = append(sp.points, m.Mountpoint)
+			sp.stays = sp.stays || !m.follows(w.m)
 		}
 	}
 	return sp
@@ -44,10 +45,14 @@ func (w *worker) spaceOf(p *candidate) *space {
 // links looks at where the process stands, what it runs and has open. It returns
 // whether its mappings are still of interest.
 func (w *worker) links(p *candidate) bool {
-	exe := w.link(p.dir, "exe")
+	exe, err := w.readlink(p.dir, "exe")
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		w.denied.Add(1)
+	}
 	if exe == "" {
 		return false // a thread of the kernel, or a zombie: nothing open, nothing mapped
 	}
+	w.seen.Add(1)
 	p.space = w.spaceOf(p)
 	for _, kind := range []string{"cwd", "root", "exe"} {
 		to := exe
@@ -138,11 +143,16 @@ func (w *worker) report(p *candidate, kind, path string) {
 
 // link reads a symlink below dir, "" when it cannot.
 func (w *worker) link(dir int, name string) string {
+	to, _ := w.readlink(dir, name)
+	return to
+}
+
+func (w *worker) readlink(dir int, name string) (string, error) {
 	n, err := unix.Readlinkat(dir, name, w.buf[:8<<10])
 	if err != nil || n <= 0 {
-		return ""
+		return "", err
 	}
-	return string(w.buf[:n])
+	return string(w.buf[:n]), nil
 }
 
 // read reads a file below dir. The bytes are valid until the next read.

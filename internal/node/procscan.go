@@ -61,7 +61,7 @@ func (s *search) processes(ctx context.Context) error {
 		_, err = share(ctx, workers, all, (*worker).maps)
 	}
 	for _, sp := range s.spaces {
-		if !sp.own && len(sp.points) > 0 {
+		if !sp.own && sp.stays {
 			workers[0].look(&candidate{pid: sp.first, space: sp}, func(w *worker, p *candidate) bool {
 				w.report(p, "other namespace", sp.points[0])
 				return false

@@ -14,6 +14,11 @@ func (s *Service) start(ctx context.Context) error {
 	if states[0].up() {
 		return ErrRunning
 	}
+	for _, one := range states {
+		if one.load == "masked" {
+			return hint(fmt.Errorf("%s is masked", one.unit), "if that is not on purpose, run systemctl unmask "+one.unit)
+		}
+	}
 	if _, err := s.systemctl(ctx, append([]string{"start"}, loaded(states, state.known)...)...); err != nil {
 		return hint(err, fmt.Sprintf("journalctl -u %s -n 20 says why", s.Name))
 	}
@@ -68,6 +73,15 @@ func (s *Service) status(ctx context.Context) (lines []string, err error) {
 	}
 	if !service.up() && service.result != "" && service.result != "success" {
 		lines = append(lines, fmt.Sprintf("Look at: journalctl -u %s -n 20", s.Name))
+	}
+	for _, unit := range s.Units {
+		advice, err := s.hidden(unit.Name)
+		if err != nil {
+			return nil, err
+		}
+		if advice != "" {
+			lines = append(lines, "Warning: "+advice)
+		}
 	}
 	return lines, nil
 }

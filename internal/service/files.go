@@ -57,6 +57,26 @@ func (s *Service) byInstall(path string) (bool, error) {
 	return strings.HasPrefix(string(text), marker) || older, nil
 }
 
+// hidden says what to do about a file in /etc that systemd takes instead of the
+// package's, "" where there is none of them or the other.
+func (s *Service) hidden(unit string) (advice string, err error) {
+	own := s.path(ownDir, unit)
+	for _, path := range []string{own, s.path(packageDir, unit)} {
+		if there, err := present(path); err != nil || !there {
+			return "", err
+		}
+	}
+	if target, err := os.Readlink(own); err == nil && target == "/dev/null" {
+		return fmt.Sprintf("%s is masked and cannot be started; if that is not on purpose, run systemctl unmask %s", unit, unit), nil
+	}
+	advice = own + " hides the package's unit; to use that "
+	written, err := s.byInstall(own)
+	if written {
+		return advice + fmt.Sprintf("run %s remove, then %s install and %s start", s.Name, s.Name, s.Name), err
+	}
+	return advice + fmt.Sprintf("move what is yours in it into a drop-in (systemctl edit %s), delete it, then systemctl daemon-reload and restart", unit), err
+}
+
 // dropIns are the administrator's changes to our units.
 func (s *Service) dropIns() (paths []string) {
 	for _, unit := range s.Units {

@@ -18,6 +18,9 @@ func (s *Service) install(ctx context.Context, args []string) (notes []string, e
 		if there, err := present(path); err != nil {
 			return nil, err
 		} else if there {
+			if advice, err := s.hidden(unit.Name); err != nil || advice != "" {
+				return nil, errors.Join(err, hint(ErrInstalled, advice))
+			}
 			return nil, hint(ErrInstalled, fmt.Sprintf("%s is there: change it by a drop-in (systemctl edit %s), or run %s remove first", path, s.Name, s.Name))
 		}
 	}

@@ -59,6 +59,46 @@ func TestInstallPackaged(t *testing.T) {
 	}
 }
 
+// A unit in /etc hides the package's: install and status say so, with what to do,
+// and what they say works.
+func TestPackageIsHidden(t *testing.T) {
+	const own, hides = "/etc/systemd/system/thing.service", "/etc/systemd/system/thing.service hides the package's unit; to use that "
+	const redo = hides + "run thing remove, then thing install and thing start\n"
+	for _, tt := range []struct{ text, advice string }{
+		{olderText, redo},
+		{"# Written by thing install. …\n" + serviceText, redo},
+		{serviceText, hides + "move what is yours in it into a drop-in (systemctl edit thing.service), delete it, then systemctl daemon-reload and restart\n"},
+	} {
+		n := newNode(t)
+		n.write("usr/lib/systemd/system/thing.service", serviceText)
+		n.write("usr/lib/systemd/system/thing.socket", socketText)
+		n.write(own, tt.text)
+		n.does("install", 1, "", "Install"+failed+"Error:  Service has already been installed\nHint:  "+tt.advice)
+		const units = "thing.service: inactive (dead), disabled\nthing.socket: inactive (dead), disabled\n"
+		n.does("status", 0, "Service is stopped\n"+units+"Warning: "+tt.advice, "")
+		if tt.advice != redo {
+			continue
+		}
+		var out strings.Builder
+		for _, verb := range []string{"remove", "install", "start", "status"} {
+			if code := n.Do(t.Context(), verb, nil, nil, &out, &out); code != 0 {
+				t.Errorf("%s: code %d", verb, code)
+			}
+		}
+		if text := out.String(); strings.Contains(text, "hides") || !strings.Contains(text, "pid  4711") {
+			t.Error(text)
+		}
+	}
+
+	n := newNode(t)
+	n.write("usr/lib/systemd/system/thing.service", serviceText)
+	n.must(os.MkdirAll(filepath.Join(n.root, "etc/systemd/system"), 0o755))
+	n.must(os.Symlink("/dev/null", filepath.Join(n.root, own)))
+	n.does("install", 1, "", "Install"+failed+"Error:  Service has already been installed\n"+
+		"Hint:  thing.service is masked and cannot be started; if that is not on purpose, run systemctl unmask thing.service\n")
+	n.does("start", 1, "", "Starting"+failed+"Error:  thing.service is masked\nHint:  if that is not on purpose, run systemctl unmask thing.service\n")
+}
+
 // An image is built: systemd does not run, and nothing is asked of it that needs
 // it to.
 func TestInstallIntoImage(t *testing.T) {

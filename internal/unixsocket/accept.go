@@ -130,6 +130,7 @@ func (l *Listener) conn(raw net.Conn, peer Peer, release func(), refusal error) 
 	c := &Conn{Conn: raw, Peer: peer, refusal: refusal, l: l, release: release, missing: l.handshakeBytes}
 	l.open.Add(1)
 	l.idle.Enter()
+	l.coming.Add(1)
 	limit := l.handshake
 	if refusal != nil && limit < 0 {
 		limit = defaultHandshake

@@ -68,6 +68,7 @@ func (c *Conn) progress(n int, err error) {
 func (c *Conn) settle() {
 	if !c.settled.Swap(true) {
 		c.l.idle.Leave()
+		c.l.coming.Done()
 	}
 }
 

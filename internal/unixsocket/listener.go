@@ -33,6 +33,7 @@ type Listener struct {
 	probe     chan struct{} // not nil while Probe waits; closed by Accept
 	asked     chan struct{} // has room for one: Accept shall look for probe
 
+	coming                          sync.WaitGroup // connections that have not said their first bytes
 	open                            atomic.Int64
 	accepted, refused, slow, noPeer atomic.Uint64
 
@@ -130,6 +131,25 @@ func (l *Listener) Quiesce() bool {
 		return false
 	}
 	return true
+}
+
+// Arrive stops accepting, and returns when everybody who was let in before has
+// said the first bytes or is gone, but not later than after limit. A server that
+// stops asks for it first: one of gRPC closes whom it has accepted and not begun
+// to read, though the next process would have served that client.
+func (l *Listener) Arrive(limit time.Duration) {
+	l.StopAccepting()
+	all := make(chan struct{})
+	go func() {
+		defer close(all)
+		l.coming.Wait() // bounded by Options.Handshake for each
+	}()
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-all:
+	case <-t.C:
+	}
 }
 
 // Stats are counts since the start, except Open.

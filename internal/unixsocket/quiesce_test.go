@@ -90,6 +90,49 @@ func TestQuiesce(t *testing.T) {
 	})
 }
 
+// A process that ends waits for who has just come in, not for later ones, and not
+// for ever.
+func TestArrive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeSocket()
+		l := f.listener(t, Options{})
+		came, _ := acceptAll(l)
+		arrived := make(chan time.Duration, 1)
+		arrive := func() {
+			began := time.Now()
+			l.Arrive(time.Second)
+			arrived <- time.Since(began)
+		}
+		client := f.connect(t, 7)
+		c := <-came
+		go arrive()
+		synctest.Wait()
+		f.connect(t, 8)
+		synctest.Wait()
+		if len(arrived) != 0 || len(came) != 0 {
+			t.Error("it does not wait for the first, or lets in the second")
+		}
+		go client.Write([]byte("x"))
+		c.Read(make([]byte, 1))
+		if d := <-arrived; d != 0 {
+			t.Errorf("the first has come, and it waits %v more", d)
+		}
+
+		l.StartAccepting()
+		silent := <-came
+		go arrive()
+		if d := <-arrived; d != time.Second {
+			t.Errorf("it waits %v for a client that says nothing", d)
+		}
+		go arrive()
+		synctest.Wait()
+		silent.Close()
+		if d := <-arrived; d != 0 {
+			t.Errorf("it waits %v for a client that is gone", d)
+		}
+	})
+}
+
 // The same with the kernel's sockets: a waiting accept(2) is woken, nothing is
 // lost, and the queue is served after the pause.
 func TestStopAcceptingForReal(t *testing.T) {

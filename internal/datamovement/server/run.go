@@ -138,6 +138,9 @@ func graceful(server *grpc.Server, t Transport) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		if l, ok := t.Listener.(*unixsocket.Listener); ok {
+			l.Arrive(t.Shutdown()) // who comes later is for the next process
+		}
 		server.GracefulStop()
 	}()
 	limit := time.NewTimer(t.Shutdown())

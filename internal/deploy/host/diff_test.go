@@ -128,6 +128,22 @@ func TestDiff(t *testing.T) {
 	}
 }
 
+// A package manager that was killed leaves two versions installed: both are named,
+// and the one that is wanted is installed once more.
+func TestTwoVersionsInstalled(t *testing.T) {
+	r, err := parseReport(strings.NewReader("nnf-deploy\tprobe\t1\npackage\tclientmountd\tclientmountd-0\th0\npackage\tclientmountd\tclientmountd-1\th1\nend\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := wanted(pack("1"))
+	full := settled(w)
+	full.Packages["clientmountd"] = r.Packages["clientmountd"]
+	p, err := Diff(w, full)
+	if err != nil || changes(p) != "replace clientmountd-1 (is clientmountd-0, clientmountd-1)\nrestart clientmountd.service\n" {
+		t.Errorf("%v %s", err, changes(p))
+	}
+}
+
 // Programs that are the same are not sent; what is sent is what is needed.
 func TestBytes(t *testing.T) {
 	w := wanted(pack("2"))

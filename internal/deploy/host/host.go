@@ -17,7 +17,7 @@ import (
 // Probe looks how things stand on a node. Nothing is changed.
 func Probe(ctx context.Context, shell remote.Shell, w *Want) (*Report, error) {
 	var out bytes.Buffer
-	err := shell.Run(ctx, w.Node, probeScript, strings.NewReader(request(w)), &bounded{w: &out, left: 4 << 20})
+	err := shell.Run(ctx, w.Node, probeScript, strings.NewReader(request(w)), &bounded{&out, most})
 	silent := out.Len() == 0
 	report, perr := parseReport(&out)
 	if e := (*remote.Error)(nil); errors.As(err, &e) && (e.Kind != remote.Failed || silent) {
@@ -25,6 +25,9 @@ func Probe(ctx context.Context, shell remote.Shell, w *Want) (*Report, error) {
 	}
 	return report, perr
 }
+
+// most is how much a node may say, in bytes.
+const most = 4 << 20
 
 // bounded takes no more than so much, so that a node cannot fill our memory.
 type bounded struct {
@@ -105,7 +108,7 @@ func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, 
 	})
 	defer halt()
 	step("upload")
-	err = shell.Run(session, node, applyScript, in, heard)
+	err = shell.Run(session, node, applyScript, in, &bounded{heard, most})
 	cancel(nil)
 	in.Close()
 	ferr := <-fed
@@ -158,7 +161,7 @@ func collect(ctx context.Context, shell remote.Shell, node, run string, step Ste
 			}
 		}
 		*heard = reader{}
-		err = shell.Run(ctx, node, collectScript, strings.NewReader("wait "+seconds(after)+"\n"), heard)
+		err = shell.Run(ctx, node, collectScript, strings.NewReader("wait "+seconds(after)+"\n"), &bounded{heard, most})
 		if e := (*remote.Error)(nil); err == nil || heard.trouble != nil || !errors.As(err, &e) || e.Kind != remote.Unreachable && e.Kind != remote.Lost {
 			break
 		}

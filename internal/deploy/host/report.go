@@ -114,7 +114,11 @@ func (r *Report) take(f []string) {
 	case "unit":
 		r.unit(at(1), strings.Join(f[min(2, len(f)):], " "))
 	case "package":
-		r.Packages[at(1)] = Installed{at(2), at(3)}
+		one := Installed{at(2), at(3)}
+		if other, twice := r.Packages[at(1)]; twice && other != one {
+			one = Installed{NEVRA: other.NEVRA + ", " + one.NEVRA} // a transaction was killed: it is as neither of them
+		}
+		r.Packages[at(1)] = one
 	case "owner":
 		r.Owners[at(1)] = at(2)
 	case "packaged":

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ const enterGroups = `n=$1; shift; while [ $n -gt 0 ]; do echo $$ >"$1/cgroup.pro
 // the test nothing is left of it.
 func Container(t testing.TB) *Machine {
 	t.Helper()
-	need(t)
+	Need(t)
 	return containers(t, stage.New(t), nil, "compute-01")[0]
 }
 
@@ -40,7 +41,7 @@ func Container(t testing.TB) *Machine {
 // name of the container. The files that lay returns are there when it boots.
 func Containers(t testing.TB, lay func(s *stage.Stage, name string) []File, names ...string) []*Machine {
 	t.Helper()
-	need(t)
+	Need(t)
 	list := containers(t, stage.New(t), lay, names...)
 	for _, m := range list {
 		m.Name, m.Stage = m.host, m.Stage.As(m.host)
@@ -87,7 +88,11 @@ func containers(t testing.TB, s *stage.Stage, lay func(*stage.Stage, string) []F
 	for _, m := range list {
 		m.settle()
 	}
-	t.Logf("booted %d in %.1f s", len(list), time.Since(began).Seconds())
+	var groups cgroups
+	for _, m := range list {
+		groups = append(groups, m.groups...)
+	}
+	t.Logf("booted %d in %.1f s, control groups %s", len(list), time.Since(began).Seconds(), strings.Join(groups, " "))
 	return list
 }
 
@@ -102,7 +107,8 @@ func (m *Machine) awaitContainer() (err error) {
 
 func (m *Machine) startContainer(dir string, g *guest, files []File) error {
 	l := m.Stage.Lab
-	root, upper := filepath.Join(dir, "root"), filepath.Join(dir, "upper")
+	m.root = filepath.Join(dir, "root")
+	root, upper := m.root, filepath.Join(dir, "upper")
 	for _, d := range []string{root, upper, m.Exchange, filepath.Join(dir, "work")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
@@ -124,6 +130,7 @@ func (m *Machine) startContainer(dir string, g *guest, files []File) error {
 	if err != nil {
 		return errors.Join(err, unix.Unmount(root, unix.MNT_DETACH))
 	}
+	m.groups = groups
 	l.OnClose(groups.remove) // when a signal ends the tests
 	console, err := os.Create(m.console)
 	if err != nil {

@@ -16,6 +16,7 @@ type guest struct {
 	agent string            // the program, on this machine
 	at    string            // where it will be inside
 	units map[string]string // systemd units by name, wanted by multi-user.target
+	files map[string]string // further files of this machine, by their name inside
 }
 
 // newGuest has an agent that serves the socket or port. It is built on first

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -56,5 +57,43 @@ func TestNamespaces(t *testing.T) {
 	t.Setenv(AccelVar, "kvm")
 	if args, err = (VMOptions{}).arguments(dir, "/initrd"); err != nil || !strings.Contains(strings.Join(args, " "), "-accel kvm ") {
 		t.Error(args, err)
+	}
+}
+
+// The ram disk is the one of the machine with the test's files behind it.
+func TestInitrd(t *testing.T) {
+	if _, err := exec.LookPath("cpio"); err != nil {
+		t.Skip("not run: ", err)
+	}
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for name, text := range map[string]string{"base": "first archive", "agent": "program", "some.rpm": "payload of a package"} {
+		if err := os.WriteFile(in(name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := &guest{agent: in("agent"), files: map[string]string{"rpm/some.rpm": in("some.rpm")}}
+	if err := g.initrd(in("initrd"), in("base")); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(in("initrd"))
+	rest, ok := strings.CutPrefix(string(data), "first archive")
+	if err != nil || !ok {
+		t.Fatalf("%v; it begins with %.20q", err, data)
+	}
+	list := exec.Command("cpio", "-i", "-t", "--quiet")
+	list.Stdin = strings.NewReader(rest)
+	out, err := list.Output()
+	for _, file := range []string{"guest/e2e/agent\n", "guest/e2e/rpm/some.rpm\n"} {
+		if err != nil || !strings.Contains(string(out), file) {
+			t.Errorf("no %q in %s, %v", file, out, err)
+		}
+	}
+	if _, err := os.Stat(in("initrd.tree")); !os.IsNotExist(err) {
+		t.Error("the tree is left behind: ", err)
+	}
+	g.files["no"] = in("such file")
+	if err := g.initrd(in("initrd"), in("base")); err == nil {
+		t.Error("a file that is missing is no error")
 	}
 }

@@ -39,10 +39,13 @@ func (m *Machine) Install() {
 		m.t.Fatal(err)
 	}
 	if len(Packages(m.t)) > 0 {
-		m.putPackages("/root/rpm")
+		if m.rpms == "" {
+			m.rpms = "/root/rpm"
+			m.putPackages(m.rpms)
+		}
 		// The distribution below is not one of packages of this kind: what they need
 		// is there, but rpm does not know.
-		m.Do("rpm -U --nodeps /root/rpm/*.rpm")
+		m.Do("rpm -U --nodeps " + m.rpms + "/*.rpm")
 		return
 	}
 	archive, err := payload(root)

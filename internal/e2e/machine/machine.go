@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -26,10 +27,15 @@ type Machine struct {
 	link    *link
 	slow    time.Duration // how many times longer things take than on this machine
 	console string        // file with what came out of it
+	rpms    string        // folder inside in which the packages lie from the start; else empty
+	root    string        // where this machine has the files of a container
+	groups  cgroups       // of a container
 	done    chan struct{} // closed when its process has ended
 	stop    func()
 	monitor func(command string) error // of the emulator; nil in a container
 	boot    time.Duration              // how long one may take
+
+	whyNoNewer string // why there is no newer package
 }
 
 // patience bounds what should take a moment.
@@ -54,6 +60,14 @@ func (m *Machine) Context() context.Context {
 // included, and its exit code.
 func (m *Machine) Run(ctx context.Context, script string) (out string, code int, err error) {
 	return m.link.run(ctx, script, nil)
+}
+
+// Alive tells whether the machine still runs scripts.
+func (m *Machine) Alive() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), patience*m.slow)
+	defer cancel()
+	_, code, err := m.Run(ctx, ":")
+	return code == 0 && err == nil
 }
 
 // Do runs a script that must succeed and returns its output without the last
@@ -98,6 +112,15 @@ func (m *Machine) feed(script string, data []byte) {
 	if code != 0 || err != nil {
 		m.t.Fatalf("%s: exit code %d, %v\n%s", script, code, err, out)
 	}
+}
+
+// Outside is where this machine has a file of a container.
+func (m *Machine) Outside(path string) string {
+	m.t.Helper()
+	if m.root == "" {
+		m.t.Fatal("the files of a virtual machine are on its disk")
+	}
+	return filepath.Join(m.root, path)
 }
 
 // Property is a property of a unit as systemctl show says it.

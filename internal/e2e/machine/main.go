@@ -1,10 +1,12 @@
 package machine
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,7 +60,23 @@ func find(tools []string) (dir, why string) {
 			return "", fmt.Sprintf("there is no %s: run make e2e as root, which installs it", t)
 		}
 	}
+	if slices.Contains(tools, "systemd-nspawn") {
+		if why := overlay(); why != "" {
+			return "", why
+		}
+	}
 	return dir, ""
+}
+
+// overlay says why the files of a container cannot be laid over the root file
+// system here, as where temporary files are on an overlay themselves.
+func overlay() string {
+	const try = `d=$(mktemp -d); trap 'rm -rf "$d"' EXIT; mkdir "$d/lower" "$d/upper" "$d/work" "$d/root"
+unshare --mount mount -t overlay overlay -o "lowerdir=$d/lower,upperdir=$d/upper,workdir=$d/work" "$d/root"`
+	if out, err := exec.Command("/bin/sh", "-ec", try).CombinedOutput(); err != nil {
+		return fmt.Sprintf("an overlay cannot be mounted: %v %s", err, bytes.TrimSpace(out))
+	}
+	return ""
 }
 
 func repository() (string, error) {
@@ -74,8 +92,8 @@ func repository() (string, error) {
 	return "", fmt.Errorf("the test does not run inside the repository")
 }
 
-// need skips a test for which there is no machine.
-func need(t testing.TB) {
+// Need skips a test for which there is no machine.
+func Need(t testing.TB) {
 	t.Helper()
 	if whyNot != "" {
 		t.Skip("not run: " + whyNot)

@@ -207,7 +207,16 @@ heartbeat 9>&- &
 beat=$!
 unshare --mount --pid --fork --kill-child=KILL --mount-proc "$0" --build "$final.part" 9>&- &
 child=$!
-wait "$child" || { code=$?; child=''; say "failed; the messages above say at what"; exit "$code"; }
+wait "$child" || {
+	code=$?
+	child=''
+	if ! apt-get update -qq -o APT::Update::Error-Mode=any >/dev/null 2>&1; then
+		say "cannot be made here: the package sources of this machine do not answer"
+		exit 3
+	fi
+	say "failed; the messages above say at what"
+	exit "$code"
+}
 child=''
 mv "$final.part" "$final"
 say "made $final: $SECONDS s, $(du -sh "$final" | cut -f1)"

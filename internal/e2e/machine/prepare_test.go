@@ -130,14 +130,27 @@ func TestFailureLeavesNothing(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not run: the build needs namespaces, and those need root")
 	}
-	w := newWorkshop(t)
-	w.tool("apt-get", "echo E: no network >&2; exit 100")
-	out, code := w.run()
-	if code == 0 || code == 3 || !strings.Contains(out, "E: no network") || !strings.Contains(out, "kernel …") {
-		t.Errorf("exit code %d, %s", code, out)
-	}
-	if left := w.leftovers(); len(left) > 0 {
-		t.Errorf("left behind: %q", left)
+	// A machine that cannot reach its package sources cannot make one; any other
+	// failure is one.
+	for name, test := range map[string]struct {
+		update string
+		code   int
+		says   string
+	}{
+		"no network": {"exit 100", 3, "do not answer"},
+		"other":      {"exit 0", 1, "failed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorkshop(t)
+			w.tool("apt-get", `case $1 in update) `+test.update+`;; *) echo E: no kernel >&2; exit 1;; esac`)
+			out, code := w.run()
+			if code != test.code || !strings.Contains(out, "E: no kernel") || !strings.Contains(out, "kernel …") || !strings.Contains(out, test.says) {
+				t.Errorf("exit code %d, %s", code, out)
+			}
+			if left := w.leftovers(); len(left) > 0 {
+				t.Errorf("left behind: %q", left)
+			}
+		})
 	}
 }
 

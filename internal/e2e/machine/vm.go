@@ -31,6 +31,8 @@ const (
 type VMOptions struct {
 	Attached int // NVMe namespaces of 1 GiB that it sees, numbered from 1
 	Detached int // and further ones that its controllers do not see yet
+
+	Newer bool // it has a newer package at hand, see Machine.Newer
 }
 
 // NVMeSerial is the serial number of both NVMe controllers, which belong to one
@@ -41,13 +43,27 @@ const NVMeSerial = "E2ESERIAL0"
 // several tests can share it; each calls For.
 func VM(t testing.TB, o VMOptions) *Machine {
 	t.Helper()
-	need(t)
+	Need(t)
 	began := time.Now()
 	s := stage.New(t)
 	m := &Machine{Name: s.Node, Stage: s, t: t, slow: 6, boot: 4 * time.Minute, done: make(chan struct{})}
 	dir := filepath.Join(s.Dir, fmt.Sprintf("vm-%d", machines.Add(1)))
 	m.console = filepath.Join(dir, "console")
-	if err := m.startVM(dir, o); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// Below /run/e2e, in the ram disk: over the port they would take longer.
+	files := map[string]string{}
+	for _, p := range Packages(t) {
+		files["rpm/"+filepath.Base(p)], m.rpms = p, "/run/e2e/rpm"
+	}
+	if o.Newer {
+		var p string
+		if p, m.whyNoNewer = makeNewer(t, dir); p != "" {
+			files["newer/"+filepath.Base(p)] = p
+		}
+	}
+	if err := m.startVM(dir, o, files); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), m.boot)
@@ -64,16 +80,14 @@ func VM(t testing.TB, o VMOptions) *Machine {
 	return m
 }
 
-func (m *Machine) startVM(dir string, o VMOptions) error {
+func (m *Machine) startVM(dir string, o VMOptions, files map[string]string) error {
 	l := m.Stage.Lab
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
 	g, err := newGuest(l, "/run/e2e/agent", "/dev/virtio-ports/e2e")
 	if err != nil {
 		return err
 	}
 	g.network(m.Stage.Cluster.Address())
+	g.files = files
 	initrd := filepath.Join(dir, "initrd")
 	if err := g.initrd(initrd, filepath.Join(folder, "initrd.cpio")); err != nil {
 		return fmt.Errorf("initial ram disk: %w", err)
@@ -112,6 +126,11 @@ func (g *guest) initrd(path, base string) error {
 	if err := g.write(filepath.Join(tree, "guest/systemd/system"), filepath.Join(tree, "guest/e2e/agent")); err != nil {
 		return err
 	}
+	for name, from := range g.files {
+		if err := copyFile(from, filepath.Join(tree, "guest/e2e", name)); err != nil {
+			return err
+		}
+	}
 	cmd := exec.Command("/bin/sh", "-c", "find . | cpio -o -H newc --quiet")
 	cmd.Dir = tree
 	archive, err := cmd.Output()
@@ -123,6 +142,14 @@ func (g *guest) initrd(path, base string) error {
 		return err
 	}
 	return errors.Join(os.WriteFile(path, append(first, archive...), 0o600), os.RemoveAll(tree))
+}
+
+func copyFile(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, data, 0o644))
 }
 
 // arguments of the emulator. Disks for the namespaces are made.

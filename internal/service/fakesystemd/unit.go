@@ -137,6 +137,9 @@ func (m Manager) show(unit string) (string, error) {
 			break
 		}
 	}
+	if target, err := os.Readlink(m.path("etc/systemd/system", unit)); err == nil && target == "/dev/null" {
+		load, file = "masked", "masked"
+	}
 	active, sub, result, pid := m.get("active."+unit), "dead", "success", "0"
 	switch active {
 	case "":

@@ -8,9 +8,9 @@ var clientmountTexts = []text{
 		"Nothing changes: a start leaves mounts alone.",
 		"Nothing. clientmountd config dump shows every setting with its origin.",
 	}, {
-		"mount-namespace", "warning, error", "The host would not see what clientmountd mounts",
-		"The daemon lives in a mount namespace of its own: what it mounts is invisible to everybody else on this node.",
-		"Its storage would be mounted and yet not there: the job would find an empty folder, and write into the root file system.",
+		"mount-namespace", "error", "The host would not see what clientmountd mounts",
+		"The daemon lives in a mount namespace of its own: what it mounted would be invisible to everybody else on this node. So it has not started.",
+		"No storage is mounted on this node, and jobs that wait for it go on waiting. Mounts that are there stay.",
 		"Look for Protect...=, Private...=, ReadOnly...= or MountFlags= in the unit and its drop-ins (systemctl cat clientmountd), take it out, then systemctl daemon-reload and restart.",
 	}, {
 		"ready", "info", "clientmountd is ready: @CLIENTMOUNTS@ ClientMounts",
@@ -68,9 +68,9 @@ var clientmountTexts = []text{
 		"Mounts stay. An unmount goes by the storage profile, or when that is gone by the shipped commands.",
 		"Look at the files in mounts below the runtime directory (/run/clientmountd): owner root, closed to others, disk not full.",
 	}, {
-		"diagnosis", "warning", "Devices and locks after a failed deactivation on this node",
-		"A logical volume of ClientMount @CLIENTMOUNT@ could not be deactivated. NAMESPACES lists the NVMe namespaces that the node sees, DLM the lockspaces.",
-		"The unmount of workflow @WORKFLOW@ waits until it succeeds.",
+		"diagnosis", "warning", "Devices and locks after a deactivation that was no ordinary one",
+		"A logical volume of ClientMount @CLIENTMOUNT@ could not be deactivated: NAMESPACES lists the NVMe namespaces that the node sees, DLM the lockspaces. Or its storage had gone away before, and what was left of it on the node, DEVICE, has been removed.",
+		"The unmount of workflow @WORKFLOW@ waits until the deactivation succeeds. After storage that went away it goes on; data that had not reached the storage is lost.",
 		"Is a namespace missing, the rabbit took it away too early. Is a lockspace stuck, look at dlm and its cluster. The record failed has the error itself.",
 	}, {
 		"rescan", "debug, warning", "NVMe controllers were scanned again for @CLIENTMOUNT@",

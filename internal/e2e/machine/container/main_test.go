@@ -2,6 +2,8 @@ package container
 
 import (
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,27 +12,67 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(machine.Main(m, machine.ContainerTools...)) }
 
+// A promise is something that an installation does.
+type promise struct {
+	name string
+	show func(*testing.T, *machine.Machine)
+}
+
+// TestInstalled shows promises on one machine. Each finds the daemons installed,
+// configured and stopped, and the journal empty.
+func TestInstalled(t *testing.T) {
+	m := node(t)
+	for _, p := range slices.Concat(unitPromises, journalPromises, credentialPromises, examplePromises, verbPromises) {
+		t.Run(p.name, func(t *testing.T) {
+			m := m.For(t)
+			defer asInstalled(t, m)
+			p.show(t, m)
+		})
+	}
+}
+
+// asInstalled takes back what a promise has changed.
+func asInstalled(t *testing.T, m *machine.Machine) {
+	t.Helper()
+	look(t, m)
+	m.Do("systemctl stop clientmountd nnf-dm.socket nnf-dm; rm -rf /etc/systemd/system/{clientmountd.service,nnf-dm.service,nnf-dm.socket}.d /etc/{clientmountd,nnf-dm}/config.d/20-*; " +
+		"systemctl daemon-reload; systemctl reset-failed; journalctl --rotate -q; journalctl -q --vacuum-files=1 2>/dev/null")
+}
+
 // node is a machine with both daemons installed and configured, none started.
 func node(t *testing.T) *machine.Machine {
 	t.Helper()
 	m := machine.Container(t)
 	m.Install()
 	m.Configure()
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(m.Journal("clientmountd -u nnf-dm -u nnf-dm.socket", "-n 100 -o short-precise"))
-		}
-	})
+	t.Cleanup(func() { look(t, m) })
 	return m
 }
 
-// started is a node whose clientmountd has started.
-func started(t *testing.T) *machine.Machine {
+// look shows the journal of a test that has failed, and that journalctl -x
+// explains all that the daemons have written.
+func look(t *testing.T, m *machine.Machine) {
 	t.Helper()
-	m := node(t)
-	m.Do("systemctl start clientmountd")
-	return m
+	if t.Failed() {
+		t.Log(m.Journal("clientmountd -u nnf-dm -u nnf-dm.socket", "-n 100 -o short-precise"))
+	}
+	m.Do("journalctl --sync")
+	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
+		known := m.Do("journalctl --list-catalog")
+		for line := range strings.Lines(m.Do("journalctl -b -q --no-pager -o json -t " + daemon + ` | jq -r 'select(.MESSAGE_ID) | "\(.MESSAGE_ID) \(.MESSAGE)"' | sort -u`)) {
+			if id, _, _ := strings.Cut(line, " "); !strings.Contains(known, id+" ") {
+				t.Errorf("the catalogue does not have the id of %s's message %s", daemon, line)
+			}
+		}
+		if field := unfilled.FindString(m.Do("journalctl -b -q --no-pager -x -t " + daemon)); field != "" {
+			t.Errorf("an explanation of %s names a field that its record does not have: %s", daemon, field)
+		}
+	}
 }
+
+// unfilled is the name of a field in the catalogue, for which journalctl puts
+// what the record has.
+var unfilled = regexp.MustCompile(`.*@[A-Z_]+@.*`)
 
 // has fails the test unless the text has all parts.
 func has(t *testing.T, text string, parts ...string) {
@@ -40,6 +82,16 @@ func has(t *testing.T, text string, parts ...string) {
 			t.Errorf("no %q in %s", p, text)
 		}
 	}
+}
+
+// says runs a script that must end with the exit code, and returns its output.
+func says(t *testing.T, m *machine.Machine, code int, script string) string {
+	t.Helper()
+	out, got, err := m.Run(m.Context(), script)
+	if err != nil || got != code {
+		t.Errorf("%s: exit code %d, want %d, %v\n%s", script, got, code, err, out)
+	}
+	return out
 }
 
 // environment is what a daemon finds, each variable with a newline behind it.

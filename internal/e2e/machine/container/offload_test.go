@@ -3,13 +3,14 @@ package container
 import (
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 )
 
 const asUser = "runuser -u alice -- "
 
 // nnf-dm is not there until somebody asks, and goes when nobody does.
-func TestSocketActivation(t *testing.T) {
-	m := node(t)
+func socketActivation(t *testing.T, m *machine.Machine) {
 	m.Setting("nnf-dm", "20-test", "[daemon]\nidle_timeout = \"3s\"\n")
 	m.Do("systemctl start nnf-dm.socket")
 	if state := m.Property("nnf-dm.service", "ActiveState"); state != "inactive" {
@@ -31,8 +32,7 @@ func TestSocketActivation(t *testing.T) {
 }
 
 // It runs as its own user, without a capability, and cannot write anywhere.
-func TestSandbox(t *testing.T) {
-	m := node(t)
+func sandbox(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl start nnf-dm.socket && " + asUser + "nnf-dmctl version")
 	pid := m.Property("nnf-dm.service", "MainPID")
 	status := m.Do("cat /proc/" + pid + "/status")
@@ -48,12 +48,33 @@ func TestSandbox(t *testing.T) {
 }
 
 // What is not told to be readable is not: the token is the daemon's alone.
-func TestTokenIsPrivate(t *testing.T) {
-	m := node(t)
+func tokenIsPrivate(t *testing.T, m *machine.Machine) {
 	for _, d := range []string{"clientmountd", "nnf-dm"} {
 		if out, code, err := m.Run(m.Context(), asUser+"cat /etc/"+d+"/service.token"); err != nil || code == 0 {
 			t.Errorf("a user reads the token of %s: %v %d %s", d, err, code, out)
 		}
 	}
 	m.Do("runuser -u nnf-dm -- cat /etc/nnf-dm/service.token >/dev/null")
+}
+
+// Users ask all the time while the daemon is restarted again and again: everybody
+// is answered, by the old one or the new one.
+func restartRefusesNobody(t *testing.T, m *machine.Machine) {
+	m.Do("systemctl start nnf-dm.socket; rm -f /root/stop")
+	m.Do(`(for k in 1 2 3; do (until [ -e /root/stop ]; do out=$(` + asUser + `nnf-dmctl version 2>&1) && echo answered || echo "exit code $?: $out"; done) & done; wait; echo end) >/root/asked 2>&1 </dev/null &`)
+	for range 20 {
+		m.Do("systemctl restart nnf-dm; sleep 0.1")
+	}
+	m.Do("touch /root/stop")
+	everybodyAnswered(t, m)
+}
+
+// everybodyAnswered looks at what users were told in the meantime.
+func everybodyAnswered(t *testing.T, m *machine.Machine) {
+	t.Helper()
+	m.Await("the users have ended", "grep -qx end /root/asked")
+	refused, answered := m.Do("grep -vx 'answered\\|end' /root/asked || :"), m.Do("grep -cx answered /root/asked")
+	if refused != "" || len(answered) < 2 { // fewer than ten show nothing
+		t.Errorf("nnf-dm has answered %s times, and not: %s", answered, refused)
+	}
 }

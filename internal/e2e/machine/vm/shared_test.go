@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
@@ -37,29 +38,36 @@ const (
 )
 
 // gfs2 as on a real rabbit: locks by dlm, the volume group's by lvmlockd, and the
-// cluster started and stopped by the profile's hooks. After all other tests,
-// because lvm asks lvmlockd from here on.
-func TestZSharedGFS2(t *testing.T) {
+// cluster started and stopped by the profile's hooks. Late, because lvm asks
+// lvmlockd from here on.
+func shared(t *testing.T) {
 	m := node(t)
 	m.Put("/etc/corosync/corosync.conf", 0o644, []byte(cluster))
 	m.Put("/etc/dlm/dlm.conf", 0o644, []byte("enable_fencing=0\nenable_startup_fencing=0\nenable_quorum_lockspace=0\n"))
 	m.Do(`set -e; systemctl unmask -q corosync dlm lvmlockd; systemctl daemon-reload
 		sed -i 's/^.*use_lvmlockd = .*/use_lvmlockd = 1/' /etc/lvm/lvm.conf; ` + startCluster)
-	s := newSite(t, 6, "mkfs.gfs2 -q -O -p lock_dlm -t nnf:e2e -j 1 -J 8 $lv", "--shared")
+	s := newSite(t, "shared")
 	s.Do("vgchange --lock-stop " + s.vg + "; " + stopCluster)
-	s.UseProfile(lab.ProfileSpec{Hooks: map[string]lab.Hooks{"gfs2": {
-		"preActivate": {startCluster}, "postDeactivate": {stopCluster},
-	}}})
-	s.mount("gfs2")
-	s.mounted("gfs2")
-	s.Do("echo data >" + s.path() + "/file && dlm_tool ls | grep -q lvm_" + s.vg)
-	s.Want(s.name(), "unmounted")
-	s.Stage.Await(s.name(), "unmounted")
-	for _, unit := range []string{"corosync", "dlm", "lvmlockd"} {
-		if state := s.Property(unit, "ActiveState"); state != "inactive" {
-			t.Errorf("after the last hook %s is %s", unit, state)
+
+	under(t, func(t *testing.T) {
+		s := newSite(t, "shared")
+		s.ask(lab.Hooks{"preActivate": {startCluster}, "postDeactivate": {"dlm_tool status >/run/dlm; dlm_tool ls >/run/lockspaces", stopCluster}})
+		s.mounted()
+		if spaces := s.Do("dlm_tool ls"); !strings.Contains(spaces, "name          lvm_"+s.vg+"\n") || !strings.Contains(spaces, "name          e2e\n") {
+			t.Errorf("while it is mounted, the lockspaces are %s", spaces)
 		}
-	}
-	s.Do("! findmnt -n " + s.path() + " && ! dmsetup ls | grep -q lv--0")
-	s.Delete(s.name())
+		s.release()
+		s.unmounted()
+		// Between the deactivation and the last hook: dlm still runs, and nobody has a lock.
+		if spaces := s.Do("[ -s /run/dlm ] && cat /run/lockspaces"); spaces != "" {
+			t.Errorf("after the deactivation, the lockspaces are %s", spaces)
+		}
+		s.Do("rm /run/dlm /run/lockspaces")
+		for _, unit := range []string{"corosync", "dlm", "lvmlockd"} {
+			if state := s.Property(unit, "ActiveState"); state != "inactive" {
+				t.Errorf("after the last hook %s is %s", unit, state)
+			}
+		}
+		s.noTargets()
+	})
 }

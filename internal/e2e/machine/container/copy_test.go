@@ -1,0 +1,145 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
+)
+
+// alice runs a job on the machine, whose storage a rabbit copies.
+type alice struct {
+	lab.CopyJob
+	rabbit *lab.Rabbit
+}
+
+// as is how a user of the machine asks for something in alice's job.
+func as(user, command string) string {
+	return "runuser -u " + user + " -- env DW_WORKFLOW_NAME=alices nnf-dmctl " + command
+}
+
+// copied is where copies to the root of the global file system come to lie: in a
+// folder for each of the rabbit's mounts.
+func (a alice) copied() string { return a.Global + "/" + filepath.Base(a.OnRabbit()) }
+
+func newJob(t *testing.T, m *machine.Machine) alice {
+	t.Helper()
+	ctx, cluster := m.Context(), m.Stage.Cluster
+	j := alice{CopyJob: lab.CopyJob{
+		Node: m.Stage.Node, Workflow: "alices", UID: 1001, GID: 1001, Mount: "/mnt/nnf/alices-0", Global: "/lus/global",
+	}}
+	m.Do("for d in " + j.Mount + " " + j.Global + "; do mkdir -p $d && chown alice:alice $d; done")
+	err := j.Apply(ctx, cluster.Client)
+	if err == nil {
+		err = j.Mounted(ctx, cluster.Client, j.ClientMount(j.Node, j.Mount, lab.ClientMountSpec{}))
+	}
+	if err == nil {
+		err = os.Chmod(m.Stage.Dir, 0o711) // copies are made as alice
+	}
+	if err == nil {
+		j.rabbit, err = m.Stage.StartRabbit(cluster, map[string]string{j.OnRabbit(): m.Outside(j.Mount), j.Global: m.Outside(j.Global)})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := j.rabbit.Stop(); err != nil {
+			t.Error("the rabbit: ", err)
+		}
+	})
+	return j
+}
+
+// A job copies through the installed daemon.
+func TestCopies(t *testing.T) {
+	m := node(t)
+	j := newJob(t, m)
+	m.Setting("nnf-dm", "20-test", "[daemon]\nidle_timeout = \"3s\"\n")
+	m.Do("systemctl start nnf-dm.socket")
+	service := func() string { return m.Property("nnf-dm", "ActiveState") }
+
+	t.Run("as the user", func(t *testing.T) {
+		m := m.For(t)
+		if state := service(); state != "inactive" {
+			t.Errorf("before the first connection the service is %s", state)
+		}
+		m.Do("runuser -u alice -- sh -c 'umask 077; echo content >" + j.Mount + "/file'")
+		m.Do(as("alice", "copy --wait "+j.Mount+"/file "+j.Global+"/copied"))
+		if state := service(); state != "active" {
+			t.Errorf("after the first connection it is %s", state)
+		}
+		if got := m.Do("cd " + j.copied() + "; stat -c '%U %a' copied; cat copied"); got != "alice 600\ncontent" {
+			t.Errorf("the copy is %s", got)
+		}
+	})
+
+	m.Do("runuser -u alice -- touch " + j.Mount + "/held")
+	faults(t, j, "*/held hold=true")
+	id := m.Do(as("alice", "copy "+j.Mount+"/held "+j.Global+"/held"))
+
+	t.Run("nobody else's", func(t *testing.T) {
+		m := m.For(t)
+		for _, verb := range []string{"status", "cancel", "delete", "wait --timeout=20s"} {
+			has(t, says(t, m, 3, as("bob", verb+" "+id)), "could not find")
+		}
+		if out, _, err := m.Run(m.Context(), as("bob", "list -q")); err != nil || strings.Contains(out, id) {
+			t.Errorf("bob's list has alice's copy: %s %v", out, err)
+		}
+		has(t, says(t, m, 3, as("bob", "copy "+j.Mount+"/held "+j.Global+"/bobs")), "could not find workflow")
+		m.Await("each refusal is in the journal", `journalctl --sync; [ "$(journalctl -b -u nnf-dm EVENT=dm-refused UID=1002 -o cat | wc -l)" = 6 ]`)
+		has(t, m.Do("journalctl -b -q --no-pager -x -u nnf-dm EVENT=dm-refused"), "Subject: ", "For the job: ", "What to do: ", "man:nnf-dm(8)")
+		has(t, m.Do(as("alice", "list -q")), id)
+	})
+
+	t.Run("restart during a wait", func(t *testing.T) {
+		m := m.For(t)
+		before := m.Property("nnf-dm", "MainPID")
+		ended := make(chan error, 1)
+		ctx := m.Context()
+		go func() {
+			out, code, err := m.Run(ctx, as("alice", "wait "+id))
+			if code != 0 {
+				err = errors.Join(err, fmt.Errorf("exit code %d: %s", code, out))
+			}
+			ended <- err
+		}()
+		m.Await("it is waited for", "pgrep -u alice -x nnf-dmctl")
+		m.Await("the daemon follows it", "systemctl show --value -p StatusText nnf-dm | grep -q '[1-9]'")
+		m.Do("systemctl restart nnf-dm")
+		if now := m.Property("nnf-dm", "MainPID"); now == before {
+			t.Error("the daemon has not been restarted")
+		}
+		select {
+		case err := <-ended:
+			t.Fatal("the wait has ended before the copy: ", err)
+		case <-time.After(time.Second): // most of the time it would have ended by then
+		}
+		faults(t, j)
+		if err := <-ended; err != nil {
+			t.Error("the wait: ", err)
+		}
+		m.Do("test -e " + j.copied() + "/held")
+	})
+
+	t.Run("gone when idle", func(t *testing.T) {
+		m := m.For(t)
+		m.Await("the daemon has ended", `[ "$(systemctl show --value -p ActiveState nnf-dm.service)" = inactive ]`)
+		if result := m.Property("nnf-dm", "Result"); result != "success" {
+			t.Errorf("it ended with %s", result)
+		}
+		m.Do("systemctl is-active nnf-dm.socket && ! pgrep -x nnf-dm")
+	})
+}
+
+func faults(t *testing.T, j alice, lines ...string) {
+	t.Helper()
+	if err := j.rabbit.Faults(lines...); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,73 @@
+package container
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+)
+
+// Ctrl-C in the middle of a test leaves nothing of its container: no control
+// groups, which are the host's, and no files. The victim is this program once
+// more, in namespaces within ours, which the kernel empties.
+func TestInterrupted(t *testing.T) {
+	machine.Need(t)
+	stage.New(t) // says why there is no laboratory
+	temporary := t.TempDir()
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^TestInstalled$/^silent")
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "LAB_") && !strings.HasPrefix(kv, "TMPDIR=") {
+			cmd.Env = append(cmd.Env, kv)
+		}
+	}
+	cmd.Env = append(cmd.Env, "TMPDIR="+temporary)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var groups, said []string
+	for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		said = append(said, lines.Text())
+		if _, list, ok := strings.Cut(lines.Text(), "control groups "); ok {
+			groups = strings.Fields(list)
+		}
+		if len(groups) > 0 && strings.Contains(lines.Text(), "/silent") { // in the middle of it
+			break
+		}
+	}
+	if len(groups) == 0 {
+		t.Errorf("no container has booted: %q", said)
+	}
+	for _, g := range groups {
+		if _, err := os.Stat(g); err != nil {
+			t.Error("what follows could not fail: ", err)
+		}
+	}
+	if err := cmd.Process.Signal(unix.SIGINT); err != nil {
+		t.Error(err)
+	}
+	kill := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer kill.Stop()
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 130 {
+		t.Errorf("exit code %d, want 130", code)
+	}
+	for _, g := range groups {
+		if _, err := os.Stat(g); !os.IsNotExist(err) {
+			t.Errorf("left behind: %s (%v)", g, err)
+		}
+	}
+	if files, err := os.ReadDir(temporary); err != nil || len(files) > 0 {
+		t.Errorf("left behind: %v %v", files, err)
+	}
+}

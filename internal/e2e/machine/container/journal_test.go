@@ -1,0 +1,58 @@
+package container
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
+)
+
+// journalPromises are what an administrator finds in the journal. That message
+// ids are explained is looked at after every promise, by look.
+var journalPromises = []promise{
+	{"journal of a workflow", journalOfWorkflow},
+	{"silent when idle", idleLogsNothing},
+}
+
+// failed is a ClientMount whose device does not exist, for a workflow. The
+// function takes it away.
+func failed(m *machine.Machine) func() {
+	s := m.Stage
+	m.Do("systemctl start clientmountd")
+	s.UseProfile(lab.ProfileSpec{})
+	s.Mount("one", lab.MountSpec{Path: "/mnt/nnf/one", Type: "xfs"})
+	s.AwaitError("one")
+	m.Await("the failure is in the journal", "journalctl -b -u clientmountd WORKFLOW=job7 CLIENTMOUNT=one EVENT=failed -o cat | grep -q .")
+	return func() { s.Delete("one") }
+}
+
+// The journal finds what happened to a workflow; with -x it says what an error
+// means and what to do.
+func journalOfWorkflow(t *testing.T, m *machine.Machine) {
+	defer failed(m)()
+	out := m.Do("journalctl -b --no-pager -o json -u clientmountd WORKFLOW=job7 EVENT=failed -n 1")
+	has(t, out, `"MESSAGE_ID"`, `"HINT"`, `"CLIENTMOUNT":"one"`)
+	if other := m.Do("journalctl -b --no-pager -q -o cat -u clientmountd WORKFLOW=job8 || :"); other != "" {
+		t.Errorf("of another workflow there is %s", other)
+	}
+	has(t, m.Do("journalctl -b -q --no-pager -x -u clientmountd EVENT=failed"), "Subject: ", "ClientMount one", "For the job: ", "What to do: ", "man:clientmountd(8)")
+}
+
+// Idle daemons write nothing.
+func idleLogsNothing(t *testing.T, m *machine.Machine) {
+	m.Do("systemctl start clientmountd nnf-dm.socket && " + asUser + "nnf-dmctl version")
+	m.Do("journalctl --sync; journalctl -b -u clientmountd -u nnf-dm -n 0 --cursor-file=/root/cursor")
+	const idle = 10 * time.Second // longer than whatever would repeat itself often
+	time.Sleep(idle)
+	if out := m.Do("journalctl --sync; journalctl -b -q --no-pager -o cat -u clientmountd -u nnf-dm --cursor-file=/root/cursor"); out != "" {
+		t.Errorf("in %v they wrote %s", idle, out)
+	}
+	if state := m.Property("nnf-dm", "ActiveState"); state != "active" {
+		t.Errorf("nnf-dm has nothing to be silent about: it is %s", state)
+	}
+	if strings.Contains(m.Property("clientmountd", "NRestarts"), "1") {
+		t.Error("clientmountd has been restarted")
+	}
+}

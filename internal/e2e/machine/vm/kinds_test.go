@@ -1,0 +1,65 @@
+package vm
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+// Every kind of storage at once: xfs, gfs2, a raw device, and volumes over two
+// namespaces, one by the device mapper's stripes and one by its raid.
+func kinds(t *testing.T) {
+	under(t, func(t *testing.T) {
+		began := node(t).Do("date +%s") // --after-cursor leaves out one record too many when there are filters
+		var sites []*site
+		for _, name := range []string{"xfs", "gfs2", "raw", "striped"} {
+			s := newSite(t, name)
+			s.ask(nil)
+			sites = append(sites, s)
+		}
+		for _, s := range sites {
+			s.mounted()
+		}
+		xfs := sites[0]
+		// The daemon is restarted while a job has a file open.
+		before := xfs.Do("findmnt -n -o ID " + xfs.path(0) + "; sleep 1000 <" + xfs.path(0) + "/name >/dev/null 2>&1 & echo $! >/run/holder")
+		xfs.Do("systemctl restart clientmountd && kill -0 $(cat /run/holder)")
+		if after := xfs.Do("findmnt -n -o ID " + xfs.path(0)); after != before {
+			t.Errorf("the restart made mount %s out of mount %s", after, before)
+		}
+		// The mount is in use: it says by whom, or that it may not see that, and goes
+		// when they do.
+		xfs.release()
+		o := xfs.await("busy", func(o lab.Object) bool { return o.Severity() != "" })
+		holder := "in use by pid " + xfs.Do("cat /run/holder") + " "
+		if strings.HasSuffix(t.Name(), "tight") {
+			holder = "processes may not be looked at, which takes CAP_SYS_PTRACE"
+		}
+		if text := o.DebugMessage(); !strings.Contains(text, holder) || strings.Contains(text, "other namespace") {
+			t.Errorf("the status does not say %q, or more: %s", holder, text)
+		}
+		xfs.Do(`kill "$(cat /run/holder)"`)
+		for _, s := range sites[1:] {
+			s.release()
+		}
+		for _, s := range sites {
+			s.unmounted()
+			s.noTargets()
+		}
+		if left := xfs.Do("ls /run/clientmountd/mounts"); left != "" {
+			t.Errorf("records are left: %s", left)
+		}
+		// A mount, its end, and that the rabbit has not taken the storage away when the
+		// object goes: three records, with however many commands.
+		var texts []string
+		for line := range strings.Lines(sites[1].journal("--since=@" + began)) {
+			text, _, _ := strings.Cut(line, " clientmount=")
+			texts = append(texts, text)
+		}
+		if life := []string{"mounted file system", "unmounted file system", "NVMe namespaces are still attached"}; !slices.Equal(texts, life) {
+			t.Errorf("of the life of one mount the journal has %q, want %q", texts, life)
+		}
+	})
+}
