@@ -127,7 +127,7 @@ func TestLife(t *testing.T) {
 		t.Run(way.name, func(t *testing.T) {
 			f := f.For(t)
 			for _, n := range f.Nodes {
-				f.Set(n, Faults{Rate: 8 << 20, Latency: 5 * time.Millisecond})
+				f.Set(n, Faults{Rate: 8 << 20, Latency: 2 * time.Millisecond})
 			}
 			before := processes(f.Nodes)
 			a := f.Ask("install", append(way.to.PackageArguments(), "--parallel", way.parallel)...)
@@ -143,7 +143,7 @@ func TestLife(t *testing.T) {
 			f.Nodes[offered].serves("with-" + strings.ReplaceAll(way.to.Version, ".", "-"))
 		})
 	}
-	t.Logf("eight nodes, lines of 8 MB/s and 5 ms: one after another %.1f s, all at once %.1f s", took["1"].Seconds(), took["8"].Seconds())
+	t.Logf("eight nodes, lines of 8 MB/s and 2 ms: one after another %.1f s, all at once %.1f s", took["1"].Seconds(), took["8"].Seconds())
 
 	t.Run("new token", func(t *testing.T) {
 		f := f.For(t)
