@@ -88,8 +88,8 @@ func (l *Lab) StartDaemon(o DaemonOptions) (*Daemon, error) {
 	go func() {
 		d.err = d.cmd.Wait()
 		l.alive(d.PID, false)
+		d.notices.close() // so that who has seen the end has seen its last words
 		close(d.done)
-		d.notices.close()
 	}()
 	l.onClose(func() error { d.Kill9(); return nil })
 	return d, nil

@@ -30,6 +30,9 @@ type notices struct {
 	over chan struct{}
 }
 
+// lastNotice is what close sends itself, behind all that others have sent.
+const lastNotice = "lab: no more"
+
 func listenNotices(path string) (*notices, error) {
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
@@ -42,7 +45,7 @@ func listenNotices(path string) (*notices, error) {
 		buf := make([]byte, 64<<10)
 		for {
 			size, err := conn.Read(buf)
-			if err != nil {
+			if err != nil || string(buf[:size]) == lastNotice {
 				return
 			}
 			n.add(Notice{time.Now(), string(buf[:size])})
@@ -51,12 +54,17 @@ func listenNotices(path string) (*notices, error) {
 	return n, nil
 }
 
-// close stops receiving, after what was sent already.
+// close stops receiving, after what was sent already. A deadline would lose
+// that on a busy machine: who reads behind one gets nothing, whatever is there.
 func (n *notices) close() {
 	if n == nil {
 		return
 	}
-	_ = n.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if conn, err := net.DialUnix("unixgram", nil, n.conn.LocalAddr().(*net.UnixAddr)); err == nil {
+		_, _ = conn.Write([]byte(lastNotice))
+		conn.Close()
+	}
+	_ = n.conn.SetReadDeadline(time.Now().Add(5 * time.Second)) // should that not have come
 	<-n.over
 	n.conn.Close()
 }
