@@ -8,44 +8,19 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/commands"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/manual"
 )
-
-const manual = "../../docs/nnf-deploy.md"
-
-func readManual(t *testing.T) string {
-	t.Helper()
-	data, err := os.ReadFile(manual)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
-}
 
 // Synopses, flags, environment and exit codes in the manual are the program's;
 // -update writes them.
 func TestManualReference(t *testing.T) {
-	const begin, end = "<!-- reference: written by go test ./cmd/nnf-deploy -update -->\n", "<!-- end of reference -->\n"
-	text := readManual(t)
-	head, rest, ok1 := strings.Cut(text, begin)
-	_, tail, ok2 := strings.Cut(rest, end)
-	if !ok1 || !ok2 {
-		t.Fatal("the manual has no place for the reference")
-	}
-	want := head + begin + commands.Reference().Manual() + end + tail
-	if want == text {
-		return
-	}
-	if !*update {
-		t.Fatal("the reference in docs/nnf-deploy.md is not the program's: go test ./cmd/nnf-deploy -update")
-	}
-	if err := os.WriteFile(manual, []byte(want), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	manual.Guide(t, commands.Name, commands.Program.Guide())
+	manual.Reference(t, commands.Name, commands.Program.Guide().Manual(), *update)
 }
 
 // Every field of the JSON documents is named.
 func TestManualJSON(t *testing.T) {
-	text := readManual(t)
+	text := manual.Read(t, commands.Name).Text
 	sources, err := filepath.Glob("../../internal/deploy/commands/*.go")
 	if err != nil {
 		t.Fatal(err)

@@ -4,8 +4,11 @@ package main
 import (
 	"context"
 	"os"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/commands"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 )
 
 func main() {
-	os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(commands.Program.Run(context.Background(), subcommand.ThisProcess(), os.Args[1:]))
 }

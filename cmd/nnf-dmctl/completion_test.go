@@ -4,49 +4,20 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
+	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
 )
 
-// completionScript is what users source, and a folder with the program in it.
-func completionScript(t *testing.T) (script, bin string) {
-	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	bin = t.TempDir()
-	if err := os.Symlink(exe, filepath.Join(bin, "nnf-dmctl")); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.Command(filepath.Join(bin, "nnf-dmctl"), "completion", "bash").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	script = filepath.Join(bin, "completion")
-	if err := os.WriteFile(script, out, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return script, bin
-}
-
-func TestCompletionLint(t *testing.T) {
-	if _, err := exec.LookPath("shellcheck"); err != nil {
-		t.Skip("shellcheck is not installed, make lint installs it: ", err)
-	}
-	script, _ := completionScript(t)
-	if out, err := exec.Command("shellcheck", "--shell=bash", script).CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-}
+func TestCompletionLint(t *testing.T) { script.NewCompletion(t, commands.Name).Lint() }
 
 func TestCompletion(t *testing.T) {
-	script, bin := completionScript(t)
+	c := script.NewCompletion(t, commands.Name)
 	d := startDaemon(t, false)
-	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	t.Setenv("NNF_DM_SOCKET", d.Socket)
 	t.Setenv("DW_WORKFLOW_NAME", "job")
-	if out, err := exec.Command("nnf-dmctl", "--socket", d.Socket, "copy", "/mnt/hold", "/mnt/pending", "/lus/").CombinedOutput(); err != nil {
+	if out, err := exec.Command("nnf-dmctl", "copy", "/mnt/hold", "/mnt/pending", "/lus/").CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
 	files := t.TempDir()
@@ -78,20 +49,6 @@ func TestCompletion(t *testing.T) {
 		{"completion ", "bash"},
 		{"list ", ""},
 	} {
-		// bash cuts words at "=" as well.
-		words := strings.Split("nnf-dmctl "+strings.ReplaceAll(tt.line, "=", " = "), " ")
-		cmd := exec.Command("bash", append([]string{"-c", `
-			source "$1"; shift
-			COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
-			_nnf_dmctl
-			printf '%s\n' "${COMPREPLY[@]}"`, "bash", script}, words...)...)
-		cmd.Env = append(os.Environ(), "NNF_DM_SOCKET="+d.Socket)
-		out, err := cmd.CombinedOutput()
-		got, want := strings.Fields(string(out)), strings.Fields(tt.want)
-		slices.Sort(got)
-		slices.Sort(want)
-		if err != nil || !slices.Equal(got, want) {
-			t.Errorf("%q: %v %q, want %q", tt.line, err, got, want)
-		}
+		c.Offers(tt.line, tt.want)
 	}
 }

@@ -1,16 +1,14 @@
 package main
 
 import (
-	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
 	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
 	"github.com/compute-daemons/compute-daemons/internal/transfer/fakedaemon"
 )
@@ -42,7 +40,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": daemon, "exits": exits,
+			"daemon": daemon, "exits": script.Exits(commands.Name),
 		},
 	})
 }
@@ -70,31 +68,5 @@ func daemon(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(os.WriteFile(ts.MkAbs("daemon-log"), []byte(strings.Join(append(d.Log(), ""), "\n")), 0o644))
 	default:
 		ts.Fatalf("unknown: %s", args[0])
-	}
-}
-
-// exits CODE ARGS...: the program must end with that code. Whatever it says on
-// standard error begins with its name.
-func exits(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) == 0 {
-		ts.Fatalf("usage: exits CODE ARGS...")
-	}
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	// One that waits although it should not must not wait for ever.
-	err = ts.Exec("timeout", append([]string{"30", commands.Name}, args[1:]...)...)
-	code := 0
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		code = exit.ExitCode()
-	} else {
-		ts.Check(err)
-	}
-	if code != want {
-		ts.Fatalf("exit code %d, want %d", code, want)
-	}
-	for line := range strings.Lines(ts.ReadFile("stderr")) {
-		if !strings.HasPrefix(line, commands.Name+": ") {
-			ts.Fatalf("a line without the program's name: %s", line)
-		}
 	}
 }

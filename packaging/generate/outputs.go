@@ -36,8 +36,8 @@ func outputs(root string) (files []output, err error) {
 	}
 
 	files = append(files,
-		output{"packaging/completion/" + commands.Name, commands.Completion()},
-		output{"packaging/completion/" + deploy.Name, deploy.Completion()})
+		output{"packaging/completion/" + commands.Name, commands.Program.Completion()},
+		output{"packaging/completion/" + deploy.Name, deploy.Program.Completion()})
 	for _, table := range []*config.Table{config.ClientmountdTable(new(config.Clientmountd)), config.NnfdmTable(new(config.Nnfdm))} {
 		files = append(files, output{"packaging/completion/" + table.Program, completion.Daemon(table)})
 		page, err := records(root, table.Program)

@@ -8,23 +8,13 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
-// getenv looks into the environment of the call; the last of several wins.
-func (s *settings) getenv(name string) string {
-	value := ""
-	for _, kv := range s.environ {
-		if len(kv) > len(name) && kv[:len(name)] == name && kv[len(name)] == '=' {
-			value = kv[len(name)+1:]
-		}
-	}
-	return value
-}
-
-func (s *settings) access() kube.Options {
+func (v *call) access() kube.Options {
 	return kube.Options{
-		Kubeconfig: s.kubeconfig, Context: s.context, Environ: s.getenv,
+		Kubeconfig: v.kubeconfig, Context: v.context, Environ: v.Getenv,
 		UserAgent: version.UserAgent(Name, "administrator"), QPS: -1,
 	}
 }
@@ -50,7 +40,7 @@ func (a *address) flags(f *pflag.FlagSet) {
 func (a *address) of(server string) (inventory.Address, error) {
 	all, err := inventory.ForComputes(server, a.host, a.port)
 	if err != nil && (a.host != "" || a.port != "") {
-		return all, usagef("%v", err)
+		return all, subcommand.Usagef("%v", err)
 	}
 	return all, err
 }

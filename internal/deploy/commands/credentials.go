@@ -14,6 +14,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/credentials"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 )
 
 type credentialsSettings struct {
@@ -27,8 +28,8 @@ type credentialsSettings struct {
 }
 
 var credentialsCommand = &command{
-	name: "credentials", short: "get token and CA of the daemons' accounts out of the cluster",
-	long: `For each daemon the files service.token and service.cert, mode 0600, in the folder of
+	Name: "credentials", Short: "get token and CA of the daemons' accounts out of the cluster",
+	Long: `For each daemon the files service.token and service.cert, mode 0600, in the folder of
 --out; of several daemons each has a folder of its own in it. Before anything is
 written the API server is asked with the token whose it is, and for each right
 that the daemon needs.
@@ -36,17 +37,17 @@ that the daemon needs.
 The token is the one in the account's Secret, which does not end and which all
 computes share. With --bound one is made that ends after --lifetime; somebody has
 to bring the next one to the nodes before.`,
-	examples: []example{
-		{"Both daemons, into ./credentials/clientmountd and ./credentials/nnf-dm:", "nnf-deploy credentials --out credentials"},
-		{"A token for one node that is good for a day:", "nnf-deploy credentials --daemon clientmountd --bound --node compute-01 --out credentials"},
+	Examples: []subcommand.Example{
+		{Comment: "Both daemons, into ./credentials/clientmountd and ./credentials/nnf-dm:", Lines: "nnf-deploy credentials --out credentials"},
+		{Comment: "A token for one node that is good for a day:", Lines: "nnf-deploy credentials --daemon clientmountd --bound --node compute-01 --out credentials"},
 	},
-	flags: credentialsFlags, run: runCredentials,
+	Flags: credentialsFlags, Run: runCredentials,
 }
 
-func credentialsFlags(f *pflag.FlagSet, s *settings) {
-	c := &s.credentials
+func credentialsFlags(f *pflag.FlagSet, v *call) {
+	c := &v.credentials
 	f.StringArrayVar(&c.daemons, "daemon", nil, "`NAME` of the daemon: clientmountd or nnf-dm; may be repeated; otherwise both")
-	values(f, "daemon", inventory.Programs...)
+	subcommand.Words(f, "daemon", inventory.Programs...)
 	f.StringVar(&c.out, "out", "", "`DIR` for the files; made when it is not there")
 	f.BoolVar(&c.bound, "bound", false, "have a token made that ends")
 	f.StringVar(&c.node, "node", "", "`NAME` of the node; with --bound, the token ends when the cluster loses it")
@@ -62,25 +63,25 @@ func credentialsFlags(f *pflag.FlagSet, s *settings) {
 func (c *credentialsSettings) check(given func(string) bool) error {
 	for _, d := range c.daemons {
 		if !slices.Contains(inventory.Programs, d) {
-			return usagef("--daemon is one of %s, not %.80q", strings.Join(inventory.Programs, ", "), d)
+			return subcommand.Usagef("--daemon is one of %s, not %.80q", strings.Join(inventory.Programs, ", "), d)
 		}
 	}
 	switch {
 	case c.out == "":
-		return usagef("--out DIR is missing: where shall the files go?")
+		return subcommand.Usagef("--out DIR is missing: where shall the files go?")
 	case len(c.chosen()) > 1 && (c.account != "" || c.namespace != "" || c.secret != ""):
-		return usagef("--service-account, --namespace and --secret are of one daemon: add --daemon")
+		return subcommand.Usagef("--service-account, --namespace and --secret are of one daemon: add --daemon")
 	case !c.bound && (given("node") || given("lifetime")):
-		return usagef("--node and --lifetime go with --bound: the token in a Secret is for all nodes and does not end")
+		return subcommand.Usagef("--node and --lifetime go with --bound: the token in a Secret is for all nodes and does not end")
 	case c.bound && (c.secret != "" || given("wait")):
-		return usagef("--secret and --wait do not go with --bound, which uses no Secret")
+		return subcommand.Usagef("--secret and --wait do not go with --bound, which uses no Secret")
 	case c.lifetime < credentials.MinLifetime:
-		return usagef("--lifetime is %v at least", credentials.MinLifetime)
+		return subcommand.Usagef("--lifetime is %v at least", credentials.MinLifetime)
 	case c.wait < 0:
-		return usagef("--wait cannot be negative")
+		return subcommand.Usagef("--wait cannot be negative")
 	case given("node"):
 		if err := inventory.CheckName(c.node); err != nil {
-			return usagef("--node: %v", err)
+			return subcommand.Usagef("--node: %v", err)
 		}
 	}
 	return nil
@@ -108,8 +109,14 @@ func (c *credentialsSettings) request(d inventory.Daemon) credentials.Request {
 }
 
 func runCredentials(ctx context.Context, v *call) error {
+	ctx, cancel := v.Interruptible(ctx, "")
+	defer cancel(nil)
+	return subcommand.Interrupted(ctx, v.getCredentials(ctx))
+}
+
+func (v *call) getCredentials(ctx context.Context) error {
 	c := &v.credentials
-	if err := c.check(v.given); err != nil {
+	if err := c.check(v.Given); err != nil {
 		return err
 	}
 	admin, err := v.cluster()
@@ -117,13 +124,13 @@ func runCredentials(ctx context.Context, v *call) error {
 		return err
 	}
 	at, err := c.address.of(admin.Address())
-	switch u := (*usageError)(nil); {
+	switch u := (*subcommand.UsageError)(nil); {
 	case errors.As(err, &u):
 		return err
 	case err != nil:
-		v.say("note: %v", err)
+		v.Say("note: %v", err)
 	case at.Loopback():
-		v.say("note: %s means each compute itself; give the address that computes use by --kubernetes-service-host and --kubernetes-service-port", at)
+		v.Say("note: %s means each compute itself; give the address that computes use by --kubernetes-service-host and --kubernetes-service-port", at)
 	}
 	// Everything is fetched and tried before the first file is written.
 	var all []result
@@ -137,7 +144,7 @@ func runCredentials(ctx context.Context, v *call) error {
 			return fmt.Errorf("%s: %w", d.Name, err)
 		}
 		for _, n := range got.Notes {
-			v.say("%s: note: %s", d.Name, n)
+			v.Say("%s: note: %s", d.Name, n)
 		}
 		all = append(all, result{daemon: d.Name, Credentials: got})
 	}

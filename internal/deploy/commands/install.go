@@ -10,6 +10,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/host"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 )
 
 type installSettings struct {
@@ -25,8 +26,8 @@ type installSettings struct {
 }
 
 var installCommand = &command{
-	name: "install", args: "[NODE...]", short: "bring the daemons, their credentials and their configuration to the nodes",
-	long: `Without NODE, all computes of the system. On each node only what is different is
+	Name: "install", Args: "[NODE...]", Short: "bring the daemons, their credentials and their configuration to the nodes",
+	Long: `Without NODE, all computes of the system. On each node only what is different is
 replaced, and only daemons of which something was replaced are restarted; then it
 is waited until they say that they are ready. When they do not, the node gets back
 what it had. Mounts stay.
@@ -38,16 +39,16 @@ for those that switch: each node is either as before or new.
 The programs come from --rpm, from --binary-dir, or are built in --source by "make
 build-daemon". ssh is yours, with your configuration, agent and jump hosts; it must
 log in without a question.`,
-	examples: []example{
-		{"What would be different:", "nnf-deploy install --rpm bin/rpm/*.rpm --dry-run"},
-		{"All computes, a tenth of them at a time, no further when 3 have failed:", "nnf-deploy install --rpm bin/rpm/*.rpm --batch 10% --max-failures 3"},
-		{"A new token for one daemon, the programs as they are:", "nnf-deploy install --no-programs --only-daemon nnf-dm"},
+	Examples: []subcommand.Example{
+		{Comment: "What would be different:", Lines: "nnf-deploy install --rpm bin/rpm/*.rpm --dry-run"},
+		{Comment: "All computes, a tenth of them at a time, no further when 3 have failed:", Lines: "nnf-deploy install --rpm bin/rpm/*.rpm --batch 10% --max-failures 3"},
+		{Comment: "A new token for one daemon, the programs as they are:", Lines: "nnf-deploy install --no-programs --only-daemon nnf-dm"},
 	},
-	most: -1, signals: true, flags: installFlags, run: runInstall,
+	Most: -1, Flags: installFlags, Run: runInstall,
 }
 
-func installFlags(f *pflag.FlagSet, s *settings) {
-	c := &s.install
+func installFlags(f *pflag.FlagSet, v *call) {
+	c := &v.install
 	f.StringArrayVar(&c.rpms, "rpm", nil, "package `FILE`; may be repeated, and further arguments that end in .rpm are packages, too")
 	f.StringVar(&c.binaries, "binary-dir", "", "`DIR` with the programs, instead of packages")
 	f.StringVar(&c.source, "source", ".", "`DIR` to build in when neither is given")
@@ -82,31 +83,29 @@ func (c *installSettings) check(args []string) (names []string, err error) {
 	}
 	switch {
 	case given > 1:
-		return nil, usagef("--rpm, --binary-dir and --no-programs exclude each other")
+		return nil, subcommand.Usagef("--rpm, --binary-dir and --no-programs exclude each other")
 	case given == 1 && c.noBuild:
-		return nil, usagef("--no-build is for --source: nothing is built with --rpm, --binary-dir or --no-programs")
+		return nil, subcommand.Usagef("--no-build is for --source: nothing is built with --rpm, --binary-dir or --no-programs")
 	case c.maxFailures < 0:
-		return nil, usagef("--max-failures cannot be negative")
+		return nil, subcommand.Usagef("--max-failures cannot be negative")
 	case c.ready < time.Second || c.limit < time.Second:
-		return nil, usagef("--ready-timeout and --node-timeout are a second at least")
+		return nil, subcommand.Usagef("--ready-timeout and --node-timeout are a second at least")
 	}
 	if _, err := fleet.ParseBatch(c.batch, 1); err != nil {
-		return nil, usagef("--batch: %v", err)
+		return nil, subcommand.Usagef("--batch: %v", err)
 	}
 	return names, c.nodes.check()
 }
 
 func runInstall(ctx context.Context, v *call) error {
 	c := &v.install
-	names, err := c.check(v.args)
+	names, err := c.check(v.Args)
 	if err != nil {
 		return err
 	}
-	soon, cancel := v.interruptible(ctx) // nothing is begun yet
-	j, want, err := v.prepareInstall(soon, names)
-	cancel(nil)
+	j, want, err := v.early(ctx, func(ctx context.Context) (*job, host.Want, error) { return v.prepareInstall(ctx, names) })
 	if err != nil {
-		return interrupted(soon, err)
+		return err
 	}
 	batch, err := fleet.ParseBatch(c.batch, len(j.nodes))
 	if err != nil {
@@ -137,7 +136,7 @@ func (v *call) prepareInstall(ctx context.Context, names []string) (*job, host.W
 		return nil, host.Want{}, err
 	}
 	if at.Loopback() {
-		v.say("note: %s means each compute itself; give the address that computes use by --kubernetes-service-host and --kubernetes-service-port", at)
+		v.Say("note: %s means each compute itself; give the address that computes use by --kubernetes-service-host and --kubernetes-service-port", at)
 	}
 	asked := c.address.host != "" || c.address.port != "" || j.site != nil && (j.site.Host != "" || j.site.Port != "")
 	daemons, err := j.wants(ctx, c.credentials, at, asked)

@@ -5,11 +5,21 @@ import (
 	"errors"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/host"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 )
+
+// early does what comes before the first node is begun, which a signal ends.
+func (v *call) early(ctx context.Context, prepare func(context.Context) (*job, host.Want, error)) (*job, host.Want, error) {
+	ctx, cancel := v.Interruptible(ctx, "")
+	defer cancel(nil)
+	j, want, err := prepare(ctx)
+	return j, want, subcommand.Interrupted(ctx, err)
+}
 
 // onNodes does a task on all nodes of the job and shows how it goes. The first
 // signal ends what has not changed anything yet, the second everything; either
-// way the error then is a *stopped.
+// way the error then is a *subcommand.Stopped.
 func (j *job) onNodes(ctx context.Context, o fleet.Options, brief bool, task fleet.Task) ([]fleet.Result, error) {
 	var names []string
 	for _, n := range j.nodes {
@@ -19,26 +29,26 @@ func (j *job) onNodes(ctx context.Context, o fleet.Options, brief bool, task fle
 	defer halt(nil)
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
-	screen := fleet.NewScreen(j.v.Stderr, j.v.getenv, Name, len(names), brief)
+	screen := fleet.NewScreen(j.v.Stderr, j.v.Getenv, Name, len(names), brief)
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
 		select {
 		case s := <-j.v.Signals:
 			screen.Say("interrupted: no node is begun any more, and those that switch are waited for; again to leave them alone")
-			halt(&stopped{signal: number(s)})
+			halt(subcommand.StoppedBy("", s))
 		case <-done:
 			return
 		}
 		select {
 		case s := <-j.v.Signals:
-			leave(&stopped{signal: number(s)})
+			leave(subcommand.StoppedBy("", s))
 		case <-done:
 		}
 	}()
 	results := fleet.Run(ctx, stop, names, o, task, screen)
 	screen.Close()
-	if s := (*stopped)(nil); errors.As(context.Cause(stop), &s) {
+	if s := (*subcommand.Stopped)(nil); errors.As(context.Cause(stop), &s) {
 		return results, s
 	}
 	return results, nil

@@ -13,6 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 )
 
 // nodesSettings are those of every verb that goes to nodes.
@@ -39,13 +40,13 @@ func (n *nodesSettings) flags(f *pflag.FlagSet) {
 func (n *nodesSettings) check() error {
 	switch {
 	case n.parallel < 1:
-		return usagef("--parallel is 1 at least")
+		return subcommand.Usagef("--parallel is 1 at least")
 	case n.ssh.Connect < time.Second:
-		return usagef("--connect-timeout is a second at least")
+		return subcommand.Usagef("--connect-timeout is a second at least")
 	case n.system != "" && n.sites != "":
-		return usagef("--system-config and --systems both say which nodes there are: give one")
+		return subcommand.Usagef("--system-config and --systems both say which nodes there are: give one")
 	case strings.HasPrefix(n.ssh.User, "-"):
-		return usagef("--user %.80q is no user", n.ssh.User)
+		return subcommand.Usagef("--user %.80q is no user", n.ssh.User)
 	}
 	return nil
 }
@@ -79,7 +80,7 @@ func (v *call) newJob(ctx context.Context, n *nodesSettings, names []string) (*j
 		return nil, err
 	}
 	if j.nodes, err = inventory.Select(all, names); err != nil {
-		return nil, usagef("%v", err)
+		return nil, subcommand.Usagef("%v", err)
 	}
 	return j, nil
 }
@@ -99,7 +100,7 @@ func (n *nodesSettings) chosen() ([]inventory.Daemon, error) {
 	}
 	for _, o := range n.only {
 		if !slices.ContainsFunc(all, func(d inventory.Daemon) bool { return o != "" && (d.Name == o || d.Bin == o) }) {
-			return nil, usagef("--only-daemon is one of %s, not %.80q", strings.Join(names, ", "), o)
+			return nil, subcommand.Usagef("--only-daemon is one of %s, not %.80q", strings.Join(names, ", "), o)
 		}
 	}
 	return slices.DeleteFunc(all, func(d inventory.Daemon) bool {

@@ -11,6 +11,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/host"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 )
 
 type sshShell = remote.SSH
@@ -43,13 +44,13 @@ func (v *call) finish(results []fleet.Result, stopped error, dry bool) error {
 	}
 	v.notes(results)
 	v.journals(results)
-	v.say("%s", fleet.Count(results))
+	v.Say("%s", fleet.Count(results))
 	if bad := fleet.Names(results, fleet.Failed); bad != "" {
-		v.code = ExitFailed
-		v.say("failed: %s", bad)
+		v.Code = subcommand.ExitFailed
+		v.Say("failed: %s", bad)
 	}
 	if slices.ContainsFunc(results, func(r fleet.Result) bool { return r.State == fleet.Skipped || r.State == fleet.Interrupted }) {
-		v.code = ExitFailed
+		v.Code = subcommand.ExitFailed
 	}
 	if stopped != nil {
 		return stopped
@@ -71,11 +72,11 @@ func (v *call) journals(results []fleet.Result) {
 		}
 		shown++
 		for _, line := range r.Journal {
-			v.say("%s: journal: %s", r.Node, printable.Line(line))
+			v.Say("%s: journal: %s", r.Node, printable.Line(line))
 		}
 	}
 	if more > 0 {
-		v.say("the journals of %d more nodes are in the answer with -o json", more)
+		v.Say("the journals of %d more nodes are in the answer with -o json", more)
 	}
 }
 
@@ -92,7 +93,7 @@ func (v *call) notes(results []fleet.Result) {
 		}
 	}
 	for _, n := range texts {
-		v.say("note: %s: %s", fleet.Names(about[n], ""), printable.Line(n))
+		v.Say("note: %s: %s", fleet.Names(about[n], ""), printable.Line(n))
 	}
 }
 

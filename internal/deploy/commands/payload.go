@@ -23,7 +23,7 @@ func (j *job) payload(ctx context.Context, c *installSettings) (payload.Payload,
 	case len(c.rpms) > 0:
 		p, skipped, err := payload.Packages(c.rpms, names)
 		for _, s := range skipped {
-			j.v.say("note: %s is for none of %s, and is left out", s, strings.Join(names, ", "))
+			j.v.Say("note: %s is for none of %s, and is left out", s, strings.Join(names, ", "))
 		}
 		return p, err
 	case c.binaries != "":
@@ -45,7 +45,7 @@ func (j *job) payload(ctx context.Context, c *installSettings) (payload.Payload,
 		}
 		if key := dir + "\x00" + command; !c.noBuild && !slices.Contains(built, key) {
 			built = append(built, key)
-			j.v.say("%s in %s", command, dir)
+			j.v.Say("%s in %s", command, dir)
 			if err := payload.Build(ctx, dir, command, j.v.Stderr); err != nil {
 				return payload.Payload{}, err
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/host"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 )
 
 type statusSettings struct {
@@ -18,35 +19,33 @@ type statusSettings struct {
 }
 
 var statusCommand = &command{
-	name: "status", args: "[NODE...]", short: "show versions, units, mounts and credentials of the nodes",
-	long: `Without NODE, of all computes of the system. The exit code is 0 when every node
+	Name: "status", Args: "[NODE...]", Short: "show versions, units, mounts and credentials of the nodes",
+	Long: `Without NODE, of all computes of the system. The exit code is 0 when every node
 answers, every daemon runs and no token has ended; so it can be asked by a monitor.
 
 VERSION is that of the program, UNIT the state of the service, for nnf-dm, which
 runs only when it is needed, of its socket. API tells whether clientmountd reaches
 the API server, MOUNTS how many ClientMounts it has mounts for, and TOKEN until
 when the credentials are good. Of the token itself nothing but that leaves the node.`,
-	examples: []example{
-		{"Nodes that are not well:", `nnf-deploy status -o json | jq -r '.nodes[] | select(.well | not) | .node'`},
+	Examples: []subcommand.Example{
+		{Comment: "Nodes that are not well:", Lines: `nnf-deploy status -o json | jq -r '.nodes[] | select(.well | not) | .node'`},
 	},
-	most: -1, signals: true, flags: statusFlags, run: runStatus,
+	Most: -1, Flags: statusFlags, Run: runStatus,
 }
 
-func statusFlags(f *pflag.FlagSet, s *settings) {
-	f.DurationVar(&s.status.limit, "node-timeout", time.Minute, "a node that is not through within `DURATION` has failed")
-	s.status.nodes.flags(f)
+func statusFlags(f *pflag.FlagSet, v *call) {
+	f.DurationVar(&v.status.limit, "node-timeout", time.Minute, "a node that is not through within `DURATION` has failed")
+	v.status.nodes.flags(f)
 }
 
 func runStatus(ctx context.Context, v *call) error {
 	c := &v.status
 	if c.limit < time.Second {
-		return usagef("--node-timeout is a second at least")
+		return subcommand.Usagef("--node-timeout is a second at least")
 	}
-	soon, cancel := v.interruptible(ctx)
-	j, want, err := v.onlyNodes(soon, &c.nodes)
-	cancel(nil)
+	j, want, err := v.early(ctx, func(ctx context.Context) (*job, host.Want, error) { return v.onlyNodes(ctx, &c.nodes) })
 	if err != nil {
-		return interrupted(soon, err)
+		return err
 	}
 	var mu sync.Mutex
 	states := map[string][]host.DaemonState{}
@@ -82,7 +81,7 @@ func runStatus(ctx context.Context, v *call) error {
 // showStatus shows it, and chooses the exit code.
 func (v *call) showStatus(results []fleet.Result, states map[string][]host.DaemonState, stopped error) error {
 	if slices.ContainsFunc(results, func(r fleet.Result) bool { return r.State != fleet.OK }) {
-		v.code = ExitFailed
+		v.Code = subcommand.ExitFailed
 	}
 	var err error
 	if v.output == formatJSON {

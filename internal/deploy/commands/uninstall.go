@@ -9,6 +9,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/host"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 )
 
 type uninstallSettings struct {
@@ -20,19 +21,19 @@ type uninstallSettings struct {
 }
 
 var uninstallCommand = &command{
-	name: "uninstall", args: "[NODE...]", short: "remove the daemons and all that install has brought from the nodes",
-	long: `Without NODE, from all computes of the system. Daemons are stopped, packages or
+	Name: "uninstall", Args: "[NODE...]", Short: "remove the daemons and all that install has brought from the nodes",
+	Long: `Without NODE, from all computes of the system. Daemons are stopped, packages or
 programs, units, credentials and configuration removed. Files of your own stay and
 are named. Mounts are never touched; a node on which clientmountd has mounts in
 place is left alone, because nobody would unmount them, unless --force is given.`,
-	examples: []example{
-		{"What would be removed:", "nnf-deploy uninstall --dry-run compute-07"},
+	Examples: []subcommand.Example{
+		{Comment: "What would be removed:", Lines: "nnf-deploy uninstall --dry-run compute-07"},
 	},
-	most: -1, signals: true, flags: uninstallFlags, run: runUninstall,
+	Most: -1, Flags: uninstallFlags, Run: runUninstall,
 }
 
-func uninstallFlags(f *pflag.FlagSet, s *settings) {
-	c := &s.uninstall
+func uninstallFlags(f *pflag.FlagSet, v *call) {
+	c := &v.uninstall
 	f.BoolVar(&c.dryRun, "dry-run", false, "show what would be different on each node, and change nothing")
 	f.BoolVar(&c.force, "force", false, "also where clientmountd has mounts in place")
 	f.StringVar(&c.batch, "batch", "", "`N` nodes, or N% of them, are through before the next are begun")
@@ -44,19 +45,17 @@ func uninstallFlags(f *pflag.FlagSet, s *settings) {
 func runUninstall(ctx context.Context, v *call) error {
 	c := &v.uninstall
 	if _, err := fleet.ParseBatch(c.batch, 1); err != nil {
-		return usagef("--batch: %v", err)
+		return subcommand.Usagef("--batch: %v", err)
 	}
 	switch {
 	case c.maxFailures < 0:
-		return usagef("--max-failures cannot be negative")
+		return subcommand.Usagef("--max-failures cannot be negative")
 	case c.limit < time.Second:
-		return usagef("--node-timeout is a second at least")
+		return subcommand.Usagef("--node-timeout is a second at least")
 	}
-	soon, cancel := v.interruptible(ctx)
-	j, want, err := v.onlyNodes(soon, &c.nodes)
-	cancel(nil)
+	j, want, err := v.early(ctx, func(ctx context.Context) (*job, host.Want, error) { return v.onlyNodes(ctx, &c.nodes) })
 	if err != nil {
-		return interrupted(soon, err)
+		return err
 	}
 	batch, err := fleet.ParseBatch(c.batch, len(j.nodes))
 	if err != nil {
@@ -81,7 +80,7 @@ func runUninstall(ctx context.Context, v *call) error {
 
 // onlyNodes prepares verbs that bring nothing.
 func (v *call) onlyNodes(ctx context.Context, n *nodesSettings) (*job, host.Want, error) {
-	j, err := v.newJob(ctx, n, v.args)
+	j, err := v.newJob(ctx, n, v.Args)
 	if err != nil {
 		return nil, host.Want{}, err
 	}

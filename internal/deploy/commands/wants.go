@@ -54,7 +54,7 @@ func (j *job) fetch(ctx context.Context, d inventory.Daemon, at inventory.Addres
 		return fmt.Errorf("%s: %w", d.Name, err)
 	}
 	for _, n := range c.Notes {
-		j.v.say("%s: note: %s", d.Name, n)
+		j.v.Say("%s: note: %s", d.Name, n)
 	}
 	want.Token, want.CA = []byte(c.Token), c.CA
 	return nil

@@ -183,7 +183,7 @@ var forbidden = map[string]string{
 
 // rooms are the floors of the house: what may use what within the module.
 var rooms = map[string]string{
-	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "spelling", "daemon": "", "daemon/oneprocessor": "", "node": "", "printable": "", "reference": "", "spelling": "", "version": "",
+	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "spelling", "daemon": "", "daemon/oneprocessor": "", "node": "", "printable": "", "spelling": "", "subcommand": "printable version", "version": "",
 	"kube":        "api api/dws api/nnf",
 	"volume":      "api api/dws api/nnf",
 	"unixsocket":  "",
@@ -197,7 +197,7 @@ var rooms = map[string]string{
 
 	"transfer":          "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
 	"transfer/screen":   "printable transfer",
-	"transfer/commands": "printable reference transfer transfer/screen version",
+	"transfer/commands": "printable subcommand transfer transfer/screen version",
 
 	"transfer/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
 	"deploy/inventory":    "api api/dws kube spelling",            // what is to be installed where
@@ -207,6 +207,6 @@ var rooms = map[string]string{
 	"deploy/host":         "deploy/payload deploy/remote unitfile", // one node
 	"deploy/fleet":        "printable",                             // many; what is done there is not its business
 	"deploy/fakenode":     "",                                      // for tests
-	"deploy/commands":     "deploy/credentials deploy/fleet deploy/host deploy/inventory deploy/payload deploy/remote kube printable reference version",
+	"deploy/commands":     "deploy/credentials deploy/fleet deploy/host deploy/inventory deploy/payload deploy/remote kube printable subcommand version",
 	"service/fakesystemd": "", // for tests
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/commands"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 )
 
 func TestMain(m *testing.M) {
@@ -139,8 +140,8 @@ type answer struct {
 func (s *site) run(args ...string) answer {
 	s.t.Helper()
 	var stdout, stderr strings.Builder
-	p := commands.Program{Environ: []string{"KUBECONFIG=" + s.kubeconfig}, Stdout: &stdout, Stderr: &stderr}
-	code := p.Run(s.Context(2*patience), append([]string{"credentials", "--out", s.out}, args...))
+	p := subcommand.Process{Environ: []string{"KUBECONFIG=" + s.kubeconfig}, Stdout: &stdout, Stderr: &stderr}
+	code := commands.Program.Run(s.Context(2*patience), p, append([]string{"credentials", "--out", s.out}, args...))
 	return answer{code, stdout.String(), stderr.String()}
 }
 

@@ -17,7 +17,7 @@ func logKeys(t *testing.T, dirs ...string) []string {
 	t.Helper()
 	first := map[string]int{"With": 0, "Debug": 1, "Info": 1, "Warn": 1, "Error": 1, "Log": 3, "warn": 1}
 	var keys []string
-	eachFile(t, func(n ast.Node) {
+	Inspect(t, root, func(n ast.Node) {
 		call, ok := n.(*ast.CallExpr)
 		if !ok {
 			return
@@ -49,7 +49,7 @@ func logKeys(t *testing.T, dirs ...string) []string {
 // Literals returns the texts in the code of some packages.
 func Literals(t *testing.T, dirs ...string) (out []string) {
 	t.Helper()
-	eachFile(t, func(n ast.Node) {
+	Inspect(t, root, func(n ast.Node) {
 		if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
 			if s, err := strconv.Unquote(lit.Value); err == nil {
 				out = append(out, s)
@@ -59,7 +59,8 @@ func Literals(t *testing.T, dirs ...string) (out []string) {
 	return out
 }
 
-func eachFile(t *testing.T, visit func(ast.Node), dirs ...string) {
+// Inspect visits all of the code in some folders below root, without its tests.
+func Inspect(t *testing.T, root string, visit func(ast.Node), dirs ...string) {
 	t.Helper()
 	for _, dir := range dirs {
 		names, err := filepath.Glob(filepath.Join(root, dir, "*.go"))

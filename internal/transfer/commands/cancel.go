@@ -4,36 +4,38 @@ import (
 	"context"
 
 	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 )
 
 var cancelCommand = &command{
-	name: "cancel", args: "ID...", short: "end copies before they are done",
-	long: `It asks for the end and returns. With --wait it returns when they have ended, with
+	Name: "cancel", Args: "ID...", Short: "end copies before they are done",
+	Long: `It asks for the end and returns. With --wait it returns when they have ended, with
 exit code 0 however they did.`,
-	least: 1, most: -1, ids: true, run: runCancel,
-	flags: func(f *pflag.FlagSet, s *settings) {
-		f.BoolVar(&s.wait, "wait", false, "wait until they have ended")
-		waitFlags(f, s)
+	Least: 1, Most: -1, Complete: ids, Run: withIDs(runCancel),
+	Flags: func(f *pflag.FlagSet, v *call) {
+		f.BoolVar(&v.wait, "wait", false, "wait until they have ended")
+		waitFlags(f, v)
 	},
 }
 
 func runCancel(ctx context.Context, v *call) error {
-	if err := v.cancelAll(ctx, v.args); err != nil || !v.wait {
+	if err := v.cancelAll(ctx, v.Args); err != nil || !v.wait {
 		return err
 	}
-	all, err := v.follow(ctx, v.args)
+	all, err := v.follow(ctx, v.Args)
 	if err != nil {
 		return err
 	}
 	if err := v.showAll(all); err != nil {
 		return err
 	}
-	v.code = ExitOK
+	v.Code = ExitOK
 	return nil
 }
 
 func (v *call) cancelAll(ctx context.Context, ids []string) error {
-	ctx, cancel := v.interruptible(ctx)
+	ctx, cancel := v.Interruptible(ctx, detached)
 	defer cancel(nil)
-	return interrupted(ctx, v.client.Cancel(ctx, ids))
+	return subcommand.Interrupted(ctx, v.client.Cancel(ctx, ids))
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
 )
 
@@ -18,20 +19,20 @@ type copySettings struct {
 }
 
 var copyCommand = &command{
-	name: "copy", args: "SRC... DST", short: "have the rabbit copy SRC, in the job's storage, to DST in a global file system",
-	long: `SRC is a file or directory as this node sees it. "/mnt/dir" is the directory,
+	Name: "copy", Args: "SRC... DST", Short: "have the rabbit copy SRC, in the job's storage, to DST in a global file system",
+	Long: `SRC is a file or directory as this node sees it. "/mnt/dir" is the directory,
 "/mnt/dir/" is what lies in it. Several SRC need a DST that ends in "/". With
 --batch the pairs come from a file, one "SRC DST" a line, "-" is standard input.
 
 It prints the id and ends; the rabbit goes on. With --wait it shows the progress
 and ends with the copy. Then Ctrl-C detaches, and Ctrl-C twice cancels the copy.`,
-	least: 0, most: -1, flags: copyFlags, run: runCopy,
+	Most: -1, Complete: subcommand.Files, Flags: copyFlags, Run: withDaemon(runCopy),
 }
 
-func copyFlags(f *pflag.FlagSet, s *settings) {
-	c := &s.copy
-	f.BoolVar(&s.wait, "wait", false, "wait for the end and show the progress")
-	waitFlags(f, s)
+func copyFlags(f *pflag.FlagSet, v *call) {
+	c := &v.copy
+	f.BoolVar(&v.wait, "wait", false, "wait for the end and show the progress")
+	waitFlags(f, v)
 	f.StringVar(&c.profile, "profile", "", "`NAME` of the site's profile; the default one otherwise")
 	f.StringVar(&c.dcp, "dcp-options", "", "`OPTIONS` for dcp, of those that the site allows")
 	f.StringVar(&c.mpirun, "mpirun-options", "", "`OPTIONS` for mpirun, likewise")
@@ -67,13 +68,13 @@ func runCopy(ctx context.Context, v *call) error {
 			first = p.Err
 		}
 		if len(made.Pairs) > 1 {
-			v.explain(fmt.Errorf("%s: %w", p.Source, p.Err))
+			v.Explain(fmt.Errorf("%s: %w", p.Source, p.Err))
 		}
 	}
 	if len(made.Pairs) == 1 && first != nil {
 		return first
 	}
-	v.code = exitOf(first)
+	v.Code = exitOf(first)
 	// No ids would stand for all copies of the workflow.
 	if !v.wait || len(ids) == 0 {
 		return v.showMade(made, ids)
@@ -91,19 +92,19 @@ func runCopy(ctx context.Context, v *call) error {
 
 // ask makes the request. Who interrupts it cannot know what became of it.
 func (v *call) ask(ctx context.Context, pairs []transfer.Pair) (transfer.Made, error) {
-	ctx, cancel := v.interruptible(ctx)
+	ctx, cancel := v.Interruptible(ctx, detached)
 	defer cancel(nil)
 	c := &v.copy
 	made, err := v.client.Copy(ctx, transfer.Request{
 		Pairs: pairs, Profile: c.profile, DCPOptions: c.dcp, MPIRunOptions: c.mpirun, Dryrun: c.dryrun,
 		LogStdout: c.log, StoreStdout: c.store, Slots: c.slots, MaxSlots: c.maxSlots, Key: c.key,
 	})
-	if d := (*detached)(nil); err != nil && errors.As(context.Cause(ctx), &d) {
-		v.say("interrupted; whether the copy goes on, %s list tells", Name)
+	if d := (*subcommand.Stopped)(nil); err != nil && errors.As(context.Cause(ctx), &d) {
+		v.Say("interrupted; whether the copy goes on, %s list tells", Name)
 		return made, d
 	}
 	if err == nil && c.key != "" && v.client.Old() {
-		v.say("this daemon may not know keys: before a repetition look at %s list", Name)
+		v.Say("this daemon may not know keys: before a repetition look at %s list", Name)
 	}
 	return made, err
 }
@@ -146,4 +147,4 @@ func madeJSON(made transfer.Made) madeDocument {
 	return out
 }
 
-var noWorkflow = usagef("the workflow is not known: a job has it in DW_WORKFLOW_NAME, or give --workflow")
+var noWorkflow = subcommand.Usagef("the workflow is not known: a job has it in DW_WORKFLOW_NAME, or give --workflow")

@@ -1,15 +1,19 @@
 package commands
 
-import "context"
+import (
+	"context"
+
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
+)
 
 var deleteCommand = &command{
-	name: "delete", args: "ID...", short: "forget copies that have ended",
-	long:  "Copies that nobody deletes go with the job's workflow.",
-	least: 1, most: -1, ids: true, run: runDelete,
+	Name: "delete", Args: "ID...", Short: "forget copies that have ended",
+	Long:  "Copies that nobody deletes go with the job's workflow.",
+	Least: 1, Most: -1, Complete: ids, Run: withIDs(runDelete),
 }
 
 func runDelete(ctx context.Context, v *call) error {
-	ctx, cancel := v.interruptible(ctx)
+	ctx, cancel := v.Interruptible(ctx, detached)
 	defer cancel(nil)
-	return interrupted(ctx, v.client.Delete(ctx, v.args))
+	return subcommand.Interrupted(ctx, v.client.Delete(ctx, v.Args))
 }

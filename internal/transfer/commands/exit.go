@@ -3,36 +3,34 @@ package commands
 import (
 	"errors"
 
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
 )
 
-// Exit codes. They are documented and never change their meaning.
+// Exit codes behind those of every program. They are documented and never change
+// their meaning.
 const (
-	ExitOK          = 0
-	ExitFailed      = 1
-	ExitUsage       = 2
+	ExitOK          = subcommand.ExitOK
+	ExitFailed      = subcommand.ExitFailed
+	ExitUsage       = subcommand.ExitUsage
 	ExitNotFound    = 3
 	ExitCancelled   = 4
 	ExitTimeout     = 5
 	ExitDenied      = 6
 	ExitUnreachable = 7
-	exitSignal      = 128 // and the signal's number: detached, the copy goes on
 )
 
 // exits is the documentation of the exit codes.
-var exits = []struct {
-	code    int
-	meaning string
-}{
-	{ExitOK, "done; what was waited for has succeeded"},
-	{ExitFailed, "failed: the copy, or the request for it"},
-	{ExitUsage, "the command line is wrong, or the daemon refuses a path or option in it"},
-	{ExitNotFound, "no such workflow or copy, or it is not yours"},
-	{ExitCancelled, "the copy was cancelled"},
-	{ExitTimeout, "the time is up; the copy goes on"},
-	{ExitDenied, "not allowed"},
-	{ExitUnreachable, "the daemon cannot be reached, or cannot reach the rabbit or the API server now"},
-	{exitSignal + 2, "detached by Ctrl-C, 143 by SIGTERM: the copy goes on"},
+var exits = []subcommand.Exit{
+	{Code: ExitOK, Meaning: "done; what was waited for has succeeded"},
+	{Code: ExitFailed, Meaning: "failed: the copy, or the request for it"},
+	{Code: ExitUsage, Meaning: "the command line is wrong, or the daemon refuses a path or option in it"},
+	{Code: ExitNotFound, Meaning: "no such workflow or copy, or it is not yours"},
+	{Code: ExitCancelled, Meaning: "the copy was cancelled"},
+	{Code: ExitTimeout, Meaning: "the time is up; the copy goes on"},
+	{Code: ExitDenied, Meaning: "not allowed"},
+	{Code: ExitUnreachable, Meaning: "the daemon cannot be reached, or cannot reach the rabbit or the API server now"},
+	{Code: subcommand.ExitSignal + 2, Meaning: "detached by Ctrl-C, 143 by SIGTERM: the copy goes on"},
 }
 
 var exitOfKind = map[transfer.Kind]int{
@@ -42,17 +40,10 @@ var exitOfKind = map[transfer.Kind]int{
 
 // exitOf is the exit code for an error.
 func exitOf(err error) int {
-	var d *detached
-	var e *transfer.Error
-	switch {
-	case err == nil:
-		return ExitOK
-	case errors.As(err, &d):
-		return exitSignal + int(d.signal)
-	case errors.As(err, &e):
+	if e := (*transfer.Error)(nil); errors.As(err, &e) {
 		return exitOfKind[e.Kind]
 	}
-	return ExitFailed
+	return subcommand.ExitOf(err)
 }
 
 var exitOfResult = map[transfer.Result]int{

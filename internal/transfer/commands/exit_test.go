@@ -1,13 +1,12 @@
 package commands
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
 )
 
@@ -24,8 +23,8 @@ func TestExitOf(t *testing.T) {
 		{&transfer.Error{Kind: transfer.Denied}, 6},
 		{&transfer.Error{Kind: transfer.Unreachable}, 7},
 		{&transfer.Error{Kind: transfer.Interrupted}, 1},
-		{&detached{signal: syscall.SIGINT}, 130},
-		{&detached{signal: syscall.SIGTERM}, 143},
+		{&subcommand.Stopped{Verb: detached, Signal: syscall.SIGINT}, 130},
+		{&subcommand.Stopped{Verb: detached, Signal: syscall.SIGTERM}, 143},
 		{errors.New("x"), 1},
 	} {
 		if got := exitOf(tt.err); got != tt.want {
@@ -57,7 +56,7 @@ func TestExitOfAll(t *testing.T) {
 func TestExitsDocumented(t *testing.T) {
 	known := make(map[int]bool)
 	for _, e := range exits {
-		known[e.code] = e.meaning != ""
+		known[e.Code] = e.Meaning != ""
 	}
 	for _, code := range exitOfKind {
 		if !known[code] {
@@ -81,37 +80,11 @@ func TestShellWord(t *testing.T) {
 	}
 }
 
-// The help fits a terminal, and every sub-command has what the help needs.
-func TestHelp(t *testing.T) {
-	for _, c := range commands {
-		if c.short == "" || c.run == nil || strings.ContainsAny(c.short[len(c.short)-1:], ".\n") {
-			t.Errorf("%s: %+v", c.name, c)
-		}
-		for line := range strings.Lines(c.long) {
-			if len(line) > 100 {
-				t.Errorf("%s: a long line: %s", c.name, line)
-			}
-		}
-	}
-	var out strings.Builder
-	p := &Program{Stdout: &out, Stderr: &out}
-	if code := p.Run(context.Background(), []string{"help"}); code != 0 || !strings.Contains(out.String(), "Exit codes:") {
-		t.Errorf("%d %s", code, out.String())
-	}
-}
-
-func TestGetenv(t *testing.T) {
-	for _, tt := range []struct {
-		environ []string
-		want    string
-	}{
-		{nil, ""}, {[]string{"A=1", "AB=2"}, "1"}, {[]string{"A=1", "A=2"}, "2"}, {[]string{"A"}, ""}, {[]string{"A=x=y"}, "x=y"},
-	} {
-		if got := getenv(tt.environ, "A"); got != tt.want {
-			t.Errorf("%q: %q", tt.environ, got)
-		}
-	}
-	if s := defaults([]string{"NNF_DM_SOCKET=", "DW_WORKFLOW_NAMESPACE="}); s.socket != transfer.DefaultSocket || s.namespace != "default" {
-		t.Errorf("%+v", s)
+// Where the daemon and the workflow are, is in the environment; what is empty there
+// is not said.
+func TestDefaults(t *testing.T) {
+	v := newCall(&subcommand.Call{Process: subcommand.Process{Environ: []string{"NNF_DM_SOCKET=", "DW_WORKFLOW_NAMESPACE=", "DW_WORKFLOW_NAME=job"}}})
+	if v.socket != transfer.DefaultSocket || v.namespace != "default" || v.workflow != "job" {
+		t.Errorf("%+v", v.settings)
 	}
 }

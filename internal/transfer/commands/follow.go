@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
 	"github.com/compute-daemons/compute-daemons/internal/transfer/screen"
 )
@@ -28,7 +28,7 @@ func (v *call) follow(ctx context.Context, ids []string) ([]transfer.Movement, e
 	f := &follow{v: v, ids: ids, done: make(chan struct{})}
 	var show func([]transfer.Movement)
 	if !v.quiet {
-		f.screen = screen.NewFollower(v.Stderr, Name, getenv(v.Environ, "TERM"))
+		f.screen = screen.NewFollower(v.Stderr, Name, v.Getenv("TERM"))
 		show = f.screen.Show
 	}
 	go func() {
@@ -62,15 +62,15 @@ func (f *follow) attend(ctx context.Context) error {
 		case <-f.done:
 			return nil
 		case <-detach:
-			return &detached{signal: number(first)}
+			return subcommand.StoppedBy(detached, first)
 		case s := <-f.v.Signals:
 			switch {
 			case s != os.Interrupt || cancelled:
-				return &detached{signal: number(s)}
+				return subcommand.StoppedBy(detached, s)
 			case first == nil:
 				first = s
-				f.say("detaching; Ctrl-C again within %v cancels", f.v.Grace)
-				t := time.NewTimer(f.v.Grace)
+				f.say("detaching; Ctrl-C again within %v cancels", grace)
+				t := time.NewTimer(grace)
 				defer t.Stop()
 				detach = t.C
 			default:
@@ -93,12 +93,12 @@ func (f *follow) judge(err error) error {
 	e := (*transfer.Error)(nil)
 	switch {
 	case err == nil:
-	case errors.As(err, new(*detached)):
-		f.v.say("detached, the copy goes on; to follow it again: %s", again)
+	case errors.As(err, new(*subcommand.Stopped)):
+		f.v.Say("detached, the copy goes on; to follow it again: %s", again)
 	case errors.As(err, &e) && e.Kind == transfer.TimedOut && f.v.timeout > 0:
 		return &transfer.Error{Kind: transfer.TimedOut, Text: fmt.Sprintf("not ended after %v", f.v.timeout), Hint: "the copy goes on; to follow it again: " + again}
 	case errors.As(err, &e) && e.Kind == transfer.Unreachable:
-		f.v.say("to follow the copy when the daemon is back: %s", again)
+		f.v.Say("to follow the copy when the daemon is back: %s", again)
 	}
 	return err
 }
@@ -108,18 +108,14 @@ func (f *follow) say(format string, args ...any) {
 		f.screen.Say(fmt.Sprintf(format, args...))
 		return
 	}
-	f.v.say(format, args...)
+	f.v.Say(format, args...)
 }
 
-// detached is the error of who left before the end.
-type detached struct{ signal syscall.Signal }
+// detached is what a signal does to who follows: the copies go on.
+const detached = "detached"
 
-func (d *detached) Error() string { return "detached by " + d.signal.String() }
-
-func number(s os.Signal) syscall.Signal {
-	n, _ := s.(syscall.Signal)
-	return n
-}
+// grace is the time for the second Ctrl-C.
+const grace = 3 * time.Second
 
 // quoted makes ids safe to be pasted into a shell.
 func quoted(ids []string) []string {
@@ -135,25 +131,4 @@ func shellWord(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-// interruptible returns a context that a signal ends, with a *detached as cause.
-func (v *call) interruptible(ctx context.Context) (context.Context, context.CancelCauseFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	go func() {
-		select {
-		case s := <-v.Signals:
-			cancel(&detached{signal: number(s)})
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, cancel
-}
-
-// interrupted is err, or the signal that was its cause.
-func interrupted(ctx context.Context, err error) error {
-	if d := (*detached)(nil); err != nil && errors.As(context.Cause(ctx), &d) {
-		return d
-	}
-	return err
 }

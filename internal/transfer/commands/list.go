@@ -6,24 +6,25 @@ import (
 	"text/tabwriter"
 
 	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
 )
 
 var listCommand = &command{
-	name: "list", args: "", short: "show the copies of the job that this node has asked for",
-	long: "With --quiet it prints the ids alone.",
-	run:  runList,
+	Name: "list", Short: "show the copies of the job that this node has asked for",
+	Long: "With --quiet it prints the ids alone.",
+	Run:  withDaemon(runList),
 }
 
 func runList(ctx context.Context, v *call) error {
 	if v.workflow == "" {
 		return noWorkflow
 	}
-	ctx, cancel := v.interruptible(ctx)
+	ctx, cancel := v.Interruptible(ctx, detached)
 	defer cancel(nil)
 	all, err := v.client.List(ctx)
 	if err != nil {
-		return interrupted(ctx, err)
+		return subcommand.Interrupted(ctx, err)
 	}
 	switch {
 	case v.output == formatJSON:

@@ -6,24 +6,25 @@ import (
 	"os"
 	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
 )
 
 // pairs is what to copy, from the command line or --batch.
 func (v *call) pairs() ([]transfer.Pair, error) {
 	if v.copy.batch != "" {
-		if len(v.args) > 0 {
-			return nil, usagef("with --batch the pairs come from the file: unexpected argument %.80q", v.args[0])
+		if len(v.Args) > 0 {
+			return nil, subcommand.Usagef("with --batch the pairs come from the file: unexpected argument %.80q", v.Args[0])
 		}
 		return v.readPairs()
 	}
-	if len(v.args) < 2 {
-		return nil, usagef("copy needs SRC... DST")
+	if len(v.Args) < 2 {
+		return nil, subcommand.Usagef("copy needs SRC... DST")
 	}
-	last := len(v.args) - 1
-	sources, destination := v.args[:last], v.args[last]
+	last := len(v.Args) - 1
+	sources, destination := v.Args[:last], v.Args[last]
 	if len(sources) > 1 && !strings.HasSuffix(destination, "/") {
-		return nil, usagef("several sources need a destination that ends in /, not %.80q", destination)
+		return nil, subcommand.Usagef("several sources need a destination that ends in /, not %.80q", destination)
 	}
 	var out []transfer.Pair
 	for _, s := range sources {
@@ -38,7 +39,7 @@ func (v *call) readPairs() ([]transfer.Pair, error) {
 	if v.copy.batch != "-" {
 		f, err := os.Open(v.copy.batch)
 		if err != nil {
-			return nil, usagef("--batch: %v", err)
+			return nil, subcommand.Usagef("--batch: %v", err)
 		}
 		defer f.Close()
 		from, name = f, v.copy.batch
@@ -52,14 +53,14 @@ func (v *call) readPairs() ([]transfer.Pair, error) {
 		case len(words) == 2: // no path that a rabbit accepts has blanks
 			out = append(out, transfer.Pair{Source: words[0], Destination: words[1]})
 		default:
-			return nil, usagef("%s, line %d: want SRC DST, got %d words", name, n, len(words))
+			return nil, subcommand.Usagef("%s, line %d: want SRC DST, got %d words", name, n, len(words))
 		}
 	}
 	switch err := lines.Err(); {
 	case err != nil:
-		return nil, usagef("%s: %v", name, err)
+		return nil, subcommand.Usagef("%s: %v", name, err)
 	case len(out) == 0:
-		return nil, usagef("%s has no pairs", name)
+		return nil, subcommand.Usagef("%s has no pairs", name)
 	}
 	return out, nil
 }

@@ -2,176 +2,126 @@ package commands
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
-	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
-	"github.com/compute-daemons/compute-daemons/internal/version"
 )
+
+// Program is nnf-dmctl.
+var Program = subcommand.Program[*call]{
+	Name:     Name,
+	About:    "Copies data of a job between rabbit storage and a global file system, on the rabbit.",
+	New:      newCall,
+	Flags:    commonFlags,
+	Check:    checkCommon,
+	Commands: []*command{copyCommand, statusCommand, waitCommand, cancelCommand, listCommand, deleteCommand, versionCommand},
+	PassOn:   []string{"--socket", "--workflow", "-w", "--namespace", "-n"},
+	Environment: []subcommand.Variable{
+		{Name: "DW_WORKFLOW_NAME", Meaning: "the job's workflow; jobs have it set"},
+		{Name: "DW_WORKFLOW_NAMESPACE", Meaning: "its namespace, if it is not default; jobs have it set"},
+		{Name: "NNF_DM_SOCKET", Meaning: "the daemon's socket, if it is not " + transfer.DefaultSocket},
+		{Name: "TERM", Meaning: "dumb: no progress bar"},
+	},
+	Exits:  exits,
+	ExitOf: exitOf,
+}
 
 // Name of the program.
 const Name = "nnf-dmctl"
 
-// Program is one call of nnf-dmctl with what surrounds it.
-type Program struct {
-	Environ []string
-	Stdin   io.Reader
-	Stdout  io.Writer
-	Stderr  io.Writer
-	Signals <-chan os.Signal // SIGINT, SIGTERM, SIGHUP; may be nil
-
-	Grace time.Duration // for the second Ctrl-C; 0: 3s
-}
-
-// command is one sub-command.
-type command struct {
-	name  string
-	args  string // for the synopsis
-	short string
-	long  string
-	least int  // arguments
-	most  int  // -1: any number
-	ids   bool // the arguments are ids
-	local bool // needs no daemon
-	flags func(*pflag.FlagSet, *settings)
-	run   func(context.Context, *call) error
-}
-
-// commands in the order of the help; filled in init because help shows it.
-var commands []*command
-
-func init() {
-	commands = []*command{copyCommand, statusCommand, waitCommand, cancelCommand, listCommand, deleteCommand, versionCommand, completionCommand, helpCommand}
-}
-
-func find(name string) *command {
-	for _, c := range commands {
-		if c.name == name {
-			return c
-		}
-	}
-	return nil
-}
+type command = subcommand.Command[*call]
 
 // call is a sub-command at work.
 type call struct {
-	*Program
+	*subcommand.Call
 	settings
-	args   []string
 	client *transfer.Client
-	code   int // for how copies stand
 }
 
-// usageError is a wrong command line.
-type usageError struct{ text string }
-
-func (e *usageError) Error() string { return e.text }
-
-func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
-
-// Run does what the arguments say and returns the exit code.
-func (p *Program) Run(ctx context.Context, args []string) int {
-	if p.Grace <= 0 {
-		p.Grace = 3 * time.Second
-	}
-	v := &call{Program: p, settings: defaults(p.Environ)}
-	name, err := v.run(ctx, args)
-	switch u := (*usageError)(nil); {
-	case err == nil:
-		return v.code
-	case errors.Is(err, pflag.ErrHelp):
-		return p.help(name)
-	case errors.As(err, &u):
-		see := Name + " --help"
-		if find(name) != nil {
-			see = Name + " " + name + " --help"
+// withDaemon lets a command talk to the daemon.
+func withDaemon(run func(context.Context, *call) error) func(context.Context, *call) error {
+	return func(ctx context.Context, v *call) (err error) {
+		if v.client, err = transfer.Open(transfer.Options{Socket: v.socket, Workflow: v.workflow, Namespace: v.namespace}); err != nil {
+			return err
 		}
-		v.say("%s; see %s", printable.Line(u.text), see)
-		return ExitUsage
+		defer v.client.Close()
+		return run(ctx, v)
 	}
-	v.explain(err)
-	return exitOf(err)
 }
 
-// run parses the command line and returns the sub-command's name with the error.
-func (v *call) run(ctx context.Context, args []string) (string, error) {
-	root := v.flagSet("")
-	root.SetInterspersed(false)
-	showVersion := root.Bool("version", false, "")
-	if err := root.Parse(args); err != nil {
-		return "", flagError(err)
+// withIDs is withDaemon for a command whose arguments are ids, of which none would
+// stand for all copies of the workflow.
+func withIDs(run func(context.Context, *call) error) func(context.Context, *call) error {
+	return func(ctx context.Context, v *call) error {
+		if slices.Contains(v.Args, "") {
+			return subcommand.Usagef("an id is empty")
+		}
+		return withDaemon(run)(ctx, v)
 	}
-	if *showVersion {
-		_, err := fmt.Fprintln(v.Stdout, version.Line(Name))
-		return "", err
-	}
-	if root.NArg() == 0 {
-		return "", usagef("a command is missing")
-	}
-	name := root.Arg(0)
-	c := find(name)
-	if c == nil {
-		return "", usagef("unknown command %.80q", name)
-	}
-	flags := v.flagSet(name)
-	if c.flags != nil {
-		c.flags(flags, &v.settings)
-	}
-	if err := flags.Parse(root.Args()[1:]); err != nil {
-		return name, flagError(err)
-	}
-	v.args = flags.Args()
-	if err := v.check(c); err != nil {
-		return name, err
-	}
-	if c.local {
-		return name, c.run(ctx, v)
-	}
-	var err error
-	if v.client, err = transfer.Open(transfer.Options{Socket: v.socket, Workflow: v.workflow, Namespace: v.namespace}); err != nil {
-		return name, err
-	}
-	defer v.client.Close()
-	return name, c.run(ctx, v)
 }
 
-func flagError(err error) error {
-	if errors.Is(err, pflag.ErrHelp) {
-		return err
-	}
-	return usagef("%v", err)
+// ids completes ids.
+const ids = "list --quiet"
+
+// settings is what environment and flags say.
+type settings struct {
+	socket, workflow, namespace string
+	output                      string
+	quiet                       bool
+
+	wait    bool
+	timeout time.Duration
+	copy    copySettings
 }
 
-func (v *call) check(c *command) error {
+const (
+	formatText = "text"
+	formatJSON = "json"
+)
+
+var formats = []string{formatText, formatJSON}
+
+func newCall(c *subcommand.Call) *call {
+	s := settings{socket: c.Getenv("NNF_DM_SOCKET"), workflow: c.Getenv("DW_WORKFLOW_NAME"), namespace: c.Getenv("DW_WORKFLOW_NAMESPACE"), output: formatText}
+	if s.socket == "" {
+		s.socket = transfer.DefaultSocket
+	}
+	if s.namespace == "" {
+		s.namespace = "default"
+	}
+	return &call{Call: c, settings: s}
+}
+
+func commonFlags(f *pflag.FlagSet, v *call) {
+	f.StringVarP(&v.workflow, "workflow", "w", v.workflow, "`NAME` of the workflow")
+	f.StringVarP(&v.namespace, "namespace", "n", v.namespace, "`NAMESPACE` of the workflow")
+	f.StringVar(&v.socket, "socket", v.socket, "`PATH` of the daemon's socket")
+	f.StringVarP(&v.output, "output", "o", v.output, "`FORMAT` of the answer: text or json")
+	subcommand.Words(f, "output", formats...)
+	f.BoolVarP(&v.quiet, "quiet", "q", v.quiet, "say no more than necessary")
+}
+
+func waitFlags(f *pflag.FlagSet, v *call) {
+	f.DurationVar(&v.timeout, "timeout", 0, "wait no longer than `DURATION`, for example 90s or 2h")
+}
+
+func checkCommon(v *call) error {
 	switch {
-	case len(v.args) < c.least:
-		return usagef("%s needs %s", c.name, c.args)
-	case c.most >= 0 && len(v.args) > c.most:
-		return usagef("unexpected argument %.80q", v.args[c.most])
-	case c.ids && slices.Contains(v.args, ""):
-		return usagef("an id is empty")
 	case !slices.Contains(formats, v.output):
-		return usagef("--output is one of %s, not %.80q", strings.Join(formats, ", "), v.output)
+		return subcommand.Usagef("--output is one of %s, not %.80q", strings.Join(formats, ", "), v.output)
 	case v.timeout < 0:
-		return usagef("--timeout cannot be negative")
+		return subcommand.Usagef("--timeout cannot be negative")
 	}
 	return nil
 }
 
-// say writes a line of ours to standard error.
-func (v *call) say(format string, args ...any) {
-	fmt.Fprintf(v.Stderr, "%s: %s\n", Name, fmt.Sprintf(format, args...))
-}
-
-// explain shows an error, made printable.
-func (v *call) explain(err error) {
-	v.say("%s", printable.Line(err.Error()))
+// Manual is the reference for docs/nnf-dmctl.md, from what the program itself
+// goes by.
+func Manual() string {
+	return Program.Guide().Manual() + "`status`, `wait` and `copy --wait` end with the code for the copies that have ended: a failed one counts more than one that\nwas deleted, and that more than a cancelled one.\n\n"
 }

@@ -21,8 +21,8 @@ func (v *call) showJSON(all []transfer.Movement) error {
 
 // showAll is the answer about copies, and sets the exit code.
 func (v *call) showAll(all []transfer.Movement) error {
-	if code := exitOfAll(all); v.code == ExitOK {
-		v.code = code
+	if code := exitOfAll(all); v.Code == ExitOK {
+		v.Code = code
 	}
 	if v.output == formatJSON {
 		return v.showJSON(all)
@@ -34,7 +34,7 @@ func (v *call) showAll(all []transfer.Movement) error {
 		}
 		line := screen.Summary(m)
 		if v.quiet {
-			v.say("%s", line)
+			v.Say("%s", line)
 			continue
 		}
 		if m.Message != "" && m.Result == transfer.Success {

@@ -1,19 +1,23 @@
 package commands
 
-import "context"
+import (
+	"context"
+
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
+)
 
 var statusCommand = &command{
-	name: "status", args: "ID...", short: "tell how far copies are",
-	long:  "The exit code tells how those that have ended ended; 0 when all go on or have succeeded.",
-	least: 1, most: -1, ids: true, run: runStatus,
+	Name: "status", Args: "ID...", Short: "tell how far copies are",
+	Long:  "The exit code tells how those that have ended ended; 0 when all go on or have succeeded.",
+	Least: 1, Most: -1, Complete: ids, Run: withIDs(runStatus),
 }
 
 func runStatus(ctx context.Context, v *call) error {
-	ctx, cancel := v.interruptible(ctx)
+	ctx, cancel := v.Interruptible(ctx, detached)
 	defer cancel(nil)
-	all, err := v.client.Status(ctx, v.args)
+	all, err := v.client.Status(ctx, v.Args)
 	if err != nil {
-		return interrupted(ctx, err)
+		return subcommand.Interrupted(ctx, err)
 	}
 	return v.showAll(all)
 }

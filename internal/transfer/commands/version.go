@@ -6,13 +6,14 @@ import (
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
 var versionCommand = &command{
-	name: "version", args: "", short: "tell the versions of this program and of the daemon",
-	long: "--version tells that of this program alone and asks no daemon.",
-	run:  runVersion,
+	Name: "version", Short: "tell the versions of this program and of the daemon",
+	Long: "--version tells that of this program alone and asks no daemon.",
+	Run:  withDaemon(runVersion),
 }
 
 type versionDocument struct {
@@ -22,18 +23,18 @@ type versionDocument struct {
 }
 
 func runVersion(ctx context.Context, v *call) error {
-	ctx, cancel := v.interruptible(ctx)
+	ctx, cancel := v.Interruptible(ctx, detached)
 	defer cancel(nil)
 	d, err := v.client.Version(ctx)
 	if v.output == formatJSON {
 		if werr := printable.JSON(v.Stdout, versionDocument{version.Version, d.Version, d.APIVersions}); werr != nil {
 			return werr
 		}
-		return interrupted(ctx, err)
+		return subcommand.Interrupted(ctx, err)
 	}
 	fmt.Fprintln(v.Stdout, version.Line(Name))
 	if err == nil {
 		_, err = fmt.Fprintf(v.Stdout, "nnf-dm %s (API %s)\n", printable.Line(d.Version), printable.Line(strings.Join(d.APIVersions, ", ")))
 	}
-	return interrupted(ctx, err)
+	return subcommand.Interrupted(ctx, err)
 }

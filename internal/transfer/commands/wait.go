@@ -7,14 +7,14 @@ import (
 )
 
 var waitCommand = &command{
-	name: "wait", args: "ID...", short: "wait for the end of copies and show their progress",
-	long:  "Ctrl-C detaches: the copies go on. Ctrl-C twice cancels them.",
-	least: 1, most: -1, ids: true, run: runWait,
-	flags: func(f *pflag.FlagSet, s *settings) { waitFlags(f, s) },
+	Name: "wait", Args: "ID...", Short: "wait for the end of copies and show their progress",
+	Long:  "Ctrl-C detaches: the copies go on. Ctrl-C twice cancels them.",
+	Least: 1, Most: -1, Complete: ids, Run: withIDs(runWait),
+	Flags: func(f *pflag.FlagSet, v *call) { waitFlags(f, v) },
 }
 
 func runWait(ctx context.Context, v *call) error {
-	all, err := v.follow(ctx, v.args)
+	all, err := v.follow(ctx, v.Args)
 	if err != nil {
 		return err
 	}

@@ -2,13 +2,13 @@ package catalog
 
 import (
 	"go/ast"
-	"go/parser"
 	"go/token"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/manual"
 )
 
 const root = "../../.."
@@ -56,7 +56,7 @@ func TestFieldsAreInEveryRecord(t *testing.T) {
 // variable the fields that all of its calls have.
 func recorded(t *testing.T, base map[string][]string, dirs ...string) map[string][]string {
 	always := map[string][]string{}
-	inspect(t, func(n ast.Node) {
+	manual.Inspect(t, root, func(n ast.Node) {
 		call, ok := n.(*ast.CallExpr)
 		f, isMethod := ast.Expr(nil), false
 		if ok {
@@ -113,7 +113,7 @@ func eventOf(e ast.Expr) string {
 // events maps names of events to their variables.
 func events(t *testing.T, dir string) map[string]string {
 	idents := map[string]string{}
-	inspect(t, func(n ast.Node) {
+	manual.Inspect(t, root, func(n ast.Node) {
 		v, ok := n.(*ast.ValueSpec)
 		if !ok || len(v.Values) != 1 {
 			return
@@ -152,24 +152,4 @@ func dotted(e ast.Expr) string {
 		return dotted(e.X) + "." + e.Sel.Name
 	}
 	return ""
-}
-
-func inspect(t *testing.T, visit func(ast.Node), dirs ...string) {
-	t.Helper()
-	for _, dir := range dirs {
-		names, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
-		if err != nil || len(names) == 0 {
-			t.Fatal(dir, err)
-		}
-		for _, name := range names {
-			if strings.HasSuffix(name, "_test.go") {
-				continue
-			}
-			file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ast.Inspect(file, func(n ast.Node) bool { visit(n); return true })
-		}
-	}
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	deploycommands "github.com/compute-daemons/compute-daemons/internal/deploy/commands"
-	"github.com/compute-daemons/compute-daemons/internal/reference"
+	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
 )
 
@@ -100,7 +100,7 @@ func TestTablesAreComplete(t *testing.T) {
 			}
 		}
 	}
-	for name, guide := range map[string]reference.Guide{"nnf-dmctl.1": commands.Reference(), "nnf-deploy.8": deploycommands.Reference()} {
+	for name, guide := range map[string]subcommand.Guide{"nnf-dmctl.1": commands.Program.Guide(), "nnf-deploy.8": deploycommands.Program.Guide()} {
 		page := plain(all[name])
 		for _, c := range guide.Commands {
 			if !strings.Contains(page, ".SS "+c.Name) && !strings.Contains(page, `.SS "`+c.Name+" ") {

@@ -7,7 +7,7 @@ import (
 
 // tool is the page of nnf-dmctl.
 func tool() string {
-	ref := commands.Reference()
+	ref := commands.Program.Guide()
 	p := newPage(commands.Name, "1", "User Commands")
 	p.text(commands.Name + ` - copy data of a job on the rabbit`)
 	p.section("SYNOPSIS")

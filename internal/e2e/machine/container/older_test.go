@@ -24,23 +24,6 @@ chmod 755 %{buildroot}/usr/bin/DAEMON
 /usr/bin/DAEMON
 `
 
-// olderUnit is what the older daemon's install has written (contract deploy.md
-// 2).
-const olderUnit = `[Unit]
-Description=DESCRIBED
-Requires=network-online.target
-After=network-online.target
-
-[Service]
-PIDFile=/var/run/DAEMON.pid
-ExecStartPre=/bin/rm -f /var/run/DAEMON.pid
-ExecStart=/usr/bin/DAEMON
-Restart=on-failure
-
-[Install]
-WantedBy=multi-user.target
-`
-
 // The packages over older installations: the older package goes; its process
 // and its unit stay until the administrator says so, the words tell him how, and
 // what they tell works.
@@ -48,10 +31,10 @@ func TestOverOlderPackages(t *testing.T) {
 	m := packaged(t)
 	pids := map[string]string{}
 	for _, d := range daemons {
-		fill := strings.NewReplacer("PACKAGE", d.older, "DAEMON", d.name, "DESCRIBED", d.described).Replace
+		fill := strings.NewReplacer("PACKAGE", d.older, "DAEMON", d.name).Replace
 		m.Put("/root/older.spec", 0o644, []byte(fill(older)))
 		m.Do("rpmbuild -bb --quiet --define '_rpmdir /root/older' --define '_topdir /root/build' /root/older.spec && rpm -U --force-debian /root/older/x86_64/" + d.older + "-*.rpm")
-		m.Put("/etc/systemd/system/"+d.name+".service", 0o644, []byte(fill(olderUnit)))
+		m.Put("/etc/systemd/system/"+d.name+".service", 0o644, machine.OlderUnit(d.name, d.described))
 		m.Put("/etc/systemd/system/"+d.name+".service.d/override.conf", 0o644, []byte("[Service]\nEnvironment=GOMAXPROCS=5\n"))
 		m.Do("systemctl daemon-reload && systemctl enable --now " + d.name)
 		pids[d.name] = m.Property(d.name, "MainPID")

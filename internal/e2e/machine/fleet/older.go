@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 )
 
 // olderInstaller is one daemon as an installer of the older generation knows it: copied
@@ -118,20 +120,7 @@ func olders(f *Fleet, bin string) []olderInstaller {
 // with its options.
 func (n *Node) earlier() {
 	n.Put("/usr/bin/clientmountd", 0o755, []byte("#!/bin/sh\nexec sleep infinity\n"))
-	n.Put("/etc/systemd/system/clientmountd.service", 0o644, []byte(`[Unit]
-Description=Data Workflow Service (DWS) Client Mount Service
-Requires=network-online.target
-After=network-online.target
-
-[Service]
-PIDFile=/var/run/clientmountd.pid
-ExecStartPre=/bin/rm -f /var/run/clientmountd.pid
-ExecStart=/usr/bin/clientmountd 
-Restart=on-failure
-
-[Install]
-WantedBy=multi-user.target
-`))
+	n.Put("/etc/systemd/system/clientmountd.service", 0o644, machine.OlderUnit("clientmountd", "Data Workflow Service (DWS) Client Mount Service"))
 	n.Put("/etc/systemd/system/clientmountd.service.d/override.conf", 0o644, []byte(`[Service]
 ExecStart=
 ExecStart=/usr/bin/clientmountd \

@@ -1,9 +1,4 @@
-// Package reference is what a program with sub-commands goes by, in a form from
-// which its manual page and documentation are made: synopses, flags, environment
-// and exit codes.
-//
-// It must not know what the program does.
-package reference
+package subcommand
 
 import (
 	"strings"
@@ -11,16 +6,16 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Guide is all of it.
+// Guide is what a program goes by, for its manual page and documentation.
 type Guide struct {
-	Commands    []Command
+	Commands    []Entry
 	Flags       []Flag // of every command
 	Environment []Variable
 	Exits       []Exit
 }
 
-// Command is one sub-command.
-type Command struct {
+// Entry is one sub-command in it.
+type Entry struct {
 	Name, Arguments string
 	Synopsis        string // the whole line
 	Short, Long     string
@@ -43,8 +38,20 @@ type Exit struct {
 	Meaning string
 }
 
-// Flags describes a set. Defaults that say nothing are left out.
-func Flags(flags *pflag.FlagSet) (list []Flag) {
+// Guide describes the program.
+func (p *Program[C]) Guide() Guide {
+	g := Guide{Environment: p.Environment, Exits: p.Exits}
+	for _, c := range p.commands() {
+		g.Commands = append(g.Commands, Entry{c.Name, c.Args, p.synopsis(c), c.Short, c.Long, describe(p.ownFlags(c)), c.Examples})
+	}
+	all := p.commonFlags()
+	all.BoolP("help", "h", false, "show the help of the command")
+	g.Flags = describe(all)
+	return g
+}
+
+// describe lists a set of flags. Defaults that say nothing are left out.
+func describe(flags *pflag.FlagSet) (list []Flag) {
 	flags.VisitAll(func(f *pflag.Flag) {
 		value, meaning := pflag.UnquoteUsage(f)
 		fallback := f.DefValue

@@ -1,4 +1,4 @@
-package reference
+package subcommand
 
 import (
 	"strings"
@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-func TestFlags(t *testing.T) {
+func TestDescribe(t *testing.T) {
 	f := pflag.NewFlagSet("", pflag.ContinueOnError)
 	f.SortFlags = false
 	f.StringP("output", "o", "text", "`FORMAT` of the answer")
@@ -19,7 +19,7 @@ func TestFlags(t *testing.T) {
 		{"output", "o", "FORMAT", "FORMAT of the answer", "text"}, {"wait", "", "", "wait", ""},
 		{"timeout", "", "DURATION", "no longer than DURATION", ""}, {"daemon", "", "NAME", "NAME of it", ""}, {"parallel", "", "N", "N at once", "32"},
 	}
-	got := Flags(f)
+	got := describe(f)
 	if len(got) != len(want) {
 		t.Fatalf("%+v", got)
 	}
@@ -32,7 +32,7 @@ func TestFlags(t *testing.T) {
 
 func TestManual(t *testing.T) {
 	g := Guide{
-		Commands:    []Command{{Name: "copy", Synopsis: "x copy A", Short: "copy a thing", Long: "At length.", Flags: []Flag{{"a", "b", "C", "this | that", "d"}}}},
+		Commands:    []Entry{{Name: "copy", Synopsis: "x copy A", Short: "copy a thing", Long: "At length.", Flags: []Flag{{"a", "b", "C", "this | that", "d"}}}},
 		Flags:       []Flag{{"help", "h", "", "show", ""}},
 		Environment: []Variable{{"HOME", "home"}},
 		Exits:       []Exit{{0, "done"}},

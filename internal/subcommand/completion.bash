@@ -1,7 +1,8 @@
-# bash completion for nnf-deploy.  shellcheck shell=bash
+# bash completion for @NAME@.  shellcheck shell=bash
 
-_nnf_deploy() {
+_@FUNCTION@() {
   local cur prev word command='' skip='' i flags='@FLAGS@'
+  @LOCALS@
   cur=${COMP_WORDS[COMP_CWORD]}
   prev=${COMP_WORDS[COMP_CWORD - 1]}
   COMPREPLY=()
@@ -9,6 +10,7 @@ _nnf_deploy() {
   # Which command is it?
   for ((i = 1; i < COMP_CWORD; i++)); do
     word=${COMP_WORDS[i]}
+    @PASS@
     if [[ $word == '=' ]]; then continue; fi
     if [[ -n $skip ]]; then
       skip=''
@@ -35,9 +37,8 @@ _nnf_deploy() {
     return
   fi
   case $command in
-    '' | help) mapfile -t COMPREPLY < <(compgen -W '@COMMANDS@' -- "$cur") ;;
-    completion) mapfile -t COMPREPLY < <(compgen -W 'bash' -- "$cur") ;;
+    @ARGUMENTS@
   esac
 }
 
-complete -o filenames -F _nnf_deploy nnf-deploy
+complete -o filenames -F _@FUNCTION@ @NAME@
