@@ -1,0 +1,93 @@
+package packaging
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+// A release has every program that the Makefile builds, built as there, for both
+// architectures; the packages, a list of contents of each program, and a checksum
+// of all. make snapshot makes one.
+func TestRelease(t *testing.T) {
+	data, err := os.ReadFile("../.goreleaser.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var release struct {
+		Builds []struct {
+			Main, Binary         string
+			Env, Goarch, Ldflags []string
+			Flags                []string
+		}
+		SBOMs []struct {
+			Artifacts, Cmd string
+			Args           []string
+		}
+		Checksum struct {
+			Extra []struct{ Glob string } `json:"extra_files"`
+		}
+		Release struct {
+			Extra []struct{ Glob string } `json:"extra_files"`
+		}
+	}
+	if err := yaml.Unmarshal(data, &release); err != nil {
+		t.Fatal(err)
+	}
+	makefile := read(t, "../Makefile")
+	binaries := map[string]bool{}
+	for line := range strings.Lines(makefile) {
+		for _, name := range []string{"DAEMONS := ", "BINARIES := "} {
+			if words, ok := strings.CutPrefix(line, name); ok {
+				for _, w := range strings.Fields(strings.ReplaceAll(words, "$(DAEMONS)", "")) {
+					binaries[w] = true
+				}
+			}
+		}
+	}
+	if len(binaries) < 4 {
+		t.Fatalf("the Makefile builds %v", binaries)
+	}
+	for _, b := range release.Builds {
+		if !binaries[b.Binary] || b.Main != "./cmd/"+b.Binary {
+			t.Errorf("%s from %s is not what the Makefile builds", b.Binary, b.Main)
+		}
+		delete(binaries, b.Binary)
+		if !slices.Equal(b.Goarch, []string{"amd64", "arm64"}) || !slices.Contains(b.Env, "CGO_ENABLED=0") {
+			t.Errorf("%s: %v, %v", b.Binary, b.Goarch, b.Env)
+		}
+		for _, flag := range b.Flags {
+			if !strings.Contains(makefile, strings.Replace(flag, "=", " ", 1)) && !strings.Contains(makefile, flag) {
+				t.Errorf("%s is built with %s, and not by the Makefile", b.Binary, flag)
+			}
+		}
+	}
+	if len(binaries) > 0 {
+		t.Errorf("a release does not have %q", slices.Sorted(maps.Keys(binaries)))
+	}
+	// goreleaser fills templates in arguments, but not in the command.
+	if len(release.SBOMs) != 1 || release.SBOMs[0].Artifacts != "binary" || strings.Contains(release.SBOMs[0].Cmd, "{{") {
+		t.Errorf("lists of contents: %+v", release.SBOMs)
+	} else if script := strings.TrimPrefix(release.SBOMs[0].Args[0], "{{ .Env.TREE }}/"); !exists(filepath.Join("..", script)) {
+		t.Errorf("there is no %s", script)
+	}
+	for name, extra := range map[string][]struct{ Glob string }{"checksums": release.Checksum.Extra, "release": release.Release.Extra} {
+		var globs []string
+		for _, e := range extra {
+			globs = append(globs, e.Glob)
+		}
+		if !slices.Equal(globs, []string{"bin/rpm/*.rpm", "bin/rpm/*.tar.gz"}) {
+			t.Errorf("%s have %q besides", name, globs)
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
