@@ -14,8 +14,35 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// verify tries the credentials as a daemon would use them.
+// settles is how long an API server may take to learn of an account, a token or
+// a role that was made just before: it answers from what its watches told it,
+// and there may be several API servers.
+const settles = 3 * time.Second
+
+// unsettled is a refusal that may come from an API server that does not know
+// the latest yet.
+type unsettled struct{ error }
+
+func (u unsettled) Unwrap() error { return u.error }
+
+// verify tries the credentials as a daemon would use them, and once more where
+// a refusal may be over in a moment: "kubectl apply" and "nnf-deploy
+// credentials" are often one line of a script.
 func verify(ctx context.Context, admin *kube.Client, c *Credentials, r Request) error {
+	for end := time.Now().Add(settles); ; {
+		err := try(ctx, admin, c, r)
+		if !errors.As(err, new(unsettled)) || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(settles / 10):
+		}
+	}
+}
+
+func try(ctx context.Context, admin *kube.Client, c *Credentials, r Request) error {
 	said := claimsOf(c.Token)
 	if c.Expires.IsZero() {
 		c.Expires = said.Expires
@@ -71,6 +98,7 @@ func explain(c *Credentials, said claims, err error) error {
 		return fmt.Errorf("the credentials of %s do not work: %w", c.Source, err)
 	}
 	var why, hint string
+	fresh := false
 	switch {
 	case !said.Expires.IsZero() && time.Now().After(said.Expires):
 		why, hint = "it expired at "+said.Expires.UTC().Format(time.RFC3339), "delete the Secret and make it anew, or use --bound"
@@ -81,8 +109,13 @@ func explain(c *Credentials, said claims, err error) error {
 		why, hint = fmt.Sprintf("it says that it is for %q, not for %q", said.Subject, c.Account.User()), "is it the right Secret?"
 	default:
 		why, hint = "was it made by another cluster, or for an account that was deleted since?", "delete the Secret and make it anew"
+		fresh = true
 	}
-	return fmt.Errorf("API server %s refuses the token of %s: %s; %s", c.Server, c.Source, why, hint)
+	err = fmt.Errorf("API server %s refuses the token of %s: %s; %s", c.Server, c.Source, why, hint)
+	if fresh {
+		return unsettled{err}
+	}
+	return err
 }
 
 // atOnce is how many rights are asked for at the same time.
@@ -118,7 +151,7 @@ func checkRights(ctx context.Context, as *kube.Client, c *Credentials, r Request
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("%s may not, in all namespaces: %s; %s, which grants this", c.Account.User(), strings.Join(missing, ", "), remedy(r.Program))
+		return unsettled{fmt.Errorf("%s may not, in all namespaces: %s; %s, which grants this", c.Account.User(), strings.Join(missing, ", "), remedy(r.Program))}
 	}
 	if len(unused) > 0 {
 		c.note(fmt.Sprintf("%s may not, what this %s does without but older ones need: %s", c.Account.User(), r.Program, strings.Join(unused, ", ")))

@@ -46,6 +46,8 @@ func (s *scene) useAccount() string {
 	s.setRights(granted())
 	s.bind()
 	s.token = s.write("token", s.newToken(s.Node+"-1"))
+	c := s.tokenClient()
+	s.eventually("the server grants", soon, func() bool { return refused(c, s.Node) == 0 })
 	return "system:serviceaccount:" + accountNamespace + ":" + s.Node
 }
 
@@ -72,7 +74,8 @@ func (s *scene) bind() {
 	})
 }
 
-// newToken makes a secret that the control plane fills with a token.
+// newToken makes a secret that the control plane fills with a token, and
+// returns when the server knows it too.
 func (s *scene) newToken(secret string) (token []byte) {
 	s.t.Helper()
 	o := lab.Object{"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token", "metadata": metadata(secret, accountNamespace)}
@@ -89,6 +92,8 @@ func (s *scene) newToken(secret string) (token []byte) {
 		}
 		return len(token) > 0
 	})
+	c := s.as(token)
+	s.eventually("the server lets the new token in", soon, func() bool { return refused(c, s.Node) != http.StatusUnauthorized })
 	return token
 }
 

@@ -100,6 +100,24 @@ func TestMissingRights(t *testing.T) {
 	s.fails(s.one("bare"), "get clientmounts.", "list clientmounts.", "get nnfstorageprofiles.")
 }
 
+// A role that was applied a moment ago, and that the API server does not know
+// yet, is waited for.
+func TestRightsThatComeLate(t *testing.T) {
+	s := newSite(t)
+	s.account("d")
+	s.secret("d", "d")
+	answers := make(chan answer, 1)
+	go func() { answers <- s.one("d") }()
+	time.Sleep(500 * time.Millisecond)
+	select {
+	case a := <-answers:
+		t.Fatalf("without the role: exit code %d\n%s", a.code, a.stderr)
+	default:
+	}
+	s.grant("d", rules(t, "clientmountd"))
+	s.works(<-answers)
+}
+
 // A token of its own: good, for the time that was asked, and not in any Secret.
 func TestBound(t *testing.T) {
 	s := newSite(t)

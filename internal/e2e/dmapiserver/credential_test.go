@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -31,7 +32,9 @@ func (s *scene) useAccount() string {
 	s.t.Helper()
 	s.Apply(lab.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": s.Node, "namespace": accounts}})
 	s.bind()
-	s.Token = s.Write("token", s.newToken("1"))
+	token := s.newToken("1")
+	s.answers(token, http.StatusOK)
+	s.Token = s.Write("token", token)
 	return "system:serviceaccount:" + accounts + ":" + s.Node
 }
 
@@ -44,7 +47,8 @@ func (s *scene) bind() {
 	})
 }
 
-// newToken makes a secret that the control plane fills with a token.
+// newToken makes a secret that the control plane fills with a token, and
+// returns when the server knows it too.
 func (s *scene) newToken(n string) []byte {
 	s.t.Helper()
 	name := s.Node + "-" + n
@@ -59,12 +63,14 @@ func (s *scene) newToken(n string) []byte {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.answers(token, http.StatusOK, http.StatusForbidden)
 	return token
 }
 
-// refuses waits until the server answers a token's read with the code: it
-// remembers for some 10 s what was right before.
-func (s *scene) refuses(token []byte, code int) {
+// answers waits until the server answers a token's read with one of the codes:
+// it remembers for some 10 s what was right before, and learns of what is new
+// a moment later.
+func (s *scene) answers(token []byte, codes ...int) {
 	s.t.Helper()
 	c, err := lab.NewClient(s.Write("kubeconfig", fmt.Appendf(nil,
 		"clusters: [{cluster: {server: %q, certificate-authority-data: %s}}]\nusers: [{user: {token: %s}}]\n",
@@ -73,13 +79,19 @@ func (s *scene) refuses(token []byte, code int) {
 		s.t.Fatal(err)
 	}
 	defer c.Close()
-	for end := time.Now().Add(resume); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(resume); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		_, err := c.Do(s.Context(resume), http.MethodGet, lab.Path("NnfDataMovement", s.Rabbit, ""), "", nil)
-		if status, ok := err.(*lab.StatusError); ok && status.Code == code {
+		code := 0
+		if status, ok := err.(*lab.StatusError); ok {
+			code = status.Code
+		} else if err == nil {
+			code = http.StatusOK
+		}
+		if slices.Contains(codes, code) {
 			return
 		}
 	}
-	s.t.Fatalf("the server does not answer %d", code)
+	s.t.Fatalf("the server does not answer %d", codes)
 }
 
 func (s *scene) token() []byte {
@@ -96,7 +108,7 @@ func (s *scene) revoke(n string, token []byte) {
 	if err := s.Cluster.Delete(s.Context(resume), "Secret", accounts, s.Node+"-"+n); err != nil {
 		s.t.Fatal(err)
 	}
-	s.refuses(token, http.StatusUnauthorized)
+	s.answers(token, http.StatusUnauthorized)
 }
 
 // The new token is in the file before the old one ends: nobody notices.
@@ -164,7 +176,7 @@ func rightsRemoved(s *scene) {
 	if err := s.Cluster.Delete(s.Context(resume), "ClusterRoleBinding", "", s.Node); err != nil {
 		s.t.Fatal(err)
 	}
-	s.refuses(s.token(), http.StatusForbidden)
+	s.answers(s.token(), http.StatusForbidden)
 	s.proxy.Reset()
 	s.fails(codes.Internal, "lacks a right on the API server")
 	s.said("a request could not be served", account, "may not get", "workflows.")

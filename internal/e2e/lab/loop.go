@@ -36,7 +36,7 @@ func (l *Lab) attach(image string) (*loop, error) {
 	}
 	defer control.Close()
 	known, _ := filepath.Glob("/sys/block/loop*")
-	for range 20 { // others on this machine may take the same free device first
+	for range 20 { // others on this machine may take the same free device first, or remove it
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
 			return nil, fmt.Errorf("find a free loop device: %w", err)
@@ -46,7 +46,9 @@ func (l *Lab) attach(image string) (*loop, error) {
 			return nil, fmt.Errorf("mknod %s: %w", node, err)
 		}
 		dev, err := os.OpenFile(node, os.O_RDWR, 0)
-		if err != nil {
+		if errors.Is(err, unix.ENXIO) {
+			continue // it was free, and whoever had added it has removed it since
+		} else if err != nil {
 			return nil, err
 		}
 		cfg := unix.LoopConfig{Fd: uint32(img.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}}
