@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/printable"
 )
 
 // durationKey is the attribute whose value is how long the thing took.
@@ -121,7 +123,7 @@ func appendTail(b []byte, fields []field) []byte {
 			return append(b, " …"...)
 		}
 		b = append(b, ' ')
-		b = append(b, printable(f.label)...)
+		b = append(b, printable.Escape(f.label)...)
 		b = append(b, '=')
 		if plain(value) {
 			b = append(b, value...)

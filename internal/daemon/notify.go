@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/compute-daemons/compute-daemons/internal/printable"
 )
 
 // maxStatus bounds the status text, in bytes. Escaping makes it four times as
@@ -44,7 +46,7 @@ func (n *Notifier) Ready() {
 // Status sets the line that `systemctl status` shows. It is sent when the text
 // has changed; text out of objects is safe, as it cannot begin a second line.
 func (n *Notifier) Status(text string) {
-	text = printable(clip(text, maxStatus))
+	text = printable.Escape(clip(text, maxStatus))
 	n.locked(func() {
 		if n.status != text {
 			n.status = text

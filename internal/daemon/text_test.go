@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 )
 
 type stringer struct{}
@@ -69,38 +68,6 @@ func TestClip(t *testing.T) {
 			t.Errorf("clip(%q) = %q, want %q", c.in, got, c.want)
 		}
 	}
-}
-
-func TestPrintable(t *testing.T) {
-	for _, c := range []struct{ in, want string }{
-		{"plain text", "plain text"},
-		{"Dateisystem größer, 挂载", "Dateisystem größer, 挂载"},
-		{"a\nb", `a\nb`},
-		{"a\x1b[2Jb", `a\x1b[2Jb`},
-		{"a\u009b2Jb", `a\u009b2Jb`}, // one-character CSI
-		{"a\u202eb", `a\u202eb`},     // right-to-left override
-		{"a\x7fb", `a\x7fb`},
-		{"a\xffb", `a\xffb`},
-		{"a\ufffdb", "a\ufffdb"}, // a real replacement character is harmless
-		{"\x00", `\x00`},
-	} {
-		if got := printable(c.in); got != c.want {
-			t.Errorf("printable(%q) = %q, want %q", c.in, got, c.want)
-		}
-	}
-}
-
-func FuzzPrintable(f *testing.F) {
-	f.Add("a\x1b[2J\xff\u009b")
-	f.Fuzz(func(t *testing.T, s string) {
-		got := printable(s)
-		if !utf8.ValidString(got) {
-			t.Errorf("not UTF-8: %q", got)
-		}
-		if strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 }) {
-			t.Errorf("control character in %q", got)
-		}
-	})
 }
 
 func TestPlain(t *testing.T) {

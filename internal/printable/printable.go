@@ -8,14 +8,21 @@ import (
 	"unicode/utf8"
 )
 
-// Line makes a text one printable line: control characters, the C1 range,
-// bidirectional overrides and invalid UTF-8 are escaped, space around it is cut.
+// Escape escapes what could steer a terminal or forge a line: control
+// characters, the C1 range, bidirectional overrides, invalid UTF-8. Ordinary
+// text of any script stays as it is.
+func Escape(s string) string { return escape(s, "") }
+
+// Line is Escape without the space around a text.
 func Line(s string) string { return escape(strings.TrimSpace(s), "") }
 
 // Text is Line for a text of several lines, which it keeps.
 func Text(s string) string { return escape(strings.TrimRight(s, " \t\r\n"), "\n\t") }
 
 func escape(s, keep string) string {
+	if plain(s) {
+		return s
+	}
 	var b strings.Builder
 	for i := 0; i < len(s); {
 		r, size := utf8.DecodeRuneInString(s[i:])
@@ -31,6 +38,16 @@ func escape(s, keep string) string {
 		i += size
 	}
 	return b.String()
+}
+
+// plain is the usual case, which costs no memory.
+func plain(s string) bool {
+	for _, r := range s {
+		if !strconv.IsPrint(r) || r == utf8.RuneError {
+			return false
+		}
+	}
+	return true
 }
 
 // plainJSON escapes in encoded JSON what a terminal might act on. In valid JSON

@@ -20,6 +20,8 @@ func TestPrintable(t *testing.T) {
 		{"\xff\xc3(", `\xff\xc3(`, `\xff\xc3(`},
 		{"over\rwritten", `over\rwritten`, `over\rwritten`},
 		{"\x00\x7f\u2028x", `\x00\x7f\u2028x`, `\x00\x7f\u2028x`},
+		{"a\ufffdb", "a\ufffdb", "a\ufffdb"}, // a real replacement character is harmless
+		{"a\ufffdb\xff", "a\ufffdb\\xff", "a\ufffdb\\xff"},
 		{"", "", ""},
 	} {
 		if got := Line(tt.in); got != tt.line {
@@ -28,6 +30,13 @@ func TestPrintable(t *testing.T) {
 		if got := Text(tt.in); got != tt.text {
 			t.Errorf("Text(%q) = %q, want %q", tt.in, got, tt.text)
 		}
+	}
+}
+
+// The space of a log message is its writer's.
+func TestEscapeKeepsSpace(t *testing.T) {
+	if got, want := Escape("  a\tb \n"), `  a\tb \n`; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

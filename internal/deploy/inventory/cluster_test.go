@@ -69,12 +69,7 @@ func TestFromCluster(t *testing.T) {
 			}
 			continue
 		}
-		nodes, nerr := Nodes(s)
-		var names []string
-		for _, n := range nodes {
-			names = append(names, n.Name)
-		}
-		if got := strings.Join(names, " "); err != nil || nerr != nil || got != tt.want {
+		if got, nerr := names(s); err != nil || nerr != nil || got != tt.want {
 			t.Errorf("%s: %q %v %v", tt.name, got, err, nerr)
 		}
 	}

@@ -17,6 +17,16 @@ func file(t *testing.T, name, text string) string {
 	return path
 }
 
+// names is what a system's nodes are called, in their order.
+func names(s System) (string, error) {
+	nodes, err := Nodes(s)
+	var list []string
+	for _, n := range nodes {
+		list = append(list, n.Name)
+	}
+	return strings.Join(list, " "), err
+}
+
 const head = "apiVersion: dataworkflowservices.github.io/v1alpha7\nkind: SystemConfiguration\nmetadata: {name: default, namespace: default}\n"
 
 func TestFromFile(t *testing.T) {
@@ -54,12 +64,7 @@ status: {ready: true}
 			}
 			continue
 		}
-		nodes, nerr := Nodes(s)
-		var names []string
-		for _, n := range nodes {
-			names = append(names, n.Name)
-		}
-		if got := strings.Join(names, " "); err != nil || nerr != nil || got != tt.want {
+		if got, nerr := names(s); err != nil || nerr != nil || got != tt.want {
 			t.Errorf("%s: %q %v %v", tt.name, got, err, nerr)
 		}
 	}
