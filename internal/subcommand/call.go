@@ -32,11 +32,11 @@ func ThisProcess() Process {
 // Call is a command at work.
 type Call struct {
 	Process
-	Args []string
-	Code int // the exit code when it returns no error
+	Program string // its name begins each line that is said
+	Args    []string
+	Code    int // the exit code when it returns no error
 
-	program string
-	given   func(flag string) bool
+	given func(flag string) bool
 }
 
 func (c *Call) base() *Call { return c }
@@ -57,7 +57,7 @@ func (c *Call) Getenv(name string) string {
 
 // Say writes a line of ours to standard error.
 func (c *Call) Say(format string, args ...any) {
-	fmt.Fprintf(c.Stderr, "%s: %s\n", c.program, fmt.Sprintf(format, args...))
+	fmt.Fprintf(c.Stderr, "%s: %s\n", c.Program, fmt.Sprintf(format, args...))
 }
 
 // Explain shows an error, made printable.

@@ -55,7 +55,7 @@ func Usagef(format string, args ...any) error { return &UsageError{fmt.Sprintf(f
 
 // Run does what the arguments say and returns the exit code.
 func (p *Program[C]) Run(ctx context.Context, process Process, args []string) int {
-	v := p.New(&Call{Process: process, program: p.Name})
+	v := p.New(&Call{Process: process, Program: p.Name})
 	c := v.base()
 	name, err := p.run(ctx, v, args)
 	switch u := (*UsageError)(nil); {
@@ -157,7 +157,7 @@ func newFlagSet(name string) *pflag.FlagSet {
 }
 
 // nobody is a call that is never made, for what its flags are.
-func (p *Program[C]) nobody() C { return p.New(&Call{program: p.Name}) }
+func (p *Program[C]) nobody() C { return p.New(&Call{Program: p.Name}) }
 
 func (p *Program[C]) commonFlags() *pflag.FlagSet {
 	f := newFlagSet("")

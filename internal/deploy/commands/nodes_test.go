@@ -137,7 +137,7 @@ func TestAddressOfComputes(t *testing.T) {
 		{site, address{host: "fd00::1"}, "[fd00::1]:6443"},
 		{nil, address{host: "fd00::1", port: "1"}, "[fd00::1]:1"},
 	} {
-		j := &job{v: &call{Call: &subcommand.Call{Process: subcommand.Process{}}}, n: &nodesSettings{}, site: tt.site}
+		j := &job{v: &call{Call: &subcommand.Call{Program: Program.Name, Process: subcommand.Process{}}}, n: &nodesSettings{}, site: tt.site}
 		if got, err := j.address(tt.a); err != nil || got.String() != tt.want {
 			t.Errorf("%+v: %v %v", tt.a, got, err)
 		}
@@ -160,7 +160,7 @@ func TestTellingManyNodes(t *testing.T) {
 	if out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)
 	}
-	v := &call{Call: &subcommand.Call{Process: subcommand.Process{Stderr: &said}}}
+	v := &call{Call: &subcommand.Call{Program: Program.Name, Process: subcommand.Process{Stderr: &said}}}
 	v.notes(results)
 	if said.String() != "nnf-deploy: note: a b: n\nnnf-deploy: note: b: m\\x1b[31m\n" {
 		t.Errorf("%q", said.String())
@@ -174,7 +174,7 @@ func TestJournalsOfManyNodes(t *testing.T) {
 	}
 	results[1].Journal = nil
 	var said bytes.Buffer
-	v := &call{Call: &subcommand.Call{Process: subcommand.Process{Stderr: &said}}}
+	v := &call{Call: &subcommand.Call{Program: Program.Name, Process: subcommand.Process{Stderr: &said}}}
 	v.journals(results)
 	const want = "nnf-deploy: a: journal: x\\x1b\nnnf-deploy: a: journal: y\nnnf-deploy: c: journal: x\\x1b\nnnf-deploy: c: journal: y\n" +
 		"nnf-deploy: d: journal: x\\x1b\nnnf-deploy: d: journal: y\nnnf-deploy: the journals of 2 more nodes are in the answer with -o json\n"
