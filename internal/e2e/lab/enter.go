@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +32,7 @@ const (
 // not, it returns in the original process with Features.Private false and the
 // reason in Why.
 func Enter() Features {
+	tryPidfd()
 	switch os.Getenv(stageVar) {
 	case stageInit:
 		os.Exit(actAsInit())
@@ -48,6 +51,26 @@ func Enter() Features {
 		why = reason
 	}
 	return Features{Why: why}
+}
+
+// tryPidfd has package os find out now whether the kernel knows process file
+// descriptors. It forks a child for that, otherwise before the first command,
+// which has our memory and our signal handlers: a Ctrl-C for the whole process
+// group that reaches the child as well crashes us. Here it cannot reach it.
+func tryPidfd() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, before unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if unix.PthreadSigmask(unix.SIG_BLOCK, &all, &before) != nil {
+		return
+	}
+	defer unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
+	if p, err := os.FindProcess(os.Getpid()); err == nil {
+		_ = p.Release()
+	}
 }
 
 // runInside starts init and waits for it. A reason means that nothing of the
@@ -91,21 +114,36 @@ func runInside(user bool) (code int, reason string) {
 			_ = cmd.Process.Signal(s)
 		}
 	}()
-	report, _ := io.ReadAll(read)
+	report := bufio.NewReader(read)
+	first, _ := report.ReadString('\n')
 	if s := asked.Load(); s != 0 {
 		// The kernel keeps from the first process of a namespace every signal that it
 		// has no handler for yet: what came before its report may be lost.
 		_ = cmd.Process.Signal(syscall.Signal(s))
 	}
 	err = cmd.Wait()
-	if s := asked.Load(); s != 0 && cmd.ProcessState.ExitCode() != 0 && len(report) == 0 {
-		return 128 + int(s), "" // while the namespaces were furnished: nothing to clean up, and no second try
+	last, _ := io.ReadAll(report)
+	if string(last) != saysEnded && (first == "" || first == saysReady) {
+		// Something ended init itself: a signal for the whole process group that came
+		// before its handler, of which our own copy may still be on its way. There is
+		// nothing to clean up, and there is no second try.
+		for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			if s := asked.Load(); s != 0 {
+				return 128 + int(s), ""
+			}
+		}
 	}
-	if text := strings.TrimSpace(string(report)); text != "ready" {
-		return 0, fmt.Sprintf("the private namespaces cannot be furnished: %s (%v)", text, err)
+	if first != saysReady {
+		return 0, fmt.Sprintf("the private namespaces cannot be furnished: %s (%v)", strings.TrimSpace(first+string(last)), err)
 	}
 	return cmd.ProcessState.ExitCode(), ""
 }
+
+// What init reports: that the program runs inside, and that it has ended.
+const (
+	saysReady = "ready\n"
+	saysEnded = "ended\n"
+)
 
 // actAsInit furnishes the namespaces, starts the program inside and reaps
 // whatever is orphaned. When it exits the kernel kills all that is left.
@@ -134,8 +172,7 @@ func actAsInit() int {
 		fmt.Fprintln(report, "start inside:", err)
 		return 1
 	}
-	fmt.Fprintln(report, "ready")
-	report.Close()
+	fmt.Fprint(report, saysReady)
 	go func() {
 		for s := range signals {
 			_ = unix.Kill(pid, s.(syscall.Signal))
@@ -148,9 +185,11 @@ func actAsInit() int {
 		case err == unix.EINTR:
 		case err != nil:
 			return 1
-		case got == pid && status.Signaled():
-			return 128 + int(status.Signal())
 		case got == pid:
+			fmt.Fprint(report, saysEnded)
+			if status.Signaled() {
+				return 128 + int(status.Signal())
+			}
 			return status.ExitStatus()
 		}
 	}

@@ -177,7 +177,11 @@ func (l *Lab) Close() error {
 	if l.interrupted.Load() {
 		select {}
 	}
-	return l.close()
+	err := l.close()
+	if l.signals != nil {
+		signal.Stop(l.signals) // not when one has come: a second one would end the process its own way
+	}
+	return err
 }
 
 // close waits for another one that is at it, so that nobody ends the process
@@ -201,9 +205,6 @@ func (l *Lab) takeDown() error {
 	}
 	for _, f := range slices.Backward(closers) {
 		errs = append(errs, f())
-	}
-	if l.signals != nil {
-		signal.Stop(l.signals)
 	}
 	return errors.Join(errs...)
 }
