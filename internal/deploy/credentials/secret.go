@@ -27,7 +27,7 @@ const (
 	invalidSince = "kubernetes.io/legacy-token-invalid-since"
 )
 
-// interval is the pause between two looks at a Secret that is not filled yet.
+// interval is the pause between two looks at what is not there yet.
 const interval = 250 * time.Millisecond
 
 // fromSecret reads the token that all computes share. The control plane fills such

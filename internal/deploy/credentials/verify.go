@@ -37,7 +37,7 @@ func verify(ctx context.Context, admin *kube.Client, c *Credentials, r Request) 
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(settles / 10):
+		case <-time.After(interval):
 		}
 	}
 }

@@ -55,9 +55,8 @@ func run(f lab.Features) int {
 		fmt.Fprintln(os.Stderr, "demo: not possible on this machine:", f.Why)
 		return 1
 	}
-	// Until the end of the process: Ctrl-C comes once from the terminal and once
-	// from who started us, and the second one must find a handler as well.
-	ctx, _ := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	if err := show(ctx, out, f); err != nil {

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -114,36 +113,31 @@ func runInside(user bool) (code int, reason string) {
 			_ = cmd.Process.Signal(s)
 		}
 	}()
-	report := bufio.NewReader(read)
-	first, _ := report.ReadString('\n')
+	report, _ := io.ReadAll(read)
 	if s := asked.Load(); s != 0 {
 		// The kernel keeps from the first process of a namespace every signal that it
 		// has no handler for yet: what came before its report may be lost.
 		_ = cmd.Process.Signal(syscall.Signal(s))
 	}
 	err = cmd.Wait()
-	last, _ := io.ReadAll(report)
-	if string(last) != saysEnded && (first == "" || first == saysReady) {
-		// Something ended init itself: a signal for the whole process group that came
-		// before its handler, of which our own copy may still be on its way. There is
-		// nothing to clean up, and there is no second try.
-		for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-			if s := asked.Load(); s != 0 {
-				return 128 + int(s), ""
-			}
-		}
+	code = cmd.ProcessState.ExitCode()
+	// Our own copy of a Ctrl-C for the whole process group may still be on its way.
+	for end := time.Now().Add(time.Second); code == unended && asked.Load() == 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
 	}
-	if first != saysReady {
-		return 0, fmt.Sprintf("the private namespaces cannot be furnished: %s (%v)", strings.TrimSpace(first+string(last)), err)
+	if s := asked.Load(); s != 0 && (code == unended || code != 0 && len(report) == 0) {
+		return 128 + int(s), "" // too early for a handler: nothing to clean up, and no second try
 	}
-	return cmd.ProcessState.ExitCode(), ""
+	if text := strings.TrimSpace(string(report)); text != "ready" {
+		return 0, fmt.Sprintf("the private namespaces cannot be furnished: %s (%v)", text, err)
+	}
+	return code, ""
 }
 
-// What init reports: that the program runs inside, and that it has ended.
-const (
-	saysReady = "ready\n"
-	saysEnded = "ended\n"
-)
+// unended is the exit code by which Go's runtime ends a process that a signal has
+// failed to end: the first of a namespace, which the kernel protects, or one that
+// was installing its handler in that moment.
+const unended = 2
 
 // actAsInit furnishes the namespaces, starts the program inside and reaps
 // whatever is orphaned. When it exits the kernel kills all that is left.
@@ -172,7 +166,8 @@ func actAsInit() int {
 		fmt.Fprintln(report, "start inside:", err)
 		return 1
 	}
-	fmt.Fprint(report, saysReady)
+	fmt.Fprintln(report, "ready")
+	report.Close()
 	go func() {
 		for s := range signals {
 			_ = unix.Kill(pid, s.(syscall.Signal))
@@ -185,11 +180,9 @@ func actAsInit() int {
 		case err == unix.EINTR:
 		case err != nil:
 			return 1
+		case got == pid && status.Signaled():
+			return 128 + int(status.Signal())
 		case got == pid:
-			fmt.Fprint(report, saysEnded)
-			if status.Signaled() {
-				return 128 + int(status.Signal())
-			}
 			return status.ExitStatus()
 		}
 	}

@@ -177,11 +177,7 @@ func (l *Lab) Close() error {
 	if l.interrupted.Load() {
 		select {}
 	}
-	err := l.close()
-	if l.signals != nil {
-		signal.Stop(l.signals) // not when one has come: a second one would end the process its own way
-	}
-	return err
+	return l.close()
 }
 
 // close waits for another one that is at it, so that nobody ends the process
@@ -205,6 +201,9 @@ func (l *Lab) takeDown() error {
 	}
 	for _, f := range slices.Backward(closers) {
 		errs = append(errs, f())
+	}
+	if l.signals != nil {
+		signal.Stop(l.signals)
 	}
 	return errors.Join(errs...)
 }
