@@ -8,10 +8,7 @@
 // theirs is followed, all input and output is bounded.
 package node
 
-import (
-	"log/slog"
-	"sync"
-)
+import "log/slog"
 
 // Node is one machine. The zero value is the machine that we run on. It is safe
 // for use by many goroutines and must not be copied after first use.
@@ -28,8 +25,7 @@ type Node struct {
 	// write. It is for tests and for sites that have no hostile local users.
 	AnyOwner bool
 
-	mu    sync.Mutex
-	locks map[string]*vgLock
+	locks Locks // by volume group
 }
 
 // kernel returns the place of the kernel path p, below Root.
