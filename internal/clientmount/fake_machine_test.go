@@ -3,6 +3,7 @@ package clientmount
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -141,6 +142,43 @@ func (f *fakeMachine) MountAt(path string) (*node.Mount, error) {
 		}
 	}
 	return nil, nil
+}
+
+func (f *fakeMachine) MountsOn(path string) (on []node.Mount, _ error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range f.table {
+		if m.Mountpoint == path {
+			on = append(on, m)
+		}
+	}
+	return on, nil
+}
+
+func (f *fakeMachine) MountByID(id int) (*node.Mount, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range f.table {
+		if m.ID == id {
+			return &m, nil
+		}
+	}
+	return nil, nil
+}
+
+// HiddenBy finds what was mounted later at the same path or above it.
+func (f *fakeMachine) HiddenBy(m node.Mount) (*node.Mount, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, later := range slices.Backward(f.table) {
+		if later.ID == m.ID {
+			return nil, nil
+		}
+		if later.Mountpoint == m.Mountpoint || strings.HasPrefix(m.Mountpoint, later.Mountpoint+"/") {
+			return &later, nil
+		}
+	}
+	return nil, fs.ErrNotExist
 }
 
 func (f *fakeMachine) BlockDevice(path string) (node.Device, error) {

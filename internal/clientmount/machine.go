@@ -17,6 +17,9 @@ type Machine interface {
 	WaitLeft(ctx context.Context, mark string, limit time.Duration, found func(node.Left)) ([]node.Left, error)
 
 	MountAt(path string) (*node.Mount, error)
+	MountsOn(path string) ([]node.Mount, error)
+	MountByID(id int) (*node.Mount, error)
+	HiddenBy(m node.Mount) (*node.Mount, error)
 	BlockDevice(path string) (node.Device, error)
 	BoundDevice(m node.Mount) (node.Device, error)
 	DMName(d node.Device) (string, error)

@@ -56,10 +56,10 @@ func (p *Plan) block(cm *dws.ClientMount, m *dws.Mount, profile *nnf.StorageProf
 	down.hooks("preUnmount", failPreUnmount, fs, f.User.PreUnmount)
 	down.verb("unmount", Unmount, failUnmount, fs, f.Unmount, "umount")
 	down.hooks("postUnmount", failPostUnmount, fs, f.User.PostUnmount)
-	down.hooks("preDeactivate", failPreDeactivate, lv, b.User.PreDeactivate)
+	down.hooks(hooksPreDeactivate, failPreDeactivate, lv, b.User.PreDeactivate)
 	down.verb("deactivate", Deactivate, failDeactivate, lv, b.LVChange.Deactivate, "lvchange")
 	down.verb("lockStop", LockStop, failDeactivate, vg, b.VGChange.LockStop, "vgchange")
-	down.hooks("postDeactivate", failPostDeactivate, lv, b.User.PostDeactivate)
+	down.hooks(hooksPostDeactivate, failPostDeactivate, lv, b.User.PostDeactivate)
 
 	p.Mount, p.Unmount = up.steps, down.steps
 	if up.err != nil {

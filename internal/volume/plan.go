@@ -9,7 +9,13 @@
 // test.
 package volume
 
-import "github.com/compute-daemons/compute-daemons/internal/api/dws"
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+)
 
 // Plan is everything that is needed to mount and unmount one volume, also when
 // the object and the profile that it was made from are gone. It survives JSON.
@@ -85,4 +91,33 @@ func (p *Plan) Source() string {
 		return p.Lustre.MGS + ":/" + p.Lustre.FSName
 	}
 	return p.Device
+}
+
+// Volume is a key that identifies the storage itself, wherever it is mounted:
+// two plans have the same key exactly if they mount the same storage. In kind
+// mode that is what the link points to. Plans that were stored have the same key
+// as plans that were made now.
+func (p *Plan) Volume() string {
+	switch {
+	case p.LinkTo != "":
+		return "link:" + p.LinkTo
+	case p.Type == dws.TypeLustre:
+		nids := slices.Sorted(maps.Keys(nidSet(p.Lustre.MGS)))
+		return "lustre:" + strings.Join(nids, ",") + ":/" + p.Lustre.FSName
+	}
+	return "lvm:" + p.VG + "/" + p.LV
+}
+
+// Releases reports whether the step gives up the volume rather than the mount:
+// deactivation, the end of the lock space, and the hooks around them. While
+// another mount of the same volume remains, these steps must not run.
+func (s *Step) Releases() bool {
+	switch s.Kind {
+	case Deactivate, LockStop:
+		return true
+	case Hook:
+		list, _, _ := strings.Cut(s.Name, "[")
+		return list == hooksPreDeactivate || list == hooksPostDeactivate
+	}
+	return false
 }

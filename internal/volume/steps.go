@@ -25,6 +25,12 @@ const (
 	failPostDeactivate = "unable to run block device PostDeactivate commands"
 )
 
+// Names of the hook lists that belong to giving up a volume, see Step.Releases.
+const (
+	hooksPreDeactivate  = "preDeactivate"
+	hooksPostDeactivate = "postDeactivate"
+)
+
 // maxHooks bounds one list of hook lines; the plan is kept on disk.
 const maxHooks = 256
 
