@@ -99,7 +99,14 @@ func New(o Options) *Controller {
 			mounts: func() kube.Resource { return *c.mounts.Load() },
 		},
 	}
-	c.rec.alive, c.rec.released = c.alive, c.forgetOrphan
+	c.rec.released = c.forgetOrphan
+	c.rec.registry.alive = c.alive
+	c.rec.registry.freed = func() { go c.do(c.unblock) }
+	// What cannot be read is reported when the node's objects are known.
+	records, _ := o.Records.List()
+	for _, r := range records {
+		c.rec.registry.keep(r.UID, r)
+	}
 	return c
 }
 

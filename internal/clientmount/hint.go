@@ -13,7 +13,14 @@ import (
 // specific cause that is known decides.
 func hintFor(e *dws.ResourceError, cause error) string {
 	command := (*node.CommandError)(nil)
+	conflict := (*conflictError)(nil)
 	switch {
+	case errors.As(cause, &conflict) && conflict.gone:
+		return "what the deleted ClientMount left is still mounted: unmount it by hand when its job is over, or set mount.orphans = \"unmount\""
+	case errors.As(cause, &conflict):
+		return "clientmountd mounts it as soon as the other ClientMount is unmounted; two jobs that are to run at once need different mount paths"
+	case errors.Is(cause, errUnreadable):
+		return "clientmountd does nothing for this ClientMount until the file is repaired or removed, because it may have mounted something; the error says how"
 	case e.Severity == dws.Fatal:
 		return "the job cannot use this storage; correct the ClientMount or its storage profile, retrying will not help"
 	case errors.Is(cause, exec.ErrNotFound):

@@ -2,11 +2,14 @@ package clientmount
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 	"github.com/compute-daemons/compute-daemons/internal/volume"
@@ -21,7 +24,9 @@ var holderTimes = []time.Duration{150 * time.Millisecond, 2 * time.Second}
 // stackLimit bounds how many mounts of ours on top of each other are undone.
 const stackLimit = 4
 
-// mountStep puts the file system at its path unless it is there already.
+// mountStep puts the file system at its path unless it is there already. What
+// our own command makes appear there is ours, whatever the kernel shows as its
+// source.
 func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) error {
 	m, err := r.machine.MountAt(r.plan.Path)
 	if err != nil {
@@ -29,12 +34,16 @@ func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) err
 	}
 	if m != nil {
 		mine, err := ours(r.machine, *m, r.plan, r.rec)
+		if err == nil && !mine && r.plan.Type == dws.TypeLustre {
+			mine, err = made(r.machine, *m, r.plan, r.rec)
+		}
 		if err != nil {
 			return err
 		}
 		if !mine {
 			return errForeign(*m, r.plan)
 		}
+		r.adoptTarget()
 		return r.note(m)
 	}
 	if err := r.stuck.check(r.plan.Path); err != nil {
@@ -44,15 +53,26 @@ func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) err
 		return fmt.Errorf("could not make the mount target: %w", err)
 	}
 	failpoint(name + "/target")
-	if err := r.command(ctx, s.Argv); err != nil {
-		return fmt.Errorf("could not mount file system %s: %w", r.plan.Path, err)
-	}
+	failed := r.command(ctx, s.Argv)
 	failpoint(name + "/mounted")
 	if m, err = r.machine.MountAt(r.plan.Path); err != nil {
-		return err
+		return keep(failed, err)
 	}
 	if m == nil {
-		return fmt.Errorf("could not mount file system %s: the command %q reported success but nothing is mounted there", r.plan.Path, strings.Join(s.Argv, " "))
+		if failed == nil {
+			failed = fmt.Errorf("the command %q reported success but nothing is mounted there", strings.Join(s.Argv, " "))
+		}
+		return fmt.Errorf("could not mount file system %s: %w", r.plan.Path, failed)
+	}
+	// A command that was ended by its time limit may have mounted all the same.
+	if err := r.note(m); err != nil || failed != nil {
+		return fmt.Errorf("could not mount file system %s: %w", r.plan.Path, keep(failed, err))
+	}
+	if r.plan.Type == dws.TypeLustre {
+		if m.FSType != fstype("lustre") {
+			return errForeign(*m, r.plan)
+		}
+		return nil
 	}
 	if mine, err := ours(r.machine, *m, r.plan, nil); err != nil || !mine {
 		if err == nil {
@@ -60,17 +80,28 @@ func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) err
 		}
 		return err
 	}
-	return r.note(m)
+	return nil
 }
 
-// makeTarget makes the mount target. What will be made is in the record before
-// it is, so that a crash in between leaves no directory that nobody removes.
+// adoptTarget takes over the target of a mount of our volume that is in place
+// although no record tells of it: it goes with the mount.
+func (r *runner) adoptTarget() {
+	if r.rec.Mounted == nil && !r.rec.Mounting && !r.shared {
+		r.rec.Created = union(r.rec.Created, []string{r.plan.Path})
+	}
+}
+
+// makeTarget makes the mount target. What will be made, and that the mount
+// comes next, is in the record before it happens, so that a crash in between
+// leaves neither a directory nor a mount that no record tells of.
 func (r *runner) makeTarget(name string) error {
 	had := r.rec.Created
 	r.rec.Created = union(had, r.machine.MissingTargets(r.plan.Path))
 	announced := r.rec.Created
-	if len(announced) > len(had) {
+	if len(announced) > len(had) || !r.rec.Mounting {
+		r.rec.Mounting = true
 		if err := r.save(); err != nil {
+			r.rec.Mounting = false
 			return err
 		}
 	}
@@ -104,27 +135,22 @@ func (r *runner) note(m *node.Mount) error {
 	if r.rec.Mounted != nil && *r.rec.Mounted == *id {
 		return nil
 	}
-	r.rec.Mounted = id
+	r.rec.Mounted, r.rec.Mounting = id, false
 	return r.save()
 }
 
-// unmountStep takes our mount away and then the target. A mount that we did
-// not make is left alone; none at all is done already.
+// unmountStep takes our mount away and then the target. It acts on the mount
+// that the record identifies, wherever it stands in the mount table, and is
+// done when the table shows none of ours at the path. Other mounts are left
+// alone.
 func (r *runner) unmountStep(ctx context.Context, name string, s *volume.Step) error {
 	for range stackLimit {
-		m, err := r.machine.MountAt(r.plan.Path)
+		m, err := r.mine()
 		if err != nil {
 			return err
 		}
 		if m == nil {
 			break
-		}
-		mine, err := ours(r.machine, *m, r.plan, r.rec)
-		if err != nil {
-			return err
-		}
-		if !mine {
-			return errForeign(*m, r.plan)
 		}
 		if err := r.stuck.check(r.plan.Path); err != nil {
 			return err
@@ -134,20 +160,70 @@ func (r *runner) unmountStep(ctx context.Context, name string, s *volume.Step) e
 			return r.explainBusy(ctx, *m, err)
 		}
 		failpoint(name + "/unmounted")
+		table, err := r.machine.MountsOn(r.plan.Path)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(table, identityOf(*m).is) {
+			return fmt.Errorf("could not unmount file system %s: the command %q reported success but %s is still mounted there",
+				r.plan.Path, strings.Join(s.Argv, " "), m.Source)
+		}
 	}
+	if m, err := r.mine(); err != nil {
+		return err
+	} else if m != nil {
+		return fmt.Errorf("could not unmount file system %s: after %d unmounts %s is still mounted there", r.plan.Path, stackLimit, m.Source)
+	}
+	r.rec.Mounted, r.rec.Mounting = nil, false
 	if m, err := r.machine.MountAt(r.plan.Path); err != nil {
 		return err
 	} else if m != nil {
-		return fmt.Errorf("could not unmount file system %s: the command reported success but %s is still mounted there", r.plan.Path, m.Source)
+		r.log.Warn("another mount is at the path of an unmounted ClientMount; it is left alone", "path", r.plan.Path, "source", m.Source, "type", m.FSType, daemon.EventID(eventLeftover))
+		return nil
 	}
-	r.rec.Mounted = nil
-	left, err := r.machine.RemoveTarget(r.plan.Path, r.rec.Created)
-	failpoint(name + "/removed")
-	if err != nil || len(left) > 0 {
-		r.log.Info("mount target left behind", "path", r.plan.Path, "left", left, "error", err, daemon.EventID(eventLeftover))
+	if len(r.rec.Created) > 0 {
+		left, err := r.machine.RemoveTarget(r.plan.Path, r.rec.Created)
+		failpoint(name + "/removed")
+		if err != nil || len(left) > 0 {
+			r.log.Info("mount target left behind", "path", r.plan.Path, "left", left, "error", err, daemon.EventID(eventLeftover))
+		}
+		r.rec.Created = left
 	}
-	r.rec.Created = left
-	return r.save()
+	// Undoing needs no record that can be written: a daemon that finds the old
+	// one does the same again, without harm. The caller reports the failure.
+	_ = r.save()
+	return nil
+}
+
+// mine returns our mount at the plan's path, the visible one first, nil if
+// there is none. One that another mount hides is an error, because no command
+// can reach it.
+func (r *runner) mine() (*node.Mount, error) {
+	table, err := r.machine.MountsOn(r.plan.Path)
+	if err != nil {
+		return nil, err
+	}
+	var hidden error
+	for _, m := range slices.Backward(table) {
+		mine, err := made(r.machine, m, r.plan, r.rec)
+		if err != nil {
+			return nil, err
+		}
+		if !mine {
+			continue
+		}
+		by, err := r.machine.HiddenBy(m)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // gone in this moment
+		case err != nil:
+			return nil, err
+		case by == nil:
+			return &m, nil
+		default:
+			hidden = keep(hidden, errHidden(m, by))
+		}
+	}
+	return nil, hidden
 }
 
 // explainBusy adds who uses the mount when that is why umount refused. They are

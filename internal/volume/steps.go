@@ -91,6 +91,12 @@ func (s *sequence) verb(name string, kind Kind, fail string, v *variables, templ
 	s.add(Step{Name: name, Kind: kind, Fail: fail, Argv: append(program, args...)})
 }
 
+// BuiltinUnmount is the step that unmounts where the profile has no command for
+// it.
+func (p *Plan) BuiltinUnmount() Step {
+	return Step{Name: "unmount", Kind: Unmount, Fail: failUnmount, Argv: []string{"umount", p.Path}}
+}
+
 // permissions adds what follows a mount: the owner, and for Lustre the list of
 // servers.
 func (s *sequence) permissions(cm *dws.ClientMount, m *dws.Mount) {
