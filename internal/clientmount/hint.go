@@ -7,6 +7,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // hintFor says what the reader of the log can do about a failure. The most
@@ -14,6 +15,9 @@ import (
 func hintFor(e *dws.ResourceError, cause error) string {
 	command := (*node.CommandError)(nil)
 	switch {
+	case errors.Is(cause, volume.ErrOutsideRoots):
+		return "if the storage profiles of this site set $MOUNT_PATH to a directory elsewhere, add it to mount.roots in a file in /etc/clientmountd/config.d " +
+			"and restart clientmountd; else correct mountPath of the ClientMount"
 	case e.Severity == dws.Fatal:
 		return "the job cannot use this storage; correct the ClientMount or its storage profile, retrying will not help"
 	case errors.Is(cause, exec.ErrNotFound):

@@ -33,7 +33,6 @@ type reconciler struct {
 	// An operation that takes longer than this publishes {state, ready:false}
 	// in between; a quick one writes its outcome alone.
 	progressAfter time.Duration
-	serversFile   bool // mount.servers_file
 
 	handover handover
 	alive    func(*Record) bool // whether the record's object exists, or is still worked on

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 )
 
@@ -91,14 +92,40 @@ func (s *sequence) verb(name string, kind Kind, fail string, v *variables, templ
 	s.add(Step{Name: name, Kind: kind, Fail: fail, Argv: append(program, args...)})
 }
 
-// permissions adds what follows a mount: the owner, and for Lustre the list of
-// servers.
-func (s *sequence) permissions(cm *dws.ClientMount, m *dws.Mount) {
-	if !m.SetPermissions {
+// mountProgram is mount(8) with the arguments that come before the profile's
+// own. The site's options are first, because the last one of two that contradict
+// each other wins. A bind mount takes none: a device node is bound, and nodev
+// would make it useless.
+func (p *Plan) mountProgram(o Options) []string {
+	argv := []string{"mount", "-t", p.FSType}
+	if p.FSType != dws.TypeRaw && len(o.MountOptions) > 0 {
+		argv = append(argv, "-o", strings.Join(o.MountOptions, ","))
+	}
+	return argv
+}
+
+// unmount adds the unmount command. What a profile knows how to mount is
+// unmounted, even if it does not say how. Without either command there is no
+// step: nothing was mounted by this plan.
+func (s *sequence) unmount(p *Plan, v *variables, mount, unmount string) {
+	if blank(unmount) && !blank(mount) {
+		s.add(Step{Name: "unmount", Kind: Unmount, Fail: failUnmount, Argv: []string{"umount", p.Path}})
 		return
 	}
-	s.add(Step{Name: "chown", Kind: Chown, Fail: failChown, UID: uint32(m.UserID), GID: uint32(m.GroupID)})
-	if m.Type == dws.TypeLustre && cm.Label(labelOwnerKind) == "NnfStorage" {
+	s.verb("unmount", Unmount, failUnmount, v, unmount, "umount")
+}
+
+// permissions adds the owner of what was mounted.
+func (s *sequence) permissions(m *dws.Mount) {
+	if m.SetPermissions {
+		s.add(Step{Name: "chown", Kind: Chown, Fail: failChown, UID: uint32(m.UserID), GID: uint32(m.GroupID)})
+	}
+}
+
+// serversFile adds the list of Lustre servers: if the site wants it, and the
+// object belongs to an NnfStorage, through which the servers are found.
+func (s *sequence) serversFile(cm *dws.ClientMount, m *dws.Mount, o Options) {
+	if o.ServersFile && cm.Label(api.LabelOwnerKind) == "NnfStorage" {
 		s.add(Step{Name: "serversFile", Kind: ServersFile, Fail: failServersFile, UID: uint32(m.UserID), GID: uint32(m.GroupID)})
 	}
 }
