@@ -3,7 +3,7 @@
 // configure. The configuration is checked by them before the daemon starts,
 // every mount path when it is planned.
 //
-// It must not know what is mounted, for whom, or how a setting is written.
+// It must not know what is mounted or how a setting is written.
 package mountpolicy
 
 import (

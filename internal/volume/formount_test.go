@@ -232,7 +232,7 @@ func TestRoots(t *testing.T) {
 	if !errors.Is(err, ErrOutsideRoots) {
 		t.Errorf("%v is not ErrOutsideRoots", err)
 	}
-	// What the system claims is not in the hands of the site.
+	// A root cannot open a directory of the system.
 	cm.Spec.Mounts[0].MountPath = "/etc/x"
 	_, err = ForMount(cm, 0, template(), Options{Roots: []string{"/etc"}})
 	wantError(t, err, dws.Fatal, "on or below /etc")
@@ -277,8 +277,8 @@ func TestFallback(t *testing.T) {
 	wantError(t, err, dws.Fatal, "missing")
 }
 
-// What the profile knows how to mount is unmounted, by umount(8) if the profile
-// names nothing else.
+// A profile with a mount command always gives an unmount step: umount(8) unless the
+// profile names a command.
 func TestUnmountCommand(t *testing.T) {
 	tests := []struct {
 		name           string

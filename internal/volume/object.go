@@ -30,8 +30,8 @@ func CheckObject(cm *dws.ClientMount, node string) error {
 	case n > maxMounts:
 		return fatal("spec.mounts has %d entries, at most %d are allowed", n, maxMounts)
 	}
-	// Variables are not expanded yet, but whatever they stand for, a path stays
-	// below the one that it starts with.
+	// Variables are not expanded yet. Expansion keeps a path below the one that
+	// it starts with, whatever the values are.
 	places := make([]place, len(cm.Spec.Mounts))
 	for i := range places {
 		places[i] = place{index: i, path: path.Clean(cm.Spec.Mounts[i].MountPath)}

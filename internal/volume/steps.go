@@ -104,9 +104,10 @@ func (p *Plan) mountProgram(o Options) []string {
 	return argv
 }
 
-// unmount adds the unmount command. What a profile knows how to mount is
-// unmounted, even if it does not say how. Without either command there is no
-// step: nothing was mounted by this plan.
+// unmount adds the unmount command. A profile that has only a mount command gets
+// the plain umount(8), because reporting success while the file system is mounted
+// would leak the storage. Without either command there is no step: the plan mounts
+// nothing.
 func (s *sequence) unmount(p *Plan, v *variables, mount, unmount string) {
 	if blank(unmount) && !blank(mount) {
 		s.add(Step{Name: "unmount", Kind: Unmount, Fail: failUnmount, Argv: []string{"umount", p.Path}})

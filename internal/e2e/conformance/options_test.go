@@ -36,7 +36,7 @@ func (s *scene) options(config, profile string, want ...string) {
 			got = append(got, o)
 		}
 	}
-	// What is bound has the options of where it is bound from, the test's /dev.
+	// A bind mount has the options of its origin, the /dev of the test.
 	if !s.k.file && !slices.Equal(got, want) {
 		s.Errorf("%s has the options %q, want %q", m.Path, got, want)
 	}
