@@ -33,7 +33,6 @@ type reconciler struct {
 	// An operation that takes longer than this publishes {state, ready:false}
 	// in between; a quick one writes its outcome alone.
 	progressAfter time.Duration
-	serversFile   bool // mount.servers_file
 
 	registry registry
 	released func(uid string) // called when nothing of a deleted object's record is left; may be nil

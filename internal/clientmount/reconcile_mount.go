@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
@@ -201,10 +200,8 @@ func (a *attempt) plans() ([]*volume.Plan, error) {
 		}
 		plans[i] = p
 	}
-	if first == nil {
-		if err := volume.CheckPlans(plans); err != nil {
-			return nil, err
-		}
+	if err := volume.CheckPlans(plans); err != nil {
+		return nil, keep(first, err)
 	}
 	return plans, first
 }
@@ -352,11 +349,14 @@ func (a *attempt) interrupted(status *dws.ClientMountStatus) result {
 	return a.finish(status, nil)
 }
 
+// serversFile carries out the step that needs the API server. A failure is only
+// logged: the mount is good without the file.
 func (a *attempt) serversFile(p *volume.Plan) {
-	if !a.reconciler.serversFile || p.Type != dws.TypeLustre || a.cm.Label(api.LabelOwnerKind) != "NnfStorage" {
+	s := p.MountStep(volume.ServersFile)
+	if s == nil {
 		return
 	}
-	if err := a.writeServersFile(p); err != nil {
+	if err := a.writeServersFile(p, s); err != nil {
 		a.log.Warn("could not write the Lustre servers file", "mount_path", p.Path, "error", err, daemon.EventID(eventServers))
 	}
 }

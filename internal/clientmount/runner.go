@@ -155,8 +155,8 @@ func (r *runner) step(ctx context.Context, s *volume.Step) (err error) {
 	case volume.Chown:
 		err = r.chown(s)
 	case volume.ServersFile:
-		// Written by the reconciler, which can ask the API server; on a
-		// compute a failure must not fail the mount.
+		// Written by the reconciler after the mount, because it needs the API
+		// server. A failure does not fail the mount.
 	case volume.Unmount:
 		err = r.unmountStep(ctx, name, s)
 	case volume.Deactivate:

@@ -76,7 +76,7 @@ const (
 	WaitDevice  Kind = "waitDevice"  // until Device exists
 	Mount       Kind = "mount"       // run Argv unless mounted; makes the target
 	Chown       Kind = "chown"       // give Path to UID and GID
-	ServersFile Kind = "serversFile" // write the list of Lustre servers below Path
+	ServersFile Kind = "serversFile" // write the list of Lustre servers below Path; a failure is only logged
 	Unmount     Kind = "unmount"     // run Argv if mounted; removes the target
 	Deactivate  Kind = "deactivate"  // run Argv if the logical volume is active
 	LockStop    Kind = "lockStop"    // run Argv unless a volume of the group is active
@@ -106,6 +106,15 @@ func (p *Plan) Volume() string {
 		return "lustre:" + strings.Join(nids, ",") + ":/" + p.Lustre.FSName
 	}
 	return "lvm:" + p.VG + "/" + p.LV
+}
+
+// MountStep returns the first step of the kind that mounts, or nil.
+func (p *Plan) MountStep(kind Kind) *Step {
+	i := slices.IndexFunc(p.Mount, func(s Step) bool { return s.Kind == kind })
+	if i < 0 {
+		return nil
+	}
+	return &p.Mount[i]
 }
 
 // Releases reports whether the step gives up the volume rather than the mount:
