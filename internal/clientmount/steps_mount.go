@@ -178,7 +178,7 @@ func (r *runner) unmountStep(ctx context.Context, name string, s *volume.Step) e
 	if m, err := r.machine.MountAt(r.plan.Path); err != nil {
 		return err
 	} else if m != nil {
-		r.log.Warn("another mount is at the path of an unmounted ClientMount; it is left alone", "path", r.plan.Path, "source", m.Source, "type", m.FSType, daemon.EventID(eventLeftover))
+		r.log.Warn("another mount is at the path of an unmounted ClientMount; it is left alone", "path", r.plan.Path, "device", m.Source, "type", m.FSType, daemon.EventID(eventLeftover))
 		return nil
 	}
 	if len(r.rec.Created) > 0 {
