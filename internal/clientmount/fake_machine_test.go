@@ -231,7 +231,7 @@ func (f *fakeMachine) RemoveTarget(path string, created []string) ([]string, err
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.note("remove %s %v", path, created)
-	return f.stays, nil
+	return f.stays, f.fail["remove"]
 }
 
 func (f *fakeMachine) ChownMount(m node.Mount, uid, gid uint32) error {

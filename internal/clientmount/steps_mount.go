@@ -143,8 +143,11 @@ func (r *runner) unmountStep(ctx context.Context, name string, s *volume.Step) e
 	r.rec.Mounted = nil
 	left, err := r.machine.RemoveTarget(r.plan.Path, r.rec.Created)
 	failpoint(name + "/removed")
-	if err != nil || len(left) > 0 {
+	switch {
+	case err != nil:
 		r.log.Info("mount target left behind", "path", r.plan.Path, "left", left, "error", err, daemon.EventID(eventLeftover))
+	case len(left) > 0: // for example another mount of ours is in the same directory
+		r.log.Debug("directories made for a mount target are still in use", "path", r.plan.Path, "left", left, daemon.EventID(eventLeftover))
 	}
 	r.rec.Created = left
 	return r.save()
