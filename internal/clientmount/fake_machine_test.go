@@ -24,10 +24,12 @@ type fakeMachine struct {
 	nextID int
 	rescan func(f *fakeMachine)
 
-	left    map[string][]node.Left
-	missing []string // of the mount target
-	stays   []string // what removing a target leaves behind
-	making  func()   // called when the mount target is about to be made
+	left          map[string][]node.Left
+	missing       []string // of the mount target
+	stays         []string // what removing a target leaves behind
+	deviceHolders []node.Holder
+
+	making func() // called when the mount target is about to be made
 }
 
 func newFakeMachine() *fakeMachine {
@@ -208,6 +210,13 @@ func (f *fakeMachine) Holders(context.Context, node.Mount, int) ([]node.Holder, 
 	return []node.Holder{{PID: 4242, UID: 1001, Command: "vim", Kind: "cwd", Path: testPath + "/src"}}, nil
 }
 
+func (f *fakeMachine) DeviceHolders(_ context.Context, d node.Device, _ int) ([]node.Holder, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note("holders of %v", d)
+	return f.deviceHolders, f.fail["device holders"]
+}
+
 func (f *fakeMachine) MissingTargets(path string) []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -231,7 +240,7 @@ func (f *fakeMachine) RemoveTarget(path string, created []string) ([]string, err
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.note("remove %s %v", path, created)
-	return f.stays, nil
+	return f.stays, f.fail["remove"]
 }
 
 func (f *fakeMachine) ChownMount(m node.Mount, uid, gid uint32) error {

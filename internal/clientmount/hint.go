@@ -33,7 +33,11 @@ func hintFor(e *dws.ResourceError, cause error) string {
 		return "LVM does not see the volume: check that the rabbit attached its NVMe namespaces to this node (nvme list) and that the volume group exists there"
 	case node.IsBusy(cause):
 		return "the mount goes away by itself as soon as the processes that the error names have ended; nothing is lost meanwhile"
-	case errors.Is(cause, node.ErrSymlink), errors.Is(cause, node.ErrUnsafe):
+	case node.IsInUse(cause):
+		return "the volume is deactivated by itself as soon as what the error names has let go of it; nothing is lost meanwhile"
+	case errors.Is(cause, node.ErrSymlink):
+		return "a symbolic link in the mount path is followed only if root made it, in a directory that only root can change (a sticky directory such as /tmp is not enough); let root make it there, or use the path that it points to"
+	case errors.Is(cause, node.ErrUnsafe):
 		return "every folder above the mount path must be a real one that only root can change; move the mount path or repair the folder"
 	case errors.As(cause, &command) && command.TimedOut:
 		return "the command took longer than mount.command_timeout (a hook: mount.hook_timeout) and was ended; raise the limit if it was only slow"

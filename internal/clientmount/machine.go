@@ -24,6 +24,7 @@ type Machine interface {
 	BoundDevice(m node.Mount) (node.Device, error)
 	DMName(d node.Device) (string, error)
 	Holders(ctx context.Context, m node.Mount, limit int) ([]node.Holder, error)
+	DeviceHolders(ctx context.Context, d node.Device, limit int) ([]node.Holder, error)
 
 	MissingTargets(path string) []string
 	MakeDirectory(path string) (created []string, err error)

@@ -160,7 +160,8 @@ func (r *runner) step(ctx context.Context, s *volume.Step) (err error) {
 	case volume.Unmount:
 		err = r.unmountStep(ctx, name, s)
 	case volume.Deactivate:
-		err = r.locked(func() error { return r.deactivate(ctx, s) })
+		// The search for holders does not need the lock.
+		err = r.explainInUse(ctx, r.locked(func() error { return r.deactivate(ctx, s) }))
 	case volume.LockStop:
 		err = r.locked(func() error { return r.lockStop(ctx, s) })
 	case volume.Link:

@@ -15,7 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
-// holderTimes bound the search for who keeps a mount busy. With the first the
+// holderTimes bound the search for who keeps a mount or a device busy. With the first the
 // answer is there within 200 ms. Only when it found nobody, on a node with
 // thousands of processes or a full load, a second and longer search follows,
 // because a late answer is worth more than none.
@@ -184,8 +184,11 @@ func (r *runner) unmountStep(ctx context.Context, name string, s *volume.Step) e
 	if len(r.rec.Created) > 0 {
 		left, err := r.machine.RemoveTarget(r.plan.Path, r.rec.Created)
 		failpoint(name + "/removed")
-		if err != nil || len(left) > 0 {
+		switch {
+		case err != nil:
 			r.log.Info("mount target left behind", "path", r.plan.Path, "left", left, "error", err, daemon.EventID(eventLeftover))
+		case len(left) > 0: // for example another mount of ours is in the same directory
+			r.log.Debug("directories made for a mount target are still in use", "path", r.plan.Path, "left", left, daemon.EventID(eventLeftover))
 		}
 		r.rec.Created = left
 	}
@@ -226,35 +229,60 @@ func (r *runner) mine() (*node.Mount, error) {
 	return nil, hidden
 }
 
-// explainBusy adds who uses the mount when that is why umount refused. They are
-// logged when they are others than the last time: a mount may be in use for hours.
+// explainBusy adds who uses the mount when that is why umount refused.
 func (r *runner) explainBusy(ctx context.Context, m node.Mount, err error) error {
 	if !node.IsBusy(err) {
 		return err
 	}
-	holders, herr := r.holders(ctx, m)
+	return r.explain(ctx, err, "mount is in use", "unmount", "nested mounts, exports, loop devices or swap",
+		func(ctx context.Context, limit int) ([]node.Holder, error) { return r.machine.Holders(ctx, m, limit) })
+}
+
+// explainInUse adds who uses the volume's device when that is why it was not deactivated.
+func (r *runner) explainInUse(ctx context.Context, err error) error {
+	if err == nil || !node.IsInUse(err) {
+		return err
+	}
+	d, derr := r.machine.BlockDevice(r.plan.Device)
+	if derr != nil {
+		return fmt.Errorf("%w; could not find out who uses it: %w", err, derr)
+	}
+	return r.explain(ctx, err, "device is in use", "deactivate", "exports, overlays and mount namespaces without processes",
+		func(ctx context.Context, limit int) ([]node.Holder, error) {
+			return r.machine.DeviceHolders(ctx, d, limit)
+		})
+}
+
+// explain adds to err who the search finds. They are logged with msg when they are others
+// than the last time: a mount may be in use for hours. When nobody is found the text
+// names where else to look.
+func (r *runner) explain(ctx context.Context, err error, msg, step, elsewhere string, search holderSearch) error {
+	const inText, inLog = 5, 16
+	holders, herr := findHolders(ctx, inLog, search)
 	if len(holders) == 0 {
 		if herr == nil {
-			return fmt.Errorf("%w; no process was found that uses it: look for nested mounts, exports, loop devices or swap", err)
+			return fmt.Errorf("%w; no process was found that uses it: look for %s", err, elsewhere)
 		}
 		return fmt.Errorf("%w; could not find out who uses it: %w", err, herr)
 	}
-	text := holderText(holders)
+	text := node.HolderText(holders, inText)
 	if text == r.rec.holders {
 		holders = nil
 	}
 	r.rec.holders = text
 	for _, h := range holders {
-		r.log.Warn("mount is in use", "step", "unmount", "holder_pid", h.PID, "holder_uid", h.UID, "holder_command", h.Command,
-			"holder_kind", h.Kind, "holder_path", h.Path, daemon.EventID(eventBusy))
+		r.log.Warn(msg, "step", step, "holder", h.String(), "holder_pid", h.PID, "holder_uid", h.UID, "holder_command", h.Command,
+			"holder_kind", h.Kind, "holder_path", h.Path, "holder_unit", h.Unit, "holder_namespace", h.Namespace, daemon.EventID(eventBusy))
 	}
 	return fmt.Errorf("%w; in use by %s", err, text)
 }
 
-func (r *runner) holders(ctx context.Context, m node.Mount) (list []node.Holder, err error) {
+type holderSearch func(ctx context.Context, limit int) ([]node.Holder, error)
+
+func findHolders(ctx context.Context, most int, search holderSearch) (list []node.Holder, err error) {
 	for _, limit := range holderTimes {
 		look, cancel := context.WithTimeout(ctx, limit)
-		list, err = r.machine.Holders(look, m, 16)
+		list, err = search(look, most)
 		late := look.Err() != nil
 		cancel()
 		if len(list) > 0 || !late || ctx.Err() != nil {
@@ -262,19 +290,6 @@ func (r *runner) holders(ctx context.Context, m node.Mount) (list []node.Holder,
 		}
 	}
 	return list, err
-}
-
-func holderText(list []node.Holder) string {
-	const most = 5
-	var s []string
-	for i, h := range list {
-		if i == most {
-			s = append(s, fmt.Sprintf("%d more", len(list)-most))
-			break
-		}
-		s = append(s, fmt.Sprintf("pid %d (uid %d, %s) %s %s", h.PID, h.UID, h.Command, h.Kind, h.Path))
-	}
-	return strings.Join(s, "; ")
 }
 
 // chown sets the owner of the mounted root (or of the bound device node), and

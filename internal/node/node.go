@@ -8,7 +8,12 @@
 // theirs is followed, all input and output is bounded.
 package node
 
-import "log/slog"
+import (
+	"log/slog"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
 
 // Node is one machine. The zero value is the machine that we run on. It is safe
 // for use by many goroutines and must not be copied after first use.
@@ -25,7 +30,12 @@ type Node struct {
 	// write. It is for tests and for sites that have no hostile local users.
 	AnyOwner bool
 
-	locks Locks // by volume group
+	// statx is statx(2), unless a test replaces it.
+	statx func(dir int, name string, st *unix.Statx_t) error
+
+	locks   Locks // by volume group
+	mu      sync.Mutex
+	waiting map[int64]bool // processes that a search waits for, see await
 }
 
 // kernel returns the place of the kernel path p, below Root.
