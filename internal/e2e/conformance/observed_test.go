@@ -3,10 +3,7 @@ package conformance
 import (
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
-
-	"sigs.k8s.io/yaml"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
@@ -14,7 +11,6 @@ import (
 // What is reported follows from what the kernel shows and what was recorded.
 var observedBehaviours = []behaviour{
 	{"Lustre server by host name", lustreOnly, hostName},
-	{"profile without an unmount command", nil, noUnmountCommand},
 	{"unmounted from the start", nil, neverMounted},
 	{"status refused as invalid", xfsOrLustre, refusedStatus(http.StatusUnprocessableEntity, false)},
 	{"status forbidden, daemon killed", xfsOnly, refusedStatus(http.StatusForbidden, true)},
@@ -35,7 +31,10 @@ func hostName(s *scene) {
 		s.Errorf("status %v", o["status"])
 	}
 	s.mounted(m) // looks for the address
-	s.called("mount -t lustre " + asked + " " + m.Path)
+	if list := s.ran("mount "); len(list) != 1 || !strings.HasSuffix(list[0], " "+asked+" "+m.Path) {
+		s.Errorf("called %q", list)
+	}
+	s.must(s.ClearLog())
 	s.again("one")
 	s.never("mount", "umount")
 	if o := s.get("one"); !o.Ready("mounted") || o.Severity() != "" {
@@ -45,31 +44,6 @@ func hostName(s *scene) {
 	s.Await("one", "unmounted")
 	s.unmounted(m)
 	s.Delete("one")
-	s.ends()
-}
-
-// noUnmountCommand: what was mounted is unmounted, whatever the profile lacks.
-func noUnmountCommand(s *scene) {
-	text, err := os.ReadFile(filepath.Join("testdata", "profile-without-unmount.yaml"))
-	s.must(err)
-	var profile lab.Object
-	s.must(yaml.Unmarshal(text, &profile))
-	profile["metadata"] = map[string]any{"name": s.Profile, "namespace": "default"}
-	s.Apply(profile)
-	m := s.storage(3, lab.VolumeOptions{})
-	s.run()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
-	s.must(s.ClearLog())
-	s.Want("one", "unmounted")
-	s.Await("one", "unmounted")
-	s.unmounted(m)
-	s.called(s.words(s.k.unmount, m)...)
-	s.Want("one", "mounted")
-	s.Await("one", "mounted")
-	s.mounted(m)
-	s.Delete("one")
-	s.unmounted(m)
 	s.ends()
 }
 

@@ -17,7 +17,7 @@ var targetBehaviours = []behaviour{
 		})
 	}},
 	{"path below a symlink in a directory that others can write", nil, func(s *scene) {
-		s.unsafe("can be changed by others than root", func(elsewhere, at string) {
+		s.unsafe("symlink", func(elsewhere, at string) {
 			s.must(os.Mkdir(at, 0o755))
 			s.must(os.Chmod(at, 0o777|os.ModeSticky))
 			s.must(os.Symlink(elsewhere, filepath.Join(at, "x")))
@@ -54,7 +54,7 @@ func (s *scene) unsafe(text string, make func(elsewhere, at string)) {
 	make(elsewhere, at)
 	m.Path = filepath.Join(at, "x", "y")
 	s.Mount("one", m)
-	s.failed("one", "Major", "unable to mount file system: could not make the mount target: "+at, text)
+	s.failed("one", "Major", "mount/unmount failed: ", at, text)
 	for _, dir := range []string{elsewhere, at} {
 		list, _ := os.ReadDir(dir)
 		if list = slices.DeleteFunc(list, func(e os.DirEntry) bool { return e.Type() == os.ModeSymlink }); len(list) > 0 {
@@ -111,8 +111,9 @@ func symlinkTarget(s *scene) {
 	s.must(os.WriteFile(victim, nil, 0o600))
 	s.must(os.MkdirAll(s.Base, 0o755))
 	s.must(os.Symlink(victim, m.Path))
+	s.must(os.Lchown(m.Path, 1234, 1234))
 	s.Mount("one", m)
-	s.failed("one", "Major", "could not make the mount target: "+m.Path, "is a symlink")
+	s.failed("one", "Major", "mount/unmount failed: ", m.Path, "symlink")
 	s.untouched()
 	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
