@@ -104,11 +104,10 @@ func (s *scene) withoutAnything(m lab.MountSpec) {
 	s.Await("one", "unmounted")
 	s.called(s.words(s.k.unmount, m)...)
 	s.Delete("one")
-	s.stops()
-	s.NothingLeft()
-	// Nothing tells any more which folders were made for the mount.
-	s.must(os.Remove(s.Base))
-	s.noRecords()
+	s.notMounted(m)
+	// Nothing tells any more what was made for the mount.
+	s.must(os.RemoveAll(s.Base))
+	s.ends()
 }
 
 // profileLate: an object may be seen before its profile; it is mounted by

@@ -136,7 +136,7 @@ func refusedStatus(code int, killed bool) func(*scene) {
 			} else {
 				s.Want("one", turn.state)
 			}
-			refused(3)
+			refused(2)
 			restart()
 			turn.check(m)
 			proxy.Clear()

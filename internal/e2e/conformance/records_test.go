@@ -134,26 +134,24 @@ func unreadable(advice string, spoil damage) func(*scene) {
 		if err := s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"); err != nil {
 			s.Fatalf("the record is mended and the object not gone: %v; the status is %v", err, s.get("one")["status"])
 		}
-		s.unmounted(m)
-		s.removeBase() // without the record nothing tells who made it
+		s.notMounted(m)
+		s.must(os.RemoveAll(s.Base)) // without the record nothing tells who made it
 		s.ends()
 	}
 }
 
-// A trouble makes a file system take no records and returns its end.
+// A trouble makes a file system take no records and returns its end. It may be
+// called again to make sure.
 type trouble func(s *scene) (end func())
 
 func fill(s *scene) func() {
 	s.Helper()
 	path := filepath.Join(s.Runtime, "full")
-	f, err := os.Create(path)
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	s.must(err)
 	defer f.Close()
 	for block := make([]byte, 4096); err == nil; {
 		_, err = f.Write(block)
-	}
-	if err := f.Sync(); err != nil {
-		s.Fatal(err)
 	}
 	return func() { s.Helper(); s.must(os.Remove(path)) }
 }
@@ -187,6 +185,7 @@ func unwritable(text string, make trouble) func(*scene) {
 		s.Delete("one")
 		s.called()
 
+		make(s) // the record that was removed has made room
 		s.Mount("two", m)
 		s.failed("two", "Major", "mount/unmount failed: ", "record", text)
 		s.called()

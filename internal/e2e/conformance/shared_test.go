@@ -277,6 +277,8 @@ func conflict(has, wants string) func(*scene) {
 		s.must(err)
 		s.goneSoon("too-late")
 
+		s.never("mount", "umount", "lvchange", "vgchange")
+
 		// What was refused stays refused when the daemon has only the records.
 		s.d.Kill9()
 		s.run()
@@ -285,7 +287,7 @@ func conflict(has, wants string) func(*scene) {
 		s.failed("latest", "Major", "tenant", tenant.Path)
 		s.goneSoon("latest")
 		s.inUse("tenant", tenant)
-		s.never("mount", "umount", "lvchange", "vgchange")
+		s.never("mount", "umount", "lvchange", "vgchange --lock-stop") // a start does no harm to what is mounted
 
 		s.Want("tenant", "unmounted")
 		s.Await("tenant", "unmounted")
