@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -140,20 +141,28 @@ func unreadable(advice string, spoil damage) func(*scene) {
 	}
 }
 
-// A trouble makes a file system take no records and returns its end. It may be
-// called again to make sure.
+// A trouble makes a file system take no records and returns its end.
 type trouble func(s *scene) (end func())
 
+// fill takes all room. Records that the daemon removes make none: a second link
+// keeps what was in them.
 func fill(s *scene) func() {
 	s.Helper()
-	path := filepath.Join(s.Runtime, "full")
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	dir := filepath.Join(s.Runtime, "full")
+	s.must(os.Mkdir(dir, 0o700))
+	for _, file := range s.records() {
+		s.must(os.Link(file, filepath.Join(dir, filepath.Base(file))))
+	}
+	f, err := os.Create(filepath.Join(dir, "rest"))
 	s.must(err)
 	defer f.Close()
 	for block := make([]byte, 4096); err == nil; {
 		_, err = f.Write(block)
 	}
-	return func() { s.Helper(); s.must(os.Remove(path)) }
+	if !errors.Is(err, unix.ENOSPC) {
+		s.Fatal(err)
+	}
+	return func() { s.Helper(); s.must(os.RemoveAll(dir)) }
 }
 
 func readOnly(s *scene) func() {
@@ -185,7 +194,6 @@ func unwritable(text string, make trouble) func(*scene) {
 		s.Delete("one")
 		s.called()
 
-		make(s) // the record that was removed has made room
 		s.Mount("two", m)
 		s.failed("two", "Major", "mount/unmount failed: ", "record", text)
 		s.called()
