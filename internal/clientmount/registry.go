@@ -215,17 +215,14 @@ type sharer struct {
 	alive     bool
 }
 
-// sharers lists the other users of the plan's volume: those at the plan's own
-// path, and those at other paths.
+// sharers lists the other users of the plan's volume: other objects at the
+// plan's own path, and users at other paths, the object itself included.
 func (r *registry) sharers(uid string, p *volume.Plan) (here, elsewhere []sharer) {
 	mine := claimOf(p)
 	r.mu.Lock()
 	for _, u := range r.users {
-		if u.uid == uid {
-			continue
-		}
 		for _, c := range u.claims {
-			if c.volume != mine.volume {
+			if c.volume != mine.volume || u.uid == uid && c.path == mine.path {
 				continue
 			}
 			s := sharer{uid: u.uid, name: u.name, claim: c}
@@ -239,7 +236,7 @@ func (r *registry) sharers(uid string, p *volume.Plan) (here, elsewhere []sharer
 	r.mu.Unlock()
 	for _, list := range [][]sharer{here, elsewhere} {
 		for i := range list { // asks the controller's loop, so not under the lock
-			list[i].alive = r.alive(list[i].uid, list[i].name)
+			list[i].alive = list[i].uid == uid || r.alive(list[i].uid, list[i].name)
 		}
 		slices.SortFunc(list, func(a, b sharer) int { return strings.Compare(a.name, b.name) })
 	}

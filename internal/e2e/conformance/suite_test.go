@@ -76,7 +76,7 @@ func xfsOnly(k *kind) bool     { return k.name == "xfs" }
 
 var behaviours = slices.Concat(lifeBehaviours, hookBehaviours, severalBehaviours, goneBehaviours, foreignBehaviours,
 	busyBehaviours, commandBehaviours, deviceBehaviours, shutdownBehaviours, managerBehaviours, namespaceBehaviours, orphanBehaviours, targetBehaviours,
-	modeBehaviours, serversBehaviours, optionBehaviours)
+	modeBehaviours, serversBehaviours, optionBehaviours, sharedBehaviours, observedBehaviours, recordBehaviours)
 
 // TestConformance plays each behaviour for each kind that it is about.
 func TestConformance(t *testing.T) {
