@@ -91,7 +91,7 @@ func New(o Options) *Controller {
 	c.SetShutdownTimeout(o.ShutdownTimeout)
 	c.rec = &reconciler{
 		node: o.Node, machine: o.Machine, records: o.Records, plan: o.Plan, log: o.Log,
-		stuck: newStuckTable(), limits: func() Limits { return *c.limits.Load() },
+		stuck: newStuckTable(), registry: &registry{}, limits: func() Limits { return *c.limits.Load() },
 		progressAfter: 5 * time.Second,
 		remote: remote{
 			client: o.Client, profileVersion: new(atomic.Pointer[string]),

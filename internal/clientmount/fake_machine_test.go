@@ -29,6 +29,9 @@ type fakeMachine struct {
 	stays         []string // what removing a target leaves behind
 	deviceHolders []node.Holder
 
+	shows string    // what the kernel shows as source of a Lustre mount, if not what was asked for
+	link  [2]string // a symbolic link, and where it leads
+
 	making func() // called when the mount target is about to be made
 }
 
@@ -111,6 +114,9 @@ func (f *fakeMachine) effect(argv []string) {
 		}
 		if argv[2] == "lustre" {
 			m.Major, m.Minor = 0, 77
+			if f.shows != "" {
+				m.Source = f.shows
+			}
 		}
 		f.nextID++
 		f.table = append(f.table, m)
@@ -215,6 +221,16 @@ func (f *fakeMachine) DeviceHolders(_ context.Context, d node.Device, _ int) ([]
 	defer f.mu.Unlock()
 	f.note("holders of %v", d)
 	return f.deviceHolders, f.fail["device holders"]
+}
+
+// ResolveTarget knows one link, if a test has made one.
+func (f *fakeMachine) ResolveTarget(path string) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if rest, ok := strings.CutPrefix(path, f.link[0]); ok && f.link[0] != "" {
+		return f.link[1] + rest, f.fail["resolve"]
+	}
+	return path, f.fail["resolve"]
 }
 
 func (f *fakeMachine) MissingTargets(path string) []string {

@@ -26,6 +26,7 @@ type Machine interface {
 	Holders(ctx context.Context, m node.Mount, limit int) ([]node.Holder, error)
 	DeviceHolders(ctx context.Context, d node.Device, limit int) ([]node.Holder, error)
 
+	ResolveTarget(path string) (string, error)
 	MissingTargets(path string) []string
 	MakeDirectory(path string) (created []string, err error)
 	MakeFile(path string) (created []string, err error)

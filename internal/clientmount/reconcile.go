@@ -34,7 +34,7 @@ type reconciler struct {
 	// in between; a quick one writes its outcome alone.
 	progressAfter time.Duration
 
-	registry registry
+	registry *registry
 	released func(uid string) // called when nothing of a deleted object's record is left; may be nil
 }
 

@@ -3,7 +3,9 @@ package clientmount
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
@@ -29,7 +31,7 @@ func (a *attempt) mounted() result {
 	}
 	a.startProgress(dws.Mounted)
 
-	plans, first := a.plans()
+	plans, first := a.plans(a.plan)
 	if first != nil && plans == nil {
 		switch {
 		case unanswered(first):
@@ -185,7 +187,7 @@ func (a *attempt) hold() error {
 // plans fetches the profile and makes one plan per mount. A nil plan stands
 // for a mount that cannot be planned; a nil slice means none can be. The error
 // is the first one.
-func (a *attempt) plans() ([]*volume.Plan, error) {
+func (a *attempt) plans(o volume.Options) ([]*volume.Plan, error) {
 	profile, err := a.profile()
 	if err != nil {
 		return nil, err
@@ -193,7 +195,15 @@ func (a *attempt) plans() ([]*volume.Plan, error) {
 	var first error
 	plans := make([]*volume.Plan, len(a.cm.Spec.Mounts))
 	for i := range plans {
-		p, err := volume.ForMount(a.cm, i, profile, a.plan)
+		p, err := a.planOne(o, plans[:i], func(o volume.Options) (*volume.Plan, error) { return volume.ForMount(a.cm, i, profile, o) })
+		if errors.Is(err, volume.ErrOutsideRoots) && a.recorded(i, nil).isMounted() {
+			// It was mounted before the site changed its roots; a job is using it.
+			anywhere := o
+			anywhere.Roots = nil
+			if q, qerr := a.planOne(anywhere, plans[:i], func(o volume.Options) (*volume.Plan, error) { return volume.ForMount(a.cm, i, profile, o) }); qerr == nil && samePlace(q, &a.recorded(i, nil).Plan) {
+				p, err = q, nil
+			}
+		}
 		if err != nil {
 			first = keep(first, err)
 			continue
@@ -204,6 +214,50 @@ func (a *attempt) plans() ([]*volume.Plan, error) {
 		return nil, keep(first, err)
 	}
 	return plans, first
+}
+
+// planOne makes a plan and resolves the symbolic links in its path. outer are the
+// plans of earlier entries.
+func (a *attempt) planOne(o volume.Options, outer []*volume.Plan, plan func(volume.Options) (*volume.Plan, error)) (*volume.Plan, error) {
+	p, err := plan(o)
+	if err != nil || o.Mode != "" && o.Mode != volume.ModeReal {
+		return p, err
+	}
+	real, err := a.realPath(p.Path, outer)
+	if err != nil {
+		return nil, dws.WrapError(dws.Major, "unable to mount file system", fmt.Errorf("could not make the mount target: %w", err))
+	}
+	if real == p.Path {
+		return p, nil
+	}
+	o.Real = map[string]string{p.Path: real}
+	return plan(o)
+}
+
+// realPath returns a mount path without its symbolic links. A path that is
+// recorded is not looked at again, because a file system that does not answer
+// may be mounted there; nor is what lies below an outer mount, where users make
+// the links.
+func (a *attempt) realPath(path string, outer []*volume.Plan) (string, error) {
+	if a.w.record != nil {
+		for i := range a.w.record.Mounts {
+			if p := &a.w.record.Mounts[i].Plan; p.AskedPath() == path {
+				return p.Path, nil
+			}
+		}
+	}
+	for _, p := range slices.Backward(outer) {
+		if p == nil {
+			continue
+		}
+		if rest, ok := strings.CutPrefix(path, p.AskedPath()+"/"); ok {
+			return p.Path + "/" + rest, nil
+		}
+	}
+	if a.registry.covered(string(a.cm.UID), path) {
+		return path, nil // refused anyway, and not to be looked at for the same reason
+	}
+	return a.machine.ResolveTarget(path)
 }
 
 func (a *attempt) profile() (*nnf.StorageProfile, error) {

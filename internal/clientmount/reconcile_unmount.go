@@ -185,6 +185,14 @@ func (a *attempt) removeLeftTargets() {
 	}
 }
 
+// undoOptions are the options for plans to unmount: what is mounted is unmounted
+// wherever it is.
+func (a *attempt) undoOptions() volume.Options {
+	o := a.plan
+	o.Roots = nil
+	return o
+}
+
 // undoPlans says how each mount is undone: by the profile as it is now when it
 // still describes the storage that was mounted, else by the record. Mounts that
 // are undone already are left out. So are, in an object without a record, those
@@ -193,7 +201,7 @@ func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*vo
 	var fresh []*volume.Plan
 	cause := invalid
 	if invalid == nil {
-		fresh, cause = a.plans()
+		fresh, cause = a.plans(a.undoOptions())
 		if cause != nil && unanswered(cause) && a.w.record == nil {
 			return nil, cause
 		}
@@ -294,7 +302,11 @@ func (a *attempt) recorded(i int, p *volume.Plan) *MountRecord {
 func (a *attempt) fallback(i int) *volume.Plan {
 	var first *volume.Plan
 	for _, shared := range []bool{true, false} {
-		p, err := volume.Fallback(a.cm, i, shared, a.plan)
+		make := func(o volume.Options) (*volume.Plan, error) { return volume.Fallback(a.cm, i, shared, o) }
+		p, err := a.planOne(a.undoOptions(), nil, make)
+		if err != nil {
+			p, err = make(a.undoOptions()) // links that must not be followed
+		}
 		if err != nil {
 			continue
 		}

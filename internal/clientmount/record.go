@@ -63,6 +63,9 @@ type MountRecord struct {
 	holders string // who used the mount, as it was last logged by this process
 }
 
+// isMounted reports whether the record tells of something to undo; false for nil.
+func (m *MountRecord) isMounted() bool { return m != nil && !m.Unmounted }
+
 // Identity is how a mount is recognised again: mount id and device are the
 // kernel's, so no user can fake them.
 type Identity struct {

@@ -135,6 +135,18 @@ func (r *registry) conflict(uid string, c *claim) error {
 	return nil
 }
 
+// covered reports whether a path lies below the path of another object.
+func (r *registry) covered(uid, path string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, u := range r.users {
+		if u.uid != uid && slices.ContainsFunc(u.claims, func(c claim) bool { return strings.HasPrefix(path, c.path+"/") }) {
+			return true
+		}
+	}
+	return false
+}
+
 // taken reports whether the plan's path belongs to other objects: with another
 // volume, or with the same one.
 func (r *registry) taken(uid string, p *volume.Plan) bool {

@@ -93,6 +93,7 @@ func (p *Plan) mountPath(m *dws.Mount, v *variables, o Options) (*variables, err
 		return nil, err
 	}
 	if real, ok := o.Real[p.Path]; ok && real != p.Path {
+		p.Asked = p.Path
 		if p.Path, err = checkPath(field+" "+quote(p.Path)+" leads through a symbolic link to", real, nil); err != nil {
 			return nil, err
 		}

@@ -22,6 +22,7 @@ import (
 type Plan struct {
 	Index  int    `json:"index"`            // place in spec.mounts
 	Path   string `json:"path"`             // mount path: expanded, clean, checked
+	Asked  string `json:"asked,omitempty"`  // mount path before its symbolic links were resolved, if it has any
 	Type   string `json:"type"`             // dws.TypeLustre, TypeXFS, TypeGFS2 or TypeRaw
 	FSType string `json:"fsType"`           // what is passed to mount -t and expected in the mount table
 	VG     string `json:"vg,omitempty"`     // volume group; empty for lustre
@@ -91,6 +92,14 @@ func (p *Plan) Source() string {
 		return p.Lustre.MGS + ":/" + p.Lustre.FSName
 	}
 	return p.Device
+}
+
+// AskedPath is the mount path that the object asks for.
+func (p *Plan) AskedPath() string {
+	if p.Asked != "" {
+		return p.Asked
+	}
+	return p.Path
 }
 
 // Volume is a key that identifies the storage itself, wherever it is mounted:
