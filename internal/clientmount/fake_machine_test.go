@@ -2,6 +2,7 @@ package clientmount
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -221,6 +222,14 @@ func (f *fakeMachine) DeviceHolders(_ context.Context, d node.Device, _ int) ([]
 	defer f.mu.Unlock()
 	f.note("holders of %v", d)
 	return f.deviceHolders, f.fail["device holders"]
+}
+
+// LookupHost knows one server.
+func (f *fakeMachine) LookupHost(_ context.Context, host string) ([]string, error) {
+	if host == "mgs.example.org" {
+		return []string{"192.0.2.1"}, nil
+	}
+	return nil, errors.New("no such host")
 }
 
 // ResolveTarget knows one link, if a test has made one.

@@ -1,8 +1,10 @@
 package clientmount
 
 import (
+	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/node"
@@ -37,7 +39,7 @@ func ours(mc Machine, m node.Mount, p *volume.Plan, rec *MountRecord) (bool, err
 		if m.FSType != fstype("lustre") {
 			return false, nil
 		}
-		return noted || volume.SameLustre(m.Source, p.Source()), nil
+		return noted || volume.SameLustre(m.Source, p.Source()) || shownAs(mc, m, p), nil
 	case p.Type == dws.TypeRaw:
 		have, err := mc.BoundDevice(m)
 		if err != nil {
@@ -53,6 +55,27 @@ func ours(mc Machine, m node.Mount, p *volume.Plan, rec *MountRecord) (bool, err
 		}
 		return sameDevice(mc, m.Device(), p, noted)
 	}
+}
+
+// lookupLimit bounds how long the addresses of a Lustre server are looked up.
+const lookupLimit = 2 * time.Second
+
+// shownAs reports whether the kernel shows addresses where the object has host
+// names. It asks the resolver, so it comes last.
+func shownAs(mc Machine, m node.Mount, p *volume.Plan) bool {
+	hosts := volume.LustreHosts(p.Source())
+	if len(hosts) == 0 {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookupLimit)
+	defer cancel()
+	addresses := map[string][]string{}
+	for _, host := range hosts {
+		if found, err := mc.LookupHost(ctx, host); err == nil {
+			addresses[host] = found
+		}
+	}
+	return volume.ShownAs(p.Source(), m.Source, addresses)
 }
 
 func sameDevice(mc Machine, have node.Device, p *volume.Plan, noted bool) (bool, error) {
