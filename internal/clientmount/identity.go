@@ -17,10 +17,13 @@ func identityOf(m node.Mount) *Identity {
 	}
 }
 
-// is reports whether a mount is the recorded one. The source text is left out:
-// it changes when a device is renamed, the identity does not.
+// is reports whether a mount is the recorded one. The kernel gives mount ids, and
+// the numbers of devices that are no hardware (major 0), to the next mount as soon
+// as they are free, so there the source text counts as well. The text of a block
+// device may change, when the device is renamed.
 func (id *Identity) is(m node.Mount) bool {
-	return id != nil && id.ID == m.ID && id.Device == m.Device().String() && id.Root == m.Root && id.FSType == m.FSType
+	return id != nil && id.ID == m.ID && id.Device == m.Device().String() && id.Root == m.Root && id.FSType == m.FSType &&
+		(m.Major != 0 || id.Source == m.Source)
 }
 
 // ours reports whether the mount at a plan's path gives access to the plan's

@@ -150,11 +150,13 @@ func (s *Records) Save(r *Record) error {
 	}
 	tmp := name + halfWritten
 	failpoint("record/save")
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
+	err = os.WriteFile(tmp, b, 0o600)
+	if err == nil {
+		failpoint("record/written")
+		err = os.Rename(tmp, name)
 	}
-	failpoint("record/written")
-	if err := os.Rename(tmp, name); err != nil {
+	if err != nil {
+		_ = os.Remove(tmp) // it would take the space that is missing
 		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
 	}
 	failpoint("record/saved")
