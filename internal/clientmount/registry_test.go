@@ -187,8 +187,8 @@ func TestRegistryFromRecords(t *testing.T) {
 func TestHandOver(t *testing.T) {
 	a := newBench(t, dws.TypeLustre)
 	a.machine.missing = []string{testPath}
+	a.machine.shows = "192.0.2.1@tcp:/job7fs" // so that only the record can tell
 	a.reconcile()
-	a.machine.table[0].Source = "192.0.2.1@tcp:/job7fs"
 	b := a.beside("job8", "bbbb-2", nil)
 	plan := a.work.record.Mounts[0].Plan
 	rec := newRecord(b.server.cm, time.Now())
