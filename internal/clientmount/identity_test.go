@@ -38,6 +38,7 @@ func TestOurs(t *testing.T) {
 		"raw, a file system is mounted":     {"none", dm, true, false, false},
 		"lustre, NID spelled differently":   {"lustre", lustre, true, false, true},
 		"lustre, another file system":       {"lustre", func() node.Mount { m := lustre; m.Source = "10.1.1.2@tcp:/other"; return m }(), true, false, false},
+		"lustre, noted, other source":       {"lustre", func() node.Mount { m := lustre; m.Source = "192.0.2.9@tcp:/job7fs"; return m }(), true, true, true},
 		"lustre expected, something local":  {"lustre", dm, true, false, false},
 		"xfs expected, lustre of same name": {"xfs", lustre, true, false, false},
 	} {
@@ -56,6 +57,23 @@ func TestOurs(t *testing.T) {
 				t.Errorf("ours = %v, %v", got, err)
 			}
 		})
+	}
+}
+
+// A mount that an earlier daemon has made is recognised although the kernel shows
+// an address where the object has a host name.
+func TestOursByHostName(t *testing.T) {
+	cm := testObject(dws.TypeLustre)
+	cm.Spec.Mounts[0].Device.Lustre.MGSAddresses = "mgs.example.org@tcp"
+	p, err := volume.ForMount(cm, 0, testProfile(), volume.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for source, want := range map[string]bool{"192.0.2.1@tcp:/job7fs": true, "192.0.2.2@tcp:/job7fs": false, "192.0.2.1@tcp:/other": false} {
+		m := node.Mount{Mountpoint: testPath, FSType: "lustre", Source: source, Root: "/"}
+		if got, err := ours(newFakeMachine(), m, p, nil); got != want || err != nil {
+			t.Errorf("%s: %t %v", source, got, err)
+		}
 	}
 }
 

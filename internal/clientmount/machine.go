@@ -3,6 +3,7 @@ package clientmount
 import (
 	"context"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/node"
@@ -17,11 +18,18 @@ type Machine interface {
 	WaitLeft(ctx context.Context, mark string, limit time.Duration, found func(node.Left)) ([]node.Left, error)
 
 	MountAt(path string) (*node.Mount, error)
+	MountsOn(path string) ([]node.Mount, error)
+	MountByID(id int) (*node.Mount, error)
+	HiddenBy(m node.Mount) (*node.Mount, error)
 	BlockDevice(path string) (node.Device, error)
 	BoundDevice(m node.Mount) (node.Device, error)
 	DMName(d node.Device) (string, error)
 	Holders(ctx context.Context, m node.Mount, limit int) ([]node.Holder, error)
+	DeviceHolders(ctx context.Context, d node.Device, limit int) ([]node.Holder, error)
 
+	LookupHost(ctx context.Context, host string) (addresses []string, err error)
+
+	ResolveTarget(path string) (string, error)
 	MissingTargets(path string) []string
 	MakeDirectory(path string) (created []string, err error)
 	MakeFile(path string) (created []string, err error)
@@ -50,6 +58,10 @@ type realMachine struct{ *node.Node }
 
 func (m realMachine) Run(ctx context.Context, c node.Command) (node.Result, error) {
 	return (&node.Exec{Log: m.Log}).Run(ctx, c)
+}
+
+func (realMachine) LookupHost(ctx context.Context, host string) ([]string, error) {
+	return net.DefaultResolver.LookupHost(ctx, host)
 }
 
 // Limits are the times and counts that an administrator may change while the

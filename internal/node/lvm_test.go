@@ -202,8 +202,8 @@ func TestLockVG(t *testing.T) {
 		if most != 1 {
 			t.Errorf("%d at once", most)
 		}
-		if len(n.locks) != 0 {
-			t.Errorf("%d locks are kept", len(n.locks))
+		if len(n.locks.locks) != 0 {
+			t.Errorf("%d locks are kept", len(n.locks.locks))
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -48,6 +49,46 @@ func (n *Node) MountAt(path string) (*Mount, error) {
 // order of the table.
 func (n *Node) MountsBelow(path string) ([]Mount, error) {
 	return n.mounts(func(at string) bool { return at != path && within(at, path) })
+}
+
+// MountsOn returns all mounts whose mount point is exactly path, in the order of the
+// table. Mounts that other mounts hide are included. Like MountAt it reads only the
+// table.
+func (n *Node) MountsOn(path string) ([]Mount, error) {
+	return n.mounts(func(at string) bool { return at == path })
+}
+
+// MountByID returns the mount with this id, hidden or not, or nil when the table has
+// none. The kernel gives the id of a mount that is gone to a later one: compare the
+// device and the mount point, too.
+func (n *Node) MountByID(id int) (*Mount, error) {
+	table, err := n.mounts(func(string) bool { return true })
+	if err != nil {
+		return nil, err
+	}
+	if i := slices.IndexFunc(table, func(m Mount) bool { return m.ID == id }); i >= 0 {
+		return &table[i], nil
+	}
+	return nil, nil
+}
+
+// HiddenBy returns nil when m is the mount that a process finds at its mount point,
+// else the mount that a process finds there instead: one that is stacked on m, or one
+// that is mounted over a directory above it. The error is fs.ErrNotExist when m is no
+// longer in the table.
+func (n *Node) HiddenBy(m Mount) (*Mount, error) {
+	table, err := n.mounts(func(at string) bool { return within(m.Mountpoint, at) })
+	if err != nil {
+		return nil, err
+	}
+	same := func(c Mount) bool { return c.ID == m.ID && c.Mountpoint == m.Mountpoint && c.Device() == m.Device() }
+	if !slices.ContainsFunc(table, same) {
+		return nil, fmt.Errorf("mount %d of device %v is no longer at %s: %w", m.ID, m.Device(), m.Mountpoint, fs.ErrNotExist)
+	}
+	if v := visible(table, m.Mountpoint); v != nil && !same(*v) {
+		return v, nil
+	}
+	return nil, nil
 }
 
 // follows tells whether m goes away when of is unmounted: it is a copy that the

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -96,6 +98,75 @@ func TestMountsBelow(t *testing.T) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: %q", path, got)
+		}
+	}
+}
+
+func TestMountsOn(t *testing.T) {
+	n := plant(t, "machine")
+	for path, want := range map[string][]int{
+		"/":               {1, 22},
+		"/mnt/stack":      {40, 41, 42},
+		"/mnt/over/below": {50}, // though a later mount hides it
+		"/mnt/nnf/xfs":    {30},
+		"/mnt/nnf":        nil,
+		"/mnt/nnf/xf":     nil,
+		"":                nil,
+	} {
+		on, err := n.MountsOn(path)
+		must(t, err)
+		var got []int
+		for _, m := range on {
+			got = append(got, m.ID)
+			if m.Mountpoint != path {
+				t.Errorf("%s: %+v", path, m)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", path, got, want)
+		}
+	}
+}
+
+func TestMountByID(t *testing.T) {
+	n := plant(t, "machine")
+	for id, want := range map[int]string{30: "/mnt/nnf/xfs", 42: "/mnt/stack", 50: "/mnt/over/below", 2: "", 0: ""} {
+		m, err := n.MountByID(id)
+		must(t, err)
+		if (m != nil) != (want != "") || m != nil && (m.ID != id || m.Mountpoint != want) {
+			t.Errorf("%d: %+v, want %q", id, m, want)
+		}
+	}
+}
+
+func TestHiddenBy(t *testing.T) {
+	n := plant(t, "machine")
+	for id, by := range map[int]int{
+		22: 0, 30: 0, 40: 0, 51: 0, 53: 0,
+		1:  22, // the first root file system
+		41: 40, // stacked
+		42: 40, // two on top of it: the visible one
+		50: 51, // a mount over its parent directory
+	} {
+		m, err := n.MountByID(id)
+		must(t, err)
+		got, err := n.HiddenBy(*m)
+		must(t, err)
+		if (got != nil) != (by != 0) || got != nil && got.ID != by {
+			t.Errorf("%d: %+v, want %d", id, got, by)
+		}
+	}
+	m, err := n.MountByID(30)
+	must(t, err)
+	for name, change := range map[string]func(*Mount){
+		"unmounted":           func(m *Mount) { m.ID = 1000 },
+		"id is another mount": func(m *Mount) { m.Mountpoint = "/mnt/nnf/xfs/sub" },
+		"another device":      func(m *Mount) { m.Minor++ },
+	} {
+		gone := *m
+		change(&gone)
+		if by, err := n.HiddenBy(gone); !errors.Is(err, fs.ErrNotExist) || by != nil {
+			t.Errorf("%s: %+v, %v", name, by, err)
 		}
 	}
 }

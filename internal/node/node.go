@@ -11,6 +11,8 @@ package node
 import (
 	"log/slog"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // Node is one machine. The zero value is the machine that we run on. It is safe
@@ -28,8 +30,12 @@ type Node struct {
 	// write. It is for tests and for sites that have no hostile local users.
 	AnyOwner bool
 
-	mu    sync.Mutex
-	locks map[string]*vgLock
+	// statx is statx(2), unless a test replaces it.
+	statx func(dir int, name string, st *unix.Statx_t) error
+
+	locks   Locks // by volume group
+	mu      sync.Mutex
+	waiting map[int64]bool // processes that a search waits for, see await
 }
 
 // kernel returns the place of the kernel path p, below Root.

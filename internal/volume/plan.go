@@ -9,13 +9,20 @@
 // test.
 package volume
 
-import "github.com/compute-daemons/compute-daemons/internal/api/dws"
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+)
 
 // Plan is everything that is needed to mount and unmount one volume, also when
 // the object and the profile that it was made from are gone. It survives JSON.
 type Plan struct {
 	Index  int    `json:"index"`            // place in spec.mounts
 	Path   string `json:"path"`             // mount path: expanded, clean, checked
+	Asked  string `json:"asked,omitempty"`  // mount path before its symbolic links were resolved, if it has any
 	Type   string `json:"type"`             // dws.TypeLustre, TypeXFS, TypeGFS2 or TypeRaw
 	FSType string `json:"fsType"`           // what is passed to mount -t and expected in the mount table
 	VG     string `json:"vg,omitempty"`     // volume group; empty for lustre
@@ -70,7 +77,7 @@ const (
 	WaitDevice  Kind = "waitDevice"  // until Device exists
 	Mount       Kind = "mount"       // run Argv unless mounted; makes the target
 	Chown       Kind = "chown"       // give Path to UID and GID
-	ServersFile Kind = "serversFile" // write the list of Lustre servers below Path
+	ServersFile Kind = "serversFile" // write the list of Lustre servers below Path; a failure is only logged
 	Unmount     Kind = "unmount"     // run Argv if mounted; removes the target
 	Deactivate  Kind = "deactivate"  // run Argv if the logical volume is active
 	LockStop    Kind = "lockStop"    // run Argv unless a volume of the group is active
@@ -85,4 +92,50 @@ func (p *Plan) Source() string {
 		return p.Lustre.MGS + ":/" + p.Lustre.FSName
 	}
 	return p.Device
+}
+
+// AskedPath is the mount path that the object asks for.
+func (p *Plan) AskedPath() string {
+	if p.Asked != "" {
+		return p.Asked
+	}
+	return p.Path
+}
+
+// Volume is a key that identifies the storage itself, wherever it is mounted:
+// two plans have the same key exactly if they mount the same storage. In kind
+// mode that is what the link points to. Plans that were stored have the same key
+// as plans that were made now.
+func (p *Plan) Volume() string {
+	switch {
+	case p.LinkTo != "":
+		return "link:" + p.LinkTo
+	case p.Type == dws.TypeLustre:
+		nids := slices.Sorted(maps.Keys(nidSet(p.Lustre.MGS)))
+		return "lustre:" + strings.Join(nids, ",") + ":/" + p.Lustre.FSName
+	}
+	return "lvm:" + p.VG + "/" + p.LV
+}
+
+// MountStep returns the first step of the kind that mounts, or nil.
+func (p *Plan) MountStep(kind Kind) *Step {
+	i := slices.IndexFunc(p.Mount, func(s Step) bool { return s.Kind == kind })
+	if i < 0 {
+		return nil
+	}
+	return &p.Mount[i]
+}
+
+// Releases reports whether the step gives up the volume rather than the mount:
+// deactivation, the end of the lock space, and the hooks around them. While
+// another mount of the same volume remains, these steps must not run.
+func (s *Step) Releases() bool {
+	switch s.Kind {
+	case Deactivate, LockStop:
+		return true
+	case Hook:
+		list, _, _ := strings.Cut(s.Name, "[")
+		return list == hooksPreDeactivate || list == hooksPostDeactivate
+	}
+	return false
 }
