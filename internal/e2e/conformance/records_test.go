@@ -202,7 +202,11 @@ func unwritable(text string, make trouble) func(*scene) {
 		s.Await("two", "mounted")
 		s.mounted(m)
 
+		// Nor does a daemon that starts in trouble need to write.
 		end = make(s)
+		s.d.Kill9()
+		s.run("--log-level=debug")
+		s.logged("ClientMount is mounted", "two")
 		s.must(s.ClearLog())
 		s.Delete("two")
 		s.unmounted(m)
