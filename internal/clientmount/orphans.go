@@ -146,10 +146,8 @@ func (r *reconciler) undo(ctx, waits context.Context, uid string) error {
 		if m.Unmounted {
 			continue
 		}
-		run := &runner{
-			machine: r.machine, limits: r.limits(), log: log.With("mount_path", m.Plan.Path), stuck: r.stuck,
-			plan: &m.Plan, rec: m, save: func() error { return r.records.Save(rec) }, waits: waits, mark: markOf(rec.UID),
-		}
+		run := r.runnerOf(ctx, log, rec.UID, &m.Plan)
+		run.rec, run.save, run.waits = m, func() error { return r.records.Save(rec) }, waits
 		if err := run.unmount(ctx); err != nil {
 			first = keep(first, err)
 			continue

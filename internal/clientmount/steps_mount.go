@@ -37,9 +37,6 @@ func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) err
 		}
 		return r.note(m)
 	}
-	if err := r.stuck.check(r.plan.Path); err != nil {
-		return err
-	}
 	if err := r.makeTarget(name); err != nil {
 		return fmt.Errorf("could not make the mount target: %w", err)
 	}
@@ -125,9 +122,6 @@ func (r *runner) unmountStep(ctx context.Context, name string, s *volume.Step) e
 		}
 		if !mine {
 			return errForeign(*m, r.plan)
-		}
-		if err := r.stuck.check(r.plan.Path); err != nil {
-			return err
 		}
 		if err := r.command(ctx, s.Argv); err != nil {
 			err = fmt.Errorf("could not unmount file system %s: %w", r.plan.Path, err)

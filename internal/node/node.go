@@ -25,22 +25,11 @@ type Node struct {
 	// write. It is for tests and for sites that have no hostile local users.
 	AnyOwner bool
 
-	locks Locks // by volume group
+	caller   Caller
+	machine  *Node    // the one that For was called on; nil on that one
+	locks    Locks    // by volume group
+	messages messages // of the LVM tools
 }
 
 // kernel returns the place of the kernel path p, below Root.
 func (n *Node) kernel(p string) string { return n.Root + p }
-
-func (n *Node) runner() Runner {
-	if n.Exec != nil {
-		return n.Exec
-	}
-	return &Exec{Log: n.Log}
-}
-
-func (n *Node) log() *slog.Logger {
-	if n.Log != nil {
-		return n.Log
-	}
-	return slog.New(slog.DiscardHandler)
-}
