@@ -4,8 +4,11 @@ package main
 import (
 	"context"
 	"os"
+
+	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
 func main() {
+	node.RunChild()
 	os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }

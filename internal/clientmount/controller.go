@@ -23,7 +23,7 @@ type Options struct {
 	Node    string        // this node's name, which is also the namespace
 	Client  Client        // the API server
 	Mounts  kube.Resource // clientmounts, in the version that is served
-	Machine Machine
+	Machine Host
 	Records *Records
 	Limits  Limits
 	Plan    volume.Options

@@ -13,9 +13,13 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	node.RunChild()
+	goleak.VerifyTestMain(m)
+}
 
 // loop runs a controller on fakes.
 type loop struct {

@@ -47,6 +47,43 @@ const (
 	testPath   = "/mnt/nnf/11110000-0000-4000-8000-00000000000a-0"
 )
 
+// fakeCaller is the fake on behalf of somebody: what the real node does by
+// programs goes through the caller's Runner and ends in fakeMachine.Run.
+type fakeCaller struct {
+	*fakeMachine
+	runner node.Runner
+}
+
+func (f *fakeMachine) For(_ node.Caller, gate func(node.Runner) node.Runner) Machine {
+	return fakeCaller{f, gate(f)}
+}
+
+func (c fakeCaller) Run(ctx context.Context, cmd node.Command) (node.Result, error) {
+	return c.runner.Run(ctx, cmd)
+}
+
+func (c fakeCaller) LVs(ctx context.Context, vg string, limit time.Duration) ([]node.LV, error) {
+	if _, err := c.Run(ctx, node.Command{Argv: []string{"lvs", vg}, Timeout: limit}); err != nil {
+		return nil, err
+	}
+	return c.volumes(vg), nil
+}
+
+func (c fakeCaller) HasVG(ctx context.Context, vg string, limit time.Duration) (bool, error) {
+	_, err := c.Run(ctx, node.Command{Argv: []string{"vgs", vg}, Timeout: limit})
+	return true, err
+}
+
+func (c fakeCaller) WaitVG(ctx context.Context, vg string, _, limit time.Duration) error {
+	_, err := c.HasVG(ctx, vg, limit)
+	return err
+}
+
+func (c fakeCaller) ChownMount(m node.Mount, uid, gid uint32) error {
+	_, err := c.Run(context.Background(), node.Command{Argv: []string{"chown", m.Mountpoint, fmt.Sprint(uid), fmt.Sprint(gid)}})
+	return err
+}
+
 func (f *fakeMachine) note(format string, args ...any) {
 	f.log = append(f.log, fmt.Sprintf(format, args...))
 }
@@ -269,10 +306,7 @@ func (f *fakeMachine) RemoveTarget(path string, created []string) ([]string, err
 }
 
 func (f *fakeMachine) ChownMount(m node.Mount, uid, gid uint32) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.note("chown %s %d %d", m.Mountpoint, uid, gid)
-	return f.fail["chown"]
+	return fakeCaller{f, f}.ChownMount(m, uid, gid)
 }
 
 func (f *fakeMachine) WriteFileIn(dir, name string, data []byte, uid, gid uint32) error {
@@ -286,28 +320,25 @@ func (f *fakeMachine) LockVG(ctx context.Context, _ string) (func(), error) {
 	return func() {}, ctx.Err()
 }
 
-func (f *fakeMachine) LVs(_ context.Context, vg string, _ time.Duration) ([]node.LV, error) {
+func (f *fakeMachine) LVs(ctx context.Context, vg string, limit time.Duration) ([]node.LV, error) {
+	return fakeCaller{f, f}.LVs(ctx, vg, limit)
+}
+
+func (f *fakeMachine) volumes(vg string) []node.LV {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.note("lvs %s", vg)
-	if err := f.fail["lvs"]; err != nil {
-		return nil, err
-	}
 	if f.fail["no lv"] != nil {
-		return nil, nil
+		return nil
 	}
 	attr := "-wi-------"
 	if f.lvs[vg+"/"+testLV] {
 		attr = "-wi-a-----"
 	}
-	return []node.LV{{VG: vg, Name: testLV, Attr: attr}, {VG: vg, Name: "other", Attr: "-wi"}}, nil
+	return []node.LV{{VG: vg, Name: testLV, Attr: attr}, {VG: vg, Name: "other", Attr: "-wi"}}
 }
 
-func (f *fakeMachine) HasVG(_ context.Context, vg string, _ time.Duration) (bool, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.note("vgs %s", vg)
-	return true, f.fail["vgs"]
+func (f *fakeMachine) HasVG(ctx context.Context, vg string, limit time.Duration) (bool, error) {
+	return fakeCaller{f, f}.HasVG(ctx, vg, limit)
 }
 
 func (f *fakeMachine) WaitVG(ctx context.Context, vg string, _, _ time.Duration) error {

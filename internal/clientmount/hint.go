@@ -27,6 +27,8 @@ func hintFor(e *dws.ResourceError, cause error) string {
 			"and restart clientmountd; else correct mountPath of the ClientMount"
 	case e.Severity == dws.Fatal:
 		return "the job cannot use this storage; correct the ClientMount or its storage profile, retrying will not help"
+	case hangs(cause):
+		return "nothing more is started for this ClientMount until the command ends: see what the device (dmesg, nvme list), the server or the lock manager (dlm_tool ls) is waiting for"
 	case errors.Is(cause, exec.ErrNotFound):
 		return "a program is not installed on this node, or not in the daemon's PATH: lvm2 has vgs, lvs, vgchange and lvchange, nvme-cli has nvme"
 	case errors.Is(cause, errNoLV):

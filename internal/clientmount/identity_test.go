@@ -1,7 +1,6 @@
 package clientmount
 
 import (
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -112,30 +111,6 @@ func TestForeignText(t *testing.T) {
 	text := errForeign(node.Mount{Source: "/dev/sda1", FSType: "ext4", Major: 8, Minor: 1}, p).Error()
 	if !strings.HasPrefix(text, "unexpected mount at path "+testPath+". Device /dev/sda1") || !strings.Contains(text, "type ext4") {
 		t.Error(text)
-	}
-}
-
-// A command that hangs keeps others from the same path until it is gone, and a
-// pid that was given to another process does not count.
-func TestStuck(t *testing.T) {
-	table := newStuckTable()
-	if err := table.check(testPath); err != nil {
-		t.Fatal(err)
-	}
-	table.add(testPath, os.Getpid(), "umount x")
-	if err := table.check(testPath); err == nil || !strings.Contains(err.Error(), "umount x") {
-		t.Fatalf("%v", err)
-	}
-	if err := table.check("/mnt/other"); err != nil {
-		t.Error("another path is free: ", err)
-	}
-	table.by[testPath] = stuckCommand{pid: os.Getpid(), start: "1", since: time.Now()}
-	if err := table.check(testPath); err != nil {
-		t.Error("the pid belongs to another process now: ", err)
-	}
-	table.add(testPath, 1<<30, "gone")
-	if err := table.check(testPath); err != nil {
-		t.Error("the process is gone: ", err)
 	}
 }
 

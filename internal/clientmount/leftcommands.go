@@ -31,11 +31,13 @@ func (r *reconciler) leftCommands(waits context.Context, log *slog.Logger, rec *
 	if err != nil {
 		return errSuperseded
 	}
+	why := purpose{uid: rec.UID}
+	for i := range rec.Mounts {
+		why.plans = append(why.plans, &rec.Mounts[i].Plan)
+	}
 	for _, l := range left {
 		log.Error("command of an earlier daemon hangs", "command", l.Line, "pid", l.PID, "limit", limit, daemon.EventID(eventStuck))
-		for i := range rec.Mounts {
-			r.stuck.add(rec.Mounts[i].Plan.Path, l.PID, l.Line)
-		}
+		r.stuck.add(l.PID, l.Line, why.keys(l.Program, l.Line)...)
 	}
 	return nil
 }

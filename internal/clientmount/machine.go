@@ -3,20 +3,24 @@ package clientmount
 import (
 	"context"
 	"log/slog"
-	"net"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/node"
 	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
-// Machine is what the steps of a plan need from the node; *node.Node is the
-// real one.
-type Machine interface {
-	Run(ctx context.Context, c node.Command) (node.Result, error)
-
+// Host is the node without the means to start programs. To start one takes a
+// Machine, so that nothing goes around the check for commands that hang.
+type Host interface {
+	View
 	WaitLeft(ctx context.Context, mark string, limit time.Duration, found func(node.Left)) ([]node.Left, error)
+	// For returns the node for one purpose. Whatever the Machine starts is started by
+	// the Runner that gate returns; next is what really starts it.
+	For(c node.Caller, gate func(next node.Runner) node.Runner) Machine
+}
 
+// View is what can be seen of the node without a program.
+type View interface {
 	MountAt(path string) (*node.Mount, error)
 	MountsOn(path string) ([]node.Mount, error)
 	MountByID(id int) (*node.Mount, error)
@@ -26,8 +30,14 @@ type Machine interface {
 	DMName(d node.Device) (string, error)
 	Holders(ctx context.Context, m node.Mount, limit int) ([]node.Holder, error)
 	DeviceHolders(ctx context.Context, d node.Device, limit int) ([]node.Holder, error)
-
 	LookupHost(ctx context.Context, host string) (addresses []string, err error)
+}
+
+// Machine is what the steps of a plan need from the node; *node.Node is the
+// real one.
+type Machine interface {
+	View
+	Run(ctx context.Context, c node.Command) (node.Result, error)
 
 	ResolveTarget(path string) (string, error)
 	MissingTargets(path string) []string
@@ -49,19 +59,15 @@ type Machine interface {
 }
 
 // NewMachine is this node.
-func NewMachine(log *slog.Logger) Machine {
-	return realMachine{&node.Node{Log: log}}
+func NewMachine(log *slog.Logger) Host {
+	return realHost{&node.Node{Log: log}}
 }
 
-// realMachine runs commands the way that package node runs its own.
-type realMachine struct{ *node.Node }
+type realHost struct{ *node.Node }
 
-func (m realMachine) Run(ctx context.Context, c node.Command) (node.Result, error) {
-	return (&node.Exec{Log: m.Log}).Run(ctx, c)
-}
-
-func (realMachine) LookupHost(ctx context.Context, host string) ([]string, error) {
-	return net.DefaultResolver.LookupHost(ctx, host)
+func (h realHost) For(c node.Caller, gate func(node.Runner) node.Runner) Machine {
+	c.Exec = gate(h.Node)
+	return h.Node.For(c)
 }
 
 // Limits are the times and counts that an administrator may change while the

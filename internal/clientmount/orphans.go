@@ -178,10 +178,8 @@ func (r *reconciler) undoOne(ctx, waits context.Context, log *slog.Logger, old *
 		})
 		return err
 	}
-	run := &runner{
-		machine: r.machine, limits: r.limits(), log: log.With("mount_path", path), stuck: r.stuck,
-		plan: &m.Plan, rec: m, save: save, waits: waits, mark: markOf(rec.UID),
-	}
+	run := r.runnerOf(ctx, log, rec.UID, &m.Plan)
+	run.rec, run.save, run.waits = m, save, waits
 	_, keeper, err := r.unmountInTurn(ctx, run, rec.UID)
 	if err != nil {
 		return err

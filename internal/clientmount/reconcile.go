@@ -24,7 +24,7 @@ const deleteRescanLimit = 10 * time.Second
 type reconciler struct {
 	node    string
 	remote  remote
-	machine Machine
+	machine Host
 	records *Records
 	stuck   *stuckTable
 	limits  func() Limits
@@ -90,6 +90,7 @@ func (r *reconciler) reconcile(ctx, waits context.Context, stopping func() bool,
 type attempt struct {
 	*reconciler
 	remote   remote
+	machine  Machine // for the object as a whole
 	meter    *meter
 	ctx      context.Context
 	waits    context.Context
@@ -104,6 +105,7 @@ type attempt struct {
 
 func (a *attempt) run() result {
 	failpoint("reconcile/begin")
+	a.machine = a.machineFor(a.ctx, a.log, purpose{uid: string(a.cm.UID)})
 	if !a.w.loaded {
 		a.w.status = &a.cm.Status
 		rec, err := a.records.Load(string(a.cm.UID))

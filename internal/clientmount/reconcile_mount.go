@@ -357,11 +357,9 @@ func (a *attempt) dropObsolete(plans []*volume.Plan) error {
 }
 
 func (a *attempt) runnerFor(p *volume.Plan, rec *MountRecord, ready bool) *runner {
-	return &runner{
-		machine: a.machine, limits: a.limits(), log: a.log.With("mount_path", p.Path), stuck: a.stuck,
-		plan: p, rec: rec, save: func() error { return a.save(a.w.record) },
-		waits: a.waits, ready: ready, mark: markOf(string(a.cm.UID)),
-	}
+	r := a.runnerOf(a.ctx, a.log, string(a.cm.UID), p)
+	r.rec, r.save, r.waits, r.ready = rec, func() error { return a.save(a.w.record) }, a.waits, ready
+	return r
 }
 
 // recordedPlans returns the plans of a record in which every mount of the

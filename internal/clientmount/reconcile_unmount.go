@@ -346,7 +346,8 @@ func (a *attempt) rescan() {
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, deleteRescanLimit)
 	defer cancel()
-	rescanOnDelete(ctx, a.machine, plans, a.limits(), func(msg string, args ...any) {
+	machine := a.machineFor(ctx, a.log, purpose{uid: string(a.cm.UID), apart: true})
+	rescanOnDelete(ctx, machine, plans, a.limits(), func(msg string, args ...any) {
 		a.log.Warn(msg, append(args, daemon.EventID(eventRescan))...)
 	})
 }

@@ -26,12 +26,11 @@ const hookLogLimit = 8 << 10
 type runner struct {
 	machine Machine
 	limits  Limits
+	apart   Machine      // for what must not wait for a command of this object that hangs
 	log     *slog.Logger // with the object's fields
-	stuck   *stuckTable
 
 	plan *volume.Plan
 	rec  *MountRecord
-	mark string       // put into the environment of every command, see leftovers
 	save func() error // writes the whole record to disk
 
 	// waits ends when the object has a newer state or the daemon stops: waits
@@ -48,6 +47,16 @@ type runner struct {
 
 	phase    string        // "mount" or "unmount", for failpoints and logs
 	commands time.Duration // spent in commands, for the overhead figure
+}
+
+// runnerOf makes the runner of a plan, without what it remembers.
+func (r *reconciler) runnerOf(ctx context.Context, log *slog.Logger, uid string, p *volume.Plan) *runner {
+	log = log.With("mount_path", p.Path)
+	why := purpose{uid: uid, plans: []*volume.Plan{p}}
+	run := &runner{machine: r.machineFor(ctx, log, why), limits: r.limits(), log: log, plan: p}
+	why.apart = true
+	run.apart = r.machineFor(ctx, log, why)
+	return run
 }
 
 func (r *runner) stop() bool { return r.waits.Err() != nil }
@@ -73,7 +82,7 @@ func (r *runner) mount(ctx context.Context) error {
 		if errors.Is(err, errSuperseded) {
 			return err
 		}
-		if activation(s.Kind) {
+		if activation(s.Kind) && !hangs(err) {
 			again, err := r.afterActivationFailure(ctx, err, &retries)
 			if errors.Is(err, errSuperseded) {
 				return err
@@ -105,7 +114,7 @@ func (r *runner) unmount(ctx context.Context) error {
 			if errors.Is(err, errSuperseded) {
 				return err
 			}
-			if s.Kind == volume.Deactivate || s.Kind == volume.LockStop {
+			if (s.Kind == volume.Deactivate || s.Kind == volume.LockStop) && !errors.Is(err, node.ErrHangs) {
 				r.diagnose(ctx)
 			}
 			return dws.WrapError(dws.Major, s.Fail, err)
@@ -184,21 +193,21 @@ func (r *runner) step(ctx context.Context, s *volume.Step) (err error) {
 // command runs a built-in verb directly, without a shell.
 func (r *runner) command(ctx context.Context, argv []string) error {
 	began := time.Now()
-	_, err := r.machine.Run(ctx, node.Command{Argv: argv, Timeout: r.limits.Command, Env: []string{r.mark}})
+	_, err := r.machine.Run(ctx, node.Command{Argv: argv, Timeout: r.limits.Command})
 	r.commands += time.Since(began)
-	return r.noteStuck(err)
+	return err
 }
 
 // hook runs one line of the administrator by bash and logs what it printed.
 func (r *runner) hook(ctx context.Context, log *slog.Logger, s *volume.Step) error {
 	began := time.Now()
-	res, err := r.machine.Run(ctx, node.Command{Shell: s.Shell, Timeout: r.limits.Hook, Env: []string{r.mark}})
+	res, err := r.machine.Run(ctx, node.Command{Shell: s.Shell, Timeout: r.limits.Hook})
 	d := time.Since(began)
 	r.commands += d
 	if out := strings.TrimSpace(res.Stdout + res.Stderr); out != "" && err == nil {
 		log.Info("hook output", "phase", s.Name, "output", shorten(out, hookLogLimit), "duration", d, daemon.EventID(eventHook))
 	}
-	return r.noteStuck(err)
+	return err
 }
 
 // locked serialises LVM commands on one volume group.

@@ -109,7 +109,7 @@ func (r *runner) lvs(ctx context.Context) ([]node.LV, error) {
 	began := time.Now()
 	lvs, err := r.machine.LVs(ctx, r.plan.VG, r.limits.Command)
 	r.commands += time.Since(began)
-	return lvs, r.noteStuck(err)
+	return lvs, err
 }
 
 func activation(k volume.Kind) bool {
@@ -180,10 +180,10 @@ func (r *runner) afterActivationFailure(ctx context.Context, cause error, retrie
 // failed (contract 5.2, step 9). It never fails.
 func (r *runner) diagnose(ctx context.Context) {
 	names := "unknown"
-	if list, err := r.machine.Namespaces(ctx, r.limits.Command); err == nil {
+	if list, err := r.apart.Namespaces(ctx, r.limits.Command); err == nil {
 		names = namespaces(list)
 	}
-	dlm, err := r.machine.Run(ctx, node.Command{Argv: []string{"dlm_tool", "ls", "-n"}, Timeout: r.limits.Command})
+	dlm, err := r.apart.Run(ctx, node.Command{Argv: []string{"dlm_tool", "ls", "-n"}, Timeout: r.limits.Command})
 	text := strings.TrimSpace(dlm.Stdout)
 	if err != nil {
 		text = err.Error()

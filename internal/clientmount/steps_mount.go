@@ -46,9 +46,6 @@ func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) err
 		r.adoptTarget()
 		return r.note(m)
 	}
-	if err := r.stuck.check(r.plan.Path); err != nil {
-		return err
-	}
 	if err := r.makeTarget(name); err != nil {
 		return fmt.Errorf("could not make the mount target: %w", err)
 	}
@@ -151,9 +148,6 @@ func (r *runner) unmountStep(ctx context.Context, name string, s *volume.Step) e
 		}
 		if m == nil {
 			break
-		}
-		if err := r.stuck.check(r.plan.Path); err != nil {
-			return err
 		}
 		if err := r.command(ctx, s.Argv); err != nil {
 			err = fmt.Errorf("could not unmount file system %s: %w", r.plan.Path, err)

@@ -1,76 +1,166 @@
 package clientmount
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
+	"log/slog"
+	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // stuckTable remembers commands that outlived their limit although they were
 // killed (a process in uninterruptible sleep). As long as one lives, another
-// mount or umount of the same path would only pile up behind it.
+// command for the same purpose would only pile up behind it. A command has
+// several keys.
 type stuckTable struct {
 	mu sync.Mutex
-	by map[string]stuckCommand
+	by map[string][]stuckCommand
 }
 
 type stuckCommand struct {
 	pid   int
-	start string // start time from /proc, against pid reuse
+	start string // against pid reuse, see node.ProcessStart
 	line  string
 	since time.Time
 }
 
-func newStuckTable() *stuckTable { return &stuckTable{by: map[string]stuckCommand{}} }
+func newStuckTable() *stuckTable { return &stuckTable{by: map[string][]stuckCommand{}} }
 
-// check returns an error while a command for path hangs.
-func (t *stuckTable) check(path string) error {
+func (s stuckCommand) ended() bool { return s.start == "" || node.ProcessStart(s.pid) != s.start }
+
+// check returns an error that wraps node.ErrHangs while a command with one of
+// the keys hangs. Its text does not change from one retry to the next, so that
+// it is written and logged once.
+func (t *stuckTable) check(keys ...string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s, ok := t.by[path]
-	if !ok {
-		return nil
+	for _, key := range keys {
+		list, ok := t.by[key]
+		if !ok {
+			continue
+		}
+		if list = slices.DeleteFunc(list, stuckCommand.ended); len(list) == 0 {
+			delete(t.by, key)
+			continue
+		}
+		t.by[key] = list
+		s := list[0]
+		return fmt.Errorf("%w: pid %d, %q, since %s; it cannot be killed while the kernel waits for a device, server or lock manager (see /proc/%d/stack); if that never answers, drain the node and reboot it",
+			node.ErrHangs, s.pid, shorten(s.line, stuckLineLimit), s.since.UTC().Format(time.RFC3339), s.pid)
 	}
-	if s.start == "" || processStart(s.pid) != s.start {
-		delete(t.by, path)
-		return nil
-	}
-	return fmt.Errorf("an earlier command still hangs: pid %d, %q, for %v; it cannot be killed while the kernel waits for the device or server (see /proc/%d/stack)",
-		s.pid, s.line, time.Since(s.since).Round(time.Second), s.pid)
+	return nil
 }
 
-func (t *stuckTable) add(path string, pid int, line string) {
+// stuckLineLimit bounds the command line in an error, in bytes.
+const stuckLineLimit = 500
+
+// add remembers a command under all its keys, and forgets those that ended.
+func (t *stuckTable) add(pid int, line string, keys ...string) {
+	s := stuckCommand{pid: pid, start: node.ProcessStart(pid), line: line, since: time.Now()}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.by[path] = stuckCommand{pid: pid, start: processStart(pid), line: line, since: time.Now()}
+	for key, list := range t.by {
+		if list = slices.DeleteFunc(list, stuckCommand.ended); len(list) == 0 {
+			delete(t.by, key)
+		} else {
+			t.by[key] = list
+		}
+	}
+	for _, key := range keys {
+		t.by[key] = append(t.by[key], s)
+	}
 }
 
-// noteStuck remembers an abandoned command and returns err as it is.
-func (r *runner) noteStuck(err error) error {
-	if ce := (*node.CommandError)(nil); errors.As(err, &ce) && ce.PID > 0 {
-		r.stuck.add(r.plan.Path, ce.PID, ce.Line)
-		r.log.Error("command hangs and cannot be killed", "command", ce.Line, "pid", ce.PID, daemon.EventID(eventStuck))
-	}
-	return err
+// hangs tells whether err is that of a command that hangs, or that was not
+// started because an earlier one does: to try again at once cannot help.
+func hangs(err error) bool {
+	c := (*node.CommandError)(nil)
+	return errors.Is(err, node.ErrHangs) || errors.As(err, &c) && c.PID > 0
 }
 
-// processStart is field 22 of /proc/PID/stat, empty when there is no process.
-func processStart(pid int) string {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return ""
+// lvmPrograms take the locks of a volume group or read its devices.
+var lvmPrograms = []string{"lvs", "vgs", "lvchange", "vgchange", "dmsetup"}
+
+const nvmeKey = "program nvme"
+
+// purpose is what a command is started for.
+type purpose struct {
+	uid   string
+	plans []*volume.Plan // none: the ClientMount as a whole
+	// apart is for commands that must not wait for others of the ClientMount, and
+	// are skipped rather than repeated: diagnosis, and the rescan of a deletion.
+	apart bool
+}
+
+// keys returns under which keys a command is remembered when it hangs. One for
+// the ClientMount keeps back whatever is started for it next, one of LVM also
+// what other ClientMounts would start for the same volume group. What is no
+// matter of one ClientMount is not started a second time by any.
+func (p purpose) keys(program, line string) []string {
+	var keys []string
+	if !p.apart {
+		keys = append(keys, "object "+p.uid)
 	}
-	// The command name may hold blanks and brackets; fields count from its end.
-	s := string(b)
-	f := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
-	if len(f) < 20 {
-		return ""
+	for _, plan := range p.plans {
+		if !p.apart {
+			keys = append(keys, "path "+plan.Path)
+		}
+		if plan.VG != "" && slices.Contains(lvmPrograms, program) {
+			keys = append(keys, "vg "+plan.VG)
+		}
 	}
-	return f[19]
+	switch program {
+	case "nvme":
+		keys = append(keys, "command "+line, nvmeKey)
+	case "dlm_tool":
+		keys = append(keys, "command "+line)
+	}
+	return keys
+}
+
+// awaited returns which of these keys keep a command from being started. nvme
+// for one device does not wait for nvme for another, unless it is a courtesy.
+func (p purpose) awaited(program, line string) []string {
+	return slices.DeleteFunc(p.keys(program, line), func(key string) bool { return key == nvmeKey && !p.apart })
+}
+
+// gate is the only way to start a program for a ClientMount, for package node
+// as well. It refuses while an earlier one hangs, marks what it starts for the
+// next daemon, and remembers what hangs.
+type gate struct {
+	next  node.Runner
+	table *stuckTable
+	log   *slog.Logger
+	purpose
+}
+
+func (g *gate) Run(ctx context.Context, c node.Command) (node.Result, error) {
+	program, line := "", c.String()
+	if len(c.Argv) > 0 {
+		program = filepath.Base(c.Argv[0])
+	}
+	if err := g.table.check(g.awaited(program, line)...); err != nil {
+		return node.Result{}, err
+	}
+	c.Env = append(slices.Clone(c.Env), markOf(g.uid))
+	res, err := g.next.Run(ctx, c)
+	if failed := (*node.CommandError)(nil); errors.As(err, &failed) && failed.PID > 0 {
+		g.table.add(failed.PID, line, g.keys(program, line)...)
+		g.log.Error("command hangs and cannot be killed", "command", shorten(line, stuckLineLimit), "pid", failed.PID, daemon.EventID(eventStuck))
+	}
+	return res, err
+}
+
+// machineFor returns the node as it may be used for p until ctx ends.
+func (r *reconciler) machineFor(ctx context.Context, log *slog.Logger, p purpose) Machine {
+	return r.machine.For(node.Caller{Context: ctx, Limit: r.limits().Command}, func(next node.Runner) node.Runner {
+		return &gate{next: next, table: r.stuck, log: log, purpose: p}
+	})
 }

@@ -15,22 +15,19 @@ import (
 // is followed, neither above path nor at it. On a mount point this is the root of
 // what is mounted there, or the bound device node.
 func (n *Node) Chown(path string, uid, gid uint32) error {
-	return n.chown(path, uid, gid, func(int) error { return nil })
+	_, err := n.carryOut(request{Op: opChown, Path: path, UID: uid, GID: gid})
+	return err
 }
 
 // ChownMount is Chown for the root of m, and refuses when another mount has taken
 // the place of m since the table was read.
 func (n *Node) ChownMount(m Mount, uid, gid uint32) error {
-	return n.chown(m.Mountpoint, uid, gid, func(fd int) error {
-		id, err := mountID(fd)
-		if err == nil && id != m.ID {
-			err = fmt.Errorf("%s: another mount is there now (id %d, expected %d)", m.Mountpoint, id, m.ID)
-		}
-		return err
-	})
+	_, err := n.carryOut(request{Op: opChown, Path: m.Mountpoint, MountID: m.ID, UID: uid, GID: gid})
+	return err
 }
 
-func (n *Node) chown(path string, uid, gid uint32, check func(fd int) error) error {
+// chown does the work of both. expected is the id of the mount at path; 0 means any.
+func (n *Node) chown(path string, expected int, uid, gid uint32) error {
 	p, _, err := n.openParent(path, false)
 	if err != nil {
 		return err
@@ -41,8 +38,13 @@ func (n *Node) chown(path string, uid, gid uint32, check func(fd int) error) err
 		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	if err := check(fd); err != nil {
-		return err
+	if expected != 0 {
+		switch id, err := mountID(fd); {
+		case err != nil:
+			return err
+		case id != expected:
+			return fmt.Errorf("%s: another mount is there now (id %d, expected %d)", path, id, expected)
+		}
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

@@ -8,7 +8,12 @@ import (
 	"time"
 )
 
-// Runner runs one command and waits for its end. *Exec is the real one.
+// ErrHangs is the cause when a Runner refuses to start a command because an earlier
+// one for the same purpose hangs in the kernel.
+var ErrHangs = errors.New("an earlier command still hangs")
+
+// Runner runs one command and waits for its end. *Exec is the real one. Others may
+// refuse a command with ErrHangs.
 type Runner interface {
 	Run(ctx context.Context, c Command) (Result, error)
 }
@@ -20,6 +25,15 @@ type Command struct {
 	Timeout time.Duration // limit from the start; 0 means none
 	Env     []string      // KEY=value, added to our own environment
 	Capture int           // bytes kept of each output stream; 0 means the runner's limit
+
+	// Program is the file to run. When it is empty, Argv[0] is looked up in PATH.
+	Program string
+	// Input is what the program reads as standard input; empty means /dev/null.
+	Input []byte
+	// Report names the environment variable that tells the program the number of a
+	// descriptor of its own for its report, which becomes Result.Report. Empty means
+	// no such descriptor.
+	Report string
 }
 
 // String returns the command line as it is shown in errors and logs: the shell
@@ -52,11 +66,12 @@ func quote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// Result is what a command left behind. Both streams are valid UTF-8 and at most
+// Result is what a command left behind. All streams are valid UTF-8 and at most
 // as long as the capture limit plus the note about what was left out.
 type Result struct {
 	Stdout, Stderr string
-	Truncated      bool          // something was left out of Stdout or Stderr
+	Report         string        // what came on the descriptor of Command.Report
+	Truncated      bool          // something was left out of Stdout, Stderr or Report
 	Duration       time.Duration // from the start to the end or to giving up
 }
 
@@ -94,4 +109,10 @@ func exitStatus(err error) int {
 		return int(s)
 	}
 	return -1
+}
+
+// survived tells whether err is that of a command that SIGKILL did not end.
+func survived(err error) bool {
+	c, ok := errors.AsType[*CommandError](err)
+	return ok && c.PID > 0
 }

@@ -83,6 +83,9 @@ func (n *Node) BoundDevice(m Mount) (Device, error) {
 		if v := visible(table, at); v == nil || v.ID != c.ID {
 			continue // another mount hides it
 		}
+		if passes(table, at) {
+			continue // the look could block
+		}
 		// Root applies to the table, so also to what the table names.
 		var st unix.Stat_t
 		if err := unix.Lstat(n.kernel(at), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {

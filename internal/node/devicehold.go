@@ -221,9 +221,10 @@ var localTypes = []string{
 
 // waitingNow returns what earlier searches still wait for.
 func (n *Node) waitingNow() map[int64]bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return maps.Clone(n.waiting)
+	shared := n.shared()
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	return maps.Clone(shared.waiting)
 }
 
 // maxWaiting bounds the threads that wait for dead servers.
@@ -268,20 +269,21 @@ func (n *Node) await(ctx context.Context, wg *sync.WaitGroup, workers []*worker)
 		if len(stuck) == 0 {
 			continue // on its way out
 		}
-		n.mu.Lock()
-		if n.waiting == nil {
-			n.waiting = map[int64]bool{}
+		shared := n.shared()
+		shared.mu.Lock()
+		if shared.waiting == nil {
+			shared.waiting = map[int64]bool{}
 		}
 		for _, at := range stuck {
-			n.waiting[at] = true
+			shared.waiting[at] = true
 		}
-		n.mu.Unlock()
+		shared.mu.Unlock()
 		go func() {
 			<-done
-			n.mu.Lock()
-			defer n.mu.Unlock()
+			shared.mu.Lock()
+			defer shared.mu.Unlock()
 			for _, at := range stuck {
-				delete(n.waiting, at)
+				delete(shared.waiting, at)
 			}
 		}()
 		return false

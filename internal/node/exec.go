@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -26,8 +27,8 @@ const (
 	pipeWait = 250 * time.Millisecond
 )
 
-// Exec runs commands on this machine. Each one gets a process group of its own,
-// /dev/null as input, and our environment without what systemd meant for us.
+// Exec runs commands on this machine. Each one gets a process group of its own
+// and our environment without what systemd meant for us.
 // The zero value is ready for use.
 //
 // When the limit is reached or the context ends, the whole group gets SIGTERM and,
@@ -62,13 +63,17 @@ func (e *Exec) Run(ctx context.Context, c Command) (Result, error) {
 	} else {
 		p.settle(pipeWait)
 	}
-	p.out.stop()
-	p.err.stop()
-	res := Result{
-		Stdout:    p.out.String(),
-		Stderr:    p.err.String(),
-		Truncated: p.out.leftOut() > 0 || p.err.leftOut() > 0,
-		Duration:  time.Since(begin),
+	res := Result{Duration: time.Since(begin)}
+	for _, o := range []struct {
+		s  *stream
+		to *string
+	}{{p.out, &res.Stdout}, {p.err, &res.Stderr}, {p.report, &res.Report}} {
+		if o.s == nil {
+			continue
+		}
+		o.s.stop()
+		*o.to = o.s.String()
+		res.Truncated = res.Truncated || o.s.leftOut() > 0
 	}
 	failed.Err = p.reap(e.Log, failed.Line)
 	if why != nil {
@@ -95,7 +100,7 @@ func (e *Exec) grace() time.Duration {
 }
 
 // start finds the program and starts it.
-func (e *Exec) start(c Command) (*process, error) {
+func (e *Exec) start(c Command) (_ *process, err error) {
 	argv := c.Argv
 	if c.Shell != "" {
 		argv = []string{"bash", "-c", c.Shell}
@@ -103,9 +108,11 @@ func (e *Exec) start(c Command) (*process, error) {
 	if len(argv) == 0 || argv[0] == "" {
 		return nil, errors.New("no program given")
 	}
-	program, err := exec.LookPath(argv[0])
-	if err != nil {
-		return nil, err
+	program := c.Program
+	if program == "" {
+		if program, err = exec.LookPath(argv[0]); err != nil {
+			return nil, err
+		}
 	}
 	limit := defaultCapture
 	if e.Capture > 0 {
@@ -114,45 +121,73 @@ func (e *Exec) start(c Command) (*process, error) {
 	if c.Capture > 0 {
 		limit = c.Capture
 	}
-	null, err := os.Open(os.DevNull)
+	in, err := input(c.Input)
 	if err != nil {
 		return nil, err
 	}
-	defer null.Close()
-	out, outw, err := newStream(limit)
-	if err != nil {
-		return nil, err
+	files := []*os.File{in}
+	p := &process{exited: make(chan struct{})}
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+		if err != nil {
+			p.stopReading()
+		}
+	}()
+	streams := []**stream{&p.out, &p.err}
+	if c.Report != "" {
+		c.Env = append(slices.Clone(c.Env), fmt.Sprintf("%s=%d", c.Report, len(files)+len(streams)))
+		streams = append(streams, &p.report)
 	}
-	defer outw.Close()
-	errs, errw, err := newStream(limit)
-	if err != nil {
-		outw.Close()
-		out.stop()
-		return nil, err
+	for _, s := range streams {
+		var w *os.File
+		if *s, w, err = newStream(limit); err != nil {
+			return nil, err
+		}
+		files = append(files, w)
 	}
-	defer errw.Close()
 	dir := e.Dir
 	if dir == "" {
 		dir = "/"
 	}
-	proc, err := os.StartProcess(program, argv, &os.ProcAttr{
+	p.proc, err = os.StartProcess(program, argv, &os.ProcAttr{
 		Dir:   dir,
 		Env:   environment(os.Environ(), c),
-		Files: []*os.File{null, outw, errw},
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setpgid: true},
 	})
 	if err != nil {
-		out.stop()
-		errs.stop()
 		return nil, err
 	}
-	exited := make(chan struct{})
-	go func() {
+	p.pid = p.proc.Pid
+	go func(pid int, exited chan struct{}) {
 		defer close(exited)
-		for unix.Waitid(unix.P_PID, proc.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+		for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 		}
-	}()
-	return &process{proc: proc, pid: proc.Pid, out: out, err: errs, exited: exited}, nil
+	}(p.pid, p.exited)
+	return p, nil
+}
+
+// input returns a file that holds data, at its start. It is in memory, so that no
+// program can make us wait by not reading it.
+func input(data []byte) (*os.File, error) {
+	if len(data) == 0 {
+		return os.Open(os.DevNull)
+	}
+	fd, err := unix.MemfdCreate("input", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("cannot make the input of a program: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "input")
+	if _, err = f.Write(data); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("cannot make the input of a program: %w", err)
+	}
+	return f, nil
 }
 
 // environment returns ours without the variables that systemd addressed to us (a

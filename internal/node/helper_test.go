@@ -22,6 +22,8 @@ import (
 var helpers = map[string]func(args []string){}
 
 func TestMain(m *testing.M) {
+	childTrouble()
+	RunChild()
 	if name := os.Getenv("NODE_TEST_HELPER"); name != "" {
 		helpers[name](os.Args[1:])
 		os.Exit(0)

@@ -15,8 +15,9 @@ import (
 
 // Left is a command that an earlier daemon started and that still runs.
 type Left struct {
-	PID  int
-	Line string // its command line, shortened
+	PID     int
+	Program string // the name that it was started by, without folders
+	Line    string // its command line, shortened
 }
 
 // leftPoll is the time between two looks where the kernel cannot tell us of the end
@@ -69,23 +70,16 @@ func (n *Node) left(mark string) (list []Left) {
 	for _, d := range dirs {
 		pid, err := strconv.Atoi(d.Name())
 		if err == nil && pid != os.Getpid() && n.isLeft(pid, mark) {
-			list = append(list, Left{PID: pid, Line: n.lineOf(pid)})
+			program, line := n.lineOf(pid)
+			list = append(list, Left{PID: pid, Program: program, Line: line})
 		}
 	}
 	return list
 }
 
 func (n *Node) isLeft(pid int, mark string) bool {
-	proc := n.kernel(fmt.Sprintf("/proc/%d", pid))
-	stat, err := os.ReadFile(filepath.Join(proc, "stat"))
-	if err != nil {
-		return false
-	}
-	// The name may hold blanks and brackets; what follows it is: state, parent,
-	// group, session.
-	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(f) < 4 || f[0] == "Z" || f[0] == "X" || f[1] == strconv.Itoa(os.Getpid()) ||
-		f[2] != strconv.Itoa(pid) || f[3] == f[2] {
+	proc, f := n.running(pid)
+	if proc == "" || f[1] == strconv.Itoa(os.Getpid()) || f[2] != strconv.Itoa(pid) || f[3] == f[2] {
 		return false
 	}
 	if !ownProcess(filepath.Join(proc, "status")) {
@@ -125,17 +119,57 @@ func ownProcess(status string) bool {
 	return false
 }
 
-func (n *Node) lineOf(pid int) string {
-	b, err := os.ReadFile(n.kernel(fmt.Sprintf("/proc/%d/cmdline", pid)))
-	if err != nil {
-		return ""
+func (n *Node) lineOf(pid int) (program, line string) {
+	proc, _ := n.running(pid)
+	b, err := os.ReadFile(filepath.Join(proc, "cmdline"))
+	if proc == "" || err != nil {
+		return "", ""
 	}
 	words := strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")
-	line := strings.ToValidUTF8(Command{Argv: words}.String(), "?")
+	line = strings.ToValidUTF8(Command{Argv: words}.String(), "?")
 	if len(line) > 300 {
 		line = strings.ToValidUTF8(line[:300], "") + "…"
 	}
-	return line
+	return filepath.Base(words[0]), line
+}
+
+// ProcessStart tells when the process pid was started, in the kernel's ticks since
+// boot: with the pid it is the identity of a process. It is "" when the process has
+// ended.
+func ProcessStart(pid int) string {
+	_, f := new(Node).running(pid)
+	return f[19]
+}
+
+// running returns a directory of /proc that shows the process, and its fields of
+// proc_pid_stat(5) from the state on: state, parent, group, session, …, the start as
+// number 19. The directory is "" when the process has ended. A zombie has not while a
+// thread of it runs; then the directory is that of the thread, since the process itself
+// shows neither environment nor command line any more.
+func (n *Node) running(pid int) (dir string, f [20]string) {
+	proc := n.kernel(fmt.Sprintf("/proc/%d", pid))
+	f, ok := statOf(proc)
+	if ok && f[0] != "Z" && f[0] != "X" {
+		return proc, f
+	}
+	if ok {
+		for _, tid := range names(filepath.Join(proc, "task"), nil) {
+			thread := filepath.Join(proc, "task", tid)
+			if t, ok := statOf(thread); ok && t[0] != "Z" && t[0] != "X" {
+				return thread, f
+			}
+		}
+	}
+	return "", [20]string{}
+}
+
+func statOf(dir string) (f [20]string, ok bool) {
+	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		return f, false
+	}
+	// The name may hold blanks and brackets; fields count from its end.
+	return f, copy(f[:], strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))) == len(f)
 }
 
 // awaitEnd returns when the process has ended or ctx has.

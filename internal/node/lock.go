@@ -52,7 +52,7 @@ func (l *Locks) Lock(ctx context.Context, key string) (unlock func(), err error)
 // commands on one group get in each other's way. unlock may be called more than
 // once. The error is the cause of ctx's end.
 func (n *Node) LockVG(ctx context.Context, vg string) (unlock func(), err error) {
-	if unlock, err = n.locks.Lock(ctx, vg); err != nil {
+	if unlock, err = n.shared().locks.Lock(ctx, vg); err != nil {
 		return nil, fmt.Errorf("waiting for other commands on VG %s: %w", vg, err)
 	}
 	return unlock, nil

@@ -44,35 +44,23 @@ func checkVG(vg string) error {
 }
 
 // LVs returns the logical volumes of the volume group vg; none is no error.
-func (n *Node) LVs(ctx context.Context, vg string, timeout time.Duration) ([]LV, error) {
-	if err := checkVG(vg); err != nil {
-		return nil, err
-	}
-	res, err := n.runner().Run(ctx, Command{
-		Argv:    []string{"lvs", "--nolock", "--reportformat", "json", "-o", "vg_name,lv_name,lv_attr", "--select", "vg_name=" + vg},
-		Timeout: timeout, Capture: lvmCapture,
+func (n *Node) LVs(ctx context.Context, vg string, timeout time.Duration) (lvs []LV, err error) {
+	err = n.askLVM(ctx, "lvs", "vg_name,lv_name,lv_attr", vg, timeout, func(report string) (bool, error) {
+		all, err := parseLVS(report)
+		lvs = slices.DeleteFunc(all, func(l LV) bool { return l.VG != vg })
+		return len(lvs) > 0, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	all, err := parseLVS(res.Stdout)
-	return slices.DeleteFunc(all, func(l LV) bool { return l.VG != vg }), err
+	return lvs, err
 }
 
 // HasVG tells whether this node sees the volume group vg.
-func (n *Node) HasVG(ctx context.Context, vg string, timeout time.Duration) (bool, error) {
-	if err := checkVG(vg); err != nil {
-		return false, err
-	}
-	res, err := n.runner().Run(ctx, Command{
-		Argv:    []string{"vgs", "--nolock", "--reportformat", "json", "-o", "vg_name", "--select", "vg_name=" + vg},
-		Timeout: timeout, Capture: lvmCapture,
+func (n *Node) HasVG(ctx context.Context, vg string, timeout time.Duration) (has bool, err error) {
+	err = n.askLVM(ctx, "vgs", "vg_name", vg, timeout, func(report string) (bool, error) {
+		names, err := parseVGS(report)
+		has = slices.Contains(names, vg)
+		return has, err
 	})
-	if err != nil {
-		return false, err
-	}
-	names, err := parseVGS(res.Stdout)
-	return slices.Contains(names, vg), err
+	return has, err
 }
 
 // WaitVG looks for the volume group every 100 ms, at least once and at most for
@@ -90,8 +78,8 @@ func (n *Node) WaitVG(ctx context.Context, vg string, limit, timeout time.Durati
 			return nil
 		case ctx.Err() != nil:
 			return fmt.Errorf("waiting for VG %s: %w", vg, context.Cause(ctx))
-		case errors.Is(err, exec.ErrNotFound):
-			return err // no use to try again
+		case errors.Is(err, exec.ErrNotFound), errors.Is(err, ErrHangs), survived(err):
+			return err // another try cannot help
 		case time.Until(deadline) <= 0 && err != nil:
 			return fmt.Errorf("%w %s: %w", ErrTimeoutVG, vg, err)
 		case time.Until(deadline) <= 0:

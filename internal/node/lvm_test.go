@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	lvsLine = "lvs --nolock --reportformat json -o vg_name,lv_name,lv_attr --select vg_name=v_0"
-	vgsLine = "vgs --nolock --reportformat json -o vg_name --select vg_name=v_0"
+	lvsLine = `lvs --nolock --config 'log{command_names=0 prefix="  "}' --reportformat json -o vg_name,lv_name,lv_attr --select vg_name=v_0`
+	vgsLine = `vgs --nolock --config 'log{command_names=0 prefix="  "}' --reportformat json -o vg_name --select vg_name=v_0`
 	lvsOut  = `  {
       "report": [
           {

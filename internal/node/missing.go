@@ -11,6 +11,14 @@ import (
 // down first. It is empty when nothing is missing, and when something is in the way
 // that the Make functions refuse: they say what.
 func (n *Node) MissingTargets(path string) []string {
+	missing, err := n.carryOut(request{Op: opMissing, Path: path})
+	if err != nil {
+		n.log().Debug("cannot find out which part of a mount target is missing", "path", path, "error", err)
+	}
+	return missing
+}
+
+func (n *Node) missingTargets(path string) []string {
 	if checkPath(path) != nil {
 		return nil
 	}

@@ -9,7 +9,9 @@
 package node
 
 import (
+	"context"
 	"log/slog"
+	"net"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +35,11 @@ type Node struct {
 	// statx is statx(2), unless a test replaces it.
 	statx func(dir int, name string, st *unix.Statx_t) error
 
-	locks   Locks // by volume group
+	caller   Caller
+	machine  *Node    // the one that For was called on; nil on that one
+	locks    Locks    // by volume group
+	messages messages // of the LVM tools
+
 	mu      sync.Mutex
 	waiting map[int64]bool // processes that a search waits for, see await
 }
@@ -41,16 +47,8 @@ type Node struct {
 // kernel returns the place of the kernel path p, below Root.
 func (n *Node) kernel(p string) string { return n.Root + p }
 
-func (n *Node) runner() Runner {
-	if n.Exec != nil {
-		return n.Exec
-	}
-	return &Exec{Log: n.Log}
-}
-
-func (n *Node) log() *slog.Logger {
-	if n.Log != nil {
-		return n.Log
-	}
-	return slog.New(slog.DiscardHandler)
+// LookupHost returns the addresses of a host name, as the resolver of this machine
+// has them.
+func (n *Node) LookupHost(ctx context.Context, host string) ([]string, error) {
+	return net.DefaultResolver.LookupHost(ctx, host)
 }

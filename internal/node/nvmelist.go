@@ -12,7 +12,7 @@ const nvmeCapture = 8 << 20
 
 // listNVMe asks nvme-cli for the namespaces.
 func (n *Node) listNVMe(ctx context.Context, timeout time.Duration) ([]Namespace, error) {
-	res, err := n.runner().Run(ctx, Command{
+	res, err := n.Run(ctx, Command{
 		Argv:    []string{"nvme", "list", "-v", "--output-format=json"},
 		Timeout: timeout, Capture: nvmeCapture,
 	})

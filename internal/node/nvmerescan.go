@@ -52,7 +52,7 @@ func (n *Node) rescan(ctx context.Context, controller string, timeout time.Durat
 			return nil
 		}
 	}
-	_, cerr := n.runner().Run(ctx, Command{Argv: []string{"nvme", "ns-rescan", "/dev/" + controller}, Timeout: timeout})
+	_, cerr := n.Run(ctx, Command{Argv: []string{"nvme", "ns-rescan", "/dev/" + controller}, Timeout: timeout})
 	if cerr != nil && !errors.Is(err, os.ErrNotExist) {
 		return errors.Join(err, cerr)
 	}

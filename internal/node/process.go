@@ -22,7 +22,17 @@ type process struct {
 	proc     *os.Process
 	pid      int
 	out, err *stream
+	report   *stream       // nil without Command.Report
 	exited   chan struct{} // closed when the leader has ended; it is not yet reaped
+}
+
+// stopReading ends the readers of a process that was not started.
+func (p *process) stopReading() {
+	for _, s := range []*stream{p.out, p.err, p.report} {
+		if s != nil {
+			s.stop()
+		}
+	}
 }
 
 // await returns nil when the leader has ended, or why it may not run any longer.
@@ -53,7 +63,11 @@ func (p *process) await(ctx context.Context, limit time.Duration) error {
 func (p *process) settle(d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
-	for _, c := range []<-chan struct{}{p.exited, p.out.done, p.err.done} {
+	ends := []<-chan struct{}{p.exited, p.out.done, p.err.done}
+	if p.report != nil {
+		ends = append(ends, p.report.done)
+	}
+	for _, c := range ends {
 		select {
 		case <-c:
 		case <-t.C:

@@ -24,6 +24,14 @@ const maxLinks = 40
 // that mount may be dead. The result can be given to the other functions for mount
 // targets, which follow no symlink at all.
 func (n *Node) ResolveTarget(path string) (string, error) {
+	real, err := n.carryOut(request{Op: opResolve, Path: path})
+	if err != nil || len(real) != 1 {
+		return "", err
+	}
+	return real[0], nil
+}
+
+func (n *Node) resolveTarget(path string) (string, error) {
 	if err := checkPath(path); err != nil {
 		return "", err
 	}

@@ -16,6 +16,10 @@ import (
 // give it to RemoveTarget. Errors: ErrBadPath, ErrSymlink, ErrUnsafe, or the
 // kernel's.
 func (n *Node) MakeDirectory(path string) (created []string, err error) {
+	return n.carryOut(request{Op: opMakeDirectory, Path: path})
+}
+
+func (n *Node) makeDirectory(path string) (created []string, err error) {
 	p, created, err := n.openParent(path, true)
 	if err != nil {
 		return created, err
@@ -41,6 +45,10 @@ func (n *Node) MakeDirectory(path string) (created []string, err error) {
 // with 0755. An empty regular file that exists is fine; anything else there is an
 // error and stays as it is. created and the errors are as for MakeDirectory.
 func (n *Node) MakeFile(path string) (created []string, err error) {
+	return n.carryOut(request{Op: opMakeFile, Path: path})
+}
+
+func (n *Node) makeFile(path string) (created []string, err error) {
 	p, created, err := n.openParent(path, true)
 	if err != nil {
 		return created, err
@@ -88,6 +96,10 @@ func (n *Node) emptyFile(p *place, name string) error {
 // When err is nil and left is not empty, only directories above path are left, because
 // they are in use for something else.
 func (n *Node) RemoveTarget(path string, created []string) (left []string, err error) {
+	return n.carryOut(request{Op: opRemoveTarget, Path: path, Created: created})
+}
+
+func (n *Node) removeTarget(path string, created []string) (left []string, err error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}

@@ -14,6 +14,11 @@ import (
 // readers see the old file or the new one. The file is 0644 and owned by uid
 // and gid. dir itself is walked without following links.
 func (n *Node) WriteFileIn(dir, name string, data []byte, uid, gid uint32) error {
+	_, err := n.carryOut(request{Op: opWriteFile, Path: dir, Name: name, Data: data, UID: uid, GID: gid})
+	return err
+}
+
+func (n *Node) writeFileIn(dir, name string, data []byte, uid, gid uint32) error {
 	if name == "" || strings.ContainsRune(name, '/') {
 		return fmt.Errorf("%q is not a file name", name)
 	}
