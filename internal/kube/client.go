@@ -36,6 +36,7 @@ type Client struct {
 // timing holds the waiting times of watches; tests shorten them.
 type timing struct {
 	retry   time.Duration // first delay after a failure
+	lost    time.Duration // the same after the loss of a running watch
 	silence time.Duration // longest pause between bookmarks
 	grace   time.Duration // how late headers or the end of a watch may be
 }
@@ -63,7 +64,7 @@ func Dial(o Options) (*Client, error) {
 
 func connect(o Options, cfg *rest.Config, source string) (*Client, error) {
 	quietKlog(o.Log)
-	c := &Client{o: o, host: cfg.Host, source: source, config: rest.CopyConfig(cfg), times: timing{backoffFirst, silence, grace}}
+	c := &Client{o: o, host: cfg.Host, source: source, config: rest.CopyConfig(cfg), times: timing{backoffFirst, backoffLost, silence, grace}}
 	cfg.UserAgent = o.UserAgent
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = rest.DefaultKubernetesUserAgent()

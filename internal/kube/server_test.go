@@ -202,7 +202,7 @@ func (s *apiServer) dial(change ...func(*Options)) *Client {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	c.times.retry = 4 * time.Millisecond
+	c.times.retry, c.times.lost = 4*time.Millisecond, 4*time.Millisecond
 	return c
 }
 

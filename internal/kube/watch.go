@@ -150,6 +150,7 @@ func (w *watcher) run(ctx context.Context) error {
 		if w.rv != "" {
 			// The server may have restarted and forgotten our position.
 			w.stream = true
+			w.delay.first = w.c.times.lost
 		}
 		pause(ctx, w.delay.next(err))
 		if ctx.Err() != nil {

@@ -288,7 +288,7 @@ func TestWatchEndsInTime(t *testing.T) {
 		<-end
 	}, sendFrames("hold", event("ADDED", "z", "20"))}
 	c := s.dial(func(o *Options) { o.MinWatchTimeout = time.Second })
-	c.times.retry = time.Hour // any delay would end the test
+	c.times.retry, c.times.lost = time.Hour, time.Hour // any delay would end the test
 	v := s.start(c, WatchOptions{})
 	v.want(t, "upsert a")
 	time.AfterFunc(1100*time.Millisecond, func() { close(end) })
