@@ -94,7 +94,7 @@ func (s *server) prepare() error {
 	}
 	s.controller = clientmount.New(clientmount.Options{
 		Node: s.node, Client: clientmount.Server{Client: s.client}, Machine: clientmount.NewMachine(s.log),
-		Records: records, Limits: limitsOf(&s.cfg), Orphans: clientmount.OrphanPolicy(s.cfg.Mount.Orphans),
+		Records: records, Limits: limitsOf(&s.cfg), RetryRate: s.client.RetryRate(), Orphans: clientmount.OrphanPolicy(s.cfg.Mount.Orphans),
 		Plan:            volume.Options{Roots: s.cfg.Mount.Roots, Mode: s.cfg.Mount.Mode, MockPath: s.cfg.Mount.MockPath},
 		ShutdownTimeout: s.cfg.Daemon.ShutdownTimeout, ServersFile: s.cfg.Mount.ServersFile,
 		Status: s.notifier.Status, Synced: s.notifier.Ready, Log: s.log,

@@ -52,6 +52,9 @@ type work struct {
 	held     bool   // our finalizer is on the object, whatever the watch says yet
 	reported string // text of the last failure that was logged
 	refused  refusal
+	// A first attempt to mount: the profile may be one that was read for
+	// another attempt a moment ago.
+	mayShare bool
 }
 
 // refusal is a request that failed and was logged.

@@ -40,7 +40,7 @@ func (a *attempt) writeServersFile(p *volume.Plan) error {
 // object of the same allocation.
 func (a *attempt) findServers() (*dws.Servers, error) {
 	storage := new(nnf.StorageOwner)
-	version, err := a.remote.nnfVersion(a.ctx)
+	version, err := a.remote.nnfVersion(a.ctx, false)
 	if err != nil {
 		return nil, err
 	}
