@@ -102,12 +102,17 @@ func knownFailing(cm *dws.ClientMount) bool {
 // have failed as rarely as it has.
 const lateFailures = 8
 
+// retrySlack keeps the retries a little below their budget, so that those that
+// need more than one request find room.
+const retrySlack = 1.25
+
 // retryPause is the pause before the next attempt of an object that failed. The
 // more objects fail, the longer it is: together they start no more attempts
 // than the node's budget of retries has requests for, so nothing piles up
 // before the API server, and a corrected profile is noticed after RetryMax or
-// after (failing objects / RetryRate) seconds, whichever is longer. An object
-// that began to fail a moment ago does not pay for those that fail for long.
+// after retrySlack × failing objects / RetryRate seconds, whichever is longer.
+// An object that began to fail a moment ago does not pay for those that fail for
+// long.
 func (c *Controller) retryPause(o *object, hopeless bool) time.Duration {
 	d := pause(o.failures, c.limits.Load().RetryMax, hopeless)
 	if c.o.RetryRate <= 0 {
@@ -119,7 +124,7 @@ func (c *Controller) retryPause(o *object, hopeless bool) time.Duration {
 			rivals++
 		}
 	}
-	return max(d, jitter(time.Duration(float64(rivals)/c.o.RetryRate*float64(time.Second)), 0.2))
+	return max(d, jitter(time.Duration(float64(rivals)*retrySlack/c.o.RetryRate*float64(time.Second)), 0.2))
 }
 
 func (c *Controller) startAfter(o *object, d time.Duration) {
