@@ -66,6 +66,8 @@ func TestSharedReads(t *testing.T) {
 						t.Errorf("%d reads, want %d", reads, tt.reads)
 					}
 					time.Sleep(2 * shareFor)
+					s.mu.Lock()
+					defer s.mu.Unlock()
 					if len(s.reads) > 0 {
 						t.Error("something is kept")
 					}
@@ -109,6 +111,8 @@ func TestSharedReadOutlivesACaller(t *testing.T) {
 			t.Errorf("the last got %v", err)
 		}
 		synctest.Wait()
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		if ended != 1 || len(s.reads) > 0 {
 			t.Errorf("%d reads ended early, want 1; %d are kept", ended, len(s.reads))
 		}

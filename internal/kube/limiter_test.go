@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -122,7 +123,7 @@ func TestLimiterRates(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newLimiter(20, 40)
-				n := 0
+				var n atomic.Int32
 				for range 1000 {
 					turn := FirstTurn()
 					if retry {
@@ -130,18 +131,18 @@ func TestLimiterRates(t *testing.T) {
 					}
 					go func() {
 						if l.Wait(WithTurn(t.Context(), turn)) == nil {
-							n++
+							n.Add(1)
 						}
 					}()
 				}
 				time.Sleep(10 * time.Second)
 				synctest.Wait()
-				want := 40 + 20*10
+				want := int32(40 + 20*10)
 				if retry {
 					want /= retryShare
 				}
-				if n < want-1 || n > want {
-					t.Errorf("%d requests in 10 s, want %d", n, want)
+				if got := n.Load(); got < want-1 || got > want {
+					t.Errorf("%d requests in 10 s, want %d", got, want)
 				}
 				time.Sleep(10 * time.Minute)
 			})

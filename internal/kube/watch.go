@@ -78,6 +78,7 @@ func Watch[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns st
 		sink:  &typed[T, P]{h: h, log: c.o.Log, kind: r.Kind},
 		state: tracker{on: o.OnState},
 		delay: backoff{first: c.times.retry},
+		away:  backoff{first: c.times.lost},
 		lost:  true, from: "0", stream: o.StreamList,
 	}
 	if _, err := w.what.path(); err != nil {
@@ -93,7 +94,8 @@ type watcher struct {
 	what  op
 	sink  sink
 	state tracker
-	delay backoff
+	delay backoff // after an answer, and until the first state is there
+	away  backoff // after the loss of the connection
 
 	lost   bool      // there is no position: the whole state must come first
 	from   string    // resourceVersion that this state must not be older than
@@ -120,6 +122,7 @@ func (w *watcher) run(ctx context.Context) error {
 		}
 		if !w.opened.IsZero() && time.Since(w.opened) >= healthyAfter {
 			w.delay.reset()
+			w.away.reset()
 			w.short = 0
 		}
 		switch {
@@ -150,9 +153,12 @@ func (w *watcher) run(ctx context.Context) error {
 		if w.rv != "" {
 			// The server may have restarted and forgotten our position.
 			w.stream = true
-			w.delay.first = w.c.times.lost
 		}
-		pause(ctx, w.delay.next(err))
+		delay := &w.delay
+		if w.rv != "" && kindOf(err) == kindConnection {
+			delay = &w.away
+		}
+		pause(ctx, delay.next(err))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
