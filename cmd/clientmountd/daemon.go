@@ -94,7 +94,7 @@ func (s *server) prepare() error {
 	}
 	s.controller = clientmount.New(clientmount.Options{
 		Node: s.node, Client: clientmount.Server{Client: s.client}, Machine: clientmount.NewMachine(s.log),
-		Records: records, Limits: limitsOf(&s.cfg), Orphans: clientmount.OrphanPolicy(s.cfg.Mount.Orphans),
+		Records: records, Limits: limitsOf(&s.cfg), RetryRate: s.client.RetryRate(), Orphans: clientmount.OrphanPolicy(s.cfg.Mount.Orphans),
 		Plan: planOf(&s.cfg), ShutdownTimeout: s.cfg.Daemon.ShutdownTimeout,
 		Status: s.notifier.Status, Synced: s.notifier.Ready, Log: s.log,
 		Idle: func() {

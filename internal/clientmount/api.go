@@ -23,7 +23,7 @@ import (
 const messageLimit = 4 << 10
 
 // Client is what the controller asks of the API server; *kube.Client is the
-// real one.
+// real one. Requests observe the turn in their context (kube.WithTurn).
 type Client interface {
 	Served(ctx context.Context, group string, known []string) (string, error)
 	Get(ctx context.Context, r kube.Resource, namespace, name string, into any) error
@@ -39,6 +39,9 @@ type remote struct {
 	// The version of the storage profile is asked for when the first profile
 	// is needed, and again when the server stops serving it.
 	profileVersion *atomic.Pointer[string]
+
+	profiles *shared[*nnf.StorageProfile]
+	versions *shared[string]
 }
 
 // meter sums the time that a reconcile waits for the API server.
@@ -64,11 +67,20 @@ func (m *meter) Served(ctx context.Context, group string, known []string) (strin
 
 func (m *meter) since(t time.Time) { m.spent += time.Since(t) }
 
-// profile fetches one profile by name; nothing is cached, because even a
-// pinned profile may be corrected by the administrator.
-func (c *remote) profile(ctx context.Context, namespace, name string) (*nnf.StorageProfile, error) {
+// profile returns one profile by name, which the caller must not change. Even a
+// pinned profile may be corrected by the administrator, so it is read again for
+// each attempt. Attempts that start at the same time share one read. With fresh
+// they share only a read whose request is sent after the call; without, also one
+// that is under way or ended less than shareFor ago.
+func (c *remote) profile(ctx context.Context, namespace, name string, fresh bool) (*nnf.StorageProfile, error) {
+	return c.profiles.get(ctx, namespace+"/"+name, fresh, func(ctx context.Context) (*nnf.StorageProfile, error) {
+		return c.getProfile(ctx, namespace, name)
+	})
+}
+
+func (c *remote) getProfile(ctx context.Context, namespace, name string) (*nnf.StorageProfile, error) {
 	for again := true; ; again = false {
-		v, err := c.nnfVersion(ctx)
+		v, err := c.nnfVersion(ctx, !again)
 		if err != nil {
 			return nil, err
 		}
@@ -90,12 +102,15 @@ func (c *remote) profile(ctx context.Context, namespace, name string) (*nnf.Stor
 // change at the same time.
 const finalizerTries = 4
 
-// nnfVersion is the served version of the nnf group.
-func (c *remote) nnfVersion(ctx context.Context) (string, error) {
+// nnfVersion is the served version of the nnf group. Attempts share the
+// discovery; fresh says that what was found a moment ago is wrong.
+func (c *remote) nnfVersion(ctx context.Context, fresh bool) (string, error) {
 	if v := c.profileVersion.Load(); v != nil {
 		return *v, nil
 	}
-	found, err := c.client.Served(ctx, api.GroupNNF, api.VersionsNNF)
+	found, err := c.versions.get(ctx, api.GroupNNF, fresh, func(ctx context.Context) (string, error) {
+		return c.client.Served(ctx, api.GroupNNF, api.VersionsNNF)
+	})
 	if err != nil {
 		return "", err
 	}
@@ -140,6 +155,7 @@ type patchOp struct {
 // the list changed since we saw it, it is read again. An object that is gone
 // needs no finalizer any more.
 func (c *remote) patchFinalizers(ctx context.Context, cm *dws.ClientMount, ops func() []patchOp) error {
+	ctx = kube.Finishing(ctx)
 	var err error
 	for range finalizerTries {
 		list := ops()
@@ -185,6 +201,12 @@ func (c *remote) patchStatus(ctx context.Context, cm *dws.ClientMount, s *dws.Cl
 	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": cm.UID}, "status": status})
 	if err != nil {
 		return err
+	}
+	switch {
+	case s.Error != nil:
+		ctx = kube.Reporting(ctx)
+	case s.AllReady:
+		ctx = kube.Finishing(ctx)
 	}
 	failpoint("status/write")
 	err = c.client.Patch(ctx, c.mounts(), cm.Namespace, cm.Name, "status", types.MergePatchType, body, new(dws.ClientMount))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/volume"
@@ -26,8 +27,11 @@ type Options struct {
 	Machine Host
 	Records *Records
 	Limits  Limits
-	Plan    volume.Options
-	Orphans OrphanPolicy
+	// RetryRate is how many requests per second the retries of all failing
+	// objects may send together (kube.Client.RetryRate); 0: no limit.
+	RetryRate float64
+	Plan      volume.Options
+	Orphans   OrphanPolicy
 	// How long running steps may go on after the daemon was told to stop.
 	ShutdownTimeout time.Duration
 	// Status gets one line whenever what it says has changed, from the loop.
@@ -75,6 +79,7 @@ type object struct {
 	cancel   context.CancelFunc // ends its waits
 	timer    *time.Timer        // next attempt
 	failures int                // attempts in a row that failed
+	verify   bool               // the next attempt only looks whether all is well
 	last     result
 	work     *work
 	orphan   *Record // instead of an object: a record nobody asks for
@@ -95,6 +100,7 @@ func New(o Options) *Controller {
 		progressAfter: 5 * time.Second,
 		remote: remote{
 			client: o.Client, profileVersion: new(atomic.Pointer[string]),
+			profiles: new(shared[*nnf.StorageProfile]), versions: new(shared[string]),
 			mounts: func() kube.Resource { return *c.mounts.Load() },
 		},
 	}

@@ -50,6 +50,9 @@ type work struct {
 	reported string // text of the last failure that was logged
 	refused  refusal
 	unsaved  string // text of the last failure to save the record on the way down
+	// A first attempt to mount: the profile may be one that was read for
+	// another attempt a moment ago.
+	mayShare bool
 }
 
 // refusal is a request that failed and was logged.

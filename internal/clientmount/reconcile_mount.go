@@ -17,9 +17,6 @@ import (
 // mounted brings all mounts up in their order. One that fails does not keep
 // the others from being tried; the first error is the one that is reported.
 func (a *attempt) mounted() result {
-	if err := a.hold(); err != nil {
-		return a.apiFailure("cannot add the finalizer", err)
-	}
 	status := a.baseStatus(dws.Mounted)
 	if a.halfUnmounted() {
 		// An unmount had started when the wish turned back. Until the mounts
@@ -29,7 +26,6 @@ func (a *attempt) mounted() result {
 			return a.apiFailure("cannot write the status", err)
 		}
 	}
-	a.startProgress(dws.Mounted)
 
 	plans, first := a.plans(a.plan)
 	if first != nil && plans == nil {
@@ -48,6 +44,12 @@ func (a *attempt) mounted() result {
 	if err := a.reserve(plans); err != nil {
 		return a.finish(resetStatus(status, dws.Mounted), failed(dws.WrapError(dws.Major, "", err)))
 	}
+	// Not before it is known that there is something to do: an object that
+	// fails for want of its profile costs one request less.
+	if err := a.hold(); err != nil {
+		return a.apiFailure("cannot add the finalizer", err)
+	}
+	a.startProgress(dws.Mounted)
 	if err := a.prepareRecord(plans, status); err != nil {
 		return a.finish(status, failed(dws.WrapError(dws.Major, "", err)))
 	}
@@ -265,7 +267,9 @@ func (a *attempt) profile() (*nnf.StorageProfile, error) {
 	if err != nil {
 		return nil, dws.WrapError(dws.Minor, text, err)
 	}
-	p, err := a.remote.profile(a.ctx, namespace, name)
+	began := time.Now()
+	p, err := a.reconciler.remote.profile(a.ctx, namespace, name, !a.w.mayShare)
+	a.meter.since(began) // the read itself may belong to another attempt
 	if err != nil {
 		return nil, dws.WrapError(dws.Major, text, err)
 	}

@@ -40,6 +40,7 @@ func (a *attempt) unmounted(invalid error) result {
 // delete unmounts what may be mounted and lets the object go.
 func (a *attempt) delete(invalid error) result {
 	if !hasFinalizer(a.cm) {
+		a.registry.keep(string(a.cm.UID), a.w.record) // nothing but what is recorded
 		return result{finished: true}
 	}
 	status := a.baseStatus(dws.Unmounted)

@@ -39,7 +39,7 @@ func (a *attempt) writeServersFile(p *volume.Plan, s *volume.Step) error {
 // object of the same allocation.
 func (a *attempt) findServers() (*dws.Servers, error) {
 	storage := new(nnf.StorageOwner)
-	version, err := a.remote.nnfVersion(a.ctx)
+	version, err := a.remote.nnfVersion(a.ctx, false)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
 // firstPause is the pause after a first failure; it doubles up to
@@ -29,13 +30,20 @@ func (c *Controller) start(o *object) {
 	}
 	// The attempt gets a copy: it keeps the list of finalizers up to date.
 	cm := o.newest.DeepCopyObject().(*dws.ClientMount)
-	o.ran, o.running = o.newest, true
+	if o.ran != nil && changed(o.ran, o.newest) {
+		o.failures, o.verify = 0, false
+	}
+	turn := o.turn()
+	o.work.mayShare = o.first() && !o.last.failed && cm.Spec.DesiredState == dws.Mounted && cm.DeletionTimestamp == nil
+	o.ran, o.running, o.verify = o.newest, true, false
 	waits, cancel := context.WithCancel(c.commands)
-	o.cancel = cancel
+	// What follows is a first attempt: it must not wait until this one gets
+	// the turn of a retry.
+	o.cancel = func() { cancel(); turn.Raise() }
 	w := o.work
 	c.workers.Go(func() {
 		defer cancel()
-		res := c.rec.reconcile(c.commands, waits, c.stopping.Load, w, cm)
+		res := c.rec.reconcile(kube.WithTurn(c.commands, turn), waits, c.stopping.Load, w, cm)
 		c.do(func() { c.ended(o, res) })
 	})
 }
@@ -54,13 +62,69 @@ func (c *Controller) ended(o *object, res result) {
 		c.start(o)
 	case res.retry:
 		o.failures++
-		c.startAfter(o, pause(o.failures, c.limits.Load().RetryMax, res.hopeless))
+		c.startAfter(o, c.retryPause(o, res.hopeless))
 	default:
 		o.failures = 0
 		if v := c.limits.Load().Verify; v > 0 && !res.finished && o.newest.Spec.DesiredState == dws.Mounted {
+			o.verify = true
 			c.startAfter(o, jitter(v, 0.1))
 		}
 	}
+}
+
+// first tells whether the next attempt is the first one since the object was
+// made or changed. An object that was failing when the daemon started is most
+// likely still failing, so its attempt counts as a retry.
+func (o *object) first() bool {
+	return o.failures == 0 && !o.verify && (o.ran != nil || !knownFailing(o.newest))
+}
+
+// turn says how urgent the requests of the next attempt are.
+func (o *object) turn() *kube.Turn {
+	switch {
+	case o.first():
+		return kube.FirstTurn()
+	case o.ran == nil:
+		return kube.RetryTurn(lateFailures)
+	}
+	return kube.RetryTurn(o.failures)
+}
+
+// knownFailing tells that the published status is the failure of what the
+// object still asks for.
+func knownFailing(cm *dws.ClientMount) bool {
+	return cm.Status.Error != nil && cm.DeletionTimestamp == nil &&
+		!slices.ContainsFunc(cm.Status.Mounts, func(m dws.MountStatus) bool { return m.State != cm.Spec.DesiredState })
+}
+
+// lateFailures is the number of failures in a row from which on an object
+// shares the budget of retries with all that fail, and not only with those that
+// have failed as rarely as it has.
+const lateFailures = 8
+
+// retrySlack keeps the retries a little below their budget, so that those that
+// need more than one request find room.
+const retrySlack = 1.25
+
+// retryPause is the pause before the next attempt of an object that failed. The
+// more objects fail, the longer it is: together they start no more attempts
+// than the node's budget of retries has requests for, so nothing piles up
+// before the API server, and a corrected profile is noticed after RetryMax or
+// after retrySlack × failing objects / RetryRate seconds, whichever is longer.
+// An object that began to fail a moment ago does not pay for those that fail for
+// long.
+func (c *Controller) retryPause(o *object, hopeless bool) time.Duration {
+	d := pause(o.failures, c.limits.Load().RetryMax, hopeless)
+	if c.o.RetryRate <= 0 {
+		return d
+	}
+	rivals := 0
+	for _, other := range c.objects {
+		if other.orphan == nil && other.failures > 0 && (hopeless || o.failures >= lateFailures || other.failures <= o.failures) {
+			rivals++
+		}
+	}
+	return max(d, jitter(time.Duration(float64(rivals)*retrySlack/c.o.RetryRate*float64(time.Second)), 0.2))
 }
 
 func (c *Controller) startAfter(o *object, d time.Duration) {

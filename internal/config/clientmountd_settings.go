@@ -36,7 +36,7 @@ func mountSettings(c *Clientmountd) []Setting {
 			Help: "Quick retries, one a second, while storage has not arrived yet; afterwards the failure is reported and retries slow down.",
 		}, {
 			Key: "mount.retry_max", Kind: Duration, Default: "30s", Min: "1s", Max: "1h", Reload: true, Field: &c.Mount.RetryMax,
-			Help: "Longest pause between two retries of a mount that fails.",
+			Help: "Longest pause between two retries of a mount that fails. With very many failing ClientMounts it is longer: five times their number, divided by kubernetes.qps, in seconds.",
 		}, {
 			Key: "mount.orphans", Flag: "orphans", Kind: Enum, Default: "report", Values: []string{"report", "unmount"}, Field: &c.Mount.Orphans,
 			Help: "What to do with a mount of ours whose ClientMount is gone.",

@@ -11,8 +11,12 @@ import (
 // Delays between attempts: 0.8 s, doubled each time, each drawn from half to
 // one and a half of that, never above 30 s. The first one is jittered too:
 // when an API server restarts, all nodes lose their watch in the same moment.
+// After the loss of the connection of a running watch they start with 3 s: most
+// likely the server restarts, and in its first second it accepts connections
+// but cannot check credentials yet (401) and has not filled its caches (429).
 const (
 	backoffFirst = 800 * time.Millisecond
+	backoffLost  = 3 * time.Second
 	backoffBase  = 24 * time.Second
 	backoffCap   = 30 * time.Second
 	// retryAfterCap bounds what a server may ask for.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,11 +32,13 @@ type Client struct {
 	config *rest.Config // as it was found, for As
 
 	times timing
+	limit *limiter // nil: no limit
 }
 
 // timing holds the waiting times of watches; tests shorten them.
 type timing struct {
 	retry   time.Duration // first delay after a failure
+	lost    time.Duration // the same after the loss of a running watch
 	silence time.Duration // longest pause between bookmarks
 	grace   time.Duration // how late headers or the end of a watch may be
 }
@@ -63,7 +66,7 @@ func Dial(o Options) (*Client, error) {
 
 func connect(o Options, cfg *rest.Config, source string) (*Client, error) {
 	quietKlog(o.Log)
-	c := &Client{o: o, host: cfg.Host, source: source, config: rest.CopyConfig(cfg), times: timing{backoffFirst, silence, grace}}
+	c := &Client{o: o, host: cfg.Host, source: source, config: rest.CopyConfig(cfg), times: timing{backoffFirst, backoffLost, silence, grace}}
 	cfg.UserAgent = o.UserAgent
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = rest.DefaultKubernetesUserAgent()
@@ -87,11 +90,18 @@ func connect(o Options, cfg *rest.Config, source string) (*Client, error) {
 			c.fixed = accountOfCert(data)
 		}
 	}
-	rt, err := newTransport(cfg, o)
+	rt, err := o.Transport, error(nil)
+	if rt == nil {
+		rt, err = newTransport(cfg, o)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("credentials cannot be used: %w", err)
 	}
 	cfg.QPS, cfg.Burst = o.QPS, o.Burst
+	if o.QPS > 0 {
+		c.limit = newLimiter(o.QPS, o.Burst)
+		cfg.RateLimiter = c.limit
+	}
 	cfg.ContentConfig = rest.ContentConfig{GroupVersion: &schema.GroupVersion{}, NegotiatedSerializer: statusCodec{}}
 	cfg.WarningHandler = warnings{o.Log}
 	// Redirects would carry the token elsewhere; the API server sends none.
@@ -156,11 +166,44 @@ func (c *Client) Delete(ctx context.Context, r Resource, ns, name string) error 
 	return c.do(ctx, op{verb: "delete", r: r, ns: ns, name: name, named: true}, c.rest.Delete(), nil)
 }
 
+// RetryRate is how many requests per second retries get at most, 0 when there is
+// no limit.
+func (c *Client) RetryRate() float64 {
+	if c.limit == nil {
+		return 0
+	}
+	return c.limit.retries.rate
+}
+
+// admit waits until a request with a turn may be sent. It waits before the time
+// limit of the request starts: a long queue is not a server that does not
+// answer. Other requests wait within their time limit.
+func (c *Client) admit(ctx context.Context) (context.Context, error) {
+	r := requestOf(ctx)
+	if r == nil || r.turn == nil {
+		Sending(ctx)
+		return ctx, nil
+	}
+	if c.limit != nil {
+		if err := c.limit.Wait(ctx); err != nil {
+			return ctx, err
+		}
+	}
+	Sending(ctx)
+	return withRequest(ctx, func(r *request) {
+		r.sent, r.granted = nil, new(atomic.Bool)
+		r.granted.Store(true)
+	}), nil
+}
+
 // do sends one request within the time limit and decodes the answer.
 func (c *Client) do(ctx context.Context, what op, req *rest.Request, into any) error {
 	path, err := what.path()
 	if err != nil {
 		return err
+	}
+	if ctx, err = c.admit(ctx); err != nil {
+		return c.explain(ctx, what, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()

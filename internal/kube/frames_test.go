@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -89,9 +90,15 @@ func FuzzFrames(f *testing.F) {
 				check(m)
 			}
 		}}
-		w := &watcher{c: &Client{}, needList: stream,
+		w := &watcher{c: &Client{},
 			sink: &typed[dws.ClientMount, *dws.ClientMount]{h: h, kind: "ClientMount", log: slog.New(slog.DiscardHandler)}}
-		if err := w.consume(newFrames(bytes.NewReader(in)), func() {}); err == nil {
+		var initial *initialState
+		if stream {
+			limit := time.NewTimer(time.Minute)
+			defer limit.Stop()
+			initial = newInitialState("", limit)
+		}
+		if err := w.consume(newFrames(bytes.NewReader(in)), initial, func() {}); err == nil {
 			t.Error("ended without an error")
 		}
 	})

@@ -25,6 +25,9 @@ func (c *Client) list(ctx context.Context, what op, resourceVersion, selector st
 	if err != nil {
 		return nil, err
 	}
+	if ctx, err = c.admit(ctx); err != nil {
+		return nil, c.explain(ctx, what, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
 	req := c.rest.Get().AbsPath(path).MaxRetries(retries)

@@ -3,6 +3,7 @@ package kube
 import (
 	"errors"
 	"log/slog"
+	"net/http"
 	"os"
 	"time"
 )
@@ -40,6 +41,8 @@ type Options struct {
 	// Log receives warnings, and what client-go has to say at debug level.
 	// Default: discard.
 	Log *slog.Logger
+	// Transport replaces the network; for tests.
+	Transport http.RoundTripper
 	// Environ looks up environment variables; default os.Getenv.
 	Environ func(string) string
 }

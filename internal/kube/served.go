@@ -16,6 +16,10 @@ import (
 // and names what each side knows.
 func (c *Client) Served(ctx context.Context, group string, known []string) (string, error) {
 	what := op{verb: "discover", r: Resource{Group: group, Kind: group}}
+	ctx, err := c.admit(ctx)
+	if err != nil {
+		return "", c.explain(ctx, what, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
 	res := c.rest.Get().AbsPath("/apis", group).MaxRetries(maxRetries).Do(ctx)

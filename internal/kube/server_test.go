@@ -142,6 +142,23 @@ func sendFrames(end, text string) func(http.ResponseWriter, *http.Request) {
 	}
 }
 
+// initialEnd is the bookmark that ends the initial state of a stream.
+func initialEnd(rv string) string {
+	return fmt.Sprintf(`{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":%q,"annotations":{"k8s.io/initial-events-end":"true"}}}}`+"\n", rv)
+}
+
+// sendBoth answers a stream as a server does that holds what text says, and any
+// other watch with the events of text alone. It stays open.
+func sendBoth(text, rv string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		out := text
+		if r.URL.Query().Get("sendInitialEvents") == "true" {
+			out += initialEnd(rv)
+		}
+		sendFrames("hold", out)(w, r)
+	}
+}
+
 func sendStatus(w http.ResponseWriter, code int, reason metav1.StatusReason, msg string, d *metav1.StatusDetails) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
@@ -185,7 +202,7 @@ func (s *apiServer) dial(change ...func(*Options)) *Client {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	c.times.retry = 4 * time.Millisecond
+	c.times.retry, c.times.lost = 4*time.Millisecond, 4*time.Millisecond
 	return c
 }
 

@@ -7,29 +7,46 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // session lists if it must and then watches once. It returns nil when the
 // watch ended in time, errEnded when the server ended it early.
 func (w *watcher) session(ctx context.Context) error {
-	if w.needList && !w.streamList {
+	stream := w.stream && !w.plain && time.Now().After(w.never)
+	if w.lost && !stream {
 		if err := w.list(ctx); err != nil {
 			return err
 		}
 	}
-	return w.watch(ctx)
+	err := w.watch(ctx, stream)
+	if !stream || !w.stream || err == nil || ctx.Err() != nil {
+		return err // or the initial state was complete
+	}
+	switch {
+	case refusesStream(err):
+		w.never = time.Now().Add(noStreamFor)
+		return fmt.Errorf("%w: %w", errNoStream, err)
+	case lostPosition(err):
+		w.plain = errors.Is(err, errOlder)
+	case fromContent(err), errors.Is(err, errInitial), errors.Is(err, errNoInitial):
+		w.plain = true
+	case !w.opened.IsZero():
+		w.cuts++
+		w.plain = w.cuts >= maxCut
+	}
+	return err
 }
 
 func (w *watcher) list(ctx context.Context) error {
 	what := w.what
 	what.verb = "list"
-	l, err := w.c.list(ctx, what, w.listFrom, w.o.Selector, 0)
-	if err != nil && lostPosition(err) && w.listFrom != "" {
-		w.listFrom = ""
+	l, err := w.c.list(ctx, what, w.from, w.o.Selector, 0)
+	if err != nil && lostPosition(err) && w.from != "" {
+		w.from = ""
 		l, err = w.c.list(ctx, what, "", w.o.Selector, 0)
 	}
 	if err != nil {
@@ -40,13 +57,15 @@ func (w *watcher) list(ctx context.Context) error {
 }
 
 func (w *watcher) synced(items []stdjson.RawMessage, rv string) {
-	w.needList, w.rv, w.stuck = false, rv, 0
+	w.lost, w.stream, w.plain = false, false, false
+	w.rv, w.stuck, w.cuts = rv, 0, 0
 	w.sink.replace(items)
 	w.state.up(true)
 }
 
-// watch sends one watch request and consumes it to its end.
-func (w *watcher) watch(ctx context.Context) error {
+// watch sends one watch request and consumes it to its end. With stream the
+// server sends all objects first.
+func (w *watcher) watch(ctx context.Context, stream bool) error {
 	path, err := w.what.path()
 	if err != nil {
 		return err
@@ -61,8 +80,11 @@ func (w *watcher) watch(ctx context.Context) error {
 	req := w.c.rest.Get().AbsPath(path).MaxRetries(0).
 		Param("watch", "true").Param("allowWatchBookmarks", "true").Param("timeoutSeconds", seconds(limit))
 	rv := w.rv
-	if w.needList {
-		if rv = w.listFrom; rv == "0" {
+	if stream {
+		if w.lost {
+			rv = w.from
+		}
+		if rv == "0" {
 			rv = "" // the newest state is what a stream gives by default
 		}
 		req.Param("sendInitialEvents", "true").Param("resourceVersionMatch", string(metav1.ResourceVersionMatchNotOlderThan))
@@ -75,9 +97,6 @@ func (w *watcher) watch(ctx context.Context) error {
 	}
 	body, err := req.Stream(ctx)
 	if err != nil {
-		if w.needList && (apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)) {
-			w.streamList = false // an old server
-		}
 		if context.Cause(ctx) == errNoHeaders {
 			err = errNoHeaders
 		}
@@ -87,16 +106,25 @@ func (w *watcher) watch(ctx context.Context) error {
 	headers.Stop()
 	w.opened = time.Now()
 	// A server that accepts watches and then fails each is not connected.
-	if !w.needList && w.stuck < 2 && w.short <= 2 {
+	if !stream && w.stuck < 2 && w.short <= 2 {
 		w.state.up(false)
 	}
 	// The one timer of a running watch. It is pushed on whenever something
 	// arrives, so it fires only when something is wrong.
 	guard := time.AfterFunc(limit+w.c.times.grace, func() { cancel(errSilent) })
 	defer guard.Stop()
-	err = w.consume(newFrames(body), func() { guard.Reset(min(w.c.times.silence, limit+w.c.times.grace-time.Since(w.opened))) })
-	switch {
-	case context.Cause(ctx) == errSilent:
+	var initial *initialState
+	if stream {
+		// A server that ignores what we asked for would never complete it.
+		limit := time.AfterFunc(w.c.o.Timeout+w.c.times.grace, func() { cancel(errNoInitial) })
+		defer limit.Stop()
+		initial = newInitialState(rv, limit)
+	}
+	err = w.consume(newFrames(body), initial, func() { guard.Reset(min(w.c.times.silence, limit+w.c.times.grace-time.Since(w.opened))) })
+	switch cause := context.Cause(ctx); {
+	case cause == errNoInitial:
+		return w.broken(errNoInitial)
+	case cause == errSilent:
 		return w.broken(errSilent)
 	case errors.Is(err, io.EOF) && time.Since(w.opened) >= limit-time.Second:
 		return nil
@@ -106,11 +134,72 @@ func (w *watcher) watch(ctx context.Context) error {
 	return w.broken(err)
 }
 
-// consume feeds the events of one watch to the sink. alive is called for each
-// once the server is known to send bookmarks.
-func (w *watcher) consume(f *frames, alive func()) error {
-	var initial []stdjson.RawMessage
-	held := 0
+// initialState collects the objects with which a watch starts. They are passed
+// on together when the server says that they are complete, so that a cut in
+// between changes nothing.
+type initialState struct {
+	least   string // resourceVersion that the state must not be older than
+	limit   *time.Timer
+	names   []string // in the order in which they came
+	objects map[string]stdjson.RawMessage
+	held    int
+}
+
+func newInitialState(least string, limit *time.Timer) *initialState {
+	return &initialState{least: least, limit: limit, objects: map[string]stdjson.RawMessage{}}
+}
+
+// put takes an event that came before the end of the initial state.
+func (s *initialState) put(ev frame) error {
+	h, err := headerOf(ev.Object)
+	key := h.Metadata.Namespace + "/" + h.Metadata.Name
+	if err != nil || h.Metadata.Name == "" {
+		key = fmt.Sprint(len(s.names)) // it is reported with the others
+	}
+	old, known := s.objects[key]
+	s.held -= len(old)
+	if ev.Type == "DELETED" {
+		delete(s.objects, key)
+		return nil
+	}
+	if s.held += len(ev.Object); s.held > maxAnswer {
+		return errInitial
+	}
+	if !known {
+		s.names = append(s.names, key)
+	}
+	s.objects[key] = ev.Object
+	return nil
+}
+
+// items returns the objects once the state is complete at a resourceVersion.
+func (s *initialState) items(rv string) ([]stdjson.RawMessage, error) {
+	if older(rv, s.least) {
+		return nil, fmt.Errorf("%w: %s, after %s", errOlder, clip(rv), s.least)
+	}
+	s.limit.Stop()
+	out := make([]stdjson.RawMessage, 0, len(s.objects))
+	for _, name := range s.names {
+		if raw, ok := s.objects[name]; ok {
+			out = append(out, raw)
+			delete(s.objects, name) // it may have been deleted and made again
+		}
+	}
+	return out, nil
+}
+
+// older compares two resource versions. Versions that are not numbers, which
+// no known server sends, have no order.
+func older(a, b string) bool {
+	x, errX := strconv.ParseUint(a, 10, 64)
+	y, errY := strconv.ParseUint(b, 10, 64)
+	return errX == nil && errY == nil && x < y
+}
+
+// consume feeds the events of one watch to the sink. initial is nil, or
+// collects the objects with which the watch starts. alive is called for each
+// event once the server is known to send bookmarks.
+func (w *watcher) consume(f *frames, initial *initialState, alive func()) error {
 	bookmarks := false
 	for {
 		ev, err := f.next()
@@ -120,11 +209,10 @@ func (w *watcher) consume(f *frames, alive func()) error {
 		var rv string
 		switch ev.Type {
 		case "ADDED", "MODIFIED":
-			if w.needList {
-				if held += len(ev.Object); held > maxAnswer {
-					return errInitial
+			if initial != nil {
+				if err := initial.put(ev); err != nil {
+					return err
 				}
-				initial = append(initial, ev.Object)
 				continue
 			}
 			if rv, err = w.sink.upsert(ev.Object); err != nil {
@@ -136,14 +224,25 @@ func (w *watcher) consume(f *frames, alive func()) error {
 				return err
 			}
 			rv = h.Metadata.ResourceVersion
-			if ev.Type == "DELETED" {
+			switch {
+			case initial == nil && ev.Type == "DELETED":
 				w.sink.remove(h.Metadata.Namespace, h.Metadata.Name)
-				break
-			}
-			bookmarks = true
-			if w.needList && h.endsInitialEvents() {
-				w.synced(initial, rv)
-				initial = nil
+			case initial == nil:
+				bookmarks = true
+			case ev.Type == "DELETED":
+				if err := initial.put(ev); err != nil {
+					return err
+				}
+				continue
+			case !h.endsInitialEvents():
+				continue // the position counts from the end of the initial state only
+			default:
+				items, err := initial.items(rv)
+				if err != nil {
+					return err
+				}
+				initial, bookmarks = nil, true
+				w.synced(items, rv)
 			}
 		case "ERROR":
 			return errorOf(ev.Object)
@@ -153,7 +252,7 @@ func (w *watcher) consume(f *frames, alive func()) error {
 		if rv != "" {
 			w.rv = rv
 		}
-		w.stuck, w.short = 0, 0
+		w.stuck, w.short, w.plain = 0, 0, false
 		w.state.up(false)
 		if bookmarks {
 			alive()

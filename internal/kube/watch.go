@@ -33,6 +33,12 @@ const (
 	// maxStuck is how often a watch may fail at the same position by what the
 	// server sends before the position itself is given up.
 	maxStuck = 5
+	// maxCut is how often a streamed initial state may be cut short before the
+	// state is asked for without a stream.
+	maxCut = 3
+	// noStreamFor is how long a server that refused a streaming list is not
+	// asked for one again. It may be upgraded meanwhile.
+	noStreamFor = time.Hour
 )
 
 var (
@@ -40,6 +46,10 @@ var (
 	errShort     = errors.New("the API server ends the watch at once")
 	errNoHeaders = errors.New("the API server does not answer the watch request")
 	errInitial   = errors.New("the initial state is larger than we are ready to hold")
+	errNoInitial = errors.New("the API server does not complete the initial state of the watch")
+	errOlder     = errors.New("the API server sent a state that is older than what it sent before")
+	// errNoStream: the server cannot start a watch with the current objects.
+	errNoStream = errors.New("the API server does not support streaming lists")
 	// errEnded is no failure: the server ended a watch before its time.
 	errEnded = errors.New("the API server ended the watch")
 )
@@ -52,14 +62,24 @@ var (
 // The initial list allows any state that the server has at hand
 // (resourceVersion 0): it is cheap for the server, and though it may be some
 // moments old, the watch that starts from it delivers what came since, in
-// order. A repeated list is never older than what was seen already.
+// order.
+//
+// A watch that ends at its regular time continues from its position. After
+// anything else (a broken connection, a restart of the server, a position that
+// is no longer known) one request gets both the current objects and the events
+// that follow: a streaming list (KEP-3157) that is not older than the position.
+// A server that does not support it is asked for the events since the position,
+// and for a list only if it no longer knows the position. No state that is
+// older than the position is passed on, unless the server itself has gone back
+// in time (a restored backup).
 func Watch[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns string, o WatchOptions, h Handler[T]) error {
 	w := &watcher{
 		c: c, o: o, what: op{verb: "watch", r: r, ns: ns},
-		sink:     &typed[T, P]{h: h, log: c.o.Log, kind: r.Kind},
-		state:    tracker{on: o.OnState},
-		delay:    backoff{first: c.times.retry},
-		needList: true, listFrom: "0", streamList: o.StreamList,
+		sink:  &typed[T, P]{h: h, log: c.o.Log, kind: r.Kind},
+		state: tracker{on: o.OnState},
+		delay: backoff{first: c.times.retry},
+		away:  backoff{first: c.times.lost},
+		lost:  true, from: "0", stream: o.StreamList,
 	}
 	if _, err := w.what.path(); err != nil {
 		return err
@@ -74,15 +94,19 @@ type watcher struct {
 	what  op
 	sink  sink
 	state tracker
-	delay backoff
+	delay backoff // after an answer, and until the first state is there
+	away  backoff // after the loss of the connection
 
-	needList   bool
-	listFrom   string // resourceVersion of the next list
-	streamList bool
-	rv         string    // our position in the server's history
-	opened     time.Time // when the running watch was accepted
-	stuck      int       // failures by content at this position
-	short      int       // watches that ended at once, in a row
+	lost   bool      // there is no position: the whole state must come first
+	from   string    // resourceVersion that this state must not be older than
+	stream bool      // get the whole state through the watch, if the server can
+	plain  bool      // not by a stream until the next success
+	never  time.Time // the server cannot stream; ask again after this
+	rv     string    // our position in the server's history
+	opened time.Time // when the running watch was accepted
+	stuck  int       // failures by content at this position
+	short  int       // watches that ended at once, in a row
+	cuts   int       // streamed initial states that were cut, in a row
 }
 
 func (w *watcher) run(ctx context.Context) error {
@@ -98,14 +122,20 @@ func (w *watcher) run(ctx context.Context) error {
 		}
 		if !w.opened.IsZero() && time.Since(w.opened) >= healthyAfter {
 			w.delay.reset()
+			w.away.reset()
 			w.short = 0
 		}
 		switch {
 		case err == nil:
-			continue // the server ended the watch when we had asked it to
+			// The server ended the watch when we had asked it to.
+			w.stream = w.stream && w.lost
+			continue
+		case errors.Is(err, errNoStream):
+			w.c.o.Log.Debug("the API server does not support streaming lists, asking without", "resource", w.what.r.String(), "error", err)
+			continue
 		case lostPosition(err):
-			w.c.o.Log.Debug("the position of the watch is gone, listing again", "resource", w.what.r.String(), "error", err)
-			w.relist()
+			w.c.o.Log.Debug("the position of the watch is gone, getting all objects again", "resource", w.what.r.String(), "error", err)
+			w.relist(tooLarge(err))
 		case errors.Is(err, errEnded):
 			// The server ends watches early when it shuts down or sheds
 			// load: no failure unless it goes on like that.
@@ -115,37 +145,58 @@ func (w *watcher) run(ctx context.Context) error {
 		default:
 			if fromContent(err) {
 				if w.stuck++; w.stuck >= maxStuck {
-					w.relist()
+					w.relist(false)
 				}
 			}
 			w.state.down(err)
 		}
-		pause(ctx, w.delay.next(err))
+		if w.rv != "" {
+			// The server may have restarted and forgotten our position.
+			w.stream = true
+		}
+		delay := &w.delay
+		if w.rv != "" && kindOf(err) == kindConnection {
+			delay = &w.away
+		}
+		pause(ctx, delay.next(err))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
 }
 
-// relist gives up the position. The next list must not be older than what was
-// seen; when even that is impossible it asks for the newest state.
-func (w *watcher) relist() {
-	if w.needList {
-		w.listFrom = ""
+// relist gives up the position. The next state must not be older than what was
+// seen; when even that is impossible, because the server's history ends before
+// it, the newest one is asked for.
+func (w *watcher) relist(ahead bool) {
+	if w.lost || ahead {
+		w.from = ""
 	} else {
-		w.listFrom = w.rv
+		w.from = w.rv
 	}
-	w.needList, w.stuck = true, 0
+	w.lost, w.stuck = true, 0
 }
 
 // lostPosition tells that the server cannot go on from our resourceVersion:
 // its history is shorter (410), or, after a restore, older (too large).
 func lostPosition(err error) bool {
-	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) ||
-		apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge) {
-		return true
+	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || tooLarge(err) || errors.Is(err, errOlder)
+}
+
+// tooLarge tells that the server's history ends before our resourceVersion.
+func tooLarge(err error) bool {
+	return apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
+}
+
+// refusesStream tells that the server does not know, or does not allow, a watch
+// that starts with the current objects.
+func refusesStream(err error) bool {
+	switch code := kindOf(err); code {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestTimeout, http.StatusGone, http.StatusTooManyRequests:
+		return false
+	default:
+		return code >= 400 && code < 500
 	}
-	return false
 }
 
 // fromContent tells that the server answered, but with something that may come

@@ -31,8 +31,8 @@ func TestWatchListsOnceAndFollows(t *testing.T) {
 	}
 }
 
-// After whatever breaks a watch, it goes on from the last position; only a lost
-// position leads to another list, and then to exactly one.
+// After whatever breaks a watch, one request gets the current objects, not older
+// than the last position, and what follows.
 func TestWatchFaults(t *testing.T) {
 	status := func(code int, reason metav1.StatusReason, header ...string) handler {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -44,62 +44,79 @@ func TestWatchFaults(t *testing.T) {
 	}
 	abort := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 	first := event("ADDED", "a", "11")
-	last := sendFrames("hold", event("ADDED", "z", "20"))
 	tests := []struct {
 		name    string
-		watch   []handler
-		lists   int
-		resume  string // the position of the last watch
-		failing bool   // the state must say so in between
+		watch   []handler // followed by one that serves z
+		after   string    // the requests after the first list and watch
+		failing bool      // the state must say so in between
 	}{
-		{"cut between events", []handler{sendFrames("cut", first)}, 1, "11", true},
-		{"cut within an event", []handler{sendFrames("cut", first+`{"type":"ADDED","obj`)}, 1, "11", true},
-		{"ended within an event", []handler{sendFrames("eof", first+`{"type":"ADDED","obj`)}, 1, "11", true},
-		{"ended early", []handler{sendFrames("eof", first)}, 1, "11", false},
-		{"ended at once", []handler{sendFrames("eof", ""), sendFrames("eof", "")}, 1, "10", false},
-		{"ended at once all the time", []handler{sendFrames("eof", ""), sendFrames("eof", ""), sendFrames("eof", "")}, 1, "10", true},
-		{"bookmark moves the position", []handler{sendFrames("eof", first+event("BOOKMARK", "", "15"))}, 1, "15", false},
-		{"reset before the answer", []handler{sendFrames("eof", first), abort, abort}, 1, "11", true},
-		{"429", []handler{sendFrames("eof", first), status(429, metav1.StatusReasonTooManyRequests)}, 1, "11", true},
-		{"503", []handler{status(503, metav1.StatusReasonServiceUnavailable), status(503, metav1.StatusReasonServiceUnavailable)}, 1, "10", true},
-		{"500", []handler{status(500, metav1.StatusReasonInternalError)}, 1, "10", true},
-		{"403", []handler{sendFrames("eof", first), status(403, metav1.StatusReasonForbidden)}, 1, "11", true},
-		{"garbage", []handler{sendFrames("hold", first+"<html>\n")}, 1, "11", true},
-		{"event without a type", []handler{sendFrames("hold", first+"{}\n")}, 1, "11", true},
-		{"unknown type", []handler{sendFrames("hold", first+event("RENAMED", "a", "12"))}, 1, "11", true},
-		{"too large", []handler{sendFrames("hold", first+`{"type":"ADDED","object":{"x":"`+strings.Repeat("x", maxFrame+10)+`"}}`)}, 1, "11", true},
-		{"error event", []handler{sendFrames("hold", first+errorEvent(500, metav1.StatusReasonInternalError))}, 1, "11", true},
-		{"error event for ever", repeat(maxStuck, sendFrames("hold", errorEvent(500, metav1.StatusReasonInternalError))), 2, "10", true},
-		{"410 as an answer", []handler{sendFrames("eof", first), status(410, metav1.StatusReasonExpired)}, 2, "10", false},
-		{"410 as an event", []handler{sendFrames("hold", first+errorEvent(410, metav1.StatusReasonExpired))}, 2, "10", false},
-		{"410 of old servers", []handler{sendFrames("hold", first+errorEvent(410, metav1.StatusReasonGone))}, 2, "10", false},
+		{"cut between events", []handler{sendFrames("cut", first)}, "stream 11", true},
+		{"cut within an event", []handler{sendFrames("cut", first+`{"type":"ADDED","obj`)}, "stream 11", true},
+		{"ended within an event", []handler{sendFrames("eof", first+`{"type":"ADDED","obj`)}, "stream 11", true},
+		{"ended early", []handler{sendFrames("eof", first)}, "stream 11", false},
+		{"ended at once", []handler{sendFrames("eof", ""), sendFrames("eof", "")}, "stream 10 stream 10", false},
+		{"ended at once all the time", []handler{sendFrames("eof", ""), sendFrames("eof", ""), sendFrames("eof", "")},
+			"stream 10 stream 10 stream 10", true},
+		{"bookmark moves the position", []handler{sendFrames("eof", first+event("BOOKMARK", "", "15"))}, "stream 15", false},
+		{"reset before the answer", []handler{sendFrames("eof", first), abort, abort}, "stream 11 stream 11 stream 11", true},
+		{"429", []handler{sendFrames("eof", first), status(429, metav1.StatusReasonTooManyRequests)}, "stream 11 stream 11", true},
+		{"503", []handler{status(503, metav1.StatusReasonServiceUnavailable), status(503, metav1.StatusReasonServiceUnavailable)},
+			"stream 10 stream 10", true},
+		{"500 to the stream too", []handler{status(500, metav1.StatusReasonInternalError), status(500, metav1.StatusReasonInternalError)},
+			"stream 10 watch 10", true},
+		{"403", []handler{sendFrames("eof", first), status(403, metav1.StatusReasonForbidden)}, "stream 11 stream 11", true},
+		{"garbage", []handler{sendFrames("hold", first+"<html>\n")}, "stream 11", true},
+		{"event without a type", []handler{sendFrames("hold", first+"{}\n")}, "stream 11", true},
+		{"unknown type", []handler{sendFrames("hold", first+event("RENAMED", "a", "12"))}, "stream 11", true},
+		{"too large", []handler{sendFrames("hold", first+`{"type":"ADDED","object":{"x":"`+strings.Repeat("x", maxFrame+10)+`"}}`)}, "stream 11", true},
+		{"error event", []handler{sendFrames("hold", first+errorEvent(500, metav1.StatusReasonInternalError))}, "stream 11", true},
+		{"error event for ever", repeat(maxStuck, sendFrames("hold", errorEvent(500, metav1.StatusReasonInternalError))),
+			"stream 10 watch 10 watch 10 watch 10 list 10 watch 10", true},
+		{"410 as an answer", []handler{sendFrames("eof", first), status(410, metav1.StatusReasonExpired)}, "stream 11 stream 11", false},
+		{"410 as an event", []handler{sendFrames("hold", first+errorEvent(410, metav1.StatusReasonExpired))}, "stream 11", false},
+		{"410 of old servers", []handler{sendFrames("hold", first+errorEvent(410, metav1.StatusReasonGone))}, "stream 11", false},
+		{"410, and the server cannot stream", []handler{sendFrames("hold", first+errorEvent(410, metav1.StatusReasonExpired)),
+			status(422, metav1.StatusReasonInvalid)}, "stream 11 list 11 watch 10", false},
+		{"restart of a server that cannot stream", []handler{sendFrames("eof", first), status(400, metav1.StatusReasonBadRequest),
+			status(410, metav1.StatusReasonExpired)}, "stream 11 watch 11 list 11 watch 10", false},
+		{"cut within the initial state", []handler{sendFrames("eof", first), sendFrames("cut", event("ADDED", "b", "12"))},
+			"stream 11 stream 11", true},
+		{"cut within the initial state all the time", append(repeat(1, sendFrames("eof", first)), repeat(maxCut, sendFrames("cut", event("ADDED", "b", "12")))...),
+			"stream 11 stream 11 stream 11 watch 11", true},
+		{"initial state that is older", []handler{sendFrames("eof", first), sendFrames("hold", event("ADDED", "old", "5")+initialEnd("9"))},
+			"stream 11 list 11 watch 10", false},
+		{"position ahead of a restored server", []handler{sendFrames("eof", first), sendFrames("hold", aheadEvent())}, "stream 11 stream ", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := newServer(t)
-			s.watch = append(tt.watch, last)
+			s.watch = append(tt.watch, sendBoth(event("ADDED", "z", "20"), "20"))
 			v := s.start(s.dial(), WatchOptions{})
-			v.want(t, "up")
+			v.want(t, "up", "upsert", "down")
+			want := "[list 0 watch 10 " + tt.after + "]"
+			last := tt.after[strings.LastIndex(tt.after, "stream")+1:]
+			seen := "replace z" // by a stream
+			if strings.Contains(last, "watch") {
+				seen = "upsert z"
+			}
 			if tt.failing {
-				v.want(t, "down", "replace")
-				if tt.lists == 1 {
-					v.want(t, "upsert z", "down", "replace")
-				} else {
-					v.want(t, "upsert z")
-				}
+				v.want(t, "down", "replace old", "replace b", "upsert b")
+				v.want(t, seen, "replace old", "replace b", "upsert b")
 			} else {
-				v.want(t, "upsert z", "down")
+				v.want(t, seen, "down", "replace old")
 			}
-			if n := s.count("list"); n != tt.lists {
-				t.Errorf("%d lists, want %d: %q", n, tt.lists, s.requests())
-			}
-			log := s.requests()
-			if got := log[len(log)-1]; got != "watch "+tt.resume {
-				t.Errorf("the last request is %q, want watch %s: %q", got, tt.resume, log)
+			if got := fmt.Sprint(s.requests()); got != want {
+				t.Errorf("requests %s, want %s", got, want)
 			}
 		})
 	}
+}
+
+// aheadEvent is what a server sends whose history ends before our position.
+func aheadEvent() string {
+	return `{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","code":504,"reason":"Timeout","message":"Too large resource version",` +
+		`"details":{"causes":[{"reason":"ResourceVersionTooLarge","message":"Too large resource version"}]}}}` + "\n"
 }
 
 func repeat(n int, h handler) (out []handler) {
@@ -112,7 +129,7 @@ func repeat(n int, h handler) (out []handler) {
 func TestRelistIsNotOlder(t *testing.T) {
 	s := newServer(t)
 	s.watch = []handler{sendFrames("hold", event("ADDED", "a", "11")+errorEvent(410, metav1.StatusReasonExpired)),
-		sendFrames("hold", event("ADDED", "z", "40"))}
+		refuseStream, sendFrames("hold", event("ADDED", "z", "40"))}
 	calls := 0
 	s.list = func(w http.ResponseWriter, r *http.Request) {
 		switch calls++; calls {
@@ -128,7 +145,7 @@ func TestRelistIsNotOlder(t *testing.T) {
 	v := s.start(s.dial(), WatchOptions{})
 	v.want(t, "replace b", "down")
 	v.want(t, "upsert z", "down")
-	if got := fmt.Sprint(s.requests()); got != "[list 0 watch 10 list 11 list  watch 30]" {
+	if got := fmt.Sprint(s.requests()); got != "[list 0 watch 10 stream 11 list 11 list  watch 30]" {
 		t.Errorf("requests: %s", got)
 	}
 }
@@ -173,14 +190,15 @@ func TestMalformedObjectDoesNotHideOthers(t *testing.T) {
 		fmt.Fprintf(w, `{"metadata":{"resourceVersion":"10"},"items":[%s,%s,{},7]}`, bad, object("good", "9"))
 	}
 	s.watch = []handler{sendFrames("eof", `{"type":"MODIFIED","object":`+bad+"}\n"+event("MODIFIED", "good", "13")),
-		sendFrames("hold", event("ADDED", "z", "20"))}
+		sendBoth(event("ADDED", "good", "13")+`{"type":"ADDED","object":`+bad+"}\n"+`{"type":"ADDED","object":{}}`+"\n"+event("ADDED", "z", "20"), "20")}
 	v := s.start(s.dial(), WatchOptions{})
 	v.want(t, "malformed bad", "replace")
 	v.want(t, "replace good")
 	v.want(t, "malformed bad", "down")
 	v.want(t, "upsert good", "down")
-	v.want(t, "upsert z", "down")
-	if n := s.count("watch 13"); n != 1 {
+	v.want(t, "malformed bad", "down", "replace")
+	v.want(t, "replace good z", "down")
+	if n := s.count("stream 13"); n != 1 {
 		t.Errorf("the position did not move past the bad object: %q", s.requests())
 	}
 }
@@ -238,13 +256,14 @@ func TestServerDownAtStart(t *testing.T) {
 
 func TestSilentWatch(t *testing.T) {
 	s := newServer(t)
-	s.watch = []handler{sendFrames("hold", event("BOOKMARK", "", "15")), sendFrames("hold", event("ADDED", "z", "20"))}
+	s.watch = []handler{sendFrames("hold", event("BOOKMARK", "", "15")), sendFrames("hold", event("ADDED", "z", "20")+initialEnd("20"))}
 	c := s.dial()
 	c.times.silence = 20 * time.Millisecond
 	v := s.start(c, WatchOptions{})
 	v.want(t, "down", "replace z")
-	v.want(t, "upsert z", "replace")
-	if got := fmt.Sprint(s.requests()); got != "[list 0 watch 10 watch 15]" {
+	v.want(t, "replace z", "upsert")
+	v.cancel()
+	if got := fmt.Sprint(s.requests()); !strings.HasPrefix(got, "[list 0 watch 10 stream 15") {
 		t.Errorf("requests: %s", got)
 	}
 }
@@ -269,11 +288,63 @@ func TestWatchEndsInTime(t *testing.T) {
 		<-end
 	}, sendFrames("hold", event("ADDED", "z", "20"))}
 	c := s.dial(func(o *Options) { o.MinWatchTimeout = time.Second })
-	c.times.retry = time.Hour // any delay would end the test
+	c.times.retry, c.times.lost = time.Hour, time.Hour // any delay would end the test
 	v := s.start(c, WatchOptions{})
 	v.want(t, "upsert a")
 	time.AfterFunc(1100*time.Millisecond, func() { close(end) })
 	v.want(t, "upsert z", "down", "replace")
+	if got := fmt.Sprint(s.requests()); got != "[list 0 watch 10 watch 11]" {
+		t.Errorf("requests: %s", got)
+	}
+}
+
+func refuseStream(w http.ResponseWriter, _ *http.Request) {
+	sendStatus(w, 422, metav1.StatusReasonInvalid, "sendInitialEvents is forbidden", nil)
+}
+
+// Before the end of the initial state the server may already send changes of
+// it. Only the complete state is passed on, and what is missing in it is gone.
+func TestStreamedStateReplaces(t *testing.T) {
+	s := newServer(t)
+	s.list = s.sendList("10", "a", "b", "c", "gone")
+	s.watch = []handler{sendFrames("eof", ""), sendFrames("hold", event("ADDED", "c", "5")+event("ADDED", "a", "3")+event("ADDED", "b", "4")+
+		event("DELETED", "a", "11")+event("MODIFIED", "c", "12")+event("BOOKMARK", "", "12")+event("ADDED", "d", "13")+event("DELETED", "d", "14")+
+		event("ADDED", "d", "15")+initialEnd("15")+event("DELETED", "b", "16"))}
+	v := s.start(s.dial(), WatchOptions{})
+	v.want(t, "up")
+	v.want(t, "replace c b d", "upsert", "delete", "down")
+	v.want(t, "delete b", "upsert", "down")
+	if got := fmt.Sprint(s.requests()); got != "[list 0 watch 10 stream 10]" {
+		t.Errorf("requests: %s", got)
+	}
+}
+
+// A server that ignores what it does not know sends events and no end of the
+// initial state. Nothing is lost by that.
+func TestStreamWithoutEnd(t *testing.T) {
+	s := newServer(t)
+	s.watch = []handler{sendFrames("eof", ""), sendFrames("hold", event("ADDED", "a", "11")), sendFrames("hold", event("ADDED", "a", "11"))}
+	c := s.dial(func(o *Options) { o.Timeout = 50 * time.Millisecond })
+	c.times.grace = 50 * time.Millisecond
+	v := s.start(c, WatchOptions{})
+	v.want(t, "down", "upsert")
+	v.want(t, "upsert a", "replace")
+	if got := fmt.Sprint(s.requests()); got != "[list 0 watch 10 stream 10 watch 10]" {
+		t.Errorf("requests: %s", got)
+	}
+}
+
+// A server that cannot stream is asked for it once, not at each loss.
+func TestRefusedStreamIsRemembered(t *testing.T) {
+	s := newServer(t)
+	s.watch = []handler{sendFrames("eof", event("ADDED", "a", "11")), refuseStream,
+		sendFrames("eof", event("ADDED", "b", "12")), sendFrames("cut", event("ADDED", "c", "13")), sendFrames("hold", event("ADDED", "z", "20"))}
+	v := s.start(s.dial(), WatchOptions{})
+	v.want(t, "up")
+	v.want(t, "upsert z", "replace")
+	if got := fmt.Sprint(s.requests()); got != "[list 0 watch 10 stream 11 watch 11 watch 12 watch 13]" {
+		t.Errorf("requests: %s", got)
+	}
 }
 
 func TestWatchRefusesBadNamespace(t *testing.T) {

@@ -1,0 +1,205 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pass lets waiting requests through one by one and returns their order.
+func pass(t *testing.T, l *limiter, n int, start func(wait func(name string, ctx context.Context))) []string {
+	t.Helper()
+	got := make(chan string, n)
+	start(func(name string, ctx context.Context) {
+		go func() {
+			if err := l.Wait(ctx); err != nil {
+				name += " failed"
+			}
+			got <- name
+		}()
+		synctest.Wait()
+	})
+	var order []string
+	for range n {
+		order = append(order, <-got)
+		time.Sleep(time.Millisecond)
+	}
+	return order
+}
+
+// drained is a limiter whose burst is used up: one request per second.
+func drained(t *testing.T) *limiter {
+	l := newLimiter(1, 4)
+	for range 4 {
+		if err := l.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return l
+}
+
+func TestLimiterOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		order := pass(t, drained(t), 7, func(wait func(string, context.Context)) {
+			turn := func(u *Turn) context.Context { return WithTurn(t.Context(), u) }
+			wait("retry after 5", turn(RetryTurn(5)))
+			wait("retry after 2", turn(RetryTurn(2)))
+			wait("report", Reporting(turn(FirstTurn())))
+			wait("older first", turn(FirstTurn()))
+			wait("newer first", turn(FirstTurn()))
+			wait("finish of a retry", Finishing(turn(RetryTurn(9))))
+			wait("own", t.Context())
+		})
+		want := []string{"own", "finish of a retry", "newer first", "older first",
+			"retry after 5", // the fourth of those that compete: it has waited longest
+			"report", "retry after 2"}
+		if !slices.Equal(order, want) {
+			t.Errorf("order %q, want %q", order, want)
+		}
+	})
+}
+
+// However many newer requests come, the oldest is sent in its time.
+func TestLimiterDoesNotStarve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(20, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		flood := func() {
+			for ctx.Err() == nil {
+				go func() { _ = l.Wait(WithTurn(ctx, FirstTurn())) }()
+				time.Sleep(10 * time.Millisecond) // five times what is allowed
+			}
+		}
+		go flood()
+		time.Sleep(time.Second)
+		l.mu.Lock()
+		older := len(l.waiting)
+		l.mu.Unlock()
+		began := time.Now()
+		if err := l.Wait(WithTurn(ctx, RetryTurn(100))); err != nil {
+			t.Fatal(err)
+		}
+		most := time.Duration(oldestEvery*(older+1)) * time.Second / 20
+		if took := time.Since(began); took > most+time.Second {
+			t.Errorf("a retry waited %v behind %d older requests, promised are %v", took, older, most)
+		}
+		cancel()
+		time.Sleep(time.Second) // until the flood has ended
+	})
+}
+
+func TestLimiterRaise(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(20, 40)
+		ctx := t.Context()
+		for range 10 { // the burst of retries
+			if err := l.Wait(WithTurn(ctx, RetryTurn(1))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		turn := RetryTurn(1)
+		sent := make(chan time.Time, 1)
+		go func() { _ = l.Wait(WithTurn(ctx, turn)); sent <- time.Now() }()
+		synctest.Wait()
+		began := time.Now()
+		turn.Raise()
+		if d := (<-sent).Sub(began); d > 0 {
+			t.Errorf("a raised request still waited %v", d)
+		}
+	})
+}
+
+// The total stays within rate and burst, and retries within their share.
+func TestLimiterRates(t *testing.T) {
+	for name, retry := range map[string]bool{"first attempts": false, "retries": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLimiter(20, 40)
+				var n atomic.Int32
+				for range 1000 {
+					turn := FirstTurn()
+					if retry {
+						turn = RetryTurn(1)
+					}
+					go func() {
+						if l.Wait(WithTurn(t.Context(), turn)) == nil {
+							n.Add(1)
+						}
+					}()
+				}
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				want := int32(40 + 20*10)
+				if retry {
+					want /= retryShare
+				}
+				if got := n.Load(); got < want-1 || got > want {
+					t.Errorf("%d requests in 10 s, want %d", got, want)
+				}
+				time.Sleep(10 * time.Minute)
+			})
+		})
+	}
+}
+
+func TestLimiterCancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := drained(t)
+		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+		defer cancel()
+		if err := l.Wait(ctx); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := l.Wait(ctx); !errors.Is(err, errTooLate) || time.Since(began) > 0 {
+			t.Errorf("a request without a turn that cannot be in time: %v after %v", err, time.Since(began))
+		}
+		if err := l.Wait(WithTurn(ctx, FirstTurn())); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		if len(l.waiting) > 0 || l.timer != nil {
+			t.Errorf("%d wait, timer %v: nothing may run while nobody waits", len(l.waiting), l.timer)
+		}
+	})
+}
+
+// The time in the queue does not count for the time limit of a request.
+func TestQueueIsNotATimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls []time.Time
+		transport := answering(func(r *http.Request) (*http.Response, error) {
+			calls = append(calls, time.Now())
+			return nil, fmt.Errorf("refused")
+		})
+		o := Options{Kubeconfig: write(t, t.TempDir(), "config", `{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c"}}],
+"clusters":[{"name":"c","cluster":{"server":"http://api.test"}}]}`, 0o600), QPS: 0.1, Burst: 1, Timeout: time.Second, Transport: transport, Environ: func(string) string { return "" }}
+		c, err := Dial(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := WithTurn(t.Context(), FirstTurn())
+		began := time.Now()
+		sent := 0
+		for range 3 {
+			err := c.Get(WithSent(ctx, func() { sent++ }), clientMounts, "c1", "a", nil)
+			if err == nil || strings.Contains(err.Error(), "in time") {
+				t.Errorf("got %v", err)
+			}
+		}
+		if len(calls) != 3 || sent != 3 || calls[2].Sub(began) < 19*time.Second {
+			t.Errorf("%d requests, %d told, the last after %v", len(calls), sent, calls[len(calls)-1].Sub(began))
+		}
+	})
+}
+
+type answering func(*http.Request) (*http.Response, error)
+
+func (f answering) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
