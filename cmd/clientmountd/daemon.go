@@ -95,8 +95,7 @@ func (s *server) prepare() error {
 	s.controller = clientmount.New(clientmount.Options{
 		Node: s.node, Client: clientmount.Server{Client: s.client}, Machine: clientmount.NewMachine(s.log),
 		Records: records, Limits: limitsOf(&s.cfg), Orphans: clientmount.OrphanPolicy(s.cfg.Mount.Orphans),
-		Plan:            volume.Options{Roots: s.cfg.Mount.Roots, Mode: s.cfg.Mount.Mode, MockPath: s.cfg.Mount.MockPath},
-		ShutdownTimeout: s.cfg.Daemon.ShutdownTimeout, ServersFile: s.cfg.Mount.ServersFile,
+		Plan: planOf(&s.cfg), ShutdownTimeout: s.cfg.Daemon.ShutdownTimeout,
 		Status: s.notifier.Status, Synced: s.notifier.Ready, Log: s.log,
 		Idle: func() {
 			if err := daemon.ReturnMemory(); err != nil {
@@ -157,6 +156,13 @@ func limitsOf(c *config.Clientmountd) clientmount.Limits {
 	return clientmount.Limits{
 		Command: m.CommandTimeout, Hook: m.HookTimeout, VGWait: m.VGWait, DeviceWait: m.DeviceWait,
 		DeviceRetries: m.DeviceRetries, RetryMax: m.RetryMax, Verify: m.VerifyInterval,
+	}
+}
+
+func planOf(c *config.Clientmountd) volume.Options {
+	m := &c.Mount
+	return volume.Options{
+		Roots: m.Roots, MountOptions: m.Options, ServersFile: m.ServersFile, Mode: m.Mode, MockPath: m.MockPath,
 	}
 }
 

@@ -1,12 +1,17 @@
 package clientmount
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
@@ -55,8 +60,9 @@ func TestSearchForHolders(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
-				r := &runner{machine: &tt.search}
-				list, err := r.holders(t.Context(), node.Mount{})
+				list, err := findHolders(t.Context(), 16, func(ctx context.Context, limit int) ([]node.Holder, error) {
+					return tt.search.Holders(ctx, node.Mount{}, limit)
+				})
 				if len(list) != tt.found || time.Since(began) != tt.took || tt.search.searches != tt.searches {
 					t.Errorf("%v after %v and %d searches", list, time.Since(began), tt.search.searches)
 				}
@@ -64,6 +70,57 @@ func TestSearchForHolders(t *testing.T) {
 					t.Errorf("error %v", err)
 				}
 			})
+		})
+	}
+}
+
+// A volume that is in use is reported with who uses it, once in the log; other failures
+// start no search.
+func TestDeactivationNamesTheHolder(t *testing.T) {
+	inUse := &node.CommandError{Line: "lvchange --activate n", Stderr: "  Logical volume vg/lv contains a filesystem in use.\n", Err: node.ExitStatus(5)}
+	holder := node.Holder{PID: 4242, UID: 1001, Command: "vim", Kind: "cwd", Path: "/src", Namespace: "4026532001", Unit: "session-3.scope"}
+	for name, tt := range map[string]struct {
+		fails   error
+		holders []node.Holder
+		broken  error
+		want    string
+		logged  int
+	}{
+		"holder":         {inUse, []node.Holder{holder}, nil, "in use by " + holder.String(), 1},
+		"nobody":         {inUse, nil, nil, "no process was found that uses it", 0},
+		"no search":      {inUse, nil, errors.New("no /proc"), "could not find out who uses it: no /proc", 0},
+		"another reason": {&node.CommandError{Line: "lvchange", Stderr: "  Volume group is exported", Err: node.ExitStatus(5)}, []node.Holder{holder}, nil, "exported", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, dws.TypeXFS)
+			b.reconcile()
+			b.machine.done()
+			b.machine.fail["lvchange"], b.machine.deviceHolders = tt.fails, tt.holders
+			if tt.broken != nil {
+				b.machine.fail["device holders"] = tt.broken
+			}
+			var out bytes.Buffer
+			b.rec.log = slog.New(slog.NewTextHandler(&out, nil))
+			b.want(dws.Unmounted)
+			for range 2 {
+				b.reconcile()
+				st := b.server.object().Status
+				if st.Error == nil || !strings.Contains(st.Error.DebugMessage, "unable to deactivate block device") || !strings.Contains(st.Error.DebugMessage, tt.want) {
+					t.Fatalf("status %s", describe(&st))
+				}
+			}
+			if got := strings.Count(out.String(), "device is in use"); got != tt.logged {
+				t.Errorf("logged %d times, want %d:\n%s", got, tt.logged, &out)
+			}
+			searched := slices.Contains(b.machine.done(), "holders of 253:7")
+			if searched != node.IsInUse(tt.fails) {
+				t.Errorf("searched %t", searched)
+			}
+			delete(b.machine.fail, "lvchange")
+			b.reconcile()
+			if st := b.server.object().Status; st.Error != nil || !st.Mounts[0].Ready {
+				t.Errorf("status %s", describe(&st))
+			}
 		})
 	}
 }

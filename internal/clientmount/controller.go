@@ -36,9 +36,8 @@ type Options struct {
 	Synced func()
 	// Idle is called, in a goroutine of its own, when there has been nothing to
 	// do for a while; once after each time that there was.
-	Idle        func()
-	ServersFile bool // write the Lustre servers file where the object asks for it
-	Log         *slog.Logger
+	Idle func()
+	Log  *slog.Logger
 }
 
 // Controller owns the objects of this node. Its methods may be called from
@@ -92,14 +91,21 @@ func New(o Options) *Controller {
 	c.SetShutdownTimeout(o.ShutdownTimeout)
 	c.rec = &reconciler{
 		node: o.Node, machine: o.Machine, records: o.Records, plan: o.Plan, log: o.Log,
-		stuck: newStuckTable(), limits: func() Limits { return *c.limits.Load() },
-		progressAfter: 5 * time.Second, serversFile: o.ServersFile,
+		stuck: newStuckTable(), registry: &registry{}, limits: func() Limits { return *c.limits.Load() },
+		progressAfter: 5 * time.Second,
 		remote: remote{
 			client: o.Client, profileVersion: new(atomic.Pointer[string]),
 			mounts: func() kube.Resource { return *c.mounts.Load() },
 		},
 	}
-	c.rec.alive, c.rec.released = c.alive, c.forgetOrphan
+	c.rec.released = c.forgetOrphan
+	c.rec.registry.alive = c.alive
+	c.rec.registry.freed = func() { go c.do(c.unblock) }
+	// What cannot be read is reported when the node's objects are known.
+	records, _ := o.Records.List()
+	for _, r := range records {
+		c.rec.registry.keep(r.UID, r)
+	}
 	return c
 }
 

@@ -2,6 +2,7 @@ package clientmount
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -25,10 +26,15 @@ type fakeMachine struct {
 	rescan func(f *fakeMachine)
 	marked map[string]int // by the mark in a command's environment: how many had it
 
-	left    map[string][]node.Left
-	missing []string // of the mount target
-	stays   []string // what removing a target leaves behind
-	making  func()   // called when the mount target is about to be made
+	left          map[string][]node.Left
+	missing       []string // of the mount target
+	stays         []string // what removing a target leaves behind
+	deviceHolders []node.Holder
+
+	shows string    // what the kernel shows as source of a Lustre mount, if not what was asked for
+	link  [2]string // a symbolic link, and where it leads
+
+	making func() // called when the mount target is about to be made
 }
 
 func newFakeMachine() *fakeMachine {
@@ -153,6 +159,9 @@ func (f *fakeMachine) effect(argv []string) {
 		}
 		if argv[2] == "lustre" {
 			m.Major, m.Minor = 0, 77
+			if f.shows != "" {
+				m.Source = f.shows
+			}
 		}
 		f.nextID++
 		f.table = append(f.table, m)
@@ -252,6 +261,31 @@ func (f *fakeMachine) Holders(context.Context, node.Mount, int) ([]node.Holder, 
 	return []node.Holder{{PID: 4242, UID: 1001, Command: "vim", Kind: "cwd", Path: testPath + "/src"}}, nil
 }
 
+func (f *fakeMachine) DeviceHolders(_ context.Context, d node.Device, _ int) ([]node.Holder, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note("holders of %v", d)
+	return f.deviceHolders, f.fail["device holders"]
+}
+
+// LookupHost knows one server.
+func (f *fakeMachine) LookupHost(_ context.Context, host string) ([]string, error) {
+	if host == "mgs.example.org" {
+		return []string{"192.0.2.1"}, nil
+	}
+	return nil, errors.New("no such host")
+}
+
+// ResolveTarget knows one link, if a test has made one.
+func (f *fakeMachine) ResolveTarget(path string) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if rest, ok := strings.CutPrefix(path, f.link[0]); ok && f.link[0] != "" {
+		return f.link[1] + rest, f.fail["resolve"]
+	}
+	return path, f.fail["resolve"]
+}
+
 func (f *fakeMachine) MissingTargets(path string) []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -275,7 +309,7 @@ func (f *fakeMachine) RemoveTarget(path string, created []string) ([]string, err
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.note("remove %s %v", path, created)
-	return f.stays, nil
+	return f.stays, f.fail["remove"]
 }
 
 func (f *fakeMachine) ChownMount(m node.Mount, uid, gid uint32) error {

@@ -85,6 +85,9 @@ func (b *bench) restart(records *Records) {
 		Limits: Limits{Command: time.Minute, Hook: time.Minute, DeviceRetries: 3, RetryMax: 30 * time.Second}, Log: slog.New(slog.DiscardHandler),
 	})
 	b.rec = c.rec
+	// No loop runs here.
+	b.rec.released, b.rec.registry.freed = nil, nil
+	b.rec.registry.alive = func(string, string) bool { return true }
 	b.rec.progressAfter = 0
 	b.work = &work{}
 }

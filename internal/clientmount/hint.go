@@ -7,13 +7,24 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // hintFor says what the reader of the log can do about a failure. The most
 // specific cause that is known decides.
 func hintFor(e *dws.ResourceError, cause error) string {
 	command := (*node.CommandError)(nil)
+	conflict := (*conflictError)(nil)
 	switch {
+	case errors.As(cause, &conflict) && conflict.gone:
+		return "what the deleted ClientMount left is still mounted: unmount it by hand when its job is over, or set mount.orphans = \"unmount\""
+	case errors.As(cause, &conflict):
+		return "clientmountd mounts it as soon as the other ClientMount is unmounted; two jobs that are to run at once need different mount paths"
+	case errors.Is(cause, errUnreadable):
+		return "clientmountd does nothing for this ClientMount until the file is repaired or removed, because it may have mounted something; the error says how"
+	case errors.Is(cause, volume.ErrOutsideRoots):
+		return "if the storage profiles of this site set $MOUNT_PATH to a directory elsewhere, add it to mount.roots in a file in /etc/clientmountd/config.d " +
+			"and restart clientmountd; else correct mountPath of the ClientMount"
 	case e.Severity == dws.Fatal:
 		return "the job cannot use this storage; correct the ClientMount or its storage profile, retrying will not help"
 	case hangs(cause):
@@ -24,7 +35,11 @@ func hintFor(e *dws.ResourceError, cause error) string {
 		return "LVM does not see the volume: check that the rabbit attached its NVMe namespaces to this node (nvme list) and that the volume group exists there"
 	case node.IsBusy(cause):
 		return "the mount goes away by itself as soon as the processes that the error names have ended; nothing is lost meanwhile"
-	case errors.Is(cause, node.ErrSymlink), errors.Is(cause, node.ErrUnsafe):
+	case node.IsInUse(cause):
+		return "the volume is deactivated by itself as soon as what the error names has let go of it; nothing is lost meanwhile"
+	case errors.Is(cause, node.ErrSymlink):
+		return "a symbolic link in the mount path is followed only if root made it, in a directory that only root can change (a sticky directory such as /tmp is not enough); let root make it there, or use the path that it points to"
+	case errors.Is(cause, node.ErrUnsafe):
 		return "every folder above the mount path must be a real one that only root can change; move the mount path or repair the folder"
 	case errors.As(cause, &command) && command.TimedOut:
 		return "the command took longer than mount.command_timeout (a hook: mount.hook_timeout) and was ended; raise the limit if it was only slow"

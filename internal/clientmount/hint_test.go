@@ -12,6 +12,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // A hint must fit the cause, through whatever it was wrapped in.
@@ -24,11 +25,13 @@ func TestHints(t *testing.T) {
 		want     string
 	}{
 		"fatal":      {dws.Fatal, errors.New("unable to find labels"), "retrying will not help"},
+		"roots":      {dws.Fatal, fmt.Errorf("refused: %w", volume.ErrOutsideRoots), "add it to mount.roots"},
 		"no program": {dws.Major, failing(exec.ErrNotFound), "not installed"},
 		"no volume":  {dws.Major, fmt.Errorf("%w vg/lv", errNoLV), "nvme list"},
 		"busy":       {dws.Major, &node.CommandError{Line: "umount /x", Stderr: "umount: /x: target is busy.", Err: node.ExitStatus(32)}, "have ended"},
-		"link":       {dws.Major, node.ErrSymlink, "must be a real one"},
-		"open":       {dws.Major, node.ErrUnsafe, "only root can change"},
+		"in use":     {dws.Major, &node.CommandError{Line: "lvchange vg/lv", Stderr: "  Logical volume vg/lv in use.", Err: node.ExitStatus(5)}, "deactivated by itself"},
+		"link":       {dws.Major, node.ErrSymlink, "only if root made it, in a directory that only root can change"},
+		"open":       {dws.Major, node.ErrUnsafe, "every folder above"},
 		"slow":       {dws.Major, &node.CommandError{Line: "mount /x", TimedOut: true, Err: errors.New("timeout")}, "mount.command_timeout"},
 		"no profile": {dws.Major, apierrors.NewNotFound(profile, "job7-0"), "kubectl get nnfstorageprofiles"},
 		"no right":   {dws.Major, apierrors.NewForbidden(profile, "job7-0", nil), "role nnf-clientmount"},

@@ -1,38 +1,49 @@
 package clientmount
 
 import (
+	"context"
 	"fmt"
+	"strings"
+	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 func identityOf(m node.Mount) *Identity {
 	return &Identity{
-		ID: m.ID, Device: deviceOf(m).String(), Root: m.Root, FSType: m.FSType, Source: m.Source,
+		ID: m.ID, Device: m.Device().String(), Root: m.Root, FSType: m.FSType, Source: m.Source,
 	}
 }
 
-func deviceOf(m node.Mount) node.Device {
-	return node.Device{Major: uint32(m.Major), Minor: uint32(m.Minor)}
+// is reports whether a mount is the recorded one. The kernel gives mount ids, and
+// the numbers of devices that are no hardware (major 0), to the next mount as soon
+// as they are free, so there the source text counts as well. The text of a block
+// device may change, when the device is renamed.
+func (id *Identity) is(m node.Mount) bool {
+	return id != nil && id.ID == m.ID && id.Device == m.Device().String() && id.Root == m.Root && id.FSType == m.FSType &&
+		(m.Major != 0 || id.Source == m.Source)
 }
 
-// ours tells whether the mount at a plan's path is the plan's own. The kernel's
-// device number decides, never the source text, and the target itself is not
-// touched: it may be on a server that does not answer. rec may be nil.
+// ours reports whether the mount at a plan's path gives access to the plan's
+// volume. The kernel's device number decides, never the source text, and the
+// target itself is not touched: it may be on a server that does not answer.
+// rec may be nil.
 //
 // In the order of trust: the device node that the plan names; the device
 // mapper name of the mounted device, when the node is gone already; and what
-// we noted right after our own mount.
+// we noted right after our own mount. A Lustre file system has no device: what
+// we noted, else its servers and its name.
 func ours(mc Machine, m node.Mount, p *volume.Plan, rec *MountRecord) (bool, error) {
-	noted := rec != nil && rec.Mounted != nil && *rec.Mounted == *identityOf(m)
+	noted := rec != nil && rec.Mounted.is(m)
 	switch {
-	case p.Type == "lustre":
+	case p.Type == dws.TypeLustre:
 		if m.FSType != fstype("lustre") {
 			return false, nil
 		}
-		return volume.SameLustre(m.Source, p.Lustre.MGS+":/"+p.Lustre.FSName), nil
-	case p.Type == "none":
+		return noted || volume.SameLustre(m.Source, p.Source()) || shownAs(mc, m, p), nil
+	case p.Type == dws.TypeRaw:
 		have, err := mc.BoundDevice(m)
 		if err != nil {
 			return noted, nil
@@ -43,10 +54,31 @@ func ours(mc Machine, m node.Mount, p *volume.Plan, rec *MountRecord) (bool, err
 			return false, nil
 		}
 		if hasNoDevice(p.FSType) {
-			return m.Source == p.Device, nil
+			return noted || m.Source == p.Device, nil
 		}
-		return sameDevice(mc, deviceOf(m), p, noted)
+		return sameDevice(mc, m.Device(), p, noted)
 	}
+}
+
+// lookupLimit bounds how long the addresses of a Lustre server are looked up.
+const lookupLimit = 2 * time.Second
+
+// shownAs reports whether the kernel shows addresses where the object has host
+// names. It asks the resolver, so it comes last.
+func shownAs(mc Machine, m node.Mount, p *volume.Plan) bool {
+	hosts := volume.LustreHosts(p.Source())
+	if len(hosts) == 0 {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookupLimit)
+	defer cancel()
+	addresses := map[string][]string{}
+	for _, host := range hosts {
+		if found, err := mc.LookupHost(ctx, host); err == nil {
+			addresses[host] = found
+		}
+	}
+	return volume.ShownAs(p.Source(), m.Source, addresses)
 }
 
 func sameDevice(mc Machine, have node.Device, p *volume.Plan, noted bool) (bool, error) {
@@ -63,14 +95,39 @@ func sameDevice(mc Machine, have node.Device, p *volume.Plan, noted bool) (bool,
 	return noted, nil
 }
 
-// errForeign is the contract's text for a mount that is not ours (clientmountd
-// 5.2, 5.3), with what to do about it.
+// made reports whether a mount must be undone by us: it was noted after our
+// mount command, or it gives access to our volume at our path, or our command
+// was about to run when the daemon died and this appeared there.
+func made(mc Machine, m node.Mount, p *volume.Plan, rec *MountRecord) (bool, error) {
+	if rec.Mounted.is(m) {
+		return true, nil
+	}
+	if mine, err := ours(mc, m, p, rec); mine || err != nil {
+		return mine, err
+	}
+	if !rec.Mounting || m.FSType != fstype(p.FSType) {
+		return false, nil
+	}
+	// A block device that is not ours was mounted by somebody else meanwhile.
+	// Of a Lustre file system the kernel may show other servers than the
+	// command named, but not another name.
+	return p.Type == dws.TypeLustre && strings.HasSuffix(m.Source, ":/"+p.Lustre.FSName), nil
+}
+
+// errForeign reports a mount that is not ours, and what to do about it.
 func errForeign(m node.Mount, p *volume.Plan) error {
 	const hint = "; it was not made for this ClientMount and is left alone: unmount it by hand, or correct mountPath"
-	if p.Type == "lustre" {
-		return fmt.Errorf("unexpected mount at path %s. Expected device %s:/%s of type lustre, found device %s type %s%s",
-			p.Path, p.Lustre.MGS, p.Lustre.FSName, m.Source, m.FSType, hint)
+	if p.Type == dws.TypeLustre {
+		return fmt.Errorf("unexpected mount at path %s. Expected device %s of type lustre, found device %s type %s%s",
+			p.Path, p.Source(), m.Source, m.FSType, hint)
 	}
 	return fmt.Errorf("unexpected mount at path %s. Device %s (%s) type %s, expected %s%s",
-		p.Path, m.Source, deviceOf(m), m.FSType, p.Device, hint)
+		p.Path, m.Source, m.Device(), m.FSType, p.Device, hint)
+}
+
+// errHidden reports that our mount cannot be unmounted, because a path leads to
+// another one.
+func errHidden(mine node.Mount, by *node.Mount) error {
+	return fmt.Errorf("unexpected mount at path %s. The mount of this ClientMount (mount id %d, device %s) is hidden by device %s type %s at %s, which was not made for it and is left alone: unmount that one by hand",
+		mine.Mountpoint, mine.ID, mine.Device(), by.Source, by.FSType, by.Mountpoint)
 }

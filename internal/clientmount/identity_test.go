@@ -37,6 +37,7 @@ func TestOurs(t *testing.T) {
 		"raw, a file system is mounted":     {"none", dm, true, false, false},
 		"lustre, NID spelled differently":   {"lustre", lustre, true, false, true},
 		"lustre, another file system":       {"lustre", func() node.Mount { m := lustre; m.Source = "10.1.1.2@tcp:/other"; return m }(), true, false, false},
+		"lustre, noted, other source":       {"lustre", func() node.Mount { m := lustre; m.Source = "192.0.2.9@tcp:/job7fs"; return m }(), true, true, true},
 		"lustre expected, something local":  {"lustre", dm, true, false, false},
 		"xfs expected, lustre of same name": {"xfs", lustre, true, false, false},
 	} {
@@ -55,6 +56,50 @@ func TestOurs(t *testing.T) {
 				t.Errorf("ours = %v, %v", got, err)
 			}
 		})
+	}
+}
+
+// The kernel reuses mount ids and the numbers of anonymous devices at once.
+func TestIdentity(t *testing.T) {
+	lustre := node.Mount{ID: 5, FSType: "lustre", Source: "10.1.1.2@tcp:/job7fs", Root: "/", Minor: 77}
+	disk := node.Mount{ID: 5, FSType: "xfs", Source: "/dev/mapper/a", Root: "/", Major: 253, Minor: 7}
+	for name, c := range map[string]struct {
+		m      node.Mount
+		change func(m *node.Mount)
+		want   bool
+	}{
+		"same":                     {lustre, func(*node.Mount) {}, true},
+		"reused by another server": {lustre, func(m *node.Mount) { m.Source = "10.9.9.9@tcp:/other" }, false},
+		"device renamed":           {disk, func(m *node.Mount) { m.Source = "/dev/dm-7" }, true},
+		"mount id reused":          {disk, func(m *node.Mount) { m.Minor = 8 }, false},
+		"another mount":            {disk, func(m *node.Mount) { m.ID = 6 }, false},
+		"a directory of it":        {disk, func(m *node.Mount) { m.Root = "/sub" }, false},
+		"another type":             {disk, func(m *node.Mount) { m.FSType = "ext4" }, false},
+	} {
+		id, now := identityOf(c.m), c.m
+		if c.change(&now); id.is(now) != c.want {
+			t.Errorf("%s: %t", name, !c.want)
+		}
+	}
+	if (*Identity)(nil).is(disk) {
+		t.Error("no identity is no mount")
+	}
+}
+
+// A mount that an earlier daemon has made is recognised although the kernel shows
+// an address where the object has a host name.
+func TestOursByHostName(t *testing.T) {
+	cm := testObject(dws.TypeLustre)
+	cm.Spec.Mounts[0].Device.Lustre.MGSAddresses = "mgs.example.org@tcp"
+	p, err := volume.ForMount(cm, 0, testProfile(), volume.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for source, want := range map[string]bool{"192.0.2.1@tcp:/job7fs": true, "192.0.2.2@tcp:/job7fs": false, "192.0.2.1@tcp:/other": false} {
+		m := node.Mount{Mountpoint: testPath, FSType: "lustre", Source: source, Root: "/"}
+		if got, err := ours(newFakeMachine(), m, p, nil); got != want || err != nil {
+			t.Errorf("%s: %t %v", source, got, err)
+		}
 	}
 }
 

@@ -29,6 +29,8 @@ type View interface {
 	BoundDevice(m node.Mount) (node.Device, error)
 	DMName(d node.Device) (string, error)
 	Holders(ctx context.Context, m node.Mount, limit int) ([]node.Holder, error)
+	DeviceHolders(ctx context.Context, d node.Device, limit int) ([]node.Holder, error)
+	LookupHost(ctx context.Context, host string) (addresses []string, err error)
 }
 
 // Machine is what the steps of a plan need from the node; *node.Node is the
@@ -37,6 +39,7 @@ type Machine interface {
 	View
 	Run(ctx context.Context, c node.Command) (node.Result, error)
 
+	ResolveTarget(path string) (string, error)
 	MissingTargets(path string) []string
 	MakeDirectory(path string) (created []string, err error)
 	MakeFile(path string) (created []string, err error)

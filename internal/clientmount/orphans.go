@@ -3,6 +3,7 @@ package clientmount
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -97,14 +98,14 @@ func (c *Controller) unmountOrphan(o *object) {
 	})
 }
 
-// alive tells whether the object of a record exists or is still worked on. It
-// is asked by workers.
-func (c *Controller) alive(r *Record) bool {
+// alive reports whether an object exists or is still worked on. It is called by
+// workers.
+func (c *Controller) alive(uid, name string) bool {
 	answer := make(chan bool, 1)
 	c.do(func() {
-		yes := !c.synced || c.malformed[r.Name] || c.busyWith(r.UID)
+		yes := !c.synced || c.malformed[name] || c.busyWith(uid)
 		for _, o := range c.objects {
-			yes = yes || o.newest != nil && string(o.newest.UID) == r.UID
+			yes = yes || o.newest != nil && string(o.newest.UID) == uid
 		}
 		answer <- yes
 	})
@@ -128,41 +129,71 @@ func (c *Controller) forgetOrphan(uid string) {
 	})
 }
 
-// undo unmounts everything that a record tells of, last one first.
+// undo unmounts everything that the record of a deleted object tells of, last
+// one first. Living objects may take over some of it meanwhile, so the file is
+// read again in each mount's turn, and only that mount is changed in it.
 func (r *reconciler) undo(ctx, waits context.Context, uid string) error {
 	failpoint("orphan/begin")
-	rec, end, err := r.beginUndo(uid)
+	rec, err := r.records.Load(uid)
 	if rec == nil {
 		return err
 	}
-	defer end()
 	log := r.log.With("clientmount", rec.Name, "workflow", rec.Workflow)
 	if err := r.leftCommands(waits, log, rec); err != nil {
 		return err
 	}
 	var first error
 	for i := range slices.Backward(rec.Mounts) {
-		m := &rec.Mounts[i]
-		if m.Unmounted {
+		if rec.Mounts[i].Unmounted {
 			continue
 		}
-		run := r.runnerOf(ctx, log, rec.UID, &m.Plan)
-		run.rec, run.save, run.waits = m, func() error { return r.records.Save(rec) }, waits
-		if err := run.unmount(ctx); err != nil {
-			first = keep(first, err)
-			continue
+		first = keep(first, r.undoOne(ctx, waits, log, rec, rec.Mounts[i].Plan.Path))
+		if errors.Is(first, errSuperseded) {
+			return first
 		}
-		failpoint("orphan/undone")
-		m.Unmounted = true
-		if err := r.records.Save(rec); err != nil {
-			return err
-		}
-		log.Info("unmounted what a deleted ClientMount left", "mount_path", m.Plan.Path, daemon.EventID(eventUnmounted))
 	}
-	if first != nil {
-		return first
+	return first
+}
+
+// undoOne unmounts what a deleted object has mounted at a path.
+func (r *reconciler) undoOne(ctx, waits context.Context, log *slog.Logger, old *Record, path string) error {
+	done, err := r.registry.sequence(waits, &old.at(path).Plan)
+	if err != nil {
+		return errSuperseded
 	}
-	return r.records.Remove(rec.UID)
+	defer done()
+	rec, err := r.records.Load(old.UID)
+	if err != nil {
+		return err
+	}
+	m := rec.at(path)
+	if m == nil || m.Unmounted {
+		return nil // taken over, or the record is gone
+	}
+	save := func() error {
+		_, err := r.records.update(rec.UID, func(onDisk *Record) {
+			if at := onDisk.at(path); at != nil {
+				*at = *m
+			}
+		})
+		return err
+	}
+	run := r.runnerOf(ctx, log, rec.UID, &m.Plan)
+	run.rec, run.save, run.waits = m, save, waits
+	_, keeper, err := r.unmountInTurn(ctx, run, rec.UID)
+	if err != nil {
+		return err
+	}
+	failpoint("orphan/undone")
+	m.Unmounted, m.Mounted, m.Mounting = true, nil, false
+	r.registry.forget(rec.UID, path)
+	if err := save(); err != nil {
+		return err
+	}
+	if keeper == "" {
+		log.Info("unmounted what a deleted ClientMount left", "mount_path", path, daemon.EventID(eventUnmounted))
+	}
+	return nil
 }
 
 func orphanPaths(r *Record) string {

@@ -106,7 +106,7 @@ func TestBusyMountIsLoggedOnce(t *testing.T) {
 	if n := strings.Count(out.String(), "mount is in use"); n != 1 {
 		t.Errorf("logged %d times:\n%s", n, &out)
 	}
-	if text := b.server.object().Status.Error.DebugMessage; !strings.Contains(text, "in use by pid 4242 (uid 1001, vim)") {
+	if text := b.server.object().Status.Error.DebugMessage; !strings.Contains(text, "in use by pid 4242 (vim, uid 1001)") {
 		t.Errorf("the status says %q", text)
 	}
 	delete(b.machine.fail, "umount")

@@ -33,11 +33,9 @@ type reconciler struct {
 	// An operation that takes longer than this publishes {state, ready:false}
 	// in between; a quick one writes its outcome alone.
 	progressAfter time.Duration
-	serversFile   bool // mount.servers_file
 
-	handover handover
-	alive    func(*Record) bool // whether the record's object exists, or is still worked on
-	released func(uid string)   // told when a record has been taken over as a whole; may be nil
+	registry *registry
+	released func(uid string) // called when nothing of a deleted object's record is left; may be nil
 }
 
 // work is what is remembered of one object between two reconciles. The worker
@@ -47,11 +45,11 @@ type work struct {
 	status   *dws.ClientMountStatus // what the API server holds, as far as we know
 	record   *Record
 	loaded   bool
-	adopted  bool   // what predecessors left has been taken over
 	calm     bool   // no command of an earlier daemon runs any more for it
 	held     bool   // our finalizer is on the object, whatever the watch says yet
 	reported string // text of the last failure that was logged
 	refused  refusal
+	unsaved  string // text of the last failure to save the record on the way down
 }
 
 // refusal is a request that failed and was logged.
@@ -67,6 +65,7 @@ type result struct {
 	finished bool // our finalizer is off, nothing is left
 	failed   bool // the last attempt ended with an error
 	api      bool // it was the API server that could not be asked or told
+	blocked  bool // a path is in use by another object
 }
 
 // reconcile is one attempt. waits ends early when the object changes or the
@@ -108,12 +107,12 @@ func (a *attempt) run() result {
 	failpoint("reconcile/begin")
 	a.machine = a.machineFor(a.ctx, a.log, purpose{uid: string(a.cm.UID)})
 	if !a.w.loaded {
+		a.w.status = &a.cm.Status
 		rec, err := a.records.Load(string(a.cm.UID))
 		if err != nil {
-			a.log.Error("cannot read the record of this ClientMount", "error", err, daemon.EventID(eventRecord))
+			return a.withoutRecord(err)
 		}
 		a.w.record, a.w.loaded = rec, true
-		a.w.status = &a.cm.Status
 	}
 	if a.w.record != nil && !a.w.calm {
 		if err := a.leftCommands(a.waits, a.log, a.w.record); err != nil {
@@ -132,6 +131,20 @@ func (a *attempt) run() result {
 	default:
 		return a.unmounted(invalid)
 	}
+}
+
+// withoutRecord ends an attempt that cannot know what it owns: the record exists
+// and cannot be read. Nothing is done, nothing is overwritten, and the
+// finalizer stays, until somebody has repaired or removed the file.
+func (a *attempt) withoutRecord(err error) result {
+	if a.cm.DeletionTimestamp != nil && !hasFinalizer(a.cm) {
+		return result{finished: true}
+	}
+	status := a.baseStatus(a.cm.Spec.DesiredState)
+	if a.cm.DeletionTimestamp != nil {
+		status = a.baseStatus(dws.Unmounted)
+	}
+	return a.finish(status, failed(dws.WrapError(dws.Major, "", err)))
 }
 
 // refuse reports an object that must not be acted on. Nothing was done for
@@ -172,6 +185,7 @@ func (a *attempt) finish(status *dws.ClientMountStatus, failure error) result {
 		e.DebugMessage = shorten(e.DebugMessage, messageLimit)
 		status.Error = e
 		res.retry, res.failed = true, true
+		_, res.blocked = errors.AsType[*conflictError](failure)
 		res.hopeless = e.Severity == dws.Fatal
 		a.report(e, failure)
 	} else {

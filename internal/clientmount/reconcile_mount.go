@@ -3,10 +3,11 @@ package clientmount
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
@@ -14,16 +15,15 @@ import (
 )
 
 // mounted brings all mounts up in their order. One that fails does not keep
-// the others from being tried; the first error is the one that is reported
-// (contract clientmountd.md 4.2).
+// the others from being tried; the first error is the one that is reported.
 func (a *attempt) mounted() result {
 	if err := a.hold(); err != nil {
 		return a.apiFailure("cannot add the finalizer", err)
 	}
 	status := a.baseStatus(dws.Mounted)
 	if a.halfUnmounted() {
-		// An unmount had begun when the wish turned back. Until the mounts
-		// are whole again nobody may read the old ready:true.
+		// An unmount had started when the wish turned back. Until the mounts
+		// are whole again no reader may see the old ready:true.
 		status = resetStatus(status, dws.Mounted)
 		if err := a.publish(status); err != nil {
 			return a.apiFailure("cannot write the status", err)
@@ -31,7 +31,7 @@ func (a *attempt) mounted() result {
 	}
 	a.startProgress(dws.Mounted)
 
-	plans, first := a.plans()
+	plans, first := a.plans(a.plan)
 	if first != nil && plans == nil {
 		switch {
 		case unanswered(first):
@@ -45,13 +45,10 @@ func (a *attempt) mounted() result {
 			return a.finish(resetStatus(status, dws.Mounted), failed(first))
 		}
 	}
-	if err := a.prepareRecord(plans); err != nil {
-		return a.finish(status, failed(dws.WrapError(dws.Major, "", err)))
+	if err := a.reserve(plans); err != nil {
+		return a.finish(resetStatus(status, dws.Mounted), failed(dws.WrapError(dws.Major, "", err)))
 	}
-	if err := a.adopt(plans); err != nil {
-		if errors.Is(err, errSuperseded) {
-			return a.interrupted(status)
-		}
+	if err := a.prepareRecord(plans, status); err != nil {
 		return a.finish(status, failed(dws.WrapError(dws.Major, "", err)))
 	}
 	if err := a.dropObsolete(plans); err != nil {
@@ -65,28 +62,28 @@ func (a *attempt) mounted() result {
 			status.Mounts[i].Ready = false
 			continue
 		}
-		before := status.Mounts[i].Ready
+		m := a.w.record.at(p.Path)
+		before := m.Ready
 		began := time.Now()
-		run := a.runner(p, before)
-		err := run.mount(a.ctx)
-		a.commands += run.commands
+		commands, err := a.mountOne(p, m)
+		a.commands += commands
 		if errors.Is(err, errSuperseded) {
 			return a.interrupted(status)
 		}
-		status.Mounts[i].Ready = err == nil
+		m.Ready, status.Mounts[i].Ready = err == nil, err == nil
 		if err != nil {
 			a.log.Debug("mount failed", "mount_path", p.Path, "error", err, daemon.EventID(eventFailed))
 			first = keep(first, err)
 			continue
 		}
 		a.serversFile(p)
-		if run.rec.Ready = true; !before {
+		if !before {
 			a.log.Info("mounted file system", "mount_path", p.Path, "type", p.Type, "device", p.Device,
-				"duration", time.Since(began), "commands", run.commands, daemon.EventID(eventMounted))
+				"duration", time.Since(began), "commands", commands, daemon.EventID(eventMounted))
 		}
 	}
 	failpoint("mount/done")
-	if err := a.records.Save(a.w.record); err != nil {
+	if err := a.save(a.w.record); err != nil {
 		first = keep(first, dws.WrapError(dws.Major, "", err))
 	}
 	if first != nil {
@@ -96,6 +93,82 @@ func (a *attempt) mounted() result {
 	a.log.Debug("ClientMount is mounted", "duration", time.Since(a.began), "commands", a.commands, "requests", a.meter.spent,
 		"overhead", time.Since(a.began)-a.commands-a.meter.spent, daemon.EventID(eventMounted))
 	return res
+}
+
+// reserve claims the paths of the plans. Another ClientMount's path is refused;
+// a leftover of one that no longer exists counts only while it is mounted.
+func (a *attempt) reserve(plans []*volume.Plan) error {
+	uid := string(a.cm.UID)
+	for {
+		err := a.registry.reserve(uid, a.cm.Name, plans)
+		c := (*conflictError)(nil)
+		if !errors.As(err, &c) || a.registry.alive(c.uid, c.other) {
+			return err
+		}
+		c.gone = true
+		table, merr := a.machine.MountsOn(c.otherPath)
+		if merr != nil || len(table) > 0 {
+			return err
+		}
+		if done, uerr := a.records.update(c.uid, func(r *Record) {
+			if m := r.at(c.otherPath); m != nil {
+				m.Unmounted = true
+			}
+		}); uerr != nil {
+			return err
+		} else if done && a.released != nil {
+			a.released(c.uid)
+		}
+		a.registry.forget(c.uid, c.otherPath)
+	}
+}
+
+// mountOne mounts one entry, in turn with other users of its volume, and
+// returns the time spent in commands.
+func (a *attempt) mountOne(p *volume.Plan, m *MountRecord) (time.Duration, error) {
+	uid := string(a.cm.UID)
+	done, err := a.registry.sequence(a.waits, p)
+	if err != nil {
+		return 0, errSuperseded
+	}
+	defer done()
+	here, _ := a.registry.sharers(uid, p)
+	if a.registry.inherit(uid, m) {
+		if err := a.save(a.w.record); err != nil {
+			return 0, dws.WrapError(dws.Major, "", err)
+		}
+	}
+	if err := a.takeOver(p, here); err != nil {
+		return 0, dws.WrapError(dws.Major, "", err)
+	}
+	run := a.runnerFor(p, m, m.Ready)
+	run.shared = len(here) > 0
+	err = run.mount(a.ctx)
+	return run.commands, err
+}
+
+// takeOver ends what deleted ClientMounts still claim at the plan's place: our
+// record has inherited it, so it is no orphan any more.
+func (a *attempt) takeOver(p *volume.Plan, here []sharer) error {
+	for _, s := range here {
+		if s.alive {
+			continue
+		}
+		done, err := a.records.update(s.uid, func(r *Record) {
+			if m := r.at(p.Path); m != nil {
+				m.Unmounted = true
+			}
+		})
+		if err != nil {
+			return err
+		}
+		a.registry.forget(s.uid, p.Path)
+		if done && a.released != nil {
+			a.released(s.uid)
+		}
+		a.log.Info("took over what an earlier ClientMount left mounted", "mount_path", p.Path, "predecessor", s.name, daemon.EventID(eventOrphan))
+	}
+	return nil
 }
 
 // hold puts our finalizer on the object, so that it stays until we have
@@ -114,7 +187,7 @@ func (a *attempt) hold() error {
 // plans fetches the profile and makes one plan per mount. A nil plan stands
 // for a mount that cannot be planned; a nil slice means none can be. The error
 // is the first one.
-func (a *attempt) plans() ([]*volume.Plan, error) {
+func (a *attempt) plans(o volume.Options) ([]*volume.Plan, error) {
 	profile, err := a.profile()
 	if err != nil {
 		return nil, err
@@ -122,19 +195,69 @@ func (a *attempt) plans() ([]*volume.Plan, error) {
 	var first error
 	plans := make([]*volume.Plan, len(a.cm.Spec.Mounts))
 	for i := range plans {
-		p, err := volume.ForMount(a.cm, i, profile, a.plan)
+		p, err := a.planOne(o, plans[:i], func(o volume.Options) (*volume.Plan, error) { return volume.ForMount(a.cm, i, profile, o) })
+		if errors.Is(err, volume.ErrOutsideRoots) && a.recorded(i, nil).isMounted() {
+			// It was mounted before the site changed its roots; a job is using it.
+			anywhere := o
+			anywhere.Roots = nil
+			if q, qerr := a.planOne(anywhere, plans[:i], func(o volume.Options) (*volume.Plan, error) { return volume.ForMount(a.cm, i, profile, o) }); qerr == nil && samePlace(q, &a.recorded(i, nil).Plan) {
+				p, err = q, nil
+			}
+		}
 		if err != nil {
 			first = keep(first, err)
 			continue
 		}
 		plans[i] = p
 	}
-	if first == nil {
-		if err := volume.CheckPlans(plans); err != nil {
-			return nil, err
-		}
+	if err := volume.CheckPlans(plans); err != nil {
+		return nil, keep(first, err)
 	}
 	return plans, first
+}
+
+// planOne makes a plan and resolves the symbolic links in its path. outer are the
+// plans of earlier entries.
+func (a *attempt) planOne(o volume.Options, outer []*volume.Plan, plan func(volume.Options) (*volume.Plan, error)) (*volume.Plan, error) {
+	p, err := plan(o)
+	if err != nil || o.Mode != "" && o.Mode != volume.ModeReal {
+		return p, err
+	}
+	real, err := a.realPath(p.Path, outer)
+	if err != nil {
+		return nil, dws.WrapError(dws.Major, "unable to mount file system", fmt.Errorf("could not make the mount target: %w", err))
+	}
+	if real == p.Path {
+		return p, nil
+	}
+	o.Real = map[string]string{p.Path: real}
+	return plan(o)
+}
+
+// realPath returns a mount path without its symbolic links. A path that is
+// recorded is not looked at again, because a file system that does not answer
+// may be mounted there; nor is what lies below an outer mount, where users make
+// the links.
+func (a *attempt) realPath(path string, outer []*volume.Plan) (string, error) {
+	if a.w.record != nil {
+		for i := range a.w.record.Mounts {
+			if p := &a.w.record.Mounts[i].Plan; p.AskedPath() == path {
+				return p.Path, nil
+			}
+		}
+	}
+	for _, p := range slices.Backward(outer) {
+		if p == nil {
+			continue
+		}
+		if rest, ok := strings.CutPrefix(path, p.AskedPath()+"/"); ok {
+			return p.Path + "/" + rest, nil
+		}
+	}
+	if a.registry.covered(string(a.cm.UID), path) {
+		return path, nil // refused anyway, and not to be looked at for the same reason
+	}
+	return a.machine.ResolveTarget(path)
 }
 
 func (a *attempt) profile() (*nnf.StorageProfile, error) {
@@ -154,25 +277,38 @@ func (a *attempt) profile() (*nnf.StorageProfile, error) {
 }
 
 // prepareRecord writes down what is about to be done, before the first effect.
-func (a *attempt) prepareRecord(plans []*volume.Plan) error {
-	if a.w.record == nil {
-		a.w.record = newRecord(a.cm, time.Now())
+// A mount without a record is as ready as the object says.
+func (a *attempt) prepareRecord(plans []*volume.Plan, status *dws.ClientMountStatus) error {
+	rec := a.w.record.clone()
+	if rec == nil {
+		rec = newRecord(a.cm, time.Now())
 	}
-	rec := a.w.record
-	for _, p := range plans {
+	for i, p := range plans {
 		if p == nil {
 			continue
 		}
 		switch m := rec.at(p.Path); {
 		case m == nil:
-			rec.Mounts = append(rec.Mounts, MountRecord{Plan: *p})
+			rec.Mounts = append(rec.Mounts, MountRecord{Plan: *p, Ready: status.Mounts[i].Ready})
 		case m.Unmounted:
 			*m = MountRecord{Plan: *p, Created: m.Created}
 		case samePlace(&m.Plan, p):
+			m.Ready = m.Ready && !m.Unmounting
 			m.Plan, m.Unmounting = *p, false
 		}
 	}
-	return a.records.Save(rec)
+	if err := a.save(rec); err != nil {
+		a.registry.keep(rec.UID, a.w.record) // nothing was begun
+		return err
+	}
+	a.w.record = rec
+	return nil
+}
+
+// save writes the record; the registry follows it.
+func (r *reconciler) save(rec *Record) error {
+	r.registry.keep(rec.UID, rec)
+	return r.records.Save(rec)
 }
 
 // dropObsolete undoes recorded mounts that the object no longer asks for, or
@@ -198,8 +334,7 @@ func (a *attempt) dropObsolete(plans []*volume.Plan) error {
 		changed = true
 		if !m.Unmounted {
 			old := m.Plan
-			run := a.runnerFor(&old, m, false)
-			if err := run.unmount(a.ctx); err != nil {
+			if _, _, err := a.unmountOne(&old, m); err != nil {
 				if errors.Is(err, errSuperseded) {
 					return err
 				}
@@ -218,19 +353,12 @@ func (a *attempt) dropObsolete(plans []*volume.Plan) error {
 		return nil // and the record is as it was saved
 	}
 	rec.Mounts = kept
-	if first != nil {
-		return first
-	}
-	return a.records.Save(rec)
-}
-
-func (a *attempt) runner(p *volume.Plan, ready bool) *runner {
-	return a.runnerFor(p, a.w.record.at(p.Path), ready)
+	return keep(first, a.save(rec))
 }
 
 func (a *attempt) runnerFor(p *volume.Plan, rec *MountRecord, ready bool) *runner {
 	r := a.runnerOf(a.ctx, a.log, string(a.cm.UID), p)
-	r.rec, r.save, r.waits, r.ready = rec, func() error { return a.records.Save(a.w.record) }, a.waits, ready
+	r.rec, r.save, r.waits, r.ready = rec, func() error { return a.save(a.w.record) }, a.waits, ready
 	return r
 }
 
@@ -273,19 +401,22 @@ func (a *attempt) interrupted(status *dws.ClientMountStatus) result {
 	return a.finish(status, nil)
 }
 
+// serversFile carries out the step that needs the API server. A failure is only
+// logged: the mount is good without the file.
 func (a *attempt) serversFile(p *volume.Plan) {
-	if !a.reconciler.serversFile || p.Type != dws.TypeLustre || a.cm.Label(api.LabelOwnerKind) != "NnfStorage" {
+	s := p.MountStep(volume.ServersFile)
+	if s == nil {
 		return
 	}
-	if err := a.writeServersFile(p); err != nil {
+	if err := a.writeServersFile(p, s); err != nil {
 		a.log.Warn("could not write the Lustre servers file", "mount_path", p.Path, "error", err, daemon.EventID(eventServers))
 	}
 }
 
-// samePlace tells whether two plans are about the same storage at the same
-// path, so that one can continue what the other began.
+// samePlace reports whether two plans are about the same storage at the same
+// path, so that one can continue what the other started.
 func samePlace(a, b *volume.Plan) bool {
-	return a.Path == b.Path && a.Type == b.Type && a.VG == b.VG && a.LV == b.LV && a.Lustre == b.Lustre
+	return a.Path == b.Path && a.Type == b.Type && a.Volume() == b.Volume()
 }
 
 func hasNil(plans []*volume.Plan) bool {

@@ -155,7 +155,7 @@ func TestBusyNamesTheHolder(t *testing.T) {
 	b.want(dws.Unmounted)
 	b.reconcile()
 	st := b.server.object().Status
-	if st.Error == nil || !strings.Contains(st.Error.DebugMessage, "in use by pid 4242 (uid 1001, vim) cwd "+testPath+"/src") {
+	if st.Error == nil || !strings.Contains(st.Error.DebugMessage, "in use by pid 4242 (vim, uid 1001): cwd "+testPath+"/src") {
 		t.Fatalf("status %s", describe(&st))
 	}
 	if st.Mounts[0].Ready || st.Mounts[0].State != dws.Unmounted {

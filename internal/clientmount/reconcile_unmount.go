@@ -14,10 +14,10 @@ import (
 
 // unmounted takes all mounts down, last one first. A mount that is reported
 // unmounted and ready is not touched again: its hooks may have stopped the
-// services that a second pass would need (contract clientmountd.md 4.4).
+// services that a second pass would need.
 func (a *attempt) unmounted(invalid error) result {
 	status := a.baseStatus(dws.Unmounted)
-	if allReady(status) && (a.w.record == nil || !a.w.record.pending()) {
+	if allReady(status) && !a.w.record.pending() {
 		return a.finish(status, nil)
 	}
 	if err := a.hold(); err != nil {
@@ -43,8 +43,9 @@ func (a *attempt) delete(invalid error) result {
 		return result{finished: true}
 	}
 	status := a.baseStatus(dws.Unmounted)
+	undone := allReady(status) && !a.w.record.pending() // the profile is not needed any more
 	untouched := a.w.record == nil && invalid != nil
-	if !untouched {
+	if !undone && !untouched {
 		a.startProgress(dws.Unmounted)
 		err := a.unmountAll(status, invalid)
 		switch {
@@ -56,26 +57,34 @@ func (a *attempt) delete(invalid error) result {
 			return a.finish(status, failed(err))
 		}
 		failpoint("delete/unmounted")
+	}
+	if a.w.record != nil {
+		if undone {
+			a.removeLeftTargets()
+		}
 		a.rescan()
 	}
 	a.progress.end()
 	if err := a.remote.removeFinalizer(a.ctx, a.cm); err != nil && !kube.IsNotFound(err) {
 		return a.apiFailure("cannot remove the finalizer", err)
 	}
-	if err := a.records.Remove(string(a.cm.UID)); err != nil {
+	uid := string(a.cm.UID)
+	if err := a.records.Remove(uid); err != nil {
 		a.log.Warn("record left behind", "error", err, daemon.EventID(eventRecord))
 	}
 	a.w.record = nil
+	a.registry.keep(uid, nil)
 	failpoint("record/removed")
 	return result{finished: true}
 }
 
-// unmountAll undoes, last one first, the mounts of the object and those in the
-// record. status is updated as mounts go away. The result is the first error.
+// unmountAll undoes, last one first, what the record of the object tells of;
+// without a record, what the object shows to be mounted. status is updated as
+// mounts go away. The result is the first error.
 func (a *attempt) unmountAll(status *dws.ClientMountStatus, invalid error) error {
-	plans, first := a.undoPlans(status, invalid)
-	if first != nil {
-		return first
+	plans, err := a.undoPlans(status, invalid)
+	if err != nil || len(plans) == 0 && a.w.record == nil {
+		return err
 	}
 	if a.w.record == nil {
 		a.w.record = newRecord(a.cm, time.Now())
@@ -89,16 +98,14 @@ func (a *attempt) unmountAll(status *dws.ClientMountStatus, invalid error) error
 	for i := range rec.Mounts {
 		rec.Mounts[i].Unmounting = !rec.Mounts[i].Unmounted
 	}
-	if err := a.records.Save(rec); err != nil {
-		return dws.WrapError(dws.Major, "", err)
-	}
+	a.saveUndone()
+	var first error
 	for _, p := range slices.Backward(plans) {
 		m := rec.at(p.Path)
 		if !m.Unmounted {
 			began := time.Now()
-			run := a.runnerFor(p, m, false)
-			err := run.unmount(a.ctx)
-			a.commands += run.commands
+			commands, keeper, err := a.unmountOne(p, m)
+			a.commands += commands
 			if errors.Is(err, errSuperseded) {
 				return err
 			}
@@ -107,12 +114,13 @@ func (a *attempt) unmountAll(status *dws.ClientMountStatus, invalid error) error
 				first = keep(first, err)
 				continue
 			}
-			m.Unmounted, m.Unmounting, m.Ready = true, false, false
-			if err := a.records.Save(rec); err != nil {
-				first = keep(first, dws.WrapError(dws.Major, "", err))
-				continue
+			m.Unmounted, m.Unmounting, m.Ready, m.Mounted, m.Mounting = true, false, false, nil, false
+			a.saveUndone()
+			if keeper != "" {
+				a.log.Info("released file system that another ClientMount still uses", "mount_path", p.Path, "type", p.Type, "used_by", keeper, daemon.EventID(eventUnmounted))
+			} else {
+				a.log.Info("unmounted file system", "mount_path", p.Path, "type", p.Type, "duration", time.Since(began), "commands", commands, daemon.EventID(eventUnmounted))
 			}
-			a.log.Info("unmounted file system", "mount_path", p.Path, "type", p.Type, "duration", time.Since(began), "commands", run.commands, daemon.EventID(eventUnmounted))
 		}
 		if p.Index < len(status.Mounts) {
 			status.Mounts[p.Index].Ready = true
@@ -122,6 +130,43 @@ func (a *attempt) unmountAll(status *dws.ClientMountStatus, invalid error) error
 		a.removeLeftTargets()
 	}
 	return first
+}
+
+// saveUndone saves the record on the way down, where a record that cannot be
+// written holds up nothing.
+func (a *attempt) saveUndone() {
+	if err := a.save(a.w.record); err != nil && a.w.unsaved != err.Error() {
+		a.w.unsaved = err.Error()
+		a.log.Warn("cannot save the record of what is being undone; continuing", "error", err, daemon.EventID(eventRecord))
+	}
+}
+
+// unmountOne undoes one mount, in turn with other users of its volume; see
+// unmountInTurn.
+func (a *attempt) unmountOne(p *volume.Plan, m *MountRecord) (commands time.Duration, keeper string, err error) {
+	run := a.runnerFor(p, m, false)
+	done, err := a.registry.sequence(a.waits, p)
+	if err != nil {
+		return 0, "", errSuperseded
+	}
+	defer done()
+	return a.unmountInTurn(a.ctx, run, string(a.cm.UID))
+}
+
+// unmountInTurn undoes one mount. A mount that another living ClientMount uses
+// stays, and keeper names that one; a volume that is mounted elsewhere stays
+// active. The time is that of commands.
+func (r *reconciler) unmountInTurn(ctx context.Context, run *runner, uid string) (commands time.Duration, keeper string, err error) {
+	r.registry.inherit(uid, run.rec)
+	here, elsewhere := r.registry.sharers(uid, run.plan)
+	if s := living(here); s != nil {
+		r.registry.handOver(uid, run.rec)
+		run.rec.Created = nil
+		return 0, s.name, nil
+	}
+	run.keepVolume = living(elsewhere) != nil
+	err = run.unmount(ctx)
+	return run.commands, "", err
 }
 
 // removeLeftTargets looks again at directories that were made for one mount
@@ -140,15 +185,23 @@ func (a *attempt) removeLeftTargets() {
 	}
 }
 
+// undoOptions are the options for plans to unmount: what is mounted is unmounted
+// wherever it is.
+func (a *attempt) undoOptions() volume.Options {
+	o := a.plan
+	o.Roots = nil
+	return o
+}
+
 // undoPlans says how each mount is undone: by the profile as it is now when it
-// still describes the storage that was mounted, else by the record. Without
-// either, by the shipped commands on the computed names. Mounts that are
-// reported undone already are left out.
+// still describes the storage that was mounted, else by the record. Mounts that
+// are undone already are left out. So are, in an object without a record, those
+// that were never mounted: see neverMounted.
 func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*volume.Plan, error) {
 	var fresh []*volume.Plan
 	cause := invalid
 	if invalid == nil {
-		fresh, cause = a.plans()
+		fresh, cause = a.plans(a.undoOptions())
 		if cause != nil && unanswered(cause) && a.w.record == nil {
 			return nil, cause
 		}
@@ -168,14 +221,22 @@ func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*vo
 				old.Index = i
 				p = &old
 			}
-		}
-		if p == nil && invalid == nil {
-			p = a.fallback(i)
+		} else {
+			if p == nil && invalid == nil {
+				p = a.fallback(i)
+			}
+			if p != nil {
+				never, err := a.neverMounted(i, p)
+				if err != nil {
+					return nil, err
+				}
+				if never {
+					p = nil
+				}
+			}
 		}
 		if p == nil {
-			// It can never have been mounted: whatever is wrong with the
-			// entry kept the mount from starting as well.
-			a.log.Debug("nothing to unmount for an entry that cannot be planned", "index", i, "error", cause)
+			a.log.Debug("nothing to unmount for an entry that was never mounted", "index", i, "error", cause)
 			status.Mounts[i].Ready = true
 			continue
 		}
@@ -193,6 +254,29 @@ func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*vo
 		}
 	}
 	return out, nil
+}
+
+// neverMounted reports that nothing has to be undone for an entry that no
+// record tells of: the object does not say that it was mounted (by an earlier
+// daemon, or before the node was booted), and its volume is not mounted at its
+// path, or is there for another ClientMount.
+func (a *attempt) neverMounted(i int, p *volume.Plan) (bool, error) {
+	if a.registry.taken(string(a.cm.UID), p) {
+		return true, nil
+	}
+	if was := a.cm.Status.Mounts; i < len(was) && was[i].State == dws.Mounted && was[i].Ready {
+		return false, nil
+	}
+	table, err := a.machine.MountsOn(p.Path)
+	if err != nil {
+		return false, err
+	}
+	for _, m := range table {
+		if mine, err := ours(a.machine, m, p, nil); err != nil || mine {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // recorded finds the record of mount i: by path when a plan is at hand, else
@@ -218,7 +302,11 @@ func (a *attempt) recorded(i int, p *volume.Plan) *MountRecord {
 func (a *attempt) fallback(i int) *volume.Plan {
 	var first *volume.Plan
 	for _, shared := range []bool{true, false} {
-		p, err := volume.Fallback(a.cm, i, shared, a.plan)
+		make := func(o volume.Options) (*volume.Plan, error) { return volume.Fallback(a.cm, i, shared, o) }
+		p, err := a.planOne(a.undoOptions(), nil, make)
+		if err != nil {
+			p, err = make(a.undoOptions()) // links that must not be followed
+		}
 		if err != nil {
 			continue
 		}
@@ -250,10 +338,8 @@ func fromAPI(err error) bool {
 
 func (a *attempt) rescan() {
 	var plans []*volume.Plan
-	if a.w.record != nil {
-		for i := range a.w.record.Mounts {
-			plans = append(plans, &a.w.record.Mounts[i].Plan)
-		}
+	for i := range a.w.record.Mounts {
+		plans = append(plans, &a.w.record.Mounts[i].Plan)
 	}
 	if a.plan.Mode != "" && a.plan.Mode != "real" {
 		return

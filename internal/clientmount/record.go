@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
@@ -19,8 +21,8 @@ import (
 // and older ones; a newer one is left alone and reported.
 const recordVersion = 1
 
-// recordLimit bounds what is read back, in bytes. Records are written by us
-// alone; the limit is against a damaged file.
+// recordLimit bounds the size of a record, in bytes, when it is written and when
+// it is read back: what Save accepts, Load can read.
 const recordLimit = 4 << 20
 
 // halfWritten ends the name of a record that is being written.
@@ -45,6 +47,10 @@ type MountRecord struct {
 	Plan volume.Plan `json:"plan"`
 	// Directories and files that we made for the target, outermost first.
 	Created []string `json:"created,omitempty"`
+	// The mount command was about to run and nothing was mounted at the path:
+	// what is there afterwards was mounted by that command, even if the daemon
+	// died before it could note Mounted.
+	Mounting bool `json:"mounting,omitempty"`
 	// What the mount table said right after our mount, nil before.
 	Mounted *Identity `json:"mounted,omitempty"`
 	// The whole mount sequence went through in this boot.
@@ -57,8 +63,11 @@ type MountRecord struct {
 	holders string // who used the mount, as it was last logged by this process
 }
 
+// isMounted reports whether the record tells of something to undo; false for nil.
+func (m *MountRecord) isMounted() bool { return m != nil && !m.Unmounted }
+
 // Identity is how a mount is recognised again: mount id and device are the
-// kernel's, so nobody can fake them.
+// kernel's, so no user can fake them.
 type Identity struct {
 	ID     int    `json:"id"`
 	Device string `json:"device"`
@@ -74,6 +83,16 @@ func newRecord(cm *dws.ClientMount, now time.Time) *Record {
 	}
 }
 
+// clone returns a copy whose mounts can be changed; nil for nil.
+func (r *Record) clone() *Record {
+	if r == nil {
+		return nil
+	}
+	c := *r
+	c.Mounts = slices.Clone(r.Mounts)
+	return &c
+}
+
 // at returns the record of the mount at path, nil when there is none.
 func (r *Record) at(path string) *MountRecord {
 	if r == nil {
@@ -87,18 +106,21 @@ func (r *Record) at(path string) *MountRecord {
 	return nil
 }
 
-// pending tells whether anything may still have to be undone.
+// pending reports whether anything may still have to be undone. A nil record
+// has nothing.
 func (r *Record) pending() bool {
-	for i := range r.Mounts {
-		if !r.Mounts[i].Unmounted {
-			return true
-		}
-	}
-	return false
+	return r != nil && slices.ContainsFunc(r.Mounts, func(m MountRecord) bool { return !m.Unmounted })
 }
 
-// Records is the folder of records.
-type Records struct{ dir string }
+// errUnreadable says that a record exists but cannot be used. It is never
+// treated like a missing record: something may be mounted.
+var errUnreadable = errors.New("record cannot be used")
+
+// Records is the directory of records.
+type Records struct {
+	dir string
+	mu  sync.Mutex // held while update changes a file
+}
 
 // file is keyed by UID: an object that was deleted and made again under its
 // old name is another object, and the old one's mounts are then orphans.
@@ -123,20 +145,43 @@ func (s *Records) Save(r *Record) error {
 	if err != nil {
 		return fmt.Errorf("record of %s: %w", r.Name, err)
 	}
+	if len(b) > recordLimit {
+		return fmt.Errorf("cannot save the record of %s: it has %d bytes, the limit is %d; use fewer mounts in one ClientMount or fewer hooks in its storage profile", r.Name, len(b), recordLimit)
+	}
 	tmp := name + halfWritten
 	failpoint("record/save")
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
+	err = os.WriteFile(tmp, b, 0o600)
+	if err == nil {
+		failpoint("record/written")
+		err = os.Rename(tmp, name)
 	}
-	failpoint("record/written")
-	if err := os.Rename(tmp, name); err != nil {
+	if err != nil {
+		_ = os.Remove(tmp) // it would take the space that is missing
 		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
 	}
 	failpoint("record/saved")
 	return nil
 }
 
-// Load returns the record of one object, nil when there is none.
+// update changes the record of an object that has no worker of its own, as one
+// step against other updates. A record that is gone stays gone; one in which
+// nothing is left to undo is removed, which done reports.
+func (s *Records) update(uid string, change func(*Record)) (done bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, err := s.Load(uid)
+	if err != nil || r == nil {
+		return r == nil, err
+	}
+	change(r)
+	if r.pending() {
+		return false, s.Save(r)
+	}
+	return true, s.Remove(uid)
+}
+
+// Load returns the record of one object, nil when there is none. Any other
+// obstacle is an error that wraps errUnreadable and names the file.
 func (s *Records) Load(uid string) (*Record, error) {
 	name, err := s.file(uid)
 	if err != nil {
@@ -182,23 +227,37 @@ func (s *Records) List() ([]*Record, error) {
 }
 
 func readRecord(name string) (*Record, error) {
+	const repair = "; unmount by hand what this ClientMount has mounted (findmnt), then remove the file"
 	st, err := os.Lstat(name)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
 	if !st.Mode().IsRegular() || st.Size() > recordLimit {
-		return nil, fmt.Errorf("record %s is not a file of ours (mode %v, %d bytes)", name, st.Mode(), st.Size())
+		return nil, fmt.Errorf("%w: %s is not a file written by clientmountd (mode %v, %d bytes)%s", errUnreadable, name, st.Mode(), st.Size(), repair)
 	}
 	b, err := os.ReadFile(name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	var version struct {
+		Version int `json:"version"`
+	}
+	// The version first: a newer layout need not fit ours.
+	if err := json.Unmarshal(b, &version); err != nil {
+		return nil, fmt.Errorf("%w: %s is damaged: %w%s", errUnreadable, name, err, repair)
+	}
+	if version.Version > recordVersion {
+		return nil, fmt.Errorf("%w: %s has version %d and this clientmountd reads versions up to %d; install the newer clientmountd again to unmount", errUnreadable, name, version.Version, recordVersion)
 	}
 	r := new(Record)
 	if err := json.Unmarshal(b, r); err != nil {
-		return nil, fmt.Errorf("record %s is damaged: %w; look at the mounts it should describe, then remove it", name, err)
+		return nil, fmt.Errorf("%w: %s is damaged: %w%s", errUnreadable, name, err, repair)
 	}
-	if r.Version > recordVersion {
-		return nil, fmt.Errorf("record %s has version %d, this build reads up to %d; run the newer daemon to unmount", name, r.Version, recordVersion)
+	if r.Version < 1 || r.UID == "" || filepath.Base(name) != r.UID+".json" {
+		return nil, fmt.Errorf("%w: %s is not a record of the object it is named after (version %d, uid %.140q)%s", errUnreadable, name, r.Version, r.UID, repair)
 	}
 	return r, nil
 }

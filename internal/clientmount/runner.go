@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,6 +40,10 @@ type runner struct {
 	// ready means that the API server already knows this state as reached, so
 	// hooks are not repeated (contract clientmountd.md 4.4).
 	ready bool
+	// shared: other ClientMounts use the same mount, so its target is known.
+	shared bool
+	// keepVolume: other mounts use the volume, so unmounting does not give it up.
+	keepVolume bool
 
 	phase    string        // "mount" or "unmount", for failpoints and logs
 	commands time.Duration // spent in commands, for the overhead figure
@@ -96,10 +101,14 @@ func (r *runner) mount(ctx context.Context) error {
 // unmount runs the unmount sequence; results as for mount.
 func (r *runner) unmount(ctx context.Context) error {
 	r.phase = "unmount"
-	for i := range r.plan.Unmount {
-		s := &r.plan.Unmount[i]
+	steps := r.unmountSteps()
+	for i := range steps {
+		s := &steps[i]
 		if r.stop() {
 			return errSuperseded
+		}
+		if r.keepVolume && s.Releases() {
+			continue
 		}
 		if err := r.step(ctx, s); err != nil {
 			if errors.Is(err, errSuperseded) {
@@ -112,6 +121,21 @@ func (r *runner) unmount(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// unmountSteps is the plan's sequence. A profile that has lost its mount
+// commands since does not keep what is mounted from being unmounted.
+func (r *runner) unmountSteps() []volume.Step {
+	steps := r.plan.Unmount
+	isUnmount := func(s volume.Step) bool { return s.Kind == volume.Unmount || s.Kind == volume.Unlink }
+	if r.rec.Mounted == nil && !r.rec.Mounting || slices.ContainsFunc(steps, isUnmount) {
+		return steps
+	}
+	at := slices.IndexFunc(steps, func(s volume.Step) bool { return s.Releases() })
+	if at < 0 {
+		at = len(steps)
+	}
+	return slices.Insert(slices.Clone(steps), at, r.plan.BuiltinUnmount())
 }
 
 // step runs one step between its two boundaries and logs it.
@@ -142,12 +166,13 @@ func (r *runner) step(ctx context.Context, s *volume.Step) (err error) {
 		err = r.chown(s)
 		r.commands += time.Since(began) // it is one, except on a file system in memory
 	case volume.ServersFile:
-		// Written by the reconciler, which can ask the API server; on a
-		// compute a failure must not fail the mount.
+		// Written by the reconciler after the mount, because it needs the API
+		// server. A failure does not fail the mount.
 	case volume.Unmount:
 		err = r.unmountStep(ctx, name, s)
 	case volume.Deactivate:
-		err = r.locked(func() error { return r.deactivate(ctx, s) })
+		// The search for holders does not need the lock.
+		err = r.explainInUse(ctx, r.locked(func() error { return r.deactivate(ctx, s) }))
 	case volume.LockStop:
 		err = r.locked(func() error { return r.lockStop(ctx, s) })
 	case volume.Link:

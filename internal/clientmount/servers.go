@@ -23,7 +23,7 @@ const serversLimit = 1 << 16
 
 // writeServersFile writes that file. It needs rights that the shipped role
 // does not give, so mount.servers_file is off unless a site asks for it.
-func (a *attempt) writeServersFile(p *volume.Plan) error {
+func (a *attempt) writeServersFile(p *volume.Plan, s *volume.Step) error {
 	servers, err := a.findServers()
 	if err != nil {
 		return err
@@ -32,8 +32,7 @@ func (a *attempt) writeServersFile(p *volume.Plan) error {
 	if err != nil {
 		return err
 	}
-	m := a.cm.Spec.Mounts[p.Index]
-	return a.machine.WriteFileIn(p.Path, serversFileName, text, uint32(m.UserID), uint32(m.GroupID))
+	return a.machine.WriteFileIn(p.Path, serversFileName, text, s.UID, s.GID)
 }
 
 // findServers goes from the object's owner, an NnfStorage, to the one Servers

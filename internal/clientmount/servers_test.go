@@ -9,6 +9,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 func testServers(t *testing.T, text string) *dws.Servers {
@@ -65,7 +66,7 @@ func TestServersFile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, dws.TypeLustre)
-			b.rec.serversFile = true
+			b.rec.plan.ServersFile = true
 			b.server.cm.Labels[api.LabelOwnerKind], b.server.cm.Labels[api.LabelDirectiveIndex] = c.owner, "0"
 			b.server.storage = c.storage
 			for range c.servers {
@@ -83,9 +84,31 @@ func TestServersFile(t *testing.T) {
 			}
 		})
 	}
+	// The plan decides, for the daemon as for its own test.
+	t.Run("exactly when the plan has the step", func(t *testing.T) {
+		for _, wanted := range []bool{true, false} {
+			b := newBench(t, dws.TypeLustre)
+			b.rec.plan.ServersFile = wanted
+			b.server.cm.Labels[api.LabelOwnerKind], b.server.cm.Labels[api.LabelDirectiveIndex] = "NnfStorage", "0"
+			m := &b.server.cm.Spec.Mounts[0]
+			m.SetPermissions, m.UserID, m.GroupID = !wanted, 1001, 1002 // which decides about chown alone
+			b.server.storage, b.server.servers = storage, []*dws.Servers{testServers(t, twoRabbits)}
+			if res := b.reconcile(); res.failed {
+				t.Fatalf("wanted %v: %+v", wanted, res)
+			}
+			step := b.work.record.Mounts[0].Plan.MountStep(volume.ServersFile)
+			ran := strings.Join(b.machine.done(), "\n")
+			if written := strings.Contains(ran, "write "); (step != nil) != wanted || written != wanted {
+				t.Errorf("wanted %v: step %+v, written %v\n%s", wanted, step, written, ran)
+			}
+			if wanted && !strings.Contains(ran, "1001:1002") {
+				t.Errorf("the file has another owner than the entry names\n%s", ran)
+			}
+		}
+	})
 	t.Run("a failure does not fail the mount", func(t *testing.T) {
 		b := newBench(t, dws.TypeLustre)
-		b.rec.serversFile = true
+		b.rec.plan.ServersFile = true
 		b.server.cm.Labels[api.LabelOwnerKind], b.server.cm.Labels[api.LabelDirectiveIndex] = "NnfStorage", "0"
 		b.server.storage, b.server.servers = storage, []*dws.Servers{testServers(t, twoRabbits)}
 		b.machine.fail["write"] = errors.New("read-only file system")

@@ -2,17 +2,20 @@ package clientmount
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
-// holderTimes bound the search for who keeps a mount busy. With the first the
+// holderTimes bound the search for who keeps a mount or a device busy. With the first the
 // answer is there within 200 ms. Only when it found nobody, on a node with
 // thousands of processes or a full load, a second and longer search follows,
 // because a late answer is worth more than none.
@@ -21,7 +24,9 @@ var holderTimes = []time.Duration{150 * time.Millisecond, 2 * time.Second}
 // stackLimit bounds how many mounts of ours on top of each other are undone.
 const stackLimit = 4
 
-// mountStep puts the file system at its path unless it is there already.
+// mountStep puts the file system at its path unless it is there already. What
+// our own command makes appear there is ours, whatever the kernel shows as its
+// source.
 func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) error {
 	m, err := r.machine.MountAt(r.plan.Path)
 	if err != nil {
@@ -29,27 +34,42 @@ func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) err
 	}
 	if m != nil {
 		mine, err := ours(r.machine, *m, r.plan, r.rec)
+		if err == nil && !mine && r.plan.Type == dws.TypeLustre {
+			mine, err = made(r.machine, *m, r.plan, r.rec)
+		}
 		if err != nil {
 			return err
 		}
 		if !mine {
 			return errForeign(*m, r.plan)
 		}
+		r.adoptTarget()
 		return r.note(m)
 	}
 	if err := r.makeTarget(name); err != nil {
 		return fmt.Errorf("could not make the mount target: %w", err)
 	}
 	failpoint(name + "/target")
-	if err := r.command(ctx, s.Argv); err != nil {
-		return fmt.Errorf("could not mount file system %s: %w", r.plan.Path, err)
-	}
+	failed := r.command(ctx, s.Argv)
 	failpoint(name + "/mounted")
 	if m, err = r.machine.MountAt(r.plan.Path); err != nil {
-		return err
+		return keep(failed, err)
 	}
 	if m == nil {
-		return fmt.Errorf("could not mount file system %s: the command %q reported success but nothing is mounted there", r.plan.Path, strings.Join(s.Argv, " "))
+		if failed == nil {
+			failed = fmt.Errorf("the command %q reported success but nothing is mounted there", strings.Join(s.Argv, " "))
+		}
+		return fmt.Errorf("could not mount file system %s: %w", r.plan.Path, failed)
+	}
+	// A command that was ended by its time limit may have mounted all the same.
+	if err := r.note(m); err != nil || failed != nil {
+		return fmt.Errorf("could not mount file system %s: %w", r.plan.Path, keep(failed, err))
+	}
+	if r.plan.Type == dws.TypeLustre {
+		if m.FSType != fstype("lustre") {
+			return errForeign(*m, r.plan)
+		}
+		return nil
 	}
 	if mine, err := ours(r.machine, *m, r.plan, nil); err != nil || !mine {
 		if err == nil {
@@ -57,17 +77,28 @@ func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) err
 		}
 		return err
 	}
-	return r.note(m)
+	return nil
 }
 
-// makeTarget makes the mount target. What will be made is in the record before
-// it is, so that a crash in between leaves no directory that nobody removes.
+// adoptTarget takes over the target of a mount of our volume that is in place
+// although no record tells of it: it goes with the mount.
+func (r *runner) adoptTarget() {
+	if r.rec.Mounted == nil && !r.rec.Mounting && !r.shared {
+		r.rec.Created = union(r.rec.Created, []string{r.plan.Path})
+	}
+}
+
+// makeTarget makes the mount target. What will be made, and that the mount
+// comes next, is in the record before it happens, so that a crash in between
+// leaves neither a directory nor a mount that no record tells of.
 func (r *runner) makeTarget(name string) error {
 	had := r.rec.Created
 	r.rec.Created = union(had, r.machine.MissingTargets(r.plan.Path))
 	announced := r.rec.Created
-	if len(announced) > len(had) {
+	if len(announced) > len(had) || !r.rec.Mounting {
+		r.rec.Mounting = true
 		if err := r.save(); err != nil {
+			r.rec.Mounting = false
 			return err
 		}
 	}
@@ -101,78 +132,151 @@ func (r *runner) note(m *node.Mount) error {
 	if r.rec.Mounted != nil && *r.rec.Mounted == *id {
 		return nil
 	}
-	r.rec.Mounted = id
+	r.rec.Mounted, r.rec.Mounting = id, false
 	return r.save()
 }
 
-// unmountStep takes our mount away and then the target. A mount that we did
-// not make is left alone; none at all is done already.
+// unmountStep takes our mount away and then the target. It acts on the mount
+// that the record identifies, wherever it stands in the mount table, and is
+// done when the table shows none of ours at the path. Other mounts are left
+// alone.
 func (r *runner) unmountStep(ctx context.Context, name string, s *volume.Step) error {
 	for range stackLimit {
-		m, err := r.machine.MountAt(r.plan.Path)
+		m, err := r.mine()
 		if err != nil {
 			return err
 		}
 		if m == nil {
 			break
 		}
-		mine, err := ours(r.machine, *m, r.plan, r.rec)
-		if err != nil {
-			return err
-		}
-		if !mine {
-			return errForeign(*m, r.plan)
-		}
 		if err := r.command(ctx, s.Argv); err != nil {
 			err = fmt.Errorf("could not unmount file system %s: %w", r.plan.Path, err)
 			return r.explainBusy(ctx, *m, err)
 		}
 		failpoint(name + "/unmounted")
+		table, err := r.machine.MountsOn(r.plan.Path)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(table, identityOf(*m).is) {
+			return fmt.Errorf("could not unmount file system %s: the command %q reported success but %s is still mounted there",
+				r.plan.Path, strings.Join(s.Argv, " "), m.Source)
+		}
 	}
+	if m, err := r.mine(); err != nil {
+		return err
+	} else if m != nil {
+		return fmt.Errorf("could not unmount file system %s: after %d unmounts %s is still mounted there", r.plan.Path, stackLimit, m.Source)
+	}
+	r.rec.Mounted, r.rec.Mounting = nil, false
 	if m, err := r.machine.MountAt(r.plan.Path); err != nil {
 		return err
 	} else if m != nil {
-		return fmt.Errorf("could not unmount file system %s: the command reported success but %s is still mounted there", r.plan.Path, m.Source)
+		r.log.Warn("another mount is at the path of an unmounted ClientMount; it is left alone", "path", r.plan.Path, "device", m.Source, "type", m.FSType, daemon.EventID(eventLeftover))
+		return nil
 	}
-	r.rec.Mounted = nil
-	left, err := r.machine.RemoveTarget(r.plan.Path, r.rec.Created)
-	failpoint(name + "/removed")
-	if err != nil || len(left) > 0 {
-		r.log.Info("mount target left behind", "path", r.plan.Path, "left", left, "error", err, daemon.EventID(eventLeftover))
+	if len(r.rec.Created) > 0 {
+		left, err := r.machine.RemoveTarget(r.plan.Path, r.rec.Created)
+		failpoint(name + "/removed")
+		switch {
+		case err != nil:
+			r.log.Info("mount target left behind", "path", r.plan.Path, "left", left, "error", err, daemon.EventID(eventLeftover))
+		case len(left) > 0: // for example another mount of ours is in the same directory
+			r.log.Debug("directories made for a mount target are still in use", "path", r.plan.Path, "left", left, daemon.EventID(eventLeftover))
+		}
+		r.rec.Created = left
 	}
-	r.rec.Created = left
-	return r.save()
+	// Undoing needs no record that can be written: a daemon that finds the old
+	// one does the same again, without harm. The caller reports the failure.
+	_ = r.save()
+	return nil
 }
 
-// explainBusy adds who uses the mount when that is why umount refused. They are
-// logged when they are others than the last time: a mount may be in use for hours.
+// mine returns our mount at the plan's path, the visible one first, nil if
+// there is none. One that another mount hides is an error, because no command
+// can reach it.
+func (r *runner) mine() (*node.Mount, error) {
+	table, err := r.machine.MountsOn(r.plan.Path)
+	if err != nil {
+		return nil, err
+	}
+	var hidden error
+	for _, m := range slices.Backward(table) {
+		mine, err := made(r.machine, m, r.plan, r.rec)
+		if err != nil {
+			return nil, err
+		}
+		if !mine {
+			continue
+		}
+		by, err := r.machine.HiddenBy(m)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // gone in this moment
+		case err != nil:
+			return nil, err
+		case by == nil:
+			return &m, nil
+		default:
+			hidden = keep(hidden, errHidden(m, by))
+		}
+	}
+	return nil, hidden
+}
+
+// explainBusy adds who uses the mount when that is why umount refused.
 func (r *runner) explainBusy(ctx context.Context, m node.Mount, err error) error {
 	if !node.IsBusy(err) {
 		return err
 	}
-	holders, herr := r.holders(ctx, m)
+	return r.explain(ctx, err, "mount is in use", "unmount", "nested mounts, exports, loop devices or swap",
+		func(ctx context.Context, limit int) ([]node.Holder, error) { return r.machine.Holders(ctx, m, limit) })
+}
+
+// explainInUse adds who uses the volume's device when that is why it was not deactivated.
+func (r *runner) explainInUse(ctx context.Context, err error) error {
+	if err == nil || !node.IsInUse(err) {
+		return err
+	}
+	d, derr := r.machine.BlockDevice(r.plan.Device)
+	if derr != nil {
+		return fmt.Errorf("%w; could not find out who uses it: %w", err, derr)
+	}
+	return r.explain(ctx, err, "device is in use", "deactivate", "exports, overlays and mount namespaces without processes",
+		func(ctx context.Context, limit int) ([]node.Holder, error) {
+			return r.machine.DeviceHolders(ctx, d, limit)
+		})
+}
+
+// explain adds to err who the search finds. They are logged with msg when they are others
+// than the last time: a mount may be in use for hours. When nobody is found the text
+// names where else to look.
+func (r *runner) explain(ctx context.Context, err error, msg, step, elsewhere string, search holderSearch) error {
+	const inText, inLog = 5, 16
+	holders, herr := findHolders(ctx, inLog, search)
 	if len(holders) == 0 {
 		if herr == nil {
-			return fmt.Errorf("%w; no process was found that uses it: look for nested mounts, exports, loop devices or swap", err)
+			return fmt.Errorf("%w; no process was found that uses it: look for %s", err, elsewhere)
 		}
 		return fmt.Errorf("%w; could not find out who uses it: %w", err, herr)
 	}
-	text := holderText(holders)
+	text := node.HolderText(holders, inText)
 	if text == r.rec.holders {
 		holders = nil
 	}
 	r.rec.holders = text
 	for _, h := range holders {
-		r.log.Warn("mount is in use", "step", "unmount", "holder_pid", h.PID, "holder_uid", h.UID, "holder_command", h.Command,
-			"holder_kind", h.Kind, "holder_path", h.Path, daemon.EventID(eventBusy))
+		r.log.Warn(msg, "step", step, "holder", h.String(), "holder_pid", h.PID, "holder_uid", h.UID, "holder_command", h.Command,
+			"holder_kind", h.Kind, "holder_path", h.Path, "holder_unit", h.Unit, "holder_namespace", h.Namespace, daemon.EventID(eventBusy))
 	}
 	return fmt.Errorf("%w; in use by %s", err, text)
 }
 
-func (r *runner) holders(ctx context.Context, m node.Mount) (list []node.Holder, err error) {
+type holderSearch func(ctx context.Context, limit int) ([]node.Holder, error)
+
+func findHolders(ctx context.Context, most int, search holderSearch) (list []node.Holder, err error) {
 	for _, limit := range holderTimes {
 		look, cancel := context.WithTimeout(ctx, limit)
-		list, err = r.machine.Holders(look, m, 16)
+		list, err = search(look, most)
 		late := look.Err() != nil
 		cancel()
 		if len(list) > 0 || !late || ctx.Err() != nil {
@@ -180,19 +284,6 @@ func (r *runner) holders(ctx context.Context, m node.Mount) (list []node.Holder,
 		}
 	}
 	return list, err
-}
-
-func holderText(list []node.Holder) string {
-	const most = 5
-	var s []string
-	for i, h := range list {
-		if i == most {
-			s = append(s, fmt.Sprintf("%d more", len(list)-most))
-			break
-		}
-		s = append(s, fmt.Sprintf("pid %d (uid %d, %s) %s %s", h.PID, h.UID, h.Command, h.Kind, h.Path))
-	}
-	return strings.Join(s, "; ")
 }
 
 // chown sets the owner of the mounted root (or of the bound device node), and

@@ -1,12 +1,16 @@
 package clientmount
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/volume"
@@ -97,4 +101,41 @@ func TestTargetLeftBehindGoesLater(t *testing.T) {
 	b.delete()
 	b.reconcile()
 	b.expect("and at the deletion", removals(), []string{"remove " + testPath + " [/mnt/nnf]"})
+}
+
+// A target that cannot be removed is worth a line in the log; a directory that another
+// mount uses, too, is ordinary.
+func TestTargetLeftBehindIsLogged(t *testing.T) {
+	for name, tt := range map[string]struct {
+		left []string
+		err  error
+		want string
+	}{
+		"nothing left":    {nil, nil, ""},
+		"a shared parent": {[]string{"/mnt/nnf"}, nil, "level=DEBUG"},
+		"the target":      {[]string{testPath, "/mnt/nnf"}, unix.ENOTEMPTY, "level=INFO"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, dws.TypeXFS)
+			b.reconcile()
+			var out bytes.Buffer
+			b.rec.log = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			b.machine.stays = tt.left
+			if tt.err != nil {
+				b.machine.fail["remove"] = tt.err
+			}
+			b.want(dws.Unmounted)
+			b.reconcile()
+			got := ""
+			for line := range strings.Lines(out.String()) {
+				// removeLeftTargets looks at the same target again, and says so at debug.
+				if strings.Contains(line, " path=") && strings.Contains(line, " left=") {
+					got += line
+				}
+			}
+			if !strings.Contains(got, tt.want) || (got == "") != (tt.want == "") || strings.Count(got, "\n") > 1 {
+				t.Errorf("logged %q, want %q", got, tt.want)
+			}
+		})
+	}
 }

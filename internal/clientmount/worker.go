@@ -88,6 +88,15 @@ func (c *Controller) resume() {
 	}
 }
 
+// unblock starts the attempts again that waited for a path to become free.
+func (c *Controller) unblock() {
+	for _, o := range c.objects {
+		if o.timer != nil && o.last.blocked && o.newest != nil {
+			c.start(o)
+		}
+	}
+}
+
 // pause is the time before the next attempt, with jitter so that the nodes of
 // a job do not come back together. A hopeless case is looked at again only in
 // case the administrator corrected the profile.

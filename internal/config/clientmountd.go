@@ -22,7 +22,8 @@ type Clientmountd struct {
 		DeviceRetries  int
 		RetryMax       time.Duration
 		Orphans        string   // "report" or "unmount"
-		Roots          []string // empty: anywhere but system directories
+		Roots          []string // never empty
+		Options        []string // of every file system; may be empty
 		VerifyInterval time.Duration
 		ServersFile    bool
 		Mode           string // "real", "kind" or "mock"

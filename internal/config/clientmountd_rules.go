@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/mountpolicy"
 )
 
 // The meaning of clientmountd's environment names, which earlier daemons
@@ -70,14 +72,8 @@ func absoluteDirectory(value any) error {
 	return nil
 }
 
-func absolutePaths(value any) error {
-	for _, path := range value.([]string) {
-		if err := absoluteDirectory(path); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func mountRoots(value any) error   { return mountpolicy.CheckRoots(value.([]string)) }
+func mountOptions(value any) error { return mountpolicy.CheckOptions(value.([]string)) }
 
 func neverOrMinute(value any) error {
 	if d := value.(time.Duration); d > 0 && d < time.Minute {

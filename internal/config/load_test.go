@@ -70,7 +70,8 @@ func TestDefaults(t *testing.T) {
 	want.Mount.CommandTimeout, want.Mount.HookTimeout = 2*time.Minute, 10*time.Minute
 	want.Mount.VGWait, want.Mount.DeviceWait = time.Second, 10*time.Second
 	want.Mount.DeviceRetries, want.Mount.RetryMax = 8, 30*time.Second
-	want.Mount.Orphans, want.Mount.Roots, want.Mount.Mode = "report", []string{}, "real"
+	want.Mount.Orphans, want.Mount.Mode = "report", "real"
+	want.Mount.Roots, want.Mount.Options = []string{"/mnt"}, []string{"nosuid", "nodev"}
 	want.Mount.VerifyInterval = 10 * time.Hour
 	want.Daemon.RuntimeDirectory, want.Daemon.ShutdownTimeout, want.Daemon.MountNamespace = "/run/clientmountd", time.Minute, "host"
 	want.Log.Level, want.Log.Format = "info", "auto"
@@ -80,6 +81,14 @@ func TestDefaults(t *testing.T) {
 	}
 	if len(r.Warnings) > 0 || len(r.Files) > 0 {
 		t.Errorf("warnings %q, files %q", r.Warnings, r.Files)
+	}
+}
+
+// An empty list of options is a wish, not the default.
+func TestNoMountOptions(t *testing.T) {
+	c, _, err := loadIn(t, write(t, map[string]string{"config.toml": "mount.options = []"}), nil, nil)
+	if err != nil || len(c.Mount.Options) != 0 {
+		t.Errorf("options %q, %v", c.Mount.Options, err)
 	}
 }
 
@@ -109,6 +118,7 @@ device_retries = 10
 retry_max = "11s"
 orphans = "unmount"
 roots = ["/a", "/b"]
+options = ["noexec"]
 verify_interval = "0s"
 servers_file = true
 mode = "kind"
@@ -138,6 +148,7 @@ gomaxprocs = 14
 	want.Mount.VGWait, want.Mount.DeviceWait = 8*time.Second, 9*time.Second
 	want.Mount.DeviceRetries, want.Mount.RetryMax = 10, 11*time.Second
 	want.Mount.Orphans, want.Mount.Roots, want.Mount.ServersFile = "unmount", []string{"/a", "/b"}, true
+	want.Mount.Options = []string{"noexec"}
 	want.Mount.Mode, want.Mount.MockPath = "kind", "m"
 	want.Daemon.RuntimeDirectory, want.Daemon.ShutdownTimeout, want.Daemon.MountNamespace = "/r", 12*time.Second, "any"
 	want.Log.Level, want.Log.Format = "debug", "json"

@@ -84,7 +84,7 @@ func TestWidthAndHidden(t *testing.T) {
 
 func TestDump(t *testing.T) {
 	dir := write(t, map[string]string{
-		"config.toml":           "[mount]\nroots = [\"/mnt/nnf\", \"/l/tab\\\\x\"]\n",
+		"config.toml":           "[mount]\nroots = [\"/mnt/nnf\", \"/l/nnf\"]\nmock_path = \"/l/tab\\\\x\"\n",
 		"config.d/50-site.toml": "version = 1\n\nmount.hook_timeout = \"1h30m\"\n",
 	})
 	table := ClientmountdTable(&Clientmountd{})

@@ -143,7 +143,7 @@ func TestClientmountdRules(t *testing.T) {
 		}
 	}
 	for path, ok := range map[string]bool{"/a": true, "/a/b": true, "/": false, "": false, "a": false, "/a/": false, "/a//b": false, "/a/../b": false, "/a/.": false} {
-		if err := absolutePaths([]string{"/fine", path}); (err == nil) != ok {
+		if err := absoluteDirectory(path); (err == nil) != ok {
 			t.Errorf("path %q: %v", path, err)
 		}
 	}

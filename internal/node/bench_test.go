@@ -31,13 +31,11 @@ func BenchmarkExecStandard(b *testing.B) {
 	}
 }
 
-// BenchmarkHolders5000 looks for the holders of a mount that nobody holds, the
-// longest search, among 5,000 processes besides the machine's own.
-func BenchmarkHolders5000(b *testing.B) {
+// crowd starts count processes besides the machine's own, for as long as the benchmark runs.
+func crowd(b *testing.B, count int) {
 	if _, err := exec.LookPath("perl"); err != nil {
 		b.Skip("perl makes the processes")
 	}
-	const count = 5000
 	// The children end with the pipe, also when this test is killed.
 	script := `$|=1; for(1..` + strconv.Itoa(count) + `){defined($p=fork) or die; if(!$p){sysread STDIN,$x,1; exit}} print "ready"; sysread STDIN,$x,1; wait for 1..` + strconv.Itoa(count)
 	cmd := exec.Command("perl", "-e", script)
@@ -46,10 +44,27 @@ func BenchmarkHolders5000(b *testing.B) {
 	out, err := cmd.StdoutPipe()
 	must(b, err)
 	must(b, cmd.Start())
-	defer func() { in.Close(); cmd.Wait() }()
+	b.Cleanup(func() { in.Close(); cmd.Wait() })
 	if _, err := out.Read(make([]byte, 5)); err != nil {
 		b.Fatal(err)
 	}
+}
+
+// BenchmarkDeviceHolders5000 looks for the holders of a device that nobody holds.
+func BenchmarkDeviceHolders5000(b *testing.B) {
+	crowd(b, 5000)
+	n := &Node{}
+	for b.Loop() {
+		if got, err := n.DeviceHolders(context.Background(), Device{4000, 4000}, 0); err != nil || len(got) > 0 {
+			b.Fatal(got, err)
+		}
+	}
+}
+
+// BenchmarkHolders5000 looks for the holders of a mount that nobody holds, the
+// longest search, among 5,000 processes besides the machine's own.
+func BenchmarkHolders5000(b *testing.B) {
+	crowd(b, 5000)
 	n := &Node{}
 	// A file system that has mappings is the costly case: take the root's number.
 	root, err := n.MountAt("/")

@@ -95,6 +95,7 @@ const (
 	opMakeFile      = "mkfile"
 	opMissing       = "look"
 	opRemoveTarget  = "remove"
+	opResolve       = "resolve"
 	opWriteFile     = "write"
 )
 
@@ -129,6 +130,12 @@ func (n *Node) perform(r request) ([]string, error) {
 		return n.makeFile(r.Path)
 	case opMissing:
 		return n.missingTargets(r.Path), nil
+	case opResolve:
+		real, err := n.resolveTarget(r.Path)
+		if err != nil {
+			return nil, err
+		}
+		return []string{real}, nil
 	case opRemoveTarget:
 		return n.removeTarget(r.Path, r.Created)
 	case opWriteFile:

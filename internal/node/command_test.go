@@ -73,3 +73,30 @@ func TestIsBusy(t *testing.T) {
 		}
 	}
 }
+
+func TestIsInUse(t *testing.T) {
+	failed := func(status int, text string) error { return &CommandError{Stderr: text, Err: ExitStatus(status)} }
+	for _, tt := range []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"none", nil, false},
+		{"file system", failed(5, "  Logical volume vg/lv contains a filesystem in use.\n"), true},
+		{"open, wrapped", fmt.Errorf("x: %w", failed(5, "  Logical volume vg/lv in use.\n")), true},
+		{"stacked", failed(5, "  Logical volume vg/lv is used by another device.\n"), true},
+		{"group", failed(5, "  Can't deactivate volume group \"vg\" with 1 open logical volume(s)\n"), true},
+		{"dmsetup", failed(1, "device-mapper: remove ioctl on vg-lv  failed: Device or resource busy\nCommand failed.\n"), true},
+		{"among others", failed(5, "  WARNING: x\n  Logical volume vg/lv in use.\n  Unable to deactivate.\n"), true},
+		{"success with a warning", failed(0, "  Logical volume vg/lv in use.\n"), false},
+		{"wrong stream", &CommandError{Stdout: "  Logical volume vg/lv in use.\n", Err: ExitStatus(5)}, false},
+		{"locked elsewhere", failed(5, "  LV locked by other host: vg/lv\n  Failed to lock logical volume vg/lv.\n"), false},
+		{"absent", failed(5, "  Failed to find logical volume \"vg/lv\"\n"), false},
+		{"not started", &CommandError{Stderr: "Logical volume vg/lv in use.", Err: unix.ENOENT}, false},
+		{"kernel", unix.EBUSY, true},
+	} {
+		if got := IsInUse(tt.err); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}

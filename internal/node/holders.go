@@ -12,21 +12,73 @@ import (
 	"unicode"
 )
 
-// Holder is one reason why a mount is busy. Command and Path come from local users:
-// unprintable characters are replaced, nothing else is to be believed.
+// Holder is one reason why a mount or a block device is busy. Command, Path and Unit
+// come from local users: unprintable characters are replaced, nothing else is to be
+// believed.
 type Holder struct {
 	PID     int // 0 when no process is the reason
 	UID     uint32
 	Command string // the process's short name
-	Kind    string // cwd, root, exe, fd, mmap, mount, other namespace, loop or swap
-	Path    string // what is held, as the process sees it; the mount point for the two kinds of mounts
+	// Kind is one of
+	//	cwd, root, exe, fd, mmap  a process uses a file
+	//	device                    a process has the block device itself open
+	//	other namespace           another mount namespace has the file system, PID is its first process
+	//	mount                     a mount below the mount
+	//	mounted                   the device is mounted in our own namespace
+	//	loop, swap, stacked       a loop device, a swap file or device, a block device on top
+	Kind      string
+	Path      string // what is held, as the process sees it; the mount point for the kinds of mounts
+	Device    string // the kernel's name of the loop device or of the block device on top
+	Namespace string // number of the process's mount namespace, empty when it is ours
+	Unit      string // the process's systemd unit, container or batch job, as far as its cgroup tells
 }
 
+// String returns the one text for a holder, as it is in errors and in the log.
 func (h Holder) String() string {
-	if h.PID == 0 {
-		return fmt.Sprintf("%s %s", h.Kind, h.Path)
+	switch h.Kind {
+	case "mount":
+		return "mount " + h.Path + " below it"
+	case "mounted":
+		return "mounted at " + h.Path
+	case "loop":
+		return "loop device " + h.Device + " backed by " + h.Path
+	case "swap":
+		if within(h.Path, "/dev") {
+			return "swap on " + h.Path
+		}
+		return "swap file " + h.Path
+	case "stacked":
+		if h.Path != "" {
+			return "device-mapper device " + h.Path + " (" + h.Device + ") on top of it"
+		}
+		return "block device " + h.Device + " on top of it"
 	}
-	return fmt.Sprintf("pid %d (%s, uid %d): %s %s", h.PID, h.Command, h.UID, h.Kind, h.Path)
+	who := fmt.Sprintf("pid %d (%s, uid %d", h.PID, h.Command, h.UID)
+	if h.Unit != "" {
+		who += ", " + h.Unit
+	}
+	if h.Namespace != "" {
+		who += ", mount namespace " + h.Namespace
+	}
+	who += "): "
+	if h.Kind == "other namespace" {
+		return who + "mounted at " + h.Path + " in another namespace"
+	}
+	return who + h.Kind + " " + h.Path
+}
+
+// HolderText returns the text of a list of holders. Those after the first most are
+// only counted.
+func HolderText(list []Holder, most int) string {
+	var s []string
+	for i, h := range list {
+		if i == most {
+			s = append(s, fmt.Sprintf("%d more", len(list)-most))
+			break
+		}
+		s = append(s, h.String())
+	}
+	return strings.Join(s, "; ")
 }
 
 // Holders returns who keeps m busy, at most limit of them (0 means all), the mounts
@@ -45,30 +97,33 @@ func (n *Node) Holders(ctx context.Context, m Mount, limit int) ([]Holder, error
 	if err != nil {
 		return nil, err
 	}
-	s := &search{n: n, m: m, limit: limit, spaces: map[string]*space{}}
+	s := &search{n: n, m: m, limit: limit, spaces: map[string]*space{}, waiting: n.waitingNow()}
 	for _, b := range table {
 		s.add(Holder{Kind: "mount", Path: printable(b.Mountpoint)})
 	}
 	s.files()
-	err = s.processes(ctx)
-	slices.SortStableFunc(s.found, func(a, b Holder) int { return cmp.Compare(a.PID, b.PID) })
-	if err != nil {
-		return s.found, fmt.Errorf("looking for who uses %s: %w", m.Mountpoint, err)
+	own := &space{own: true, points: []string{m.Mountpoint}}
+	if err := s.processes(ctx, own, (*worker).links, (*worker).maps); err != nil {
+		return s.sorted(), fmt.Errorf("looking for who uses %s: %w", m.Mountpoint, err)
 	}
-	if n := s.denied.Load(); n > s.seen.Load() && len(s.found) == 0 {
+	if n := s.mostDenied(); n > 0 {
 		return nil, fmt.Errorf("%d processes may not be looked at, which takes CAP_SYS_PTRACE: try fuser -vm %s", n, m.Mountpoint)
 	}
-	return s.found, nil
+	return s.sorted(), nil
 }
 
 // search is what the workers of one search share.
 type search struct {
-	n     *Node
-	m     Mount
-	limit int
-	own   *space
+	n      *Node
+	m      Mount // what is looked for; only its device number when device is set
+	device bool  // any mount of the device counts, not m alone
+	limit  int
+	own    *space
+	// Processes that an earlier search still waits for, see await.
+	waiting map[int64]bool
+	root    Device // of the root file system in our namespace, when device is set
 
-	seen, denied atomic.Int64 // processes that may be looked at, and those that may not
+	seen, denied, skipped atomic.Int64 // processes that may be looked at, may not, and cannot without waiting
 
 	mu     sync.Mutex
 	found  []Holder
@@ -78,7 +133,10 @@ type search struct {
 // space is a mount namespace.
 type space struct {
 	own    bool
+	id     string   // its number, empty when it is unknown
 	points []string // where it has our file system
+	table  []string // where it has any, only when far is not empty
+	far    []string // those of table that may wait for a server
 	stays  bool     // also when ours is unmounted
 	first  int      // its process with the lowest number
 }
@@ -97,7 +155,25 @@ func (s *search) full() bool {
 	return s.limit > 0 && len(s.found) >= s.limit
 }
 
-// files looks for the kernel's own uses: loop devices and swap files.
+// sorted returns what was found: what is no process first, then processes by number.
+func (s *search) sorted() []Holder {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := slices.Clone(s.found)
+	slices.SortStableFunc(found, func(a, b Holder) int { return cmp.Compare(a.PID, b.PID) })
+	return found
+}
+
+// mostDenied returns how many processes may not be looked at when that is why nobody
+// was found, else 0.
+func (s *search) mostDenied() int64 {
+	if n := s.denied.Load(); n > s.seen.Load() && len(s.sorted()) == 0 {
+		return n
+	}
+	return 0
+}
+
+// files looks for the kernel's own uses of the mount: loop devices and swap files.
 func (s *search) files() {
 	block := s.n.kernel("/sys/block")
 	for _, name := range names(block, nil) {
@@ -105,15 +181,20 @@ func (s *search) files() {
 			continue
 		}
 		if p := attribute(block, name, "loop/backing_file"); within(p, s.m.Mountpoint) {
-			s.add(Holder{Kind: "loop", Path: printable(p)})
+			s.add(Holder{Kind: "loop", Device: printable(name), Path: printable(p)})
 		}
 	}
+	s.swaps(func(path string) bool { return within(path, s.m.Mountpoint) })
+}
+
+// swaps looks for swap files and devices whose path match accepts.
+func (s *search) swaps(match func(path string) bool) {
 	swaps, err := os.ReadFile(s.n.kernel("/proc/swaps"))
 	if err != nil {
 		return
 	}
 	for line := range strings.Lines(string(swaps)) {
-		if p, _, _ := strings.Cut(line, " "); within(p, s.m.Mountpoint) {
+		if p, _, _ := strings.Cut(line, " "); match(p) {
 			s.add(Holder{Kind: "swap", Path: printable(p)})
 		}
 	}

@@ -8,7 +8,14 @@
 // theirs is followed, all input and output is bounded.
 package node
 
-import "log/slog"
+import (
+	"context"
+	"log/slog"
+	"net"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
 
 // Node is one machine. The zero value is the machine that we run on. It is safe
 // for use by many goroutines and must not be copied after first use.
@@ -25,11 +32,23 @@ type Node struct {
 	// write. It is for tests and for sites that have no hostile local users.
 	AnyOwner bool
 
+	// statx is statx(2), unless a test replaces it.
+	statx func(dir int, name string, st *unix.Statx_t) error
+
 	caller   Caller
 	machine  *Node    // the one that For was called on; nil on that one
 	locks    Locks    // by volume group
 	messages messages // of the LVM tools
+
+	mu      sync.Mutex
+	waiting map[int64]bool // processes that a search waits for, see await
 }
 
 // kernel returns the place of the kernel path p, below Root.
 func (n *Node) kernel(p string) string { return n.Root + p }
+
+// LookupHost returns the addresses of a host name, as the resolver of this machine
+// has them.
+func (n *Node) LookupHost(ctx context.Context, host string) ([]string, error) {
+	return net.DefaultResolver.LookupHost(ctx, host)
+}

@@ -23,7 +23,7 @@ func (w *worker) spaceOf(p *candidate) *space {
 		sp.first = min(sp.first, p.pid)
 		return sp
 	}
-	sp := &space{first: p.pid}
+	sp := &space{first: p.pid, id: strings.TrimSuffix(strings.TrimPrefix(id, "mnt:["), "]")}
 	data, err := w.read(p.dir, "mountinfo")
 	if err != nil {
 		return sp // it ended: the next process of this namespace will do
@@ -33,6 +33,10 @@ func (w *worker) spaceOf(p *candidate) *space {
 		return sp
 	}
 	w.spaces[id] = sp
+	if w.device {
+		sp.keep(table, w.m.Device(), w.root)
+		return sp
+	}
 	for _, m := range table {
 		if m.Major == w.m.Major && m.Minor == w.m.Minor && within(m.Root, w.m.Root) {
 			sp.points = append(sp.points, m.Mountpoint)
@@ -42,18 +46,29 @@ func (w *worker) spaceOf(p *candidate) *space {
 	return sp
 }
 
-// links looks at where the process stands, what it runs and has open. It returns
-// whether its mappings are still of interest.
-func (w *worker) links(p *candidate) bool {
+// enter starts the look at a process. It returns what the process runs, or "" when the
+// process is of no interest: a thread of the kernel or a zombie has nothing open and
+// nothing mapped.
+func (w *worker) enter(p *candidate) (exe string) {
 	exe, err := w.readlink(p.dir, "exe")
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 		w.denied.Add(1)
 	}
 	if exe == "" {
-		return false // a thread of the kernel, or a zombie: nothing open, nothing mapped
+		return ""
 	}
 	w.seen.Add(1)
 	p.space = w.spaceOf(p)
+	return exe
+}
+
+// links looks at where the process stands, what it runs and has open. It returns
+// whether its mappings are still of interest.
+func (w *worker) links(p *candidate) bool {
+	exe := w.enter(p)
+	if exe == "" {
+		return false
+	}
 	for _, kind := range []string{"cwd", "root", "exe"} {
 		to := exe
 		if kind != "exe" {
@@ -64,6 +79,19 @@ func (w *worker) links(p *candidate) bool {
 			return false
 		}
 	}
+	return w.descriptors(p, func(fds int, fd string) bool {
+		to := w.link(fds, fd)
+		if w.ours(p.space, to) || !p.space.own && within(to, w.m.Mountpoint) && w.inherited(p, fd) {
+			w.report(p, "fd", to)
+			return true
+		}
+		return false
+	})
+}
+
+// descriptors calls match for each open descriptor of p until it returns true, and
+// returns whether it never did.
+func (w *worker) descriptors(p *candidate, match func(fds int, fd string) bool) bool {
 	fds, err := unix.Openat(p.dir, "fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return true
@@ -76,9 +104,7 @@ func (w *worker) links(p *candidate) bool {
 		}
 		_, _, numbers := unix.ParseDirent(w.buf[8<<10:8<<10+n], -1, nil)
 		for _, fd := range numbers {
-			to := w.link(fds, fd)
-			if w.ours(p.space, to) || !p.space.own && within(to, w.m.Mountpoint) && w.inherited(p, fd) {
-				w.report(p, "fd", to)
+			if match(fds, fd) {
 				return false
 			}
 		}
@@ -98,10 +124,15 @@ func (w *worker) inherited(p *candidate, fd string) bool {
 
 // maps looks for a mapped file of our file system. It ends a search, so it returns false.
 func (w *worker) maps(p *candidate) bool {
-	if len(p.space.points) == 0 {
+	if len(p.space.points) == 0 && !w.device {
 		return false
 	}
+	if w.waits(int64(p.pid)) {
+		return false
+	}
+	w.at.Store(int64(p.pid)) // the kernel takes the lock of the address space
 	data, err := w.read(p.dir, "maps")
+	w.at.Store(0)
 	if err != nil {
 		return false
 	}
@@ -113,7 +144,7 @@ func (w *worker) maps(p *candidate) bool {
 		}
 		line, rest, _ := bytes.Cut(data[i:], []byte("\n"))
 		data = rest
-		if at := bytes.IndexByte(line, '/'); at >= 0 && w.ours(p.space, string(line[at:])) {
+		if at := bytes.IndexByte(line, '/'); at >= 0 && (w.device || w.ours(p.space, string(line[at:]))) {
 			w.report(p, "mmap", string(line[at:]))
 			return false
 		}
@@ -127,6 +158,12 @@ func (w *worker) ours(sp *space, path string) bool {
 
 func (w *worker) report(p *candidate, kind, path string) {
 	h := Holder{PID: p.pid, Kind: kind, Path: printable(strings.TrimSuffix(path, " (deleted)"))}
+	if p.space != nil && !p.space.own {
+		h.Namespace = printable(p.space.id)
+	}
+	if b, err := w.read(p.dir, "cgroup"); err == nil {
+		h.Unit = printable(unitOf(string(b)))
+	}
 	if b, err := w.read(p.dir, "comm"); err == nil {
 		h.Command = printable(strings.TrimSuffix(string(b), "\n"))
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -24,19 +25,27 @@ type candidate struct {
 // worker is one of several that share a search.
 type worker struct {
 	*search
-	proc int // /proc
+	proc *os.File // /proc
 	buf  []byte
 	big  bytes.Buffer
+	st   unix.Statx_t
+	at   atomic.Int64 // the process, or -1-N for loop device N, that a call may wait for; else 0
 }
 
-// processes looks at every process: first at what is cheap to see, then, at those
-// that have no match yet, for mappings.
-func (s *search) processes(ctx context.Context) error {
+func (s *search) worker(proc *os.File) *worker {
+	return &worker{search: s, proc: proc, buf: make([]byte, 16<<10)}
+}
+
+// processes looks at every process with one pass after the other: first at what is
+// cheap to see, then, at those that have no match yet, for mappings. Our own mount
+// namespace is own.
+func (s *search) processes(ctx context.Context, own *space, passes ...func(*worker, *candidate) bool) error {
 	proc, err := os.Open(s.n.kernel("/proc"))
 	if err != nil {
 		return err
 	}
-	defer proc.Close()
+	// Not closed here: a worker that waits for a dead server still uses it. It is closed
+	// when no worker has it any more.
 	entries, err := proc.Readdirnames(-1)
 	if err != nil {
 		return err
@@ -48,21 +57,34 @@ func (s *search) processes(ctx context.Context) error {
 		}
 	}
 	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(b.pid, a.pid) })
-	s.own = &space{own: true, points: []string{s.m.Mountpoint}}
-	if own, err := os.Readlink(s.n.kernel("/proc/self/ns/mnt")); err == nil {
-		s.spaces[own] = s.own
+	s.own = own
+	if id, err := os.Readlink(s.n.kernel("/proc/self/ns/mnt")); err == nil {
+		s.spaces[id] = own
 	}
 	workers := make([]*worker, min(4, runtime.NumCPU()))
 	for i := range workers {
-		workers[i] = &worker{search: s, proc: int(proc.Fd()), buf: make([]byte, 16<<10)}
+		workers[i] = s.worker(proc)
 	}
-	all, err = share(ctx, workers, all, (*worker).links)
-	if err == nil {
-		_, err = share(ctx, workers, all, (*worker).maps)
+	if s.device {
+		w := s.worker(proc)
+		var wg sync.WaitGroup
+		wg.Go(w.loops)
+		if !s.n.await(ctx, &wg, []*worker{w}) {
+			return context.Cause(ctx)
+		}
 	}
-	for _, sp := range s.spaces {
+	for _, pass := range passes {
+		if all, err = share(ctx, workers, all, pass); err != nil {
+			break
+		}
+	}
+	s.mu.Lock()
+	spaces := slices.Collect(maps.Values(s.spaces))
+	s.mu.Unlock()
+	w := s.worker(proc)
+	for _, sp := range spaces {
 		if !sp.own && sp.stays {
-			workers[0].look(&candidate{pid: sp.first, space: sp}, func(w *worker, p *candidate) bool {
+			w.look(&candidate{pid: sp.first, space: sp}, func(w *worker, p *candidate) bool {
 				w.report(p, "other namespace", sp.points[0])
 				return false
 			})
@@ -88,7 +110,9 @@ func share(ctx context.Context, workers []*worker, all []candidate, pass func(*w
 			}
 		})
 	}
-	wg.Wait()
+	if !workers[0].n.await(ctx, &wg, workers) {
+		return nil, context.Cause(ctx)
+	}
 	kept := all[:0]
 	for i, k := range keep {
 		if k {
@@ -100,7 +124,7 @@ func share(ctx context.Context, workers []*worker, all []candidate, pass func(*w
 
 // look runs one pass on p and returns whether a later one should look at it.
 func (w *worker) look(p *candidate, pass func(*worker, *candidate) bool) bool {
-	dir, err := unix.Openat(w.proc, strconv.Itoa(p.pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := unix.Openat(int(w.proc.Fd()), strconv.Itoa(p.pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false // it ended
 	}

@@ -86,33 +86,41 @@ func (n *Node) emptyFile(p *place, name string) error {
 	return n.owned(p, name, &st)
 }
 
-// RemoveTarget removes the mount target path, an empty file or an empty directory,
-// and then those of created (as the Make functions returned it) that lie above it,
-// deepest first, as long as they are empty. left lists what of all this still
-// exists. What is missing already is fine, a parent that others use by now too; the
-// error says why path itself is still there (unix.EBUSY: something is mounted on it).
+// RemoveTarget removes what was made for the mount target path: of created (as the
+// Make functions returned it), path itself, if it is in the list, and then the
+// directories above it, deepest first, as long as they are empty. What is not in
+// created stays. A missing entry is not an error.
+//
+// left lists what of created still exists. When err is not nil, path itself was made
+// and could not be removed; err says why (unix.EBUSY: something is mounted on it).
+// When err is nil and left is not empty, only directories above path are left, because
+// they are in use for something else.
 func (n *Node) RemoveTarget(path string, created []string) (left []string, err error) {
 	return n.carryOut(request{Op: opRemoveTarget, Path: path, Created: created})
 }
 
 func (n *Node) removeTarget(path string, created []string) (left []string, err error) {
+	if err := checkPath(path); err != nil {
+		return nil, err
+	}
 	for _, c := range created {
 		if checkPath(c) != nil || !within(path, c) {
 			return nil, fmt.Errorf("%.200q: %w: it does not lie above %s", c, ErrBadPath, path)
 		}
 	}
-	parents := slices.DeleteFunc(slices.Clone(created), func(c string) bool { return c == path })
-	slices.SortFunc(parents, func(a, b string) int { return len(b) - len(a) })
-	if err := n.remove(path); err != nil {
-		return append([]string{path}, parents...), err
-	}
-	for i, c := range parents {
-		if err := n.remove(c); err != nil {
-			if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
-				n.log().Warn("a directory made for a mount stays behind", "path", c, "error", err)
-			}
-			return parents[i:], nil
+	deepest := slices.Clone(created)
+	slices.SortFunc(deepest, func(a, b string) int { return len(b) - len(a) })
+	for i, c := range deepest {
+		err := n.remove(c)
+		switch {
+		case err == nil:
+			continue
+		case c == path:
+			return deepest, err
+		case !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY):
+			n.log().Warn("a directory made for a mount stays behind", "path", c, "error", err)
 		}
+		return deepest[i:], nil
 	}
 	return nil, nil
 }

@@ -260,6 +260,10 @@ func TestRemoveTarget(t *testing.T) {
 			tt.prepare(top)
 		}
 		left, err := n.RemoveTarget(top+"/a/b/t", created)
+		// The caller tells a target that is left from directories that others use.
+		if slices.Contains(left, top+"/a/b/t") != (err != nil) {
+			t.Errorf("%s: left %q with error %v", tt.name, left, err)
+		}
 		for i := range left {
 			left[i] = strings.TrimPrefix(left[i], top)
 		}
@@ -284,7 +288,17 @@ func TestRemoveTargetKeepsTheRest(t *testing.T) {
 	if left, err := n.RemoveTarget(top+"/a/b/t", []string{top + "/z"}); !errors.Is(err, ErrBadPath) || left != nil || missing(top+"/z") || missing(top+"/a/b/t") {
 		t.Errorf("foreign directory: %q, %v", left, err)
 	}
-	if left, err := n.RemoveTarget(top+"/a/b/t", nil); err != nil || left != nil || missing(top+"/a/b") {
+	if left, err := n.RemoveTarget(top+"/a/b/t", nil); err != nil || left != nil || missing(top+"/a/b/t") {
+		t.Errorf("a target that was there before: %q, %v", left, err)
+	}
+	if left, err := n.RemoveTarget(top+"/a/b/t", []string{top + "/a/b"}); err != nil || !slices.Equal(left, []string{top + "/a/b"}) || missing(top+"/a/b/t") {
+		t.Errorf("a target that was there before, in a directory that we made: %q, %v", left, err)
+	}
+	must(t, os.WriteFile(top+"/a/f", nil, 0o644))
+	if left, err := n.RemoveTarget(top+"/a/f", nil); err != nil || left != nil || missing(top+"/a/f") {
+		t.Errorf("a file that was there before: %q, %v", left, err)
+	}
+	if left, err := n.RemoveTarget(top+"/a/b/t", []string{top + "/a/b/t"}); err != nil || left != nil || !missing(top+"/a/b/t") || missing(top+"/a/b") {
 		t.Errorf("parents that were there before: %q, %v", left, err)
 	}
 }

@@ -48,13 +48,13 @@ func (p *Plan) block(cm *dws.ClientMount, m *dws.Mount, profile *nnf.StorageProf
 	}
 	up.hooks("postActivate", failPostActivate, lv, b.User.PostActivate)
 	up.hooks("preMount", failPreMount, fs, f.User.PreMount)
-	up.verb("mount", Mount, failMount, fs, f.Mount, "mount", "-t", p.FSType)
-	up.permissions(cm, m)
+	up.verb("mount", Mount, failMount, fs, f.Mount, p.mountProgram(o)...)
+	up.permissions(m)
 	up.hooks("postMount", failPostMount, fs, f.User.PostMount)
 
 	down := sequence{steps: make([]Step, 0, 8)}
 	down.hooks("preUnmount", failPreUnmount, fs, f.User.PreUnmount)
-	down.verb("unmount", Unmount, failUnmount, fs, f.Unmount, "umount")
+	down.unmount(p, fs, f.Mount, f.Unmount)
 	down.hooks("postUnmount", failPostUnmount, fs, f.User.PostUnmount)
 	down.hooks(hooksPreDeactivate, failPreDeactivate, lv, b.User.PreDeactivate)
 	down.verb("deactivate", Deactivate, failDeactivate, lv, b.LVChange.Deactivate, "lvchange")

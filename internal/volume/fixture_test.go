@@ -8,9 +8,12 @@ import (
 	"strings"
 	"testing"
 
+	"sigs.k8s.io/yaml"
+
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/mountpolicy"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata/*.golden")
@@ -85,6 +88,25 @@ func template() *nnf.StorageProfile {
 	p.Data.Lustre.Client.CommandLines.Mount = "$MGS_NID:/$FS_NAME $MOUNT_PATH"
 	p.Data.Lustre.Client.CommandLines.Unmount = "$MOUNT_PATH"
 	return p
+}
+
+// withoutUnmount returns a profile that names how to mount and not how to
+// unmount.
+func withoutUnmount() *nnf.StorageProfile {
+	text, err := os.ReadFile("testdata/profile-without-unmount.yaml")
+	if err != nil {
+		panic(err)
+	}
+	p := &nnf.StorageProfile{}
+	if err := yaml.Unmarshal(text, p); err != nil {
+		panic(err)
+	}
+	return p
+}
+
+// defaults are the options of a daemon that a site has not configured.
+func defaults() Options {
+	return Options{Roots: strings.Split(mountpolicy.DefaultRoots, ","), MountOptions: strings.Split(mountpolicy.DefaultOptions, ",")}
 }
 
 func mustPlan(t testing.TB, cm *dws.ClientMount, p *nnf.StorageProfile, o Options) *Plan {

@@ -9,8 +9,6 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
 
-const labelOwnerKind = api.LabelOwnerKind
-
 // Values of Options.Mode. The last two are for test systems without block
 // devices (contract clientmountd.md 7.4).
 const (
@@ -21,9 +19,14 @@ const (
 
 // Options are the site's settings.
 type Options struct {
-	Roots    []string // mounts are allowed below these only; empty = anywhere but system directories
-	Mode     string   // ModeReal, ModeKind or ModeMock
-	MockPath string   // base of links in kind mode; empty = /mnt/nnf
+	// Roots are the directories below which mounts are allowed; empty = anywhere
+	// but system directories. A daemon that mounts always has some.
+	Roots        []string
+	MountOptions []string // of every file system, in front of the profile's own
+	ServersFile  bool     // write the list of Lustre servers where the object asks for it
+
+	Mode     string // ModeReal, ModeKind or ModeMock
+	MockPath string // base of links in kind mode; empty = /mnt/nnf
 
 	// Real maps a mount path, as Plan.Path has it, to the path that it is when
 	// its symbolic links are resolved. The caller looks, because a plan reads
@@ -90,6 +93,7 @@ func (p *Plan) mountPath(m *dws.Mount, v *variables, o Options) (*variables, err
 		return nil, err
 	}
 	if real, ok := o.Real[p.Path]; ok && real != p.Path {
+		p.Asked = p.Path
 		if p.Path, err = checkPath(field+" "+quote(p.Path)+" leads through a symbolic link to", real, nil); err != nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -47,7 +48,8 @@ func TestOrder(t *testing.T) {
 		{"no activate", func(s *nnf.Storage) { s.BlockDevice.Compute.LVChange.Activate = "" }, []string{"activate", "waitDevice"}},
 		{"no deactivate", func(s *nnf.Storage) { s.BlockDevice.Compute.LVChange.Deactivate = "" }, []string{"deactivate"}},
 		{"no mount", func(s *nnf.Storage) { s.FileSystem.Compute.Mount = "" }, []string{"mount"}},
-		{"no unmount", func(s *nnf.Storage) { s.FileSystem.Compute.Unmount = "" }, []string{"unmount"}},
+		{"no unmount", func(s *nnf.Storage) { s.FileSystem.Compute.Unmount = "" }, nil},
+		{"neither mount nor unmount", func(s *nnf.Storage) { s.FileSystem.Compute.Mount, s.FileSystem.Compute.Unmount = "", " " }, []string{"mount", "unmount"}},
 		{"empty hook lines", func(s *nnf.Storage) { s.FileSystem.Compute.User.PreMount = []string{"", " "} }, []string{"preMount[0]"}},
 	}
 	for _, tt := range tests {
@@ -226,7 +228,14 @@ func TestRoots(t *testing.T) {
 	cm := clientMount(dws.TypeXFS)
 	mustPlan(t, cm, template(), Options{Roots: []string{"/mnt/nnf"}})
 	_, err := ForMount(cm, 0, template(), Options{Roots: []string{"/l"}})
-	wantError(t, err, dws.Fatal, "below /l only")
+	wantError(t, err, dws.Fatal, `spec.mounts[0].mountPath "`+jobPath+`" is refused`, "mount.roots", "below /l only")
+	if !errors.Is(err, ErrOutsideRoots) {
+		t.Errorf("%v is not ErrOutsideRoots", err)
+	}
+	// A root cannot open a directory of the system.
+	cm.Spec.Mounts[0].MountPath = "/etc/x"
+	_, err = ForMount(cm, 0, template(), Options{Roots: []string{"/etc"}})
+	wantError(t, err, dws.Fatal, "on or below /etc")
 }
 
 // What the planner is given stays as it was, and the plan does not share it.
@@ -268,26 +277,112 @@ func TestFallback(t *testing.T) {
 	wantError(t, err, dws.Fatal, "missing")
 }
 
-// The servers file needs an owner whose servers can be looked up, and like the
-// owner of the mount it is only made on request.
+// A profile with a mount command always gives an unmount step: umount(8) unless the
+// profile names a command.
+func TestUnmountCommand(t *testing.T) {
+	tests := []struct {
+		name           string
+		mount, unmount string
+		want           []string // the command; nil = no step
+	}{
+		{"both", "$DEVICE $MOUNT_PATH", "-l $MOUNT_PATH", []string{"umount", "-l", jobPath}},
+		{"no unmount", "$DEVICE $MOUNT_PATH", "", []string{"umount", jobPath}},
+		{"blank unmount", "$DEVICE $MOUNT_PATH", " \n\t", []string{"umount", jobPath}},
+		{"no mount", "", "$MOUNT_PATH", []string{"umount", jobPath}},
+		{"neither", " ", "", nil},
+	}
+	for _, typ := range []string{dws.TypeXFS, dws.TypeGFS2, dws.TypeRaw, dws.TypeLustre} {
+		for _, tt := range tests {
+			t.Run(typ+"/"+tt.name, func(t *testing.T) {
+				profile := template()
+				if typ == dws.TypeLustre {
+					c := &profile.Data.Lustre.Client.CommandLines
+					c.Mount, c.Unmount = tt.mount, tt.unmount
+				} else {
+					c := &section(profile, typ).FileSystem.Compute
+					c.Mount, c.Unmount = tt.mount, tt.unmount
+				}
+				var got []string
+				for _, s := range mustPlan(t, clientMount(typ), profile, Options{}).Unmount {
+					if s.Kind == Unmount {
+						got = s.Argv
+					}
+				}
+				if !slices.Equal(got, tt.want) {
+					t.Errorf("unmount command %q, want %q", got, tt.want)
+				}
+			})
+		}
+	}
+}
+
+// The site's options come first, so that the profile's own win, and a device that
+// is bound gets none.
+func TestMountOptions(t *testing.T) {
+	fstype := func(fs string) map[string]string { return map[string]string{"$FSTYPE": fs} }
+	tests := []struct {
+		name      string
+		typ       string
+		options   []string
+		template  string
+		overrides map[string]string
+		want      string // the command up to the device
+	}{
+		{"xfs", dws.TypeXFS, []string{"nosuid", "nodev"}, "$DEVICE $MOUNT_PATH", nil, "mount -t xfs -o nosuid,nodev D"},
+		{"gfs2", dws.TypeGFS2, []string{"nosuid", "nodev"}, "$DEVICE $MOUNT_PATH", nil, "mount -t gfs2 -o nosuid,nodev D"},
+		{"lustre", dws.TypeLustre, []string{"nosuid", "nodev"}, "$MGS_NID:/$FS_NAME $MOUNT_PATH", nil, "mount -t lustre -o nosuid,nodev D"},
+		{"raw", dws.TypeRaw, []string{"nosuid", "nodev"}, "-o bind $DEVICE $MOUNT_PATH", nil, "mount -t none -o bind D"},
+		{"the profile's come later", dws.TypeXFS, []string{"nosuid", "nodev"}, "-o suid $DEVICE $MOUNT_PATH", nil, "mount -t xfs -o nosuid,nodev -o suid D"},
+		{"other file system type", dws.TypeXFS, []string{"nosuid"}, "$DEVICE $MOUNT_PATH", fstype("ext4"), "mount -t ext4 -o nosuid D"},
+		{"a file system in place of the raw device", dws.TypeRaw, []string{"nodev"}, "$DEVICE $MOUNT_PATH", fstype("ext4"), "mount -t ext4 -o nodev D"},
+		{"none", dws.TypeXFS, nil, "$DEVICE $MOUNT_PATH", nil, "mount -t xfs D"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			profile := template()
+			if tt.typ == dws.TypeLustre {
+				profile.Data.Lustre.Client.CommandLines.Mount = tt.template
+			} else {
+				s := section(profile, tt.typ)
+				s.FileSystem.Compute.Mount, s.VariableOverride = tt.template, tt.overrides
+			}
+			p := mustPlan(t, clientMount(tt.typ), profile, Options{MountOptions: tt.options})
+			got := strings.Join(p.MountStep(Mount).Argv, " ")
+			if want := strings.Replace(tt.want, " D", " "+p.Source()+" "+jobPath, 1); got != want {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+		})
+	}
+}
+
+// The servers file is written if the site wants it and the object has an owner
+// whose servers can be looked up, whoever owns the mounted directory.
 func TestServersFile(t *testing.T) {
 	tests := []struct {
 		typ, owner     string
+		wanted         bool
 		setPermissions bool
 		want           string
 	}{
-		{dws.TypeLustre, "NnfStorage", true, "mount chown serversFile"},
-		{dws.TypeLustre, "NnfStorage", false, "mount"},
-		{dws.TypeLustre, "NnfAccess", true, "mount chown"},
-		{dws.TypeLustre, "", true, "mount chown"},
-		{dws.TypeXFS, "NnfStorage", true, "activate waitDevice mount chown"},
+		{dws.TypeLustre, "NnfStorage", true, true, "mount chown serversFile"},
+		{dws.TypeLustre, "NnfStorage", true, false, "mount serversFile"},
+		{dws.TypeLustre, "NnfStorage", false, true, "mount chown"},
+		{dws.TypeLustre, "NnfStorage", false, false, "mount"},
+		{dws.TypeLustre, "NnfAccess", true, true, "mount chown"},
+		{dws.TypeLustre, "", true, true, "mount chown"},
+		{dws.TypeXFS, "NnfStorage", true, true, "activate waitDevice mount chown"},
 	}
 	for _, tt := range tests {
 		cm := clientMount(tt.typ)
 		cm.Labels[api.LabelOwnerKind] = tt.owner
-		cm.Spec.Mounts[0].SetPermissions = tt.setPermissions
-		if got := names(mustPlan(t, cm, template(), Options{}).Mount); got != tt.want {
+		m := &cm.Spec.Mounts[0]
+		m.SetPermissions, m.UserID, m.GroupID = tt.setPermissions, 1001, 1002
+		p := mustPlan(t, cm, template(), Options{ServersFile: tt.wanted})
+		if got := names(p.Mount); got != tt.want {
 			t.Errorf("%+v: %q", tt, got)
+		}
+		if s := p.MountStep(ServersFile); s != nil && (s.UID != 1001 || s.GID != 1002) {
+			t.Errorf("%+v: owner %d:%d", tt, s.UID, s.GID)
 		}
 	}
 }

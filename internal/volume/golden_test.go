@@ -97,9 +97,13 @@ var goldenCases = []struct {
 	}},
 	{"xfs-empty-profile", dws.TypeXFS, func(_ *dws.ClientMount, p *nnf.StorageProfile, _ *Options) { p.Data.XFS = nnf.Storage{} }},
 	{"raw-empty-profile", dws.TypeRaw, func(_ *dws.ClientMount, p *nnf.StorageProfile, _ *Options) { p.Data.Raw = nnf.Storage{} }},
-	{"lustre-keep-mounted", dws.TypeLustre, func(_ *dws.ClientMount, p *nnf.StorageProfile, _ *Options) {
-		p.Data.Lustre.Client.CommandLines.Unmount = ""
+	{"lustre-no-unmount", dws.TypeLustre, func(_ *dws.ClientMount, p *nnf.StorageProfile, _ *Options) { *p = *withoutUnmount() }},
+	{"xfs-no-unmount", dws.TypeXFS, func(_ *dws.ClientMount, p *nnf.StorageProfile, _ *Options) { *p = *withoutUnmount() }},
+	{"gfs2-other-options", dws.TypeGFS2, func(_ *dws.ClientMount, p *nnf.StorageProfile, o *Options) {
+		p.Data.GFS2.FileSystem.Compute.Mount = "-o suid,noatime $DEVICE $MOUNT_PATH"
+		o.MountOptions = []string{"nosuid", "noexec", "context=system_u:object_r:tmp_t:s0"}
 	}},
+	{"lustre-no-options", dws.TypeLustre, func(_ *dws.ClientMount, _ *nnf.StorageProfile, o *Options) { o.MountOptions = nil }},
 	{"xfs-quoted", dws.TypeXFS, func(cm *dws.ClientMount, p *nnf.StorageProfile, _ *Options) {
 		p.Data.XFS.FileSystem.Compute.Mount = `  -o 'context="system_u:object_r:tmp_t:s0"',noatime "$DEVICE" $MOUNT_PATH ` + "\n"
 		p.Data.XFS.FileSystem.Compute.Unmount = `-l \
@@ -132,8 +136,8 @@ var goldenCases = []struct {
 		p.Data.Lustre.Client.CommandLines.Mount = "$OPT $MGS_NID:/$FS_NAME $MOUNT_PATH"
 		p.Data.Lustre.Client.CommandLines.PreMount = []string{"echo $BACKFS $TARGET_NAME"}
 	}},
-	{"lustre-servers-file", dws.TypeLustre, func(cm *dws.ClientMount, _ *nnf.StorageProfile, _ *Options) {
-		cm.Labels[api.LabelOwnerKind] = "NnfStorage"
+	{"lustre-servers-file", dws.TypeLustre, func(cm *dws.ClientMount, _ *nnf.StorageProfile, o *Options) {
+		cm.Labels[api.LabelOwnerKind], o.ServersFile = "NnfStorage", true
 		m := &cm.Spec.Mounts[0]
 		m.SetPermissions, m.UserID, m.GroupID = true, 1001, 1002
 	}},
@@ -153,7 +157,7 @@ var goldenCases = []struct {
 func TestGolden(t *testing.T) {
 	for _, c := range goldenCases {
 		t.Run(c.name, func(t *testing.T) {
-			cm, p, o := clientMount(c.typ), template(), Options{}
+			cm, p, o := clientMount(c.typ), template(), defaults()
 			if c.change != nil {
 				c.change(cm, p, &o)
 			}

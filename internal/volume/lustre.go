@@ -43,14 +43,14 @@ func (p *Plan) lustre(cm *dws.ClientMount, m *dws.Mount, profile *nnf.StoragePro
 	c := &client.CommandLines
 	up := sequence{steps: make([]Step, 0, 4)}
 	up.hooks("preMount", failPreMount, v, c.PreMount)
-	up.verb("mount", Mount, failMount, v, c.Mount, "mount", "-t", p.FSType)
-	up.permissions(cm, m)
+	up.verb("mount", Mount, failMount, v, c.Mount, p.mountProgram(o)...)
+	up.permissions(m)
+	up.serversFile(cm, m, o)
 	up.hooks("postMount", failPostMount, v, c.PostMount)
 
 	down := sequence{steps: make([]Step, 0, 4)}
 	down.hooks("preUnmount", failPreUnmount, v, c.PreUnmount)
-	// An empty command keeps the mount, on purpose.
-	down.verb("unmount", Unmount, failUnmount, v, c.Unmount, "umount")
+	down.unmount(p, v, c.Mount, c.Unmount)
 	down.hooks("postUnmount", failPostUnmount, v, c.PostUnmount)
 
 	p.Mount, p.Unmount = up.steps, down.steps

@@ -2,6 +2,8 @@ package volume
 
 import (
 	"maps"
+	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -13,6 +15,46 @@ func SameLustre(a, b string) bool {
 	nidsA, fsA, okA := cutSource(a)
 	nidsB, fsB, okB := cutSource(b)
 	return okA && okB && fsA == fsB && maps.Equal(nidSet(nidsA), nidSet(nidsB))
+}
+
+// LustreHosts lists the host names in the NIDs of a source, without addresses.
+func LustreHosts(source string) []string {
+	nids, _, _ := cutSource(source)
+	var hosts []string
+	for nid := range nidSet(nids) {
+		host, _, _ := strings.Cut(nid, "@")
+		if _, err := netip.ParseAddr(host); err != nil && strings.ContainsFunc(host, isLetter) && !strings.Contains(host, ":") {
+			hosts = append(hosts, host)
+		}
+	}
+	slices.Sort(hosts)
+	return hosts
+}
+
+func isLetter(r rune) bool { return r >= 'a' && r <= 'z' }
+
+// ShownAs reports whether the kernel may show the source asked as the source
+// shown, when its host names have these addresses: equal file system names, and
+// each server that is shown is one that was asked for.
+func ShownAs(asked, shown string, addresses map[string][]string) bool {
+	nidsA, fsA, okA := cutSource(asked)
+	nidsB, fsB, okB := cutSource(shown)
+	if !okA || !okB || fsA != fsB {
+		return false
+	}
+	may := nidSet(nidsA)
+	for nid := range nidSet(nidsA) {
+		host, network, _ := strings.Cut(nid, "@")
+		for _, address := range addresses[host] {
+			may[normalNID(address+"@"+network)] = true
+		}
+	}
+	for nid := range nidSet(nidsB) {
+		if !may[nid] {
+			return false
+		}
+	}
+	return true
 }
 
 // cutSource splits at the first ":/", because what follows may be a directory

@@ -1,6 +1,9 @@
 package volume
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestSameLustre(t *testing.T) {
 	tests := []struct {
@@ -43,5 +46,35 @@ func TestSameLustre(t *testing.T) {
 				t.Errorf("SameLustre(%q, %q) = %v", tt.b, tt.a, got)
 			}
 		})
+	}
+}
+
+// The kernel shows addresses where the object has host names.
+func TestShownAs(t *testing.T) {
+	addresses := map[string][]string{"mgs.example.org": {"192.0.2.1", "192.0.2.2"}, "mgs-b": {"2001:db8::1"}}
+	for _, tt := range []struct {
+		asked, shown string
+		want         bool
+	}{
+		{"mgs.example.org@tcp:/fs", "192.0.2.1@tcp:/fs", true},
+		{"MGS.example.org:/fs", "192.0.2.2@tcp0:/fs", true},
+		{"mgs.example.org@tcp,mgs-b@tcp:/fs", "192.0.2.1@tcp:2001:db8::1@tcp:/fs", true},
+		{"mgs.example.org@tcp:/fs", "192.0.2.3@tcp:/fs", false},
+		{"mgs.example.org@tcp:/fs", "192.0.2.1@o2ib:/fs", false},
+		{"mgs.example.org@tcp:/fs", "192.0.2.1@tcp:/other", false},
+		{"mgs.example.org@tcp:/fs", "192.0.2.1@tcp:192.0.2.9@tcp:/fs", false},
+		{"unknown@tcp:/fs", "192.0.2.1@tcp:/fs", false},
+		{"mgs.example.org@tcp:/fs", "tmpfs", false},
+	} {
+		if got := ShownAs(tt.asked, tt.shown, addresses); got != tt.want {
+			t.Errorf("ShownAs(%q, %q) = %t", tt.asked, tt.shown, got)
+		}
+	}
+	for source, want := range map[string]string{
+		"mgs.example.org@tcp,192.0.2.1@tcp:mgs-b@o2ib:/fs": "mgs-b mgs.example.org", "192.0.2.1@tcp:2001:db8::1@tcp:/fs": "", "12@gni:/fs": "", "": "",
+	} {
+		if got := strings.Join(LustreHosts(source), " "); got != want {
+			t.Errorf("LustreHosts(%q) = %q, want %q", source, got, want)
+		}
 	}
 }

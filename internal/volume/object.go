@@ -1,18 +1,21 @@
 package volume
 
 import (
+	"fmt"
 	"path"
+	"slices"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/mountpolicy"
 )
 
 // maxMounts bounds the entries of one ClientMount.
 const maxMounts = 1024
 
 // CheckObject judges the object as a whole, before any profile is fetched: it
-// is for this node, wants a state that exists, and its entries do not collide.
+// is for this node, wants a state that exists, and its paths do not collide.
 // The error is a Fatal *dws.ResourceError.
 func CheckObject(cm *dws.ClientMount, node string) error {
 	if cm.Spec.Node != node {
@@ -27,35 +30,82 @@ func CheckObject(cm *dws.ClientMount, node string) error {
 	case n > maxMounts:
 		return fatal("spec.mounts has %d entries, at most %d are allowed", n, maxMounts)
 	}
-	first := map[string]int{}
-	for i := range cm.Spec.Mounts {
-		p := path.Clean(cm.Spec.Mounts[i].MountPath)
-		if j, ok := first[p]; ok {
-			return samePath(j, i, p)
-		}
-		first[p] = i
+	// Variables are not expanded yet. Expansion keeps a path below the one that
+	// it starts with, whatever the values are.
+	places := make([]place, len(cm.Spec.Mounts))
+	for i := range places {
+		places[i] = place{index: i, path: path.Clean(cm.Spec.Mounts[i].MountPath)}
 	}
-	return nil
+	return checkPlaces(places)
 }
 
-// CheckPlans refuses plans with the same path: variables may have made equal
-// what looked different in CheckObject. Plans may be nil.
+// CheckPlans refuses plans whose paths collide: variables may have made equal
+// what looked different in CheckObject, and only the plan knows which target is a
+// file. Plans may be nil. The error is a Fatal *dws.ResourceError.
 func CheckPlans(plans []*Plan) error {
-	first := map[string]int{}
+	places := make([]place, 0, len(plans))
 	for _, p := range plans {
-		if p == nil {
-			continue
+		if p != nil {
+			places = append(places, place{index: p.Index, path: p.Path, file: p.Target == TargetFile})
 		}
-		if j, ok := first[p.Path]; ok {
-			return samePath(j, p.Index, p.Path)
+	}
+	return checkPlaces(places)
+}
+
+// place is where one entry of an object is mounted.
+type place struct {
+	index int    // in spec.mounts, which are mounted in this order
+	path  string // clean
+	file  bool   // the mount target is a file
+}
+
+// checkPlaces refuses two entries with the same path, an inner path that comes
+// before its outer path, whose mount would hide it, and a path below a file.
+func checkPlaces(places []place) error {
+	// In this order a path follows the ones that it lies below at once.
+	slices.SortFunc(places, func(a, b place) int {
+		if c := comparePaths(a.path, b.path); c != 0 {
+			return c
 		}
-		first[p.Path] = p.Index
+		return a.index - b.index
+	})
+	var outer []place // each one below the one before
+	for _, p := range places {
+		for len(outer) > 0 && outer[len(outer)-1].path != p.path && !mountpolicy.Below(p.path, outer[len(outer)-1].path) {
+			outer = outer[:len(outer)-1]
+		}
+		if len(outer) > 0 {
+			o := outer[len(outer)-1]
+			inner := fmt.Sprintf("%s %s is below %s %s", entryField(p.index, "mountPath"), quote(p.path), entryField(o.index, "mountPath"), quote(o.path))
+			switch {
+			case o.path == p.path:
+				return fatal("%s and %s are the same path %s", entryField(o.index, "mountPath"), entryField(p.index, "mountPath"), quote(p.path))
+			case o.file:
+				return fatal("%s, whose mount target is a file; a file cannot hold a directory: use another path", inner)
+			case o.index > p.index:
+				return fatal("%s, which is mounted later and would hide it: list the outer path first", inner)
+			}
+		}
+		outer = append(outer, p)
 	}
 	return nil
 }
 
-func samePath(i, j int, p string) error {
-	return fatal("%s and %s are the same path %s", entryField(i, "mountPath"), entryField(j, "mountPath"), quote(p))
+// comparePaths orders paths name by name: "/a", "/a/b", "/a-b".
+func comparePaths(a, b string) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		switch {
+		case a[i] == b[i]:
+		case a[i] == '/':
+			return -1
+		case b[i] == '/':
+			return 1
+		default:
+			return int(a[i]) - int(b[i])
+		}
+	}
+	return len(a) - len(b)
 }
 
 // ProfileRef returns the namespace and name of the pinned profile from the

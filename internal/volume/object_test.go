@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
@@ -25,6 +26,9 @@ func TestCheckObject(t *testing.T) {
 		{"unmounted", func(cm *dws.ClientMount) { cm.Spec.DesiredState = dws.Unmounted }, ""},
 		{"two paths", mounts("/a", "/b"), ""},
 		{"one below the other", mounts("/a", "/a/b"), ""},
+		{"inner path first", mounts("/a/b", "/a"), `spec.mounts[0].mountPath "/a/b" is below spec.mounts[1].mountPath "/a", which is mounted later and would hide it: list the outer path first`},
+		{"inner path first, with variables", mounts("/a/$X/b", "/a/$X"), "list the outer path first"},
+		{"a name that starts alike", mounts("/a/bc", "/a/b"), ""},
 		{"other node", func(cm *dws.ClientMount) { cm.Spec.Node = "compute-02" }, `is for node "compute-02", this is "compute-01"`},
 		{"no node", func(cm *dws.ClientMount) { cm.Spec.Node = "" }, `is for node "", this`},
 		{"node with control characters", func(cm *dws.ClientMount) { cm.Spec.Node = "x\n\x1b[2J" }, `"x\n\x1b[2J"`},
@@ -54,11 +58,50 @@ func TestCheckObject(t *testing.T) {
 }
 
 func TestCheckPlans(t *testing.T) {
-	if err := CheckPlans([]*Plan{nil, {Index: 1, Path: "/a"}, nil, {Index: 3, Path: "/b"}}); err != nil {
-		t.Errorf("refused: %v", err)
+	const file = TargetFile
+	type entry struct{ path, target string }
+	tests := []struct {
+		name    string
+		entries []entry // an empty path = no plan
+		want    string  // empty = accepted
+	}{
+		{"different", []entry{{}, {"/a", ""}, {}, {"/b", ""}}, ""},
+		{"same", []entry{{}, {"/a", ""}, {"/a", ""}}, `spec.mounts[1].mountPath and spec.mounts[2].mountPath are the same path "/a"`},
+		{"same, not side by side", []entry{{"/a", ""}, {"/a/b", ""}, {"/a-", ""}, {"/a/b", ""}}, "spec.mounts[1].mountPath and spec.mounts[3].mountPath are the same path"},
+		{"outer first", []entry{{"/a", ""}, {"/a/b", ""}, {"/a/b/c/d", ""}}, ""},
+		{"outer first, others between", []entry{{"/a", ""}, {"/c", ""}, {"/a-b", ""}, {"/a/b", ""}}, ""},
+		{"inner first", []entry{{"/a/b", ""}, {"/a", ""}}, `spec.mounts[0].mountPath "/a/b" is below spec.mounts[1].mountPath "/a"`},
+		{"inner first, levels between", []entry{{"/a/b/c/d", ""}, {"/a", ""}}, "list the outer path first"},
+		{"inner first, others between", []entry{{"/a/b", ""}, {"/a-b", ""}, {}, {"/a.b", ""}, {"/a", ""}}, `spec.mounts[0].mountPath "/a/b" is below spec.mounts[4].mountPath "/a"`},
+		{"three levels, the middle one last", []entry{{"/a", ""}, {"/a/b/c", ""}, {"/a/b", ""}}, `spec.mounts[1].mountPath "/a/b/c" is below spec.mounts[2].mountPath "/a/b"`},
+		{"a name that starts alike", []entry{{"/a/bc", ""}, {"/a/b", ""}}, ""},
+		{"below a file", []entry{{"/a", file}, {"/a/b", ""}}, `spec.mounts[1].mountPath "/a/b" is below spec.mounts[0].mountPath "/a", whose mount target is a file`},
+		{"below a file, listed first", []entry{{"/a/b", file}, {"/a", file}}, "a file cannot hold a directory"},
+		{"a file below a directory", []entry{{"/a", ""}, {"/a/b", file}}, ""},
 	}
-	err := CheckPlans([]*Plan{nil, {Index: 1, Path: "/a"}, {Index: 2, Path: "/a"}})
-	wantError(t, err, dws.Fatal, "spec.mounts[1].mountPath and spec.mounts[2].mountPath")
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var plans []*Plan
+			for i, e := range tt.entries {
+				if e.path == "" {
+					plans = append(plans, nil)
+					continue
+				}
+				plans = append(plans, &Plan{Index: i, Path: e.path, Target: e.target})
+			}
+			err := CheckPlans(plans)
+			if tt.want == "" {
+				if err != nil {
+					t.Errorf("refused: %v", err)
+				}
+				return
+			}
+			wantError(t, err, dws.Fatal, tt.want)
+			if !slices.EqualFunc(plans, tt.entries, func(p *Plan, e entry) bool { return p == nil && e.path == "" || p != nil && p.Path == e.path }) {
+				t.Error("the plans were put in another order")
+			}
+		})
+	}
 }
 
 func TestProfileRef(t *testing.T) {

@@ -1,32 +1,26 @@
 package volume
 
 import (
+	"errors"
+	"fmt"
 	"path"
+	"slices"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/mountpolicy"
 )
-
-// Nothing is mounted on or below these: who may write a ClientMount must not be
-// able to replace the system's own files. /var/run and /var/lock are other names
-// of /run.
-var systemTrees = []string{
-	"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/root", "/run", "/sbin", "/sys", "/usr",
-	"/var/lock", "/var/run",
-}
-
-// Nothing is mounted on these, but below them it may be.
-var systemDirectories = []string{
-	"/home", "/media", "/mnt", "/opt", "/srv", "/tmp", "/var",
-	"/var/cache", "/var/lib", "/var/log", "/var/spool", "/var/tmp",
-}
 
 const (
 	maxPath = 4095 // PATH_MAX without the terminating zero
 	maxName = 255  // NAME_MAX
 
 	pathLengthRule = "at most 4095 bytes are allowed"
-
-	pathPunctuation = "._/@:+=,%-"
 )
+
+// ErrOutsideRoots is in the chain of the error for a mount path that the site's
+// Options.Roots do not allow.
+var ErrOutsideRoots = errors.New("outside mount.roots")
 
 // checkPath refuses a mount path that is dangerous or that a shell line could
 // take for something else, and returns it clean. Symbolic links are not known
@@ -43,8 +37,8 @@ func checkPath(field, p string, roots []string) (string, error) {
 	if i := strings.IndexByte(p, '$'); i >= 0 {
 		return "", refused(field, p, "variable "+variableName(p[i:])+" is not known here")
 	}
-	if !only(p, pathPunctuation) {
-		return "", refused(field, p, "a path is made of A-Z a-z 0-9 . _ / @ : + = , % -")
+	if !mountpolicy.PathText(p) {
+		return "", refused(field, p, mountpolicy.PathRule)
 	}
 	for name := range strings.SplitSeq(p, "/") {
 		switch {
@@ -56,32 +50,13 @@ func checkPath(field, p string, roots []string) (string, error) {
 	}
 
 	p = path.Clean(p)
-	if p == "/" {
-		return "", refused(field, p, "nothing is mounted on /")
+	if reason := mountpolicy.Denied(p); reason != "" {
+		return "", refused(field, p, reason)
 	}
-	for _, dir := range systemTrees {
-		if p == dir || below(p, dir) {
-			return "", refused(field, p, "nothing is mounted on or below "+dir)
-		}
-	}
-	for _, dir := range systemDirectories {
-		if p == dir {
-			return "", refused(field, p, "nothing is mounted on "+dir+" itself")
-		}
-	}
-	for _, root := range roots {
-		if below(p, path.Clean(root)) {
-			return p, nil
-		}
-	}
-	if len(roots) > 0 {
-		return "", refused(field, p, "this node allows mounts below "+strings.Join(roots, ", ")+" only")
+	inside := func(root string) bool { return mountpolicy.Below(p, path.Clean(root)) }
+	if len(roots) > 0 && !slices.ContainsFunc(roots, inside) {
+		return "", dws.WrapError(dws.Fatal, "", fmt.Errorf("%s %s is refused: it lies %w, which allows mounts below %s only",
+			field, quote(p), ErrOutsideRoots, strings.Join(roots, ", ")))
 	}
 	return p, nil
-}
-
-// below tells whether p is inside dir, by whole names. Both are clean.
-func below(p, dir string) bool {
-	rest, ok := strings.CutPrefix(p, dir)
-	return ok && (dir == "/" && rest != "" || strings.HasPrefix(rest, "/"))
 }

@@ -22,6 +22,7 @@ import (
 type Plan struct {
 	Index  int    `json:"index"`            // place in spec.mounts
 	Path   string `json:"path"`             // mount path: expanded, clean, checked
+	Asked  string `json:"asked,omitempty"`  // mount path before its symbolic links were resolved, if it has any
 	Type   string `json:"type"`             // dws.TypeLustre, TypeXFS, TypeGFS2 or TypeRaw
 	FSType string `json:"fsType"`           // what is passed to mount -t and expected in the mount table
 	VG     string `json:"vg,omitempty"`     // volume group; empty for lustre
@@ -76,7 +77,7 @@ const (
 	WaitDevice  Kind = "waitDevice"  // until Device exists
 	Mount       Kind = "mount"       // run Argv unless mounted; makes the target
 	Chown       Kind = "chown"       // give Path to UID and GID
-	ServersFile Kind = "serversFile" // write the list of Lustre servers below Path
+	ServersFile Kind = "serversFile" // write the list of Lustre servers below Path; a failure is only logged
 	Unmount     Kind = "unmount"     // run Argv if mounted; removes the target
 	Deactivate  Kind = "deactivate"  // run Argv if the logical volume is active
 	LockStop    Kind = "lockStop"    // run Argv unless a volume of the group is active
@@ -93,6 +94,14 @@ func (p *Plan) Source() string {
 	return p.Device
 }
 
+// AskedPath is the mount path that the object asks for.
+func (p *Plan) AskedPath() string {
+	if p.Asked != "" {
+		return p.Asked
+	}
+	return p.Path
+}
+
 // Volume is a key that identifies the storage itself, wherever it is mounted:
 // two plans have the same key exactly if they mount the same storage. In kind
 // mode that is what the link points to. Plans that were stored have the same key
@@ -106,6 +115,15 @@ func (p *Plan) Volume() string {
 		return "lustre:" + strings.Join(nids, ",") + ":/" + p.Lustre.FSName
 	}
 	return "lvm:" + p.VG + "/" + p.LV
+}
+
+// MountStep returns the first step of the kind that mounts, or nil.
+func (p *Plan) MountStep(kind Kind) *Step {
+	i := slices.IndexFunc(p.Mount, func(s Step) bool { return s.Kind == kind })
+	if i < 0 {
+		return nil
+	}
+	return &p.Mount[i]
 }
 
 // Releases reports whether the step gives up the volume rather than the mount:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 )
 
@@ -91,14 +92,47 @@ func (s *sequence) verb(name string, kind Kind, fail string, v *variables, templ
 	s.add(Step{Name: name, Kind: kind, Fail: fail, Argv: append(program, args...)})
 }
 
-// permissions adds what follows a mount: the owner, and for Lustre the list of
-// servers.
-func (s *sequence) permissions(cm *dws.ClientMount, m *dws.Mount) {
-	if !m.SetPermissions {
+// BuiltinUnmount is the step that unmounts where the profile names no command for
+// it: the plain umount(8).
+func (p *Plan) BuiltinUnmount() Step {
+	return Step{Name: "unmount", Kind: Unmount, Fail: failUnmount, Argv: []string{"umount", p.Path}}
+}
+
+// mountProgram is mount(8) with the arguments that come before the profile's
+// own. The site's options are first, because the last one of two that contradict
+// each other wins. A bind mount takes none: a device node is bound, and nodev
+// would make it useless.
+func (p *Plan) mountProgram(o Options) []string {
+	argv := []string{"mount", "-t", p.FSType}
+	if p.FSType != dws.TypeRaw && len(o.MountOptions) > 0 {
+		argv = append(argv, "-o", strings.Join(o.MountOptions, ","))
+	}
+	return argv
+}
+
+// unmount adds the unmount command. A profile that has only a mount command gets
+// the plain umount(8), because reporting success while the file system is mounted
+// would leak the storage. Without either command there is no step: the plan mounts
+// nothing.
+func (s *sequence) unmount(p *Plan, v *variables, mount, unmount string) {
+	if blank(unmount) && !blank(mount) {
+		s.add(p.BuiltinUnmount())
 		return
 	}
-	s.add(Step{Name: "chown", Kind: Chown, Fail: failChown, UID: uint32(m.UserID), GID: uint32(m.GroupID)})
-	if m.Type == dws.TypeLustre && cm.Label(labelOwnerKind) == "NnfStorage" {
+	s.verb("unmount", Unmount, failUnmount, v, unmount, "umount")
+}
+
+// permissions adds the owner of what was mounted.
+func (s *sequence) permissions(m *dws.Mount) {
+	if m.SetPermissions {
+		s.add(Step{Name: "chown", Kind: Chown, Fail: failChown, UID: uint32(m.UserID), GID: uint32(m.GroupID)})
+	}
+}
+
+// serversFile adds the list of Lustre servers: if the site wants it, and the
+// object belongs to an NnfStorage, through which the servers are found.
+func (s *sequence) serversFile(cm *dws.ClientMount, m *dws.Mount, o Options) {
+	if o.ServersFile && cm.Label(api.LabelOwnerKind) == "NnfStorage" {
 		s.add(Step{Name: "serversFile", Kind: ServersFile, Fail: failServersFile, UID: uint32(m.UserID), GID: uint32(m.GroupID)})
 	}
 }

@@ -56,7 +56,7 @@ type BlockDeviceCommands struct {
 }
 
 // FileSystemCommands says how the file system is mounted on computes. An empty
-// string disables the step.
+// string disables the step; only what was mounted is unmounted in any case.
 type FileSystemCommands struct {
 	Compute struct {
 		Mount   string `json:"mount,omitempty"`

@@ -183,9 +183,9 @@ var forbidden = map[string]string{
 
 // rooms are the floors of the house: what may use what within the module.
 var rooms = map[string]string{
-	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "spelling", "daemon": "printable", "daemon/oneprocessor": "", "node": "", "printable": "", "spelling": "", "subcommand": "printable version", "version": "",
+	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "mountpolicy spelling", "mountpolicy": "", "daemon": "printable", "daemon/oneprocessor": "", "node": "", "printable": "", "spelling": "", "subcommand": "printable version", "version": "",
 	"kube":        "api api/dws api/nnf",
-	"volume":      "api api/dws api/nnf",
+	"volume":      "api api/dws api/nnf mountpolicy",
 	"unixsocket":  "",
 	"unitfile":    "",
 	"service":     "unitfile",                      // systemctl and files of units; what the units run is not its business

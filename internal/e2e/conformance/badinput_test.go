@@ -3,6 +3,7 @@ package conformance
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -87,6 +88,10 @@ var badInputs = []badInput{
 	{name: "path: ..", spoil: path("/mnt/nnf/../../etc"), severity: "Fatal", texts: []string{"mountPath", "must not contain . or .."}},
 	{name: "path: system directory", spoil: path("/etc/cron.d"), severity: "Fatal", texts: []string{"nothing is mounted on or below /etc"}},
 	{name: "path: /mnt itself", spoil: path("/mnt"), severity: "Fatal", texts: []string{"nothing is mounted on /mnt itself"}},
+	{name: "path: cron's tables", spoil: path("/var/spool/cron"), severity: "Fatal", texts: []string{`spec.mounts[0].mountPath "/var/spool/cron" is refused`, "outside mount.roots, which allows mounts below /mnt only"}},
+	{name: "path: RPM's database", spoil: path("/var/lib/rpm"), severity: "Fatal", texts: []string{`"/var/lib/rpm" is refused`, "mount.roots"}},
+	{name: "path: elsewhere", spoil: path("/opt/x"), severity: "Fatal", texts: []string{`"/opt/x" is refused`, "mount.roots"}},
+	{name: "path: by variables elsewhere", profile: &lab.ProfileSpec{Overrides: map[string]string{"$SITE": "/opt/x"}}, spoil: path("$SITE/y"), severity: "Fatal", texts: []string{`"/opt/x/y" is refused`, "mount.roots"}},
 	{name: "path: newline", spoil: path("/mnt/nnf/a\nb"), severity: "Fatal", texts: []string{`"/mnt/nnf/a\nb"`, "a path is made of"}},
 	{name: "path: control character", spoil: path("/mnt/nnf/\x1b[2J"), severity: "Fatal", texts: []string{`\x1b[2J`, "a path is made of"}},
 	{name: "path: blank", spoil: path("/mnt/nnf/a b"), severity: "Fatal", texts: []string{"a path is made of"}},
@@ -102,6 +107,17 @@ var badInputs = []badInput{
 		spec := o["spec"].(map[string]any)
 		spec["mounts"] = append(spec["mounts"].([]any), map[string]any(m))
 	}, severity: "Fatal", texts: []string{"spec.mounts[0].mountPath and spec.mounts[1].mountPath are the same path"}},
+	{name: "inner path before the outer one", spoil: func(o, m lab.Object) {
+		spec, outer := o["spec"].(map[string]any), maps.Clone(m)
+		m["mountPath"] = m.String("mountPath") + "/inner"
+		spec["mounts"] = append(spec["mounts"].([]any), map[string]any(outer))
+	}, severity: "Fatal", texts: []string{"spec.mounts[0].mountPath", "is below spec.mounts[1].mountPath", "list the outer path first"}},
+	{name: "path below a file", spoil: func(o, m lab.Object) {
+		spec, inner := o["spec"].(map[string]any), maps.Clone(m)
+		m["type"] = "none"
+		inner["mountPath"] = m.String("mountPath") + "/inner"
+		spec["mounts"] = append(spec["mounts"].([]any), map[string]any(inner))
+	}, severity: "Fatal", texts: []string{"is below spec.mounts[0].mountPath", "a file cannot hold a directory"}},
 
 	// Identities.
 	{name: "other node", spoil: func(o, _ lab.Object) { o["spec"].(map[string]any)["node"] = "compute-99" }, severity: "Fatal", texts: []string{`the ClientMount is for node "compute-99"`}},

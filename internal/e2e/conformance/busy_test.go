@@ -39,7 +39,7 @@ func busy(s *scene, how, kind string) {
 		held = m.Path
 	}
 	s.failed("one", "Major", "unable to unmount file system: could not unmount file system "+m.Path, "busy",
-		fmt.Sprintf("in use by pid %d (uid 0, standin) %s %s", h.PID, kind, held))
+		fmt.Sprintf("in use by pid %d (standin, uid 0", h.PID), fmt.Sprintf("): %s %s", kind, held))
 	f := s.logged("mount is in use", "one")
 	want := map[string]any{
 		"holder_pid": float64(h.PID), "holder_uid": float64(0), "holder_command": "standin", "holder_kind": kind,
@@ -66,7 +66,7 @@ func busyNested(s *scene) {
 	h, err := s.Busy(lab.HoldNested, m.Path)
 	s.must(err)
 	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
-	s.failed("one", "Major", "unable to unmount file system", "busy", "mount "+filepath.Join(m.Path, "nested"))
+	s.failed("one", "Major", "unable to unmount file system", "busy", "in use by mount "+filepath.Join(m.Path, "nested")+" below it")
 	s.logged("mount is in use", "one")
 	s.mounted(m)
 	if _, ok, _ := s.MountAt(h.Path); !ok {
@@ -87,7 +87,7 @@ func busyRaw(s *scene) {
 	s.must(err)
 	defer f.Close()
 	s.Want("one", "unmounted")
-	s.failed("one", "Major", "unable to unmount file system", "busy", fmt.Sprintf("in use by pid %d (uid 0, ", os.Getpid()), "fd "+m.Path)
+	s.failed("one", "Major", "unable to unmount file system", "busy", fmt.Sprintf("in use by pid %d (", os.Getpid()), "fd "+m.Path)
 	s.mounted(m)
 	s.must(f.Close())
 	s.Await("one", "unmounted")
@@ -97,15 +97,24 @@ func busyRaw(s *scene) {
 }
 
 // busyNamespace: a process in another mount namespace does not hinder the
-// unmount and keeps the device; the deactivation fails until it goes.
+// unmount and keeps the device; the deactivation fails until it goes, and names it. The
+// lab itself has the device open, too.
 func busyNamespace(s *scene) {
 	m := s.ready()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
-	release := s.elsewhere(m.Path)
+	pid, release := s.elsewhere(m.Path)
+	defer release()
 	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
-	s.failed("one", "Major", "mount/unmount failed: unable to deactivate block device: command: lvchange", "in use")
-	f := s.logged("state of the devices after a failed deactivation", "one")
+	s.failed("one", "Major", "mount/unmount failed: unable to deactivate block device: command: lvchange", "in use",
+		"in use by pid ", fmt.Sprintf("pid %d (standin, uid 0", pid), "mount namespace ", "): cwd ")
+	f := s.line(fmt.Sprintf("that names process %d", pid), func(f map[string]any) bool {
+		return f["msg"] == "device is in use" && f["holder_pid"] == float64(pid)
+	})
+	if f["holder_kind"] != "cwd" || f["holder_namespace"] == "" {
+		s.Errorf("the log says otherwise how process %d uses the device: %v", pid, f)
+	}
+	f = s.logged("state of the devices after a failed deactivation", "one")
 	if text := fmt.Sprint(f["dlm"]); !strings.Contains(text, "dlm lockspaces") {
 		s.Errorf("no diagnosis of locks: %v", f)
 	}
@@ -117,7 +126,7 @@ func busyNamespace(s *scene) {
 
 // elsewhere holds a working directory in a mount namespace of its own. A mere
 // copy of the mount would not do: the kernel drops it with the target.
-func (s *scene) elsewhere(path string) (release func()) {
+func (s *scene) elsewhere(path string) (pid int, release func()) {
 	s.Helper()
 	cmd := exec.Command(filepath.Join(s.Bin, "standin"), "busy", "cwd", path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Unshareflags: unix.CLONE_NEWNS}
@@ -129,5 +138,5 @@ func (s *scene) elsewhere(path string) (release func()) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		s.Fatalf("hold %s elsewhere: %q %v", path, line, err)
 	}
-	return sync.OnceFunc(func() { _ = in.Close(); _ = cmd.Wait() })
+	return cmd.Process.Pid, sync.OnceFunc(func() { _ = in.Close(); _ = cmd.Wait() })
 }

@@ -15,6 +15,7 @@ var foreignBehaviours = []behaviour{
 	{"foreign mount at the path", nil, foreignMount},
 	{"foreign mount of the same type", lvmOnly, foreignDevice},
 	{"foreign mount on top of ours", nil, foreignOnTop},
+	{"foreign mount over the parent of ours", nil, foreignAbove},
 	{"foreign mount that comes while ours is gone", nil, foreignInstead},
 	{"mounted by hand before", nil, mountedByHand},
 	{"mount points with blanks elsewhere", nil, blanksElsewhere},
@@ -99,12 +100,11 @@ func foreignMount(s *scene) {
 	s.failed("one", "Major", "mount/unmount failed: unable to mount file system: unexpected mount at path "+m.Path, "left alone")
 	s.theirs(m)
 	s.untouched()
-	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
-	s.failed("one", "Major", "mount/unmount failed: unable to unmount file system: unexpected mount at path "+m.Path)
+	s.goneSoon("one") // nothing of ours is there
 	s.theirs(m)
 	s.untouched()
 	remove()
-	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.must(os.Remove(m.Path)) // was made by hand
 	s.must(os.Remove(s.Base))
 	s.ends()
 }
@@ -124,6 +124,7 @@ func foreignDevice(s *scene) {
 	s.Await("one", "mounted") // by itself when the way is free
 	s.mounted(m)
 	s.Delete("one")
+	s.must(os.Remove(m.Path)) // was made by hand
 	s.must(os.Remove(s.Base))
 	s.ends()
 }
@@ -145,7 +146,12 @@ func foreignOnTop(s *scene) {
 	remove := s.foreign(m)
 	s.must(s.ClearLog())
 	s.Want("one", "unmounted")
-	s.failed("one", "Major", "unable to unmount file system: unexpected mount at path "+m.Path)
+	hiding, _, err := s.MountAt(m.Path)
+	s.must(err)
+	o := s.failed("one", "Major", "unable to unmount file system: ", m.Path, hiding.Source)
+	if o.Ready("unmounted") {
+		s.Errorf("unmounted while it is hidden: status %v", o["status"])
+	}
 	s.theirs(m)
 	s.untouched()
 	remove()
@@ -156,8 +162,38 @@ func foreignOnTop(s *scene) {
 	s.ends()
 }
 
+// foreignAbove: another mount covers the directory that ours is in. At our path
+// is nothing to be seen of ours, and yet it is mounted.
+func foreignAbove(s *scene) {
+	s.UseProfile(lab.ProfileSpec{})
+	m := s.storage(3, lab.VolumeOptions{})
+	m.Path = s.Path("parent/m")
+	s.run()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	parent, decoy := filepath.Dir(m.Path), m.Path
+	s.must(unix.Mount("covering-all", parent, "tmpfs", 0, "size=1m,mode=0755"))
+	s.must(os.Mkdir(decoy, 0o755))
+	s.must(s.ClearLog())
+	s.Want("one", "unmounted")
+	o := s.failed("one", "Major", "unable to unmount file system: ", m.Path, "covering-all")
+	if o.Ready("unmounted") {
+		s.Errorf("unmounted while it is hidden: status %v", o["status"])
+	}
+	s.mounted(m)
+	s.untouched()
+	if _, err := os.Stat(decoy); err != nil {
+		s.Errorf("the foreign mount was changed: %v", err)
+	}
+	s.must(unix.Unmount(parent, unix.UMOUNT_NOFOLLOW))
+	s.Await("one", "unmounted")
+	s.unmounted(m)
+	s.Delete("one")
+	s.ends()
+}
+
 // foreignInstead: ours was unmounted by hand and theirs is there now. What is
-// noted of ours must not make theirs ours.
+// recorded of ours must not make theirs ours: nothing is left to unmount.
 func foreignInstead(s *scene) {
 	m := s.ready()
 	s.Mount("one", m)
@@ -165,13 +201,16 @@ func foreignInstead(s *scene) {
 	s.must(s.Tool("umount", m.Path))
 	remove := s.foreign(m)
 	s.must(s.ClearLog())
-	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
-	s.failed("one", "Major", "unexpected mount at path "+m.Path)
+	s.Want("one", "unmounted")
+	s.Await("one", "unmounted")
+	s.Delete("one")
 	s.theirs(m)
 	s.untouched()
 	remove()
-	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
-	s.unmounted(m)
+	if _, err := os.Lstat(m.Path); err != nil {
+		s.Errorf("the target was in use by another mount: %v", err)
+	}
+	s.must(os.RemoveAll(s.Base))
 	s.ends()
 }
 

@@ -207,8 +207,8 @@ func slowMount(s *scene) {
 	s.ends()
 }
 
-// existingTarget: a target that was there before is used and, as the contract
-// has it, removed when it is empty; its parent is not ours and stays.
+// existingTarget: a target that was there before is used, and stays with its
+// parent: neither was made by the daemon.
 func existingTarget(s *scene) {
 	m := s.ready()
 	s.must(os.MkdirAll(s.Base, 0o755))
@@ -220,12 +220,14 @@ func existingTarget(s *scene) {
 	s.Mount("one", m)
 	s.Await("one", "mounted")
 	s.mounted(m)
+	s.Want("one", "unmounted")
+	s.Await("one", "unmounted")
+	s.notMounted(m)
 	s.Delete("one")
-	s.unmounted(m)
-	if _, err := os.Stat(s.Base); err != nil {
-		s.Errorf("a folder that was there before is gone: %v", err)
+	if _, err := os.Stat(m.Path); err != nil {
+		s.Errorf("a target that was there before is gone: %v", err)
 	}
-	s.must(os.Remove(s.Base))
+	s.must(os.RemoveAll(s.Base))
 	s.ends()
 }
 

@@ -103,12 +103,18 @@ func (s *scene) mounted(m lab.MountSpec) {
 	}
 }
 
-// unmounted checks that nothing is mounted and the target is gone.
-func (s *scene) unmounted(m lab.MountSpec) {
+// notMounted checks that nothing is mounted.
+func (s *scene) notMounted(m lab.MountSpec) {
 	s.Helper()
 	if have, ok, err := s.MountAt(m.Path); ok || err != nil {
 		s.Errorf("%s is still mounted: %+v %v", m.Path, have, err)
 	}
+}
+
+// unmounted checks that nothing is mounted and the target is gone.
+func (s *scene) unmounted(m lab.MountSpec) {
+	s.Helper()
+	s.notMounted(m)
 	if _, err := os.Lstat(m.Path); !os.IsNotExist(err) {
 		s.Errorf("the target %s was not removed: %v", m.Path, err)
 	}

@@ -41,7 +41,7 @@ var (
 var kinds = []*kind{
 	{
 		name: "xfs", typ: "xfs", device: "lvm", mounted: "xfs", lvm: true, up: lvmUp, down: lvmDown,
-		mount:   []string{"lvs", "lvchange --activate y V/L", "mount -t xfs D P"},
+		mount:   []string{"lvs", "lvchange --activate y V/L", "mount -t xfs -o nosuid,nodev D P"},
 		unmount: []string{"umount P", "lvs", "lvchange --activate n V/L"},
 	}, {
 		name: "raw", typ: "none", device: "lvm", file: true, lvm: true, up: lvmUp, down: lvmDown,
@@ -49,15 +49,15 @@ var kinds = []*kind{
 		unmount: []string{"umount P", "lvs", "lvchange --activate n V/L"},
 	}, {
 		name: "gfs2", typ: "gfs2", device: "lvm", mounted: "xfs", lvm: true, locks: true, test: true, up: lvmUp, down: lvmDown,
-		mount:   []string{"vgs", "vgchange --lock-start V", "lvs", "lvchange --activate ys V/L", "mount -t gfs2 D P"},
+		mount:   []string{"vgs", "vgchange --lock-start V", "lvs", "lvchange --activate ys V/L", "mount -t gfs2 -o nosuid,nodev D P"},
 		unmount: []string{"umount P", "lvs", "lvchange --activate n V/L", "vgs", "lvs", "vgchange --lock-stop V"},
 	}, {
 		name: "lustre", typ: "lustre", device: "lustre", mounted: "tmpfs", test: true, up: lustreUp, down: lustreDown,
-		mount:   []string{"mount -t lustre D P"},
+		mount:   []string{"mount -t lustre -o nosuid,nodev D P"},
 		unmount: []string{"umount P"},
 	}, {
 		name: "reference", typ: "xfs", device: "reference", mounted: "xfs", lvm: true, up: lvmUp, down: lvmDown,
-		mount:   []string{"lvs", "lvchange --activate y V/L", "mount -t xfs D P"},
+		mount:   []string{"lvs", "lvchange --activate y V/L", "mount -t xfs -o nosuid,nodev D P"},
 		unmount: []string{"umount P", "lvs", "lvchange --activate n V/L"},
 	},
 }
@@ -76,7 +76,7 @@ func xfsOnly(k *kind) bool     { return k.name == "xfs" }
 
 var behaviours = slices.Concat(lifeBehaviours, hookBehaviours, severalBehaviours, goneBehaviours, foreignBehaviours,
 	busyBehaviours, commandBehaviours, deviceBehaviours, shutdownBehaviours, managerBehaviours, namespaceBehaviours, orphanBehaviours, targetBehaviours,
-	modeBehaviours, serversBehaviours)
+	modeBehaviours, serversBehaviours, optionBehaviours, sharedBehaviours, observedBehaviours, recordBehaviours)
 
 // TestConformance plays each behaviour for each kind that it is about.
 func TestConformance(t *testing.T) {

@@ -3,13 +3,25 @@ package conformance
 import (
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
 var targetBehaviours = []behaviour{
-	{"path below a symlink", nil, func(s *scene) {
-		s.unsafe("is a symlink", func(elsewhere, at string) { s.must(os.Symlink(elsewhere, at)) })
+	{"path below a symlink of root", nil, rootLink},
+	{"path below a symlink of another user", nil, func(s *scene) {
+		s.unsafe("symlink", func(elsewhere, at string) {
+			s.must(os.Symlink(elsewhere, at))
+			s.must(os.Lchown(at, 1234, 1234))
+		})
+	}},
+	{"path below a symlink in a directory that others can write", nil, func(s *scene) {
+		s.unsafe("symlink", func(elsewhere, at string) {
+			s.must(os.Mkdir(at, 0o755))
+			s.must(os.Chmod(at, 0o777|os.ModeSticky))
+			s.must(os.Symlink(elsewhere, filepath.Join(at, "x")))
+		})
 	}},
 	{"parent that others can write", nil, func(s *scene) {
 		s.unsafe("can be changed by others than root", func(_, at string) {
@@ -42,9 +54,10 @@ func (s *scene) unsafe(text string, make func(elsewhere, at string)) {
 	make(elsewhere, at)
 	m.Path = filepath.Join(at, "x", "y")
 	s.Mount("one", m)
-	s.failed("one", "Major", "unable to mount file system: could not make the mount target: "+at, text)
+	s.failed("one", "Major", "mount/unmount failed: ", at, text)
 	for _, dir := range []string{elsewhere, at} {
-		if list, err := os.ReadDir(dir); err == nil && len(list) > 0 {
+		list, _ := os.ReadDir(dir)
+		if list = slices.DeleteFunc(list, func(e os.DirEntry) bool { return e.Type() == os.ModeSymlink }); len(list) > 0 {
 			s.Errorf("made in %s: %v", dir, list)
 		}
 	}
@@ -58,14 +71,49 @@ func (s *scene) unsafe(text string, make func(elsewhere, at string)) {
 	s.ends()
 }
 
+// rootLink: a link that root made in a directory of root is followed, as /mnt is
+// one to /var/mnt on some systems. What is mounted is where the link leads to,
+// also for who asks for that path directly.
+func rootLink(s *scene) {
+	s.UseProfile(lab.ProfileSpec{})
+	m, other := s.storage(3, lab.VolumeOptions{}), s.storage(4, lab.VolumeOptions{})
+	real := m
+	real.Path, m.Path = s.Path("real/m"), s.Path("link/m")
+	other.Path = real.Path
+	s.must(os.MkdirAll(s.Path("real"), 0o755))
+	s.must(os.Symlink(s.Path("real"), s.Path("link")))
+	s.run()
+	s.Mount("tenant", m)
+	s.Await("tenant", "mounted")
+	s.mounted(real)
+	s.Mount("late", other)
+	s.failed("late", "Major", "tenant")
+	s.goneSoon("late")
+	s.must(s.ClearLog())
+	s.again("tenant")
+	s.mounted(real)
+	s.never("mount", "umount", "lvchange")
+	s.Want("tenant", "unmounted")
+	s.Await("tenant", "unmounted")
+	s.unmounted(real)
+	s.Delete("tenant")
+	if to, err := os.Readlink(s.Path("link")); to != s.Path("real") || err != nil {
+		s.Errorf("the link was changed: %q %v", to, err)
+	}
+	s.must(os.Remove(s.Path("real")))
+	s.must(os.RemoveAll(s.Base))
+	s.ends()
+}
+
 func symlinkTarget(s *scene) {
 	m := s.ready()
 	victim := s.Runtime + "-victim"
 	s.must(os.WriteFile(victim, nil, 0o600))
 	s.must(os.MkdirAll(s.Base, 0o755))
 	s.must(os.Symlink(victim, m.Path))
+	s.must(os.Lchown(m.Path, 1234, 1234))
 	s.Mount("one", m)
-	s.failed("one", "Major", "could not make the mount target: "+m.Path, "is a symlink")
+	s.failed("one", "Major", "mount/unmount failed: ", m.Path, "symlink")
 	s.untouched()
 	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))

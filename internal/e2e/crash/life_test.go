@@ -23,9 +23,11 @@ const patience = 40 * time.Second
 // killed is the exit code of who died by SIGKILL.
 const killed = 128 + 9
 
-// life is one case: one ClientMount from its birth to its end.
+// life is one case: one ClientMount from its birth to its end, or two that share
+// a mount.
 type life struct {
 	*set
+	objects int // that the next daemon finds
 	t       *testing.T
 	name    string
 	path    string
@@ -37,7 +39,7 @@ func (s *set) life(t *testing.T) *life {
 	s.cases++
 	mine := *s
 	mine.Stage = s.For(t)
-	l := &life{set: &mine, t: t, name: fmt.Sprintf("case-%d", s.cases)}
+	l := &life{set: &mine, objects: 1, t: t, name: fmt.Sprintf("case-%d", s.cases)}
 	l.path = s.Path(l.name + "/fs") // two directories to be made, and the scene's own
 	t.Cleanup(func() {
 		for _, d := range l.daemons {
@@ -174,11 +176,19 @@ func (l *life) move() {
 	}
 }
 
-// settled waits until the newest daemon has nothing more to do for a mounted
-// object. What the status says may be from before the crash.
+// settled waits until the newest daemon has nothing more to do for objects that
+// are mounted. What the status says may be from before the crash.
 func (l *life) settled() {
 	l.t.Helper()
-	if _, err := l.daemons[len(l.daemons)-1].WaitNoticeText(l.Context(patience), "STATUS=1 mount ready for 1 ClientMount;"); err != nil {
+	l.settledAs(l.objects, l.objects)
+}
+
+// settledAs waits until it has so many mounts for so many objects, and no work.
+func (l *life) settledAs(mounts, objects int) {
+	l.t.Helper()
+	s := func(n int) string { return strings.Repeat("s", min(n-1, 1)) }
+	text := fmt.Sprintf("STATUS=%d mount%s ready for %d ClientMount%s;", mounts, s(mounts), objects, s(objects))
+	if _, err := l.daemons[len(l.daemons)-1].WaitNoticeText(l.Context(patience), text); err != nil {
 		l.t.Fatalf("the daemon does not settle: %v; passed %v", err, l.boundaries())
 	}
 }
@@ -268,7 +278,9 @@ func (l *life) mop() {
 	_ = os.RemoveAll(l.Base)
 	ctx, cancel := context.WithTimeout(context.Background(), patience) // that of the test has ended
 	defer cancel()
-	_, _ = l.Cluster.Patch(ctx, "ClientMount", l.Node, l.name, lab.Object{"metadata": map[string]any{"finalizers": nil}})
-	_ = l.Cluster.Delete(ctx, "ClientMount", l.Node, l.name)
+	for _, name := range []string{l.name, l.second().name} {
+		_, _ = l.Cluster.Patch(ctx, "ClientMount", l.Node, name, lab.Object{"metadata": map[string]any{"finalizers": nil}})
+		_ = l.Cluster.Delete(ctx, "ClientMount", l.Node, name)
+	}
 	_ = l.ClearFaults()
 }

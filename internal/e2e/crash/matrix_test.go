@@ -5,15 +5,15 @@ import (
 	"testing"
 )
 
-// reconcilesAfterRestart is how many attempts a daemon may need to reach the
-// goal after a crash.
+// reconcilesAfterRestart is how many attempts for each object a daemon may need to
+// reach the goal after a crash.
 const reconcilesAfterRestart = 2
 
 // Killed at any boundary of any phase, the daemon is started again and
 // converges.
 func TestMatrix(t *testing.T) {
 	total := tally{name: "total"}
-	for _, k := range kinds {
+	for _, k := range append(kinds[:len(kinds):len(kinds)], hostName) {
 		t.Run(k.name, func(t *testing.T) {
 			s := newSet(t, k)
 			for _, p := range k.phases() {
@@ -43,10 +43,10 @@ func (s *set) dryRun(t *testing.T, p phase) (boundaries []string, base effects) 
 	p.reach(l)
 	l.stop() // it may still pass the last ones
 	boundaries, base = l.boundaries(), l.effects(t, l.path)
-	if n := l.attempts(); n != 1 {
-		t.Errorf("undisturbed it took %d attempts", n)
+	if n := l.attempts(); n != l.objects {
+		t.Errorf("undisturbed it took %d attempts for %d objects", n, l.objects)
 	}
-	if len(boundaries) < 20 {
+	if len(boundaries) < p.least() {
 		t.Fatalf("%s %s passes no boundaries but %v: the failpoints are gone", s.kind.name, p.name, boundaries)
 	}
 	l.start("")
@@ -71,11 +71,11 @@ func (s *set) crash(t *testing.T, p phase, boundary string, base effects) {
 // have been done without.
 func (l *life) judge(base effects, crashes int) {
 	l.t.Helper()
-	if n := l.attempts(); n > reconcilesAfterRestart {
+	if n := l.attempts(); n > reconcilesAfterRestart*l.objects {
 		l.t.Errorf("the goal was reached after %d attempts: %v", n, l.boundaries())
 	}
 	did := l.effects(l.t, l.path)
-	for _, text := range append(did.beyond(base, crashes), did.missing(base)...) {
+	for _, text := range append(did.beyond(base, crashes, l.objects), did.missing(base)...) {
 		l.t.Error(text)
 	}
 }

@@ -1,6 +1,10 @@
 package crash
 
-import "github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+import (
+	"slices"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
 
 // A phase is the part of a life in which the daemon is killed.
 type phase struct {
@@ -14,6 +18,17 @@ type phase struct {
 	mounts bool // the goal is to be mounted
 	// check looks at the machine then, and end takes all down.
 	check, end func(*life)
+	// short phases run no step of a plan.
+	short bool
+}
+
+// least is how many boundaries a phase must have, so that failpoints cannot
+// vanish unseen.
+func (p phase) least() int {
+	if p.short {
+		return 5
+	}
+	return 20
 }
 
 var (
@@ -31,24 +46,29 @@ func mounted(l *life) {
 }
 
 var (
-	mountPhase = phase{"mount", (*life).create, isMounted, true, (*life).mountedOnce, (*life).end}
+	mountPhase = phase{"mount", (*life).create, isMounted, true, (*life).mountedOnce, (*life).end, false}
 
-	unmountPhase = phase{"unmount", func(l *life) { mounted(l); l.Want(l.name, "unmounted") }, isUnmounted, false, (*life).nothingMounted, (*life).end}
+	unmountPhase = phase{"unmount", func(l *life) { mounted(l); l.Want(l.name, "unmounted") }, isUnmounted, false, (*life).nothingMounted, (*life).end, false}
 
-	deletePhase = phase{"delete", func(l *life) { mounted(l); l.remove() }, isGone, false, (*life).nothingMounted, (*life).over}
+	deletePhase = phase{"delete", func(l *life) { mounted(l); l.remove() }, isGone, false, (*life).nothingMounted, (*life).over, false}
 
 	// The mount path changes while the file system is mounted: the old mount
 	// has to go and the new one to come.
-	movePhase = phase{"move", func(l *life) { mounted(l); l.move() }, isMounted, true, (*life).mountedOnce, (*life).end}
+	movePhase = phase{"move", func(l *life) { mounted(l); l.move() }, isMounted, true, (*life).mountedOnce, (*life).end, false}
 
 	phases = []phase{mountPhase, unmountPhase, deletePhase}
 )
 
-// phases of the matrix: those that every type has, and a move of one with a
-// volume and of one without.
+// phases of the matrix: those that every type has, and for one with a volume and
+// one without also a move and some with two objects.
 func (k kind) phases() []phase {
-	if k.name == "gfs2" || k.name == "lustre" {
-		return append(phases[:len(phases):len(phases)], movePhase)
+	switch k.name {
+	case "gfs2":
+		return slices.Concat(phases, []phase{movePhase, joinPhase, releasePhase, lastPhase})
+	case "lustre":
+		return slices.Concat(phases, []phase{movePhase, leavePhase, lastPhase})
+	case hostName.name:
+		return []phase{mountPhase}
 	}
 	return phases
 }

@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"maps"
+	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 )
@@ -129,6 +130,8 @@ type ProfileSpec struct {
 	NotShared bool              // a volume group for each allocation
 	Hooks     map[string]Hooks  // by mount type: none, xfs, gfs2, lustre
 	Overrides map[string]string // variableOverride of every type
+	Options   string            // in front of every mount command, as "-o suid"
+	NoUnmount bool              // no unmount command in any section
 }
 
 // Profile builds a pinned storage profile with the template's commands
@@ -149,7 +152,10 @@ func Profile(name string, s ProfileSpec) Object {
 		if t.locks {
 			block["vgChange"] = map[string]any{"lockStart": "--lock-start $VG_NAME", "lockStop": "--lock-stop $VG_NAME"}
 		}
-		fs := map[string]any{"mount": t.mount, "unmount": "$MOUNT_PATH"}
+		fs := map[string]any{"mount": strings.TrimSpace(s.Options + " " + t.mount), "unmount": "$MOUNT_PATH"}
+		if s.NoUnmount {
+			delete(fs, "unmount")
+		}
 		hooks := s.Hooks[t.kind]
 		addHooks(block, hooks, "preActivate", "postActivate", "preDeactivate", "postDeactivate")
 		addHooks(fs, hooks, "preMount", "postMount", "preUnmount", "postUnmount")
@@ -162,7 +168,10 @@ func Profile(name string, s ProfileSpec) Object {
 		}
 		data[section] = out
 	}
-	lines := map[string]any{"mountCompute": "$MGS_NID:/$FS_NAME $MOUNT_PATH", "unmountCompute": "$MOUNT_PATH"}
+	lines := map[string]any{"mountCompute": strings.TrimSpace(s.Options + " $MGS_NID:/$FS_NAME $MOUNT_PATH"), "unmountCompute": "$MOUNT_PATH"}
+	if s.NoUnmount {
+		delete(lines, "unmountCompute")
+	}
 	for hook, field := range map[string]string{
 		"preMount": "computePreMount", "postMount": "computePostMount",
 		"preUnmount": "computePreUnmount", "postUnmount": "computePostUnmount",

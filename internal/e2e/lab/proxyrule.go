@@ -56,7 +56,7 @@ func (p *Proxy) rule(class string) *Rule {
 
 var reasons = map[int]string{
 	401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict", 410: "Expired",
-	429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout",
+	422: "Invalid", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout",
 }
 
 // answer writes the status object that an API server would send.

@@ -126,6 +126,23 @@ func (l *Lab) NVMeLayout(version int) error {
 	return l.state.Update(func(s *record.State) error { s.NVMeLayout = version; return nil })
 }
 
+// ShowSource makes the mount table show another source than the one that a
+// mount helper is asked for, as Lustre does for a server given by host name. An
+// empty text ends it.
+func (l *Lab) ShowSource(asked, shown string) error {
+	return l.state.Update(func(s *record.State) error {
+		delete(s.Shown, asked)
+		if shown == "" {
+			return nil
+		}
+		if s.Shown == nil {
+			s.Shown = record.Sources{}
+		}
+		s.Shown[asked] = shown
+		return nil
+	})
+}
+
 // Reboot plays the loss of everything that a kernel forgets: volumes inactive,
 // lockspaces stopped, nodes gone. Mounts have to be gone already.
 func (l *Lab) Reboot() error {

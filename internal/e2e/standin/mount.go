@@ -86,6 +86,13 @@ func (t *toolbox) helper(name, kernelType, data string, check func(source string
 	if name == "mount.gfs2" && !isBlock(source) {
 		kernelType, data = "tmpfs", "size=16m,mode=0755"
 	}
+	s, err := t.dir.Load()
+	if err != nil {
+		return t.fail(125, "standin: %v", err)
+	}
+	if shown, ok := s.Shown[source]; ok {
+		source = shown
+	}
 	if err := unix.Mount(source, target, kernelType, flags(opts["-o"]), data); err != nil {
 		return t.fail(32, "%s: mount %s at %s failed: %v", name, source, target, err)
 	}

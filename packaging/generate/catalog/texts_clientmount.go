@@ -43,10 +43,10 @@ var clientmountTexts = []text{
 		"The failure is Fatal: workflow @WORKFLOW@ goes into an error and the job ends.",
 		"Correct the storage profile, or what made the object. docs/security.md lists what is refused.",
 	}, {
-		"busy", "warning", "@MOUNT_PATH@ is in use by process @HOLDER_PID@",
-		"It cannot be unmounted: process @HOLDER_PID@ (@HOLDER_COMMAND@) of user @HOLDER_UID@ uses @HOLDER_PATH@ (@HOLDER_KIND@). There is one such record for each process that was found.",
-		"The job of workflow @WORKFLOW@ is over, but its workflow waits, and its storage is not given back, until the mount is free.",
-		"End the process, or ask its owner to. The unmount is tried again by itself. When it happens often, the epilog of the workload manager leaves processes behind.",
+		"busy", "warning", "@MOUNT_PATH@ is in use: @HOLDER@",
+		"The mount cannot be unmounted, or its device cannot be deactivated (STEP says which), because of @HOLDER@. HOLDER_PID is 0 if no process is the reason, but for example another mount or a loop device. There is one such record for each holder that was found.",
+		"The job of workflow @WORKFLOW@ is over, but its workflow waits, and its storage is not given back, until the mount and the device are free.",
+		"End the process, or ask its owner to; unmount or detach anything else that is named. clientmountd retries by itself. If this happens often, the epilog of the workload manager leaves processes behind.",
 	}, {
 		"stuck", "warning, error", "A command hangs: process @PID@",
 		"@COMMAND@ does not end, and cannot be killed while the kernel waits for a device, server or lock manager, or an earlier daemon left it behind. Meanwhile no other command is started for the same ClientMount, and none that changes the same volume group.",
@@ -58,8 +58,8 @@ var clientmountTexts = []text{
 		"A job may still use them. As long as they are mounted, storage is not really free, although its object is gone.",
 		"When no job uses them, unmount PATHS by hand, deactivate the volume, and remove the record in the runtime directory; or set mount.orphans = \"unmount\".",
 	}, {
-		"leftover", "debug, info", "The mount target @MOUNT_PATH@ was left behind",
-		"The file system is unmounted, but the folder that was made for it could not be removed; LEFT names what stayed, ERROR why. Somebody put something there, or uses it.",
+		"leftover", "debug, info", "The mount target @MOUNT_PATH@, or a directory above it, was left behind",
+		"The file system is unmounted, but what was made for its mount target could not all be removed; LEFT names what stayed. At level info the target itself stayed, ERROR says why: something was put there, or uses it. At level debug only directories above it stayed, because they are in use for something else, for example another mount.",
 		"None.",
 		"Look what is in it and remove it by hand when it is in the way.",
 	}, {

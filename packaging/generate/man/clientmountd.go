@@ -35,7 +35,7 @@ func clientmountd() *daemon {
 		},
 		tuning: []example{
 			{"/etc/clientmountd/config.toml:", "version = 1\n\n[kubernetes]\nservice_host = \"10.0.0.5\"\nservice_port = \"6443\"\ntoken_file   = \"/etc/clientmountd/service.token\"\ncert_file    = \"/etc/clientmountd/service.cert\""},
-			{"/etc/clientmountd/config.d/site.toml, for hooks that take long and mounts below one folder:", "[mount]\nhook_timeout = \"20m\"\nroots        = [\"/mnt/nnf\"]"},
+			{"/etc/clientmountd/config.d/site.toml, for hooks that take long, and storage profiles that set $MOUNT_PATH to a directory below /scratch:", "[mount]\nhook_timeout = \"20m\"\nroots        = [\"/mnt\", \"/scratch\"]"},
 		},
 		journal: []example{
 			{"All about one workflow on this node:", "journalctl -u clientmountd WORKFLOW=job7"},

@@ -25,6 +25,7 @@ type State struct {
 	Locks      []string     `json:"locks,omitempty"`  // volume groups whose lockspace is started
 	Faults     []*Fault     `json:"faults,omitempty"` // first match wins
 	NVMeLayout int          `json:"nvmeLayout,omitempty"`
+	Shown      Sources      `json:"shown,omitempty"`
 	Real       Real         `json:"real"`
 }
 
@@ -56,6 +57,10 @@ type Volume struct {
 	NQN     string        `json:"nqn,omitempty"`      // namespace that backs it, if any
 	NSID    int           `json:"nsid,omitempty"`
 }
+
+// Sources are the sources that mount helpers are asked for, and those that the
+// mount table shows instead.
+type Sources map[string]string
 
 // Namespace is one NVMe namespace.
 type Namespace struct {

@@ -1,0 +1,323 @@
+package clientmount
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/volume"
+)
+
+// registry knows which ClientMount uses which volume at which path of this
+// node. It is filled from the records at start and follows every change of a
+// record. It answers three questions:
+//
+//   - May an object use a path? Only if no other object uses that path with
+//     another volume, or a path above or below it: one mount would hide the
+//     other.
+//   - Is a mount shared? Persistent storage with a fixed mount path is used by
+//     several workflows of a node at once. The last one unmounts.
+//   - Is a volume shared? The same storage may be mounted at several paths. The
+//     last one deactivates.
+//
+// It is safe for concurrent use.
+type registry struct {
+	// alive reports whether the object with this uid exists or is still worked
+	// on. Records of other objects are leftovers, which hold up nothing.
+	alive func(uid, name string) bool
+	// freed is called after a path has become free; it must not block. May be nil.
+	freed func()
+
+	sequences node.Locks // by volume: one mount or unmount sequence at a time
+
+	mu    sync.Mutex
+	users map[string]*user // by uid
+}
+
+// user is one ClientMount and what it uses.
+type user struct {
+	uid, name string
+	claims    []claim
+	handed    []claim // what a sharer that left has handed over, see handOver
+}
+
+// claim is the use of one volume at one path.
+type claim struct {
+	path, typ, volume string
+	created           []string  // made for the target
+	mounted           *Identity // nil before the mount
+	mounting          bool      // the mount command was about to run
+}
+
+func claimOf(p *volume.Plan) claim { return claim{path: p.Path, typ: p.Type, volume: p.Volume()} }
+
+// samePlace reports whether two claims are about the same mount.
+func (c *claim) samePlace(o *claim) bool {
+	return c.path == o.path && c.typ == o.typ && c.volume == o.volume
+}
+
+// hides reports whether one of two mounts at these paths would hide the other,
+// or is the other.
+func (c *claim) hides(o *claim) bool {
+	return c.path == o.path || strings.HasPrefix(c.path, o.path+"/") || strings.HasPrefix(o.path, c.path+"/")
+}
+
+// conflictError says that the path of a mount is taken by another ClientMount.
+type conflictError struct {
+	path        string
+	other, uid  string // the other ClientMount
+	otherPath   string
+	otherVolume string
+	gone        bool // the other ClientMount no longer exists
+}
+
+func (e *conflictError) Error() string {
+	other := "ClientMount " + e.other
+	if e.gone {
+		other = "the deleted ClientMount " + e.other
+	}
+	switch {
+	case e.path == e.otherPath:
+		return fmt.Sprintf("mount path %s is in use by %s with another volume (%s)", e.path, other, e.otherVolume)
+	case strings.HasPrefix(e.path, e.otherPath+"/"):
+		return fmt.Sprintf("mount path %s lies below %s, where %s has mounted %s", e.path, e.otherPath, other, e.otherVolume)
+	}
+	return fmt.Sprintf("mount path %s would hide %s, where %s has mounted %s", e.path, e.otherPath, other, e.otherVolume)
+}
+
+// reserve claims the places of plans for an object, all or none of them. Places
+// that it holds already are not checked again. The error is a *conflictError.
+func (r *registry) reserve(uid, name string, plans []*volume.Plan) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.users[uid]
+	var fresh []claim
+	for _, p := range plans {
+		if p == nil {
+			continue
+		}
+		c := claimOf(p)
+		if u != nil && slices.ContainsFunc(u.claims, func(have claim) bool { return have.samePlace(&c) }) {
+			continue
+		}
+		if err := r.conflict(uid, &c); err != nil {
+			return err
+		}
+		fresh = append(fresh, c)
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	if u == nil {
+		u = &user{uid: uid, name: name}
+		r.put(u)
+	}
+	u.claims = append(u.claims, fresh...)
+	return nil
+}
+
+// conflict returns a *conflictError if another object's claim keeps c from being
+// mounted. The caller holds mu.
+func (r *registry) conflict(uid string, c *claim) error {
+	for _, other := range r.users {
+		if other.uid == uid {
+			continue
+		}
+		for i := range other.claims {
+			if o := &other.claims[i]; o.hides(c) && !o.samePlace(c) {
+				return &conflictError{path: c.path, other: other.name, uid: other.uid, otherPath: o.path, otherVolume: o.volume}
+			}
+		}
+	}
+	return nil
+}
+
+// covered reports whether a path lies below the path of another object.
+func (r *registry) covered(uid, path string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, u := range r.users {
+		if u.uid != uid && slices.ContainsFunc(u.claims, func(c claim) bool { return strings.HasPrefix(path, c.path+"/") }) {
+			return true
+		}
+	}
+	return false
+}
+
+// taken reports whether the plan's path belongs to other objects: with another
+// volume, or with the same one.
+func (r *registry) taken(uid string, p *volume.Plan) bool {
+	c := claimOf(p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conflict(uid, &c) != nil {
+		return true
+	}
+	for _, u := range r.users {
+		if u.uid != uid && slices.ContainsFunc(u.claims, func(o claim) bool { return o.samePlace(&c) }) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *registry) put(u *user) {
+	if r.users == nil {
+		r.users = map[string]*user{}
+	}
+	r.users[u.uid] = u
+}
+
+// keep makes the claims of an object those of its record: everything that is
+// not unmounted yet. A nil record with the uid drops all of them.
+func (r *registry) keep(uid string, rec *Record) {
+	r.mu.Lock()
+	had := 0
+	if u := r.users[uid]; u != nil {
+		had = len(u.claims)
+	}
+	u := &user{uid: uid}
+	if old := r.users[uid]; old != nil {
+		u.handed = old.handed
+	}
+	if rec != nil {
+		u.name = rec.Name
+		for i := range rec.Mounts {
+			m := &rec.Mounts[i]
+			if m.Unmounted {
+				continue
+			}
+			c := claimOf(&m.Plan)
+			c.created, c.mounted, c.mounting = slices.Clone(m.Created), m.Mounted, m.Mounting
+			u.claims = append(u.claims, c)
+		}
+	}
+	if len(u.claims) == 0 { // and nothing can be handed over any more
+		delete(r.users, uid)
+	} else {
+		r.put(u)
+	}
+	r.mu.Unlock()
+	if len(u.claims) < had && r.freed != nil {
+		r.freed()
+	}
+}
+
+// forget drops the claim of a deleted object at a path.
+func (r *registry) forget(uid, path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.users[uid]
+	if u == nil {
+		return
+	}
+	u.claims = slices.DeleteFunc(u.claims, func(c claim) bool { return c.path == path })
+	if len(u.claims) == 0 {
+		delete(r.users, uid)
+	}
+}
+
+// sharer is another ClientMount that uses the same volume.
+type sharer struct {
+	uid, name string
+	claim     claim
+	alive     bool
+}
+
+// sharers lists the other users of the plan's volume: other objects at the
+// plan's own path, and users at other paths, the object itself included.
+func (r *registry) sharers(uid string, p *volume.Plan) (here, elsewhere []sharer) {
+	mine := claimOf(p)
+	r.mu.Lock()
+	for _, u := range r.users {
+		for _, c := range u.claims {
+			if c.volume != mine.volume || u.uid == uid && c.path == mine.path {
+				continue
+			}
+			s := sharer{uid: u.uid, name: u.name, claim: c}
+			if c.samePlace(&mine) {
+				here = append(here, s)
+			} else {
+				elsewhere = append(elsewhere, s)
+			}
+		}
+	}
+	r.mu.Unlock()
+	for _, list := range [][]sharer{here, elsewhere} {
+		for i := range list { // asks the controller's loop, so not under the lock
+			list[i].alive = list[i].uid == uid || r.alive(list[i].uid, list[i].name)
+		}
+		slices.SortFunc(list, func(a, b sharer) int { return strings.Compare(a.name, b.name) })
+	}
+	return here, elsewhere
+}
+
+// living returns the first sharer whose object exists, nil if there is none.
+func living(list []sharer) *sharer {
+	for i := range list {
+		if list[i].alive {
+			return &list[i]
+		}
+	}
+	return nil
+}
+
+// handOver gives what the record of a mount says to the remaining users of that
+// mount: whoever unmounts last must know what to remove.
+func (r *registry) handOver(uid string, m *MountRecord) {
+	c := claimOf(&m.Plan)
+	c.created, c.mounted, c.mounting = slices.Clone(m.Created), m.Mounted, m.Mounting
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, u := range r.users {
+		if u.uid != uid && slices.ContainsFunc(u.claims, func(o claim) bool { return o.samePlace(&c) }) {
+			u.handed = append(u.handed, c)
+		}
+	}
+}
+
+// inherit completes the record of a mount by what the other users of the same
+// mount know of it, and reports whether that changed it. It is called by the
+// holder of the volume's sequence.
+func (r *registry) inherit(uid string, m *MountRecord) (changed bool) {
+	mine := claimOf(&m.Plan)
+	take := func(c *claim) {
+		if !c.samePlace(&mine) {
+			return
+		}
+		if m.Mounted == nil && c.mounted != nil {
+			id := *c.mounted
+			m.Mounted, changed = &id, true
+		}
+		if m.Mounted == nil && c.mounting && !m.Mounting {
+			m.Mounting, changed = true, true
+		}
+		if all := union(m.Created, c.created); len(all) > len(m.Created) {
+			m.Created, changed = all, true
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, u := range r.users {
+		if u.uid == uid {
+			for i := range u.handed {
+				take(&u.handed[i])
+			}
+			u.handed = slices.DeleteFunc(u.handed, func(c claim) bool { return c.samePlace(&mine) })
+			continue
+		}
+		for i := range u.claims {
+			take(&u.claims[i])
+		}
+	}
+	return changed
+}
+
+// sequence waits for the turn to work on a volume. The error is the cause of
+// the end of waits.
+func (r *registry) sequence(waits context.Context, p *volume.Plan) (done func(), err error) {
+	return r.sequences.Lock(waits, p.Volume())
+}
