@@ -138,9 +138,7 @@ func (a *attempt) mountOne(p *volume.Plan, m *MountRecord) (time.Duration, error
 			return 0, dws.WrapError(dws.Major, "", err)
 		}
 	}
-	if err := a.takeOver(p, here); err != nil {
-		return 0, dws.WrapError(dws.Major, "", err)
-	}
+	a.takeOver(p, here)
 	run := a.runnerFor(p, m, m.Ready)
 	run.shared = len(here) > 0
 	err = run.mount(a.ctx)
@@ -148,8 +146,9 @@ func (a *attempt) mountOne(p *volume.Plan, m *MountRecord) (time.Duration, error
 }
 
 // takeOver ends what deleted ClientMounts still claim at the plan's place: our
-// record has inherited it, so it is no orphan any more.
-func (a *attempt) takeOver(p *volume.Plan, here []sharer) error {
+// record has inherited it, so it is no orphan any more. Their records hold up
+// nothing if they cannot be written.
+func (a *attempt) takeOver(p *volume.Plan, here []sharer) {
 	for _, s := range here {
 		if s.alive {
 			continue
@@ -160,7 +159,8 @@ func (a *attempt) takeOver(p *volume.Plan, here []sharer) error {
 			}
 		})
 		if err != nil {
-			return err
+			a.log.Warn("cannot update the record of a deleted ClientMount whose mount is taken over; continuing", "predecessor", s.name, "error", err, daemon.EventID(eventRecord))
+			continue
 		}
 		a.registry.forget(s.uid, p.Path)
 		if done && a.released != nil {
@@ -168,7 +168,6 @@ func (a *attempt) takeOver(p *volume.Plan, here []sharer) error {
 		}
 		a.log.Info("took over what an earlier ClientMount left mounted", "mount_path", p.Path, "predecessor", s.name, daemon.EventID(eventOrphan))
 	}
-	return nil
 }
 
 // hold puts our finalizer on the object, so that it stays until we have

@@ -1,6 +1,7 @@
 package clientmount
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,6 +41,8 @@ type Record struct {
 	Workflow  string        `json:"workflow,omitempty"`
 	Created   time.Time     `json:"created"`
 	Mounts    []MountRecord `json:"mounts"`
+
+	onDisk [sha256.Size]byte // of the file as it was read or written last
 }
 
 // MountRecord is the state of one mount of a ClientMount.
@@ -134,8 +137,9 @@ func (s *Records) file(uid string) (string, error) {
 }
 
 // Save replaces the record in one step, so a crash leaves the old or the new.
-// The folder is memory-backed; what it must survive is the daemon, not the
-// machine, hence no fsync.
+// A record that is on disk as it is needs no writing. The directory is
+// memory-backed; what it must survive is the daemon, not the machine, hence no
+// fsync.
 func (s *Records) Save(r *Record) error {
 	name, err := s.file(r.UID)
 	if err != nil {
@@ -148,6 +152,10 @@ func (s *Records) Save(r *Record) error {
 	if len(b) > recordLimit {
 		return fmt.Errorf("cannot save the record of %s: it has %d bytes, the limit is %d; use fewer mounts in one ClientMount or fewer hooks in its storage profile", r.Name, len(b), recordLimit)
 	}
+	sum := sha256.Sum256(b)
+	if st, err := os.Lstat(name); err == nil && sum == r.onDisk && st.Mode().IsRegular() && st.Size() == int64(len(b)) {
+		return nil
+	}
 	tmp := name + halfWritten
 	failpoint("record/save")
 	err = os.WriteFile(tmp, b, 0o600)
@@ -159,6 +167,7 @@ func (s *Records) Save(r *Record) error {
 		_ = os.Remove(tmp) // it would take the space that is missing
 		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
 	}
+	r.onDisk = sum
 	failpoint("record/saved")
 	return nil
 }
@@ -256,6 +265,7 @@ func readRecord(name string) (*Record, error) {
 	if err := json.Unmarshal(b, r); err != nil {
 		return nil, fmt.Errorf("%w: %s is damaged: %w%s", errUnreadable, name, err, repair)
 	}
+	r.onDisk = sha256.Sum256(b)
 	if r.Version < 1 || r.UID == "" || filepath.Base(name) != r.UID+".json" {
 		return nil, fmt.Errorf("%w: %s is not a record of the object it is named after (version %d, uid %.140q)%s", errUnreadable, name, r.Version, r.UID, repair)
 	}

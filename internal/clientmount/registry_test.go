@@ -413,6 +413,36 @@ func TestUnwritableRecords(t *testing.T) {
 	}
 }
 
+// A record that is on disk as it is needs no writing: a daemon that starts with a
+// directory that is full or read-only still knows that everything is in place.
+func TestUnchangedRecord(t *testing.T) {
+	b := newBench(t, dws.TypeXFS)
+	b.reconcile()
+	b.restart(b.rec.records)
+	records, file := b.rec.records, ""
+	var err error
+	if file, err = records.file("aaaa-1"); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res := b.reconcile(); res.failed {
+		t.Fatal(describe(&b.server.object().Status))
+	}
+	if after, err := os.Stat(file); err != nil || !os.SameFile(before, after) {
+		t.Errorf("the record was written again (%v)", err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	b.reconcile()
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("a record that was removed is not written again: %v", err)
+	}
+}
+
 // What Save accepts, Load can read, and nothing else is saved.
 func TestRecordSize(t *testing.T) {
 	b := newBench(t, dws.TypeXFS)
