@@ -24,6 +24,7 @@ type fakeMachine struct {
 	block  map[string]chan struct{}
 	nextID int
 	rescan func(f *fakeMachine)
+	marked map[string]int // by the mark in a command's environment: how many had it
 
 	left          map[string][]node.Left
 	missing       []string // of the mount target
@@ -109,6 +110,12 @@ func (f *fakeMachine) Run(ctx context.Context, c node.Command) (node.Result, err
 	}
 	f.mu.Lock()
 	f.note("%s", line)
+	if f.marked == nil {
+		f.marked = map[string]int{}
+	}
+	for _, kv := range c.Env {
+		f.marked[kv]++
+	}
 	var gate chan struct{}
 	for prefix, ch := range f.block {
 		if strings.HasPrefix(line, prefix) {

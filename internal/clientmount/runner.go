@@ -162,7 +162,9 @@ func (r *runner) step(ctx context.Context, s *volume.Step) (err error) {
 	case volume.Mount:
 		err = r.mountStep(ctx, name, s)
 	case volume.Chown:
+		began := time.Now()
 		err = r.chown(s)
+		r.commands += time.Since(began) // it is one, except on a file system in memory
 	case volume.ServersFile:
 		// Written by the reconciler after the mount, because it needs the API
 		// server. A failure does not fail the mount.

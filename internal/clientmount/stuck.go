@@ -85,8 +85,14 @@ func hangs(err error) bool {
 	return errors.Is(err, node.ErrHangs) || errors.As(err, &c) && c.PID > 0
 }
 
-// lvmPrograms take the locks of a volume group or read its devices.
-var lvmPrograms = []string{"lvs", "vgs", "lvchange", "vgchange", "dmsetup"}
+// What LVM does with a volume group. A query takes no lock (--nolock): it may work
+// while a change waits for the lock manager, and hangs only with the devices.
+const (
+	lvmQuery  = "query of "
+	lvmChange = "change of "
+)
+
+var lvmPrograms = map[string]string{"lvs": lvmQuery, "vgs": lvmQuery, "lvchange": lvmChange, "vgchange": lvmChange, "dmsetup": lvmChange}
 
 const nvmeKey = "program nvme"
 
@@ -99,10 +105,10 @@ type purpose struct {
 	apart bool
 }
 
-// keys returns under which keys a command is remembered when it hangs. One for
-// the ClientMount keeps back whatever is started for it next, one of LVM also
-// what other ClientMounts would start for the same volume group. What is no
-// matter of one ClientMount is not started a second time by any.
+// keys returns under which keys a command is remembered when it hangs. It keeps
+// back whatever is started next for the same ClientMount or path. A command of
+// LVM also keeps back those that other ClientMounts would start for the same
+// volume group; one that is not about a ClientMount, the same one of any.
 func (p purpose) keys(program, line string) []string {
 	var keys []string
 	if !p.apart {
@@ -112,8 +118,8 @@ func (p purpose) keys(program, line string) []string {
 		if !p.apart {
 			keys = append(keys, "path "+plan.Path)
 		}
-		if plan.VG != "" && slices.Contains(lvmPrograms, program) {
-			keys = append(keys, "vg "+plan.VG)
+		if does := lvmPrograms[program]; does != "" && plan.VG != "" {
+			keys = append(keys, does+plan.VG)
 		}
 	}
 	switch program {
@@ -125,10 +131,17 @@ func (p purpose) keys(program, line string) []string {
 	return keys
 }
 
-// awaited returns which of these keys keep a command from being started. nvme
-// for one device does not wait for nvme for another, unless it is a courtesy.
+// awaited returns which keys keep a command from being started: its own, except
+// that nvme for one device waits for nvme for another only if it is a courtesy.
+// A change also waits for a query that hangs.
 func (p purpose) awaited(program, line string) []string {
-	return slices.DeleteFunc(p.keys(program, line), func(key string) bool { return key == nvmeKey && !p.apart })
+	keys := slices.DeleteFunc(p.keys(program, line), func(key string) bool { return key == nvmeKey && !p.apart })
+	if lvmPrograms[program] == lvmChange {
+		for _, plan := range p.plans {
+			keys = append(keys, lvmQuery+plan.VG)
+		}
+	}
+	return keys
 }
 
 // gate is the only way to start a program for a ClientMount, for package node

@@ -5,13 +5,31 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func init() {
+	if os.Getenv("NODE_TEST_HELPER") == "headless" {
+		runtime.LockOSThread() // the main thread, which ends
+	}
+	helpers["headless"] = func([]string) {
+		other := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(other)
+			ready()
+			os.Exit(0)
+		}()
+		<-other
+		unix.Syscall(unix.SYS_EXIT, 0, 0, 0)
+	}
 	helpers["leave"] = func(args []string) {
 		cat := exec.Command("cat", "-")
 		cat.Stdin, cat.Env = os.Stdin, []string{args[0]}
@@ -47,9 +65,8 @@ func TestWaitLeft(t *testing.T) {
 		t.Fatalf("%v %v", left, err)
 	}
 	release := leave(t, mark, "command")
-	if len(n.left(mark)) != 1 {
-		t.Fatal("the command is not seen")
-	}
+	// Its parent goes on before the kernel shows the environment of a new program.
+	waitUntil(t, "the command is seen", func() bool { return len(n.left(mark)) == 1 })
 	for _, other := range []string{"NODE_TEST_MARK=abc-", "NODE_TEST_MARK=abc-12", "TEST_MARK=abc-1", "NODE_TEST_MARK"} {
 		if left := n.left(other); len(left) > 0 {
 			t.Errorf("%s: %+v", other, left)
@@ -58,7 +75,7 @@ func TestWaitLeft(t *testing.T) {
 	t.Run("still there after the limit", func(t *testing.T) {
 		calls := 0
 		left, err := n.WaitLeft(t.Context(), mark, 10*time.Millisecond, func(Left) { calls++ })
-		if err != nil || len(left) != 1 || calls != 1 || left[0].PID == 0 || !strings.Contains(left[0].Line, "cat") {
+		if err != nil || len(left) != 1 || calls != 1 || left[0].PID == 0 || left[0].Program != "cat" || !strings.Contains(left[0].Line, "cat") {
 			t.Errorf("%+v %v, %d calls", left, err, calls)
 		}
 	})
@@ -105,4 +122,38 @@ func serviceRuns(mark string) bool {
 		}
 	}
 	return false
+}
+
+func TestProcessStart(t *testing.T) {
+	own := ProcessStart(os.Getpid())
+	if own == "" || own != ProcessStart(os.Getpid()) {
+		t.Errorf("%q", own)
+	}
+	if got := ProcessStart(1 << 30); got != "" {
+		t.Errorf("no process: %q", got)
+	}
+	child := exec.Command("true")
+	must(t, child.Start())
+	waitUntil(t, "a zombie has ended", func() bool { return ProcessStart(child.Process.Pid) == "" })
+	must(t, child.Wait())
+}
+
+// A process whose main thread has ended is a zombie that still runs.
+func TestProcessWithoutMainThread(t *testing.T) {
+	const mark = "NODE_TEST_MARK=headless"
+	t.Setenv("NODE_TEST_MARK", "headless")
+	pid := helper(t, "headless", &syscall.SysProcAttr{Setpgid: true}).Process.Pid
+	proc := "/proc/" + strconv.Itoa(pid)
+	waitUntil(t, "the main thread ends", func() bool { f, _ := statOf(proc); return f[0] == "Z" })
+	n := &Node{}
+	if dir, _ := n.running(pid); !strings.HasPrefix(dir, proc+"/task/") || ProcessStart(pid) == "" {
+		t.Fatalf("taken for ended: %q", dir)
+	}
+	if program, line := n.lineOf(pid); !strings.HasSuffix(program, ".test") || line == "" {
+		t.Errorf("command line %q of %q", line, program)
+	}
+	dir, _ := n.running(pid)
+	if env, err := os.ReadFile(dir + "/environ"); err != nil || !strings.Contains(string(env), mark+"\x00") {
+		t.Errorf("environment %q, %v", env, err)
+	}
 }

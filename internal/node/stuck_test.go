@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -25,33 +23,7 @@ func TestExecStateD(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	for _, tool := range []string{"mkfs.ext4", "mount"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip("a file system to freeze needs", tool)
-		}
-	}
-	top := scene(t)
-	must(t, os.WriteFile(top+"/image", nil, 0o600))
-	must(t, os.Truncate(top+"/image", 16<<20))
-	must(t, os.Mkdir(top+"/mnt", 0o755))
-	if out, err := exec.Command("mkfs.ext4", "-q", top+"/image").CombinedOutput(); err != nil {
-		t.Fatalf("mkfs.ext4: %v: %s", err, out)
-	}
-	// The loop device is freed by the kernel with the mount.
-	if out, err := exec.Command("mount", "-o", "loop", top+"/image", top+"/mnt").CombinedOutput(); err != nil {
-		t.Skipf("no loop device to be had here: %s", out)
-	}
-	defer func() {
-		if err := unix.Unmount(top+"/mnt", 0); err != nil {
-			t.Error("umount:", err)
-		}
-	}()
-	dir, err := os.Open(top + "/mnt")
-	must(t, err)
-	defer dir.Close()
-	must(t, unix.IoctlSetInt(int(dir.Fd()), fiFreeze, 0))
-	thaw := func() { unix.IoctlSetInt(int(dir.Fd()), fiThaw, 0) }
-	defer thaw()
+	mnt, thaw := frozen(t)
 
 	var log bytes.Buffer
 	logged := make(chan struct{})
@@ -59,7 +31,7 @@ func TestExecStateD(t *testing.T) {
 	e := &Exec{Log: slog.New(h)}
 	var ce *CommandError
 	bounded(t, 1200*time.Millisecond, func() {
-		_, err := e.Run(t.Context(), Command{Argv: []string{"touch", top + "/mnt/x"}, Timeout: 200 * time.Millisecond})
+		_, err := e.Run(t.Context(), Command{Argv: []string{"touch", mnt + "/x"}, Timeout: 200 * time.Millisecond})
 		if !errors.As(err, &ce) || !ce.TimedOut || ce.PID == 0 || !errors.Is(err, errSurvived) {
 			t.Fatalf("got %v", err)
 		}

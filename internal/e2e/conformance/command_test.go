@@ -22,6 +22,8 @@ var commandBehaviours = []behaviour{
 	{"success without effect", nil, hollowSuccess},
 	{"hook hangs", xfsOnly, hookHangs},
 	{"query fails", lvmOnly, queryFails},
+	{"messages beside a report", lvmOnly, messagesBesideReport},
+	{"lvchange hangs in the kernel", xfsOnly, hangsInTheKernel},
 	{"commands run in English, without what systemd meant for us", xfsOnly, environment},
 }
 
@@ -211,8 +213,8 @@ func hookHangs(s *scene) {
 	s.ends() // the sleep would be left
 }
 
-// queryFails: what lvs says on standard error reaches the status; what it
-// prints instead of JSON does not confuse.
+// queryFails: what lvs says on standard error reaches the status; a report that
+// is no JSON does not confuse.
 func queryFails(s *scene) {
 	m := s.ready()
 	s.must(s.Fault("lvs", lab.Fault{Exit: 5, Stderr: "  lvmlockd is not running"}))
@@ -220,7 +222,7 @@ func queryFails(s *scene) {
 	s.failed("one", "Major", "unable to activate block device: command: lvs", "lvmlockd is not running", "exit status 5")
 	s.must(s.ClearFaults())
 	s.Await("one", "mounted")
-	s.must(s.Fault("lvs", lab.Fault{FloodBytes: 4096}))
+	s.must(s.Fault("lvs", lab.Fault{Report: "  WARNING: broken"}))
 	s.Want("one", "unmounted")
 	s.failed("one", "Major", "unable to deactivate block device: lvs printed something other than the expected JSON")
 	s.must(s.ClearFaults())
@@ -228,6 +230,109 @@ func queryFails(s *scene) {
 	s.Delete("one")
 	s.ends()
 }
+
+// messagesBesideReport: what LVM prints beside a report does no harm, and its exit
+// status tells of another group. It is logged once.
+func messagesBesideReport(s *scene) {
+	m := s.ready()
+	for _, tool := range []string{"lvs", "vgs"} {
+		s.must(s.Fault(tool, lab.Fault{After: true, FloodBytes: 4096, Stderr: "  Cannot process volume group other", Exit: 5}))
+	}
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.mounted(m)
+	s.Want("one", "unmounted")
+	s.Await("one", "unmounted")
+	s.unmounted(m)
+	records := map[string]int{}
+	for _, l := range s.d.Log() {
+		if l.Fields["msg"] == "an LVM tool printed messages beside its report; the report is used" {
+			tool, _, _ := strings.Cut(fmt.Sprint(l.Fields["command"]), " ")
+			records[tool]++
+			if l.Fields["error"] != "exit status 5" || l.Fields["level"] != "WARN" {
+				s.Errorf("log line: %v", l.Fields)
+			}
+		}
+	}
+	if records["lvs"] != 1 || records["vgs"] > 1 {
+		s.Errorf("records by tool: %v", records)
+	}
+	s.must(s.ClearFaults())
+	s.Delete("one")
+	s.ends()
+}
+
+// hangsInTheKernel: no signal ends lvchange. However often the activation is tried,
+// one process hangs; another object of the same volume group starts none either, and
+// says why. What is mounted stays ready. All goes on when the kernel answers.
+func hangsInTheKernel(s *scene) {
+	m := s.ready("--command-timeout=1s", "--log-level=debug")
+	ice, other := s.storage(7, lab.VolumeOptions{}), s.storage(8, lab.VolumeOptions{})
+	s.Mount("ice", ice)
+	s.Await("ice", "mounted")
+	dir, err := os.Open(ice.Path)
+	s.must(err)
+	thaw := sync.OnceFunc(func() { _ = unix.IoctlSetInt(int(dir.Fd()), fiThaw, 0); _ = dir.Close() })
+	s.must(unix.IoctlSetInt(int(dir.Fd()), fiFreeze, 0))
+	s.Cleanup(thaw)
+	s.must(s.Fault("lvchange", lab.Fault{Touch: ice.Path + "/x"}))
+	calls := func() (n int) {
+		s.Helper()
+		list, err := s.Log()
+		s.must(err)
+		for _, c := range list {
+			if c.Tool == "lvchange" && c.Exit == -1 {
+				n++
+			}
+		}
+		return n
+	}
+	s.Mount("one", m)
+	s.failed("one", "Major", "unable to activate block device", "still running after SIGKILL as pid ")
+	refused := func(name string) lab.Object {
+		s.Helper()
+		return s.AwaitStatus(name, func(o lab.Object) bool {
+			return strings.Contains(o.DebugMessage(), "unable to activate block device: an earlier command still hangs: pid ")
+		})
+	}
+	first := refused("one")
+	s.Mount("two", other)
+	refused("two")
+	for _, name := range []string{"one", "two"} {
+		refusals := map[any]bool{}
+		s.line("about several retries of "+name, func(f map[string]any) bool {
+			if text, _ := f["error"].(string); f["msg"] == "step failed" && f["clientmount"] == name && strings.Contains(text, "still hangs") {
+				refusals[f["time"]] = true
+			}
+			return len(refusals) >= 4
+		})
+	}
+	if n := calls(); n != 1 {
+		s.Errorf("%d calls of lvchange hang", n)
+	}
+	if now := s.get("one"); now.DebugMessage() != first.DebugMessage() {
+		s.Errorf("the status changes with each retry:\n%s\n%s", first.DebugMessage(), now.DebugMessage())
+	}
+	if !s.get("ice").Ready("mounted") {
+		s.Errorf("a mounted file system is not ready because another hangs: %v", s.get("ice")["status"])
+	}
+	s.must(s.ClearFaults())
+	thaw()
+	s.Await("one", "mounted")
+	s.Await("two", "mounted")
+	s.mounted(m)
+	for _, name := range []string{"one", "two", "ice"} {
+		s.Delete(name)
+	}
+	s.removeBase()
+	s.ends()
+}
+
+// ioctls of linux/fs.h that stop and release all writers of a file system.
+const (
+	fiFreeze = 0xc0045877
+	fiThaw   = 0xc0045878
+)
 
 func environment(s *scene) {
 	s.UseProfile(lab.ProfileSpec{Hooks: map[string]lab.Hooks{s.k.typ: {"preMount": {`echo "socket=$NOTIFY_SOCKET lang=$LANG lc=$LC_ALL"`}}}})

@@ -28,6 +28,20 @@ func play(f *record.Fault, stdout, stderr io.Writer) int {
 	}
 	time.Sleep(f.Delay)
 	flood(stdout, f.FloodBytes)
+	if f.Report != "" {
+		w, err := reportWriter(stdout)
+		if err == nil {
+			_, err = io.WriteString(w, f.Report)
+		}
+		if err != nil {
+			fmt.Fprintln(stderr, "standin: no report:", err)
+		}
+	}
+	if f.Touch != "" {
+		if err := os.WriteFile(f.Touch, nil, 0o644); err != nil {
+			fmt.Fprintln(stderr, "standin:", err)
+		}
+	}
 	if f.Stderr != "" {
 		fmt.Fprintln(stderr, f.Stderr)
 	}

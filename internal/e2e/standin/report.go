@@ -3,8 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/standin/record"
 )
@@ -65,8 +70,47 @@ func (t *toolbox) vgs() int {
 	return t.report("vg", vgColumns, rows)
 }
 
+// reportWriter returns where a report goes: the descriptor that LVM_REPORT_FD names, or
+// standard output.
+func reportWriter(stdout io.Writer) (io.Writer, error) {
+	name := os.Getenv("LVM_REPORT_FD")
+	if name == "" {
+		return stdout, nil
+	}
+	fd, err := strconv.Atoi(name)
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	}
+	if err != nil {
+		//lint:ignore ST1005 these are LVM's own words
+		return nil, fmt.Errorf("Failed to open stream for file descriptor %s.", name)
+	}
+	return descriptor(fd), nil
+}
+
+// descriptor writes to an open descriptor, and leaves it open.
+type descriptor int
+
+func (d descriptor) Write(p []byte) (n int, err error) {
+	for n < len(p) {
+		k, err := unix.Write(int(d), p[n:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return n, err
+		}
+		n += k
+	}
+	return n, nil
+}
+
 // report prints rows in LVM's JSON, or as words without --reportformat.
 func (t *toolbox) report(kind string, columns []string, rows []row) int {
+	to, err := reportWriter(t.stdout)
+	if err != nil {
+		return t.fail(4, "  %v", err)
+	}
 	opts, positional := options(t.args, "-o", "--options", "-S", "--select", "--reportformat", "--units", "--config", "--separator", "-O", "--sort")
 	wanted := columns[:3]
 	if o, ok := first(opts, "-o", "--options"); ok && o != "all" && o != kind+"_all" {
@@ -96,7 +140,7 @@ func (t *toolbox) report(kind string, columns []string, rows []row) int {
 			for _, c := range wanted {
 				line += " " + r[c]
 			}
-			fmt.Fprintln(t.stdout, " "+line)
+			fmt.Fprintln(to, " "+line)
 		}
 		return code
 	}
@@ -112,7 +156,7 @@ func (t *toolbox) report(kind string, columns []string, rows []row) int {
 	if err != nil {
 		return t.fail(125, "standin: %v", err)
 	}
-	fmt.Fprintf(t.stdout, "  %s\n", data)
+	fmt.Fprintf(to, "  %s\n", data)
 	return code
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -127,6 +128,30 @@ func TestReports(t *testing.T) {
 	}
 	if r := call(dir, "vgs local"); r.stdout != "  local wz--n- 1.00g\n" {
 		t.Errorf("words: %q", r.stdout)
+	}
+}
+
+// As with lvm2, a report goes to the descriptor that LVM_REPORT_FD names, messages do
+// not, and a descriptor that is not open is an error.
+func TestReportOnItsOwnDescriptor(t *testing.T) {
+	dir := machine(t)
+	f, err := os.CreateTemp(t.TempDir(), "report")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	t.Setenv("LVM_REPORT_FD", strconv.Itoa(int(f.Fd())))
+	const line = "vgs --nolock --config log{command_names=0} --reportformat json -o vg_name nowhere local"
+	r := call(dir, line)
+	if r.code != 5 || r.stdout != "" || !strings.Contains(r.stderr, `"nowhere" not found`) {
+		t.Errorf("%+v", r)
+	}
+	if got, err := os.ReadFile(f.Name()); err != nil || !json.Valid(got) || !bytes.Contains(got, []byte(`"local"`)) {
+		t.Errorf("report %q, %v", got, err)
+	}
+	t.Setenv("LVM_REPORT_FD", "9999")
+	if r := call(dir, line); r.code != 4 || !strings.Contains(r.stderr, "Failed to open stream for file descriptor 9999.") {
+		t.Errorf("a closed descriptor: %+v", r)
 	}
 }
 

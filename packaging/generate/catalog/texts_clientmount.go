@@ -49,8 +49,8 @@ var clientmountTexts = []text{
 		"End the process, or ask its owner to; unmount or detach anything else that is named. clientmountd retries by itself. If this happens often, the epilog of the workload manager leaves processes behind.",
 	}, {
 		"stuck", "warning, error", "A command hangs: process @PID@",
-		"@COMMAND@ does not end, and cannot be killed while the kernel waits for a device or server, or an earlier daemon left it behind. Nothing else is begun at the same place meanwhile.",
-		"What @CLIENTMOUNT@ wants waits, and workflow @WORKFLOW@ with it. Other mounts on this node go on.",
+		"@COMMAND@ does not end, and cannot be killed while the kernel waits for a device, server or lock manager, or an earlier daemon left it behind. Meanwhile no other command is started for the same ClientMount, and none that changes the same volume group.",
+		"What @CLIENTMOUNT@ wants waits, and workflow @WORKFLOW@ with it. Mounts of other volume groups on this node are not affected.",
 		"/proc/@PID@/stack shows what the kernel waits for. Look at the device (nvme list, dmesg), at the Lustre servers, at the locks (dlm_tool ls). It goes on when that answers; if it never will, drain the node and reboot it.",
 	}, {
 		"orphan", "info, warning", "A mount of @CLIENTMOUNT@ has outlived its ClientMount, or been taken over",

@@ -17,7 +17,9 @@ type Fault struct {
 	Delay      time.Duration `json:"delay,omitempty"`
 	Exit       int           `json:"exit,omitempty"`
 	Stderr     string        `json:"stderr,omitempty"`
+	Report     string        `json:"report,omitempty"`     // write this where the report goes
 	Hang       bool          `json:"hang,omitempty"`       // for ever, TERM, HUP and INT ignored
+	Touch      string        `json:"touch,omitempty"`      // make this file; on a frozen file system nothing ends the call
 	Grandchild bool          `json:"grandchild,omitempty"` // leave a child that holds the output pipes
 	FloodBytes int64         `json:"floodBytes,omitempty"` // write so much to stdout
 	Suicide    bool          `json:"suicide,omitempty"`    // end by SIGKILL

@@ -1,0 +1,392 @@
+package clientmount
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/volume"
+)
+
+// hung is the error of a command that no signal ends. This very process stands in
+// for the command: it does not end.
+func hung(line string) error {
+	return &node.CommandError{Line: line, Err: errors.New("still running after SIGKILL"), TimedOut: true, PID: os.Getpid()}
+}
+
+// A command counts as long as its process runs, not a later one with its number.
+func TestStuckTable(t *testing.T) {
+	table := newStuckTable()
+	if err := table.check("a", "b"); err != nil {
+		t.Fatal(err)
+	}
+	table.add(os.Getpid(), "umount x", "a", "b")
+	for _, key := range []string{"a", "b"} {
+		err := table.check("other", key)
+		if !errors.Is(err, node.ErrHangs) {
+			t.Fatalf("%s: %v", key, err)
+		}
+		for _, text := range []string{fmt.Sprintf("pid %d,", os.Getpid()), `"umount x"`, "since 20", fmt.Sprintf("/proc/%d/stack", os.Getpid()), "reboot"} {
+			if !strings.Contains(err.Error(), text) {
+				t.Errorf("%q is not in %v", text, err)
+			}
+		}
+	}
+	if err := table.check("other"); err != nil {
+		t.Error("another key is free: ", err)
+	}
+	table.by["a"] = []stuckCommand{{pid: os.Getpid(), start: "1", since: time.Now()}}
+	if err := table.check("a"); err != nil {
+		t.Error("the pid belongs to another process now: ", err)
+	}
+	table.add(1<<30, "gone", "b", "c")
+	if err := table.check("b"); err == nil || !strings.Contains(err.Error(), "umount x") {
+		t.Errorf("one of two has ended: %v", err)
+	}
+	if err := table.check("c"); err != nil {
+		t.Error("the process is gone: ", err)
+	}
+	table.by["d"] = []stuckCommand{{pid: 1 << 30, start: "1"}}
+	if table.add(os.Getpid(), "x"); len(table.by) != 1 {
+		t.Errorf("what has ended is kept: %v", table.by)
+	}
+}
+
+// What hangs keeps back the same ClientMount, the same path, LVM for the same volume
+// group, and no other command.
+func TestGateKeys(t *testing.T) {
+	plan := func(path, vg string) []*volume.Plan { return []*volume.Plan{{Path: path, VG: vg}} }
+	argv := func(words ...string) node.Command { return node.Command{Argv: words} }
+	hook := node.Command{Shell: "do it"}
+	mine := purpose{uid: "a", plans: plan("/mnt/a", "v")}
+	apart := purpose{uid: "a", plans: plan("/mnt/a", "v"), apart: true}
+	sameVG := purpose{uid: "b", plans: plan("/mnt/b", "v")}
+	samePath := purpose{uid: "b", plans: plan("/mnt/a", "w")}
+	other := purpose{uid: "b", plans: plan("/mnt/b", "w")}
+	lustre, otherLustre := purpose{uid: "a", plans: plan("/mnt/a", "")}, purpose{uid: "b", plans: plan("/mnt/b", "")}
+	for _, tt := range []struct {
+		name    string
+		hangs   node.Command
+		of      purpose
+		then    node.Command
+		by      purpose
+		refused bool
+	}{
+		{"the same again", argv("lvchange", "x"), mine, argv("lvchange", "x"), mine, true},
+		{"a hook after lvchange", argv("lvchange", "x"), mine, hook, mine, true},
+		{"umount after a hook", hook, mine, argv("umount", "/mnt/a"), mine, true},
+		{"by the whole path", argv("/sbin/lvchange", "x"), mine, argv("/usr/sbin/lvchange"), sameVG, true},
+		{"vgchange after lvchange", argv("lvchange", "x"), mine, argv("vgchange", "x"), sameVG, true},
+		{"vgs after lvs", argv("lvs"), mine, argv("vgs"), sameVG, true},
+		{"vgchange after lvs", argv("lvs"), mine, argv("vgchange", "x"), sameVG, true},
+		{"lvchange after dmsetup", argv("dmsetup", "remove", "x"), mine, argv("lvchange"), sameVG, true},
+		{"lvs of another object while the lock manager hangs", argv("lvchange", "x"), mine, argv("lvs"), sameVG, false},
+		{"lvs of the same object while the lock manager hangs", argv("lvchange", "x"), mine, argv("lvs"), mine, true},
+		{"mount of the same group", argv("lvchange", "x"), mine, argv("mount", "x"), sameVG, false},
+		{"lvs after a hanging mount", argv("mount", "x"), mine, argv("lvs"), sameVG, false},
+		{"lvs after a hanging hook", hook, mine, argv("lvs"), sameVG, false},
+		{"the same path", argv("mount", "x"), mine, argv("mount", "y"), samePath, true},
+		{"another object", argv("lvchange", "x"), mine, argv("lvchange", "y"), other, false},
+		{"no group", argv("lvs"), lustre, argv("lvchange"), otherLustre, false},
+		{"nvme of the same device", argv("nvme", "ns-rescan", "/dev/nvme0"), mine, argv("nvme", "ns-rescan", "/dev/nvme0"), other, true},
+		{"nvme of another device", argv("nvme", "ns-rescan", "/dev/nvme0"), mine, argv("nvme", "ns-rescan", "/dev/nvme1"), other, false},
+		{"diagnosis while lvchange hangs", argv("lvchange", "x"), mine, argv("dlm_tool", "ls", "-n"), apart, false},
+		{"a second diagnosis", argv("dlm_tool", "ls", "-n"), apart, argv("dlm_tool", "ls", "-n"), other, true},
+		{"lvchange while the diagnosis hangs", argv("dlm_tool", "ls", "-n"), apart, argv("lvchange", "x"), mine, false},
+		{"a rescan at the deletion while lvchange hangs", argv("lvchange", "x"), mine, argv("nvme", "ns-rescan", "/dev/nvme0"), apart, false},
+		{"a rescan at the deletion while another rescan hangs", argv("nvme", "ns-rescan", "/dev/nvme7"), other, argv("nvme", "ns-rescan", "/dev/nvme0"), apart, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			table, ran := newStuckTable(), 0
+			run := func(p purpose, c node.Command, err error) error {
+				next := runs(func(context.Context, node.Command) (node.Result, error) { ran++; return node.Result{}, err })
+				_, err = (&gate{next: next, table: table, log: slog.New(slog.DiscardHandler), purpose: p}).Run(t.Context(), c)
+				return err
+			}
+			if err := run(tt.of, tt.hangs, hung(tt.hangs.String())); errors.Is(err, node.ErrHangs) || !hangs(err) {
+				t.Fatal(err)
+			}
+			err := run(tt.by, tt.then, nil)
+			if errors.Is(err, node.ErrHangs) != tt.refused || err != nil && !tt.refused {
+				t.Errorf("got %v", err)
+			}
+			if want := 2; tt.refused && ran != 1 || !tt.refused && ran != want {
+				t.Errorf("%d commands ran", ran)
+			}
+		})
+	}
+}
+
+// runs is a Runner made of one function.
+type runs func(ctx context.Context, c node.Command) (node.Result, error)
+
+func (f runs) Run(ctx context.Context, c node.Command) (node.Result, error) { return f(ctx, c) }
+
+// A lock manager that hangs costs one process however often the mount is tried. The
+// status names it, and is written and logged once.
+func TestHangingCommandIsStartedOnce(t *testing.T) {
+	for _, tt := range []struct {
+		typ, command string
+		want         string // the step in the status
+	}{
+		{dws.TypeXFS, "lvchange", "unable to activate block device"},
+		{dws.TypeXFS, "lvs", "unable to activate block device"},
+		{dws.TypeGFS2, "vgchange", "unable to start VG lock"},
+		{dws.TypeGFS2, "vgs", "unable to"},
+		{dws.TypeXFS, "hook pre-activate", "unable to run block device PreActivate commands"},
+		{dws.TypeXFS, "mount", "unable to mount file system"},
+		{dws.TypeRaw, "chown", "unable to set"},
+	} {
+		t.Run(tt.typ+" "+tt.command, func(t *testing.T) {
+			b := newBench(t, tt.typ)
+			var log bytes.Buffer
+			b.rec.log = slog.New(slog.NewTextHandler(&log, nil))
+			b.machine.fail[tt.command] = hung(tt.command)
+			b.reconcile()
+			ran := slices.DeleteFunc(b.machine.done(), func(l string) bool { return !strings.HasPrefix(l, tt.command) })
+			if len(ran) != 1 {
+				t.Fatalf("at first %q", ran)
+			}
+			b.reconcile() // from here on the text is that of the refusal
+			st := b.server.object().Status
+			writes := len(b.server.writes)
+			log.Reset()
+			for range 4 {
+				if res := b.reconcile(); !res.retry || res.hopeless {
+					t.Errorf("%+v", res)
+				}
+			}
+			for _, line := range b.machine.done() {
+				if !strings.HasPrefix(line, "mkdir ") && !strings.HasPrefix(line, "touch ") && !strings.HasPrefix(line, "rescan ") {
+					t.Errorf("started %q", line)
+				}
+			}
+			if st.Error == nil || st.Error.Severity != dws.Major || !strings.Contains(st.Error.DebugMessage, "an earlier command still hangs: pid ") {
+				t.Fatalf("status %s", describe(&st))
+			}
+			if n := len(b.server.writes); n != writes {
+				t.Errorf("%d more writes of the status", n-writes)
+			}
+			if log.Len() > 0 {
+				t.Errorf("logged again: %s", &log)
+			}
+			// It has ended: the next attempt works as usual.
+			b.rec.stuck.by = map[string][]stuckCommand{"object aaaa-1": {{pid: os.Getpid(), start: "1"}}}
+			delete(b.machine.fail, tt.command)
+			if b.reconcile(); !b.server.object().Status.AllReady {
+				st := b.server.object().Status
+				t.Errorf("afterwards: %s", describe(&st))
+			}
+		})
+	}
+}
+
+// The lock manager's state is of interest when a deactivation begins to hang, and not
+// with each retry.
+func TestDiagnosisOfAHangingDeactivation(t *testing.T) {
+	b := newBench(t, dws.TypeGFS2)
+	b.reconcile()
+	b.machine.done()
+	b.machine.fail["lvchange"] = hung("lvchange")
+	b.want(dws.Unmounted)
+	for range 4 {
+		b.reconcile()
+	}
+	count := map[string]int{}
+	for _, line := range b.machine.done() {
+		word, _, _ := strings.Cut(line, " ")
+		count[word]++
+	}
+	if count["dlm_tool"] != 1 || count["lvchange"] != 1 {
+		t.Errorf("%v", count)
+	}
+}
+
+// Every command for an object can be found by the next daemon.
+func TestEveryCommandIsMarked(t *testing.T) {
+	for _, typ := range []string{dws.TypeGFS2, dws.TypeRaw, dws.TypeLustre} {
+		b := newBench(t, typ)
+		commands := 0
+		count := func() {
+			commands += len(slices.DeleteFunc(b.machine.done(), func(l string) bool {
+				word, _, _ := strings.Cut(l, " ")
+				return slices.Contains([]string{"mkdir", "touch", "remove", "rescan"}, word) // not by the fake's Run
+			}))
+		}
+		b.reconcile()
+		b.want(dws.Unmounted)
+		b.machine.fail["lvchange"] = errors.New("in use")
+		b.reconcile() // with a diagnosis
+		delete(b.machine.fail, "lvchange")
+		b.reconcile()
+		b.delete()
+		b.reconcile()
+		count()
+		if marked := b.machine.marked[markOf("aaaa-1")]; commands < 4 || marked != commands {
+			t.Errorf("%s: %d of %d commands are marked", typ, marked, commands)
+		}
+	}
+}
+
+// A left command keeps back what one of ours would.
+func TestLeftCommandKeys(t *testing.T) {
+	for _, tt := range []struct {
+		left     node.Left
+		vg       bool
+		ofObject bool
+	}{
+		{node.Left{PID: os.Getpid(), Program: "lvs", Line: "lvs --nolock"}, true, true},
+		{node.Left{PID: os.Getpid(), Program: "bash", Line: "bash -c x"}, false, true},
+		{node.Left{PID: os.Getpid(), Program: "clientmountd-child", Line: "clientmountd-child chown /x"}, false, true},
+	} {
+		b := newBench(t, dws.TypeXFS)
+		b.reconcile()
+		b.machine.left = map[string][]node.Left{markOf("aaaa-1"): {tt.left}}
+		b.restart(b.rec.records)
+		if err := b.rec.leftCommands(t.Context(), b.rec.log, mustLoad(t, b)); err != nil {
+			t.Fatal(err)
+		}
+		plans := []*volume.Plan{{Path: "/mnt/nnf/other", VG: testVG}}
+		_, err := b.rec.machineFor(t.Context(), b.rec.log, purpose{uid: "other", plans: plans}).LVs(t.Context(), testVG, 0)
+		if errors.Is(err, node.ErrHangs) != tt.vg {
+			t.Errorf("%s, another object of the group: %v", tt.left.Line, err)
+		}
+		_, err = b.rec.machineFor(t.Context(), b.rec.log, purpose{uid: "aaaa-1"}).Run(t.Context(), node.Command{Argv: []string{"true"}})
+		if errors.Is(err, node.ErrHangs) != tt.ofObject {
+			t.Errorf("%s, the object: %v", tt.left.Line, err)
+		}
+	}
+}
+
+func mustLoad(t *testing.T, b *bench) *Record {
+	t.Helper()
+	rec, err := b.rec.records.Load("aaaa-1")
+	if err != nil || rec == nil {
+		t.Fatal(rec, err)
+	}
+	return rec
+}
+
+// realNode is package node on a tree of its own, with run to start its programs.
+func realNode(t *testing.T, mountinfo string, run runs) *reconciler {
+	t.Helper()
+	root := t.TempDir()
+	for _, dir := range []string{"/proc/self", "/dev"} {
+		if err := os.MkdirAll(root+dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{"/proc/self/mountinfo": mountinfo, "/dev/nvme0": "", "/dev/nvme1": ""} {
+		if err := os.WriteFile(root+name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &reconciler{
+		machine: realHost{&node.Node{Root: root, Exec: run}}, stuck: newStuckTable(), log: slog.New(slog.DiscardHandler),
+		limits: func() Limits { return Limits{Command: time.Minute} },
+	}
+}
+
+// The programs that package node starts by itself go through the gate too.
+func TestGateHoldsForPackageNode(t *testing.T) {
+	plans := []*volume.Plan{{Path: "/mnt/a", VG: "v"}}
+	for name, start := range map[string]func(m Machine) error{
+		"lvs":            func(m Machine) error { _, err := m.LVs(t.Context(), "v", 0); return err },
+		"vgs":            func(m Machine) error { _, err := m.HasVG(t.Context(), "v", 0); return err },
+		"wait for a VG":  func(m Machine) error { return m.WaitVG(t.Context(), "v", time.Hour, 0) },
+		"nvme list":      func(m Machine) error { _, err := m.Namespaces(t.Context(), 0); return err },
+		"nvme ns-rescan": func(m Machine) error { return m.RescanNVMe(t.Context(), nil, 0) },
+		"wait for nvme": func(m Machine) error {
+			_, err := m.WaitNamespaces(t.Context(), []node.Namespace{{NQN: "n", NSID: 1}}, time.Hour, 0)
+			return err
+		},
+		"owner of a mount": func(m Machine) error {
+			return m.ChownMount(node.Mount{ID: 9, Mountpoint: "/mnt/a", FSType: "lustre"}, 1, 1)
+		},
+		"file in a mount": func(m Machine) error { return m.WriteFileIn("/mnt/a", "x", []byte("y"), 0, 0) },
+		"nested target":   func(m Machine) error { _, err := m.MakeDirectory("/mnt/a/x"); return err },
+		"nested file":     func(m Machine) error { _, err := m.MakeFile("/mnt/a/x"); return err },
+		"nested removal":  func(m Machine) error { _, err := m.RemoveTarget("/mnt/a/x", nil); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var env []string
+			ran := 0
+			r := realNode(t, "1 0 0:1 / / rw - ext4 /dev/sda rw\n9 1 0:2 / /mnt/a rw - lustre x rw\n", func(_ context.Context, c node.Command) (node.Result, error) {
+				ran++
+				env = c.Env
+				return node.Result{}, hung(c.String())
+			})
+			m := r.machineFor(t.Context(), r.log, purpose{uid: "a", plans: plans})
+			if err := start(m); !hangs(err) || ran != 1 || !slices.Contains(env, markOf("a")) {
+				t.Errorf("first: %v, %d commands, environment %q", err, ran, env)
+			}
+			if err := start(m); !errors.Is(err, node.ErrHangs) || ran != 1 {
+				t.Errorf("second: %v, %d commands", err, ran)
+			}
+		})
+	}
+}
+
+// The rescan of a deletion does not wait for what else hangs, and is skipped when a
+// rescan does.
+func TestRescanOfADeletionWhileCommandsHang(t *testing.T) {
+	var lines []string
+	var fail error
+	r := realNode(t, "1 0 0:1 / / rw - ext4 /dev/sda rw\n", func(_ context.Context, c node.Command) (node.Result, error) {
+		lines = append(lines, c.String())
+		return node.Result{Stdout: `{"Devices":[]}`}, fail
+	})
+	plan := &volume.Plan{Type: dws.TypeXFS, Path: "/mnt/a", VG: "v"}
+	r.stuck.add(os.Getpid(), "lvchange", purpose{uid: "a", plans: []*volume.Plan{plan}}.keys("lvchange", "lvchange")...)
+	warned := 0
+	rescan := func(uid string) []string {
+		lines = nil
+		m := r.machineFor(t.Context(), r.log, purpose{uid: uid, apart: true})
+		rescanOnDelete(t.Context(), m, []*volume.Plan{plan}, r.limits(), func(string, ...any) { warned++ })
+		return lines
+	}
+	both := []string{"nvme ns-rescan /dev/nvme0", "nvme ns-rescan /dev/nvme1"}
+	if got := rescan("a"); !slices.Equal(got, both) || warned != 0 {
+		t.Errorf("while lvchange hangs: %q, %d warnings", got, warned)
+	}
+	fail = hung("nvme")
+	if got := rescan("a"); len(got) != 1 || warned != 1 {
+		t.Errorf("the first hangs: %q, %d warnings", got, warned)
+	}
+	fail = nil
+	if got := rescan("b"); len(got) != 0 || warned != 2 {
+		t.Errorf("another deletion: %q, %d warnings", got, warned)
+	}
+	lines = nil
+	if err := r.machineFor(t.Context(), r.log, purpose{uid: "c"}).RescanNVMe(t.Context(), nil, 0); err != nil || !slices.Equal(lines, both[1:]) {
+		t.Errorf("a mount that needs the other device: %q, %v", lines, err)
+	}
+}
+
+// A nested target is really made by a child of this program.
+func TestNestedTargetIsMadeByAChild(t *testing.T) {
+	var ran []node.Command
+	top := t.TempDir()
+	r := realNode(t, "1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / "+top+" rw - lustre x rw\n", func(ctx context.Context, c node.Command) (node.Result, error) {
+		ran = append(ran, c)
+		return new(node.Exec).Run(ctx, c)
+	})
+	m := r.machineFor(t.Context(), r.log, purpose{uid: "a"})
+	created, err := m.MakeDirectory(top + "/x/y")
+	if err != nil || !slices.Equal(created, []string{top + "/x", top + "/x/y"}) || len(ran) != 1 || ran[0].Timeout != time.Minute {
+		t.Fatalf("%q, %v, by %v", created, err, ran)
+	}
+	if list, _ := filepath.Glob(top + "/x/*"); len(list) != 1 {
+		t.Errorf("made %q", list)
+	}
+}
