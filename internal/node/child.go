@@ -144,11 +144,21 @@ func (n *Node) perform(r request) ([]string, error) {
 	return nil, fmt.Errorf("%q is not an operation", r.Op)
 }
 
+// errMayBlock is returned by an operation that finds on its way what carryOut could not
+// see: a symlink that leads to a file system that may not answer. It has done nothing.
+var errMayBlock = errors.New("the way leads through a file system that may not answer")
+
 // carryOut does the work in this process when nothing on the way can block, else in a
 // child.
 func (n *Node) carryOut(r request) ([]string, error) {
-	if checkPath(r.Path) != nil || !n.mayBlock(r.Path) {
-		return n.perform(r)
+	way := r.Path
+	if r.Op == opResolve {
+		way = filepath.Dir(way) // it does not touch what is mounted at the path itself
+	}
+	if checkPath(r.Path) != nil || !n.mayBlock(way) {
+		if paths, err := n.perform(r); err != errMayBlock {
+			return paths, err
+		}
 	}
 	if !childReady.Load() {
 		return nil, fmt.Errorf("cannot %s %s: this program does not call node.RunChild", r.Op, r.Path)

@@ -219,6 +219,37 @@ func TestMayBlock(t *testing.T) {
 	}
 }
 
+// A path is resolved at every attempt: what is mounted at the path itself takes no
+// child, what a link leads through does.
+func TestResolveInAChild(t *testing.T) {
+	top, root := t.TempDir(), t.TempDir()
+	must(t, os.MkdirAll(root+"/proc/self", 0o755))
+	must(t, os.WriteFile(root+"/proc/self/mountinfo", []byte("1 0 0:1 / / rw - ext4 /dev/sda rw\n"+
+		"2 1 0:2 / "+top+"/dead rw - lustre x rw\n3 1 259:1 / "+top+"/ours rw - xfs /dev/mapper/v-l rw\n"), 0o644))
+	for _, dir := range []string{"/dead", "/ours", "/fine"} {
+		must(t, os.Mkdir(top+dir, 0o755))
+	}
+	for name, to := range map[string]string{"to-dead": top + "/dead/a", "near-dead": "dead", "to-fine": "fine", "to-ours": top + "/ours"} {
+		must(t, os.Symlink(to, top+"/"+name))
+	}
+	for _, tt := range []struct {
+		path, want string
+		child      bool
+	}{
+		{"/ours", "/ours", false}, {"/fine/a", "/fine/a", false}, {"/to-fine/a/b", "/fine/a/b", false}, {"/to-ours", "/ours", false},
+		{"/dead/a", "/dead/a", true}, {"/to-dead/b", "/dead/a/b", true}, {"/near-dead/b", "/dead/b", true}, {"/to-ours/b", "/ours/b", true},
+	} {
+		c := &counting{}
+		got, err := (&Node{Root: root}).For(Caller{Exec: c}).ResolveTarget(top + tt.path)
+		if err != nil || got != top+tt.want {
+			t.Errorf("%s: %q, %v", tt.path, got, err)
+		}
+		if ops := c.children(); len(ops) > 0 != tt.child {
+			t.Errorf("%s: children %q", tt.path, ops)
+		}
+	}
+}
+
 // A mount that nothing stands above is made without a child.
 func TestOrdinaryTargetNeedsNoChild(t *testing.T) {
 	c := &counting{}

@@ -124,6 +124,9 @@ func (r *resolver) walk(todo []string) (string, error) {
 				}
 			}
 			todo = slices.Concat(strings.Split(to, "/"), todo)
+			if ahead := filepath.Join(r.at().path, filepath.Join(todo...)); !isChild() && r.n.mayBlock(filepath.Dir(ahead)) {
+				return "", errMayBlock
+			}
 		case err == unix.ENOENT && slices.Contains(todo, ".."):
 			return "", fmt.Errorf("%s leads through %s/..: %w", r.path, at, fs.ErrNotExist)
 		case err == unix.ENOENT:
