@@ -107,7 +107,7 @@ func New(o Options) *Controller {
 	c.rec.released = c.forgetOrphan
 	c.rec.registry.alive = c.alive
 	c.rec.registry.freed = func() { go c.do(c.unblock) }
-	// What cannot be read is reported when the node's objects are known.
+	// Unreadable records are reported when the node's objects are known.
 	records, _ := o.Records.List()
 	for _, r := range records {
 		c.rec.registry.keep(r.UID, r)

@@ -36,7 +36,7 @@ func hintFor(e *dws.ResourceError, cause error) string {
 	case node.IsBusy(cause):
 		return "the mount goes away by itself as soon as the processes that the error names have ended; nothing is lost meanwhile"
 	case node.IsInUse(cause):
-		return "the volume is deactivated by itself as soon as what the error names has let go of it; nothing is lost meanwhile"
+		return "clientmountd deactivates the volume as soon as the holders that the error names have released it; no data is lost meanwhile"
 	case errors.Is(cause, node.ErrSymlink):
 		return "a symbolic link in the mount path is followed only if root made it, in a directory that only root can change (a sticky directory such as /tmp is not enough); let root make it there, or use the path that it points to"
 	case errors.Is(cause, node.ErrUnsafe):

@@ -29,7 +29,7 @@ func TestHints(t *testing.T) {
 		"no program": {dws.Major, failing(exec.ErrNotFound), "not installed"},
 		"no volume":  {dws.Major, fmt.Errorf("%w vg/lv", errNoLV), "nvme list"},
 		"busy":       {dws.Major, &node.CommandError{Line: "umount /x", Stderr: "umount: /x: target is busy.", Err: node.ExitStatus(32)}, "have ended"},
-		"in use":     {dws.Major, &node.CommandError{Line: "lvchange vg/lv", Stderr: "  Logical volume vg/lv in use.", Err: node.ExitStatus(5)}, "deactivated by itself"},
+		"in use":     {dws.Major, &node.CommandError{Line: "lvchange vg/lv", Stderr: "  Logical volume vg/lv in use.", Err: node.ExitStatus(5)}, "deactivates the volume as soon as"},
 		"link":       {dws.Major, node.ErrSymlink, "only if root made it, in a directory that only root can change"},
 		"open":       {dws.Major, node.ErrUnsafe, "every folder above"},
 		"slow":       {dws.Major, &node.CommandError{Line: "mount /x", TimedOut: true, Err: errors.New("timeout")}, "mount.command_timeout"},

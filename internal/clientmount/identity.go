@@ -108,7 +108,7 @@ func made(mc Machine, m node.Mount, p *volume.Plan, rec *MountRecord) (bool, err
 	if !rec.Mounting || m.FSType != fstype(p.FSType) {
 		return false, nil
 	}
-	// A block device that is not ours was mounted by somebody else meanwhile.
+	// Another process has mounted a block device that is not ours meanwhile.
 	// Of a Lustre file system the kernel may show other servers than the
 	// command named, but not another name.
 	return p.Type == dws.TypeLustre && strings.HasSuffix(m.Source, ":/"+p.Lustre.FSName), nil

@@ -129,7 +129,7 @@ func (c *Controller) forgetOrphan(uid string) {
 	})
 }
 
-// undo unmounts everything that the record of a deleted object tells of, last
+// undo unmounts everything that the record of a deleted object lists, last
 // one first. Living objects may take over some of it meanwhile, so the file is
 // read again in each mount's turn, and only that mount is changed in it.
 func (r *reconciler) undo(ctx, waits context.Context, uid string) error {

@@ -138,7 +138,7 @@ func (a *attempt) run() result {
 
 // withoutRecord ends an attempt that cannot know what it owns: the record exists
 // and cannot be read. Nothing is done, nothing is overwritten, and the
-// finalizer stays, until somebody has repaired or removed the file.
+// finalizer stays, until an administrator has repaired or removed the file.
 func (a *attempt) withoutRecord(err error) result {
 	if a.cm.DeletionTimestamp != nil && !hasFinalizer(a.cm) {
 		return result{finished: true}

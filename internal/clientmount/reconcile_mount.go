@@ -301,7 +301,7 @@ func (a *attempt) prepareRecord(plans []*volume.Plan, status *dws.ClientMountSta
 		}
 	}
 	if err := a.save(rec); err != nil {
-		a.registry.keep(rec.UID, a.w.record) // nothing was begun
+		a.registry.keep(rec.UID, a.w.record) // nothing was started
 		return err
 	}
 	a.w.record = rec

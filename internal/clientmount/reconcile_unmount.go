@@ -79,7 +79,7 @@ func (a *attempt) delete(invalid error) result {
 	return result{finished: true}
 }
 
-// unmountAll undoes, last one first, what the record of the object tells of;
+// unmountAll undoes, last one first, what the record of the object lists;
 // without a record, what the object shows to be mounted. status is updated as
 // mounts go away. The result is the first error.
 func (a *attempt) unmountAll(status *dws.ClientMountStatus, invalid error) error {
@@ -258,7 +258,7 @@ func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*vo
 }
 
 // neverMounted reports that nothing has to be undone for an entry that no
-// record tells of: the object does not say that it was mounted (by an earlier
+// record lists: the object does not say that it was mounted (by an earlier
 // daemon, or before the node was booted), and its volume is not mounted at its
 // path, or is there for another ClientMount.
 func (a *attempt) neverMounted(i int, p *volume.Plan) (bool, error) {

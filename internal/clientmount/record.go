@@ -42,7 +42,7 @@ type Record struct {
 	Created   time.Time     `json:"created"`
 	Mounts    []MountRecord `json:"mounts"`
 
-	onDisk [sha256.Size]byte // of the file as it was read or written last
+	onDisk [sha256.Size]byte // of the file that was last read or written
 }
 
 // MountRecord is the state of one mount of a ClientMount.
@@ -66,7 +66,7 @@ type MountRecord struct {
 	holders string // who used the mount, as it was last logged by this process
 }
 
-// isMounted reports whether the record tells of something to undo; false for nil.
+// isMounted reports whether there is something to undo; false for nil.
 func (m *MountRecord) isMounted() bool { return m != nil && !m.Unmounted }
 
 // Identity is how a mount is recognised again: mount id and device are the
@@ -189,7 +189,7 @@ func (s *Records) update(uid string, change func(*Record)) (done bool, err error
 	return true, s.Remove(uid)
 }
 
-// Load returns the record of one object, nil when there is none. Any other
+// Load returns the record of one object, or nil if it has no record. Any other
 // obstacle is an error that wraps errUnreadable and names the file.
 func (s *Records) Load(uid string) (*Record, error) {
 	name, err := s.file(uid)

@@ -255,7 +255,7 @@ func (r *registry) sharers(uid string, p *volume.Plan) (here, elsewhere []sharer
 	return here, elsewhere
 }
 
-// living returns the first sharer whose object exists, nil if there is none.
+// living returns the first sharer whose object exists, or nil.
 func living(list []sharer) *sharer {
 	for i := range list {
 		if list[i].alive {

@@ -170,7 +170,7 @@ func TestNoConflict(t *testing.T) {
 	}
 }
 
-// After a restart the registry knows what the records tell of, before any
+// After a restart the registry knows what the records list, before any
 // object has been looked at.
 func TestRegistryFromRecords(t *testing.T) {
 	a := newBench(t, dws.TypeXFS)
@@ -267,7 +267,7 @@ func TestUnmountByIdentity(t *testing.T) {
 }
 
 // What our own command mounted is ours whatever the kernel shows as its source,
-// also when the daemon dies before it can note it.
+// even if the daemon dies before it can note it.
 func TestOtherSource(t *testing.T) {
 	for name, noted := range map[string]bool{"noted": true, "not noted": false} {
 		t.Run(name, func(t *testing.T) {
@@ -301,7 +301,7 @@ func TestOtherSource(t *testing.T) {
 // An object that was never mounted undoes nothing that it names.
 func TestNeverMounted(t *testing.T) {
 	b := newBench(t, dws.TypeXFS)
-	b.machine.lvs[testVG+"/"+testLV] = true // somebody else's
+	b.machine.lvs[testVG+"/"+testLV] = true // another user's
 	b.want(dws.Unmounted)
 	b.reconcile()
 	b.delete()

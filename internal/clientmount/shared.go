@@ -36,7 +36,7 @@ type read[T any] struct {
 // get returns what f returns, or what another call of f for the same key
 // returned: one that ended less than shareFor ago or, if fresh is set, one whose
 // request was not sent yet when get was called. Errors are shared like values. f
-// has a context of its own, which ends when nobody waits any more.
+// has a context of its own, which ends when no caller waits any more.
 func (s *shared[T]) get(ctx context.Context, key string, fresh bool, f func(context.Context) (T, error)) (T, error) {
 	turn := kube.TurnOf(ctx)
 	s.mu.Lock()

@@ -77,7 +77,7 @@ func TestSharedReads(t *testing.T) {
 	}
 }
 
-// One who gives up does not end the read of the others; the last one does.
+// A caller that gives up does not cancel the read of the others; the last one does.
 func TestSharedReadOutlivesACaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s shared[int]

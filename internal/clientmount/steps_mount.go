@@ -15,7 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
-// holderTimes bound the search for who keeps a mount or a device busy. With the first the
+// holderTimes bound the search for what keeps a mount or a device busy. With the first the
 // answer is there within 200 ms. Only when it found nobody, on a node with
 // thousands of processes or a full load, a second and longer search follows,
 // because a late answer is worth more than none.
@@ -81,7 +81,7 @@ func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) err
 }
 
 // adoptTarget takes over the target of a mount of our volume that is in place
-// although no record tells of it: it goes with the mount.
+// without a record: it is removed with the mount.
 func (r *runner) adoptTarget() {
 	if r.rec.Mounted == nil && !r.rec.Mounting && !r.shared {
 		r.rec.Created = union(r.rec.Created, []string{r.plan.Path})
@@ -90,7 +90,7 @@ func (r *runner) adoptTarget() {
 
 // makeTarget makes the mount target. What will be made, and that the mount
 // comes next, is in the record before it happens, so that a crash in between
-// leaves neither a directory nor a mount that no record tells of.
+// leaves neither a directory nor a mount without a record.
 func (r *runner) makeTarget(name string) error {
 	had := r.rec.Created
 	r.rec.Created = union(had, r.machine.MissingTargets(r.plan.Path))
@@ -192,8 +192,8 @@ func (r *runner) unmountStep(ctx context.Context, name string, s *volume.Step) e
 	return nil
 }
 
-// mine returns our mount at the plan's path, the visible one first, nil if
-// there is none. One that another mount hides is an error, because no command
+// mine returns our mount at the plan's path, the visible one first, or nil.
+// One that another mount hides is an error, because no command
 // can reach it.
 func (r *runner) mine() (*node.Mount, error) {
 	table, err := r.machine.MountsOn(r.plan.Path)
@@ -248,7 +248,7 @@ func (r *runner) explainInUse(ctx context.Context, err error) error {
 }
 
 // explain adds to err who the search finds. They are logged with msg when they are others
-// than the last time: a mount may be in use for hours. When nobody is found the text
+// than the last time: a mount may be in use for hours. When no holder is found the text
 // names where else to look.
 func (r *runner) explain(ctx context.Context, err error, msg, step, elsewhere string, search holderSearch) error {
 	const inText, inLog = 5, 16

@@ -111,7 +111,7 @@ const retrySlack = 1.25
 // than the node's budget of retries has requests for, so nothing piles up
 // before the API server, and a corrected profile is noticed after RetryMax or
 // after retrySlack × failing objects / RetryRate seconds, whichever is longer.
-// An object that began to fail a moment ago does not pay for those that fail for
+// An object that started to fail a moment ago does not pay for those that fail for
 // long.
 func (c *Controller) retryPause(o *object, hopeless bool) time.Duration {
 	d := pause(o.failures, c.limits.Load().RetryMax, hopeless)

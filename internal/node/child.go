@@ -20,7 +20,7 @@ import (
 
 // A system call on a file system whose server or device does not answer may never
 // return, and no signal ends it. A thread of the daemon that is in such a call keeps
-// the daemon from ending. So what may meet such a file system is done by a child: this
+// the daemon from ending. Operations that may meet such a file system are done by a child: this
 // program again, started like any other command, with the same time limit.
 
 // childSuffix ends the name of such a child, as ps shows it. Together with childReport

@@ -44,7 +44,7 @@ func (n *Node) DeviceHolders(ctx context.Context, d Device, limit int) ([]Holder
 	s.stacked(d)
 	s.swaps(func(path string) bool { return s.is(path, d) || own.has(path) })
 	if err := s.processes(ctx, own, (*worker).onDevice, (*worker).maps); err != nil {
-		return s.sorted(), fmt.Errorf("looking for who uses the device %v: %w", d, err)
+		return s.sorted(), fmt.Errorf("looking for users of device %v: %w", d, err)
 	}
 	if n := s.mostDenied(); n > 0 {
 		return nil, fmt.Errorf("%d processes may not be looked at, which takes CAP_SYS_PTRACE: try fuser -v on the device %v", n, d)

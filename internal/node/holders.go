@@ -104,7 +104,7 @@ func (n *Node) Holders(ctx context.Context, m Mount, limit int) ([]Holder, error
 	s.files()
 	own := &space{own: true, points: []string{m.Mountpoint}}
 	if err := s.processes(ctx, own, (*worker).links, (*worker).maps); err != nil {
-		return s.sorted(), fmt.Errorf("looking for who uses %s: %w", m.Mountpoint, err)
+		return s.sorted(), fmt.Errorf("looking for users of %s: %w", m.Mountpoint, err)
 	}
 	if n := s.mostDenied(); n > 0 {
 		return nil, fmt.Errorf("%d processes may not be looked at, which takes CAP_SYS_PTRACE: try fuser -vm %s", n, m.Mountpoint)

@@ -16,7 +16,7 @@ import (
 // Left is a command that an earlier daemon started and that still runs.
 type Left struct {
 	PID     int
-	Program string // the name that it was started by, without folders
+	Program string // the name that it was started by, without directories
 	Line    string // its command line, shortened
 }
 

@@ -46,7 +46,7 @@ var clientmountTexts = []text{
 		"busy", "warning", "@MOUNT_PATH@ is in use: @HOLDER@",
 		"The mount cannot be unmounted, or its device cannot be deactivated (STEP says which), because of @HOLDER@. HOLDER_PID is 0 if no process is the reason, but for example another mount or a loop device. There is one such record for each holder that was found.",
 		"The job of workflow @WORKFLOW@ is over, but its workflow waits, and its storage is not given back, until the mount and the device are free.",
-		"End the process, or ask its owner to; unmount or detach anything else that is named. clientmountd retries by itself. If this happens often, the epilog of the workload manager leaves processes behind.",
+		"End the process, or ask its owner to; unmount or detach anything else that is named. clientmountd retries until it succeeds. If this happens often, the epilog of the workload manager leaves processes behind.",
 	}, {
 		"stuck", "warning, error", "A command hangs: process @PID@",
 		"@COMMAND@ does not end, and cannot be killed while the kernel waits for a device, server or lock manager, or an earlier daemon left it behind. Meanwhile no other command is started for the same ClientMount, and none that changes the same volume group.",
