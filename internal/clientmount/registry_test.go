@@ -1,13 +1,16 @@
 package clientmount
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -511,4 +514,51 @@ func TestRootsChanged(t *testing.T) {
 	if res := b.reconcile(); !res.finished || b.machine.mounted(testPath) {
 		t.Errorf("%+v", res)
 	}
+}
+
+// An object that waits for the path of another starts as soon as the path is
+// free, not after the pause of a retry.
+func TestPathThatBecomesFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		records, err := OpenRecords(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := newFakeServer(testObject(dws.TypeLustre), testProfile())
+		machine := newFakeMachine()
+		c := New(Options{
+			Node: "compute-01", Client: server, Machine: machine, Records: records, Mounts: MountsResource("v1alpha7"),
+			Limits: Limits{Command: time.Minute, Hook: time.Minute, RetryMax: time.Hour}, Log: slog.New(slog.DiscardHandler),
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- c.Run(ctx) }()
+
+		holder := testObject(dws.TypeLustre)
+		holder.Name, holder.UID = "holder", "hhhh-1"
+		holder.Spec.Mounts[0].MountPath = testPath + "/below"
+		c.Replace([]*dws.ClientMount{holder})
+		synctest.Wait()
+		if !machine.mounted(testPath + "/below") {
+			t.Fatal("the first one is not mounted")
+		}
+		c.Upsert(server.object())
+		time.Sleep(2 * time.Minute) // virtual: the pauses of its retries grow
+		synctest.Wait()
+		if st := server.object().Status; st.Error == nil {
+			t.Fatalf("status %s", describe(&st))
+		}
+		changed := *holder
+		changed.Spec.DesiredState, changed.Generation = dws.Unmounted, 2
+		c.Upsert(&changed)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if st := server.object().Status; !st.AllReady || !machine.mounted(testPath) {
+			t.Errorf("still waiting: %s", describe(&st))
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }

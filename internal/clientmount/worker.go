@@ -156,6 +156,7 @@ func (c *Controller) resume() {
 func (c *Controller) unblock() {
 	for _, o := range c.objects {
 		if o.timer != nil && o.last.blocked && o.newest != nil {
+			o.failures = 0 // what it waited for has happened
 			c.start(o)
 		}
 	}
