@@ -43,7 +43,7 @@ func TestShow(t *testing.T) {
 				{"findmnt", `(?m)^  /\S+ +/dev/mapper/\S+ +(xfs|tmpfs) `},
 				{"the file", `(?m)^  written by process`},
 				{"the status", `\{allReady: true, mounts: \[\{ready: true, state: mounted\}\]\}`},
-				{"the busy unmount and who is in the way", `target is busy(?s:.*)in use by pid \d+ \(uid 0, standin\) cwd`},
+				{"the busy unmount and who is in the way", `target is busy(?s:.*)in use by pid \d+ \(standin, uid 0[^)]*\): cwd`},
 				{"the unmount", `(?m)^unmounted `},
 				{"the released daemon's end", `(?m)^stopped `},
 				{"the job's storage", `(?m)^mounted .* the job's gfs2 at /\S+$`},
