@@ -23,7 +23,7 @@ func (s *Service) own(ctx context.Context, c Call, w datamovement.WorkflowRef, u
 	if err != nil {
 		return nil, nil, err
 	}
-	dm, err := s.read(ctx, c, f, uid)
+	dm, err := s.read(ctx, c, w, f, uid)
 	if err == nil {
 		err = s.allowed(c, dm, w)
 	}
@@ -171,14 +171,17 @@ func (s *Service) List(ctx context.Context, c Call, w datamovement.WorkflowRef) 
 	return uids, nil
 }
 
-// recordHidden is for a caller who is shown nothing of what there is.
-func (s *Service) recordHidden(c Call, w datamovement.WorkflowRef, items []nnf.DataMovement) {
+// recordHidden is for a caller who is shown nothing of what there is. It returns
+// the record.
+func (s *Service) recordHidden(c Call, w datamovement.WorkflowRef, items []nnf.DataMovement) (object, reason string) {
 	for i := range items {
 		if v := s.access(c).Listed(&items[i], w); v.Outcome == datamovement.Hidden {
-			s.record(c, w.Namespace+"/"+w.Name, v.Outcome.String()+": "+v.Reason)
-			return // one record for one request
+			object, reason = w.Namespace+"/"+w.Name, v.Outcome.String()+": "+v.Reason
+			s.record(c, object, reason)
+			return object, reason // one record for one request
 		}
 	}
+	return "", ""
 }
 
 // listed reads the movements of a workflow that have further labels.

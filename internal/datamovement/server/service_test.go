@@ -314,7 +314,7 @@ func TestForeignCostsWhatMissingCosts(t *testing.T) {
 			"snapshot": func(uid string) error { return snapshotOf(ctx, s, eve, uid) },
 		} {
 			for what, foreign := range map[string]string{"followed": uid, "cancelled early": early} {
-				missing := foreign[:len(foreign)-1] + "9"
+				missing := foreign + "9"
 				var asked [2]string
 				c.requests()
 				before := log.count("event=dm-refused")
@@ -385,6 +385,7 @@ func TestReadAgain(t *testing.T) {
 		for err, want := range map[error]int{broke: 2, apiError(503, ""): 1, errMissing: 1} {
 			fail(err)
 			s.feed(rabbit).forget(uid)
+			time.Sleep(absentTime)
 			c.requests()
 			if _, err := s.Status(t.Context(), user(1001), job7, uid, 0); err == nil {
 				t.Error("no error")
