@@ -102,7 +102,8 @@ func (l *Listener) acceptOne() (net.Conn, error) {
 		return nil, nil
 	}
 	release, refusal := l.limiter.Acquire(peer.UID)
-	if shared(refusal) && l.makeRoom(peer.UID) {
+	// More than one when users without a connection have used the reserve.
+	for shared(refusal) && l.makeRoom(peer.UID) {
 		release, refusal = l.limiter.Acquire(peer.UID)
 	}
 	if refusal != nil {

@@ -173,9 +173,9 @@ func (s *Service) List(ctx context.Context, c Call, w datamovement.WorkflowRef) 
 
 // recordHidden is for a caller who is shown nothing of what there is. It returns
 // the record.
-func (s *Service) recordHidden(c Call, w datamovement.WorkflowRef, items []nnf.DataMovement) (object, reason string) {
-	for i := range items {
-		if v := s.access(c).Listed(&items[i], w); v.Outcome == datamovement.Hidden {
+func (s *Service) recordHidden(c Call, w datamovement.WorkflowRef, items []*nnf.DataMovement) (object, reason string) {
+	for _, dm := range items {
+		if v := s.access(c).Listed(dm, w); v.Outcome == datamovement.Hidden {
 			object, reason = w.Namespace+"/"+w.Name, v.Outcome.String()+": "+v.Reason
 			s.record(c, object, reason)
 			return object, reason // one record for one request
@@ -185,7 +185,7 @@ func (s *Service) recordHidden(c Call, w datamovement.WorkflowRef, items []nnf.D
 }
 
 // listed reads the movements of a workflow that have further labels.
-func (s *Service) listed(ctx context.Context, c Call, w datamovement.WorkflowRef, further map[string]string) ([]nnf.DataMovement, error) {
+func (s *Service) listed(ctx context.Context, c Call, w datamovement.WorkflowRef, further map[string]string) ([]*nnf.DataMovement, error) {
 	node := s.o.Node
 	if s.settings.Load().Policy.ListWorkflow && further == nil {
 		node = ""
@@ -194,12 +194,15 @@ func (s *Service) listed(ctx context.Context, c Call, w datamovement.WorkflowRef
 	for k, v := range further {
 		labels[k] = v
 	}
-	var items []*nnf.DataMovement
-	err := s.api.with(ctx, kindMovement, func(res kube.Resource) (err error) {
-		items, err = s.api.Movements(ctx, res, selectorOf(labels))
-		return err
+	selector := selectorOf(labels)
+	items, err := s.lists.get(ctx, listKey{c.UID, selector}, func() (items []*nnf.DataMovement, err error) {
+		err = s.api.with(ctx, kindMovement, func(res kube.Resource) (err error) {
+			items, err = s.api.Movements(ctx, res, selector)
+			return err
+		})
+		return items, err
 	})
-	return values(items), s.judged(c, w.Namespace+"/"+w.Name, err)
+	return items, s.judged(c, w.Namespace+"/"+w.Name, err)
 }
 
 func stillActive(uid string) error {

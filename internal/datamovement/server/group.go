@@ -120,8 +120,7 @@ func (g *group) listed(ctx context.Context, labels map[string]string, add func(s
 		return 0, err
 	}
 	access := g.s.access(g.c)
-	for i := range items {
-		dm := &items[i]
+	for _, dm := range items {
 		if access.Movement(dm, g.workflow).Allowed() {
 			f := g.s.feed(dm.Namespace)
 			add(dm.Name, f)

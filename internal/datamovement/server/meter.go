@@ -38,6 +38,7 @@ type meter struct {
 	conns int           // a meter is forgotten with its last connection
 	held  int64         // bytes
 	freed chan struct{} // not nil while a call waits for room; closed when there is some
+	queue int           // calls that wait for room
 }
 
 // leastShare is what a user may hold however many users there are.
@@ -98,6 +99,13 @@ func (m *meter) change(bytes int64) {
 		close(m.freed)
 		m.freed = nil
 	}
+}
+
+// dequeue tells that a call waits no more.
+func (m *meter) dequeue() {
+	m.all.mu.Lock()
+	defer m.all.mu.Unlock()
+	m.queue--
 }
 
 // leave is called under mu.

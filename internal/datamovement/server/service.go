@@ -54,6 +54,7 @@ type Service struct {
 	look     *lookup
 	turns    *turns
 	absent   absent
+	lists    lists
 	graves   graves
 	sight    sight
 

@@ -23,6 +23,9 @@ const (
 	// leastBuffer is the least capacity of an encoded answer. gRPC tells when it is
 	// done with a buffer of more than 1 KiB only.
 	leastBuffer = 2 << 10
+	// waitingAnswers is how many calls of one user wait for room. What they have put
+	// together is not counted yet.
+	waitingAnswers = 64
 )
 
 // errNoRoom is what a user gets who holds too much.
@@ -67,7 +70,7 @@ func (t *tab) take(ctx context.Context, bytes int64) error {
 			t.conn.owed += bytes
 			m.all.mu.Unlock()
 			return nil
-		case last || bytes > soft(limit):
+		case last || bytes > soft(limit) || timer == nil && m.queue >= waitingAnswers:
 			m.all.mu.Unlock()
 			return errNoRoom
 		}
@@ -75,10 +78,14 @@ func (t *tab) take(ctx context.Context, bytes int64) error {
 			m.freed = make(chan struct{})
 		}
 		freed := m.freed
+		if timer == nil {
+			m.queue++
+		}
 		m.all.mu.Unlock()
 		if timer == nil {
 			timer = time.NewTimer(patience)
 			defer timer.Stop()
+			defer m.dequeue()
 		}
 		select {
 		case <-freed:
