@@ -78,7 +78,11 @@ func (g *gate) pass(ctx context.Context, method string, f func(context.Context) 
 	c := Call{Caller: callerOf(id.Peer), RPC: method}
 	if id.refused != nil {
 		g.audit(c, "", id.refused.Error())
-		return grpcError(method, datamovement.LimitExceeded("limits.connections_per_user"))
+		limit := "limits.connections_per_user"
+		if e := (*unixsocket.LimitError)(nil); errors.As(id.refused, &e) && e.Shared {
+			limit = "limits.connections"
+		}
+		return grpcError(method, datamovement.LimitExceeded(limit))
 	}
 	if id.meter.crowded() {
 		g.audit(c, "", errTooMuch.Error())

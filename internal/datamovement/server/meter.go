@@ -6,6 +6,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"time"
 )
 
 // perRequest is what a request is taken to cost beside its own bytes: a
@@ -24,6 +25,7 @@ type meters struct {
 	most  int64 // bytes per user; 0: any number
 	total int64 // bytes of all users; 0: any number
 	over  func(identity)
+	wait  time.Duration // of answers for room; 0: patience
 
 	mu      sync.Mutex
 	users   map[uint32]*meter

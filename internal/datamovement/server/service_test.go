@@ -315,6 +315,7 @@ func TestForeignCostsWhatMissingCosts(t *testing.T) {
 		} {
 			for what, foreign := range map[string]string{"followed": uid, "cancelled early": early} {
 				missing := foreign + "9"
+				time.Sleep(absentTime) // what was asked before is forgotten
 				var asked [2]string
 				c.requests()
 				before := log.count("event=dm-refused")

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -83,7 +84,7 @@ func (t *tab) take(ctx context.Context, bytes int64) error {
 		}
 		m.all.mu.Unlock()
 		if timer == nil {
-			timer = time.NewTimer(patience)
+			timer = time.NewTimer(cmp.Or(m.all.wait, patience))
 			defer timer.Stop()
 			defer m.dequeue()
 		}
