@@ -34,6 +34,10 @@ type absentKey struct {
 	workflow datamovement.WorkflowRef
 }
 
+// absentBatch is the name of a batch here. Its handle may also be asked for as if
+// it were a movement's uid.
+func absentBatch(handle string) string { return "batch " + handle }
+
 type absence struct {
 	name string
 	key  absentKey

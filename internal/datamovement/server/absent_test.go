@@ -92,6 +92,21 @@ func TestAbsentUntilMade(t *testing.T) {
 	})
 }
 
+// A handle is no movement's uid, and remains a handle.
+func TestAbsentHandleIsABatch(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		handle, _ := batched(t, s, "", "a")
+		if _, err := s.Status(t.Context(), user(1001), job7, handle, 0); !errors.Is(err, datamovement.ErrNotFound) {
+			t.Fatal(err)
+		}
+		g, err := s.group(t.Context(), user(1001), job7, []string{handle})
+		if err != nil || len(g.members) != 1 {
+			t.Fatal(err)
+		}
+		g.release()
+	})
+}
+
 // Guesses take bounded memory, and those of one user leave room for others.
 func TestAbsentIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -122,7 +122,7 @@ func (s *Service) create(ctx context.Context, c Call, j *job, r datamovement.Req
 	s.feed(made.Namespace).learn(made)
 	s.absent.forget(made.Name)
 	if batch := made.Labels[api.LabelBatch]; batch != "" {
-		s.absent.forget(batch)
+		s.absent.forget(absentBatch(batch))
 	}
 	s.log.Info("data movement created", "uid", c.UID, "pid", c.PID, "object", made.Namespace+"/"+made.Name,
 		"workflow", j.workflow.Namespace+"/"+j.workflow.Name, daemon.EventID(eventCreated))

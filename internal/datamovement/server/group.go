@@ -90,7 +90,7 @@ func (g *group) resolve(ctx context.Context, uids []string, add func(string, *fe
 			if err := datamovement.CheckHandle(uid); err != nil {
 				return g.s.judged(g.c, uid, err)
 			}
-			if g.s.isAbsent(g.c, g.workflow, uid) {
+			if g.s.isAbsent(g.c, g.workflow, absentBatch(uid)) {
 				return datamovement.MovementNotFound(uid)
 			}
 			switch n, err := g.listed(ctx, map[string]string{api.LabelBatch: uid}, add); {
@@ -141,7 +141,7 @@ func (g *group) listed(ctx context.Context, labels map[string]string, add func(s
 		}
 	}
 	if batch := labels[api.LabelBatch]; n == 0 && batch != "" {
-		g.s.absent.add(g.c, g.workflow, batch, object, reason)
+		g.s.absent.add(g.c, g.workflow, absentBatch(batch), object, reason)
 	}
 	return n, nil
 }
