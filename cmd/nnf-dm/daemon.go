@@ -34,6 +34,7 @@ type process struct {
 
 	service     *server.Service // nil when simulated
 	listener    *unixsocket.Listener
+	records     *unixsocket.Records
 	connections *unixsocket.Limiter
 	idle        *unixsocket.Idle // for the exit
 	calm        *unixsocket.Idle // for giving memory back
@@ -56,6 +57,7 @@ func runDaemon(ctx context.Context, v *command.Invocation) int {
 	defer p.logOut.Close()
 	defer p.idle.Stop()
 	defer p.calm.Stop()
+	defer p.records.Close()
 	return daemon.Run(ctx, daemon.Options{
 		Log: p.log, Notifier: p.notifier, Main: p.main, Reload: p.reload,
 		ShutdownTimeout: func() time.Duration { return p.shutdownTimeout() + 5*time.Second },
@@ -101,6 +103,7 @@ func (p *process) prepare() error {
 		}
 	})
 	p.idle.Also(p.calm)
+	p.records = server.NewRecords(p.log, float64(p.cfg.Limits.LogRecordsPerSecond), p.cfg.Limits.LogRecordBurst)
 	where := "simulated"
 	if !p.cfg.Daemon.Simulated {
 		client, err := p.dial()
@@ -114,7 +117,7 @@ func (p *process) prepare() error {
 		where = client.Address()
 		p.service = server.New(server.Options{
 			Node: p.node, Rabbit: p.cfg.Node.Rabbit, SystemConfiguration: p.cfg.Node.SystemConfiguration,
-			Client: server.Cluster{Client: client}, Settings: settings, Idle: p.idle, Status: p.status, Log: p.log,
+			Client: server.Cluster{Client: client}, Settings: settings, Idle: p.idle, Records: p.records, Status: p.status, Log: p.log,
 		})
 	}
 	if err := p.listen(); err != nil {
@@ -122,8 +125,8 @@ func (p *process) prepare() error {
 	}
 	p.transport = server.Transport{
 		Listener: p.listener, Pulse: server.NewPulse(p.listener), Handshake: p.cfg.Limits.HandshakeTime,
-		MaxMessage: int(p.cfg.Limits.MessageSize), MaxMemory: p.cfg.Limits.MemoryPerUser,
-		Shutdown: p.shutdownTimeout, Idle: p.idle, Quit: p.quit, Log: p.log,
+		MaxMessage: int(p.cfg.Limits.MessageSize), MaxMemory: p.cfg.Limits.MemoryPerUser, TotalMemory: p.cfg.Limits.Memory,
+		Records: p.records, Shutdown: p.shutdownTimeout, Idle: p.idle, Quit: p.quit, Log: p.log,
 	}
 	files := strings.Join(p.settings.Files, " ")
 	p.start = func() {
@@ -166,7 +169,7 @@ func (p *process) listen() error {
 	p.connections = unixsocket.NewLimiter(connectionsOf(&p.cfg))
 	p.listener, err = unixsocket.Listen(unixsocket.Options{
 		Path: p.cfg.Socket.Path, Mode: mode, Group: p.cfg.Socket.Group, Log: p.log,
-		Limiter: p.connections, Courtesy: courtesy, Handshake: p.cfg.Limits.HandshakeTime, HandshakeBytes: preface, Idle: p.idle,
+		Limiter: p.connections, Courtesy: courtesy, Handshake: p.cfg.Limits.HandshakeTime, HandshakeBytes: preface, Idle: p.idle, Records: p.records,
 	})
 	return err
 }
@@ -229,6 +232,7 @@ func (p *process) reload() {
 	p.settings, p.cfg = settings, fresh
 	p.adopt()
 	p.connections.Set(connectionsOf(&p.cfg))
+	p.records.Set(float64(p.cfg.Limits.LogRecordsPerSecond), p.cfg.Limits.LogRecordBurst)
 	if p.service != nil {
 		p.service.SetSettings(now)
 	}

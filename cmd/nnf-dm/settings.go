@@ -17,7 +17,8 @@ import (
 func connectionsOf(c *config.Nnfdm) unixsocket.LimiterOptions {
 	return unixsocket.LimiterOptions{
 		What: "connections", Total: c.Limits.Connections,
-		User: unixsocket.Share{Slots: c.Limits.ConnectionsPerUser},
+		Reserve: c.Limits.Connections * c.Limits.ConnectionReserve / 100,
+		User:    unixsocket.Share{Slots: c.Limits.ConnectionsPerUser},
 	}
 }
 
@@ -33,6 +34,7 @@ func settingsOf(c *config.Nnfdm) (server.Settings, error) {
 		Limits: server.Limits{
 			Streams: l.StreamsPerUser, Waiters: l.WaitersPerUser, BatchSize: l.BatchSize,
 			CreatesPerSecond: l.CreatesPerSecond, CreateBurst: l.CreateBurst,
+			API: server.APIShare{QPS: c.Kubernetes.QPS, Burst: c.Kubernetes.Burst, Percent: l.APIShare},
 		},
 	}, nil
 }

@@ -32,10 +32,14 @@ type Nnfdm struct {
 	}
 	Limits struct {
 		Connections, ConnectionsPerUser int
+		ConnectionReserve               int // percent of Connections
 		StreamsPerUser, WaitersPerUser  int
 		CreatesPerSecond, CreateBurst   int
 		MessageSize                     int64 // bytes
-		MemoryPerUser                   int64 // bytes
+		MemoryPerUser, Memory           int64 // bytes
+		APIShare                        int   // percent of Kubernetes.QPS and Kubernetes.Burst
+		LogRecordsPerSecond             int
+		LogRecordBurst                  int
 		MaxWait                         time.Duration
 		HandshakeTime                   time.Duration
 		BatchSize                       int

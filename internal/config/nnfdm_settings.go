@@ -74,17 +74,24 @@ func limitSettings(c *Nnfdm) []Setting {
 	return []Setting{
 		number("connections", "4096", "8", "65536", "Connections at once, of all users.", &l.Connections),
 		number("connections_per_user", "1024", "1", "65536", "Connections at once, of one user.", &l.ConnectionsPerUser),
+		number("connection_reserve", "10", "0", "50", "Percent of limits.connections that only users without a connection may take. When the others are taken, the daemon closes the longest idle connection of the user who has most, if the new caller has fewer.", &l.ConnectionReserve),
 		number("streams_per_user", "2048", "1", "65536", "Requests at once, of one user.", &l.StreamsPerUser),
 		number("waiters_per_user", "1024", "1", "65536", "Requests that wait for the end of a transfer, of one user.", &l.WaitersPerUser),
 		number("creates_per_second", "50", "1", "10000", "Transfers that one user may create per second, on average.", &l.CreatesPerSecond),
 		number("create_burst", "500", "1", "100000", "Transfers that one user may create at once.", &l.CreateBurst),
 		number("batch_size", "1000", "1", "10000", "Pairs of source and destination in one batch.", &l.BatchSize),
+		number("api_share", "80", "1", "100", "Percent of kubernetes.qps and kubernetes.burst that one user's requests may take. Users take turns.", &l.APIShare),
+		number("log_records_per_second", "5", "1", "10000", "Log records that one user may cause per second, on average, by requests that are refused or fail. One record tells how many more were suppressed.", &l.LogRecordsPerSecond),
+		number("log_record_burst", "100", "1", "100000", "Such log records that one user may cause at once.", &l.LogRecordBurst),
 		{
 			Key: "limits.message_size", Kind: Size, Default: "256KiB", Min: "4KiB", Max: "4MiB", Field: &l.MessageSize,
 			Help: "Size of one request.",
 		}, {
 			Key: "limits.memory_per_user", Kind: Size, Default: "16MiB", Min: "1MiB", Max: "1GiB", Field: &l.MemoryPerUser,
-			Help: "Memory for the requests of one user that are under way: each counts 4KiB and its size. Whoever goes on sending above it is disconnected.",
+			Help: "Memory for the requests and answers of one user. A request under way counts 4KiB and its size, an answer its size until the client has read it, a followed transfer 192 bytes. Above three quarters requests and answers are refused; a client that keeps sending above the limit is disconnected.",
+		}, {
+			Key: "limits.memory", Kind: Size, Default: "64MiB", Min: "1MiB", Max: "16GiB", Field: &l.Memory,
+			Help: "Memory for the requests and answers of all users. Above half of it the other half is divided equally among the users.",
 		}, {
 			Key: "limits.max_wait", Kind: Duration, Default: "1h", Min: "1s", Max: "24h", Reload: true, Field: &l.MaxWait,
 			Help: "How long one request may wait for the end of a transfer, also when it asks for ever.",

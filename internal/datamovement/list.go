@@ -22,11 +22,11 @@ func Selector(w WorkflowRef, node string) map[string]string {
 
 // List returns the names of the movements that the caller may see: oldest
 // first, those of one second by name.
-func List(a Access, asked WorkflowRef, movements []nnf.DataMovement) []string {
+func List(a Access, asked WorkflowRef, movements []*nnf.DataMovement) []string {
 	var seen []*nnf.DataMovement
-	for i := range movements {
-		if a.Listed(&movements[i], asked).Allowed() {
-			seen = append(seen, &movements[i])
+	for _, dm := range movements {
+		if a.Listed(dm, asked).Allowed() {
+			seen = append(seen, dm)
 		}
 	}
 	slices.SortFunc(seen, func(a, b *nnf.DataMovement) int {

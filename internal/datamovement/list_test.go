@@ -12,12 +12,12 @@ import (
 )
 
 func TestList(t *testing.T) {
-	named := func(name string, second int64, change ...func(*nnf.DataMovement)) nnf.DataMovement {
+	named := func(name string, second int64, change ...func(*nnf.DataMovement)) *nnf.DataMovement {
 		dm := movement(change...)
 		dm.Name, dm.CreationTimestamp = name, metav1.NewTime(time.Unix(second, 0))
-		return *dm
+		return dm
 	}
-	all := []nnf.DataMovement{
+	all := []*nnf.DataMovement{
 		named("c", 2), named("b", 1), named("a", 2),
 		named("foreign", 1, func(d *nnf.DataMovement) { d.Spec.UserID = 1002 }),
 		named("elsewhere", 1, label(api.LabelInitiator, "compute-02")),

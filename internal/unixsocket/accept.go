@@ -13,7 +13,6 @@ import (
 const (
 	firstBackOff = 5 * time.Millisecond
 	lastBackOff  = time.Second
-	logEvery     = 10 * time.Second // lines about connections that were turned away
 )
 
 // Accept waits for the next connection that may come in, a *Conn. It fails only
@@ -103,6 +102,10 @@ func (l *Listener) acceptOne() (net.Conn, error) {
 		return nil, nil
 	}
 	release, refusal := l.limiter.Acquire(peer.UID)
+	// More than one when users without a connection have used the reserve.
+	for shared(refusal) && l.makeRoom(peer.UID) {
+		release, refusal = l.limiter.Acquire(peer.UID)
+	}
 	if refusal != nil {
 		l.refused.Add(1)
 		l.turnAway(peer, refusal)
@@ -129,6 +132,9 @@ func (l *Listener) courteously(p Peer) func() {
 func (l *Listener) conn(raw net.Conn, peer Peer, release func(), refusal error) *Conn {
 	c := &Conn{Conn: raw, Peer: peer, refusal: refusal, l: l, release: release, missing: l.handshakeBytes}
 	l.open.Add(1)
+	if refusal == nil {
+		l.held.add(c)
+	}
 	l.idle.Enter()
 	l.coming.Add(1)
 	limit := l.handshake
@@ -148,12 +154,7 @@ func (l *Listener) turnAway(p Peer, err error) {
 	if l.turned != nil {
 		l.turned(p, err)
 	}
-	l.logMu.Lock()
-	defer l.logMu.Unlock()
-	if now := time.Now(); l.lastLog.IsZero() || now.Sub(l.lastLog) >= logEvery {
-		l.log.Warn("connection turned away", "uid", p.UID, "pid", p.PID, "error", err, "not_logged", l.unlogged)
-		l.lastLog, l.unlogged = now, 0
-		return
+	if l.records.Allow(p.UID) {
+		l.log.Warn("connection turned away", "uid", p.UID, "pid", p.PID, "error", err)
 	}
-	l.unlogged++
 }

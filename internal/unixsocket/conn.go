@@ -25,6 +25,8 @@ type Conn struct {
 	l       *Listener
 	release func()
 	once    sync.Once
+	calls   atomic.Int64 // in progress
+	used    atomic.Int64 // when it was last in use, Unix time in nanoseconds
 
 	settled atomic.Bool // the first bytes have come, or it is closed
 	mu      sync.Mutex
@@ -109,9 +111,20 @@ func (c *Conn) Close() error {
 		c.settle()
 		c.mu.Unlock()
 		c.release()
+		c.l.held.remove(c)
 		c.l.open.Add(-1)
 	})
 	return err
+}
+
+// Begin tells that a call begins on the connection: while one is in progress, the
+// listener closes others first to make room.
+func (c *Conn) Begin() { c.calls.Add(1) }
+
+// End tells that a call has ended: once for each Begin.
+func (c *Conn) End() {
+	c.used.Store(time.Now().UnixNano())
+	c.calls.Add(-1)
 }
 
 // SyscallConn is for socket options. Reading by it bypasses the limits.

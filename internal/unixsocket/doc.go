@@ -9,7 +9,9 @@
 //
 // A user who opens too many connections, never says a word on them, or asks too
 // often is refused alone: every limit is counted per uid, as the kernel reports
-// it. Only LimiterOptions.Total is shared.
+// it. LimiterOptions.Total is shared: a part of it is reserved for users without
+// a slot, and a full listener closes idle connections of the user who has most.
+// Log records about callers are limited in the same way (Records).
 //
 // # Restarts and idle exits
 //

@@ -20,6 +20,8 @@ type LimiterOptions struct {
 	User  Share  // each uid except 0
 	Root  Share  // uid 0; the zero Share has no limits
 	Total int    // slots of all users together; root may take as many again; 0: any number
+	// Reserve is how many slots of Total only users without a slot may take.
+	Reserve int
 }
 
 // Limiter counts what users hold and how often they ask. Every call takes
@@ -66,13 +68,21 @@ func (l *Limiter) Acquire(uid uint32) (release func(), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	share, total := l.share(uid)
-	if total > 0 && l.taken >= total {
+	have := 0
+	if a := l.users[uid]; a != nil {
+		have = a.slots
+	}
+	if share.Slots > 0 && have >= share.Slots {
+		return nil, &LimitError{UID: uid, What: l.o.What, Limit: share.Slots}
+	}
+	free := total - l.taken
+	if have > 0 && uid != 0 {
+		free -= l.o.Reserve
+	}
+	if total > 0 && free <= 0 {
 		return nil, &LimitError{UID: uid, What: l.o.What, Limit: l.o.Total, Shared: true}
 	}
 	a := l.account(uid)
-	if share.Slots > 0 && a.slots >= share.Slots {
-		return nil, &LimitError{UID: uid, What: l.o.What, Limit: share.Slots}
-	}
 	a.slots++
 	l.taken++
 	l.settle(a)

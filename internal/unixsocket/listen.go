@@ -40,6 +40,10 @@ type Options struct {
 	// ErrSlow, or ErrNoPeer without a peer. It must not block. May be nil.
 	Turned func(Peer, error)
 
+	// Records decides which records about connections are logged. nil: one per
+	// user in 10 s.
+	Records *Records
+
 	// PeerOf replaces the kernel's word, for tests. nil: PeerOf.
 	PeerOf func(net.Conn) (Peer, error)
 }

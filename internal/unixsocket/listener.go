@@ -36,10 +36,11 @@ type Listener struct {
 	coming                          sync.WaitGroup // connections that have not said their first bytes
 	open                            atomic.Int64
 	accepted, refused, slow, noPeer atomic.Uint64
+	evicted                         atomic.Uint64
 
-	logMu    sync.Mutex
-	lastLog  time.Time // of the last line about a connection that was turned away
-	unlogged int       // since then
+	held    holders
+	records *Records
+	ours    bool // records are the listener's own
 }
 
 // acceptor is a *net.UnixListener; tests have one that fails.
@@ -61,6 +62,9 @@ func newListener(ul acceptor, made *own, o Options) *Listener {
 	if o.Courtesy <= 0 {
 		l.courtesy = nil
 	}
+	if l.records = o.Records; l.records == nil {
+		l.records, l.ours = NewRecords(RecordOptions{Rate: 1 / logEvery.Seconds(), Burst: 1, Suppressed: l.suppressed}), true
+	}
 	if l.handshake == 0 {
 		l.handshake = defaultHandshake
 	}
@@ -71,6 +75,9 @@ func newListener(ul acceptor, made *own, o Options) *Listener {
 	l.ctx = ctx
 	l.close = sync.OnceValue(func() error {
 		cancel()
+		if l.ours {
+			l.records.Close()
+		}
 		var err error
 		if l.made != nil {
 			err = l.made.remove() // while the socket is open: see there
@@ -152,16 +159,25 @@ func (l *Listener) Arrive(limit time.Duration) {
 	}
 }
 
+// logEvery is the time between two records about one user's connections, unless
+// Options.Records says otherwise.
+const logEvery = 10 * time.Second
+
+func (l *Listener) suppressed(s Suppressed) {
+	l.log.Warn("records about connections suppressed", "uid", s.UID, "users", s.Users, "count", s.Count)
+}
+
 // Stats are counts since the start, except Open.
 type Stats struct {
 	Open                            int // connections now, with those of courtesy
 	Accepted, Refused, Slow, NoPeer uint64
+	Evicted                         uint64 // closed to make room for another user
 }
 
 // Stats can be called at any time.
 func (l *Listener) Stats() Stats {
 	return Stats{
 		Open: int(l.open.Load()), Accepted: l.accepted.Load(),
-		Refused: l.refused.Load(), Slow: l.slow.Load(), NoPeer: l.noPeer.Load(),
+		Refused: l.refused.Load(), Slow: l.slow.Load(), NoPeer: l.noPeer.Load(), Evicted: l.evicted.Load(),
 	}
 }

@@ -19,6 +19,7 @@ import (
 // whether the user may have one more, and what becomes of a panic.
 type gate struct {
 	streams *unixsocket.Limiter
+	records *unixsocket.Records
 	idle    *unixsocket.Idle
 	log     *slog.Logger
 	over    context.Context // ends when the service stops
@@ -34,8 +35,14 @@ func callOf(ctx context.Context) Call {
 
 func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (out any, err error) {
 	err = g.pass(ctx, info.FullMethod, func(ctx context.Context) (err error) {
-		out, err = next(ctx, req)
-		return err
+		if out, err = next(ctx, req); err != nil {
+			return err
+		}
+		if out, err = tabOf(ctx).answer(ctx, out, true); err != nil {
+			g.audit(callOf(ctx), "answer", err.Error())
+			return grpcError(info.FullMethod, err)
+		}
+		return nil
 	})
 	return out, err
 }
@@ -50,17 +57,13 @@ func (g *gate) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 			defer cancel()
 			defer context.AfterFunc(g.over, cancel)()
 		}
-		return next(srv, known{ss, ctx})
+		err := next(srv, counted{ss, ctx, info.FullMethod, g})
+		if t := tabOf(ctx); t != nil && errors.Is(ss.Context().Err(), context.Canceled) {
+			t.close() // the client is gone, and with it all that waits to be written
+		}
+		return err
 	})
 }
-
-// known is a stream whose context has the call.
-type known struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (k known) Context() context.Context { return k.ctx }
 
 func (g *gate) pass(ctx context.Context, method string, f func(context.Context) error) error {
 	id, ok := identityOf(ctx)
@@ -74,25 +77,36 @@ func (g *gate) pass(ctx context.Context, method string, f func(context.Context) 
 	defer g.idle.Leave()
 	c := Call{Caller: callerOf(id.Peer), RPC: method}
 	if id.refused != nil {
-		audit(g.log, c, "", id.refused.Error())
-		return grpcError(method, datamovement.LimitExceeded("limits.connections_per_user"))
+		g.audit(c, "", id.refused.Error())
+		limit := "limits.connections_per_user"
+		if e := (*unixsocket.LimitError)(nil); errors.As(id.refused, &e) && e.Shared {
+			limit = "limits.connections"
+		}
+		return grpcError(method, datamovement.LimitExceeded(limit))
 	}
 	if id.meter.crowded() {
-		audit(g.log, c, "", errTooMuch.Error())
+		g.audit(c, "", errTooMuch.Error())
 		return grpcError(method, datamovement.LimitExceeded("limits.memory_per_user"))
 	}
 	release, err := g.streams.Acquire(c.UID)
 	if err != nil {
-		audit(g.log, c, "", err.Error())
+		g.audit(c, "", err.Error())
 		return grpcError(method, datamovement.LimitExceeded("limits.streams_per_user"))
 	}
 	defer release()
 	if strings.HasPrefix(method, "/grpc.reflection.") && c.UID != 0 {
-		audit(g.log, c, "", "reflection is for root")
+		g.audit(c, "", "reflection is for root")
 		return status.Error(codes.PermissionDenied, "reflection is for root")
 	}
-	err = daemon.Safely(func() error { return f(context.WithValue(ctx, callKey{}, c)) })
+	ctx = context.WithValue(ctx, callKey{}, c)
+	if id.conn != nil {
+		ctx = context.WithValue(ctx, tabKey{}, &tab{conn: id.conn})
+	}
+	err = daemon.Safely(func() error { return f(ctx) })
 	if p := (*daemon.PanicError)(nil); errors.As(err, &p) {
+		if !g.records.Allow(c.UID) {
+			return status.Error(codes.Internal, "the daemon failed at this request; its log says more")
+		}
 		g.log.Error("a request ended in a panic", "rpc", method, "uid", c.UID, "pid", c.PID, "error", err,
 			"hint", "this is a defect: please report it with the stack", "stack", string(p.Stack), daemon.EventID(eventRPCPanic))
 		return status.Error(codes.Internal, "the daemon failed at this request; its log says more")
@@ -102,8 +116,10 @@ func (g *gate) pass(ctx context.Context, method string, f func(context.Context) 
 
 // cutOff records that a connection is ended because of what its user holds.
 func (g *gate) cutOff(id identity) {
-	audit(g.log, Call{Caller: callerOf(id.Peer)}, "connection", errTooMuch.Error())
+	g.audit(Call{Caller: callerOf(id.Peer)}, "connection", errTooMuch.Error())
 }
+
+func (g *gate) audit(c Call, object, reason string) { audit(g.log, g.records, c, object, reason) }
 
 // grpcError is the error of a call as its version of the protocol says it.
 func grpcError(method string, err error) error {
@@ -119,5 +135,5 @@ func codedError(err error) error {
 	if f == nil {
 		return nil
 	}
-	return status.Error(codes.Code(datamovement.CodeOf(f)), f.Error())
+	return status.Error(codes.Code(datamovement.CodeOf(f)), clip(f.Error()))
 }

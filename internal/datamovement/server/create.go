@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
@@ -119,6 +120,10 @@ func (s *Service) create(ctx context.Context, c Call, j *job, r datamovement.Req
 		return "", datamovement.StepCreate.At(err)
 	}
 	s.feed(made.Namespace).learn(made)
+	s.absent.forget(made.Name)
+	if batch := made.Labels[api.LabelBatch]; batch != "" {
+		s.absent.forget(absentBatch(batch))
+	}
 	s.log.Info("data movement created", "uid", c.UID, "pid", c.PID, "object", made.Namespace+"/"+made.Name,
 		"workflow", j.workflow.Namespace+"/"+j.workflow.Name, daemon.EventID(eventCreated))
 	return made.Name, nil

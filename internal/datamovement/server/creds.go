@@ -21,8 +21,9 @@ type identity struct {
 	credentials.CommonAuthInfo
 	unixsocket.Peer
 	refused error
-	self    bool   // the daemon itself asks: see Pulse
-	meter   *meter // nil: not counted
+	self    bool         // the daemon itself asks: see Pulse
+	meter   *meter       // nil: not counted
+	conn    *meteredConn // likewise
 }
 
 // AuthType implements credentials.AuthInfo.

@@ -23,7 +23,7 @@ func (s *Service) own(ctx context.Context, c Call, w datamovement.WorkflowRef, u
 	if err != nil {
 		return nil, nil, err
 	}
-	dm, err := s.read(ctx, c, f, uid)
+	dm, err := s.read(ctx, c, w, f, uid)
 	if err == nil {
 		err = s.allowed(c, dm, w)
 	}
@@ -171,18 +171,21 @@ func (s *Service) List(ctx context.Context, c Call, w datamovement.WorkflowRef) 
 	return uids, nil
 }
 
-// recordHidden is for a caller who is shown nothing of what there is.
-func (s *Service) recordHidden(c Call, w datamovement.WorkflowRef, items []nnf.DataMovement) {
-	for i := range items {
-		if v := s.access(c).Listed(&items[i], w); v.Outcome == datamovement.Hidden {
-			s.record(c, w.Namespace+"/"+w.Name, v.Outcome.String()+": "+v.Reason)
-			return // one record for one request
+// recordHidden is for a caller who is shown nothing of what there is. It returns
+// the record.
+func (s *Service) recordHidden(c Call, w datamovement.WorkflowRef, items []*nnf.DataMovement) (object, reason string) {
+	for _, dm := range items {
+		if v := s.access(c).Listed(dm, w); v.Outcome == datamovement.Hidden {
+			object, reason = w.Namespace+"/"+w.Name, v.Outcome.String()+": "+v.Reason
+			s.record(c, object, reason)
+			return object, reason // one record for one request
 		}
 	}
+	return "", ""
 }
 
 // listed reads the movements of a workflow that have further labels.
-func (s *Service) listed(ctx context.Context, c Call, w datamovement.WorkflowRef, further map[string]string) ([]nnf.DataMovement, error) {
+func (s *Service) listed(ctx context.Context, c Call, w datamovement.WorkflowRef, further map[string]string) ([]*nnf.DataMovement, error) {
 	node := s.o.Node
 	if s.settings.Load().Policy.ListWorkflow && further == nil {
 		node = ""
@@ -191,12 +194,15 @@ func (s *Service) listed(ctx context.Context, c Call, w datamovement.WorkflowRef
 	for k, v := range further {
 		labels[k] = v
 	}
-	var items []*nnf.DataMovement
-	err := s.api.with(ctx, kindMovement, func(res kube.Resource) (err error) {
-		items, err = s.api.Movements(ctx, res, selectorOf(labels))
-		return err
+	selector := selectorOf(labels)
+	items, err := s.lists.get(ctx, listKey{c.UID, selector}, func() (items []*nnf.DataMovement, err error) {
+		err = s.api.with(ctx, kindMovement, func(res kube.Resource) (err error) {
+			items, err = s.api.Movements(ctx, res, selector)
+			return err
+		})
+		return items, err
 	})
-	return values(items), s.judged(c, w.Namespace+"/"+w.Name, err)
+	return items, s.judged(c, w.Namespace+"/"+w.Name, err)
 }
 
 func stillActive(uid string) error {

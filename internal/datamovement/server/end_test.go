@@ -214,6 +214,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("asked the server: %q", got)
 		}
 		for name, call := range calls {
+			time.Sleep(absentTime)
 			for uid, where := range map[string]string{"x": nnf.NamespaceDataMovement, "nnf-dm-x": nnf.NamespaceDataMovement, "nnf-dm-node-x": rabbit, "copy-in": nnf.NamespaceDataMovement} {
 				if err := call(uid); !errors.Is(err, datamovement.ErrNotFound) {
 					t.Errorf("%s of %q: %v", name, uid, err)

@@ -1,28 +1,41 @@
 package server
 
 import (
+	"container/list"
 	"context"
 	"sync"
+	"time"
 
+	"golang.org/x/time/rate"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/api/lus"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// requestsPerUser is how many requests to the API server one user may have
-// under way. The daemon as a whole may send so many a second
-// (kubernetes.qps), and what is above that waits in one queue: with this bound a
-// user finds few requests of each other one before theirs, however much those
-// ask for.
+// requestsPerUser is how many requests to the API server one user may have under
+// way.
 const requestsPerUser = 8
 
+// APIShare is how many requests to the API server all users together may cause,
+// and which part of them one user. A QPS of 0 is no limit.
+type APIShare struct {
+	QPS, Burst int
+	Percent    int // of both, for one user
+}
+
 // fair is a Client whose requests on behalf of a user wait for their turn among
-// those of the same user. Requests of the daemon itself do not wait.
+// those of all users. Requests of the daemon itself do not wait.
 type fair struct {
 	Client
 	turns *turns
+}
+
+func (f fair) Served(ctx context.Context, group string, known []string) (v string, err error) {
+	err = f.turns.take(ours(ctx), func() error { v, err = f.Client.Served(ctx, group, known); return err })
+	return v, err
 }
 
 func (f fair) Get(ctx context.Context, r kube.Resource, ns, name string, into any) error {
@@ -46,61 +59,229 @@ func (f fair) ClientMounts(ctx context.Context, r kube.Resource, ns, selector st
 	return out, err
 }
 
+func (f fair) FileSystems(ctx context.Context, r kube.Resource) (out []*lus.LustreFileSystem, err error) {
+	err = f.turns.take(ctx, func() error { out, err = f.Client.FileSystems(ctx, r); return err })
+	return out, err
+}
+
+func (f fair) Profiles(ctx context.Context, r kube.Resource, ns string) (out []*nnf.DataMovementProfile, err error) {
+	err = f.turns.take(ctx, func() error { out, err = f.Client.Profiles(ctx, r, ns); return err })
+	return out, err
+}
+
 func (f fair) Movements(ctx context.Context, r kube.Resource, selector string) (out []*nnf.DataMovement, err error) {
 	err = f.turns.take(ctx, func() error { out, err = f.Client.Movements(ctx, r, selector); return err })
 	return out, err
 }
 
-// turns counts the requests of each user. The zero value is ready.
+// turns gives the requests of the users their turns: one of each user after the
+// other, as fast as all users together may ask, and no user more than a share
+// of that. So a user waits for one request of each other user, however much
+// those ask for, and what the shares leave over is there at once. The zero value
+// has no limit.
 type turns struct {
 	mu    sync.Mutex
+	share APIShare
+	all   *rate.Limiter // nil: no limit
 	users map[uint32]*queue
+	ready list.List // queues with waiting requests, next to be served first
+	timer *time.Timer
+	swept time.Time
 }
 
-// queue is one user's. It is forgotten when nobody is in it.
+// queue is one user's. It is forgotten when it is empty and its bucket is full.
 type queue struct {
-	slots chan struct{}
-	in    int // who waits, and who is at it
+	uid     uint32
+	bucket  *rate.Limiter // nil: no limit
+	under   int           // requests under way
+	waiting list.List     // of *ticket
+	place   *list.Element // in ready, or nil
+}
+
+// ticket is one waiting request.
+type ticket struct {
+	granted chan struct{}
+	place   *list.Element // nil once it is granted
+}
+
+// set changes the limits.
+func (t *turns) set(s APIShare) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s == t.share {
+		return
+	}
+	t.share, t.all = s, nil
+	if s.QPS > 0 {
+		t.all = rate.NewLimiter(rate.Limit(s.QPS), max(s.Burst, 1))
+	}
+	for _, q := range t.users {
+		q.bucket = t.bucket()
+	}
+	t.serve()
+}
+
+func (t *turns) bucket() *rate.Limiter {
+	if t.share.QPS <= 0 {
+		return nil
+	}
+	part := float64(t.share.Percent) / 100
+	return rate.NewLimiter(rate.Limit(float64(t.share.QPS)*part), max(int(float64(t.share.Burst)*part), 1))
 }
 
 // take calls f when it is the turn of the call in ctx. Without a call it is
-// always.
+// always, and counts for the limit of all.
 func (t *turns) take(ctx context.Context, f func() error) error {
 	c, ok := ctx.Value(callKey{}).(Call)
 	if !ok {
+		t.mu.Lock()
+		if t.all != nil {
+			t.all.ReserveN(time.Now(), 1)
+		}
+		t.mu.Unlock()
 		return f()
 	}
-	q := t.enter(c.UID)
-	defer t.leave(c.UID, q)
+	q, k := t.enter(c.UID)
 	select {
-	case q.slots <- struct{}{}:
+	case <-k.granted:
 	case <-ctx.Done():
-		return ctx.Err()
+		if !t.leave(q, k) {
+			return context.Cause(ctx)
+		}
+		<-k.granted // at the same moment
+		t.done(q)
+		return context.Cause(ctx)
 	}
-	defer func() { <-q.slots }()
+	defer t.done(q)
 	return f()
 }
 
-func (t *turns) enter(uid uint32) *queue {
+func (t *turns) enter(uid uint32) (*queue, *ticket) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.users == nil {
-		t.users = make(map[uint32]*queue)
-	}
+	t.sweep()
 	q := t.users[uid]
 	if q == nil {
-		q = &queue{slots: make(chan struct{}, requestsPerUser)}
+		if t.users == nil {
+			t.users = make(map[uint32]*queue)
+		}
+		q = &queue{uid: uid, bucket: t.bucket()}
 		t.users[uid] = q
 	}
-	q.in++
-	return q
+	k := &ticket{granted: make(chan struct{})}
+	k.place = q.waiting.PushBack(k)
+	if q.place == nil {
+		q.place = t.ready.PushBack(q)
+	}
+	t.serve()
+	return q, k
 }
 
-func (t *turns) leave(uid uint32, q *queue) {
+// leave takes back a request that is still waiting; granted tells that it is not.
+func (t *turns) leave(q *queue, k *ticket) (granted bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if q.in--; q.in == 0 {
-		delete(t.users, uid)
+	if k.place == nil {
+		return true
+	}
+	t.remove(q, k)
+	t.forget(q)
+	return false
+}
+
+func (t *turns) remove(q *queue, k *ticket) {
+	q.waiting.Remove(k.place)
+	k.place = nil
+	if q.waiting.Len() == 0 && q.place != nil {
+		t.ready.Remove(q.place)
+		q.place = nil
+	}
+}
+
+func (t *turns) done(q *queue) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	q.under--
+	t.forget(q)
+	t.serve()
+}
+
+// serve grants what may go out now, and makes sure that it is called again. It
+// is called under mu.
+func (t *turns) serve() {
+	if t.timer != nil {
+		t.timer.Stop()
+		t.timer = nil
+	}
+	again := time.Duration(-1)
+	later := func(l *rate.Limiter, now time.Time) bool {
+		if l == nil || l.TokensAt(now) >= 1 {
+			return false
+		}
+		d := time.Duration((1-l.TokensAt(now))/float64(l.Limit())*float64(time.Second)) + time.Microsecond
+		if again < 0 || d < again {
+			again = d
+		}
+		return true
+	}
+	now := time.Now()
+rounds:
+	for granted := true; granted; {
+		granted = false
+		e := t.ready.Front()
+		for range t.ready.Len() {
+			q, next := e.Value.(*queue), e.Next()
+			switch {
+			case q.under >= requestsPerUser || later(q.bucket, now):
+			case later(t.all, now):
+				break rounds
+			default:
+				t.grant(q, now)
+				granted = true
+			}
+			e = next
+		}
+	}
+	if again >= 0 {
+		t.timer = time.AfterFunc(again, func() {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.serve()
+		})
+	}
+}
+
+// grant lets the first request of q go, and q to the end of the line.
+func (t *turns) grant(q *queue, now time.Time) {
+	for _, l := range []*rate.Limiter{t.all, q.bucket} {
+		if l != nil {
+			l.AllowN(now, 1)
+		}
+	}
+	k := q.waiting.Front().Value.(*ticket)
+	q.under++
+	t.remove(q, k)
+	close(k.granted)
+	if q.place != nil {
+		t.ready.MoveToBack(q.place)
+	}
+}
+
+// forget drops a queue that says nothing. It is called under mu.
+func (t *turns) forget(q *queue) {
+	if q.under == 0 && q.waiting.Len() == 0 && (q.bucket == nil || q.bucket.Tokens() >= float64(q.bucket.Burst())) {
+		delete(t.users, q.uid)
+	}
+}
+
+// sweep forgets, once a second, the users whose buckets have refilled. It is
+// called under mu.
+func (t *turns) sweep() {
+	if now := time.Now(); now.Sub(t.swept) >= time.Second {
+		t.swept = now
+		for _, q := range t.users {
+			t.forget(q)
+		}
 	}
 }
 

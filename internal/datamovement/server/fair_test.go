@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -143,5 +144,101 @@ func TestTurnEndsWithTheCaller(t *testing.T) {
 			t.Errorf("the daemon itself: %v", err)
 		}
 		close(stuck)
+	})
+}
+
+// flood starts n requests of a user that take no time, and returns how many have
+// gone out.
+func flood(t *testing.T, q *turns, uid uint32, n int) (gone *atomic.Int64) {
+	gone = new(atomic.Int64)
+	ctx, _ := as(t.Context(), uid)
+	for range n {
+		go func() { _ = q.take(ctx, func() error { gone.Add(1); return nil }) }()
+	}
+	synctest.Wait()
+	return gone
+}
+
+// One user has a share, and what is left over is there at once for the others.
+func TestAPIShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := new(turns)
+		q.set(APIShare{QPS: 50, Burst: 100, Percent: 80})
+		gone := flood(t, q, 1002, 500)
+		if n := gone.Load(); n != 80 {
+			t.Errorf("a burst of %d, want 80", n)
+		}
+		time.Sleep(2 * time.Second)
+		if n := gone.Load(); n < 159 || n > 160 {
+			t.Errorf("%d after 2 s, want 160", n)
+		}
+		for range 20 {
+			began := time.Now()
+			other, _ := as(t.Context(), 1001)
+			if err := q.take(other, func() error { return nil }); err != nil || time.Since(began) != 0 {
+				t.Errorf("another user waited %v: %v", time.Since(began), err)
+			}
+		}
+		q.set(APIShare{}) // no limit any more
+		synctest.Wait()
+		if n := gone.Load(); n != 500 {
+			t.Errorf("%d without a limit", n)
+		}
+		time.Sleep(time.Second)
+		if q.sweep(); len(q.users) != 0 {
+			t.Errorf("%d users are remembered", len(q.users))
+		}
+	})
+}
+
+// Users take turns: nobody waits for more than one request of each other one.
+func TestUsersTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := new(turns)
+		q.set(APIShare{QPS: 50, Burst: 10, Percent: 80})
+		const users = 25
+		ctx, cancel := context.WithCancel(t.Context())
+		for uid := range uint32(users) {
+			for range 100 {
+				other, _ := as(ctx, 2000+uid)
+				go func() { _ = q.take(other, func() error { return nil }) }()
+			}
+		}
+		time.Sleep(3 * time.Second)
+		began := time.Now()
+		mine, _ := as(t.Context(), 1001)
+		if err := q.take(mine, func() error { return nil }); err != nil {
+			t.Error(err)
+		}
+		if d, most := time.Since(began), (users+1)*time.Second/50; d > most {
+			t.Errorf("it took %v, with %d others at most %v are wanted", d, users, most)
+		}
+		cancel()
+		synctest.Wait()
+		if n := q.ready.Len(); n != 0 {
+			t.Errorf("%d users wait", n)
+		}
+		time.Sleep(time.Minute)
+		if q.sweep(); len(q.users) != 0 {
+			t.Errorf("%d users are remembered", len(q.users))
+		}
+	})
+}
+
+// Requests of the daemon count for the limit of all, and wait for nobody.
+func TestOwnRequestsCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := new(turns)
+		q.set(APIShare{QPS: 10, Burst: 10, Percent: 100})
+		for range 20 {
+			if err := q.take(t.Context(), func() error { return nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		mine, _ := as(t.Context(), 1001)
+		if err := q.take(mine, func() error { return nil }); err != nil || time.Since(began) < time.Second {
+			t.Errorf("a user waited %v: %v", time.Since(began), err)
+		}
 	})
 }

@@ -227,6 +227,10 @@ func (f *feed) learn(dm *nnf.DataMovement) {
 		return
 	}
 	have := f.known[dm.Name]
+	if have != nil && have.dm.UID == dm.UID && have.dm.ResourceVersion == dm.ResourceVersion {
+		have.at = time.Now() // one copy of each object, however many calls have read it
+		return
+	}
 	if have == nil || newer(dm, have.dm) || have.dm.ResourceVersion == dm.ResourceVersion {
 		f.known[dm.Name] = &entry{dm: dm, seen: have != nil && have.seen, at: time.Now()}
 		f.wake(dm.Name)

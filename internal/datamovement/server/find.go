@@ -37,8 +37,21 @@ func (s *Service) place(ctx context.Context, c Call, uid string) (*feed, error) 
 	return s.feed(datamovement.Namespace(uid, rabbit)), nil
 }
 
+// isAbsent tells that c was told a moment ago that there is no such movement or
+// batch. What is not the caller's has its record each time.
+func (s *Service) isAbsent(c Call, w datamovement.WorkflowRef, name string) bool {
+	n, ok := s.absent.find(c, w, name)
+	if ok && n.reason != "" {
+		s.record(c, n.object, n.reason)
+	}
+	return ok
+}
+
 // read asks the API server, and tells the feed.
-func (s *Service) read(ctx context.Context, c Call, f *feed, uid string) (*nnf.DataMovement, error) {
+func (s *Service) read(ctx context.Context, c Call, w datamovement.WorkflowRef, f *feed, uid string) (*nnf.DataMovement, error) {
+	if s.isAbsent(c, w, uid) {
+		return nil, datamovement.MovementNotFound(uid)
+	}
 	dm := new(nnf.DataMovement)
 	err := s.api.get(ctx, kindMovement, f.namespace, uid, dm)
 	if unanswered(err) && ctx.Err() == nil {
@@ -51,11 +64,15 @@ func (s *Service) read(ctx context.Context, c Call, f *feed, uid string) (*nnf.D
 	switch {
 	case kube.IsNotFound(err):
 		f.forget(uid)
+		s.absent.add(c, w, uid, "", "")
 		return nil, datamovement.MovementNotFound(uid)
 	case err != nil:
 		return nil, s.judged(c, uid, err)
 	}
 	f.learn(dm)
+	if v := s.access(c).Movement(dm, w); v.Outcome == datamovement.Hidden {
+		s.absent.add(c, w, uid, datamovement.Describe(dm), v.Outcome.String()+": "+v.Reason)
+	}
 	return dm, nil
 }
 
@@ -75,7 +92,7 @@ func (s *Service) current(ctx context.Context, c Call, w datamovement.WorkflowRe
 	if dm := f.get(uid); dm != nil && s.access(c).Movement(dm, w).Allowed() {
 		return dm, nil
 	}
-	return s.read(ctx, c, f, uid)
+	return s.read(ctx, c, w, f, uid)
 }
 
 // allowed hides what is not the caller's.

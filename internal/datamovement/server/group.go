@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
@@ -23,9 +25,13 @@ type group struct {
 }
 
 type member struct {
-	uid  string
-	feed *feed
+	uid   string
+	feed  *feed
+	shown snapshot // what follow has shown last
 }
+
+// perMember is what a member is taken to cost while it is followed.
+const perMember = 192
 
 // handlePrefix is what datamovement.BatchHandle begins with.
 const handlePrefix = "batch-"
@@ -58,8 +64,17 @@ func (s *Service) group(ctx context.Context, c Call, w datamovement.WorkflowRef,
 		g.release()
 		return nil, err
 	}
+	cost := int64(perMember * len(found))
+	if err := tabOf(ctx).take(ctx, cost); err != nil {
+		g.release()
+		s.recordNoRoom(c, w.Namespace+"/"+w.Name, err)
+		return nil, err
+	}
+	release := g.release
+	g.release = sync.OnceFunc(func() { release(); tabOf(ctx).give(cost) })
+	g.members = make([]member, 0, len(found))
 	for uid, f := range maps.All(found) {
-		g.members = append(g.members, member{uid, f})
+		g.members = append(g.members, member{uid: uid, feed: f})
 	}
 	slices.SortFunc(g.members, func(a, b member) int { return cmp.Compare(a.uid, b.uid) })
 	return g, nil
@@ -74,6 +89,9 @@ func (g *group) resolve(ctx context.Context, uids []string, add func(string, *fe
 		if strings.HasPrefix(uid, handlePrefix) {
 			if err := datamovement.CheckHandle(uid); err != nil {
 				return g.s.judged(g.c, uid, err)
+			}
+			if g.s.isAbsent(g.c, g.workflow, absentBatch(uid)) {
+				return datamovement.MovementNotFound(uid)
 			}
 			switch n, err := g.listed(ctx, map[string]string{api.LabelBatch: uid}, add); {
 			case err != nil:
@@ -102,8 +120,7 @@ func (g *group) listed(ctx context.Context, labels map[string]string, add func(s
 		return 0, err
 	}
 	access := g.s.access(g.c)
-	for i := range items {
-		dm := &items[i]
+	for _, dm := range items {
 		if access.Movement(dm, g.workflow).Allowed() {
 			f := g.s.feed(dm.Namespace)
 			add(dm.Name, f)
@@ -111,8 +128,9 @@ func (g *group) listed(ctx context.Context, labels map[string]string, add func(s
 			n++
 		}
 	}
+	object, reason := "", ""
 	if n == 0 {
-		g.s.recordHidden(g.c, g.workflow, items)
+		object, reason = g.s.recordHidden(g.c, g.workflow, items)
 	}
 	want := datamovement.Selector(g.workflow, g.s.o.Node)
 	maps.Copy(want, labels)
@@ -121,6 +139,9 @@ func (g *group) listed(ctx context.Context, labels map[string]string, add func(s
 			add(dm.Name, g.s.feed(dm.Namespace))
 			n++
 		}
+	}
+	if batch := labels[api.LabelBatch]; n == 0 && batch != "" {
+		g.s.absent.add(g.c, g.workflow, absentBatch(batch), object, reason)
 	}
 	return n, nil
 }
@@ -143,8 +164,8 @@ func (g *group) notify(ch chan<- struct{}) (stop func()) {
 }
 
 // follow calls show for each member whose state is new, then done, until all
-// have ended, the caller or the daemon goes, or done fails.
-func (g *group) follow(ctx context.Context, show func(snapshot), done func() error) error {
+// have ended, the caller or the daemon goes, or one of the two fails.
+func (g *group) follow(ctx context.Context, show func(snapshot) error, done func() error) error {
 	release, err := g.s.waiter(g.c, g.workflow.Namespace+"/"+g.workflow.Name)
 	if err != nil {
 		return err
@@ -152,24 +173,26 @@ func (g *group) follow(ctx context.Context, show func(snapshot), done func() err
 	defer release()
 	changed := make(chan struct{}, 1)
 	defer g.notify(changed)()
-	shown := make(map[string]string, len(g.members))
-	over := make(map[string]bool)
 	for {
 		active := 0
-		for _, m := range g.members {
+		for i := range g.members {
+			m := &g.members[i]
 			// An end is an end. To look at what was deleted costs a request.
-			if over[m.uid] {
+			was := m.shown.version != (revision{})
+			if was && m.shown.ended() {
 				continue
 			}
-			now, err := g.snapshot(ctx, m, shown[m.uid] != "")
+			now, err := g.snapshot(ctx, *m, was)
 			if err != nil {
 				return err
 			}
-			if now.version != shown[m.uid] {
-				shown[m.uid] = now.version
-				show(now)
+			if now.version != m.shown.version {
+				m.shown = now
+				if err := show(now); err != nil {
+					return err
+				}
 			}
-			if over[m.uid] = now.ended(); !over[m.uid] {
+			if !now.ended() {
 				active++
 			}
 		}
@@ -189,9 +212,15 @@ func (g *group) follow(ctx context.Context, show func(snapshot), done func() err
 // snapshot is a member's state at one time.
 type snapshot struct {
 	uid     string
-	version string            // differs when something has changed
+	version revision          // differs when something has changed
 	dm      *nnf.DataMovement // nil: it is gone
 	grave   *grave            // it was cancelled before its start
+}
+
+// revision is the state of a member: that of an object, or one without an object.
+type revision struct {
+	uid   types.UID
+	state string
 }
 
 func (n snapshot) ended() bool {
@@ -209,10 +238,10 @@ func (g *group) snapshot(ctx context.Context, m member, was bool) (snapshot, err
 		found, buried = g.s.buriedMeanwhile(g.c, g.workflow, m.uid, err)
 	}
 	if buried {
-		return snapshot{uid: m.uid, version: "cancelled", dm: found.dm, grave: &found}, nil
+		return snapshot{uid: m.uid, version: revision{state: "cancelled"}, dm: found.dm, grave: &found}, nil
 	}
 	if f := datamovement.Explain(err); was && f != nil && f.Kind == datamovement.ErrNotFound {
-		return snapshot{uid: m.uid, version: "deleted"}, nil
+		return snapshot{uid: m.uid, version: revision{state: "deleted"}}, nil
 	}
 	if err != nil {
 		return snapshot{}, err
@@ -220,5 +249,5 @@ func (g *group) snapshot(ctx context.Context, m member, was bool) (snapshot, err
 	if err := g.s.allowed(g.c, dm, g.workflow); err != nil {
 		return snapshot{}, err
 	}
-	return snapshot{uid: m.uid, version: string(dm.UID) + "/" + dm.ResourceVersion, dm: dm}, nil
+	return snapshot{uid: m.uid, version: revision{dm.UID, dm.ResourceVersion}, dm: dm}, nil
 }

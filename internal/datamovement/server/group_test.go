@@ -211,7 +211,7 @@ func story(t *testing.T, s *Service, caller Call, uids ...string) (rounds chan s
 	go func() {
 		defer g.release()
 		var now []string
-		ended <- g.follow(t.Context(), func(n snapshot) {
+		ended <- g.follow(t.Context(), func(n snapshot) error {
 			what := "deleted"
 			if n.grave != nil {
 				what = "cancelled"
@@ -219,6 +219,7 @@ func story(t *testing.T, s *Service, caller Call, uids ...string) (rounds chan s
 				what = n.dm.Status.State + n.dm.Status.Status
 			}
 			now = append(now, n.uid+" "+what)
+			return nil
 		}, func() error {
 			rounds <- strings.Join(now, "; ")
 			now = nil
@@ -331,7 +332,7 @@ func TestFollowEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer g.release()
-		if err := g.follow(t.Context(), func(snapshot) {}, func() error { return full }); !errors.Is(err, full) {
+		if err := g.follow(t.Context(), func(snapshot) error { return nil }, func() error { return full }); !errors.Is(err, full) {
 			t.Error(err)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"time"
 )
 
 // perRequest is what a request is taken to cost beside its own bytes: a
@@ -13,51 +14,105 @@ import (
 const perRequest = 4 << 10
 
 // errTooMuch ends a connection.
-var errTooMuch = errors.New("the requests of one user that are under way take more memory than limits.memory_per_user allows")
+var errTooMuch = errors.New("the requests and answers of one user take more memory than limits.memory_per_user or limits.memory allows")
 
-// meters know how much memory the requests of each user take, from the first
-// byte of a request until its answer is on the way. They look at the frames of
-// the connections (RFC 9113): the limits of gRPC count requests that have come
-// in whole, and those of one connection.
+// meters know how much memory each user takes: by requests, from the first byte
+// of a request until its answer is on the way, and by what calls hold for the
+// user, such as answers that the client has not read. For requests they look at
+// the frames of the connections (RFC 9113): the limits of gRPC count requests
+// that have come in whole, and those of one connection. For the rest see tab.
 type meters struct {
-	most int64 // bytes per user; 0: any number
-	over func(identity)
+	most  int64 // bytes per user; 0: any number
+	total int64 // bytes of all users; 0: any number
+	over  func(identity)
+	wait  time.Duration // of answers for room; 0: patience
 
-	mu    sync.Mutex
-	users map[uint32]*meter
+	mu      sync.Mutex
+	users   map[uint32]*meter
+	sum     int64 // bytes of all users
+	holders int   // users who hold something
 }
 
 // meter is one user's.
 type meter struct {
 	all   *meters
 	uid   uint32
-	conns int   // a meter is forgotten with its last connection
-	held  int64 // bytes
+	conns int           // a meter is forgotten with its last connection
+	held  int64         // bytes
+	freed chan struct{} // not nil while a call waits for room; closed when there is some
+	queue int           // calls that wait for room
 }
+
+// leastShare is what a user may hold however many users there are.
+const leastShare = 64 << 10
+
+// limit is how much the user may hold; 0: any number. While all users together
+// hold less than half of the total, each may hold the most of one user;
+// otherwise the other half is divided equally. It is called under mu.
+func (m *meter) limit() int64 {
+	a := m.all
+	if a.total == 0 || a.sum <= a.total/2 {
+		return a.most
+	}
+	share := max(a.total/2/int64(max(a.holders, 1)), leastShare)
+	if a.most > 0 {
+		share = min(share, a.most)
+	}
+	return share
+}
+
+// soft is the part of a limit up to which answers and further requests are
+// taken. The rest is for the requests that are refused in words.
+func soft(limit int64) int64 { return limit / 4 * 3 }
 
 // crowded tells that the user should get no more requests: above this they are
 // refused in words, and only what goes on above the limit ends the connection.
 func (m *meter) crowded() bool {
-	if m == nil || m.all.most == 0 {
+	if m == nil {
 		return false
 	}
 	m.all.mu.Lock()
 	defer m.all.mu.Unlock()
-	return m.held > m.all.most/4*3
+	limit := m.limit()
+	return limit > 0 && m.held > soft(limit)
 }
 
 // add changes what the user holds and tells whether that is allowed.
 func (m *meter) add(bytes int64) bool {
 	m.all.mu.Lock()
 	defer m.all.mu.Unlock()
-	m.held += bytes
-	return m.all.most == 0 || bytes <= 0 || m.held <= m.all.most
+	m.change(bytes)
+	limit := m.limit()
+	return limit == 0 || bytes <= 0 || m.held <= limit
 }
 
-func (m *meter) leave(bytes int64) {
+// change is called under mu.
+func (m *meter) change(bytes int64) {
+	before := m.held
+	m.held += bytes
+	m.all.sum += bytes
+	switch {
+	case before <= 0 && m.held > 0:
+		m.all.holders++
+	case before > 0 && m.held <= 0:
+		m.all.holders--
+	}
+	if bytes < 0 && m.freed != nil {
+		close(m.freed)
+		m.freed = nil
+	}
+}
+
+// dequeue tells that a call waits no more.
+func (m *meter) dequeue() {
 	m.all.mu.Lock()
 	defer m.all.mu.Unlock()
-	m.held -= bytes
+	m.queue--
+}
+
+// leave is called under mu.
+func (m *meter) leave(bytes int64) {
+	m.change(-bytes)
 	if m.conns--; m.conns == 0 {
 		delete(m.all.users, m.uid)
 	}
@@ -81,7 +136,17 @@ func (a *meters) watch(c net.Conn, id *identity) net.Conn {
 	}
 	m.conns++
 	id.meter = m
-	return &meteredConn{Conn: c, id: *id, unread: bufio.NewReaderSize(c, readBuffer), live: make(map[uint32]int64), in: frames{left: preface}}
+	mc := &meteredConn{Conn: c, id: *id, unread: bufio.NewReaderSize(c, readBuffer), live: make(map[uint32]int64), in: frames{left: preface}}
+	mc.calls, _ = c.(calls)
+	id.conn = mc
+	return mc
+}
+
+// calls is told when the first call on a connection begins and the last one
+// ends: a *unixsocket.Conn.
+type calls interface {
+	Begin()
+	End()
 }
 
 // preface is how many bytes a client says before its first frame.
@@ -91,6 +156,7 @@ const preface = 24
 type meteredConn struct {
 	net.Conn
 	id     identity
+	calls  calls // nil: nobody wants to know
 	once   sync.Once
 	unread *bufio.Reader
 	polite bool // the last frame ended a request: its handler comes first
@@ -101,6 +167,9 @@ type meteredConn struct {
 	closed bool
 
 	in, out frames
+
+	owed int64 // by the tabs of its calls, under the mutex of all meters
+	gone bool  // likewise: nothing is owed any more
 }
 
 // Read fails when the user holds too much. Between two requests it lets others
@@ -137,7 +206,11 @@ func (c *meteredConn) Close() error {
 		for _, n := range c.live {
 			held += n
 		}
-		c.id.meter.leave(held)
+		all := c.id.meter.all
+		all.mu.Lock()
+		defer all.mu.Unlock()
+		c.gone = true
+		c.id.meter.leave(held + c.owed)
 	})
 	return err
 }
@@ -177,11 +250,21 @@ func (c *meteredConn) answered(f frame) {
 }
 
 func (c *meteredConn) hold(stream uint32, bytes int64) {
+	if len(c.live) == 0 && c.calls != nil {
+		c.calls.Begin()
+	}
 	c.live[stream] += bytes
 	c.change += bytes
 }
 
 func (c *meteredConn) forget(stream uint32) {
-	c.change -= c.live[stream]
+	bytes, known := c.live[stream]
+	if !known {
+		return
+	}
+	c.change -= bytes
 	delete(c.live, stream)
+	if len(c.live) == 0 && c.calls != nil {
+		c.calls.End()
+	}
 }

@@ -25,13 +25,15 @@ import (
 type Transport struct {
 	Listener       net.Listener
 	MaxMessage     int           // bytes of one request
-	MaxMemory      int64         // bytes of the requests of one user that are under way; 0: any number
+	MaxMemory      int64         // bytes that one user's requests and answers take; 0: any number
+	TotalMemory    int64         // bytes that those of all users take; 0: any number
 	Handshake      time.Duration // until a connection speaks HTTP/2
 	Shutdown       func() time.Duration
 	Idle           *unixsocket.Idle
 	Quit           <-chan struct{}
 	Pulse          *Pulse              // of Listener; nil: nobody asks
 	StreamsPerUser *unixsocket.Limiter // for a server without a Service
+	Records        *unixsocket.Records // nil: callers may cause any number of log records
 	Log            *slog.Logger
 
 	meters *meters // for tests, which look at them
@@ -66,14 +68,14 @@ func Serve(ctx context.Context, s *Service, t Transport) error {
 func serve(ctx context.Context, t Transport, register func(*grpc.Server), stopping func()) error {
 	over, end := context.WithCancel(context.Background())
 	defer end()
-	g := &gate{streams: t.StreamsPerUser, idle: t.Idle, log: t.Log, over: over}
+	g := &gate{streams: t.StreamsPerUser, records: t.Records, idle: t.Idle, log: t.Log, over: over}
 	m := t.meters
 	if m == nil {
 		m = new(meters)
 	}
-	m.most, m.over = t.MaxMemory, g.cutOff
+	m.most, m.total, m.over = t.MaxMemory, t.TotalMemory, g.cutOff
 	server := grpc.NewServer(
-		grpc.Creds(peerCredentials{m}),
+		grpc.Creds(peerCredentials{m}), grpc.ForceServerCodecV2(newAnswerCodec()),
 		grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream),
 		grpc.MaxRecvMsgSize(t.MaxMessage), grpc.MaxHeaderListSize(8<<10),
 		grpc.MaxConcurrentStreams(streamsPerConnection), grpc.ConnectionTimeout(t.Handshake),

@@ -29,6 +29,7 @@ type Limits struct {
 	CreatesPerSecond int
 	CreateBurst      int
 	BatchSize        int
+	API              APIShare
 }
 
 // Options are what the service is made of. Idle and Status may be nil.
@@ -39,7 +40,8 @@ type Options struct {
 	Client              Client
 	Settings            Settings
 	Idle                *unixsocket.Idle
-	Status              func(string) // told in one line what goes on, when that changes; may be nil
+	Records             *unixsocket.Records // nil: callers may cause any number of log records
+	Status              func(string)        // told in one line what goes on, when that changes; may be nil
 	Log                 *slog.Logger
 }
 
@@ -50,6 +52,9 @@ type Service struct {
 	settings atomic.Pointer[Settings]
 	api      *remote
 	look     *lookup
+	turns    *turns
+	absent   absent
+	lists    lists
 	graves   graves
 	sight    sight
 
@@ -69,10 +74,11 @@ func New(o Options) *Service {
 		streams: unixsocket.NewLimiter(unixsocket.LimiterOptions{}),
 		waiters: unixsocket.NewLimiter(unixsocket.LimiterOptions{}),
 		creates: unixsocket.NewLimiter(unixsocket.LimiterOptions{}),
+		turns:   new(turns),
 	}
 	s.stop = sync.OnceFunc(func() { close(s.stopping) })
 	s.SetSettings(o.Settings)
-	s.api = newRemote(fair{o.Client, new(turns)})
+	s.api = newRemote(fair{o.Client, s.turns})
 	s.look = newLookup(s.api, &o, func() time.Duration { return s.settings.Load().LookupExpiry })
 	return s
 }
@@ -81,6 +87,7 @@ func New(o Options) *Service {
 func (s *Service) SetSettings(n Settings) {
 	s.settings.Store(&n)
 	l := n.Limits
+	s.turns.set(l.API)
 	s.streams.Set(unixsocket.LimiterOptions{What: "requests", User: unixsocket.Share{Slots: l.Streams}})
 	s.waiters.Set(unixsocket.LimiterOptions{What: "waiting requests", User: unixsocket.Share{Slots: l.Waiters}})
 	s.creates.Set(unixsocket.LimiterOptions{What: "data movements", User: unixsocket.Share{Rate: float64(l.CreatesPerSecond), Burst: l.CreateBurst}})
@@ -146,16 +153,40 @@ func (s *Service) judged(c Call, object string, err error) error {
 	case f.Kind == datamovement.ErrInvalid:
 		s.record(c, object, f.Error())
 	case f.Reason == datamovement.ReasonInternal || f.Reason == datamovement.ReasonUnavailable:
-		s.log.Warn("a request could not be served", "rpc", c.RPC, "uid", c.UID, "object", clip(object), "error", unwrapped(err), daemon.EventID(eventAPI))
+		if s.o.Records.Allow(c.UID) {
+			s.log.Warn("a request could not be served", "rpc", c.RPC, "uid", c.UID, "object", clip(object), "error", unwrapped(err), daemon.EventID(eventAPI))
+		}
 	}
 	return f
 }
 
 // record is the audit record.
-func (s *Service) record(c Call, object, reason string) { audit(s.log, c, object, reason) }
+func (s *Service) record(c Call, object, reason string) {
+	audit(s.log, s.o.Records, c, object, reason)
+}
 
-func audit(log *slog.Logger, c Call, object, reason string) {
-	log.Warn("refused", "uid", c.UID, "pid", c.PID, "rpc", c.RPC, "object", clip(object), "reason", clip(reason), daemon.EventID(eventRefused))
+// recordNoRoom is record for an error of tab.
+func (s *Service) recordNoRoom(c Call, object string, err error) {
+	if errors.Is(err, errNoRoom) {
+		s.record(c, object, err.Error())
+	}
+}
+
+func audit(log *slog.Logger, records *unixsocket.Records, c Call, object, reason string) {
+	if records.Allow(c.UID) {
+		log.Warn("refused", "uid", c.UID, "pid", c.PID, "rpc", c.RPC, "object", clip(object), "reason", clip(reason), daemon.EventID(eventRefused))
+	}
+}
+
+// NewRecords makes the limits of the log records that callers cause.
+func NewRecords(log *slog.Logger, rate float64, burst int) *unixsocket.Records {
+	return unixsocket.NewRecords(unixsocket.RecordOptions{Rate: rate, Burst: burst, Suppressed: func(x unixsocket.Suppressed) {
+		if x.Users == 1 {
+			log.Warn("log records suppressed", "uid", x.UID, "count", x.Count, daemon.EventID(eventSuppressed))
+		} else {
+			log.Warn("log records of many users suppressed", "count", x.Count, daemon.EventID(eventSuppressed))
+		}
+	}})
 }
 
 // clip bounds what callers get into the log.

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -314,7 +315,8 @@ func TestForeignCostsWhatMissingCosts(t *testing.T) {
 			"snapshot": func(uid string) error { return snapshotOf(ctx, s, eve, uid) },
 		} {
 			for what, foreign := range map[string]string{"followed": uid, "cancelled early": early} {
-				missing := foreign[:len(foreign)-1] + "9"
+				missing := foreign + "9"
+				time.Sleep(absentTime) // what was asked before is forgotten
 				var asked [2]string
 				c.requests()
 				before := log.count("event=dm-refused")
@@ -385,6 +387,7 @@ func TestReadAgain(t *testing.T) {
 		for err, want := range map[error]int{broke: 2, apiError(503, ""): 1, errMissing: 1} {
 			fail(err)
 			s.feed(rabbit).forget(uid)
+			time.Sleep(absentTime)
 			c.requests()
 			if _, err := s.Status(t.Context(), user(1001), job7, uid, 0); err == nil {
 				t.Error("no error")
@@ -410,5 +413,37 @@ func TestCreateRate(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		created(t, s)
+	})
+}
+
+// Refusals and failures of one user are logged up to a limit, and one record says
+// how many were not; created movements are always logged.
+func TestRecordLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := new(lines)
+		logger := slog.New(slog.NewTextHandler(log, nil))
+		records := NewRecords(logger, 1, 5)
+		s := New(Options{Node: node, SystemConfiguration: "default", Client: newCluster(), Settings: settings(t), Records: records, Log: logger})
+		defer s.Close()
+		defer records.Close()
+		for range 100 {
+			if _, err := s.Status(t.Context(), user(1001), job7, "no name!", 0); !errors.Is(err, datamovement.ErrInvalid) {
+				t.Fatal(err)
+			}
+		}
+		if n := log.count("event=dm-refused"); n != 5 {
+			t.Errorf("%d records of 100 refusals, want 5", n)
+		}
+		created(t, s)
+		if n := log.count("event=dm-created"); n != 1 {
+			t.Errorf("%d records of a created movement", n)
+		}
+		if _, err := s.Status(t.Context(), user(1002), job7, "no name!", 0); err == nil || log.count("uid=1002") != 1 {
+			t.Errorf("another user: %v, %d records", err, log.count("uid=1002"))
+		}
+		time.Sleep(time.Minute)
+		if log.count("event=dm-suppressed") != 1 || log.count("uid=1001 count=95") != 1 {
+			t.Errorf("no record of what was suppressed:\n%s", log.b.String())
+		}
 	})
 }

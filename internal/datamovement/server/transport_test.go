@@ -59,6 +59,7 @@ func serveRig(t *testing.T, change ...func(*Options)) *rig {
 	t.Helper()
 	r := &rig{cluster: newCluster(), log: new(lines), path: filepath.Join(t.TempDir(), "s"), ended: make(chan struct{})}
 	r.uid.Store(1001)
+	r.meters.wait = 100 * time.Millisecond
 	r.shutdown.Store(int64(soon))
 	o := Options{Node: node, SystemConfiguration: "default", Client: r.cluster, Settings: settings(t), Log: slog.New(slog.NewTextHandler(r.log, nil))}
 	for _, f := range change {

@@ -12,7 +12,7 @@ func typedError(err error) error {
 		return nil
 	}
 	reason, meta := reasonOf(f)
-	return pb2.NewError(reason, f.Error(), meta)
+	return pb2.NewError(reason, clip(f.Error()), meta)
 }
 
 func reasonOf(f *datamovement.Fault) (pb2.ErrorReason, map[string]string) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
@@ -50,6 +51,13 @@ func (v version2) CreateBatch(ctx context.Context, r *pb2.CreateBatchRequest) (*
 	return out, nil
 }
 
+// A message of Watch has no more than so many statuses, and few bytes: a stream
+// whose client does not read holds two of them.
+const (
+	pageStates = 64
+	pageBytes  = 16 << 10
+)
+
 func (v version2) Watch(r *pb2.WatchRequest, stream grpc.ServerStreamingServer[pb2.WatchResponse]) error {
 	ctx := stream.Context()
 	g, err := v.s.group(ctx, callOf(ctx), datamovement.WorkflowV2(r.GetWorkflow()), r.GetUids())
@@ -57,16 +65,26 @@ func (v version2) Watch(r *pb2.WatchRequest, stream grpc.ServerStreamingServer[p
 		return typedError(err)
 	}
 	defer g.release()
-	var next pb2.WatchResponse
-	first := true
+	var page []*pb2.MovementStatus
+	size, sent := 0, false
 	var lost error
-	err = g.follow(ctx, func(n snapshot) { next.Movements = append(next.Movements, movementStatus(n)) }, func() error {
-		if len(next.Movements) == 0 && !first {
+	send := func() error {
+		lost = stream.Send(&pb2.WatchResponse{Movements: page})
+		page, size, sent = nil, 0, true
+		return lost
+	}
+	err = g.follow(ctx, func(n snapshot) error {
+		m := movementStatus(n)
+		page = append(page, m)
+		if size += proto.Size(m); len(page) < pageStates && size < pageBytes {
 			return nil
 		}
-		lost = stream.Send(&pb2.WatchResponse{Movements: next.Movements})
-		next.Movements, first = nil, false
-		return lost
+		return send()
+	}, func() error {
+		if len(page) == 0 && sent {
+			return nil
+		}
+		return send()
 	})
 	if lost != nil {
 		return lost // gRPC's own error
@@ -85,17 +103,28 @@ func (v version2) Wait(ctx context.Context, r *pb2.WaitRequest) (*pb2.WaitRespon
 		return nil, typedError(err)
 	}
 	defer g.release()
-	last := make(map[string]*pb2.MovementStatus, len(g.members))
-	err = g.follow(ctx, func(n snapshot) { last[n.uid] = movementStatus(n) }, func() error { return nil })
+	err = g.follow(ctx, func(snapshot) error { return nil }, func() error { return nil })
 	if err != nil {
 		return nil, typedError(err)
 	}
-	out := new(pb2.WaitResponse)
+	// Of many calls that end at once, few may put their answers together.
+	size := 0
 	for _, m := range g.members {
-		out.Movements = append(out.Movements, last[m.uid])
+		size += perStatus + proto.Size(movementStatus(m.shown))
+	}
+	if err := tabOf(ctx).order(ctx, int64(size)); err != nil {
+		v.s.recordNoRoom(callOf(ctx), "answer", err)
+		return nil, typedError(err)
+	}
+	out := &pb2.WaitResponse{Movements: make([]*pb2.MovementStatus, 0, len(g.members))}
+	for _, m := range g.members {
+		out.Movements = append(out.Movements, movementStatus(m.shown))
 	}
 	return out, nil
 }
+
+// perStatus is what a status is taken to cost beside its encoded form.
+const perStatus = 256
 
 var errNoUIDs = func() error {
 	f := datamovement.NewFault(datamovement.ErrInvalid, datamovement.ReasonInvalidField, "uids are missing: give at least one")

@@ -58,7 +58,7 @@ func second(w *pb.DataMovementWorkflow) *pb2.Workflow {
 // is, and the administrator gets one record.
 func TestForeign(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, "")
+	s := newScene(t, everyRecord)
 	hers := s.alice.create(s.hers.Request("/out/", "/alice/"))
 	s.Runs(hers)
 	early := s.alice.create(s.hers.Request("/early/", "/alice/"))
@@ -87,8 +87,16 @@ func TestForeign(t *testing.T) {
 			for _, q := range questions {
 				// The watch that a first question begins is none of the question's.
 				s.awaken(t, target.uid, hers)
-				foreign := s.ask(t, target.by, q, target.uid, target.workflow)
-				guessed := s.ask(t, target.by, q, missing, target.workflow)
+				var foreign, guessed answer
+				// The daemon remembers for two seconds what a user was told not to exist. When
+				// that ends between the two, they are asked again.
+				for range 3 {
+					foreign = s.ask(t, target.by, q, target.uid, target.workflow)
+					guessed = s.ask(t, target.by, q, missing, target.workflow)
+					if slices.Equal(foreign.asked(target.uid), guessed.asked(missing)) {
+						break
+					}
+				}
 				if !bytes.Equal(foreign.wire(target.uid), guessed.wire(missing)) {
 					t.Errorf("%s: the answers differ:\n%q\n%q", q.method, foreign.wire(target.uid), guessed.wire(missing))
 				}
@@ -111,6 +119,9 @@ func TestForeign(t *testing.T) {
 	}
 	s.End(s.daemon)
 }
+
+// everyRecord lets one user cause as many records as a test has questions.
+const everyRecord = "[limits]\nlog_record_burst = 10000\n"
 
 // plant makes a movement of alice's workflow that the daemon has not made.
 func (s *scene) plant(namespace, name, initiator string) string {

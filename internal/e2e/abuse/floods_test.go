@@ -16,6 +16,8 @@ const (
 	createMethod  = "/datamovement.DataMover/Create"
 	statusMethod  = "/datamovement.DataMover/Status"
 	versionMethod = "/datamovement.DataMover/Version"
+	listMethod    = "/datamovement.DataMover/List"
+	watchMethod   = "/datamovement.v2.DataMover/Watch"
 )
 
 // floods are what a user can do besides a call.
@@ -29,6 +31,8 @@ var floods = map[string]func(*actor, order) result{
 	"poll":    (*actor).poll,
 	"open":    (*actor).open,
 	"drop":    (*actor).drop,
+	"unread":  (*actor).unread,
+	"insist":  (*actor).insist,
 }
 
 func (a *actor) connect(first []byte) (net.Conn, error) {
@@ -83,6 +87,67 @@ func (a *actor) slow(o order) result {
 				t.mu.Unlock()
 			} else {
 				t.add("still open")
+			}
+		})
+	}
+	all.Wait()
+	return t.result()
+}
+
+// unread makes N requests on some connections with all the flow control that
+// there is, and reads no answer; with Slow, a few bytes now and then.
+func (a *actor) unread(o order) result {
+	const most = 128
+	var t tally
+	var conn net.Conn
+	for i := range o.N {
+		if i%most == 0 {
+			c, err := a.connect(greedy())
+			if err != nil {
+				t.add("cut")
+				continue
+			}
+			a.hold(c)
+			if o.Slow {
+				go dribble(c)
+			}
+			conn = c
+			_ = c.SetWriteDeadline(time.Now().Add(o.Limit))
+		}
+		if _, err := conn.Write(whole(uint32(2*(i%most)+1), o.Method, o.Body)); err != nil {
+			t.add("cut")
+			continue
+		}
+		t.add("sent")
+	}
+	return t.result()
+}
+
+// dribble reads a connection slowly, until it ends.
+func dribble(c net.Conn) {
+	buffer := make([]byte, 512)
+	for tick := time.NewTicker(20 * time.Millisecond); ; <-tick.C {
+		if _, err := c.Read(buffer); err != nil {
+			tick.Stop()
+			return
+		}
+	}
+}
+
+// insist makes the same call again and again, many at once, for the time of
+// Limit.
+func (a *actor) insist(o order) result {
+	var t tally
+	var all sync.WaitGroup
+	end := time.Now().Add(o.Limit)
+	each := o
+	each.Limit = callLimit
+	for range 32 {
+		all.Go(func() {
+			for time.Now().Before(end) {
+				began := time.Now()
+				_, err := call(a.conn, each)
+				t.call(err, time.Since(began))
 			}
 		})
 	}

@@ -13,10 +13,12 @@ import (
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 const (
-	frameData     = 0
-	frameHeaders  = 1
-	frameSettings = 4
+	frameData         = 0
+	frameHeaders      = 1
+	frameSettings     = 4
+	frameWindowUpdate = 8
 
+	flagEndStream  = 1
 	flagEndHeaders = 4
 )
 

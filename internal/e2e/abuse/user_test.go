@@ -30,6 +30,7 @@ type order struct {
 	Limit  time.Duration // of the call, or of a flood
 	N      int           // how many
 	UID    string        // of a movement
+	Slow   bool          // read slowly, not never
 }
 
 type result struct {

@@ -123,7 +123,7 @@ var modules = map[string]string{
 	"golang.org/x/net":        "client-go: HTTP/2",
 	"golang.org/x/oauth2":     "client-go: tokens that are read again from their file",
 	"golang.org/x/text":       "x/net: names of hosts",
-	"golang.org/x/time":       "client-go: the limit of requests per second",
+	"golang.org/x/time":       "client-go: the limit of requests per second; nnf-dm: the share of each user",
 	"k8s.io/klog/v2":          "client-go: its log, which goes to ours",
 	"k8s.io/utils":            "client-go: clocks, pointers",
 	"sigs.k8s.io/yaml":        "client-go: kubeconfig files",

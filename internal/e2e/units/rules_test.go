@@ -98,7 +98,7 @@ var since = map[string]int{
 // of239 are the directives that systemd 239, the oldest that we serve, knows.
 const of239 = ` After Alias Also AmbientCapabilities Backlog CapabilityBoundingSet CPUAffinity Description DeviceAllow DevicePolicy Documentation
 	Environment ExecReload ExecStart Group IPAddressAllow IPAddressDeny KeyringMode KillMode LimitNOFILE ListenStream LockPersonality
-	MemoryDenyWriteExecute NoNewPrivileges OOMScoreAdjust PrivateDevices PrivateMounts PrivateTmp ProtectControlGroups ProtectHome ProtectKernelModules
+	MemoryDenyWriteExecute MemoryHigh MemoryMax NoNewPrivileges OOMScoreAdjust PrivateDevices PrivateMounts PrivateTmp ProtectControlGroups ProtectHome ProtectKernelModules
 	ProtectKernelTunables ProtectSystem RemoveIPC RemoveOnStop Requires Restart RestartSec RestrictAddressFamilies
 	RestrictNamespaces RestrictRealtime RuntimeDirectory RuntimeDirectoryMode RuntimeDirectoryPreserve SocketGroup SocketMode StartLimitIntervalSec
 	SystemCallArchitectures SystemCallErrorNumber SystemCallFilter TimeoutStartSec TimeoutStopSec Type UMask User WantedBy Wants WatchdogSec `

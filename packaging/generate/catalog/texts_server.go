@@ -28,6 +28,11 @@ var serverTexts = []text{
 		"That request failed, and its sender was told. Nothing was changed, and nobody else notices.",
 		"Mostly it is a mistake in a script. A user who tries what is another's, again and again, is worth a question. Limits are in [limits], rights in [access].",
 	}, {
+		"dm-suppressed", "warning", "@COUNT@ log records were suppressed",
+		"Callers have caused more records of refused or failed requests than limits.log_records_per_second and limits.log_record_burst allow. The daemon has not logged @COUNT@ of them. UID is the user, unless there were many.",
+		"None: suppressed records change no answer.",
+		"Look at the records of the same user before this one: they say what is asked for, and by which process.",
+	}, {
 		"dm-api", "warning", "A request of user @UID@ failed because of the API server",
 		"@RPC@ could not be served: the API server does not answer, refuses the object, or the account lacks a right. ERROR has its words, which users are not shown.",
 		"The job was told to try again, or to tell you. Transfers that run go on.",

@@ -809,8 +809,8 @@ func (x *WatchRequest) GetUids() []string {
 	return nil
 }
 
-// WatchResponse has the statuses that have changed since the last one. The
-// first, sent at once, has all.
+// WatchResponse has statuses that have changed since they were sent last. All
+// statuses are sent at once at the start, in as many messages as they need.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The statuses, sorted by uid.

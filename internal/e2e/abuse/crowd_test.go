@@ -1,0 +1,112 @@
+package abuse
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/copyjob"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+// crowd is the first of the users who have no process of their own.
+const crowd = 20000
+
+// dialAs connects as another user: the kernel reports the identity of the thread
+// that calls connect(2).
+func dialAs(socket string, uid int) (net.Conn, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := connectAs(fd, socket, uid); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("connect as %d: %w", uid, err)
+	}
+	f := os.NewFile(uintptr(fd), socket)
+	defer f.Close()
+	return net.FileConn(f)
+}
+
+func connectAs(fd int, socket string, uid int) error {
+	runtime.LockOSThread()
+	set := func(uid int) error {
+		keep := ^uintptr(0)
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, keep, uintptr(uid), keep); errno != 0 {
+			return errno
+		}
+		return nil
+	}
+	if err := set(uid); err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+	if back := set(0); back != nil {
+		return back // the thread ends with its goroutine: it stays locked
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
+// clientAs is a gRPC client of another user.
+func (s *scene) clientAs(t *testing.T, uid int) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+s.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return dialAs(s.Socket, uid) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// greedy is a client's greeting that lets the server send without being asked
+// for more: 2 GiB on each stream and on the connection.
+func greedy() []byte {
+	const most = 1<<31 - 1
+	settings := binary.BigEndian.AppendUint32([]byte{0, 4}, most) // SETTINGS_INITIAL_WINDOW_SIZE
+	update := binary.BigEndian.AppendUint32(nil, most-65535)
+	return append(append([]byte(preface), frame(frameSettings, 0, 0, settings)...), frame(frameWindowUpdate, 0, 0, update)...)
+}
+
+// whole is a request with its only message.
+func whole(stream uint32, method string, body []byte) []byte {
+	payload := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(body))), body...)
+	return append(headers(stream, method), frame(frameData, flagEndStream, stream, payload)...)
+}
+
+// followed makes n movements of a job with long paths, and returns the request to
+// watch them all.
+func (s *scene) followed(t *testing.T, j *copyjob.Job, n int) []byte {
+	t.Helper()
+	long := strings.Repeat("/"+strings.Repeat("x", 249), 16)
+	for i := range n {
+		o := lab.Object{
+			"apiVersion": "nnf.cray.hpe.com/v1alpha11", "kind": "NnfDataMovement",
+			"metadata": map[string]any{"name": fmt.Sprintf("nnf-dm-node-%s-%04d", j.Name, i), "namespace": s.Rabbit, "labels": map[string]any{
+				api.LabelInitiator: s.Node, api.LabelWorkflowName: j.Name, api.LabelWorkflowNamespace: "default", api.LabelWorkflowUID: j.UID,
+				api.LabelOwnerKind: "Workflow", api.LabelOwnerName: j.Name, api.LabelOwnerNamespace: "default", api.LabelOwnerUID: j.UID,
+			}},
+			"spec": map[string]any{"userId": j.User, "groupId": j.Group, "source": map[string]any{"path": j.OnRabbit(0) + long}, "destination": map[string]any{"path": copyjob.Global + long}},
+		}
+		s.Apply(o)
+	}
+	body, err := proto.Marshal(&pb2.WatchRequest{Workflow: second(j.Ref())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}

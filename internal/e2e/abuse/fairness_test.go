@@ -1,0 +1,350 @@
+package abuse
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+)
+
+// TestUnreadAnswers: answers that nobody reads have the bound of all that a user
+// holds, on one connection or many, read slowly or not at all.
+func TestUnreadAnswers(t *testing.T) {
+	s := newScene(t, collect)
+	uid := s.alice.create(s.hers.Request("/out/", "/alice/"))
+	s.Runs(uid)
+	const many = 300 // some 8 KB each
+	// wanted is a fifth of what 200 whole first answers take.
+	const wanted = 96 << 20
+	watch := s.followed(t, s.his, many)
+	list, err := proto.Marshal(&pb.DataMovementListRequest{Workflow: s.his.Ref()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.alice.poll(t, uid, time.Second)
+	before := s.usage(t)
+	for _, flood := range []struct {
+		name  string
+		order order
+	}{
+		{"200 watches", order{N: 200, Method: watchMethod, Body: watch}},
+		{"1000 watches", order{N: 1000, Method: watchMethod, Body: watch}},
+		{"slow readers", order{N: 200, Method: watchMethod, Body: watch, Slow: true}},
+		{"lists", order{N: 2000, Method: listMethod, Body: list}},
+	} {
+		t.Run(strings.ReplaceAll(flood.name, " ", "-"), func(t *testing.T) {
+			highest := s.highest(t)
+			poll := s.alice.start(order{Do: "poll", UID: uid, Limit: 6 * time.Second})
+			flood.order.Do, flood.order.Limit = "unread", 5*time.Second
+			r := s.bob.must(flood.order)
+			if r.Counts["sent"] == 0 {
+				t.Errorf("%v", r.Counts)
+			}
+			s.judge(t, "meanwhile", poll())
+			s.judge(t, "while answers wait", s.alice.poll(t, uid, 2*time.Second))
+			if flood.order.Method == watchMethod && !flood.order.Slow {
+				// One who reads is told why there is no answer.
+				r := s.bob.wire(watchMethod, watch, "")
+				if a := (answer{result: r}); a.code(t) != codes.ResourceExhausted {
+					t.Errorf("one more: %v", a.code(t))
+				}
+			}
+			s.bob.must(order{Do: "drop"})
+			if m := highest(); m > wanted {
+				t.Errorf("the daemon took %.1f MB, at most %.1f are wanted", float64(m)/1e6, float64(wanted)/1e6)
+			}
+		})
+	}
+	s.settles(t, before)
+	s.End(s.daemon)
+}
+
+// TestReaders: who reads gets everything, many at once, whatever another process
+// of the same user has done before.
+func TestReaders(t *testing.T) {
+	s := newScene(t, collect)
+	const many, readers = 150, 60
+	s.followed(t, s.his, many)
+	var all sync.WaitGroup
+	for range readers {
+		client := pb2.NewDataMoverClient(s.clientAs(t, bob))
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			stream, err := client.Watch(ctx, &pb2.WatchRequest{Workflow: second(s.his.Ref())})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			var uids []string
+			for len(uids) < many {
+				r, err := stream.Recv()
+				if err != nil {
+					t.Errorf("after %d statuses: %v", len(uids), err)
+					return
+				}
+				if n := proto.Size(r); n > 64<<10 {
+					t.Errorf("a message of %d bytes", n)
+				}
+				for _, m := range r.Movements {
+					uids = append(uids, m.Uid)
+				}
+			}
+			if !slices.IsSorted(uids) || len(slices.Compact(uids)) != many {
+				t.Errorf("%d statuses, sorted %v", len(uids), slices.IsSorted(uids))
+			}
+		})
+	}
+	all.Wait()
+	s.End(s.daemon)
+}
+
+// TestIdentityFloods: many users together have a bound, too, of memory and of
+// what the API server is asked.
+func TestIdentityFloods(t *testing.T) {
+	s := newScene(t, collect)
+	uid := s.alice.create(s.hers.Request("/out/", "/alice/"))
+	s.Runs(uid)
+	s.alice.poll(t, uid, time.Second)
+	t.Run("memory", func(t *testing.T) {
+		const users = 24 // 15 MB each would be 360 MB
+		const wanted = 160 << 20
+		highest := s.highest(t)
+		poll := s.alice.start(order{Do: "poll", UID: uid, Limit: 5 * time.Second})
+		var conns []net.Conn
+		for i := range users {
+			c, err := dialAs(s.Socket, crowd+i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conns = append(conns, c)
+			defer c.Close()
+		}
+		var all sync.WaitGroup
+		for _, c := range conns {
+			all.Go(func() {
+				_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+				go ended(c, 10*time.Second)
+				_, _ = c.Write(hello())
+				for i := range uint32(perConnection) {
+					if _, err := c.Write(append(headers(2*i+1, createMethod), message(2*i+1, 200<<10, 60<<10)...)); err != nil {
+						return // cut off, which is right
+					}
+				}
+			})
+		}
+		all.Wait()
+		s.judge(t, "meanwhile", poll())
+		if m := highest(); m > wanted {
+			t.Errorf("the daemon took %.1f MB, at most %.1f are wanted", float64(m)/1e6, float64(wanted)/1e6)
+		}
+	})
+	t.Run("requests", func(t *testing.T) {
+		const users = 24
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var all sync.WaitGroup
+		for i := range users {
+			client := pb.NewDataMoverClient(s.clientAs(t, crowd+i))
+			for j := range 16 {
+				all.Go(func() {
+					for k := 0; ctx.Err() == nil; k++ {
+						_, _ = client.Status(ctx, &pb.DataMovementStatusRequest{Uid: fmt.Sprintf("nnf-dm-node-%d-%d-%d", i, j, k)})
+					}
+				})
+			}
+		}
+		time.Sleep(4 * time.Second) // the burst is used up
+		// Each of the others may have one request before hers: 24/50 s.
+		s.lists(t, 4, 0, 1500*time.Millisecond)
+		cancel()
+		all.Wait()
+	})
+	s.End(s.daemon)
+}
+
+// lists lets alice ask what only the API server knows, n times, and fails when
+// one takes longer than most.
+func (s *scene) lists(t *testing.T, n int, apart, most time.Duration) {
+	t.Helper()
+	var longest time.Duration
+	for range n {
+		began := time.Now()
+		if _, err := s.alice.v1().List(t.Context(), &pb.DataMovementListRequest{Workflow: s.hers.Ref()}); err != nil {
+			t.Errorf("alice's List: %v", err)
+		}
+		longest = max(longest, time.Since(began))
+		time.Sleep(apart)
+	}
+	t.Logf("alice's List: the longest took %v", longest)
+	if longest > most {
+		t.Errorf("one of alice's Lists took %v, at most %v are wanted", longest, most)
+	}
+}
+
+// TestLogFlood: one user's refusals do not fill the log, and hide nobody else's.
+func TestLogFlood(t *testing.T) {
+	s := newScene(t, "")
+	before := len(s.daemon.Log())
+	began := time.Now()
+	r := s.bob.must(order{Do: "insist", Method: statusMethod, Body: statusBody("no name!", 0), Limit: 3 * time.Second})
+	made := r.Counts["OK"] + r.Counts["ResourceExhausted"]
+	took := time.Since(began)
+	if made < 1000 {
+		t.Fatalf("%v is no flood", r.Counts)
+	}
+	if _, err := s.alice.v1().Status(t.Context(), &pb.DataMovementStatusRequest{Uid: "hers!"}); err != nil {
+		t.Fatal(err)
+	}
+	logged, hers, told := 0, 0, 0
+	count := func() {
+		logged, hers, told = 0, 0, 0
+		for _, l := range s.daemon.Log()[before:] {
+			n, _ := l.Fields["count"].(float64)
+			switch {
+			case l.Fields["event"] == "dm-suppressed" && l.Fields["uid"] == float64(bob):
+				told += int(n)
+			case l.Fields["event"] == "dm-refused" && l.Fields["uid"] == float64(alice):
+				hers++
+			case l.Fields["event"] == "dm-refused":
+				logged++
+			}
+		}
+	}
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if count(); logged+told >= made && hers > 0 {
+			break
+		}
+	}
+	if bound := 100 + int(5*took.Seconds()) + 5; logged > bound {
+		t.Errorf("%d records of %d refusals in %v, at most %d are wanted", logged, made, took, bound)
+	}
+	if hers != 1 || logged+told != made {
+		t.Errorf("%d refusals: %d records, %d suppressed, as the log says; %d of alice", made, logged, told, hers)
+	}
+	t.Logf("%d refusals in %v: %d records", made, took, logged)
+	s.End(s.daemon)
+}
+
+// TestRequestBudget: what one user asks leaves the others a part of what the
+// daemon may ask the API server.
+func TestRequestBudget(t *testing.T) {
+	const qps, burst = 20, 40
+	s := newScene(t, fmt.Sprintf("[kubernetes]\nqps = %d\nburst = %d\n", qps, burst))
+	hers := s.alice.create(s.hers.Request("/out/", "/alice/"))
+	s.Runs(hers)
+	asked := func(of string) (n int) {
+		for _, r := range s.proxy.Requests() {
+			if strings.Contains(r.Path, of) {
+				n++
+			}
+		}
+		return n
+	}
+	t.Run("guesses", func(t *testing.T) {
+		time.Sleep(burst * time.Second / qps) // alice's create is forgotten
+		began := time.Now()
+		flood := s.bob.start(order{Do: "guess", N: 2000, Limit: 6 * time.Second})
+		time.Sleep(2 * time.Second)                   // the burst is used up
+		s.lists(t, 8, 400*time.Millisecond, generous) // 2.5 a second: what is left over
+		flood()
+		took := time.Since(began)
+		n, bound := asked("nnf-dm-node-0"), int(0.8*(burst+qps*took.Seconds()))+16
+		t.Logf("%d guesses went to the API server in %v, at most %d are wanted", n, took, bound)
+		if n > bound || n < bound/2 {
+			t.Errorf("%d guesses went to the API server in %v, about %d are wanted", n, took, bound)
+		}
+	})
+	t.Run("the same again and again", func(t *testing.T) {
+		for what, uid := range map[string]string{"foreign": hers, "missing": unlike(hers)} {
+			before := asked(uid)
+			began := time.Now()
+			r := s.bob.must(order{Do: "insist", Method: statusMethod, Body: statusBody(uid, 0), Limit: 3 * time.Second})
+			took := time.Since(began)
+			// 32 may ask before the first knows.
+			if n, bound := asked(uid)-before, 32*(int(took.Seconds())/2+2); n > bound || r.Counts["OK"] < 10*bound {
+				t.Errorf("%s: %v cost %d requests, at most %d are wanted", what, r.Counts, n, bound)
+			}
+		}
+	})
+	s.End(s.daemon)
+}
+
+// TestConnectionFloods: users who take all connections together lock nobody out.
+func TestConnectionFloods(t *testing.T) {
+	s := newScene(t, collect)
+	uid := s.alice.create(s.hers.Request("/out/", "/alice/"))
+	s.Runs(uid)
+	const users, each = 4, 1024
+	wait := s.alice.start(order{Method: statusMethod, Body: statusBody(uid, 20), Limit: callLimit})
+	highest := s.highest(t)
+	var held []net.Conn
+	defer func() {
+		for _, c := range held {
+			c.Close()
+		}
+	}()
+	for i := range users {
+		for range each {
+			c, err := dialAs(s.Socket, crowd+i)
+			if err != nil {
+				continue // what is not let in is closed, maybe before it is connected
+			}
+			held = append(held, c)
+			_, _ = c.Write(hello())
+		}
+	}
+	for i := range 8 {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		_, err := pb.NewDataMoverClient(s.clientAs(t, crowd+100+i)).Version(ctx, nil)
+		cancel()
+		if err != nil {
+			t.Errorf("a user who comes when all is taken: %v", status.Convert(err))
+		}
+	}
+	// Users who come with several get theirs from the others.
+	for range 200 {
+		c, err := dialAs(s.Socket, crowd+200)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, c)
+		_, _ = c.Write(hello())
+	}
+	open := 0
+	for _, c := range held[len(held)-200:] {
+		if isOpen(c) {
+			open++
+		}
+	}
+	if open != 200 {
+		t.Errorf("of 200 connections of one more user %d stay", open)
+	}
+	s.Ends(uid, "Success")
+	var st pb.DataMovementStatusResponse
+	if err := proto.Unmarshal(wait().Body, &st); err != nil || st.State != pb.DataMovementStatusResponse_COMPLETED {
+		t.Errorf("alice's wait, which was under way: %v %v", &st, err)
+	}
+	if m := highest(); m > 200<<20 {
+		t.Errorf("the daemon took %.1f MB", float64(m)/1e6)
+	}
+	records := 0
+	for _, l := range s.daemon.Log() {
+		if l.Fields["msg"] == "connection closed to make room for another user" {
+			records++
+		}
+	}
+	t.Logf("%d records of closed connections", records)
+	s.End(s.daemon)
+}

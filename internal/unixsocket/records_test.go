@@ -1,0 +1,136 @@
+package unixsocket
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// summaries collects what a Records says.
+type summaries struct {
+	mu  sync.Mutex
+	all []Suppressed
+}
+
+func (s *summaries) add(x Suppressed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, x)
+}
+
+func (s *summaries) take() []Suppressed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.all
+	s.all = nil
+	return out
+}
+
+// A user has a burst, then a rate; one summary says what was left out, and other
+// users are not concerned.
+func TestRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told summaries
+		r := NewRecords(RecordOptions{Rate: 2, Burst: 10, Suppressed: told.add})
+		allowed := func(uid uint32, n int) (yes int) {
+			for range n {
+				if r.Allow(uid) {
+					yes++
+				}
+			}
+			return yes
+		}
+		if n := allowed(7, 1000); n != 10 {
+			t.Errorf("%d of a burst", n)
+		}
+		if n := allowed(8, 5); n != 5 {
+			t.Errorf("%d of another user's", n)
+		}
+		time.Sleep(3 * time.Second)
+		if n := allowed(7, 100); n != 6 {
+			t.Errorf("%d after 3 s", n)
+		}
+		if got := told.take(); len(got) != 0 {
+			t.Errorf("a summary too early: %+v", got)
+		}
+		time.Sleep(summaryAfter)
+		if got := told.take(); !slices.Equal(got, []Suppressed{{UID: 7, Users: 1, Count: 990 + 94}}) {
+			t.Errorf("summaries: %+v", got)
+		}
+		time.Sleep(time.Minute)
+		if got := told.take(); len(got) != 0 {
+			t.Errorf("a summary of nothing: %+v", got)
+		}
+		if n := allowed(0, 20); n != 10 {
+			t.Errorf("root: %d", n)
+		}
+		r.Close()
+		if got := told.take(); !slices.Equal(got, []Suppressed{{UID: 0, Users: 1, Count: 10}}) {
+			t.Errorf("at the end: %+v", got)
+		}
+		r.Set(0, 0)
+		if n := allowed(7, 1000); n != 1000 {
+			t.Errorf("without a limit: %d", n)
+		}
+	})
+}
+
+// However many users cause records, their number has a bound, that of the
+// summaries included.
+func TestRecordsOfManyUsers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told summaries
+		r := NewRecords(RecordOptions{Rate: 2, Burst: 10, Suppressed: told.add})
+		defer r.Close()
+		const users, each = 3 * countedUsers, 4
+		yes := 0
+		for uid := range uint32(users) {
+			for range each {
+				if r.Allow(uid) {
+					yes++
+				}
+			}
+		}
+		if yes != recordUsers*10 {
+			t.Errorf("%d records, want %d", yes, recordUsers*10)
+		}
+		time.Sleep(summaryAfter)
+		synctest.Wait()
+		got := told.take()
+		sum := 0
+		for _, s := range got {
+			sum += s.Count
+		}
+		if len(got) != summaryUsers+1 || sum != users*each-yes || got[summaryUsers].Users != 0 {
+			t.Errorf("%d summaries of %d records, want %d of %d: %+v", len(got), sum, summaryUsers+1, users*each-yes, got)
+		}
+	})
+}
+
+func TestNoRecords(t *testing.T) {
+	var r *Records
+	if !r.Allow(7) {
+		t.Error("refused")
+	}
+	r.Close()
+}
+
+// A share of all places is for users who have none.
+func TestReserve(t *testing.T) {
+	l := NewLimiter(LimiterOptions{What: "connections", User: Share{Slots: 6}, Total: 10, Reserve: 3})
+	var got []string
+	for _, uid := range []uint32{7, 7, 7, 7, 7, 7, 7, 8, 8, 9, 9, 10, 11, 0} {
+		_, err := l.Acquire(uid)
+		got = append(got, fmt.Sprint(uid, " ", err == nil, " ", shared(err)))
+	}
+	want := []string{
+		"7 true false", "7 true false", "7 true false", "7 true false", "7 true false", "7 true false", "7 false false",
+		"8 true false", "8 false true", "9 true false", "9 false true", "10 true false", "11 true false", "0 true false",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v,\nwant %v", got, want)
+	}
+}
