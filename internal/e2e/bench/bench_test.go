@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/budget"
 )
 
 // A short run of the whole bench. What does not depend on the machine's speed
@@ -54,11 +56,12 @@ func TestShortRun(t *testing.T) {
 	}
 	// Requests, writes and the size are the same on every machine.
 	for name, want := range map[string]struct{ least, most float64 }{
-		"clientmountd: binary size":                 {1, 12},
+		"clientmountd: binary size":                 {1, float64(budget.MaxSize("clientmountd")) / 1e6},
 		"clientmountd: requests at start":           {1, 3},
 		"clientmountd: watches":                     {1, 1},
 		"clientmountd: writes per ClientMount life": {1, 4},
-		"nnf-dm: binary size":                       {1, 16},
+		"nnf-dm: binary size":                       {1, float64(budget.MaxSize("nnf-dm")) / 1e6},
+		"clientmountd: reads per ClientMount life":  {1, 2},
 		"nnf-dm: requests at start":                 {0, 0},
 		"nnf-dm: requests per create, warm":         {1, 4},
 		"nnf-dm: requests per poll":                 {0, 0},
