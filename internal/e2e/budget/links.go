@@ -206,7 +206,7 @@ var rooms = map[string]string{
 	"deploy/remote":       "",                                      // scripts on nodes; what they do is not its business
 	"deploy/host":         "deploy/payload deploy/remote unitfile", // one node
 	"deploy/fleet":        "printable",                             // many; what is done there is not its business
-	"deploy/fakenode":     "",                                      // for tests
+	"deploy/fakenode":     "deploy/remote",                         // for tests
 	"deploy/commands":     "deploy/credentials deploy/fleet deploy/host deploy/inventory deploy/payload deploy/remote kube printable subcommand version",
 	"service/fakesystemd": "", // for tests
 }
