@@ -39,7 +39,7 @@ func startUps(t *testing.T) []startUp {
 		startUp{"prints later", "{ for i in 1 2 3 4 5 6 7 8 9; do printf noise; done; } &\n", 0, ""},
 		startUp{"reads a line and waits for it", "read answer\n", Disturbed, "the start-up files of the login shell on x read standard input"},
 		startUp{"reads all", "cat >/dev/null\n", Disturbed, "the start-up files of the login shell on x read standard input"},
-		startUp{"never ends", "sleep 60 &\nwait\n", NoShell, "the login has not ended"},
+		startUp{"never ends", "sleep 20 &\nwait\n", NoShell, "the login has not ended"},
 		startUp{"ends the shell", "echo 'no commands here'\nexit 4\n", NoShell, "it ended with exit code 4; it printed: no commands here"},
 		startUp{"reads while the script is sent", "dd bs=1 count=100 <&0 >/dev/null 2>&1 & sleep 0.1\n", Disturbed, ""},
 	)
