@@ -18,6 +18,9 @@ func Remove(w *Want, r *Report, force bool) (*Plan, error) {
 			return nil, err
 		}
 	}
+	if r.Forgotten && d.p.Empty() {
+		d.p.change("remove", "/var/lib/nnf-deploy", "")
+	}
 	d.p.step("reload")
 	d.p.step("forget")
 	return d.p, nil
@@ -33,6 +36,7 @@ func (d *differ) remove(daemon *Daemon, force bool) error {
 	}
 	if bin != "" {
 		d.removeProgram(bin)
+		d.p.step("unkeep", bin)
 	}
 	for _, path := range places(daemon) {
 		if have := d.r.Files[path]; have.State != "absent" && have.State != "" && path != "/usr/bin/nnf-dmctl" {

@@ -27,6 +27,7 @@ type Report struct {
 	Mounts      int                  // that clientmountd has records of
 	Busy        bool                 // another run is at work there
 	Interrupted bool                 // one was interrupted there
+	Forgotten   bool                 // all was removed there, and the answer was never heard
 	Pending     []string             // daemons that an interrupted one has not restarted
 }
 
@@ -135,6 +136,8 @@ func (r *Report) take(f []string) {
 		r.Busy = true
 	case "interrupted":
 		r.Interrupted = true
+	case "forgotten":
+		r.Forgotten = true
 	case "pending":
 		r.Pending = append(r.Pending, at(1))
 	}

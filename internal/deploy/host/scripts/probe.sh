@@ -94,4 +94,5 @@ if [ -e "$D/stage" ] || [ -e "$D/pending" ]; then
     if [ -f "$D/pending" ]; then sed 's/^/pending	/' "$D/pending"; fi
   fi
 fi
+if [ -e "$D/forget" ]; then printf 'forgotten\n'; fi
 printf 'end\n'
