@@ -25,6 +25,9 @@ const recordVersion = 1
 // it is read back: what Save accepts, Load can read.
 const recordLimit = 4 << 20
 
+// recordSuffix ends the name of a record.
+const recordSuffix = ".json"
+
 // halfWritten ends the name of a record that is being written.
 const halfWritten = ".new"
 
@@ -130,7 +133,7 @@ func (s *Records) file(uid string) (string, error) {
 	}) {
 		return "", fmt.Errorf("object uid %.140q is not a uid", uid)
 	}
-	return filepath.Join(s.dir, uid+".json"), nil
+	return filepath.Join(s.dir, uid+recordSuffix), nil
 }
 
 // Save replaces the record in one step, so a crash leaves the old or the new.
@@ -209,7 +212,7 @@ func (s *Records) Remove(uid string) error {
 // List returns all readable records and an error that joins what could not be
 // read; unreadable files stay where they are.
 func (s *Records) List() ([]*Record, error) {
-	names, err := filepath.Glob(filepath.Join(s.dir, "*.json"))
+	names, err := filepath.Glob(filepath.Join(s.dir, "*"+recordSuffix))
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +259,7 @@ func readRecord(name string) (*Record, error) {
 	if err := json.Unmarshal(b, r); err != nil {
 		return nil, fmt.Errorf("%w: %s is damaged: %w%s", errUnreadable, name, err, repair)
 	}
-	if r.Version < 1 || r.UID == "" || filepath.Base(name) != r.UID+".json" {
+	if r.Version < 1 || r.UID == "" || filepath.Base(name) != r.UID+recordSuffix {
 		return nil, fmt.Errorf("%w: %s is not a record of the object it is named after (version %d, uid %.140q)%s", errUnreadable, name, r.Version, r.UID, repair)
 	}
 	return r, nil
