@@ -1,7 +1,9 @@
 package main
 
 import (
+	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/service"
+	"github.com/compute-daemons/compute-daemons/internal/version"
 	"github.com/compute-daemons/compute-daemons/systemd"
 )
 
@@ -15,6 +17,14 @@ func asService() service.Service {
 			{Name: "nnf-dm.service", Text: systemd.NnfdmService},
 			{Name: "nnf-dm.socket", Text: systemd.NnfdmSocket},
 		},
-		Machine: machine,
+		Version: version.Version, Machine: machine, Describe: describe,
+	}
+}
+
+// describe tells programs which socket the daemon serves.
+func describe(start service.Start, status *service.Status) {
+	var cfg config.Nnfdm
+	if _, _, err := config.Load(config.NnfdmTable(&cfg), config.Sources{Args: start.Args, Environ: start.Environ}); err == nil {
+		status.Paths["socket"] = cfg.Socket.Path
 	}
 }

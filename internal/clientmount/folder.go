@@ -14,7 +14,7 @@ import (
 // neither folder may be a symbolic link, another user's, or writable by others.
 func OpenRecords(runtimeDir string) (*Records, error) {
 	const hint = "; give the daemon a folder of its own with daemon.runtime_directory (RuntimeDirectory= in the unit)"
-	dir := filepath.Join(runtimeDir, "mounts")
+	dir := RecordsDirectory(runtimeDir)
 	// The folder above decides who may rename the runtime directory.
 	if err := closedToOthers(filepath.Dir(runtimeDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("runtime directory %s cannot be trusted: %w%s", runtimeDir, err, hint)
@@ -32,7 +32,7 @@ func OpenRecords(runtimeDir string) (*Records, error) {
 		return nil, fmt.Errorf("runtime directory cannot be trusted: %w%s", err, hint)
 	}
 	// What a crash left half written was never in force.
-	half, err := filepath.Glob(filepath.Join(dir, "*.json"+halfWritten))
+	half, err := filepath.Glob(filepath.Join(dir, "*"+recordSuffix+halfWritten))
 	for _, name := range half {
 		err = errors.Join(err, os.Remove(name))
 	}

@@ -26,6 +26,9 @@ const recordVersion = 1
 // it is read back: what Save accepts, Load can read.
 const recordLimit = 4 << 20
 
+// recordSuffix ends the name of a record.
+const recordSuffix = ".json"
+
 // halfWritten ends the name of a record that is being written.
 const halfWritten = ".new"
 
@@ -133,7 +136,7 @@ func (s *Records) file(uid string) (string, error) {
 	}) {
 		return "", fmt.Errorf("object uid %.140q is not a uid", uid)
 	}
-	return filepath.Join(s.dir, uid+".json"), nil
+	return filepath.Join(s.dir, uid+recordSuffix), nil
 }
 
 // Save replaces the record in one step, so a crash leaves the old or the new.
@@ -218,7 +221,7 @@ func (s *Records) Remove(uid string) error {
 // List returns all readable records and an error that joins what could not be
 // read; unreadable files stay where they are.
 func (s *Records) List() ([]*Record, error) {
-	names, err := filepath.Glob(filepath.Join(s.dir, "*.json"))
+	names, err := filepath.Glob(filepath.Join(s.dir, "*"+recordSuffix))
 	if err != nil {
 		return nil, err
 	}
@@ -266,7 +269,7 @@ func readRecord(name string) (*Record, error) {
 		return nil, fmt.Errorf("%w: %s is damaged: %w%s", errUnreadable, name, err, repair)
 	}
 	r.onDisk = sha256.Sum256(b)
-	if r.Version < 1 || r.UID == "" || filepath.Base(name) != r.UID+".json" {
+	if r.Version < 1 || r.UID == "" || filepath.Base(name) != r.UID+recordSuffix {
 		return nil, fmt.Errorf("%w: %s is not a record of the object it is named after (version %d, uid %.140q)%s", errUnreadable, name, r.Version, r.UID, repair)
 	}
 	return r, nil

@@ -8,6 +8,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/service"
 )
 
 func newTimer(d time.Duration, f func()) *time.Timer { return time.AfterFunc(d, f) }
@@ -39,6 +40,23 @@ func (c *Controller) say() {
 	}
 	c.line = line
 	c.o.Status(line)
+}
+
+// apiTexts are the states of the API server in the status line.
+var apiTexts = map[string]string{
+	service.APIAnswers: "; API server answers", service.APISilent: "; API server has not answered", service.APIConnecting: "; connecting to the API server",
+}
+
+// APIOf reads from the status line of a running daemon what it tells of the API
+// server, one of the service package's words; "" if it tells nothing.
+func APIOf(line string) string {
+	found, first := "", len(line)
+	for state, text := range apiTexts {
+		if at := strings.Index(line, text); at >= 0 && at < first { // an error behind it may have any text
+			found, first = state, at
+		}
+	}
+	return found
 }
 
 // summary is what systemctl status shows.
@@ -74,11 +92,11 @@ func (c *Controller) summary() string {
 	}
 	switch {
 	case c.api.Connected:
-		b.WriteString("; API server answers")
+		b.WriteString(apiTexts[service.APIAnswers])
 	case c.api.LastError != nil:
-		fmt.Fprintf(&b, "; API server has not answered since %s: %v", c.api.Since.Format(time.RFC3339), c.api.LastError)
+		fmt.Fprintf(&b, "%s since %s: %v", apiTexts[service.APISilent], c.api.Since.Format(time.RFC3339), c.api.LastError)
 	default:
-		b.WriteString("; connecting to the API server")
+		b.WriteString(apiTexts[service.APIConnecting])
 	}
 	return shorten(b.String(), 512)
 }

@@ -61,6 +61,7 @@ func ClientmountdTable(c *Clientmountd) *Table {
 			"clientmountd config default             print the commented default file",
 			"clientmountd install [flags]            make a service of it, with these flags",
 			"clientmountd remove|start|stop|status   look after the service",
+			"clientmountd status -o json             service, mounts and paths for programs",
 			"clientmountd version                    print the version",
 		},
 		File:     "/etc/clientmountd/config.toml",

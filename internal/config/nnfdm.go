@@ -78,6 +78,7 @@ func NnfdmTable(c *Nnfdm) *Table {
 			"nnf-dm config default                   print the commented default file",
 			"nnf-dm install [flags]                  make a service of it, with these flags",
 			"nnf-dm remove|start|stop|status         look after the service",
+			"nnf-dm status -o json                   service, units and paths for programs",
 			"nnf-dm version                          print the version",
 		},
 		File:     "/etc/nnf-dm/config.toml",

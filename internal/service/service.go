@@ -26,7 +26,11 @@ type Service struct {
 	Description string // what the result line calls it
 	User        string // whom the unit runs as and who may not exist yet; "": root
 	Units       []Unit // the service first
+	Version     string // of the program
 	Machine     Machine
+	// Describe adds to the answer for programs what only the daemon knows. It must
+	// change nothing and not need the daemon to run; nil: there is nothing to add.
+	Describe func(Start, *Status)
 }
 
 // Unit is the file of a unit as it is shipped.

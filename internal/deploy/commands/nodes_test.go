@@ -184,26 +184,28 @@ func TestJournalsOfManyNodes(t *testing.T) {
 }
 
 func TestStatusTable(t *testing.T) {
-	now, two := time.Now(), 2
+	now := time.Now()
 	results := []fleet.Result{{Node: "a", State: fleet.OK}, {Node: "b", State: fleet.Failed, Cause: "not reachable: x", Hint: "is the node up?"}}
 	states := map[string][]host.DaemonState{"a": {
-		{Name: "clientmountd", Version: "v1.2.3", Unit: "active", API: "answers", Mounts: &two, Token: host.TokenForever},
+		{Name: "clientmountd", Version: "v1.2.3", Unit: "active", API: "answers", Mounts: &host.Mounts{Count: 2}, Token: host.TokenForever},
 		{Name: "nnf-dm", Unit: "inactive", Token: host.TokenEnds, Expires: now.Add(90*time.Minute + 30*time.Second)},
 		{Name: "x", Token: host.TokenEnds, Expires: now.Add(100 * time.Hour)},
 		{Name: "y", Token: host.TokenEnds, Expires: time.Unix(0, 0).UTC()},
-		{Name: "z", Token: host.TokenMissing},
+		{Name: "z", Mounts: &host.Mounts{Unknown: "too old"}, Token: host.TokenMissing},
+		{Name: "zz", Mounts: &host.Mounts{Count: 1, Unreadable: 1}, Token: host.TokenMissing},
 	}}
 	var b bytes.Buffer
 	if err := statusTable(&b, results, states); err != nil {
 		t.Fatal(err)
 	}
-	const want = `NODE  DAEMON        VERSION  UNIT      API      MOUNTS  TOKEN
-a     clientmountd  v1.2.3   active    answers  2       does not end
-a     nnf-dm        -        inactive  -        -       1h30m left
-a     x             -        -         -        -       4 days left
-a     y             -        -         -        -       ended 1970-01-01 00:00:00 UTC
-a     z             -        -         -        -       missing
-b     -             -        failed    -        -       not reachable: x (is the node up?)
+	const want = `NODE  DAEMON        VERSION  UNIT      API      MOUNTS           TOKEN
+a     clientmountd  v1.2.3   active    answers  2                does not end
+a     nnf-dm        -        inactive  -        -                1h30m left
+a     x             -        -         -        -                4 days left
+a     y             -        -         -        -                ended 1970-01-01 00:00:00 UTC
+a     z             -        -         -        unknown          missing
+a     zz            -        -         -        1, 1 unreadable  missing
+b     -             -        failed    -        -                not reachable: x (is the node up?)
 `
 	if b.String() != want {
 		t.Errorf("have:\n%s\nwant:\n%s", b.String(), want)

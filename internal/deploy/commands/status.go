@@ -25,7 +25,8 @@ answers, every daemon runs and no token has ended; so it can be asked by a monit
 
 VERSION is that of the program, UNIT the state of the service, for nnf-dm, which
 runs only when it is needed, of its socket. API tells whether clientmountd reaches
-the API server, MOUNTS how many ClientMounts it has mounts for, and TOKEN until
+the API server, MOUNTS how many ClientMounts it has mounts for (unknown: a clientmountd too old to
+tell), and TOKEN until
 when the credentials are good. Of the token itself nothing but that leaves the node.`,
 	Examples: []subcommand.Example{
 		{Comment: "Nodes that are not well:", Lines: `nnf-deploy status -o json | jq -r '.nodes[] | select(.well | not) | .node'`},
@@ -71,6 +72,9 @@ func runStatus(ctx context.Context, v *call) error {
 			for _, d := range list {
 				if !d.Well {
 					r.State = fleet.Differs
+				}
+				if d.Mounts != nil && d.Mounts.Unknown != "" {
+					r.Notes = append(r.Notes, "the number of mounts is not known: "+d.Mounts.Unknown)
 				}
 			}
 			return r

@@ -35,10 +35,16 @@ func orDash(text string) string {
 }
 
 func mounts(d host.DaemonState) string {
-	if d.Mounts == nil {
+	switch m := d.Mounts; {
+	case m == nil:
 		return "-"
+	case m.Unknown != "":
+		return "unknown"
+	case m.Unreadable > 0:
+		return fmt.Sprintf("%d, %d unreadable", m.Count, m.Unreadable)
+	default:
+		return strconv.Itoa(m.Count)
 	}
-	return strconv.Itoa(*d.Mounts)
 }
 
 // token says until when the credentials are good.
@@ -81,6 +87,8 @@ type statusDaemon struct {
 	Says    string     `json:"says,omitempty"`
 	API     string     `json:"api,omitempty"`
 	Mounts  *int       `json:"mounts,omitempty"`
+	Bad     int        `json:"mounts_unreadable,omitempty"`
+	Unknown string     `json:"mounts_unknown,omitempty"`
 	Token   string     `json:"token"`
 	Expires *time.Time `json:"token_expires,omitempty"`
 }
@@ -95,7 +103,12 @@ func statusJSON(w io.Writer, results []fleet.Result, states map[string][]host.Da
 		for _, d := range states[r.Node] {
 			one := statusDaemon{
 				Name: d.Name, Well: d.Well, Version: d.Version, Package: d.Package, Unit: d.Unit, Enabled: d.Enabled, Says: d.Says,
-				API: d.API, Mounts: d.Mounts, Token: d.Token,
+				API: d.API, Token: d.Token,
+			}
+			if m := d.Mounts; m != nil && m.Unknown != "" {
+				one.Unknown = m.Unknown
+			} else if m != nil {
+				one.Mounts, one.Bad = &m.Count, m.Unreadable
 			}
 			if d.Token == host.TokenEnds {
 				one.Expires = &d.Expires

@@ -2,20 +2,20 @@ package fakenode
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
 // Folder names, in the environment of the stand-in, where the nodes are.
@@ -91,23 +91,11 @@ func die(format string, args ...any) {
 	os.Exit(255)
 }
 
-var count = regexp.MustCompile(`count=([0-9]+)`)
-
 // serve gives the command to a shell, as sshd does to the user's. The script's
 // first lines, which say where everything is, are replaced.
 func serve(root, dir, command, fault, value string) {
 	in := bufio.NewReader(os.Stdin)
-	m := count.FindStringSubmatch(command)
-	if m == nil {
-		die("ssh: no script in %q", command)
-	}
-	n, _ := strconv.Atoi(m[1])
-	script := make([]byte, n)
-	if _, err := io.ReadFull(in, script); err != nil {
-		die("ssh: the script is cut off: %v", err)
-	}
-	script = bytes.Replace(script, []byte("R=\nPATH="), []byte("R='"+root+"'\nPATH='"+dir+"/.bin':"), 1)
-	command = strings.Replace(count.ReplaceAllString(command, fmt.Sprintf("count=%d", len(script))), "sudo -n ", "", 1)
+	command = strings.Replace(command, "sudo -n ", "", 1)
 
 	cmd := exec.Command("/bin/sh", "-c", command)
 	cmd.Env = []string{"PATH=/usr/bin:/bin"}
@@ -123,6 +111,12 @@ func serve(root, dir, command, fault, value string) {
 	}
 	go func() {
 		defer feed.Close()
+		script, err := remote.ReadFrame(in, func(text string) string {
+			return strings.Replace(text, "R=\nPATH=", "R='"+root+"'\nPATH='"+dir+"/.bin':", 1)
+		})
+		if err != nil && !errors.Is(err, io.EOF) {
+			die("ssh: %v", err)
+		}
 		if _, err := feed.Write(script); err != nil {
 			return
 		}
@@ -136,11 +130,11 @@ func serve(root, dir, command, fault, value string) {
 	lines := bufio.NewReader(out)
 	for {
 		line, err := lines.ReadString('\n')
-		if fault == "break" && strings.TrimSpace(line) == value {
+		if fault == "break" && says(line, value) {
 			die("client_loop: send disconnect: Broken pipe")
 		}
 		_, _ = os.Stdout.WriteString(line)
-		if fault == "hold" && strings.TrimSpace(line) == value {
+		if fault == "hold" && says(line, value) {
 			select {}
 		}
 		if err != nil {
@@ -155,3 +149,7 @@ func serve(root, dir, command, fault, value string) {
 	}
 	os.Exit(0)
 }
+
+// says tells whether a line of the answer is this word; the marker and the
+// length stand before it.
+func says(line, word string) bool { return strings.HasSuffix(strings.TrimSpace(line), " "+word) }

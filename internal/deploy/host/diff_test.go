@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
+	"github.com/compute-daemons/compute-daemons/internal/service"
 )
 
 // settled is a node that is what is wanted, by packages.
@@ -168,7 +169,8 @@ func TestDaemonState(t *testing.T) {
 	}{
 		{"well", func(r *Report) {
 			r.Expiry[path] = time.Time{}
-			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "active", File: "enabled", Status: "2 mounts ready for 1 ClientMount; API server answers"}
+			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "active", File: "enabled"}
+			r.Statuses["clientmountd"] = Answered{Status: &service.Status{API: service.APIAnswers}}
 		}, DaemonState{Well: true, Unit: "active", Enabled: "enabled", API: "answers", Token: TokenForever}},
 		{"ends later", func(r *Report) { r.Expiry[path] = now.Add(time.Hour) }, DaemonState{Well: true, Unit: "active", Enabled: "enabled", Token: TokenEnds}},
 		{"has ended", func(r *Report) { r.Expiry[path] = now.Add(-time.Hour) }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenEnds}},
@@ -176,7 +178,8 @@ func TestDaemonState(t *testing.T) {
 		{"no token that says anything", func(*Report) {}, DaemonState{Well: true, Unit: "active", Enabled: "enabled", Token: TokenUnknown}},
 		{"not installed", func(r *Report) { r.Units["clientmountd.service"] = Unit{Load: "not-found", Active: "inactive"} }, DaemonState{Token: TokenUnknown}},
 		{"no API server", func(r *Report) {
-			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "active", File: "enabled", Status: "0 mounts ready for 0 ClientMounts; API server has not answered since x: y"}
+			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "active", File: "enabled"}
+			r.Statuses["clientmountd"] = Answered{Status: &service.Status{API: service.APISilent}}
 		}, DaemonState{Unit: "active", Enabled: "enabled", API: "no answer", Token: TokenUnknown}},
 		{"failed", func(r *Report) {
 			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "failed", File: "disabled"}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fakenode"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
+	"github.com/compute-daemons/compute-daemons/internal/service"
 )
 
 func TestMain(m *testing.M) { fakenode.Tests(m) }
@@ -24,7 +26,27 @@ type scene struct {
 
 func newScene(t *testing.T) *scene {
 	f := fakenode.New(t)
-	return &scene{Node: f.Node("compute-01"), t: t, fleet: f, shell: &remote.SSH{Program: f.SSH()}}
+	s := &scene{Node: f.Node("compute-01"), t: t, fleet: f, shell: &remote.SSH{Program: f.SSH()}}
+	s.answers("clientmountd", &service.Status{Version: service.StatusVersion, Mounts: new(service.MountStatus)})
+	s.answers("nnf-dm", &service.Status{Version: service.StatusVersion})
+	return s
+}
+
+// answers says what a program answers to status -o json; nil: it is too old to know it.
+func (s *scene) answers(program string, status *service.Status) {
+	s.t.Helper()
+	path := "run/fake/answer." + program
+	if status == nil {
+		if err := os.Remove(filepath.Join(s.Root, path)); err != nil {
+			s.t.Fatal(err)
+		}
+		return
+	}
+	data, err := json.Marshal(status)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.Put(path, string(data), 0o600)
 }
 
 // program is a stand-in for a daemon. How it does with "ready" is in its text.
@@ -35,6 +57,8 @@ units=$R/etc/systemd/system/$name
 case $1 in
 version) echo 'Version ` + version + `' ;;
 ready) ` + ready + ` ;;
+status) [ "$*" = 'status -o json' ] && [ -f "$R/run/fake/answer.$name" ] || { echo 'status takes no arguments' >&2; exit 2; }
+  cat "$R/run/fake/answer.$name" ;;
 install)
   [ ! -e "$units.service" ] || { echo 'Service has already been installed' >&2; exit 1; }
   printf '# Written by %s install.\nExecStart=/usr/bin/%s\n# ` + version + `\n' "$name" "$name" >"$units.service"

@@ -63,13 +63,13 @@ func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, 
 	}
 	session, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	staged, switching := make(chan struct{}), make(chan struct{})
+	staged, through := make(chan struct{}), make(chan struct{})
 	heard := &reader{signal: func(word string) {
 		switch word {
 		case "staged":
 			closeOnce(staged)
-		case "switching":
-			closeOnce(switching)
+		case "heard":
+			closeOnce(through)
 		}
 	}}
 	in, feed := io.Pipe()
@@ -95,7 +95,12 @@ func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, 
 			}
 			step("switch")
 			gone = true
-			_, _ = io.WriteString(feed, "go\n") // whether it arrives, the node says
+			_, _ = io.WriteString(feed, "go "+run+"\n") // whether it arrives, the node says
+			select {
+			case <-through:
+				_, _ = io.WriteString(feed, "heard "+run+"\n")
+			case <-session.Done():
+			}
 			return nil
 		}()
 	}()
@@ -150,7 +155,7 @@ func closeOnce(c chan struct{}) {
 // meanwhile.
 func collect(ctx context.Context, shell remote.Shell, node, run string, step Steps) (*Outcome, error) {
 	step("reconnect")
-	heard := new(reader)
+	var heard *reader
 	var err error
 	for try := range 5 {
 		if try > 0 {
@@ -160,8 +165,7 @@ func collect(ctx context.Context, shell remote.Shell, node, run string, step Ste
 			case <-time.After(time.Duration(try) * 2 * time.Second):
 			}
 		}
-		*heard = reader{}
-		err = shell.Run(ctx, node, collectScript, strings.NewReader("wait "+seconds(after)+"\n"), &bounded{heard, most})
+		heard, err = ask(ctx, shell, node, run)
 		if e := (*remote.Error)(nil); err == nil || heard.trouble != nil || !errors.As(err, &e) || e.Kind != remote.Unreachable && e.Kind != remote.Lost {
 			break
 		}
@@ -175,6 +179,32 @@ func collect(ctx context.Context, shell remote.Shell, node, run string, step Ste
 		return nil, problemf("run it again", "the connection broke before the switch; nothing was changed")
 	}
 	return heard.outcome.judge(run)
+}
+
+// ask is one try to hear what became of a run.
+func ask(ctx context.Context, shell remote.Shell, node, run string) (*reader, error) {
+	through, over := make(chan struct{}), make(chan struct{})
+	heard := &reader{signal: func(word string) {
+		if word == "heard" {
+			closeOnce(through)
+		}
+	}}
+	in, feed := io.Pipe()
+	go func() {
+		defer feed.Close()
+		if _, err := fmt.Fprintf(feed, "wait %s %s\n", seconds(after), run); err != nil {
+			return // the script has ended, and says why
+		}
+		select {
+		case <-through:
+			_, _ = io.WriteString(feed, "heard "+run+"\n")
+		case <-over:
+		}
+	}()
+	err := shell.Run(ctx, node, collectScript, in, &bounded{heard, most})
+	close(over)
+	in.Close()
+	return heard, err
 }
 
 // judge turns what a node says into an error, if it is one.

@@ -21,7 +21,7 @@ type reader struct {
 	outcome Outcome
 	trouble *Problem
 	rest    string
-	signal  func(word string) // staged, switching
+	signal  func(word string) // staged, switching, heard
 }
 
 // Write implements io.Writer.
@@ -40,7 +40,7 @@ func (r *reader) Write(p []byte) (int, error) {
 
 func (r *reader) take(f []string) {
 	switch o := &r.outcome; {
-	case len(f) == 1 && (f[0] == "staged" || f[0] == "switching"):
+	case len(f) == 1 && (f[0] == "staged" || f[0] == "switching" || f[0] == "heard"):
 		if r.signal != nil {
 			r.signal(f[0])
 		}

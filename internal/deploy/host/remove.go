@@ -1,6 +1,9 @@
 package host
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // Remove plans the way back: daemons stopped, packages, programs and everything
 // that nnf-deploy has brought removed. Mounts are never touched; while clientmountd
@@ -18,6 +21,9 @@ func Remove(w *Want, r *Report, force bool) (*Plan, error) {
 			return nil, err
 		}
 	}
+	if r.Forgotten && d.p.Empty() {
+		d.p.change("remove", "/var/lib/nnf-deploy", "")
+	}
 	d.p.step("reload")
 	d.p.step("forget")
 	return d.p, nil
@@ -25,14 +31,15 @@ func Remove(w *Want, r *Report, force bool) (*Plan, error) {
 
 func (d *differ) remove(daemon *Daemon, force bool) error {
 	bin := daemon.Bin
-	if bin == "clientmountd" && d.r.Mounts > 0 && d.r.Files["/usr/bin/"+bin].State != "absent" {
+	if why, hint := d.r.mounts(bin).inTheWay(); why != "" {
 		if !force {
-			return problemf("wait for the jobs, or take --force: mounts stay, and nobody will unmount them", "clientmountd has mounts in place there, for %d ClientMounts", d.r.Mounts)
+			return problemf(hint, "%s", why)
 		}
-		d.p.note("mounts of clientmountd stay, for %d ClientMounts", d.r.Mounts)
+		d.p.note("%s; mounts stay", why)
 	}
 	if bin != "" {
 		d.removeProgram(bin)
+		d.p.step("unkeep", bin)
 	}
 	for _, path := range places(daemon) {
 		if have := d.r.Files[path]; have.State != "absent" && have.State != "" && path != "/usr/bin/nnf-dmctl" {
@@ -51,6 +58,23 @@ func (d *differ) remove(daemon *Daemon, force bool) error {
 		d.p.step("rmdir", path)
 	}
 	return nil
+}
+
+// inTheWay is why clientmountd must not be removed, because its mounts would stay
+// for ever; "": nothing is mounted.
+func (m *Mounts) inTheWay() (why, hint string) {
+	const look = "look there with findmnt; --force removes it all the same: mounts stay, and nobody will unmount them"
+	switch {
+	case m == nil:
+		return "", ""
+	case m.Unknown != "":
+		return "it is not known whether clientmountd has mounts in place there: " + m.Unknown, "install the present version first, or " + look
+	case m.Count > 0:
+		return fmt.Sprintf("clientmountd has mounts in place there, for %d ClientMounts", m.Count), "wait for the jobs, or take --force: mounts stay, and nobody will unmount them"
+	case m.Unreadable > 0:
+		return fmt.Sprintf("%d records of clientmountd cannot be read there, so something may be mounted", m.Unreadable), look
+	}
+	return "", ""
 }
 
 func (d *differ) removeProgram(bin string) {

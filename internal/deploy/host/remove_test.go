@@ -5,6 +5,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/service"
 )
 
 func (s *scene) remove(w *Want, force bool) (*Plan, error) {
@@ -69,31 +72,58 @@ func (s *scene) fileState(state, path string) string {
 	return ""
 }
 
-// Nobody would unmount what clientmountd has mounted.
+// Nobody would unmount what clientmountd has mounted: its own answer decides, and
+// no answer is not "no mounts".
 func TestRemoveMindsMounts(t *testing.T) {
-	s := newScene(t)
-	w := wanted(s.packages("1", "exit 0", ""))
-	s.install(w)
-	for _, name := range []string{"a", "b"} {
-		s.Put("run/clientmountd/"+name+".json", "{}", 0o600)
+	answer := func(m service.MountStatus) *service.Status {
+		return &service.Status{Version: service.StatusVersion, Mounts: &m}
 	}
-	_, err := s.remove(w, false)
-	if p, ok := err.(*Problem); !ok || p.Text != "clientmountd has mounts in place there, for 2 ClientMounts" || !strings.Contains(p.Hint, "--force") {
-		t.Errorf("%v", err)
-	}
-	only := *w
-	only.Daemons = w.Daemons[1:]
-	if _, err := s.remove(&only, false); err != nil {
-		t.Errorf("nnf-dm alone: %v", err)
-	}
-	p, err := s.remove(w, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Apply(t.Context(), t.Context(), s.shell, s.Name, p, func(string) {}); err != nil {
-		t.Error(err)
-	}
-	if s.Get("run/clientmountd/a.json") == "" {
-		t.Error("the records are gone")
+	for _, tt := range []struct {
+		name       string
+		status     *service.Status
+		want, hint string
+		shown      Mounts
+	}{
+		{"mounts", answer(service.MountStatus{Count: 2}), "clientmountd has mounts in place there, for 2 ClientMounts", "wait for the jobs", Mounts{Count: 2}},
+		{"idle", answer(service.MountStatus{}), "", "", Mounts{}},
+		{"damaged records", answer(service.MountStatus{Unreadable: 1}), "1 records of clientmountd cannot be read there, so something may be mounted", "findmnt", Mounts{Unreadable: 1}},
+		{"it does not know", answer(service.MountStatus{Error: "settings: bad"}), "it is not known whether clientmountd has mounts in place there: settings: bad", "findmnt", Mounts{Unknown: "settings: bad"}},
+		{"older", nil, "it is not known whether clientmountd has mounts in place there: clientmountd 1 does not answer status -o json: it is not JSON: unexpected end of JSON input", "install the present version", Mounts{Unknown: "*"}},
+		{"newer", &service.Status{Version: service.StatusVersion + 1}, "it has version 2, and this program reads version 1", "findmnt", Mounts{Unknown: "*"}},
+		{"no mounts in it", &service.Status{Version: service.StatusVersion}, "tells nothing of mounts", "findmnt", Mounts{Unknown: "*"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScene(t)
+			w := wanted(s.packages("1", "exit 0", ""))
+			s.install(w)
+			s.answers("clientmountd", tt.status)
+			r, err := Probe(t.Context(), s.shell, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := r.Daemons(w, time.Now())
+			if got[1].Mounts != nil || got[0].Mounts == nil || tt.shown.Unknown != "*" && *got[0].Mounts != tt.shown || (got[0].Mounts.Unknown == "") != (tt.shown.Unknown == "") {
+				t.Errorf("status: %+v %+v", got[0].Mounts, got[1].Mounts)
+			}
+			_, err = Remove(w, r, false)
+			if p, ok := err.(*Problem); tt.want == "" && err != nil || tt.want != "" && (!ok || !strings.Contains(p.Text, tt.want) || !strings.Contains(p.Hint, tt.hint) || !strings.Contains(p.Hint, "--force")) {
+				t.Errorf("%#v", err)
+			}
+			only := *w
+			only.Daemons = w.Daemons[1:]
+			if _, err := s.remove(&only, false); err != nil {
+				t.Errorf("nnf-dm alone: %v", err)
+			}
+			p, err := s.remove(w, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (len(p.Notes) > 0) != (tt.want != "") {
+				t.Errorf("%q", p.Notes)
+			}
+			if _, err := Apply(t.Context(), t.Context(), s.shell, s.Name, p, func(string) {}); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

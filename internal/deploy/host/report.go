@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/service"
 )
 
 // Report is how things stand on a node, as its probe says.
@@ -24,15 +26,22 @@ type Report struct {
 	Versions    map[string]string    // of programs
 	Expiry      map[string]time.Time // until when tokens are good that say it; zero: they do not end
 	Space       map[string]int64     // KiB free
-	Mounts      int                  // that clientmountd has records of
+	Statuses    map[string]Answered  // what programs answer of themselves
 	Busy        bool                 // another run is at work there
 	Interrupted bool                 // one was interrupted there
+	Forgotten   bool                 // all was removed there, and the answer was never heard
 	Pending     []string             // daemons that an interrupted one has not restarted
 }
 
 // FileState is what a file is. State is its SHA-256, or absent, folder, link or
 // other.
 type FileState struct{ State, Mode, Owner string }
+
+// Answered is a program's answer to "status -o json", or why there is none.
+type Answered struct {
+	*service.Status
+	Err error
+}
 
 // Installed is an installed package.
 type Installed struct{ NEVRA, Header string }
@@ -43,7 +52,7 @@ type Unit struct{ Load, Active, Sub, File, Result, Status, PID, Restarts, Path s
 func newReport() *Report {
 	return &Report{
 		Files: map[string]FileState{}, Contents: map[string]string{}, Units: map[string]Unit{}, Packages: map[string]Installed{},
-		Owners: map[string]string{}, Packaged: map[string]bool{}, Versions: map[string]string{}, Expiry: map[string]time.Time{}, Space: map[string]int64{},
+		Owners: map[string]string{}, Packaged: map[string]bool{}, Versions: map[string]string{}, Expiry: map[string]time.Time{}, Space: map[string]int64{}, Statuses: map[string]Answered{},
 	}
 }
 
@@ -129,12 +138,19 @@ func (r *Report) take(f []string) {
 		if n, err := strconv.ParseInt(at(2), 10, 64); err == nil {
 			r.Space[at(1)] = n
 		}
-	case "mounts":
-		r.Mounts, _ = strconv.Atoi(at(1)) // 0 when it is not known
+	case "status":
+		var a Answered
+		data, err := base64.StdEncoding.DecodeString(at(2))
+		if a.Err = err; err == nil {
+			a.Status, a.Err = service.ParseStatus(data)
+		}
+		r.Statuses[at(1)] = a
 	case "busy":
 		r.Busy = true
 	case "interrupted":
 		r.Interrupted = true
+	case "forgotten":
+		r.Forgotten = true
 	case "pending":
 		r.Pending = append(r.Pending, at(1))
 	}

@@ -1,8 +1,10 @@
 package host
 
 import (
-	"strings"
+	"fmt"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/service"
 )
 
 // DaemonState is how one daemon does on a node.
@@ -13,11 +15,46 @@ type DaemonState struct {
 	Package string
 	Unit    string // of what is enabled: active, inactive, failed, ...; "": there is none
 	Enabled string
-	Says    string // what it reports of itself
-	API     string // answers, no answer, connecting; "": it does not say
-	Mounts  *int   // ClientMounts with mounts in place; nil: it mounts nothing
+	Says    string  // what it reports of itself
+	API     string  // answers, no answer, connecting; "": it does not say
+	Mounts  *Mounts // nil: it mounts nothing
 	Token   string
 	Expires time.Time // when Token is TokenEnds
+}
+
+// Mounts is what is known of clientmountd's mounts on a node.
+type Mounts struct {
+	Count      int    // ClientMounts with mounts in place
+	Unreadable int    // records that cannot be read: something may be mounted
+	Unknown    string // why the rest is not known; "": it is
+}
+
+// mounts are those of the program that is there; nil where there is none, or one
+// that does not mount.
+func (r *Report) mounts(bin string) *Mounts {
+	if bin != "clientmountd" || r.Files["/usr/bin/"+bin].State == "absent" {
+		return nil
+	}
+	a, m := r.Statuses[bin], new(Mounts)
+	switch {
+	case a.Status == nil && a.Err == nil:
+		m.Unknown = bin + " was not asked"
+	case a.Err != nil:
+		version := r.Versions[bin]
+		if version == "" {
+			version = "of an unknown version"
+		}
+		m.Unknown = fmt.Sprintf("%s %s does not answer status -o json: %v", bin, version, a.Err)
+	case a.Status.Mounts == nil:
+		m.Unknown = "status -o json of " + bin + " tells nothing of mounts"
+	case a.Status.Mounts.Error != "":
+		m.Unknown = a.Status.Mounts.Error
+	case a.Status.Mounts.Count < 0 || a.Status.Mounts.Unreadable < 0:
+		m.Unknown = "status -o json of " + bin + " has a negative number"
+	default:
+		m.Count, m.Unreadable = a.Status.Mounts.Count, a.Status.Mounts.Unreadable
+	}
+	return m
 }
 
 // What there is to say of a token.
@@ -55,33 +92,18 @@ func (r *Report) daemon(d *Daemon, now time.Time) DaemonState {
 		s.Well = good
 		return s
 	}
-	service, enabled := r.Units[d.Bin+".service"], r.Units[traits[d.Bin].enabled]
-	s.Version, s.Package, s.Says = r.Versions[d.Bin], r.Packages[d.Bin].NEVRA, service.Status
+	running, enabled := r.Units[d.Bin+".service"], r.Units[traits[d.Bin].enabled]
+	s.Version, s.Package, s.Says = r.Versions[d.Bin], r.Packages[d.Bin].NEVRA, running.Status
 	if enabled.Load != "not-found" {
 		s.Unit, s.Enabled = enabled.Active, enabled.File
 	}
-	if service.Active == "failed" {
+	if running.Active == "failed" {
 		s.Unit = "failed"
 	}
-	if d.Bin == "clientmountd" {
-		s.Mounts = &r.Mounts
-		if service.Active == "active" || service.Active == "activating" {
-			s.API = reaches(service.Status)
-		}
+	s.Mounts = r.mounts(d.Bin)
+	if a := r.Statuses[d.Bin]; a.Status != nil {
+		s.API = a.API
 	}
-	s.Well = good && s.Unit == "active" && s.API != "no answer"
+	s.Well = good && s.Unit == "active" && s.API != service.APISilent
 	return s
-}
-
-// reaches reads what clientmountd says of the API server.
-func reaches(status string) string {
-	switch {
-	case strings.Contains(status, "; API server answers"):
-		return "answers"
-	case strings.Contains(status, "; API server has not answered"):
-		return "no answer"
-	case strings.Contains(status, "; connecting to the API server"):
-		return "connecting"
-	}
-	return ""
 }

@@ -18,6 +18,8 @@ const (
 	Lost                    // the connection broke while the script ran
 	Program                 // ssh itself cannot be run
 	Ended                   // the context ended it
+	NoShell                 // the login shell does not run the command
+	Disturbed               // the start-up files of the login shell read or print what they must not
 )
 
 // Error is what Run returns.
@@ -39,7 +41,7 @@ func (e *Error) Error() string {
 
 func (k Kind) String() string {
 	return [...]string{"the script failed", "not reachable", "its host key is not the known one", "the login is refused", "no rights of root",
-		"the connection broke", "ssh cannot be run", "ended"}[k]
+		"the connection broke", "ssh cannot be run", "ended", "the login shell does not run commands", "the login shell disturbs the connection"}[k]
 }
 
 // said are the words by which ssh and sudo tell their trouble, the first that is
@@ -62,7 +64,7 @@ var said = []struct {
 	{"command-line", "see --ssh-option", Program},
 }
 
-// failure tells what an ended ssh means. heard: the script has said something.
+// failure tells what an ended ssh means. heard: the command has run.
 func failure(node string, code int, stderr string, heard bool) *Error {
 	e := &Error{Node: node, Code: code, Text: lastLine(stderr)}
 	if code != 255 {
@@ -75,7 +77,7 @@ func failure(node string, code int, stderr string, heard bool) *Error {
 		return e
 	}
 	if heard {
-		e.Kind, e.Hint = Lost, "run it again: it goes on where it stopped"
+		e.Kind, e.Hint = Lost, again
 		return e
 	}
 	e.Kind, e.Hint = Unreachable, "try: ssh NODE true"

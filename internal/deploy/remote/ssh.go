@@ -8,7 +8,6 @@ import (
 	"io"
 	"os/exec"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -20,14 +19,19 @@ type SSH struct {
 	User    string   // "": as ssh_config says
 	Sudo    bool     // become root by sudo
 	Connect time.Duration
+	Login   time.Duration // from Connect until the login shell runs the command; 0: 20s
 }
 
-// grace is how long an ssh may take to end when it is told to.
-const grace = 2 * time.Second
+// How long an ssh may take to end when it is told to, and a login shell to run
+// the command when its input has ended.
+const (
+	grace = 2 * time.Second
+	last  = 5 * time.Second
+)
 
 // arguments are those for ssh. The first mention of an option counts for it, so
 // those of the administrator stand before ours.
-func (s *SSH) arguments(node string, script Script) []string {
+func (s *SSH) arguments(node string, in session) []string {
 	var args []string
 	for _, o := range s.Options {
 		if !strings.HasPrefix(o, "-") {
@@ -35,10 +39,7 @@ func (s *SSH) arguments(node string, script Script) []string {
 		}
 		args = append(args, o)
 	}
-	connect := s.Connect
-	if connect <= 0 {
-		connect = 10 * time.Second
-	}
+	connect, _ := s.limits()
 	args = append(args, "-T", "-x",
 		"-o", "BatchMode=yes", // nobody answers thirty questions at once
 		"-o", fmt.Sprintf("ConnectTimeout=%d", int(connect.Seconds()+0.999)),
@@ -48,8 +49,23 @@ func (s *SSH) arguments(node string, script Script) []string {
 	if s.User != "" {
 		args = append(args, "-l", s.User)
 	}
-	return append(args, "--", node, script.command(s.Sudo))
+	return append(args, "--", node, in.command(s.Sudo))
 }
+
+// limits are how long a connection and a login may take.
+func (s *SSH) limits() (connect, login time.Duration) {
+	connect, login = s.Connect, s.Login
+	if connect <= 0 {
+		connect = 10 * time.Second
+	}
+	if login <= 0 {
+		login = 20 * time.Second
+	}
+	return connect, login
+}
+
+// errLogin ends an ssh whose login shell never ran the command.
+var errLogin = errors.New("the login shell did not run the command")
 
 // Run implements Shell.
 func (s *SSH) Run(ctx context.Context, node string, script Script, stdin io.Reader, stdout io.Writer) error {
@@ -57,49 +73,89 @@ func (s *SSH) Run(ctx context.Context, node string, script Script, stdin io.Read
 	if program == "" {
 		program = "ssh"
 	}
-	cmd := exec.CommandContext(ctx, program, s.arguments(node, script)...)
+	in, err := newSession()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	cmd := exec.CommandContext(ctx, program, s.arguments(node, in)...)
 	// A group of its own: Ctrl-C is for us, who decide which ssh ends with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = grace
-	var heard atomic.Bool
+	heard := newAnswer(in, stdout)
 	stderr := &tail{limit: 8 << 10}
-	cmd.Stdout, cmd.Stderr = &listener{stdout, &heard}, stderr
-	in, err := cmd.StdinPipe() // not cmd.Stdin: Wait would wait for a reader that waits for us
+	cmd.Stdout, cmd.Stderr = heard, stderr
+	feed, err := cmd.StdinPipe() // not cmd.Stdin: Wait would wait for a reader that waits for us
 	if err == nil {
 		err = cmd.Start()
 	}
 	if err != nil {
 		return &Error{Node: node, Kind: Program, Text: err.Error(), Hint: "see --ssh and PATH"}
 	}
+	connect, login := s.limits()
+	over, fed := make(chan struct{}), make(chan struct{})
+	late := false // the end of the input came before the login shell ran the command
 	go func() {
-		defer in.Close()
-		if _, err := io.WriteString(in, script.Text); err == nil && stdin != nil {
-			_, _ = io.Copy(in, stdin) // if it breaks, so does the script, which says why
+		defer close(fed)
+		defer feed.Close()
+		if !await(heard.ready, over, connect+login) {
+			if closed(over) {
+				return
+			}
+			// Whatever reads there ends now, and gives itself away.
+			late = true
+			feed.Close()
+			if !await(heard.ready, over, last) && !closed(over) {
+				cancel(errLogin)
+			}
+			return
 		}
+		if _, err := feed.Write(in.frame(script)); err != nil {
+			return // ssh has ended, and says why
+		}
+		// Nothing that a script is given goes to what is not this script.
+		if !await(heard.begun, over, login) || stdin == nil {
+			return
+		}
+		go func() { // ends with its reader or with ssh
+			defer feed.Close()
+			_, _ = io.Copy(feed, stdin) // if it breaks, so does the script, which says why
+		}()
+		<-over
 	}()
 	err = cmd.Wait()
+	close(over)
+	<-fed
 	exit := (*exec.ExitError)(nil)
 	switch {
-	case err == nil, errors.Is(err, exec.ErrWaitDelay): // a shared connection may keep our pipes
-		return nil
+	case ctx.Err() != nil && context.Cause(ctx) == errLogin:
+		return heard.silent(node, connect+login+last)
 	case ctx.Err() != nil:
 		return &Error{Node: node, Kind: Ended, Text: context.Cause(ctx).Error()}
+	case late && closed(heard.ready):
+		return heard.eaten(node)
+	case err == nil, errors.Is(err, exec.ErrWaitDelay): // a shared connection may keep our pipes
+		return heard.judge(node, 0, stderr.String())
 	case errors.As(err, &exit) && exit.ExitCode() >= 0:
-		return failure(node, exit.ExitCode(), stderr.String(), heard.Load())
+		return heard.judge(node, exit.ExitCode(), stderr.String())
 	}
-	return &Error{Node: node, Kind: Lost, Text: err.Error(), Hint: "run it again: it goes on where it stopped"}
+	return &Error{Node: node, Kind: Lost, Text: err.Error(), Hint: again}
 }
 
-// listener notices that something was said.
-type listener struct {
-	io.Writer
-	heard *atomic.Bool
-}
-
-func (l *listener) Write(p []byte) (int, error) {
-	l.heard.Store(true)
-	return l.Writer.Write(p)
+// await waits for something; false: over was first, or it took too long.
+func await(what, over <-chan struct{}, limit time.Duration) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-what:
+		return true
+	case <-over:
+		return false
+	case <-timer.C:
+		return closed(what)
+	}
 }
 
 // tail keeps the end of what is written to it.

@@ -3,12 +3,12 @@ package remote
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,7 +38,7 @@ func TestArguments(t *testing.T) {
 		{SSH{User: "admin", Sudo: true}, []string{"-l admin -- compute-01 exec sudo -n sh -c"}},
 		{SSH{Options: []string{"-F/x y", "ConnectTimeout=3", "-v"}}, []string{"-F/x y -o ConnectTimeout=3 -v", "-o ConnectTimeout=10"}},
 	} {
-		text := strings.Join(tt.ssh.arguments("compute-01", Script{Text: "true"}), " ")
+		text := strings.Join(tt.ssh.arguments("compute-01", session{"0123"}), " ")
 		rest := text
 		for _, part := range tt.want {
 			_, after, found := strings.Cut(rest, part)
@@ -55,21 +55,37 @@ func TestArguments(t *testing.T) {
 func TestRun(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	s := &SSH{Program: program(t, `printf '%s\n' "$@" >`+log+"\n"+command+`exec /bin/sh -c "$last"`)}
-	script := Script{Text: "# $(x) 'y' \"z\" `w`\ncat; echo 'done'; echo \"err\" >&2\n\n"}
+	script := Script{Text: "# $(x) 'y' \"z\" `w`\nsha256sum; printf '  a\\tb \\\\n $x\\n\\nlast'; echo \"err\" >&2\n\n"}
 	stdin := "first\n\x00\xff $(touch /x) '\"\n" + strings.Repeat("x", 200_000)
 	var out bytes.Buffer
 	if err := s.Run(t.Context(), "compute-01", script, strings.NewReader(stdin), &out); err != nil {
 		t.Fatal(err)
 	}
-	if out.String() != stdin+"done\n" {
-		t.Errorf("%d bytes came back: %.60q", out.Len(), out.String())
+	if want := fmt.Sprintf("%x  -\n  a\tb \\n $x\n\nlast\n", sha256.Sum256([]byte(stdin))); out.String() != want {
+		t.Errorf("%q came back, want %q", out.String(), want)
 	}
 	data, err := os.ReadFile(log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if args := strings.Split(strings.TrimSpace(string(data)), "\n"); !slices.Equal(args[len(args)-3:], []string{"--", "compute-01", fmt.Sprintf(`exec sh -c 'eval "$(dd bs=1 count=%d 2>/dev/null)"'`, len(script.Text))}) {
-		t.Errorf("%q", args)
+	line := string(data)
+	if at := strings.Index(line, "exec sh -c 'n="); at < 0 || !strings.HasPrefix(line[at-len("--\ncompute-01\n"):], "--\ncompute-01\n") || strings.Contains(line, "touch") || strings.Contains(line, "sha256sum; printf") {
+		t.Errorf("%q", line)
+	}
+}
+
+// The command is one word in single quotes for every shell, csh and fish included,
+// and does not have the marker in the form in which it is answered.
+func TestCommandIsForEveryShell(t *testing.T) {
+	in, err := newSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := in.command(false)
+	inner, ok := strings.CutPrefix(text, "exec sh -c '")
+	inner, end := strings.CutSuffix(inner, "'")
+	if !ok || !end || strings.ContainsAny(inner, "'!\\\n") || strings.Contains(text, in.marker()) || len(text) > 1000 {
+		t.Errorf("%d bytes: %s", len(text), text)
 	}
 }
 
@@ -93,28 +109,37 @@ func TestLoginShells(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
+	const run = command + `exec sh -c "$last"`
 	for _, tt := range []struct {
-		name, program string
-		kind          Kind
-		text, hint    string
+		name, program, script string
+		kind                  Kind
+		text, hint            string
 	}{
-		{"dead", `echo 'ssh: connect to host x port 22: Connection refused' >&2; exit 255`, Unreachable, "ssh: connect to host x port 22: Connection refused", "sshd is not"},
-		{"away", `echo 'ssh: connect to host x port 22: No route to host' >&2; exit 255`, Unreachable, "No route", "is the node up?"},
-		{"late", `echo 'ssh: connect to host x port 22: Connection timed out' >&2; exit 255`, Unreachable, "timed out", "is the node up?"},
-		{"unknown", `echo 'ssh: Could not resolve hostname x: Name or service not known' >&2; exit 255`, Unreachable, "Could not resolve", "DNS"},
-		{"host key", `printf 'IT IS POSSIBLE\nHost key verification failed.\n' >&2; exit 255`, HostKey, "Host key verification failed.", "known_hosts"},
-		{"key", `printf 'banner\nroot@x: Permission denied (publickey).\n' >&2; exit 255`, Denied, "root@x: Permission denied (publickey).", "try: ssh x true"},
-		{"sudo", `echo 'sudo: a password is required' >&2; exit 1`, Root, "a password is required", "NOPASSWD"},
-		{"option", `echo 'command-line: line 0: Bad configuration option: nonsense' >&2; exit 255`, Program, "Bad configuration option", "--ssh-option"},
-		{"something else", `echo 'kex_exchange_identification: read: Connection reset by peer' >&2; exit 255`, Unreachable, "kex_exchange", "try: ssh x true"},
-		{"broken", `echo begun; exit 255`, Lost, "", "run it again"},
-		{"the script", `echo begun; printf 'one\ntwo\n' >&2; exit 3`, Failed, "two", ""},
-		{"silent", `exit 3`, Failed, "", ""},
-		{"killed", `kill -9 $$`, Lost, "signal: killed", "run it again"},
+		{"dead", `echo 'ssh: connect to host x port 22: Connection refused' >&2; exit 255`, "true", Unreachable, "ssh: connect to host x port 22: Connection refused", "sshd is not"},
+		{"away", `echo 'ssh: connect to host x port 22: No route to host' >&2; exit 255`, "true", Unreachable, "No route", "is the node up?"},
+		{"late", `echo 'ssh: connect to host x port 22: Connection timed out' >&2; exit 255`, "true", Unreachable, "timed out", "is the node up?"},
+		{"unknown", `echo 'ssh: Could not resolve hostname x: Name or service not known' >&2; exit 255`, "true", Unreachable, "Could not resolve", "DNS"},
+		{"host key", `printf 'IT IS POSSIBLE\nHost key verification failed.\n' >&2; exit 255`, "true", HostKey, "Host key verification failed.", "known_hosts"},
+		{"key", `printf 'banner\nroot@x: Permission denied (publickey).\n' >&2; exit 255`, "true", Denied, "root@x: Permission denied (publickey).", "try: ssh x true"},
+		{"sudo", `echo 'sudo: a password is required' >&2; exit 1`, "true", Root, "a password is required", "NOPASSWD"},
+		{"option", `echo 'command-line: line 0: Bad configuration option: nonsense' >&2; exit 255`, "true", Program, "Bad configuration option", "--ssh-option"},
+		{"something else", `echo 'kex_exchange_identification: read: Connection reset by peer' >&2; exit 255`, "true", Unreachable, "kex_exchange", "try: ssh x true"},
+		{"broken", command + `sh -c "$last"; exit 255`, "kill -9 $PPID; echo x", Lost, "", "run it again"},
+		{"cut off", command + `sh -c "$last" | grep --line-buffered -v ' exit '; exit 0`, "echo x", Lost, "cut off", "run it again"},
+		{"a line is missing", command + `sh -c "$last" | grep --line-buffered -v ' second$'; exit 0`, "echo first; echo second", Disturbed, "1 of its 2 lines came", "start-up files"},
+		{"the script", run, "echo begun; printf 'one\ntwo\n' >&2; exit 3", Failed, "two", ""},
+		{"the script, with ssh's own exit code", run, "exit 255", Failed, "", ""},
+		{"silent", run, "exit 3", Failed, "", ""},
+		{"no login", `echo 'This account is currently not available.'; exit 1`, "true", NoShell, "it ended with exit code 1; it printed: This account is currently not available.", "ssh x true"},
+		{"start-up files that end the shell", `exit 0`, "true", NoShell, "it ended with exit code 0", "ssh x true"},
+		{"no sh", `echo 'fish: Unknown command: sh' >&2; exit 127`, "true", Failed, "Unknown command", "a program is missing"},
+		{"no dd", command + `mkdir $0.bin; for p in sh sha256sum; do ln -s "$(command -v $p)" $0.bin; done
+			PATH=$0.bin exec sh -c "$(echo "$last" | sed "s/^exec sh -c '//; s/'\$//; s|PATH=[^;]*;|PATH=$0.bin;|")"`, "true", Failed, "dd is missing on this node", ""},
+		{"killed", `kill -9 $$`, "true", Lost, "signal: killed", "run it again"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &SSH{Program: program(t, tt.program)}
-			err := s.Run(t.Context(), "x", Script{Text: "true"}, nil, io.Discard)
+			err := s.Run(t.Context(), "x", Script{Text: tt.script}, nil, io.Discard)
 			e := (*Error)(nil)
 			if !errors.As(err, &e) || e.Kind != tt.kind || !strings.Contains(e.Text, tt.text) || !strings.Contains(e.Hint, tt.hint) || e.Error() == "" {
 				t.Errorf("%#v", err)
@@ -129,8 +154,8 @@ func TestErrors(t *testing.T) {
 
 // What a chatty ssh says is not kept for ever.
 func TestStandardErrorIsBounded(t *testing.T) {
-	s := &SSH{Program: program(t, `i=0; while [ $i -lt 2000 ]; do echo "line $i of a long story, and on it goes" >&2; i=$((i+1)); done; exit 3`)}
-	err := s.Run(t.Context(), "x", Script{Text: "true"}, nil, io.Discard)
+	s := &SSH{Program: program(t, command+`exec sh -c "$last"`)}
+	err := s.Run(t.Context(), "x", Script{Text: `i=0; while [ $i -lt 2000 ]; do echo "line $i of a long story, and on it goes" >&2; i=$((i+1)); done; exit 3`}, nil, io.Discard)
 	if e := (*Error)(nil); !errors.As(err, &e) || e.Text != "line 1999 of a long story, and on it goes" {
 		t.Errorf("%v", err)
 	}

@@ -190,9 +190,9 @@ var rooms = map[string]string{
 	"volume":      "api api/dws api/nnf mountpolicy",
 	"unixsocket":  "",
 	"unitfile":    "",
-	"service":     "unitfile",                      // systemctl and files of units; what the units run is not its business
-	"command":     "config daemon service version", // the command line that the daemons share
-	"clientmount": "api api/dws api/nnf kube volume node daemon",
+	"service":     "printable unitfile",                                  // systemctl and files of units; what the units run is not its business
+	"command":     "config daemon service version",                       // the command line that the daemons share
+	"clientmount": "api api/dws api/nnf kube volume node daemon service", // of service only what a status looks like
 
 	"datamovement":        "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube", // decides, and moves nothing
 	"datamovement/server": "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube unixsocket version",
@@ -204,11 +204,11 @@ var rooms = map[string]string{
 	"transfer/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
 	"deploy/inventory":    "api api/dws kube spelling",            // what is to be installed where
 	"deploy/credentials":  "api deploy/inventory kube",
-	"deploy/payload":      "",                                      // packages and programs on the administrator's host
-	"deploy/remote":       "",                                      // scripts on nodes; what they do is not its business
-	"deploy/host":         "deploy/payload deploy/remote unitfile", // one node
-	"deploy/fleet":        "printable",                             // many; what is done there is not its business
-	"deploy/fakenode":     "",                                      // for tests
+	"deploy/payload":      "",                                              // packages and programs on the administrator's host
+	"deploy/remote":       "",                                              // scripts on nodes; what they do is not its business
+	"deploy/host":         "deploy/payload deploy/remote service unitfile", // one node; of service only what its status looks like
+	"deploy/fleet":        "printable",                                     // many; what is done there is not its business
+	"deploy/fakenode":     "deploy/remote",                                 // for tests
 	"deploy/commands":     "deploy/credentials deploy/fleet deploy/host deploy/inventory deploy/payload deploy/remote kube printable subcommand version",
 	"service/fakesystemd": "", // for tests
 }

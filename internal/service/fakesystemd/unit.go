@@ -158,5 +158,9 @@ func (m Manager) show(unit string) (string, error) {
 	if pid != "" {
 		out += "MainPID=" + pid + "\n"
 	}
+	if commands, _ := m.values(unit, "ExecStart"); len(commands) > 0 {
+		program, _, _ := strings.Cut(commands[0], " ")
+		out += "ExecStart={ path=" + program + " ; argv[]=" + commands[0] + " ; ignore_errors=no ; pid=0 }\n"
+	}
 	return out, nil
 }

@@ -94,6 +94,10 @@ func synopsis(t *config.Table) (list []command) {
 		usage, _, _ := strings.Cut(line, "  ")
 		usage, rest, _ := strings.Cut(strings.TrimPrefix(usage, t.Program), "[")
 		fields := strings.Fields(usage)
+		// An option of the command's own is in the manual only.
+		if i := slices.IndexFunc(fields, func(f string) bool { return strings.HasPrefix(f, "-") }); i >= 0 {
+			fields = fields[:i]
+		}
 		if len(fields) == 0 {
 			continue // the daemon itself
 		}

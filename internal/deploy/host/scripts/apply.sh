@@ -3,8 +3,8 @@
 # administrator's side says "go", starts the switch. Until then nothing on the
 # node is different; from then on the switch does not depend on this connection.
 #
-# Request: "archive BYTES", the archive, then "go". Answers "staged", "switching",
-# and what the switch has to say.
+# Request: "archive BYTES", the archive, then "go RUN". Answers "staged", "switching",
+# and what the switch has to say; then "heard", which "heard RUN" answers.
 
 stage=$D/stage new=.nnf-deploy-new
 
@@ -42,6 +42,7 @@ if [ -L "$D" ]; then fail '/var/lib/nnf-deploy is a symbolic link' 'remove it'; 
 exec 9>>"$D/lock" || fail 'cannot write to /var/lib/nnf-deploy' 'is the file system full, or read-only?'
 flock -n 9 || fail 'another nnf-deploy is at work on this node' 'wait for its end, then run it again'
 sweep
+rm -f "$D/forget" "$D/forget.new" # of a run that was never heard
 mkdir "$stage" || fail 'cannot make /var/lib/nnf-deploy/stage' 'is the file system full, or read-only?'
 trap sweep EXIT
 trap 'exit 1' HUP INT TERM PIPE
@@ -66,7 +67,8 @@ done <"$stage/manifest"
 
 printf 'staged\n'
 IFS= read -r word <&3
-[ "$word" = go ] || fail 'the connection ended before the switch; nothing was changed' 'run it again'
+run=$(cat "$stage/run")
+[ "$word" = "go $run" ] || fail 'the connection ended before the switch; nothing was changed' 'run it again'
 trap - EXIT
 rm -f "$D/result"
 # Where all of a session ends with its connection (KillUserProcesses=yes, sshd by
@@ -78,6 +80,5 @@ env -i R="$R" PATH="$PATH" LC_ALL=C $scope setsid sh "$stage/switch.sh" </dev/nu
 printf 'switching\n'
 wait $!
 cat "$D/result" 2>/dev/null || fail 'the switch ended without a result' 'look at /var/lib/nnf-deploy/log on the node'
-# What was asked to be forgotten has nothing left to say.
-if [ -e "$D/forget" ]; then rm -rf "$D"; fi
+forget "$run"
 exit 0

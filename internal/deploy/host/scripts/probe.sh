@@ -56,6 +56,8 @@ daemon() {
   fi
   if [ -x "$R/usr/bin/$1" ]; then
     printf 'version\t%s\t%s\n' "$1" "$(timeout 10 "$R/usr/bin/$1" version 2>/dev/null | head -n 1 | tr '\t' ' ')"
+    # An older one prints no JSON, or nothing.
+    printf 'status\t%s\t%s\n' "$1" "$(timeout 20 "$R/usr/bin/$1" status -o json 2>/dev/null | head -c 65536 | base64 | tr -d '\n')"
   fi
 }
 
@@ -84,8 +86,6 @@ done
 space /var/lib/nnf-deploy
 space /usr/bin
 space /etc
-set -- "$R"/run/clientmountd/*.json
-if [ -e "$1" ]; then printf 'mounts\t%s\n' "$#"; else printf 'mounts\t0\n'; fi
 if [ -e "$D/stage" ] || [ -e "$D/pending" ]; then
   if command -v flock >/dev/null && [ -e "$D/lock" ] && ! flock -n "$D/lock" true; then
     printf 'busy\n'
@@ -94,4 +94,5 @@ if [ -e "$D/stage" ] || [ -e "$D/pending" ]; then
     if [ -f "$D/pending" ]; then sed 's/^/pending	/' "$D/pending"; fi
   fi
 fi
+if [ -e "$D/forget" ]; then printf 'forgotten\n'; fi
 printf 'end\n'

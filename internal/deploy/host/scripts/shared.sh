@@ -10,4 +10,15 @@ fail() {
   exit 1
 }
 
+# forget RUN: a run that has removed everything leaves only its answer, until the
+# administrator's side says that it has heard it. It goes by the name of the run:
+# what another one has put there since is not its to remove. The lock is held.
+forget() {
+  if [ -n "$1" ] && [ -f "$D/forget" ] && [ "$(cat "$D/forget")" = "$1" ]; then
+    printf 'heard\n'
+    IFS= read -r word <&3
+    [ "$word" != "heard $1" ] || rm -rf "$D"
+  fi
+}
+
 [ "$(id -u)" = 0 ] || fail 'the login is not root' 'use --user root, or --sudo'

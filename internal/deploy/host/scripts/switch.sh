@@ -51,6 +51,13 @@ keep() {
   fi
 }
 
+# through: the daemons of this run are not pending any more. Those of an earlier
+# run that was interrupted are, unless they are of this run, too.
+through() {
+  grep -vxF -f "$stage/daemons" "$D/pending" >"$D/pending.new"
+  if [ -s "$D/pending.new" ]; then mv -f "$D/pending.new" "$D/pending"; else rm -f "$D/pending" "$D/pending.new"; fi
+}
+
 clean() {
   while IFS=' ' read -r what _ _ _ path _; do
     case $what in
@@ -71,14 +78,14 @@ broken() {
     done <"$stage/restarted"
   fi
   if grep -qx forget "$stage/manifest"; then
-    rm -f "$D/pending"
+    through
     finish partly "$1: $2" "${3-}"
     clean
     exit 0
   fi
   # What could not be put back has to be looked at by the next run.
   if [ -z "$bad" ]; then
-    rm -f "$D/pending"
+    through
     finish old "$1: $2" "${3-}"
   else
     finish mixed "$1: $2; and this could not be put back:$bad" 'run it again when the cause is gone'
@@ -141,7 +148,7 @@ ready() {
 
 : >"$stage/moved"
 unready='' hint=''
-{ cp "$stage/daemons" "$D/pending.new" && mv -f "$D/pending.new" "$D/pending"; } || broken 'begin' 'cannot write to /var/lib/nnf-deploy' 'is the file system full?'
+{ cat "$D/pending" "$stage/daemons" 2>/dev/null | sort -u >"$D/pending.new" && mv -f "$D/pending.new" "$D/pending"; } || broken 'begin' 'cannot write to /var/lib/nnf-deploy' 'is the file system full?'
 while read -r bin; do
   for unit in "$bin.service" "$bin.socket"; do
     if [ "$(property "$unit" ActiveState)" = active ]; then echo "$unit" >>"$stage/ran"; fi
@@ -185,6 +192,10 @@ while IFS=' ' read -r what a b c d <&4; do
   erase) # PACKAGE
     said=$(rpm -e "$a" 2>&1 9>&-) || broken "rpm -e $a" "$said"
     ;;
+  unkeep) # PROGRAM: it is not there any more, so there is nothing to go back to or to restart
+    rm -f "$D/packages/$a.rpm"
+    echo "$a" >>"$stage/daemons"
+    ;;
   reload) said=$(systemctl daemon-reload 2>&1) || broken 'systemctl daemon-reload' "$said" ;;
   enable)
     said=$(systemctl reenable "$a" 2>&1) || broken "systemctl enable $a" "$said"
@@ -219,7 +230,10 @@ while IFS=' ' read -r what a b c d <&4; do
       said=$(timeout 20 "$R/usr/bin/nnf-dmctl" version 2>&1 9>&-) || note "nnf-dm runs, and nnf-dmctl gets no answer from it: $said"
     fi
     ;;
-  forget) : >"$D/forget" ;;
+  forget) # the directory, when this run has been heard; not while it has packages of other daemons
+    rmdir "$D/packages" 2>/dev/null
+    [ -e "$D/packages" ] || { printf '%s\n' "$run" >"$D/forget.new" && mv -f "$D/forget.new" "$D/forget"; }
+    ;;
   esac
 done 4<"$stage/manifest"
 
@@ -230,6 +244,6 @@ if grep -q '^package ' "$stage/manifest"; then
     [ "$what" = package ] && mv -f "$stage/$member" "$D/packages/$name.rpm"
   done <"$stage/manifest"
 fi
-rm -f "$D/pending"
+through
 if [ -n "$unready" ]; then finish unready "$unready" "$hint"; else finish ok '' ''; fi
 clean

@@ -1,9 +1,17 @@
 package fleet
 
 import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // The life of a system: looked at, installed with half of the nodes in trouble,
@@ -170,9 +178,14 @@ func TestLife(t *testing.T) {
 		f := f.For(t)
 		busy := f.Nodes[plain]
 		busy.Do("mkdir -p /mnt/nnf/job && mount -t tmpfs tmpfs /mnt/nnf/job && echo data >/mnt/nnf/job/file")
-		busy.Put("/run/clientmountd/job.json", 0o600, []byte("{}"))
+		f.recordMount(busy, "/mnt/nnf/job")
 		want := all(f.Nodes, "ok")
 		want[busy.Name] = "failed"
+		for node, mounts := range f.mounts() {
+			if count := map[bool]string{true: "1", false: "0"}[node == busy.Name]; mounts != count {
+				t.Errorf("%s has %s mounts, want %s", node, mounts, count)
+			}
+		}
 		a := f.Ask("uninstall", "--dry-run")
 		if a.Code == 2 {
 			t.Fatal(a.Stderr)
@@ -200,6 +213,55 @@ func TestLife(t *testing.T) {
 			t.Errorf("what was not there before anything was installed, or is not any more:\n%s", lines)
 		}
 	})
+}
+
+// recordMount gives a node the record of a mount that is in place there, as
+// clientmountd writes it.
+func (f *Fleet) recordMount(n *Node, path string) {
+	f.t.Helper()
+	out := strings.Fields(n.Do("awk '$5 == \"" + path + "\" { print $1, $3, $4 }' /proc/1/mountinfo"))
+	if len(out) != 3 {
+		f.t.Fatalf("%s is not mounted on %s: %q", path, n.Name, out)
+	}
+	id, err := strconv.Atoi(out[0])
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	dir := f.t.TempDir()
+	records, err := clientmount.OpenRecords(dir)
+	if err == nil {
+		err = records.Save(&clientmount.Record{
+			Version: 1, UID: "job", Name: "job", Namespace: n.Name,
+			Mounts: []clientmount.MountRecord{{
+				Plan: volume.Plan{Path: path}, Ready: true,
+				Mounted: &clientmount.Identity{ID: id, Device: out[1], Root: out[2], FSType: "tmpfs", Source: "tmpfs"},
+			}},
+		})
+	}
+	data, rerr := os.ReadFile(filepath.Join(clientmount.RecordsDirectory(dir), "job.json"))
+	if err := errors.Join(err, rerr); err != nil {
+		f.t.Fatal(err)
+	}
+	n.Put(filepath.Join(clientmount.RecordsDirectory("/run/clientmountd"), "job.json"), 0o600, data)
+}
+
+// mounts is what status shows of each node.
+func (f *Fleet) mounts() map[string]string {
+	f.t.Helper()
+	r := f.Deploy("status", "-o", "json")
+	var s status
+	if err := json.Unmarshal([]byte(r.Stdout), &s); err != nil {
+		f.t.Fatalf("%v: %+v", err, r)
+	}
+	found := map[string]string{}
+	for _, n := range s.Nodes {
+		for _, d := range n.Daemons {
+			if d.Name == "clientmountd" && d.Mounts != nil {
+				found[n.Node] = strconv.Itoa(*d.Mounts)
+			}
+		}
+	}
+	return found
 }
 
 // names are the paths of a listing.

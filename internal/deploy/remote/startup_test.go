@@ -1,0 +1,124 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// startUp is what a start-up file does before a command runs, and what comes of it.
+type startUp struct {
+	name, text string
+	kind       Kind   // of the error, if there is one
+	cause      string // "": the right answer
+}
+
+// startUps are the files of testdata and some that cannot be worked around.
+func startUps(t *testing.T) []startUp {
+	t.Helper()
+	paths, err := filepath.Glob("testdata/bashrc-*")
+	if err != nil || len(paths) < 4 {
+		t.Fatal(paths, err)
+	}
+	var list []startUp
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, startUp{name: filepath.Base(path), text: string(text)})
+	}
+	return append(list,
+		startUp{"prints later", "{ for i in 1 2 3 4 5 6 7 8 9; do printf noise; done; } &\n", 0, ""},
+		startUp{"reads a line and waits for it", "read answer\n", Disturbed, "the start-up files of the login shell on x read standard input"},
+		startUp{"reads all", "cat >/dev/null\n", Disturbed, "the start-up files of the login shell on x read standard input"},
+		startUp{"never ends", "sleep 20 &\nwait\n", NoShell, "the login has not ended"},
+		startUp{"ends the shell", "echo 'no commands here'\nexit 4\n", NoShell, "it ended with exit code 4; it printed: no commands here"},
+		startUp{"reads while the script is sent", "dd bs=1 count=100 <&0 >/dev/null 2>&1 & sleep 0.1\n", Disturbed, ""},
+	)
+}
+
+// The answer is right, or the error names what happened, whatever the start-up
+// files of the login shell do. What a script is given never becomes part of it.
+func TestStartUpFiles(t *testing.T) {
+	for _, tt := range startUps(t) {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			home := t.TempDir()
+			if err := os.WriteFile(filepath.Join(home, ".bashrc"), []byte(tt.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			// bash reads .bashrc for a command when sshd has started it.
+			s := &SSH{
+				Program: program(t, command+"exec env -i PATH=/usr/bin:/bin HOSTNAME=x SSH_CLIENT='127.0.0.1 1 1' HOME="+home+` bash -c "$last"`),
+				Connect: time.Second, Login: 3 * time.Second,
+			}
+			if tt.name == "reads while the script is sent" {
+				disturbed(t, s, home)
+				return
+			}
+			tt.check(t, s, home)
+		})
+	}
+}
+
+// check runs a script that prints what it is given.
+func (tt *startUp) check(t *testing.T, s *SSH, dir string) {
+	t.Helper()
+	trap := filepath.Join(dir, "sprung")
+	text := strings.Repeat("# "+strings.Repeat("x", 70)+"\n", 100) + "while read -r line; do echo \"got $line\"; done\n"
+	var want, given strings.Builder
+	for i := range 50 {
+		fmt.Fprintf(&given, "line %d; touch %s\n", i, trap)
+		fmt.Fprintf(&want, "got line %d; touch %s\n", i, trap)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
+	defer cancel()
+	var out bytes.Buffer
+	err := s.Run(ctx, "x", Script{Text: text}, strings.NewReader(given.String()), &out)
+	if _, failed := os.Stat(trap); failed == nil {
+		t.Error("what the script was given was run")
+	}
+	e := (*Error)(nil)
+	switch {
+	case tt.cause == "" && (err != nil || out.String() != want.String()):
+		t.Errorf("%#v\n%s", err, out.String())
+	case tt.cause != "" && (!errors.As(err, &e) || e.Kind != tt.kind || !strings.Contains(e.Text, tt.cause) || e.Hint == ""):
+		t.Errorf("%#v", err)
+	case tt.cause != "" && out.Len() > 0:
+		t.Errorf("%q", out.String())
+	}
+}
+
+// disturbed: something takes a part of the script while it is sent. Then it is not
+// run, and nothing that it was to be given is sent.
+func disturbed(t *testing.T, s *SSH, dir string) {
+	t.Helper()
+	trap := filepath.Join(dir, "ran")
+	given := &reads{Reader: strings.NewReader("secret\n")}
+	var out bytes.Buffer
+	err := s.Run(t.Context(), "x", Script{Text: strings.Repeat("#\n", 4000) + "touch " + trap + "\n"}, given, &out)
+	if _, ran := os.Stat(trap); ran == nil && err != nil {
+		t.Errorf("it was run: %v", err)
+	}
+	if e := (*Error)(nil); err != nil && (!errors.As(err, &e) || e.Kind != Disturbed || given.n > 0) {
+		t.Errorf("%#v, %d reads", err, given.n)
+	}
+}
+
+type reads struct {
+	io.Reader
+	n int
+}
+
+func (r *reads) Read(p []byte) (int, error) {
+	r.n++
+	return r.Reader.Read(p)
+}
