@@ -185,7 +185,7 @@ var forbidden = map[string]string{
 
 // rooms are the floors of the house: what may use what within the module.
 var rooms = map[string]string{
-	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "mountpolicy spelling", "mountpolicy": "", "daemon": "printable", "daemon/oneprocessor": "", "node": "", "printable": "", "spelling": "", "subcommand": "printable version", "version": "",
+	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "mountpolicy spelling", "mountpolicy": "", "daemon": "printable", "daemon/oneprocessor": "", "node": "", "printable": "", "spelling": "", "subcommand": "printable version", "terminal": "", "version": "",
 	"kube":        "api api/dws api/nnf",
 	"volume":      "api api/dws api/nnf mountpolicy",
 	"unixsocket":  "",
@@ -198,7 +198,7 @@ var rooms = map[string]string{
 	"datamovement/server": "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube unixsocket version",
 
 	"transfer":          "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
-	"transfer/screen":   "printable transfer",
+	"transfer/screen":   "printable terminal transfer",
 	"transfer/commands": "printable subcommand transfer transfer/screen version",
 
 	"transfer/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
@@ -207,7 +207,7 @@ var rooms = map[string]string{
 	"deploy/payload":      "",                                      // packages and programs on the administrator's host
 	"deploy/remote":       "",                                      // scripts on nodes; what they do is not its business
 	"deploy/host":         "deploy/payload deploy/remote unitfile", // one node
-	"deploy/fleet":        "printable",                             // many; what is done there is not its business
+	"deploy/fleet":        "printable terminal",                    // many; what is done there is not its business
 	"deploy/fakenode":     "",                                      // for tests
 	"deploy/commands":     "deploy/credentials deploy/fleet deploy/host deploy/inventory deploy/payload deploy/remote kube printable subcommand version",
 	"service/fakesystemd": "", // for tests
