@@ -299,9 +299,9 @@ func TestCtrlCDetaches(t *testing.T) {
 	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
 	s.await(`50%`)
 	s.press(ctrlC)
-	s.await(`nnf-dmctl: detaching; Ctrl-C again within 3s cancels`)
+	s.await(`nnf-dmctl: detaching; press Ctrl-C again within 3s to cancel`)
 	s.exits(130)
-	s.await(`nnf-dmctl: detached, the copy goes on; to follow it again: nnf-dmctl wait nnf-dm-node-1\r\n`)
+	s.await(`nnf-dmctl: error: detached by interrupt\r\nnnf-dmctl: hint: the copy continues; to follow it again: nnf-dmctl wait nnf-dm-node-1\r\n`)
 	if log := strings.Join(d.Log(), "\n"); strings.Contains(log, "Cancel") {
 		t.Errorf("the copy was cancelled: %s", log)
 	}
@@ -319,7 +319,7 @@ func TestCtrlCTwiceCancels(t *testing.T) {
 		s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
 		s.await(`50%`)
 		s.press(ctrlC)
-		s.await(`Ctrl-C again`)
+		s.await(`press Ctrl-C again`)
 		s.press(ctrlC)
 		s.exits(4)
 		s.await(`nnf-dmctl: cancelling`)
@@ -337,7 +337,7 @@ func TestCtrlCAndEnd(t *testing.T) {
 	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
 	s.await(`50%`)
 	s.press(ctrlC)
-	s.await(`Ctrl-C again`)
+	s.await(`press Ctrl-C again`)
 	d.Finish()
 	s.exits(0)
 }
@@ -349,7 +349,7 @@ func TestCtrlCThreeTimes(t *testing.T) {
 	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/stubborn", "/lus/a")
 	s.await(`50%`)
 	s.press(ctrlC)
-	s.await(`Ctrl-C again`)
+	s.await(`press Ctrl-C again`)
 	s.press(ctrlC)
 	s.await(`cancelling +50%`)
 	s.press(ctrlC)
@@ -365,7 +365,7 @@ func TestCtrlCWhileAsking(t *testing.T) {
 	s.awaitCall(d, "/mnt/hang")
 	s.press(ctrlC)
 	s.exits(130)
-	s.await(`nnf-dmctl: interrupted; whether the copy goes on, nnf-dmctl list tells`)
+	s.await(`nnf-dmctl: error: detached by interrupt\r\nnnf-dmctl: hint: nnf-dmctl list shows whether the copy was started`)
 }
 
 // Whoever ends the job does not end the copy.

@@ -2,9 +2,9 @@ package command
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/usage"
 )
 
 // verb is a word about the service. Only install takes arguments, those of the
@@ -15,9 +15,9 @@ func (v *Invocation) verb(ctx context.Context, word string) int {
 	case err != nil:
 		return v.Result(ctx, err)
 	case len(rest) > 0:
-		return v.usage(fmt.Sprintf("unexpected argument %.80q", rest[0]))
+		return v.Result(ctx, usage.Errorf("unexpected argument %.80q", rest[0]))
 	case word != "install" && len(v.args) > 0:
-		return v.usage(word + " takes no arguments")
+		return v.Result(ctx, usage.Errorf("%s takes no arguments", word))
 	}
 	return v.p.Service.Do(ctx, word, v.args, v.environ, v.stdout, v.stderr)
 }

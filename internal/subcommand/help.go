@@ -13,7 +13,7 @@ func (p *Program[C]) helpCommand() *Command[C] {
 		Run: func(_ context.Context, v C) error {
 			c := v.base()
 			if len(c.Args) == 1 && p.find(c.Args[0]) == nil {
-				return Usagef("unknown command %.80q", c.Args[0])
+				return p.unknown(c.Args[0])
 			}
 			return p.help(c.Stdout, strings.Join(c.Args, ""))
 		},

@@ -35,19 +35,16 @@ type Error struct {
 	err  error
 }
 
-// Error returns the text and, in parentheses, the hint.
-func (e *Error) Error() string {
-	if e.Hint == "" {
-		return e.Text
-	}
-	return e.Text + " (" + e.Hint + ")"
-}
+func (e *Error) Error() string { return e.Text }
+
+// NextStep returns the hint: see hint.Of.
+func (e *Error) NextStep() string { return e.Hint }
 
 // Unwrap returns the error of the call.
 func (e *Error) Unwrap() error { return e.err }
 
 // hintActivated is what an administrator or user looks at first.
-const hintActivated = "is it running? systemctl status nnf-dm.socket"
+const hintActivated = "check that it runs: systemctl status nnf-dm.socket"
 
 // hints say what to do, by the reason of version 2.
 var hints = map[pb2.ErrorReason]string{

@@ -53,7 +53,7 @@ func TestExplain(t *testing.T) {
 	if err := new(Client).explain(nil); err != nil {
 		t.Error(err)
 	}
-	if got := (&Error{Text: "a", Hint: "b"}).Error(); got != "a (b)" {
-		t.Error(got)
+	if e := (&Error{Text: "a", Hint: "b"}); e.Error() != "a" || e.NextStep() != "b" {
+		t.Errorf("%q, %q", e.Error(), e.NextStep())
 	}
 }

@@ -185,13 +185,16 @@ var forbidden = map[string]string{
 
 // rooms are the floors of the house: what may use what within the module.
 var rooms = map[string]string{
-	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "mountpolicy spelling", "mountpolicy": "", "daemon": "printable", "daemon/oneprocessor": "", "node": "", "printable": "", "spelling": "", "subcommand": "printable version", "terminal": "", "version": "",
+	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "mountpolicy spelling usage", "mountpolicy": "", "daemon": "printable", "daemon/oneprocessor": "", "node": "", "printable": "", "spelling": "", "terminal": "", "version": "",
+	"hint":        "printable",
+	"usage":       "printable spelling", // wrong command lines, of daemons and tools alike
+	"subcommand":  "hint usage version", // the command line that the tools share
 	"kube":        "api api/dws api/nnf",
 	"volume":      "api api/dws api/nnf mountpolicy",
 	"unixsocket":  "",
 	"unitfile":    "",
-	"service":     "unitfile",                      // systemctl and files of units; what the units run is not its business
-	"command":     "config daemon service version", // the command line that the daemons share
+	"service":     "hint unitfile",                            // systemctl and files of units; what the units run is not its business
+	"command":     "config daemon hint service usage version", // the command line that the daemons share
 	"clientmount": "api api/dws api/nnf kube volume node daemon",
 
 	"datamovement":        "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube", // decides, and moves nothing
@@ -199,7 +202,7 @@ var rooms = map[string]string{
 
 	"transfer":          "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
 	"transfer/screen":   "printable terminal transfer",
-	"transfer/commands": "printable subcommand transfer transfer/screen version",
+	"transfer/commands": "hint printable subcommand transfer transfer/screen version",
 
 	"transfer/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
 	"deploy/inventory":    "api api/dws kube spelling",            // what is to be installed where
@@ -209,7 +212,7 @@ var rooms = map[string]string{
 	"deploy/host":         "deploy/payload deploy/remote unitfile", // one node
 	"deploy/fleet":        "printable terminal",                    // many; what is done there is not its business
 	"deploy/fakenode":     "",                                      // for tests
-	"deploy/commands":     "deploy/credentials deploy/fleet deploy/host deploy/inventory deploy/payload deploy/remote kube printable subcommand version",
+	"deploy/commands":     "deploy/credentials deploy/fleet deploy/host deploy/inventory deploy/payload deploy/remote hint kube printable subcommand version",
 	"service/fakesystemd": "", // for tests
 }
 

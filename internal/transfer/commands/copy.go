@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 	"github.com/compute-daemons/compute-daemons/internal/printable"
 	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
@@ -36,7 +37,7 @@ func copyFlags(f *pflag.FlagSet, v *call) {
 	f.StringVar(&c.profile, "profile", "", "`NAME` of the site's profile; the default one otherwise")
 	f.StringVar(&c.dcp, "dcp-options", "", "`OPTIONS` for dcp, of those that the site allows")
 	f.StringVar(&c.mpirun, "mpirun-options", "", "`OPTIONS` for mpirun, likewise")
-	f.BoolVar(&c.dryrun, "dryrun", false, "go through everything but copy nothing")
+	f.BoolVar(&c.dryrun, "dry-run", false, "go through everything but copy nothing")
 	f.Int32Var(&c.slots, "slots", -1, "`N` slots of each host for mpirun; 0: say nothing of slots, -1: as the profile says")
 	f.Int32Var(&c.maxSlots, "max-slots", -1, "at most `N` slots of each host, likewise")
 	f.BoolVar(&c.log, "log-stdout", false, "put the command's output into the rabbit's log")
@@ -100,11 +101,10 @@ func (v *call) ask(ctx context.Context, pairs []transfer.Pair) (transfer.Made, e
 		LogStdout: c.log, StoreStdout: c.store, Slots: c.slots, MaxSlots: c.maxSlots, Key: c.key,
 	})
 	if d := (*subcommand.Stopped)(nil); err != nil && errors.As(context.Cause(ctx), &d) {
-		v.Say("interrupted; whether the copy goes on, %s list tells", Name)
-		return made, d
+		return made, hint.Add(d, "%s list shows whether the copy was started", Name)
 	}
 	if err == nil && c.key != "" && v.client.Old() {
-		v.Say("this daemon may not know keys: before a repetition look at %s list", Name)
+		v.Say("warning: this daemon may ignore --key: look at %s list before you repeat the command", Name)
 	}
 	return made, err
 }
@@ -147,4 +147,4 @@ func madeJSON(made transfer.Made) madeDocument {
 	return out
 }
 
-var noWorkflow = subcommand.Usagef("the workflow is not known: a job has it in DW_WORKFLOW_NAME, or give --workflow")
+var noWorkflow = hint.Add(subcommand.Usagef("the workflow is not known"), "give --workflow; a job has the name in DW_WORKFLOW_NAME")
