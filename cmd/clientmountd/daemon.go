@@ -16,6 +16,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/daemon/oneprocessor"
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 	"github.com/compute-daemons/compute-daemons/internal/volume"
@@ -80,9 +81,8 @@ func (s *server) prepare() error {
 		Strict:    s.cfg.StrictCredentials, Log: s.log,
 	})
 	if err != nil {
-		// The beginning of these texts is known to scripts; where to look comes
-		// behind.
-		return fmt.Errorf("%w (settings: [kubernetes] in %s; in effect: %s config dump)", err, s.settingsFile(), program)
+		// Scripts know the beginning of these texts: it stays behind "error: ".
+		return hint.Add(err, "the settings are in section [kubernetes] of %s; %s config dump shows those in effect", s.settingsFile(), program)
 	}
 	records, err := clientmount.OpenRecords(s.cfg.Daemon.RuntimeDirectory)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
 	"github.com/compute-daemons/compute-daemons/internal/version"
@@ -146,7 +147,7 @@ func (p *process) dial() (*kube.Client, error) {
 		Strict:    p.cfg.StrictCredentials, Log: p.log,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%w (settings: [kubernetes] in %s; in effect: %s config dump)", err, p.settingsFile(), program)
+		return nil, hint.Add(err, "the settings are in section [kubernetes] of %s; %s config dump shows those in effect", p.settingsFile(), program)
 	}
 	return client, nil
 }

@@ -38,7 +38,7 @@ func TestCompletion(t *testing.T) {
 		{"delete --timeout 5s n", ids},
 		{"delete --socket=/nonexistent ", ""},
 		{"wait --tim", "--timeout"},
-		{"copy --wait --d", "--dcp-options --dryrun"},
+		{"copy --wait --d", "--dcp-options --dry-run"},
 		{"status --dcp", ""},
 		{"-o ", "text json"},
 		{"list --output=j", "json"},

@@ -54,7 +54,7 @@ func startDaemon(t *testing.T, old bool) *fakedaemon.Daemon {
 }
 
 // openTerminal returns both ends of a new pseudo-terminal.
-func openTerminal(t *testing.T, columns uint16) (master, slave *os.File) {
+func openTerminal(t *testing.T, columns, rows uint16) (master, slave *os.File) {
 	t.Helper()
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -72,16 +72,21 @@ func openTerminal(t *testing.T, columns uint16) (master, slave *os.File) {
 	if slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns}); err != nil {
+	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}); err != nil {
 		t.Fatal(err)
 	}
 	return master, slave
 }
 
-// onTerminal starts the program with standard error and input on a terminal.
+// onTerminal starts the program with standard error and input on a terminal of 24
+// rows, or on one without a size if it has 0 columns.
 func onTerminal(t *testing.T, socket string, columns uint16, environ []string, args ...string) *session {
 	t.Helper()
-	master, slave := openTerminal(t, columns)
+	rows := uint16(24)
+	if columns == 0 {
+		rows = 0
+	}
+	master, slave := openTerminal(t, columns, rows)
 	defer slave.Close()
 	s := &session{t: t, master: master, ended: make(chan error, 1), read: make(chan struct{})}
 	exe, err := os.Executable()
@@ -250,6 +255,33 @@ func TestDumbTerminal(t *testing.T) {
 	}
 }
 
+// A terminal whose size nobody has set, as of a serial console or a container, has
+// no room for a bar: it gets lines.
+func TestTerminalWithoutSize(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, false)
+	s := onTerminal(t, d.Socket, 0, nil, "copy", "--wait", "/mnt/ok", "/lus/a")
+	s.exits(0)
+	if seen := s.seen(); strings.Contains(seen, "\x1b") || !strings.Contains(seen, "nnf-dmctl: nnf-dm-node-1: running 50%, 2s, 1.000 GiB, 512.000 MiB/s, 2 secs left: Copied") {
+		t.Errorf("%q", seen)
+	}
+}
+
+// A time stamp before dcp's words hides none of its figures, and the percentage of
+// the daemon is the one in the line.
+func TestStampedLines(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, false)
+	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/stamped", "/lus/a")
+	s.await(`running +49% \[=+>? +\] \d\.\ds  1\.346 GiB/s  10 secs left`)
+	s.await(`\n\[2026-03-02T08:15:42\] Copied 12\.250 GiB \(49%\)`)
+	lines := onTerminal(t, d.Socket, 120, []string{"TERM=dumb"}, "wait", "nnf-dm-node-1")
+	lines.await(`running 49%, 1\.96s, 12\.250 GiB, 1\.346 GiB/s, 10 secs left: \[2026`)
+	d.Finish()
+	s.exits(0)
+	lines.exits(0)
+}
+
 func TestQuietTerminal(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, false)
@@ -267,9 +299,9 @@ func TestCtrlCDetaches(t *testing.T) {
 	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
 	s.await(`50%`)
 	s.press(ctrlC)
-	s.await(`nnf-dmctl: detaching; Ctrl-C again within 3s cancels`)
+	s.await(`nnf-dmctl: detaching; press Ctrl-C again within 3s to cancel`)
 	s.exits(130)
-	s.await(`nnf-dmctl: detached, the copy goes on; to follow it again: nnf-dmctl wait nnf-dm-node-1\r\n`)
+	s.await(`nnf-dmctl: error: detached by interrupt\r\nnnf-dmctl: hint: the copy continues; to follow it again: nnf-dmctl wait nnf-dm-node-1\r\n`)
 	if log := strings.Join(d.Log(), "\n"); strings.Contains(log, "Cancel") {
 		t.Errorf("the copy was cancelled: %s", log)
 	}
@@ -287,7 +319,7 @@ func TestCtrlCTwiceCancels(t *testing.T) {
 		s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
 		s.await(`50%`)
 		s.press(ctrlC)
-		s.await(`Ctrl-C again`)
+		s.await(`press Ctrl-C again`)
 		s.press(ctrlC)
 		s.exits(4)
 		s.await(`nnf-dmctl: cancelling`)
@@ -305,7 +337,7 @@ func TestCtrlCAndEnd(t *testing.T) {
 	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
 	s.await(`50%`)
 	s.press(ctrlC)
-	s.await(`Ctrl-C again`)
+	s.await(`press Ctrl-C again`)
 	d.Finish()
 	s.exits(0)
 }
@@ -317,7 +349,7 @@ func TestCtrlCThreeTimes(t *testing.T) {
 	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/stubborn", "/lus/a")
 	s.await(`50%`)
 	s.press(ctrlC)
-	s.await(`Ctrl-C again`)
+	s.await(`press Ctrl-C again`)
 	s.press(ctrlC)
 	s.await(`cancelling +50%`)
 	s.press(ctrlC)
@@ -333,7 +365,7 @@ func TestCtrlCWhileAsking(t *testing.T) {
 	s.awaitCall(d, "/mnt/hang")
 	s.press(ctrlC)
 	s.exits(130)
-	s.await(`nnf-dmctl: interrupted; whether the copy goes on, nnf-dmctl list tells`)
+	s.await(`nnf-dmctl: error: detached by interrupt\r\nnnf-dmctl: hint: nnf-dmctl list shows whether the copy was started`)
 }
 
 // Whoever ends the job does not end the copy.

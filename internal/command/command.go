@@ -9,11 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 	"github.com/compute-daemons/compute-daemons/internal/service"
+	"github.com/compute-daemons/compute-daemons/internal/usage"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
@@ -63,7 +67,9 @@ func (p *Program) Run(ctx context.Context, args, environ []string, stdout, stder
 	}
 	command, ok := commands[args[0]]
 	if !ok {
-		return v.usage(fmt.Sprintf("unknown command %.80q", args[0]))
+		known := slices.AppendSeq(slices.Collect(maps.Keys(commands)), maps.Keys(service.Verbs))
+		slices.Sort(known)
+		return v.Result(ctx, usage.Unknown("command", args[0], known))
 	}
 	return command(v, ctx)
 }
@@ -86,7 +92,7 @@ func (v *Invocation) help(context.Context) int {
 // them uses the network.
 func (v *Invocation) config(ctx context.Context) int {
 	if len(v.args) == 0 {
-		return v.usage("config needs one of: check, dump, default")
+		return v.Result(ctx, usage.Errorf("config needs one of: check, dump, default"))
 	}
 	word := v.args[0]
 	v.args = v.args[1:]
@@ -107,13 +113,13 @@ func (v *Invocation) config(ctx context.Context) int {
 		}
 	case "default":
 		if len(v.args) > 0 {
-			return v.usage("config default takes no arguments")
+			return v.Result(ctx, usage.Errorf("config default takes no arguments"))
 		}
 		_, err = io.WriteString(v.stdout, config.DefaultFile(table))
 	case "-h", "--help", "help":
 		return v.help(ctx)
 	default:
-		return v.usage(fmt.Sprintf("unknown command %.80q; config knows check, dump, default", "config "+word))
+		err = usage.Unknown("command", "config "+word, []string{"config check", "config dump", "config default"})
 	}
 	return v.Result(ctx, err)
 }
@@ -122,41 +128,25 @@ func (v *Invocation) config(ctx context.Context) int {
 func (v *Invocation) Load(table *config.Table) (config.Result, error) {
 	result, rest, err := config.Load(table, v.Sources())
 	if err == nil && len(rest) > 0 {
-		err = &usageError{fmt.Sprintf("unexpected argument %.80q", rest[0])}
+		err = usage.Errorf("unexpected argument %.80q", rest[0])
 	}
 	return result, err
 }
 
-type usageError struct{ text string }
-
-func (e *usageError) Error() string { return e.text }
-
-// Result shows an error the way its kind deserves and returns the exit code: 0
-// after -h, 2 for a wrong command line, 1 for anything else.
+// Result prints an error on standard error, red in journalctl, and returns the exit
+// code: 0 after -h, 2 for a wrong command line, 1 for anything else.
 func (v *Invocation) Result(ctx context.Context, err error) int {
-	flags, words := (*config.UsageError)(nil), (*usageError)(nil)
-	switch {
+	code := daemon.ExitFailure
+	switch wrong := (*usage.Error)(nil); {
 	case err == nil:
 		return daemon.ExitOK
 	case errors.Is(err, config.ErrHelp):
 		return v.help(ctx)
-	case errors.As(err, &flags), errors.As(err, &words):
-		return v.usage(err.Error())
+	case errors.As(err, &wrong):
+		code, err = daemon.ExitUsage, hint.Add(err, "see %s --help", v.p.Name)
 	}
-	for line := range strings.SplitSeq(err.Error(), "\n") {
-		v.complain(line)
-	}
-	return daemon.ExitFailure
-}
-
-func (v *Invocation) usage(text string) int {
-	v.complain(fmt.Sprintf("%s; see %s --help", text, v.p.Name))
-	return daemon.ExitUsage
-}
-
-// complain says on standard error what is wrong: red in journalctl.
-func (v *Invocation) complain(line string) {
-	fmt.Fprintf(v.stderr, "%s%s: %s\n", daemon.ErrorPrefix(v.stderr, v.getenv), v.p.Name, line)
+	hint.Write(v.stderr, daemon.ErrorPrefix(v.stderr, v.getenv), v.p.Name, err)
+	return code
 }
 
 func (v *Invocation) getenv(name string) string {

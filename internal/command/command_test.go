@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/hint"
+	"github.com/compute-daemons/compute-daemons/internal/usage"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
@@ -85,21 +87,25 @@ func TestWords(t *testing.T) {
 		{"config dump --level=7", 0, 0, "# flag --level", ""},
 		{"config dump", 0, 0, "# environment THING_LEVEL", ""},
 
-		{"nonsense", 2, 0, "", `thing: unknown command "nonsense"; see thing --help`},
+		{"nonsense", 2, 0, "", "thing: error: unknown command \"nonsense\"\nthing: hint: see thing --help\n"},
+		{"stauts", 2, 0, "", "thing: error: unknown command \"stauts\"\nthing: hint: did you mean \"status\"? see thing --help\n"},
+		{"confg", 2, 0, "", `did you mean "config"?`},
+		{"inst", 2, 0, "", `did you mean "install"?`},
 		{"Version", 2, 0, "", "unknown command"},
 		{"daemon --level=7", 2, 0, "", "unknown command"},
-		{"config", 2, 0, "", "thing: config needs one of: check, dump, default; see thing --help"},
-		{"config list", 2, 0, "", `unknown command "config list"; config knows check, dump, default`},
+		{"config", 2, 0, "", "thing: error: config needs one of: check, dump, default\n"},
+		{"config list", 2, 0, "", "unknown command \"config list\"\nthing: hint: use config check, config dump or config default; see thing --help\n"},
+		{"config chekc", 2, 0, "", `did you mean "config check"?`},
 		{"config default --level=1", 2, 0, "", "config default takes no arguments"},
 		{"config check now", 2, 0, "", `unexpected argument "now"`},
 		{"config dump now", 2, 0, "", `unexpected argument "now"`},
 		{"config dump --level=70", 2, 0, "", "out of range"},
 		{"--level=7 now", 2, 1, "", `unexpected argument "now"`},
-		{"--lvel=7", 2, 1, "", "did you mean --level?"},
+		{"--lvel=7", 2, 1, "", "unknown flag --lvel\nthing: hint: did you mean --level? see thing --help\n"},
 
 		{"start now", 2, 0, "", `unexpected argument "now"`},
 		{"status --level=7", 2, 0, "", "status takes no arguments"},
-		{"install --lvel=7", 2, 0, "", "did you mean --level?"},
+		{"install --lvel=7", 2, 0, "", "unknown flag --lvel\nthing: hint: did you mean --level? see thing --help\n"},
 		{"install --level=70", 2, 0, "", "out of range"},
 		{"install now", 2, 0, "", `unexpected argument "now"`},
 		{"install -h", 0, 0, "--level", ""},
@@ -113,8 +119,8 @@ func TestWords(t *testing.T) {
 		if tt.stdout == "" && stdout != "" || tt.stderr == "" && stderr != "" {
 			t.Errorf("%q says more:\n%s\n%s", tt.args, stdout, stderr)
 		}
-		if code == 2 && (strings.Count(stderr, "\n") != 1 || !strings.HasPrefix(stderr, "thing: ") || !strings.HasSuffix(stderr, "; see thing --help\n")) {
-			t.Errorf("%q: not one line with the way on: %q", tt.args, stderr)
+		if code == 2 && (strings.Count(stderr, "\n") != 2 || !strings.HasPrefix(stderr, "thing: error: ") || !strings.HasSuffix(stderr, "see thing --help\n")) {
+			t.Errorf("%q: not an error and a hint: %q", tt.args, stderr)
 		}
 	}
 }
@@ -139,11 +145,11 @@ func TestResult(t *testing.T) {
 		stderr string
 	}{
 		{nil, 0, ""},
-		{errors.New("no socket"), 1, "thing: no socket\n"},
-		{errors.New("one\ntwo"), 1, "thing: one\nthing: two\n"},
-		{errors.Join(errors.New("one"), errors.New("two")), 1, "thing: one\nthing: two\n"},
-		{&config.UsageError{Err: errors.New("wrong flag")}, 2, "thing: wrong flag; see thing --help\n"},
-		{&usageError{"wrong word"}, 2, "thing: wrong word; see thing --help\n"},
+		{errors.New("no socket"), 1, "thing: error: no socket\n"},
+		{hint.Add(errors.New("no socket"), "make one"), 1, "thing: error: no socket\nthing: hint: make one\n"},
+		{errors.New("one\ntwo"), 1, "thing: error: one\nthing: error: two\n"},
+		{errors.Join(errors.New("one"), errors.New("two")), 1, "thing: error: one\nthing: error: two\n"},
+		{usage.Errorf("wrong word"), 2, "thing: error: wrong word\nthing: hint: see thing --help\n"},
 	} {
 		p.err = tt.err
 		if code, stdout, stderr := p.call(); code != tt.code || !strings.HasSuffix(stderr, tt.stderr) || stdout != "" {
@@ -169,7 +175,7 @@ func TestErrorsInTheJournal(t *testing.T) {
 	environ := []string{"JOURNAL_STREAM=" + fmt.Sprintf("%d:%d", st.Dev, st.Ino)}
 	p.Run(t.Context(), nil, environ, io.Discard, file)
 	p.Run(t.Context(), []string{"nonsense"}, environ, io.Discard, file)
-	const want = "<3>thing: first\n<3>thing: second\n<3>thing: unknown command \"nonsense\"; see thing --help\n"
+	const want = "<3>thing: error: first\n<3>thing: error: second\n<3>thing: error: unknown command \"nonsense\"\n<3>thing: hint: see thing --help\n"
 	if have, err := os.ReadFile(file.Name()); string(have) != want || err != nil {
 		t.Errorf("%q, %v", have, err)
 	}
@@ -182,7 +188,7 @@ func TestForeignWords(t *testing.T) {
 	for _, word := range []string{strings.Repeat("x", 10_000), "a\x1b[31mb\nc"} {
 		for _, args := range [][]string{{word}, {"config", word}, {"config", "dump", word}} {
 			code, _, stderr := p.call(args...)
-			if code != 2 || len(stderr) > 300 || strings.Count(stderr, "\n") != 1 || strings.Contains(stderr, "\x1b") {
+			if code != 2 || len(stderr) > 300 || strings.Count(stderr, "\n") != 2 || strings.Contains(stderr, "\x1b") {
 				t.Errorf("%.20q: %d %.500q", args, code, stderr)
 			}
 		}
@@ -198,7 +204,7 @@ func TestBadFile(t *testing.T) {
 	}
 	for _, args := range [][]string{nil, {"config", "check"}, {"config", "dump"}} {
 		code, stdout, stderr := p.call(args...)
-		if code != 1 || stdout != "" || strings.Count(stderr, "thing: "+file+":") != 2 {
+		if code != 1 || stdout != "" || strings.Count(stderr, "thing: error: "+file+":") != 2 {
 			t.Errorf("%q: %d %s%s", args, code, stdout, stderr)
 		}
 	}
@@ -227,7 +233,7 @@ func TestVerify(t *testing.T) {
 	}
 	for args, want := range map[string]int{"config check": 0, "config check --level=4": 1, "config check --level=44": 2, "config check now": 2, "config dump --level=4": 0} {
 		code, stdout, stderr := p.call(strings.Fields(args)...)
-		if code != want || code != 0 && (stdout != "" || strings.Count(stderr, "\n") != 1) {
+		if code != want || code != 0 && (stdout != "" || strings.Count(stderr, "error: ") != 1) {
 			t.Errorf("%q: %d %s%s", args, code, stdout, stderr)
 		}
 	}

@@ -2,11 +2,10 @@ package command
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/usage"
 )
 
 // verb is a word about the service. Only install takes arguments, those of the
@@ -16,7 +15,7 @@ func (v *Invocation) verb(ctx context.Context, word string) int {
 		format, err := v.output()
 		switch {
 		case err != nil:
-			return v.usage(err.Error())
+			return v.Result(ctx, err)
 		case format == "json":
 			return v.p.Service.StatusJSON(ctx, v.stdout, v.stderr)
 		}
@@ -26,9 +25,9 @@ func (v *Invocation) verb(ctx context.Context, word string) int {
 	case err != nil:
 		return v.Result(ctx, err)
 	case len(rest) > 0:
-		return v.usage(fmt.Sprintf("unexpected argument %.80q", rest[0]))
+		return v.Result(ctx, usage.Errorf("unexpected argument %.80q", rest[0]))
 	case word != "install" && len(v.args) > 0:
-		return v.usage(word + " takes no arguments")
+		return v.Result(ctx, usage.Errorf("%s takes no arguments", word))
 	}
 	return v.p.Service.Do(ctx, word, v.args, v.environ, v.stdout, v.stderr)
 }
@@ -45,7 +44,7 @@ func (v *Invocation) output() (format string, err error) {
 		} else if value, ok := strings.CutPrefix(v.args[0], flag+"="); ok && len(v.args) == 1 {
 			format = value
 		} else if v.args[0] == flag && len(v.args) == 1 {
-			return "", errors.New("flag -o needs a value: json or text")
+			return "", usage.Errorf("flag -o needs a value: json or text")
 		}
 	}
 	switch format {
@@ -55,5 +54,5 @@ func (v *Invocation) output() (format string, err error) {
 		v.args = nil
 		return format, nil
 	}
-	return "", fmt.Errorf("-o is json or text, not %.80q", format)
+	return "", usage.Errorf("-o is json or text, not %.80q", format)
 }

@@ -5,6 +5,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/hint"
+	"github.com/compute-daemons/compute-daemons/internal/usage"
 )
 
 func TestCheckArgs(t *testing.T) {
@@ -23,7 +26,7 @@ func TestCheckArgs(t *testing.T) {
 		{"--node-name", nil, "node-name"},
 	} {
 		rest, err := CheckArgs(ClientmountdTable(new(Clientmountd)), strings.Fields(tt.args))
-		if _, usage := errors.AsType[*UsageError](err); usage != (tt.says != "") || usage && !strings.Contains(err.Error(), tt.says) {
+		if _, wrong := errors.AsType[*usage.Error](err); wrong != (tt.says != "") || wrong && !strings.Contains(err.Error()+hint.Of(err), tt.says) {
 			t.Errorf("%q: %v", tt.args, err)
 		} else if err == nil && !slices.Equal(rest, tt.rest) {
 			t.Errorf("%q: rest %q", tt.args, rest)

@@ -9,21 +9,12 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/compute-daemons/compute-daemons/internal/spelling"
+	"github.com/compute-daemons/compute-daemons/internal/usage"
 )
 
 // ErrHelp is returned by Load when the arguments ask for help with -h or
 // --help. The caller prints Usage and exits 0.
 var ErrHelp = pflag.ErrHelp
-
-// UsageError is a command line that cannot be understood. Programs exit 2 for
-// it and 1 for everything else.
-type UsageError struct{ Err error }
-
-func (e *UsageError) Error() string { return e.Err.Error() }
-
-// Unwrap returns the cause.
-func (e *UsageError) Unwrap() error { return e.Err }
 
 // configFlag names the main file; it is not a setting, since it says where
 // settings are.
@@ -48,42 +39,16 @@ func (f flagValue) String() string        { return "" }
 func (f flagValue) Type() string          { return f.kind }
 
 // parseArgs reads the arguments without the program's name. Its errors are
-// ErrHelp or a *UsageError.
+// ErrHelp or a *usage.Error.
 func parseArgs(t *Table, args []string) (*commandLine, error) {
 	line := &commandLine{}
 	set := t.flagSet(line)
 	err := set.Parse(longFlags(set, args))
 	line.rest = set.Args()
-	switch {
-	case err == nil:
-		return line, nil
-	case errors.Is(err, ErrHelp):
-		return line, ErrHelp
+	if err != nil {
+		err = usage.FlagError(set, err)
 	}
-	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
-		var known []string
-		set.VisitAll(func(f *pflag.Flag) {
-			if !f.Hidden {
-				known = append(known, f.Name)
-			}
-		})
-		name := unknown.GetSpecifiedName()
-		hint := ""
-		if best := spelling.Nearest(name, known); best != "" {
-			hint = ", did you mean --" + best + "?"
-		}
-		if short := unknown.GetSpecifiedShortnames(); short != "" {
-			name = "-" + clean(short)
-		} else {
-			name = "--" + clean(name)
-		}
-		err = fmt.Errorf("unknown flag %s%s", name, hint)
-	} else if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
-		err = fmt.Errorf("flag --%s: %w", invalid.GetFlag().Name, errors.Unwrap(invalid))
-	} else {
-		err = errors.New(oneLine(err.Error()))
-	}
-	return line, &UsageError{err}
+	return line, err
 }
 
 // flagSet builds the flags of the table. Parsing it fills line.

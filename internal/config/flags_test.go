@@ -2,10 +2,14 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/hint"
+	"github.com/compute-daemons/compute-daemons/internal/usage"
 )
 
 func TestFlagForms(t *testing.T) {
@@ -66,8 +70,9 @@ func TestFlagErrorsAreUsageErrors(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--nodename=x"}, "unknown flag --nodename, did you mean --node-name?"},
-		{[]string{"-nodename", "x"}, "unknown flag --nodename, did you mean --node-name?"},
+		{[]string{"--nodename=x"}, "unknown flag --nodename (did you mean --node-name?)"},
+		{[]string{"-nodename", "x"}, "unknown flag --nodename (did you mean --node-name?)"},
+		{[]string{"--hlep"}, "unknown flag --hlep (did you mean --help?)"},
 		{[]string{"--zap-devl"}, "unknown flag --zap-devl"},
 		{[]string{"--zzz\nforged"}, `unknown flag --"zzz\nforged"`},
 		{[]string{"--node-name"}, "flag needs an argument: --node-name"},
@@ -79,10 +84,14 @@ func TestFlagErrorsAreUsageErrors(t *testing.T) {
 		{[]string{"--=x\nforged"}, "bad flag syntax: --=x forged"},
 	} {
 		_, _, err := Load(ClientmountdTable(&Clientmountd{}), Sources{File: "/dev/null", Args: test.args})
-		if err == nil || err.Error() != test.want {
-			t.Errorf("%q: got  %v\nwant %s", test.args, err, test.want)
+		have := fmt.Sprint(err)
+		if next := hint.Of(err); next != "" {
+			have += " (" + next + ")"
 		}
-		if _, ok := errors.AsType[*UsageError](err); !ok {
+		if have != test.want {
+			t.Errorf("%q: got  %s\nwant %s", test.args, have, test.want)
+		}
+		if _, ok := errors.AsType[*usage.Error](err); !ok {
 			t.Errorf("%q: %T is no usage error", test.args, err)
 		}
 	}
@@ -94,7 +103,7 @@ func TestHelp(t *testing.T) {
 		if !errors.Is(err, ErrHelp) {
 			t.Errorf("%q: %v", args, err)
 		}
-		if _, ok := errors.AsType[*UsageError](err); ok {
+		if _, ok := errors.AsType[*usage.Error](err); ok {
 			t.Errorf("%q is a usage error", args)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/compute-daemons/compute-daemons/internal/usage"
 )
 
 // FuzzTOML: no content of a file makes the reader panic or forge a line; every
@@ -59,7 +61,7 @@ func FuzzArgs(f *testing.F) {
 	f.Fuzz(func(t *testing.T, joined string) {
 		line, err := parseArgs(ClientmountdTable(&Clientmountd{}), strings.Split(joined, "\x00"))
 		if err != nil && err != ErrHelp {
-			if _, ok := err.(*UsageError); !ok || strings.ContainsAny(err.Error(), "\n\r\x1b") {
+			if _, ok := err.(*usage.Error); !ok || strings.ContainsAny(err.Error(), "\n\r\x1b") {
 				t.Errorf("%T %q", err, err)
 			}
 		}

@@ -37,7 +37,7 @@ func (r *Result) Lookup(key string) (v Value, ok bool) {
 // Load puts the layers together and, when nothing at all is wrong, fills the
 // fields that the table points at. Rest are the arguments that are no flags.
 //
-// The error is ErrHelp, a *UsageError for the command line, or the *Problems
+// The error is ErrHelp, a *usage.Error for the command line, or the *Problems
 // of all files joined with the errors of the environment, one line each.
 func Load(t *Table, src Sources) (result Result, rest []string, err error) {
 	result, rest, err = load(t, src)

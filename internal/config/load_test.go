@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/usage"
 )
 
 // Each layer beats the ones before it, and the origin tells which it was.
@@ -171,14 +173,14 @@ environment NNF_COMMAND_TIMEOUT_SECONDS: mount.command_timeout: "soon" is not a 
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
 	}
-	if usage, ok := errors.AsType[*UsageError](err); ok {
-		t.Errorf("a bad file is a usage error: %v", usage)
+	if wrong, ok := errors.AsType[*usage.Error](err); ok {
+		t.Errorf("a bad file is a usage error: %v", wrong)
 	}
 	if problem, ok := errors.AsType[*Problem](err); !ok || problem.Line != 1 || problem.File != dir+"/config.toml" {
 		t.Errorf("no Problem to be found: %+v", problem)
 	}
 	_, _, err = loadIn(t, dir, environ, []string{"--nonsense"})
-	if _, ok := errors.AsType[*UsageError](err); !ok || strings.Contains(err.Error(), "\n") {
+	if _, ok := errors.AsType[*usage.Error](err); !ok || strings.Contains(err.Error(), "\n") {
 		t.Errorf("a bad flag: %v", err)
 	}
 }

@@ -46,7 +46,7 @@ func TestNnfdmFiles(t *testing.T) {
 	}
 }
 
-// The flags and environment names of earlier daemons (contract nnf-dm.md 1.2).
+// The flags and environment names of earlier daemons.
 func TestNnfdmContract(t *testing.T) {
 	c, _, err := loadNnfdm(t, "/dev/null", []string{
 		"KUBERNETES_SERVICE_HOST=10.0.0.5", "KUBERNETES_SERVICE_PORT=6443", "NODE_NAME=compute-1", "NNF_NODE_NAME=rabbit-1",

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/compute-daemons/compute-daemons/internal/usage"
 )
 
 // Check loads without filling any field and tells w what was read, and what to
@@ -16,7 +18,7 @@ func Check(w io.Writer, t *Table, src Sources) error {
 		return err
 	}
 	if len(rest) > 0 {
-		return &UsageError{fmt.Errorf("unexpected argument %s", quote(rest[0]))}
+		return usage.Errorf("unexpected argument %s", quote(rest[0]))
 	}
 	for _, warning := range result.Warnings {
 		fmt.Fprintln(w, "warning:", warning)

@@ -1,7 +1,8 @@
 #!/bin/bash
 # need.sh COMMAND...  makes sure that the commands exist: installs the packages
 # that have them when we are root and know the package manager, else says what
-# is missing. Never asks a question.
+# is missing. Waits while another process installs packages. Never asks a
+# question.
 set -euo pipefail
 declare -A deb=([mkfs.xfs]=xfsprogs [losetup]=mount [findmnt]=util-linux [shellcheck]=shellcheck [systemd-analyze]=systemd [man]=man-db [journalctl]=systemd
   [rpmbuild]=rpm [rpmlint]="rpmlint python3-magic cpio"
@@ -19,10 +20,11 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   for c in "${missing[@]}"; do pkgs+=(${deb[$c]:-$c}); done
   echo "need: installing ${pkgs[*]}" >&2
   log=$(mktemp)
-  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${pkgs[@]}"; } >"$log" 2>&1 || { tail -5 "$log" >&2; }
+  export APT_NOTES=4 DEBIAN_FRONTEND=noninteractive
+  { "${0%/*}/apt.sh" update -q && "${0%/*}/apt.sh" install -qy --no-install-recommends "${pkgs[@]}"; } 4>&2 >"$log" 2>&1 || { tail -5 "$log" >&2; }
   rm -f "$log"
 elif [ "$(id -u)" = 0 ]; then
-  for manager in dnf microdnf yum; do
+  for manager in dnf microdnf yum; do # dnf and yum wait for their lock by themselves
     command -v $manager >/dev/null || continue
     for c in "${missing[@]}"; do pkgs+=("${rpm[$c]:-$c}"); done
     echo "need: installing ${pkgs[*]}" >&2

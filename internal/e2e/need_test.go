@@ -3,11 +3,16 @@
 package e2e
 
 import (
+	"bufio"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // need runs need.sh with nothing in PATH but stand-ins. Each stand-in is the
@@ -19,7 +24,7 @@ func need(t *testing.T, standins map[string]string, args ...string) (output stri
 	if err != nil {
 		t.Skip("need.sh is written for bash: ", err)
 	}
-	for _, tool := range []string{"mktemp", "tail", "rm", "chmod", "cp"} {
+	for _, tool := range []string{"mktemp", "tail", "rm", "chmod", "cp", "sleep"} {
 		path, err := exec.LookPath(tool)
 		if err != nil {
 			t.Fatal(err)
@@ -33,9 +38,9 @@ func need(t *testing.T, standins map[string]string, args ...string) (output stri
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(bash, append([]string{"need.sh"}, args...)...)
+	cmd := exec.Command(bash, append([]string{"./need.sh"}, args...)...)
 	log := filepath.Join(bin, "installed")
-	cmd.Env = []string{"PATH=" + bin, "BIN=" + bin, "LOG=" + log, "TMPDIR=" + bin}
+	cmd.Env = []string{"PATH=" + bin, "BIN=" + bin, "LOG=" + log, "TMPDIR=" + bin, "APT_LOCK_PAUSE=0"}
 	out, err := cmd.CombinedOutput()
 	data, _ := os.ReadFile(log)
 	return string(out), strings.TrimSpace(string(data)), err == nil
@@ -48,7 +53,18 @@ func TestNeed(t *testing.T) {
 		manager = `echo "${0##*/} $*" >>"$LOG"`
 		helps   = manager + `; cp "$BIN/id" "$BIN/no-such-tool"`
 		broken  = `echo "E: no network" >&2; exit 100`
+		// What apt-get writes while another process has the lists, or dpkg.
+		lists = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 4711 (apt-get)\nE: Unable to lock directory /var/lib/apt/lists/"
+		dpkg  = "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 4711 (unattended-upgr)\n" +
+			"E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?"
+		archives = "E: Could not get lock /var/cache/apt/archives/lock. It is held by process 4711 (apt-get)\nE: Unable to lock directory /var/cache/apt/archives/"
+		waits    = "apt.sh: another process uses the package manager: Could not get lock "
 	)
+	const both = "apt-get update -q -o DPkg::Lock::Timeout=20\napt-get install -qy --no-install-recommends no-such-tool -o DPkg::Lock::Timeout=20"
+	// twice fails at the first two calls of a command, as apt-get does.
+	twice := func(command, message string) string {
+		return `if [ "$1" = ` + command + ` ] && ! [ -e "$BIN/second" ]; then if [ -e "$BIN/first" ]; then : >"$BIN/second"; else : >"$BIN/first"; fi; echo "` + message + `" >&2; exit 100; fi; ` + helps
+	}
 	for name, test := range map[string]struct {
 		standins  map[string]string
 		args      []string
@@ -61,9 +77,12 @@ func TestNeed(t *testing.T) {
 		"user": {map[string]string{"id": user, "apt-get": manager, "dnf": manager}, []string{"no-such-one", "no-such-tool"}, false, "",
 			[]string{"the command no-such-one is missing; install the package no-such-one (Debian) or no-such-one (RPM)", "the command no-such-tool is missing"}},
 		"root, apt": {map[string]string{"id": root, "apt-get": manager}, []string{"no-such-tool"}, false,
-			"apt-get update -q\napt-get install -qy --no-install-recommends no-such-tool", []string{"need: installing no-such-tool", "is missing"}},
+			both, []string{"need: installing no-such-tool", "is missing"}},
 		"root, apt, broken": {map[string]string{"id": root, "apt-get": broken}, []string{"no-such-tool"}, false, "",
 			[]string{"E: no network", "the command no-such-tool is missing"}},
+		"root, apt, lists locked":    {map[string]string{"id": root, "apt-get": twice("update", lists)}, []string{"no-such-tool"}, true, both, []string{waits + "/var/lib/apt/lists/lock"}},
+		"root, apt, dpkg locked":     {map[string]string{"id": root, "apt-get": twice("install", dpkg)}, []string{"no-such-tool"}, true, both, []string{waits + "/var/lib/dpkg/lock-frontend"}},
+		"root, apt, archives locked": {map[string]string{"id": root, "apt-get": twice("install", archives)}, []string{"no-such-tool"}, true, both, []string{waits + "/var/cache/apt/archives/lock"}},
 		"root, dnf": {map[string]string{"id": root, "dnf": manager}, []string{"no-such-tool"}, false, "dnf -y install no-such-tool",
 			[]string{"need: installing no-such-tool", "the command no-such-tool is missing"}},
 		"root, yum": {map[string]string{"id": root, "yum": manager}, []string{"no-such-tool"}, false, "yum -y install no-such-tool", nil},
@@ -88,9 +107,102 @@ func TestNeed(t *testing.T) {
 					t.Errorf("it did not say %q: %s", s, out)
 				}
 			}
+			if n := strings.Count(out, waits); n > 1 {
+				t.Errorf("it said %d times that it waits: %s", n, out)
+			}
 			if len(test.says) == 0 && test.ok && out != "" {
 				t.Errorf("it said %s", out)
 			}
 		})
+	}
+}
+
+// A lock that is not released ends the wait with the holder's name, not for ever.
+func TestLockThatStays(t *testing.T) {
+	t.Setenv("PATH", standin(t, "apt-get", "echo E: Could not get lock /lists/lock. It is held by process 4711 \\(x\\) >&2; exit 100")+":"+os.Getenv("PATH"))
+	cmd := exec.Command("./apt.sh", "update")
+	cmd.Env = append(os.Environ(), "APT_LOCK_WAIT=1", "APT_LOCK_PAUSE=0.1")
+	out, err := cmd.CombinedOutput()
+	if err == nil || cmd.ProcessState.ExitCode() != 100 {
+		t.Errorf("%v, want apt-get's exit code 100", err)
+	}
+	for _, want := range []string{"waiting up to 1 s\n", "error: another process has used the package manager for 1 s: Could not get lock /lists/lock. It is held by process 4711 (x)\n", "apt.sh: hint: "} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
+
+// Errors that have nothing to do with a lock end it at once, and standard output
+// passes as it is.
+func TestOtherErrorsOfApt(t *testing.T) {
+	t.Setenv("PATH", standin(t, "apt-get", `echo "out $1"; echo "E: Unable to locate package x" >&2; exit 100`)+":"+os.Getenv("PATH"))
+	cmd := exec.Command("./apt.sh", "install", "x")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err == nil || string(out) != "out install\n" || stderr.String() != "E: Unable to locate package x\n" {
+		t.Errorf("%v, %q, %q", err, out, stderr.String())
+	}
+}
+
+func standin(t *testing.T, name, body string) (bin string) {
+	t.Helper()
+	bin = t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+// The real apt-get, in directories of this test, while this process holds the lock
+// of the package lists as another apt-get would.
+func TestRealLock(t *testing.T) {
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		t.Skip("this machine has no apt-get: ", err)
+	}
+	dir := t.TempDir()
+	for _, d := range []string{"etc/apt.conf.d", "state/lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	configuration := filepath.Join(dir, "apt.conf")
+	text := `Dir::Etc "` + dir + `/etc"; Dir::State "` + dir + `/state"; Dir::Cache "` + dir + `/cache"; Dir::State::status "` + dir + `/status"; APT::Sandbox::User "";` + "\n"
+	for path, text := range map[string]string{configuration: text, filepath.Join(dir, "status"): "", filepath.Join(dir, "etc/sources.list"): ""} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lock, err := os.Create(filepath.Join(dir, "state/lists/lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := unix.FcntlFlock(lock.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("./apt.sh", "update", "-q")
+	cmd.Env = append(os.Environ(), "APT_CONFIG="+configuration, "APT_LOCK_WAIT=60", "APT_LOCK_PAUSE=0.1")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill := time.AfterFunc(60*time.Second, func() { cmd.Process.Kill() })
+	defer kill.Stop()
+	lines := bufio.NewReader(stderr)
+	first, err := lines.ReadString('\n')
+	if err != nil || !strings.Contains(first, "another process uses the package manager: Could not get lock "+lock.Name()) {
+		t.Errorf("%q, %v", first, err)
+	}
+	if err := lock.Close(); err != nil { // which releases it
+		t.Fatal(err)
+	}
+	rest, _ := io.ReadAll(lines)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it failed after the lock was released: %v\n%s%s", err, first, rest)
 	}
 }

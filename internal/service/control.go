@@ -3,6 +3,8 @@ package service
 import (
 	"context"
 	"fmt"
+
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 )
 
 // start starts the service, with its socket before it.
@@ -16,11 +18,11 @@ func (s *Service) start(ctx context.Context) error {
 	}
 	for _, one := range states {
 		if one.load == "masked" {
-			return hint(fmt.Errorf("%s is masked", one.unit), "if that is not on purpose, run systemctl unmask "+one.unit)
+			return hint.Add(fmt.Errorf("%s is masked", one.unit), "if that is not on purpose, run systemctl unmask %s", one.unit)
 		}
 	}
 	if _, err := s.systemctl(ctx, append([]string{"start"}, loaded(states, state.known)...)...); err != nil {
-		return hint(err, fmt.Sprintf("journalctl -u %s -n 20 says why", s.Name))
+		return hint.Add(err, "journalctl -u %s -n 20 shows why", s.Name)
 	}
 	return nil
 }

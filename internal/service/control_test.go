@@ -11,7 +11,7 @@ import (
 // start, stop and status through the life of a service.
 func TestControl(t *testing.T) {
 	n := newNode(t)
-	const install = "Hint:  install the package, or run thing install\n"
+	const install = "thing: hint: install the package, or run thing install\n"
 	n.does("start", 1, "", "Starting"+failed+"Error:  Service is not installed\n"+install)
 	n.does("stop", 1, "", "Stopping"+failed+"Error:  Service is not installed\n"+install)
 	n.does("status", 1, "", "Service not installed\nError:  Service is not installed\n"+install)
@@ -30,7 +30,7 @@ func TestControl(t *testing.T) {
 	n.does("status", 0, "Service is stopped\nthing.service: failed (failed), result exit-code, disabled\nthing.socket: inactive (dead), disabled\nLook at: journalctl -u thing -n 20\n", "")
 	n.does("stop", 1, "", "Stopping"+failed+"Error:  Service has already been stopped\n")
 	n.must(n.systemd.Fail("start", true))
-	n.does("start", 1, "", "Starting"+failed+"Error:  systemctl start: told to fail\nHint:  journalctl -u thing -n 20 says why\n", "start thing.service thing.socket")
+	n.does("start", 1, "", "Starting"+failed+"thing: error: systemctl start: told to fail\nthing: hint: journalctl -u thing -n 20 shows why\n", "start thing.service thing.socket")
 }
 
 // The socket alone listens, as after the service ended for being idle: both
@@ -94,8 +94,8 @@ func TestSystemctlIsStrange(t *testing.T) {
 	n := newNode(t)
 	n.write("usr/lib/systemd/system/thing.service", serviceText)
 	for want, run := range map[string]Runner{
-		"Error:  systemctl show thing.service does not say in which state it is\n": func(context.Context, string, ...string) (string, error) { return "what?\n", nil },
-		"Error:  it is broken; twice\n":                                            func(context.Context, string, ...string) (string, error) { return "", errors.New("it is broken\ntwice") },
+		"thing: error: systemctl show thing.service does not say in which state it is\n": func(context.Context, string, ...string) (string, error) { return "what?\n", nil },
+		"thing: error: it is broken\nthing: error: twice\n":                              func(context.Context, string, ...string) (string, error) { return "", errors.New("it is broken\ntwice") },
 	} {
 		n.Machine.Run = run
 		n.does("status", 1, "", want)
@@ -103,16 +103,16 @@ func TestSystemctlIsStrange(t *testing.T) {
 	bin := t.TempDir()
 	t.Setenv("PATH", bin)
 	n.Machine.Run = nil
-	n.does("status", 1, "", "Error:  systemctl is not there\nHint:  the verbs are for systemd; anywhere else run the daemon itself, without a verb\n")
+	n.does("status", 1, "", "thing: error: systemctl is not installed\nthing: hint: this command needs systemd; without systemd, run the daemon itself, without a command\n")
 	script := func(text string) {
 		n.must(os.WriteFile(filepath.Join(bin, "systemctl"), []byte("#!/bin/sh\n"+text), 0o755))
 	}
 	script("echo \"$LC_ALL $1\" >&2; exit 3\n")
 	n.Units = n.Units[:1]
 	const call = "systemctl show --property=LoadState,ActiveState,SubState,UnitFileState,Result,MainPID,StatusText thing.service: "
-	n.does("status", 1, "", "Error:  "+call+"C show\n")
+	n.does("status", 1, "", "thing: error: "+call+"C show\n")
 	script("exit 3\n")
-	n.does("status", 1, "", "Error:  "+call+"exit status 3\n")
+	n.does("status", 1, "", "thing: error: "+call+"exit status 3\n")
 	script("echo LoadState=loaded; echo ActiveState=active; echo SubState=running; echo MainPID=0\n")
 	n.does("status", 0, "Service is running...\nthing.service: active (running)\n", "")
 }

@@ -1,14 +1,13 @@
 package service
 
-import "errors"
-
 // Error is a sentence that the software of others may know, so that it keeps its
 // form.
 type Error string
 
 func (e Error) Error() string { return string(e) }
 
-// What the verbs refuse (contract deploy.md 2.1).
+// What the verbs refuse. Daemons of earlier generations say the same, behind
+// "Error:  ", and scripts look for these lines: see Service.Do.
 const (
 	ErrNotRoot      Error = "You must have root user privileges. Possibly using 'sudo' command should help"
 	ErrInstalled    Error = "Service has already been installed"
@@ -16,20 +15,3 @@ const (
 	ErrRunning      Error = "Service is already running"
 	ErrStopped      Error = "Service has already been stopped"
 )
-
-// hinted is an error and what to look at next.
-type hinted struct {
-	error
-	hint string
-}
-
-func (h *hinted) Unwrap() error { return h.error }
-
-func hint(err error, text string) error { return &hinted{err, text} }
-
-func hintOf(err error) string {
-	if h, ok := errors.AsType[*hinted](err); ok {
-		return h.hint
-	}
-	return ""
-}

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 )
 
 // install enables the service, and does not start it. Without the package's unit
@@ -19,9 +21,9 @@ func (s *Service) install(ctx context.Context, args []string) (notes []string, e
 			return nil, err
 		} else if there {
 			if advice, err := s.hidden(unit.Name); err != nil || advice != "" {
-				return nil, errors.Join(err, hint(ErrInstalled, advice))
+				return nil, errors.Join(err, hint.Add(ErrInstalled, "%s", advice))
 			}
-			return nil, hint(ErrInstalled, fmt.Sprintf("%s is there: change it by a drop-in (systemctl edit %s), or run %s remove first", path, s.Name, s.Name))
+			return nil, hint.Add(ErrInstalled, "%s exists: change it with a drop-in (systemctl edit %s), or run %s remove first", path, s.Name, s.Name)
 		}
 	}
 	packaged, err := s.packaged()
@@ -38,7 +40,7 @@ func (s *Service) install(ctx context.Context, args []string) (notes []string, e
 	if s.User != "" {
 		// The package would have brought the user. It is no error that there is one.
 		if _, err := s.run(ctx, "systemd-sysusers", "--inline", fmt.Sprintf("u %s - %q", s.User, s.Description)); err != nil {
-			return nil, hint(fmt.Errorf("the user %s cannot be made: %w", s.User, err), "make it as a system user without a shell")
+			return nil, hint.Add(fmt.Errorf("cannot create the user %s: %w", s.User, err), "create it as a system user without a shell")
 		}
 	}
 	var done []string

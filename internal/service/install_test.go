@@ -31,13 +31,13 @@ func TestInstallAndRemove(t *testing.T) {
 		t.Errorf("files %q, want %q", have, want)
 	}
 	n.does("install", 1, "", "Install"+failed+"Error:  Service has already been installed\n"+
-		"Hint:  /etc/systemd/system/thing.service is there: change it by a drop-in (systemctl edit thing), or run thing remove first\n")
+		"thing: hint: /etc/systemd/system/thing.service exists: change it with a drop-in (systemctl edit thing), or run thing remove first\n")
 	n.does("start", 0, "Starting"+ok, "", "start thing.service thing.socket")
 	n.does("remove", 0, "Removing"+ok, "", "stop thing.service thing.socket", "disable thing.service", "disable thing.socket", "daemon-reload")
 	if have := n.files(); len(have) > 0 {
 		t.Errorf("left: %q", have)
 	}
-	n.does("remove", 1, "", "Removing"+failed+"Error:  Service is not installed\nHint:  /etc/systemd/system/thing.service is not there, nor does a package bring one\n")
+	n.does("remove", 1, "", "Removing"+failed+"Error:  Service is not installed\nthing: hint: /etc/systemd/system/thing.service does not exist, and no package provides one\n")
 }
 
 // A machine with the package: nothing is written, arguments are said to be
@@ -73,7 +73,7 @@ func TestPackageIsHidden(t *testing.T) {
 		n.write("usr/lib/systemd/system/thing.service", serviceText)
 		n.write("usr/lib/systemd/system/thing.socket", socketText)
 		n.write(own, tt.text)
-		n.does("install", 1, "", "Install"+failed+"Error:  Service has already been installed\nHint:  "+tt.advice)
+		n.does("install", 1, "", "Install"+failed+"Error:  Service has already been installed\nthing: hint: "+tt.advice)
 		const units = "thing.service: inactive (dead), disabled\nthing.socket: inactive (dead), disabled\n"
 		n.does("status", 0, "Service is stopped\n"+units+"Warning: "+tt.advice, "")
 		if tt.advice != redo {
@@ -95,8 +95,8 @@ func TestPackageIsHidden(t *testing.T) {
 	n.must(os.MkdirAll(filepath.Join(n.root, "etc/systemd/system"), 0o755))
 	n.must(os.Symlink("/dev/null", filepath.Join(n.root, own)))
 	n.does("install", 1, "", "Install"+failed+"Error:  Service has already been installed\n"+
-		"Hint:  thing.service is masked and cannot be started; if that is not on purpose, run systemctl unmask thing.service\n")
-	n.does("start", 1, "", "Starting"+failed+"Error:  thing.service is masked\nHint:  if that is not on purpose, run systemctl unmask thing.service\n")
+		"thing: hint: thing.service is masked and cannot be started; if that is not on purpose, run systemctl unmask thing.service\n")
+	n.does("start", 1, "", "Starting"+failed+"thing: error: thing.service is masked\nthing: hint: if that is not on purpose, run systemctl unmask thing.service\n")
 }
 
 // An image is built: systemd does not run, and nothing is asked of it that needs
@@ -106,8 +106,8 @@ func TestInstallIntoImage(t *testing.T) {
 	n.must(os.RemoveAll(filepath.Join(n.root, "run/systemd")))
 	const written = "/etc/systemd/system/thing.service: written\n/etc/systemd/system/thing.socket: written\n"
 	n.does("install", 0, "Install"+ok+written, "", asked[0], asked[2], asked[3])
-	n.does("start", 1, "", "Starting"+failed+"Error:  systemd does not run here\nHint:  it starts the service at the next boot, if the service is enabled\n")
-	n.does("status", 1, "", "Error:  systemd does not run here\nHint:  it starts the service at the next boot, if the service is enabled\n")
+	n.does("start", 1, "", "Starting"+failed+"thing: error: systemd does not run here\nthing: hint: systemd starts the service at the next boot, if the service is enabled\n")
+	n.does("status", 1, "", "thing: error: systemd does not run here\nthing: hint: systemd starts the service at the next boot, if the service is enabled\n")
 	n.does("remove", 0, "Removing"+ok, "", "disable thing.service", "disable thing.socket")
 	n.does("stop", 1, "", "Stopping"+failed+"Error:  Service is not installed\n")
 }
@@ -115,8 +115,8 @@ func TestInstallIntoImage(t *testing.T) {
 // An install that fails leaves nothing behind.
 func TestInstallFails(t *testing.T) {
 	for _, tt := range []struct{ verb, says string }{
-		{"enable", "Error:  systemctl enable: told to fail\n"},
-		{"--inline", "Error:  the user thing cannot be made: systemd-sysusers --inline: told to fail\nHint:  make it as a system user without a shell\n"},
+		{"enable", "thing: error: systemctl enable: told to fail\n"},
+		{"--inline", "thing: error: cannot create the user thing: systemd-sysusers --inline: told to fail\nthing: hint: create it as a system user without a shell\n"},
 	} {
 		n := newNode(t)
 		n.must(n.systemd.Fail(tt.verb, true))
@@ -132,7 +132,7 @@ func TestInstallFails(t *testing.T) {
 	n := newNode(t)
 	n.must(os.MkdirAll(filepath.Join(n.root, "etc"), 0o755))
 	n.write("etc/systemd", "in the way")
-	n.does("install", 1, "", "Install"+failed+"Error:  lstat /etc/systemd/system/thing.service: not a directory\n")
+	n.does("install", 1, "", "Install"+failed+"thing: error: lstat /etc/systemd/system/thing.service: not a directory\n")
 }
 
 // What cannot stand in a unit is refused before anything is written.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 )
 
 // remove stops and disables the service, and deletes what install has written. A
@@ -40,7 +42,7 @@ func (s *Service) remove(ctx context.Context) (notes []string, err error) {
 	case packaged:
 		notes = append(notes, fmt.Sprintf("%s is the package's and stays: it goes with the package", s.path(packageDir, s.Units[0].Name)))
 	case !known:
-		return nil, hint(ErrNotInstalled, fmt.Sprintf("%s is not there, nor does a package bring one", s.path(ownDir, s.Units[0].Name)))
+		return nil, hint.Add(ErrNotInstalled, "%s does not exist, and no package provides one", s.path(ownDir, s.Units[0].Name))
 	}
 	if err := s.stopAndDisable(ctx); err != nil {
 		return nil, err

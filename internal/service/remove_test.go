@@ -58,7 +58,7 @@ func TestRemoveMasked(t *testing.T) {
 	n.must(os.MkdirAll(filepath.Dir(path), 0o755))
 	n.must(os.Symlink("/dev/null", path))
 	n.does("install", 1, "", "Install"+failed+"Error:  Service has already been installed\n"+
-		"Hint:  /etc/systemd/system/thing.service is there: change it by a drop-in (systemctl edit thing), or run thing remove first\n")
+		"thing: hint: /etc/systemd/system/thing.service exists: change it with a drop-in (systemctl edit thing), or run thing remove first\n")
 	n.does("remove", 0, "Removing"+ok+"/etc/systemd/system/thing.service was not written by install and stays\n", "", "disable thing.service", "daemon-reload")
 	if _, err := os.Lstat(path); err != nil {
 		t.Error(err)
@@ -77,7 +77,7 @@ func TestRemoveFails(t *testing.T) {
 		n.does("start", 0, "Starting"+ok, "", "start thing.service thing.socket")
 		n.must(n.systemd.Fail(verb, true))
 		before := n.files()
-		n.does("remove", 1, "", "Removing"+failed+"Error:  systemctl "+verb+": told to fail\n", calls...)
+		n.does("remove", 1, "", "Removing"+failed+"thing: error: systemctl "+verb+": told to fail\n", calls...)
 		if have := n.files(); !slices.Equal(have, before) {
 			t.Errorf("%s: files %q, were %q", verb, have, before)
 		}

@@ -10,12 +10,15 @@ import (
 	"unicode"
 
 	"golang.org/x/term"
+
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 )
 
 // Do does what the verb says and returns the exit code: 0, or 1 for an error.
 // The result is one line, on stdout when it went well, else on stderr with the
-// error below it; a status is the answer itself. Colours are for a terminal, and
-// not where NO_COLOR says no.
+// error below it; a status is the answer itself. An Error has the form that scripts
+// know from earlier daemons; the others, and all hints, have that of every program.
+// Colours are for a terminal, and not where NO_COLOR says no.
 func (s *Service) Do(ctx context.Context, verb string, args, environ []string, stdout, stderr io.Writer) int {
 	notes, err := s.do(ctx, verb, args)
 	out, word, colour := stdout, "  OK  ", "32"
@@ -34,11 +37,13 @@ func (s *Service) Do(ctx context.Context, verb string, args, environ []string, s
 	for _, note := range notes {
 		b.WriteString(plain(note) + "\n")
 	}
-	if err != nil {
-		b.WriteString("Error:  " + plain(err.Error()) + "\n")
-		if text := hintOf(err); text != "" {
-			b.WriteString("Hint:  " + plain(text) + "\n")
+	if known, ok := errors.AsType[Error](err); ok && err.Error() == known.Error() {
+		fmt.Fprintf(&b, "Error:  %s\n", known)
+		if text := hint.Of(err); text != "" {
+			fmt.Fprintf(&b, "%s: hint: %s\n", s.Name, plain(text))
 		}
+	} else if err != nil {
+		hint.Write(&b, "", s.Name, err)
 	}
 	if _, werr := io.WriteString(out, b.String()); err != nil || werr != nil {
 		return 1

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 )
 
 // systemctl asks the service manager for something.
@@ -34,7 +36,7 @@ func command(ctx context.Context, name string, args ...string) (string, error) {
 	switch exit := (*exec.ExitError)(nil); {
 	case err == nil:
 	case errors.Is(err, exec.ErrNotFound):
-		err = hint(fmt.Errorf("%s is not there", name), "the verbs are for systemd; anywhere else run the daemon itself, without a verb")
+		err = hint.Add(fmt.Errorf("%s is not installed", name), "this command needs systemd; without systemd, run the daemon itself, without a command")
 	case errors.As(err, &exit) && stderr.Len() > 0:
 		err = fmt.Errorf("%s %s: %s", name, strings.Join(args, " "), strings.TrimSpace(stderr.String()))
 	default:

@@ -1,6 +1,6 @@
 // Package service has the words that make a daemon a service of systemd and look
 // after it: install, remove, start, stop and status, as the daemons of earlier
-// generations knew them (contract deploy.md 2.1).
+// generations knew them.
 //
 // It must not know what a daemon does, and it never touches mounts: it gets the
 // texts of the units, writes and deletes files below /etc/systemd/system, and

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 )
 
 // state is what systemd says of one unit (org.freedesktop.systemd1(5)).
@@ -67,7 +69,7 @@ func (s *Service) installed(ctx context.Context) ([]state, error) {
 	if s.booted() {
 		states, err := s.states(ctx)
 		if err == nil && !states[0].known() {
-			err = hint(ErrNotInstalled, "install the package, or run "+s.Name+" install")
+			err = hint.Add(ErrNotInstalled, "install the package, or run %s install", s.Name)
 		}
 		return states, err
 	}
@@ -75,7 +77,7 @@ func (s *Service) installed(ctx context.Context) ([]state, error) {
 		if there, err := present(s.path(dir, s.Units[0].Name)); err != nil {
 			return nil, err
 		} else if there {
-			return nil, hint(errors.New("systemd does not run here"), "it starts the service at the next boot, if the service is enabled")
+			return nil, hint.Add(errors.New("systemd does not run here"), "systemd starts the service at the next boot, if the service is enabled")
 		}
 	}
 	return nil, ErrNotInstalled

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 	"github.com/compute-daemons/compute-daemons/internal/printable"
 )
 
@@ -98,10 +99,7 @@ func (s *Service) StatusJSON(ctx context.Context, stdout, stderr io.Writer) int 
 		}
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "Error:  %s\n", plain(err.Error()))
-		if text := hintOf(err); text != "" {
-			fmt.Fprintf(stderr, "Hint:  %s\n", plain(text))
-		}
+		hint.Write(stderr, "", s.Name, err)
 		return 1
 	}
 	return 0

@@ -16,12 +16,16 @@ func DidYouMean(text string, known []string) string {
 	return ""
 }
 
-// Nearest returns the known word that text most likely stands for, or "". A
-// word is near when at most a third of it differs; a key that only has its
-// section wrong is near as well, if its name is unique.
+// Nearest returns the known word that text most likely stands for, or "". A word is
+// near when text is its beginning and that of no other, or when at most a third of
+// it differs; a key that only has its section wrong is near as well, if its name is
+// unique.
 func Nearest(text string, known []string) string {
 	if len(text) > maxSuggest {
 		return ""
+	}
+	if word := begun(strings.ToLower(text), known); word != "" {
+		return word
 	}
 	best, least := "", 1+max(2, len(text)/3)
 	for _, k := range known {
@@ -42,6 +46,19 @@ func Nearest(text string, known []string) string {
 		}
 	}
 	return best
+}
+
+// begun returns the only known word that begins with text. One letter says nothing.
+func begun(text string, known []string) (word string) {
+	for _, k := range known {
+		if len(text) > 1 && strings.HasPrefix(k, text) {
+			if word != "" {
+				return ""
+			}
+			word = k
+		}
+	}
+	return word
 }
 
 // distance counts the insertions, deletions, replacements and swaps of

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 )
 
 // Process is what surrounds a call.
@@ -60,8 +60,8 @@ func (c *Call) Say(format string, args ...any) {
 	fmt.Fprintf(c.Stderr, "%s: %s\n", c.Program, fmt.Sprintf(format, args...))
 }
 
-// Explain shows an error, made printable.
-func (c *Call) Explain(err error) { c.Say("%s", printable.Line(err.Error())) }
+// Explain prints an error, and the next action if it has one, to standard error.
+func (c *Call) Explain(err error) { hint.Write(c.Stderr, "", c.Program, err) }
 
 // Stopped is the error of who was ended by a signal.
 type Stopped struct {

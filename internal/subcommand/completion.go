@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/usage"
 )
 
 // Files says that arguments are names of files.
@@ -34,9 +36,9 @@ func (p *Program[C]) completionCommand() *Command[C] {
 			c := v.base()
 			switch {
 			case len(c.Args) == 0:
-				return Usagef("completion needs the name of the shell: bash")
+				return usage.Errorf("completion needs the name of the shell: bash")
 			case c.Args[0] != "bash":
-				return Usagef("completion is there for bash, not %.80q", c.Args[0])
+				return usage.Errorf("completion exists for bash, not for %.80q", c.Args[0])
 			}
 			_, err := io.WriteString(c.Stdout, p.Completion())
 			return err

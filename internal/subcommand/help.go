@@ -9,11 +9,11 @@ import (
 
 func (p *Program[C]) helpCommand() *Command[C] {
 	return &Command[C]{
-		Name: "help", Args: "[COMMAND]", Short: "show this help, or that of a command", Most: 1,
+		Name: "help", Args: "[COMMAND]", Short: "show this help, or the help of a command", Most: 1,
 		Run: func(_ context.Context, v C) error {
 			c := v.base()
 			if len(c.Args) == 1 && p.find(c.Args[0]) == nil {
-				return Usagef("unknown command %.80q", c.Args[0])
+				return p.unknown(c.Args[0])
 			}
 			return p.help(c.Stdout, strings.Join(c.Args, ""))
 		},
@@ -42,7 +42,7 @@ func (p *Program[C]) overview() string {
 	}
 	b.WriteString("\nFlags of all commands; COMMAND --help shows the others:\n")
 	flags := p.commonFlags()
-	flags.Bool("version", false, "tell the version and end")
+	flags.Bool("version", false, "show the version and exit")
 	b.WriteString(flags.FlagUsages() + "\nEnvironment:\n")
 	for _, e := range p.Environment {
 		fmt.Fprintf(&b, "  %-22s %s\n", e.Name, e.Meaning)
@@ -65,5 +65,5 @@ func (p *Program[C]) details(c *Command[C]) string {
 	for _, e := range c.Examples {
 		text += "\n" + e.Comment + "\n\n    " + strings.ReplaceAll(e.Lines, "\n", "\n    ") + "\n"
 	}
-	return text + "\n" + p.Name + " help has the flags of all commands, the environment and the exit codes.\n"
+	return text + "\n" + p.Name + " help lists the flags of all commands, the environment and the exit codes.\n"
 }

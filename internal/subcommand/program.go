@@ -9,7 +9,8 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/hint"
+	"github.com/compute-daemons/compute-daemons/internal/usage"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
@@ -46,12 +47,10 @@ type Command[C Caller] struct {
 }
 
 // UsageError is a wrong command line.
-type UsageError struct{ text string }
-
-func (e *UsageError) Error() string { return e.text }
+type UsageError = usage.Error
 
 // Usagef makes a *UsageError.
-func Usagef(format string, args ...any) error { return &UsageError{fmt.Sprintf(format, args...)} }
+func Usagef(format string, args ...any) error { return usage.Errorf(format, args...) }
 
 // Run does what the arguments say and returns the exit code.
 func (p *Program[C]) Run(ctx context.Context, process Process, args []string) int {
@@ -71,7 +70,7 @@ func (p *Program[C]) Run(ctx context.Context, process Process, args []string) in
 		if p.find(name) != nil {
 			see = p.Name + " " + name + " --help"
 		}
-		c.Say("%s; see %s", printable.Line(u.text), see)
+		c.Explain(hint.Add(err, "see %s", see))
 		return ExitUsage
 	}
 	c.Explain(err)
@@ -89,7 +88,7 @@ func (p *Program[C]) run(ctx context.Context, v C, args []string) (string, error
 	root.SetInterspersed(false)
 	showVersion := root.Bool("version", false, "")
 	if err := root.Parse(args); err != nil {
-		return "", flagError(err)
+		return "", usage.FlagError(root, err)
 	}
 	c := v.base()
 	if *showVersion {
@@ -97,12 +96,12 @@ func (p *Program[C]) run(ctx context.Context, v C, args []string) (string, error
 		return "", err
 	}
 	if root.NArg() == 0 {
-		return "", Usagef("a command is missing")
+		return "", usage.Errorf("a command is missing")
 	}
 	name := root.Arg(0)
 	command := p.find(name)
 	if command == nil {
-		return "", Usagef("unknown command %.80q", name)
+		return "", p.unknown(name)
 	}
 	flags := newFlagSet(name)
 	p.Flags(flags, v) // the defaults are what is known by now
@@ -110,7 +109,7 @@ func (p *Program[C]) run(ctx context.Context, v C, args []string) (string, error
 		command.Flags(flags, v)
 	}
 	if err := flags.Parse(root.Args()[1:]); err != nil {
-		return name, flagError(err)
+		return name, usage.FlagError(flags, err)
 	}
 	c.Args = flags.Args()
 	c.given = func(flag string) bool { return flags.Changed(flag) || root.Changed(flag) }
@@ -128,11 +127,13 @@ func (p *Program[C]) run(ctx context.Context, v C, args []string) (string, error
 	return name, command.Run(ctx, v)
 }
 
-func flagError(err error) error {
-	if errors.Is(err, pflag.ErrHelp) {
-		return err
+// unknown is the error for a command that does not exist.
+func (p *Program[C]) unknown(name string) error {
+	var known []string
+	for _, c := range p.commands() {
+		known = append(known, c.Name)
 	}
-	return Usagef("%v", err)
+	return usage.Unknown("command", name, known)
 }
 
 // commands are all, in the order of the help.
@@ -149,10 +150,19 @@ func (p *Program[C]) find(name string) *Command[C] {
 	return nil
 }
 
+// otherSpellings of flags are accepted by every program, and shown by none.
+var otherSpellings = map[string]string{"dryrun": "dry-run"}
+
 func newFlagSet(name string) *pflag.FlagSet {
 	f := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	f.SortFlags = false
 	f.Usage = func() {}
+	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if usual, ok := otherSpellings[name]; ok {
+			name = usual
+		}
+		return pflag.NormalizedName(name)
+	})
 	return f
 }
 

@@ -64,20 +64,26 @@ func TestRun(t *testing.T) {
 		code           int
 		stdout, stderr string
 	}{
-		{"", 2, "", "shop: a command is missing; see shop --help\n"},
-		{"buy", 2, "", "shop: unknown command \"buy\"; see shop --help\n"},
-		{"--no", 2, "", "shop: unknown flag: --no; see shop --help\n"},
+		{"", 2, "", "shop: error: a command is missing\nshop: hint: see shop --help\n"},
+		{"buy", 2, "", "shop: error: unknown command \"buy\"\nshop: hint: see shop --help\n"},
+		{"ecoh", 2, "", "shop: error: unknown command \"ecoh\"\nshop: hint: did you mean \"echo\"? see shop --help\n"},
+		{"compl", 2, "", "shop: error: unknown command \"compl\"\nshop: hint: did you mean \"completion\"? see shop --help\n"},
+		{"help wiat", 2, "", "shop: error: unknown command \"wiat\"\nshop: hint: did you mean \"wait\"? see shop help --help\n"},
+		{"echo --tmes 3 a", 2, "", "shop: error: unknown flag --tmes\nshop: hint: did you mean --times? see shop echo --help\n"},
+		{"echo -loud a", 2, "", "shop: error: unknown flag -oud\nshop: hint: did you mean --loud? see shop echo --help\n"},
+		{"echo --hlep", 2, "", "shop: error: unknown flag --hlep\nshop: hint: did you mean --help? see shop echo --help\n"},
+		{"--no", 2, "", "shop: error: unknown flag --no\nshop: hint: see shop --help\n"},
 		{"echo a", 7, "[\"a\"] loud=false times=0 given=false\n", ""},
 		{"-l echo a --times 3 b", 7, "[\"a\" \"b\"] loud=true times=3 given=true\n", ""},
 		{"echo --loud -- a", 7, "[\"a\"] loud=true times=0 given=false\n", ""},
-		{"echo", 2, "", "shop: echo needs WORD...; see shop echo --help\n"},
-		{"echo a b c", 2, "", "shop: unexpected argument \"c\"; see shop echo --help\n"},
-		{"echo a --times -1", 2, "", "shop: --times cannot be negative; see shop echo --help\n"},
-		{"echo a --times x", 2, "", "shop: invalid argument \"x\" for \"--times\" flag: strconv.ParseInt: parsing \"x\": invalid syntax; see shop echo --help\n"},
-		{"fail a b", 1, "", "shop: bad\\x1b: special\n"},
-		{"help nothing", 2, "", "shop: unknown command \"nothing\"; see shop help --help\n"},
-		{"completion", 2, "", "shop: completion needs the name of the shell: bash; see shop completion --help\n"},
-		{"completion zsh", 2, "", "shop: completion is there for bash, not \"zsh\"; see shop completion --help\n"},
+		{"echo", 2, "", "shop: error: echo needs WORD...\nshop: hint: see shop echo --help\n"},
+		{"echo a b c", 2, "", "shop: error: unexpected argument \"c\"\nshop: hint: see shop echo --help\n"},
+		{"echo a --times -1", 2, "", "shop: error: --times cannot be negative\nshop: hint: see shop echo --help\n"},
+		{"echo a --times x", 2, "", "shop: error: flag --times: \"x\" is not a whole number\nshop: hint: see shop echo --help\n"},
+		{"fail a b", 1, "", "shop: error: bad\\x1b: special\n"},
+		{"help nothing", 2, "", "shop: error: unknown command \"nothing\"\nshop: hint: see shop help --help\n"},
+		{"completion", 2, "", "shop: error: completion needs the name of the shell: bash\nshop: hint: see shop completion --help\n"},
+		{"completion zsh", 2, "", "shop: error: completion exists for bash, not for \"zsh\"\nshop: hint: see shop completion --help\n"},
 	} {
 		var stdout, stderr strings.Builder
 		code := shop().Run(t.Context(), Process{Stdout: &stdout, Stderr: &stderr}, strings.Fields(tt.line))
@@ -133,7 +139,7 @@ func TestSignal(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	signals <- syscall.SIGTERM
 	var out strings.Builder
-	if code := shop().Run(t.Context(), Process{Stdout: &out, Stderr: &out, Signals: signals}, []string{"wait"}); code != 143 || out.String() != "shop: ended by terminated\n" {
+	if code := shop().Run(t.Context(), Process{Stdout: &out, Stderr: &out, Signals: signals}, []string{"wait"}); code != 143 || out.String() != "shop: error: ended by terminated\n" {
 		t.Errorf("%d %q", code, out.String())
 	}
 	if text := StoppedBy("detached", os.Interrupt).Error(); text != "detached by interrupt" {

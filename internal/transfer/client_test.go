@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
 	"github.com/compute-daemons/compute-daemons/internal/transfer/fakedaemon"
 )
@@ -205,7 +206,7 @@ func TestNoDaemon(t *testing.T) {
 	c, d := open(t, false, func(o *transfer.Options) { o.Patience = time.Hour })
 	d.Stop()
 	_, err := c.Follow(t.Context(), []string{"x"}, nil)
-	if kindOf(err) != transfer.Unreachable || !strings.Contains(err.Error(), "systemctl status nnf-dm.socket") {
+	if kindOf(err) != transfer.Unreachable || !strings.Contains(hint.Of(err), "systemctl status nnf-dm.socket") {
 		t.Error(err)
 	}
 	if _, err := c.Version(t.Context()); kindOf(err) != transfer.Unreachable {

@@ -76,7 +76,7 @@ func (c *Client) copy2(ctx context.Context, r Request) (Made, error) {
 		return Made{}, err
 	}
 	if len(answer.GetResults()) != len(r.Pairs) {
-		return Made{}, &Error{Kind: Failed, Text: "the daemon answers for another number of copies than were asked for"}
+		return Made{}, &Error{Kind: Failed, Text: "the daemon answered for a different number of copies than were requested"}
 	}
 	out := Made{Batch: answer.GetUid()}
 	for i, p := range answer.GetResults() {

@@ -35,31 +35,28 @@ type Error struct {
 	err  error
 }
 
-// Error returns the text and, in parentheses, the hint.
-func (e *Error) Error() string {
-	if e.Hint == "" {
-		return e.Text
-	}
-	return e.Text + " (" + e.Hint + ")"
-}
+func (e *Error) Error() string { return e.Text }
+
+// NextStep returns the hint: see hint.Of.
+func (e *Error) NextStep() string { return e.Hint }
 
 // Unwrap returns the error of the call.
 func (e *Error) Unwrap() error { return e.err }
 
 // hintActivated is what an administrator or user looks at first.
-const hintActivated = "is it running? systemctl status nnf-dm.socket"
+const hintActivated = "check that it runs: systemctl status nnf-dm.socket"
 
 // hints say what to do, by the reason of version 2.
 var hints = map[pb2.ErrorReason]string{
-	pb2.ErrorReason_WORKFLOW_NOT_FOUND:       "DW_WORKFLOW_NAME and DW_WORKFLOW_NAMESPACE of the job name it; it must be your own",
-	pb2.ErrorReason_WORKFLOW_STATE:           "copies can be made while the job runs",
-	pb2.ErrorReason_MOUNT_NOT_FOUND:          "the source must lie below a path in DW_JOB_… or DW_PERSISTENT_…",
+	pb2.ErrorReason_WORKFLOW_NOT_FOUND:       "check DW_WORKFLOW_NAME and DW_WORKFLOW_NAMESPACE; the workflow must be your own",
+	pb2.ErrorReason_WORKFLOW_STATE:           "copies can be started only while the job runs",
+	pb2.ErrorReason_MOUNT_NOT_FOUND:          "the source must be below a path in DW_JOB_… or DW_PERSISTENT_…",
 	pb2.ErrorReason_MOUNT_NOT_READY:          "try again when the storage is mounted",
-	pb2.ErrorReason_FILESYSTEM_NOT_SUPPORTED: "use gfs2 or lustre in the job's #DW line, or copy_out",
+	pb2.ErrorReason_FILESYSTEM_NOT_SUPPORTED: "use gfs2 or lustre in the #DW directive of the job, or copy_out",
 	pb2.ErrorReason_DESTINATION_NOT_FOUND:    "the destination must be in a global Lustre file system",
-	pb2.ErrorReason_PROFILE_NOT_FOUND:        "leave --profile out for the site's default",
-	pb2.ErrorReason_MOVEMENT_NOT_FOUND:       "nnf-dmctl list shows those of this job on this node",
-	pb2.ErrorReason_MOVEMENT_ACTIVE:          "nnf-dmctl cancel --wait ends it",
+	pb2.ErrorReason_PROFILE_NOT_FOUND:        "omit --profile to use the site's default",
+	pb2.ErrorReason_MOVEMENT_NOT_FOUND:       "nnf-dmctl list shows the copies of this job on this node",
+	pb2.ErrorReason_MOVEMENT_ACTIVE:          "cancel it first: nnf-dmctl cancel --wait",
 	pb2.ErrorReason_UNAVAILABLE:              "try again later",
 	pb2.ErrorReason_INTERNAL:                 "tell the administrator: journalctl -u nnf-dm",
 }
@@ -67,21 +64,21 @@ var hints = map[pb2.ErrorReason]string{
 // words say what a reason means, for a daemon that sends no text.
 var words = map[pb2.ErrorReason]string{
 	pb2.ErrorReason_INVALID_FIELD:            "the request is wrong",
-	pb2.ErrorReason_WORKFLOW_NOT_FOUND:       "there is no such workflow",
+	pb2.ErrorReason_WORKFLOW_NOT_FOUND:       "the workflow does not exist",
 	pb2.ErrorReason_WORKFLOW_STATE:           "the workflow is not in state PreRun, completed",
-	pb2.ErrorReason_MOUNT_NOT_FOUND:          "the source is in no storage of the workflow",
+	pb2.ErrorReason_MOUNT_NOT_FOUND:          "the source is not in the storage of the workflow",
 	pb2.ErrorReason_MOUNT_NOT_READY:          "the storage is not mounted now",
 	pb2.ErrorReason_FILESYSTEM_NOT_SUPPORTED: "the rabbit cannot copy from this kind of file system",
-	pb2.ErrorReason_DESTINATION_NOT_FOUND:    "the destination is in no global Lustre file system",
-	pb2.ErrorReason_PROFILE_NOT_FOUND:        "there is no such profile",
-	pb2.ErrorReason_MOVEMENT_NOT_FOUND:       "there is no such data movement",
+	pb2.ErrorReason_DESTINATION_NOT_FOUND:    "the destination is not in a global Lustre file system",
+	pb2.ErrorReason_PROFILE_NOT_FOUND:        "the profile does not exist",
+	pb2.ErrorReason_MOVEMENT_NOT_FOUND:       "the data movement does not exist",
 	pb2.ErrorReason_MOVEMENT_ACTIVE:          "the data movement has not ended",
 	pb2.ErrorReason_ACCESS_DENIED:            "the site's rules do not allow it",
-	pb2.ErrorReason_UNAVAILABLE:              "the daemon cannot do it now",
+	pb2.ErrorReason_UNAVAILABLE:              "the daemon is temporarily unable to do this",
 	pb2.ErrorReason_LIMIT_EXCEEDED:           "too much at once for one user",
-	pb2.ErrorReason_TIMEOUT:                  "it took too long",
-	pb2.ErrorReason_CALLER_GONE:              "the call was ended",
-	pb2.ErrorReason_INTERNAL:                 "the daemon or its installation is at fault",
+	pb2.ErrorReason_TIMEOUT:                  "the request took too long",
+	pb2.ErrorReason_CALLER_GONE:              "the caller has ended the call",
+	pb2.ErrorReason_INTERNAL:                 "the daemon has an internal error",
 }
 
 var kinds = map[codes.Code]Kind{
@@ -113,7 +110,7 @@ func (c *Client) explain(err error) error {
 		e.unreachable(c.o.Socket, c.dialError())
 	}
 	if s.Code() == codes.Unimplemented {
-		e.Text, e.Hint = "what listens on "+c.o.Socket+" is no Copy Offload daemon", "--socket or NNF_DM_SOCKET names the socket of nnf-dm"
+		e.Text, e.Hint = "the process that listens on "+c.o.Socket+" is not a Copy Offload daemon", "give the socket of nnf-dm with --socket or NNF_DM_SOCKET"
 	}
 	return e
 }
@@ -125,7 +122,7 @@ func text(message string, reason pb2.ErrorReason) string {
 	if words[reason] != "" {
 		return words[reason]
 	}
-	return "the daemon gives no reason"
+	return "the daemon gave no reason"
 }
 
 // unreachable says why there was no connection, in the words of the system.
@@ -134,7 +131,7 @@ func (e *Error) unreachable(socket string, dial error) {
 	case dial == nil:
 		e.Hint = hintActivated
 	case errors.Is(dial, os.ErrPermission):
-		e.Kind, e.Text, e.Hint = Denied, "you may not use the socket "+socket, "see its owner and mode: ls -l "+socket
+		e.Kind, e.Text, e.Hint = Denied, "you may not use the socket "+socket, "check its owner and mode: ls -l "+socket
 	default:
 		e.Text, e.Hint = "cannot reach the daemon: "+dial.Error(), hintActivated
 	}

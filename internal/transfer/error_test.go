@@ -29,16 +29,16 @@ func TestExplain(t *testing.T) {
 		"version 1":    {status.Error(codes.PermissionDenied, "no"), nil, Denied, "no", ""},
 		"nobody":       {status.Error(codes.Unauthenticated, "who?"), nil, Denied, "who?", ""},
 		"limit":        {status.Error(codes.ResourceExhausted, "too much"), nil, Failed, "too much", ""},
-		"inside":       {status.Error(codes.Internal, ""), nil, Failed, "the daemon gives no reason", ""},
+		"inside":       {status.Error(codes.Internal, ""), nil, Failed, "the daemon gave no reason", ""},
 		"late":         {status.Error(codes.DeadlineExceeded, "late"), nil, TimedOut, "late", ""},
 		"our deadline": {fmt.Errorf("x: %w", context.DeadlineExceeded), nil, TimedOut, "x: context deadline exceeded", ""},
 		"our end":      {context.Canceled, nil, Interrupted, "context canceled", ""},
 		"no socket":    {status.Error(codes.Unavailable, "x"), dial(syscall.ENOENT), Unreachable, "cannot reach the daemon: dial unix: connect: no such file or directory", hintActivated},
 		"stale socket": {status.Error(codes.Unavailable, "x"), dial(syscall.ECONNREFUSED), Unreachable, "cannot reach the daemon: dial unix: connect: connection refused", hintActivated},
-		"closed to us": {status.Error(codes.Unavailable, "x"), dial(syscall.EACCES), Denied, "you may not use the socket /s", "see its owner and mode: ls -l /s"},
+		"closed to us": {status.Error(codes.Unavailable, "x"), dial(syscall.EACCES), Denied, "you may not use the socket /s", "check its owner and mode: ls -l /s"},
 		"died":         {status.Error(codes.Unavailable, "EOF"), nil, Unreachable, "EOF", hintActivated},
 		"cannot now":   {pb2.NewError(pb2.ErrorReason_UNAVAILABLE, "no API server", nil), nil, Unreachable, "no API server", "try again later"},
-		"other server": {status.Error(codes.Unimplemented, "x"), nil, Failed, "what listens on /s is no Copy Offload daemon", "--socket or NNF_DM_SOCKET names the socket of nnf-dm"},
+		"other server": {status.Error(codes.Unimplemented, "x"), nil, Failed, "the process that listens on /s is not a Copy Offload daemon", "give the socket of nnf-dm with --socket or NNF_DM_SOCKET"},
 		"not of gRPC":  {errors.New("x"), nil, Failed, "x", ""},
 	} {
 		c := &Client{o: Options{Socket: "/s"}, dialed: tt.dialed}
@@ -53,7 +53,7 @@ func TestExplain(t *testing.T) {
 	if err := new(Client).explain(nil); err != nil {
 		t.Error(err)
 	}
-	if got := (&Error{Text: "a", Hint: "b"}).Error(); got != "a (b)" {
-		t.Error(got)
+	if e := (&Error{Text: "a", Hint: "b"}); e.Error() != "a" || e.NextStep() != "b" {
+		t.Errorf("%q, %q", e.Error(), e.NextStep())
 	}
 }

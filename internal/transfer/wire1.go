@@ -5,6 +5,7 @@ import (
 	"time"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 )
 
 var states1 = map[pb.DataMovementStatusResponse_State]State{
@@ -57,7 +58,7 @@ func movement1(uid string, r *pb.DataMovementStatusResponse) (Movement, error) {
 }
 
 func missing(uid string) *Error {
-	return &Error{Kind: NotFound, Text: "could not find data movement " + quote(uid), Hint: "nnf-dmctl list shows those of this job on this node"}
+	return &Error{Kind: NotFound, Text: "could not find data movement " + quote(uid), Hint: hints[pb2.ErrorReason_MOVEMENT_NOT_FOUND]}
 }
 
 // time1 reads a time as version 1 writes it, in the zone of the daemon; nil for

@@ -2,11 +2,11 @@ package commands
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/spf13/pflag"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 	"github.com/compute-daemons/compute-daemons/internal/version"
@@ -23,7 +23,7 @@ func (v *call) access() kube.Options {
 func (v *call) cluster() (*kube.Client, error) {
 	c, err := kube.Dial(v.access())
 	if errors.Is(err, kube.ErrNotConfigured) {
-		return nil, fmt.Errorf("which cluster is it? give --kubeconfig FILE or set KUBECONFIG, as for kubectl")
+		return nil, hint.Add(errors.New("no kubeconfig was found"), "give --kubeconfig FILE or set KUBECONFIG, as for kubectl")
 	}
 	return c, err
 }

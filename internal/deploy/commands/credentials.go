@@ -68,7 +68,7 @@ func (c *credentialsSettings) check(given func(string) bool) error {
 	}
 	switch {
 	case c.out == "":
-		return subcommand.Usagef("--out DIR is missing: where shall the files go?")
+		return subcommand.Usagef("--out DIR is required")
 	case len(c.chosen()) > 1 && (c.account != "" || c.namespace != "" || c.secret != ""):
 		return subcommand.Usagef("--service-account, --namespace and --secret are of one daemon: add --daemon")
 	case !c.bound && (given("node") || given("lifetime")):

@@ -3,7 +3,6 @@ package commands
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 )
@@ -127,7 +127,7 @@ func (j *job) system(ctx context.Context) (inventory.System, error) {
 		}
 		current := kube.CurrentContext(j.v.access())
 		if current == "" {
-			return inventory.System{}, errors.New("--systems goes by the context of the kubeconfig, and there is none: give --context or --kubeconfig")
+			return inventory.System{}, hint.Add(errors.New("--systems selects a system by the context of the kubeconfig, and there is no context"), "give --context or --kubeconfig")
 		}
 		site, err := inventory.SiteOf(sites, current)
 		if err != nil {
@@ -138,7 +138,7 @@ func (j *job) system(ctx context.Context) (inventory.System, error) {
 	}
 	c, err := j.cluster()
 	if err != nil {
-		return inventory.System{}, fmt.Errorf("%w; or name the nodes by --system-config FILE", err)
+		return inventory.System{}, hint.Add(err, "alternatively, name the nodes with --system-config FILE")
 	}
 	return inventory.FromCluster(ctx, c)
 }
@@ -157,7 +157,7 @@ func (j *job) address(a address) (inventory.Address, error) {
 	if a.host == "" || a.port == "" {
 		c, err := j.cluster()
 		if err != nil {
-			return inventory.Address{}, fmt.Errorf("%w; or give --kubernetes-service-host and --kubernetes-service-port", err)
+			return inventory.Address{}, hint.Add(err, "alternatively, give --kubernetes-service-host and --kubernetes-service-port")
 		}
 		server = c.Address()
 	}

@@ -47,7 +47,7 @@ func (v *call) finish(results []fleet.Result, stopped error, dry bool) error {
 	v.Say("%s", fleet.Count(results))
 	if bad := fleet.Names(results, fleet.Failed); bad != "" {
 		v.Code = subcommand.ExitFailed
-		v.Say("failed: %s", bad)
+		v.Say("error: failed: %s", bad)
 	}
 	if slices.ContainsFunc(results, func(r fleet.Result) bool { return r.State == fleet.Skipped || r.State == fleet.Interrupted }) {
 		v.Code = subcommand.ExitFailed

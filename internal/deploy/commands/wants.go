@@ -14,6 +14,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/credentials"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/host"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 )
 
 // wants are the daemons as a node gets them. from is a folder with credentials;
@@ -43,7 +44,7 @@ func (j *job) wants(ctx context.Context, from string, at inventory.Address, aske
 func (j *job) fetch(ctx context.Context, d inventory.Daemon, at inventory.Address, asked bool, want *host.Daemon) error {
 	admin, err := j.cluster()
 	if err != nil {
-		return fmt.Errorf("%w; or bring the credentials along by --credentials DIR", err)
+		return hint.Add(err, "alternatively, give the credentials with --credentials DIR")
 	}
 	r := credentials.Request{Account: d.Account, Program: d.Bin, Wait: 15 * time.Second}
 	if asked {

@@ -3,12 +3,10 @@ package fleet
 import (
 	"fmt"
 	"io"
-	"os"
 	"sync"
 
-	"golang.org/x/term"
-
 	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/terminal"
 )
 
 // Screen is an Observer for people. Close it before anything else is written.
@@ -18,12 +16,11 @@ type Screen interface {
 	Close()
 }
 
-// NewScreen shows how it goes: a bar where w is a terminal, else a line for each
+// NewScreen shows how it goes: a bar where w is a terminal that can draw one, else a line for each
 // node that is through, unless the answer comes at once and tells it all (brief).
 // prefix is the program's name.
 func NewScreen(w io.Writer, environ func(string) string, prefix string, nodes int, brief bool) Screen {
-	f, ok := w.(*os.File)
-	if ok && term.IsTerminal(int(f.Fd())) && environ("TERM") != "dumb" {
+	if f, ok := terminal.Redraws(w, environ("TERM")); ok {
 		return newBar(f, prefix, nodes)
 	}
 	return &plain{w: w, prefix: prefix, nodes: nodes, brief: brief}

@@ -144,6 +144,9 @@ func TestBar(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if unsized, ok := NewScreen(slave, noEnvironment, "x", 1, false).(*plain); !ok {
+		t.Errorf("%T on a terminal that has no size yet", unsized)
+	}
 	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 100}); err != nil {
 		t.Fatal(err)
 	}

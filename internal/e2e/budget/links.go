@@ -185,21 +185,24 @@ var forbidden = map[string]string{
 
 // rooms are the floors of the house: what may use what within the module.
 var rooms = map[string]string{
-	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "mountpolicy spelling", "mountpolicy": "", "daemon": "printable", "daemon/oneprocessor": "", "node": "", "printable": "", "spelling": "", "subcommand": "printable version", "version": "",
+	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "mountpolicy spelling usage", "mountpolicy": "", "daemon": "printable", "daemon/oneprocessor": "", "node": "", "printable": "", "spelling": "", "terminal": "", "version": "",
+	"hint":        "printable",
+	"usage":       "printable spelling", // wrong command lines, of daemons and tools alike
+	"subcommand":  "hint usage version", // the command line that the tools share
 	"kube":        "api api/dws api/nnf",
 	"volume":      "api api/dws api/nnf mountpolicy",
 	"unixsocket":  "",
 	"unitfile":    "",
-	"service":     "printable unitfile",                                  // systemctl and files of units; what the units run is not its business
-	"command":     "config daemon service version",                       // the command line that the daemons share
+	"service":     "hint printable unitfile",                             // systemctl and files of units; what the units run is not its business
+	"command":     "config daemon hint service usage version",            // the command line that the daemons share
 	"clientmount": "api api/dws api/nnf kube volume node daemon service", // of service only what a status looks like
 
 	"datamovement":        "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube", // decides, and moves nothing
 	"datamovement/server": "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube unixsocket version",
 
 	"transfer":          "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
-	"transfer/screen":   "printable transfer",
-	"transfer/commands": "printable subcommand transfer transfer/screen version",
+	"transfer/screen":   "printable terminal transfer",
+	"transfer/commands": "hint printable subcommand transfer transfer/screen version",
 
 	"transfer/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
 	"deploy/inventory":    "api api/dws kube spelling",            // what is to be installed where
@@ -207,9 +210,9 @@ var rooms = map[string]string{
 	"deploy/payload":      "",                                              // packages and programs on the administrator's host
 	"deploy/remote":       "",                                              // scripts on nodes; what they do is not its business
 	"deploy/host":         "deploy/payload deploy/remote service unitfile", // one node; of service only what its status looks like
-	"deploy/fleet":        "printable",                                     // many; what is done there is not its business
+	"deploy/fleet":        "printable terminal",                            // many; what is done there is not its business
 	"deploy/fakenode":     "deploy/remote",                                 // for tests
-	"deploy/commands":     "deploy/credentials deploy/fleet deploy/host deploy/inventory deploy/payload deploy/remote kube printable subcommand version",
+	"deploy/commands":     "deploy/credentials deploy/fleet deploy/host deploy/inventory deploy/payload deploy/remote hint kube printable subcommand version",
 	"service/fakesystemd": "", // for tests
 }
 

@@ -7,6 +7,7 @@
 # this machine, from the package sources of this machine.
 set -euo pipefail
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/compute-daemons
+apt=$(dirname "$0")/../apt.sh # apt-get that waits for its locks
 sources=${MACHINE_SOURCES:-/etc/apt/sources.list.d/debian.sources}
 [ -e "$sources" ] || sources=/etc/apt/sources.list
 
@@ -52,7 +53,7 @@ release() {
 kernel() {
 	local image
 	image=$(apt-cache depends linux-image-amd64 | awk '/Depends:/ { print $2; exit }')
-	[ -n "$image" ] || { apt-get update -q && image=$(apt-cache depends linux-image-amd64 | awk '/Depends:/ { print $2; exit }'); }
+	[ -n "$image" ] || { "$apt" update -q && image=$(apt-cache depends linux-image-amd64 | awk '/Depends:/ { print $2; exit }'); }
 	(cd "$1" && apt-get download -qq "$image")
 	dpkg-deb --fsys-tarfile "$1"/*.deb |
 		tar -x -C "$1" --wildcards './boot/vmlinuz*' './lib/modules/*/modules.*' './lib/modules/*/kernel/*'
@@ -210,7 +211,7 @@ child=$!
 wait "$child" || {
 	code=$?
 	child=''
-	if ! apt-get update -qq -o APT::Update::Error-Mode=any >/dev/null 2>&1; then
+	if ! APT_NOTES=4 "$apt" update -qq -o APT::Update::Error-Mode=any 4>&2 >/dev/null 2>&1; then
 		say "cannot be made here: the package sources of this machine do not answer"
 		exit 3
 	fi

@@ -21,11 +21,13 @@ type workshop struct {
 func newWorkshop(t *testing.T) workshop {
 	t.Helper()
 	w := workshop{t, t.TempDir()}
-	script, err := os.ReadFile("prepare.sh")
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"prepare.sh", "../apt.sh"} {
+		script, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.write("machine/"+name, string(script))
 	}
-	w.write("prepare.sh", string(script))
 	w.write("sources", "Suites: some")
 	w.tool("id", "echo 0")
 	w.tool("dpkg", "echo amd64")
@@ -50,7 +52,7 @@ func (w workshop) write(name, text string) {
 func (w workshop) tool(name, body string) { w.write("bin/"+name, "#!/bin/sh\n"+body+"\n") }
 
 func (w workshop) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(w.dir, "prepare.sh"), args...)
+	cmd := exec.Command(filepath.Join(w.dir, "machine/prepare.sh"), args...)
 	cmd.Env = append(os.Environ(), "PATH="+w.dir+"/bin:"+os.Getenv("PATH"), "XDG_CACHE_HOME="+w.dir+"/cache",
 		"MACHINE_SOURCES="+w.dir+"/sources", "NOTE="+w.dir+"/note")
 	return cmd
@@ -89,7 +91,7 @@ func TestNameFollowsTheRecipe(t *testing.T) {
 	w.write("sources", "Suites: other")
 	second, _ := w.run("--name")
 	script, _ := os.ReadFile("prepare.sh")
-	w.write("prepare.sh", string(script)+"# changed\n")
+	w.write("machine/prepare.sh", string(script)+"# changed\n")
 	third, _ := w.run("--name")
 	if first == second || second == third {
 		t.Errorf("%s, %s, %s: each must differ from the one before", first, second, third)
@@ -151,6 +153,23 @@ func TestFailureLeavesNothing(t *testing.T) {
 				t.Errorf("left behind: %q", left)
 			}
 		})
+	}
+}
+
+// Package sources that answer, but later, because the machine upgrades itself, are
+// no sources that do not answer.
+func TestWaitsForThePackageManager(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not run: the build needs namespaces, and those need root")
+	}
+	w := newWorkshop(t)
+	w.tool("apt-get", `case $1 in
+		update) n=$(cat "$NOTE" 2>/dev/null); echo "x$n" >"$NOTE"; [ "$n" = xx ] || { echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1 (x)" >&2; exit 100; } ;;
+		*) echo E: no kernel >&2; exit 1 ;;
+		esac`)
+	t.Setenv("APT_LOCK_PAUSE", "0")
+	if out, code := w.run(); code != 1 || strings.Contains(out, "do not answer") || !strings.Contains(out, "waiting up to") {
+		t.Errorf("exit code %d, %s", code, out)
 	}
 }
 

@@ -2,7 +2,9 @@ package script
 
 import (
 	"errors"
+	"fmt"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,8 +12,8 @@ import (
 )
 
 // Exits is the command of scripts for programs that end by themselves. exits CODE
-// ARGS...: the program must end with that code. Whatever it says on standard error
-// begins with its name.
+// ARGS...: the program must end with that code. What it writes to standard error
+// has the form of every program.
 func Exits(program string) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		if neg || len(args) == 0 {
@@ -30,10 +32,31 @@ func Exits(program string) func(*testscript.TestScript, bool, []string) {
 		if code != want {
 			ts.Fatalf("exit code %d, want %d", code, want)
 		}
-		for line := range strings.Lines(ts.ReadFile("stderr")) {
-			if !strings.HasPrefix(line, program+": ") {
-				ts.Fatalf("a line without the program's name: %s", line)
-			}
-		}
+		ts.Check(wellFormed(program, code, slices.Collect(strings.Lines(ts.ReadFile("stderr")))))
 	}
 }
+
+// wellFormed checks the form that all programs have in common: each line begins
+// with the program's name, a hint follows its error, and a wrong command line (2)
+// has an error.
+func wellFormed(program string, code int, lines []string) error {
+	before, failed := "", false
+	for _, line := range lines {
+		text, ok := strings.CutPrefix(line, program+": ")
+		if !ok {
+			return fmt.Errorf("a line without the program's name: %s", line)
+		}
+		if strings.HasPrefix(text, "hint: ") && !strings.HasPrefix(before, "error: ") {
+			return fmt.Errorf("a hint without an error: %s", line)
+		}
+		failed = failed || strings.HasPrefix(text, "error: ")
+		before = text
+	}
+	if code == usageCode && !failed {
+		return fmt.Errorf("exit code %d without an error: %q", code, lines)
+	}
+	return nil
+}
+
+// usageCode is the exit code of every program for a wrong command line.
+const usageCode = 2

@@ -50,8 +50,8 @@ func Run(t *testing.T, program string, update bool) {
 }
 
 // refused CODE ARGS...: the program must end with that code, say nothing on
-// standard output, and on standard error one line besides warnings: its name
-// and what is wrong. The scripts look at the words with stderr and cmp.
+// standard output, and on standard error one error besides warnings, with a hint or
+// without. The scripts look at the words with stderr and cmp.
 func refused(program string) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		if neg || len(args) == 0 {
@@ -68,17 +68,19 @@ func refused(program string) func(*testscript.TestScript, bool, []string) {
 		if out := ts.ReadFile("stdout"); out != "" {
 			ts.Fatalf("standard output: %s", out)
 		}
-		said := 0
+		errs := 0
+		var said []string
 		for line := range strings.Lines(ts.ReadFile("stderr")) {
-			switch {
-			case strings.HasPrefix(line, program+": "):
-				said++
-			case !strings.Contains(line, "level=WARN"):
-				ts.Fatalf("a line without the program's name: %s", line)
+			if strings.HasPrefix(line, program+": error: ") {
+				errs++
+			}
+			if !strings.Contains(line, "level=WARN") {
+				said = append(said, line)
 			}
 		}
-		if said != 1 {
-			ts.Fatalf("%d lines, want one", said)
+		ts.Check(wellFormed(program, want, said))
+		if errs != 1 {
+			ts.Fatalf("%d errors, want one", errs)
 		}
 	}
 }

@@ -9,12 +9,12 @@ import (
 )
 
 var cancelCommand = &command{
-	Name: "cancel", Args: "ID...", Short: "end copies before they are done",
-	Long: `It asks for the end and returns. With --wait it returns when they have ended, with
-exit code 0 however they did.`,
+	Name: "cancel", Args: "ID...", Short: "cancel copies",
+	Long: `The command requests the cancellation and returns. With --wait it returns when the
+copies have ended, with exit code 0 however they ended.`,
 	Least: 1, Most: -1, Complete: ids, Run: withIDs(runCancel),
 	Flags: func(f *pflag.FlagSet, v *call) {
-		f.BoolVar(&v.wait, "wait", false, "wait until they have ended")
+		f.BoolVar(&v.wait, "wait", false, "wait until the copies have ended")
 		waitFlags(f, v)
 	},
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 	"github.com/compute-daemons/compute-daemons/internal/printable"
 	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
@@ -19,29 +20,31 @@ type copySettings struct {
 }
 
 var copyCommand = &command{
-	Name: "copy", Args: "SRC... DST", Short: "have the rabbit copy SRC, in the job's storage, to DST in a global file system",
-	Long: `SRC is a file or directory as this node sees it. "/mnt/dir" is the directory,
-"/mnt/dir/" is what lies in it. Several SRC need a DST that ends in "/". With
---batch the pairs come from a file, one "SRC DST" a line, "-" is standard input.
+	Name: "copy", Args: "SRC... DST", Short: "copy SRC in the job's storage to DST in a global file system",
+	Long: `The rabbit does the copying. SRC is a file or directory as this node sees it:
+"/mnt/dir" is the directory itself, "/mnt/dir/" is its content. Several SRC need a
+DST that ends in "/". With --batch, the pairs are read from a file that has one
+"SRC DST" per line; "-" is standard input.
 
-It prints the id and ends; the rabbit goes on. With --wait it shows the progress
-and ends with the copy. Then Ctrl-C detaches, and Ctrl-C twice cancels the copy.`,
+The command prints the id of the copy and returns; the rabbit continues. With
+--wait, it shows the progress and returns when the copy has ended. Ctrl-C then
+detaches, and Ctrl-C twice cancels the copy.`,
 	Most: -1, Complete: subcommand.Files, Flags: copyFlags, Run: withDaemon(runCopy),
 }
 
 func copyFlags(f *pflag.FlagSet, v *call) {
 	c := &v.copy
-	f.BoolVar(&v.wait, "wait", false, "wait for the end and show the progress")
+	f.BoolVar(&v.wait, "wait", false, "wait until the copy has ended, and show its progress")
 	waitFlags(f, v)
-	f.StringVar(&c.profile, "profile", "", "`NAME` of the site's profile; the default one otherwise")
-	f.StringVar(&c.dcp, "dcp-options", "", "`OPTIONS` for dcp, of those that the site allows")
-	f.StringVar(&c.mpirun, "mpirun-options", "", "`OPTIONS` for mpirun, likewise")
-	f.BoolVar(&c.dryrun, "dryrun", false, "go through everything but copy nothing")
-	f.Int32Var(&c.slots, "slots", -1, "`N` slots of each host for mpirun; 0: say nothing of slots, -1: as the profile says")
-	f.Int32Var(&c.maxSlots, "max-slots", -1, "at most `N` slots of each host, likewise")
-	f.BoolVar(&c.log, "log-stdout", false, "put the command's output into the rabbit's log")
-	f.BoolVar(&c.store, "store-stdout", false, "put the command's output into the message of the status")
-	f.StringVar(&c.key, "key", "", "`KEY` of your choice: repeated with it, nothing is copied twice")
+	f.StringVar(&c.profile, "profile", "", "`NAME` of the profile to use; the default is the site's default profile")
+	f.StringVar(&c.dcp, "dcp-options", "", "`OPTIONS` for dcp; the site decides which are allowed")
+	f.StringVar(&c.mpirun, "mpirun-options", "", "`OPTIONS` for mpirun; the site decides which are allowed")
+	f.BoolVar(&c.dryrun, "dry-run", false, "do everything except the copying")
+	f.Int32Var(&c.slots, "slots", -1, "slots of each host for mpirun: `N`; 0 leaves them out, -1 uses those of the profile")
+	f.Int32Var(&c.maxSlots, "max-slots", -1, "maximum of slots of each host for mpirun: `N`; 0 and -1 as for --slots")
+	f.BoolVar(&c.log, "log-stdout", false, "write the output of the copying command to the log of the rabbit")
+	f.BoolVar(&c.store, "store-stdout", false, "store the output of the copying command in the message of the status")
+	f.StringVar(&c.key, "key", "", "a `KEY` of your choice; a command repeated with the same key starts no second copy")
 	f.StringVar(&c.batch, "batch", "", "read the pairs from `FILE`")
 }
 
@@ -100,11 +103,10 @@ func (v *call) ask(ctx context.Context, pairs []transfer.Pair) (transfer.Made, e
 		LogStdout: c.log, StoreStdout: c.store, Slots: c.slots, MaxSlots: c.maxSlots, Key: c.key,
 	})
 	if d := (*subcommand.Stopped)(nil); err != nil && errors.As(context.Cause(ctx), &d) {
-		v.Say("interrupted; whether the copy goes on, %s list tells", Name)
-		return made, d
+		return made, hint.Add(d, "%s list shows whether the copy was started", Name)
 	}
 	if err == nil && c.key != "" && v.client.Old() {
-		v.Say("this daemon may not know keys: before a repetition look at %s list", Name)
+		v.Say("warning: this daemon may ignore --key: look at %s list before you repeat the command", Name)
 	}
 	return made, err
 }
@@ -147,4 +149,4 @@ func madeJSON(made transfer.Made) madeDocument {
 	return out
 }
 
-var noWorkflow = subcommand.Usagef("the workflow is not known: a job has it in DW_WORKFLOW_NAME, or give --workflow")
+var noWorkflow = hint.Add(subcommand.Usagef("the workflow is not known"), "give --workflow; a job has the name in DW_WORKFLOW_NAME")

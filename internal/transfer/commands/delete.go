@@ -7,8 +7,8 @@ import (
 )
 
 var deleteCommand = &command{
-	Name: "delete", Args: "ID...", Short: "forget copies that have ended",
-	Long:  "Copies that nobody deletes go with the job's workflow.",
+	Name: "delete", Args: "ID...", Short: "delete the records of copies that have ended",
+	Long:  "Records that are not deleted are removed with the workflow of the job.",
 	Least: 1, Most: -1, Complete: ids, Run: withIDs(runDelete),
 }
 

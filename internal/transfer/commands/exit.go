@@ -22,15 +22,15 @@ const (
 
 // exits is the documentation of the exit codes.
 var exits = []subcommand.Exit{
-	{Code: ExitOK, Meaning: "done; what was waited for has succeeded"},
-	{Code: ExitFailed, Meaning: "failed: the copy, or the request for it"},
-	{Code: ExitUsage, Meaning: "the command line is wrong, or the daemon refuses a path or option in it"},
-	{Code: ExitNotFound, Meaning: "no such workflow or copy, or it is not yours"},
+	{Code: ExitOK, Meaning: "success; with --wait, the copies have succeeded"},
+	{Code: ExitFailed, Meaning: "the copy, or the request for it, has failed"},
+	{Code: ExitUsage, Meaning: "the command line is wrong, or the daemon refuses a path or an option"},
+	{Code: ExitNotFound, Meaning: "the workflow or the copy does not exist or is not yours"},
 	{Code: ExitCancelled, Meaning: "the copy was cancelled"},
-	{Code: ExitTimeout, Meaning: "the time is up; the copy goes on"},
-	{Code: ExitDenied, Meaning: "not allowed"},
-	{Code: ExitUnreachable, Meaning: "the daemon cannot be reached, or cannot reach the rabbit or the API server now"},
-	{Code: subcommand.ExitSignal + 2, Meaning: "detached by Ctrl-C, 143 by SIGTERM: the copy goes on"},
+	{Code: ExitTimeout, Meaning: "--timeout has expired; the copy continues"},
+	{Code: ExitDenied, Meaning: "permission denied"},
+	{Code: ExitUnreachable, Meaning: "the daemon cannot be reached, or it cannot reach the rabbit or the API server"},
+	{Code: subcommand.ExitSignal + 2, Meaning: "detached by Ctrl-C (143: by SIGTERM); the copy continues"},
 }
 
 var exitOfKind = map[transfer.Kind]int{

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/hint"
 	"github.com/compute-daemons/compute-daemons/internal/printable"
 	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
@@ -69,7 +70,7 @@ func (f *follow) attend(ctx context.Context) error {
 				return subcommand.StoppedBy(detached, s)
 			case first == nil:
 				first = s
-				f.say("detaching; Ctrl-C again within %v cancels", grace)
+				f.say("detaching; press Ctrl-C again within %v to cancel", grace)
 				t := time.NewTimer(grace)
 				defer t.Stop()
 				detach = t.C
@@ -94,11 +95,11 @@ func (f *follow) judge(err error) error {
 	switch {
 	case err == nil:
 	case errors.As(err, new(*subcommand.Stopped)):
-		f.v.Say("detached, the copy goes on; to follow it again: %s", again)
+		return hint.Add(err, "the copy continues; to follow it again: %s", again)
 	case errors.As(err, &e) && e.Kind == transfer.TimedOut && f.v.timeout > 0:
-		return &transfer.Error{Kind: transfer.TimedOut, Text: fmt.Sprintf("not ended after %v", f.v.timeout), Hint: "the copy goes on; to follow it again: " + again}
+		return &transfer.Error{Kind: transfer.TimedOut, Text: fmt.Sprintf("not ended after %v", f.v.timeout), Hint: "the copy continues; to follow it again: " + again}
 	case errors.As(err, &e) && e.Kind == transfer.Unreachable:
-		f.v.Say("to follow the copy when the daemon is back: %s", again)
+		return hint.Add(err, "to follow the copy again: %s", again)
 	}
 	return err
 }

@@ -11,8 +11,8 @@ import (
 )
 
 var listCommand = &command{
-	Name: "list", Short: "show the copies of the job that this node has asked for",
-	Long: "With --quiet it prints the ids alone.",
+	Name: "list", Short: "list the copies that the job has started on this node",
+	Long: "With --quiet, only the ids are printed.",
 	Run:  withDaemon(runList),
 }
 

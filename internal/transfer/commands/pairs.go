@@ -14,7 +14,7 @@ import (
 func (v *call) pairs() ([]transfer.Pair, error) {
 	if v.copy.batch != "" {
 		if len(v.Args) > 0 {
-			return nil, subcommand.Usagef("with --batch the pairs come from the file: unexpected argument %.80q", v.Args[0])
+			return nil, subcommand.Usagef("unexpected argument %.80q: with --batch the pairs come from the file", v.Args[0])
 		}
 		return v.readPairs()
 	}
@@ -53,14 +53,14 @@ func (v *call) readPairs() ([]transfer.Pair, error) {
 		case len(words) == 2: // no path that a rabbit accepts has blanks
 			out = append(out, transfer.Pair{Source: words[0], Destination: words[1]})
 		default:
-			return nil, subcommand.Usagef("%s, line %d: want SRC DST, got %d words", name, n, len(words))
+			return nil, subcommand.Usagef("%s, line %d: expected SRC DST, found %d words", name, n, len(words))
 		}
 	}
 	switch err := lines.Err(); {
 	case err != nil:
 		return nil, subcommand.Usagef("%s: %v", name, err)
 	case len(out) == 0:
-		return nil, subcommand.Usagef("%s has no pairs", name)
+		return nil, subcommand.Usagef("%s contains no pairs", name)
 	}
 	return out, nil
 }

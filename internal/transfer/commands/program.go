@@ -15,17 +15,17 @@ import (
 // Program is nnf-dmctl.
 var Program = subcommand.Program[*call]{
 	Name:     Name,
-	About:    "Copies data of a job between rabbit storage and a global file system, on the rabbit.",
+	About:    "Copies the data of a job from rabbit storage to a global file system.",
 	New:      newCall,
 	Flags:    commonFlags,
 	Check:    checkCommon,
 	Commands: []*command{copyCommand, statusCommand, waitCommand, cancelCommand, listCommand, deleteCommand, versionCommand},
 	PassOn:   []string{"--socket", "--workflow", "-w", "--namespace", "-n"},
 	Environment: []subcommand.Variable{
-		{Name: "DW_WORKFLOW_NAME", Meaning: "the job's workflow; jobs have it set"},
-		{Name: "DW_WORKFLOW_NAMESPACE", Meaning: "its namespace, if it is not default; jobs have it set"},
-		{Name: "NNF_DM_SOCKET", Meaning: "the daemon's socket, if it is not " + transfer.DefaultSocket},
-		{Name: "TERM", Meaning: "dumb: no progress bar"},
+		{Name: "DW_WORKFLOW_NAME", Meaning: "name of the workflow; set in every job"},
+		{Name: "DW_WORKFLOW_NAMESPACE", Meaning: "namespace of the workflow; set in every job, default: default"},
+		{Name: "NNF_DM_SOCKET", Meaning: "socket of the daemon; default: " + transfer.DefaultSocket},
+		{Name: "TERM", Meaning: "type of the terminal; dumb: no progress bar"},
 	},
 	Exits:  exits,
 	ExitOf: exitOf,
@@ -59,7 +59,7 @@ func withDaemon(run func(context.Context, *call) error) func(context.Context, *c
 func withIDs(run func(context.Context, *call) error) func(context.Context, *call) error {
 	return func(ctx context.Context, v *call) error {
 		if slices.Contains(v.Args, "") {
-			return subcommand.Usagef("an id is empty")
+			return subcommand.Usagef("an ID is empty")
 		}
 		return withDaemon(run)(ctx, v)
 	}
@@ -101,9 +101,9 @@ func commonFlags(f *pflag.FlagSet, v *call) {
 	f.StringVarP(&v.workflow, "workflow", "w", v.workflow, "`NAME` of the workflow")
 	f.StringVarP(&v.namespace, "namespace", "n", v.namespace, "`NAMESPACE` of the workflow")
 	f.StringVar(&v.socket, "socket", v.socket, "`PATH` of the daemon's socket")
-	f.StringVarP(&v.output, "output", "o", v.output, "`FORMAT` of the answer: text or json")
+	f.StringVarP(&v.output, "output", "o", v.output, "`FORMAT` of the output: text or json")
 	subcommand.Words(f, "output", formats...)
-	f.BoolVarP(&v.quiet, "quiet", "q", v.quiet, "say no more than necessary")
+	f.BoolVarP(&v.quiet, "quiet", "q", v.quiet, "print only what is necessary")
 }
 
 func waitFlags(f *pflag.FlagSet, v *call) {
@@ -113,7 +113,7 @@ func waitFlags(f *pflag.FlagSet, v *call) {
 func checkCommon(v *call) error {
 	switch {
 	case !slices.Contains(formats, v.output):
-		return subcommand.Usagef("--output is one of %s, not %.80q", strings.Join(formats, ", "), v.output)
+		return subcommand.Usagef("--output must be %s, not %.80q", strings.Join(formats, " or "), v.output)
 	case v.timeout < 0:
 		return subcommand.Usagef("--timeout cannot be negative")
 	}
@@ -123,5 +123,5 @@ func checkCommon(v *call) error {
 // Manual is the reference for docs/nnf-dmctl.md, from what the program itself
 // goes by.
 func Manual() string {
-	return Program.Guide().Manual() + "`status`, `wait` and `copy --wait` end with the code for the copies that have ended: a failed one counts more than one that\nwas deleted, and that more than a cancelled one.\n\n"
+	return Program.Guide().Manual() + "If several copies have ended differently, the exit code of `status`, `wait` and `copy --wait` is that of a failed copy, else that of a\ndeleted one, else that of a cancelled one.\n\n"
 }

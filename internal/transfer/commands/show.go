@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/compute-daemons/compute-daemons/internal/printable"
@@ -34,7 +35,7 @@ func (v *call) showAll(all []transfer.Movement) error {
 		}
 		line := screen.Summary(m)
 		if v.quiet {
-			v.Say("%s", line)
+			v.Explain(errors.New(line))
 			continue
 		}
 		if m.Message != "" && m.Result == transfer.Success {

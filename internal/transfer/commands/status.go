@@ -7,8 +7,8 @@ import (
 )
 
 var statusCommand = &command{
-	Name: "status", Args: "ID...", Short: "tell how far copies are",
-	Long:  "The exit code tells how those that have ended ended; 0 when all go on or have succeeded.",
+	Name: "status", Args: "ID...", Short: "show the state of copies",
+	Long:  "The exit code is 0 if every copy is still running or has succeeded. Otherwise it\nreports how the copies have ended.",
 	Least: 1, Most: -1, Complete: ids, Run: withIDs(runStatus),
 }
 

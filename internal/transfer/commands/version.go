@@ -11,8 +11,8 @@ import (
 )
 
 var versionCommand = &command{
-	Name: "version", Short: "tell the versions of this program and of the daemon",
-	Long: "--version tells that of this program alone and asks no daemon.",
+	Name: "version", Short: "show the versions of this program and of the daemon",
+	Long: "--version shows the version of this program only and does not contact the daemon.",
 	Run:  withDaemon(runVersion),
 }
 

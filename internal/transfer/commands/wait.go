@@ -7,8 +7,8 @@ import (
 )
 
 var waitCommand = &command{
-	Name: "wait", Args: "ID...", Short: "wait for the end of copies and show their progress",
-	Long:  "Ctrl-C detaches: the copies go on. Ctrl-C twice cancels them.",
+	Name: "wait", Args: "ID...", Short: "wait until copies have ended, and show their progress",
+	Long:  "Ctrl-C detaches: the copies continue. Ctrl-C twice cancels them.",
 	Least: 1, Most: -1, Complete: ids, Run: withIDs(runWait),
 	Flags: func(f *pflag.FlagSet, v *call) { waitFlags(f, v) },
 }

@@ -43,6 +43,10 @@ const (
 
 var half = step{state: running, percent: 50, last: "Copied 1.000 GiB (50%) in 2.000 secs (512.000 MiB/s) 2 secs left ...\n"}
 
+// Stamped is a line of a dcp that writes the time in front. A source called
+// "stamped" has it.
+const Stamped = "[2026-03-02T08:15:42] Copied 12.250 GiB (49%) in 9.104 secs (1.346 GiB/s) 10 secs left ..."
+
 // scriptOf is what becomes of a request, by the last word of its source.
 func scriptOf(source string) (script []step, held bool) {
 	pending := step{state: pb2.MovementState_MOVEMENT_STATE_PENDING}
@@ -55,6 +59,8 @@ func scriptOf(source string) (script []step, held bool) {
 		return []step{half, good}, true
 	case "stubborn":
 		return []step{half, good}, true
+	case "stamped":
+		return []step{{state: running, percent: 49, last: Stamped + "\n"}, good}, true
 	case "pending":
 		return []step{pending, good}, true
 	case "fail":

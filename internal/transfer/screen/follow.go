@@ -2,10 +2,8 @@ package screen
 
 import (
 	"io"
-	"os"
 
-	"golang.org/x/term"
-
+	"github.com/compute-daemons/compute-daemons/internal/terminal"
 	"github.com/compute-daemons/compute-daemons/internal/transfer"
 )
 
@@ -22,7 +20,7 @@ type Follower interface {
 // NewFollower returns a progress bar if w is a terminal that can show one, lines
 // that begin with prefix otherwise.
 func NewFollower(w io.Writer, prefix, termName string) Follower {
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && termName != "dumb" {
+	if f, ok := terminal.Redraws(w, termName); ok {
 		return newBar(f, prefix)
 	}
 	return newLines(w, prefix)

@@ -29,7 +29,7 @@ func Progress(m transfer.Movement) string {
 		parts = append(parts, left+" left")
 	}
 	if m.Restarts > 0 {
-		parts = append(parts, fmt.Sprintf("begun again %d×", m.Restarts))
+		parts = append(parts, fmt.Sprintf("restarted %d×", m.Restarts))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -17,7 +17,7 @@ func TestSummary(t *testing.T) {
 		"a: success, 1m30s, 1 GiB":          {ID: "a", State: transfer.Completed, Result: transfer.Success, Percent: percent(100), ElapsedSeconds: 90, Data: "1 GiB (1073741824 bytes)", Message: "the output"},
 		"a: failed: disk\\x1b[2J":           {ID: "a", State: transfer.Completed, Result: transfer.Failure, Message: "disk\x1b[2J"},
 		"a: completed":                      {ID: "a", State: transfer.Completed},
-		"a: running, begun again 2×":        {ID: "a", State: transfer.Running, Restarts: 2},
+		"a: running, restarted 2×":          {ID: "a", State: transfer.Running, Restarts: 2},
 		"a\\tb: cancelling, 1\\tB, \\a/s":   {ID: "a\tb", State: transfer.Cancelling, Data: "1\tB", Rate: "\x07/s"},
 		"a: running, 1s, 9\\rsecs left":     {ID: "a", State: transfer.Running, ElapsedSeconds: 1, Left: "9\rsecs"},
 	} {

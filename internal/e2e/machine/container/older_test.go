@@ -52,7 +52,7 @@ func TestOverOlderPackages(t *testing.T) {
 		}
 		hides := "/etc/systemd/system/" + d.name + ".service hides the package's unit; to use that run " + d.name + " remove, then " + d.name + " install and " + d.name + " start"
 		has(t, m.Do(d.name+" status"), "is running...", "Warning: "+hides)
-		has(t, says(t, m, 1, d.name+" install"), "Service has already been installed", "Hint:  "+hides)
+		has(t, says(t, m, 1, d.name+" install"), "Service has already been installed", d.name+": hint: "+hides)
 
 		has(t, m.Do(d.name+" remove"), "/etc/systemd/system/"+d.name+".service.d/override.conf is yours and stays")
 		m.Do(d.name + " install && " + d.name + " start && systemctl is-enabled " + d.enabled)
