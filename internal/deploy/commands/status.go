@@ -90,6 +90,7 @@ func (v *call) showStatus(results []fleet.Result, states map[string][]host.Daemo
 		err = statusTable(v.Stdout, results, states)
 	}
 	v.notes(results)
+	v.failures(results)
 	if stopped != nil {
 		return stopped
 	}
