@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -62,7 +63,7 @@ func installFlags(f *pflag.FlagSet, v *call) {
 	f.IntVar(&c.maxFailures, "max-failures", 0, "begin no node any more when `N` have failed; 0: go on")
 	f.DurationVar(&c.ready, "ready-timeout", time.Minute, "a daemon that is not ready within `DURATION` has failed")
 	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "a node that is not through within `DURATION` has failed")
-	c.nodes.flags(f)
+	c.nodes.flags(f, "install")
 }
 
 // check says what is wrong with the flags, and returns the names of nodes among
@@ -94,7 +95,7 @@ func (c *installSettings) check(args []string) (names []string, err error) {
 	if _, err := fleet.ParseBatch(c.batch, 1); err != nil {
 		return nil, subcommand.Usagef("--batch: %v", err)
 	}
-	return names, c.nodes.check()
+	return names, c.nodes.check(names)
 }
 
 func runInstall(ctx context.Context, v *call) error {
@@ -104,6 +105,9 @@ func runInstall(ctx context.Context, v *call) error {
 		return err
 	}
 	j, want, err := v.early(ctx, func(ctx context.Context) (*job, host.Want, error) { return v.prepareInstall(ctx, names) })
+	if errors.Is(err, errNoneFailed) {
+		return v.finish(nil, nil, c.dryRun)
+	}
 	if err != nil {
 		return err
 	}
@@ -121,6 +125,9 @@ func runInstall(ctx context.Context, v *call) error {
 			w.Node = byName[node].Name
 			return installOn(ctx, stop, &c.nodes.ssh, &w, c.dryRun, step)
 		}))
+	if results == nil {
+		return err
+	}
 	return v.finish(results, err, c.dryRun)
 }
 

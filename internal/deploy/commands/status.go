@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -35,7 +36,7 @@ when the credentials are good. Of the token itself nothing but that leaves the n
 
 func statusFlags(f *pflag.FlagSet, v *call) {
 	f.DurationVar(&v.status.limit, "node-timeout", time.Minute, "a node that is not through within `DURATION` has failed")
-	v.status.nodes.flags(f)
+	v.status.nodes.flags(f, "status")
 }
 
 func runStatus(ctx context.Context, v *call) error {
@@ -44,6 +45,9 @@ func runStatus(ctx context.Context, v *call) error {
 		return subcommand.Usagef("--node-timeout is a second at least")
 	}
 	j, want, err := v.early(ctx, func(ctx context.Context) (*job, host.Want, error) { return v.onlyNodes(ctx, &c.nodes) })
+	if errors.Is(err, errNoneFailed) {
+		return v.showStatus(nil, nil, nil)
+	}
 	if err != nil {
 		return err
 	}
@@ -75,6 +79,9 @@ func runStatus(ctx context.Context, v *call) error {
 			}
 			return r
 		}))
+	if results == nil {
+		return err
+	}
 	return v.showStatus(results, states, err)
 }
 

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -39,7 +40,7 @@ func uninstallFlags(f *pflag.FlagSet, v *call) {
 	f.StringVar(&c.batch, "batch", "", "`N` nodes, or N% of them, are through before the next are begun")
 	f.IntVar(&c.maxFailures, "max-failures", 0, "begin no node any more when `N` have failed; 0: go on")
 	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "a node that is not through within `DURATION` has failed")
-	c.nodes.flags(f)
+	c.nodes.flags(f, "uninstall")
 }
 
 func runUninstall(ctx context.Context, v *call) error {
@@ -54,6 +55,9 @@ func runUninstall(ctx context.Context, v *call) error {
 		return subcommand.Usagef("--node-timeout is a second at least")
 	}
 	j, want, err := v.early(ctx, func(ctx context.Context) (*job, host.Want, error) { return v.onlyNodes(ctx, &c.nodes) })
+	if errors.Is(err, errNoneFailed) {
+		return v.finish(nil, nil, c.dryRun)
+	}
 	if err != nil {
 		return err
 	}
@@ -75,6 +79,9 @@ func runUninstall(ctx context.Context, v *call) error {
 			}
 			return carryOut(ctx, stop, &c.nodes.ssh, node, plan, c.dryRun, step)
 		}))
+	if results == nil {
+		return err
+	}
 	return v.finish(results, err, c.dryRun)
 }
 
