@@ -123,7 +123,7 @@ func runInstall(ctx context.Context, v *call) error {
 		limited(c.limit, func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
 			w := want
 			w.Node = byName[node].Name
-			return installOn(ctx, stop, &c.nodes.ssh, &w, c.dryRun, step)
+			return installOn(ctx, stop, c.nodes.shell(), &w, c.dryRun, step)
 		}))
 	if results == nil {
 		return err

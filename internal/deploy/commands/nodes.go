@@ -64,6 +64,9 @@ func (n *nodesSettings) check(names []string) error {
 	return nil
 }
 
+// shell reaches the nodes.
+func (n *nodesSettings) shell() remote.Shell { return &remote.Retry{Shell: &n.ssh} }
+
 // job is what the verbs for nodes have in common: which nodes, which daemons.
 type job struct {
 	v       *call

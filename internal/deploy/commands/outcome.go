@@ -14,8 +14,6 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 )
 
-type sshShell = remote.SSH
-
 // failed is the result for an error of a node.
 func failed(err error) fleet.Result {
 	r := fleet.Result{State: fleet.Failed, Cause: err.Error()}

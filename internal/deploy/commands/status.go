@@ -57,7 +57,7 @@ func runStatus(ctx context.Context, v *call) error {
 		limited(c.limit, func(_, stop context.Context, node string, _ func(string)) fleet.Result {
 			w := want
 			w.Node = node
-			report, err := host.Probe(stop, &c.nodes.ssh, &w)
+			report, err := host.Probe(stop, c.nodes.shell(), &w)
 			if err != nil {
 				return failed(err)
 			}

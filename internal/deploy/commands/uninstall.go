@@ -69,7 +69,7 @@ func runUninstall(ctx context.Context, v *call) error {
 		limited(c.limit, func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
 			w := want
 			w.Node = node
-			report, err := host.Probe(stop, &c.nodes.ssh, &w)
+			report, err := host.Probe(stop, c.nodes.shell(), &w)
 			if err != nil {
 				return failed(err)
 			}
@@ -77,7 +77,7 @@ func runUninstall(ctx context.Context, v *call) error {
 			if err != nil {
 				return failed(err)
 			}
-			return carryOut(ctx, stop, &c.nodes.ssh, node, plan, c.dryRun, step)
+			return carryOut(ctx, stop, c.nodes.shell(), node, plan, c.dryRun, step)
 		}))
 	if results == nil {
 		return err
