@@ -89,9 +89,11 @@ func (v *call) newJob(ctx context.Context, n *nodesSettings, names []string) (*j
 			return nil, fmt.Errorf("--failed: %w", err)
 		}
 	}
-	if j.daemons, err = n.chosen(); err != nil {
+	var warnings []string
+	if j.daemons, warnings, err = n.chosen(); err != nil {
 		return nil, err
 	}
+	v.warn(warnings)
 	system, err := j.system(ctx)
 	if err != nil {
 		return nil, err
@@ -158,12 +160,11 @@ func (j *job) record(names []string, o fleet.Observer) (observer fleet.Observer,
 }
 
 // chosen are the daemons that are meant.
-func (n *nodesSettings) chosen() ([]inventory.Daemon, error) {
-	all := inventory.Defaults()
+func (n *nodesSettings) chosen() (all []inventory.Daemon, warnings []string, err error) {
+	all = inventory.Defaults()
 	if n.daemons != "" {
-		var err error
-		if all, err = inventory.ReadDaemons(n.daemons); err != nil {
-			return nil, err
+		if all, warnings, err = inventory.ReadDaemons(n.daemons); err != nil {
+			return nil, nil, err
 		}
 	}
 	var names []string
@@ -172,12 +173,19 @@ func (n *nodesSettings) chosen() ([]inventory.Daemon, error) {
 	}
 	for _, o := range n.only {
 		if !slices.ContainsFunc(all, func(d inventory.Daemon) bool { return o != "" && (d.Name == o || d.Bin == o) }) {
-			return nil, subcommand.Usagef("--only-daemon is one of %s, not %.80q", strings.Join(names, ", "), o)
+			return nil, nil, subcommand.Usagef("--only-daemon is one of %s, not %.80q", strings.Join(names, ", "), o)
 		}
 	}
 	return slices.DeleteFunc(all, func(d inventory.Daemon) bool {
 		return len(n.only) > 0 && !slices.Contains(n.only, d.Name) && (d.Bin == "" || !slices.Contains(n.only, d.Bin))
-	}), nil
+	}), warnings, nil
+}
+
+// warn says what has no effect in the files that are read.
+func (v *call) warn(warnings []string) {
+	for _, w := range warnings {
+		v.Say("warning: %s", printable.Line(w))
+	}
 }
 
 func (j *job) cluster() (*kube.Client, error) {
@@ -191,12 +199,13 @@ func (j *job) cluster() (*kube.Client, error) {
 func (j *job) system(ctx context.Context) (inventory.System, error) {
 	switch {
 	case j.n.system != "":
-		return inventory.FromFile(j.n.system)
+		return j.fromFile(j.n.system)
 	case j.n.sites != "":
-		sites, err := inventory.ReadSites(j.n.sites)
+		sites, warnings, err := inventory.ReadSites(j.n.sites)
 		if err != nil {
 			return inventory.System{}, err
 		}
+		j.v.warn(warnings)
 		current := kube.CurrentContext(j.v.access())
 		if current == "" {
 			return inventory.System{}, errors.New("--systems goes by the context of the kubeconfig, and there is none: give --context or --kubeconfig")
@@ -206,13 +215,19 @@ func (j *job) system(ctx context.Context) (inventory.System, error) {
 			return inventory.System{}, err
 		}
 		j.site = &site
-		return inventory.FromFile(site.SystemConfiguration)
+		return j.fromFile(site.SystemConfiguration)
 	}
 	c, err := j.cluster()
 	if err != nil {
 		return inventory.System{}, fmt.Errorf("%w; or name the nodes by --system-config FILE", err)
 	}
 	return inventory.FromCluster(ctx, c)
+}
+
+func (j *job) fromFile(path string) (inventory.System, error) {
+	system, warnings, err := inventory.FromFile(path)
+	j.v.warn(warnings)
+	return system, err
 }
 
 // address is where the computes reach the API server.

@@ -60,7 +60,7 @@ func TestChosen(t *testing.T) {
 		{path, []string{""}, "!"},
 	} {
 		n := nodesSettings{daemons: tt.file, only: tt.only}
-		list, err := n.chosen()
+		list, _, err := n.chosen()
 		var names []string
 		for _, d := range list {
 			names = append(names, d.Name)

@@ -74,7 +74,10 @@ func echo(stdin io.Reader, stdout io.Writer) error {
 }
 
 func TestRetry(t *testing.T) {
-	readAndDrop := func(stdin io.Reader, w io.Writer) error { _, _ = io.ReadFull(stdin, make([]byte, 2)); return drop(stdin, w) }
+	readAndDrop := func(stdin io.Reader, w io.Writer) error {
+		_, _ = io.ReadFull(stdin, make([]byte, 2))
+		return drop(stdin, w)
+	}
 	sayAndDrop := func(stdin io.Reader, w io.Writer) error { _, _ = io.WriteString(w, "x"); return drop(stdin, w) }
 	failed := func(io.Reader, io.Writer) error { return &Error{Kind: Lost, Text: "broke"} }
 	type calls = []func(io.Reader, io.Writer) error
