@@ -14,6 +14,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/credentials"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/host"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
 // wants are the daemons as a node gets them. from is a folder with credentials;
@@ -120,6 +121,9 @@ func readCredentials(dir string, alone bool, want *host.Daemon) error {
 		}
 		if len(strings.TrimSpace(string(data))) == 0 {
 			return fmt.Errorf("credentials of %s: %s is empty", want.Name, filepath.Join(below, f.name))
+		}
+		if kube.Encoded(data) {
+			return fmt.Errorf("credentials of %s: %s %s", want.Name, filepath.Join(below, f.name), kube.StillEncoded)
 		}
 		*f.into = data
 	}

@@ -52,6 +52,14 @@ func fromSecret(ctx context.Context, admin *kube.Client, r Request) (*Credential
 		token, ca := strings.TrimSpace(string(s.Data["token"])), s.Data["ca.crt"]
 		switch {
 		case token != "" && len(ca) > 0:
+			for _, f := range []struct {
+				field string
+				data  []byte
+			}{{"token", s.Data["token"]}, {"ca.crt", ca}} {
+				if kube.Encoded(f.data) {
+					return nil, fmt.Errorf("%s in Secret %s %s; it was encoded twice when the Secret was made", f.field, place, kube.StillEncoded)
+				}
+			}
 			if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 				return nil, fmt.Errorf("the token in Secret %s has white space or control characters in it, so it is none", place)
 			}
