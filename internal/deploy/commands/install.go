@@ -28,7 +28,8 @@ type installSettings struct {
 
 var installCommand = &command{
 	Name: "install", Args: "[NODE...]", Short: "bring the daemons, their credentials and their configuration to the nodes",
-	Long: `Without NODE, all computes of the system. On each node only what is different is
+	Long: `Without NODE, all computes of the system; NODE may be a host list such as
+compute-[01-20,30]. On each node only what is different is
 replaced, and only daemons of which something was replaced are restarted; then it
 is waited until they say that they are ready. When they do not, the node gets back
 what it had. Mounts stay.
@@ -43,6 +44,7 @@ log in without a question.`,
 	Examples: []subcommand.Example{
 		{Comment: "What would be different:", Lines: "nnf-deploy install --rpm bin/rpm/*.rpm --dry-run"},
 		{Comment: "All computes, a tenth of them at a time, no further when 3 have failed:", Lines: "nnf-deploy install --rpm bin/rpm/*.rpm --batch 10% --max-failures 3"},
+		{Comment: "Many nodes, and then only those that failed:", Lines: "nnf-deploy install --no-programs --results results.jsonl 'compute-[001-128,200]'\nnnf-deploy install --no-programs --results results.jsonl --failed"},
 		{Comment: "A new token for one daemon, the programs as they are:", Lines: "nnf-deploy install --no-programs --only-daemon nnf-dm"},
 	},
 	Most: -1, Flags: installFlags, Run: runInstall,

@@ -21,7 +21,8 @@ type statusSettings struct {
 
 var statusCommand = &command{
 	Name: "status", Args: "[NODE...]", Short: "show versions, units, mounts and credentials of the nodes",
-	Long: `Without NODE, of all computes of the system. The exit code is 0 when every node
+	Long: `Without NODE, of all computes of the system; NODE may be a host list such as
+compute-[01-20,30]. The exit code is 0 when every node
 answers, every daemon runs and no token has ended; so it can be asked by a monitor.
 
 VERSION is that of the program, UNIT the state of the service, for nnf-dm, which

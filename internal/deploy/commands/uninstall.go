@@ -23,7 +23,8 @@ type uninstallSettings struct {
 
 var uninstallCommand = &command{
 	Name: "uninstall", Args: "[NODE...]", Short: "remove the daemons and all that install has brought from the nodes",
-	Long: `Without NODE, from all computes of the system. Daemons are stopped, packages or
+	Long: `Without NODE, from all computes of the system; NODE may be a host list such as
+compute-[01-20,30]. Daemons are stopped, packages or
 programs, units, credentials and configuration removed. Files of your own stay and
 are named. Mounts are never touched; a node on which clientmountd has mounts in
 place is left alone, because nobody would unmount them, unless --force is given.`,
