@@ -57,7 +57,7 @@ func (v *call) finish(results []fleet.Result, stopped error, dry bool) error {
 func (v *call) failures(results []fleet.Result) {
 	for _, line := range fleet.Causes(results, fleet.Failed) {
 		v.Code = subcommand.ExitFailed
-		v.Say("failed: %s", line)
+		v.Say("error: failed: %s", line)
 	}
 }
 
