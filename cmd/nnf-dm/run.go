@@ -6,6 +6,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/command"
 	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
 const program = "nnf-dm"
@@ -24,6 +25,8 @@ func verify(v *command.Invocation) error {
 	if _, err := v.Load(config.NnfdmTable(&c)); err != nil {
 		return err
 	}
-	_, err := settingsOf(&c)
-	return err
+	if _, err := settingsOf(&c); err != nil {
+		return err
+	}
+	return kube.CheckEncoding(c.Kubernetes.TokenFile, c.Kubernetes.CertFile)
 }

@@ -91,6 +91,9 @@ func checkCertFile(o Options) error {
 	if err != nil {
 		return err
 	}
+	if Encoded(data) {
+		return fmt.Errorf("%s %s", o.CertFile, StillEncoded)
+	}
 	certs, err := parseCerts(data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.CertFile, err)

@@ -71,6 +71,9 @@ func readToken(path string) (string, error) {
 	if token == "" {
 		return "", fmt.Errorf("%s is empty", path)
 	}
+	if Encoded(data) {
+		return "", fmt.Errorf("%s %s", path, StillEncoded)
+	}
 	for _, r := range token {
 		if r <= ' ' || r > '~' {
 			return "", fmt.Errorf("%s does not look like a token: white space or control characters in it", path)

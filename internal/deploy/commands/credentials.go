@@ -14,6 +14,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/credentials"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/nodeset"
 	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 )
 
@@ -80,9 +81,27 @@ func (c *credentialsSettings) check(given func(string) bool) error {
 	case c.wait < 0:
 		return subcommand.Usagef("--wait cannot be negative")
 	case given("node"):
-		if err := inventory.CheckName(c.node); err != nil {
-			return subcommand.Usagef("--node: %v", err)
-		}
+		return c.oneNode()
+	}
+	return nil
+}
+
+// oneNode reads --node: a host list like everywhere, which must stand for one
+// node.
+func (c *credentialsSettings) oneNode() error {
+	if c.node == "" {
+		return subcommand.Usagef("--node: %v", inventory.CheckName(c.node))
+	}
+	names, err := nodeset.Expand(c.node)
+	switch {
+	case err != nil:
+		return subcommand.Usagef("--node: %v", err)
+	case len(names) > 1:
+		return subcommand.Usagef("--node: %.80q stands for %d nodes, and a token is bound to one", c.node, len(names))
+	}
+	c.node = names[0]
+	if err := inventory.CheckName(c.node); err != nil {
+		return subcommand.Usagef("--node: %v", err)
 	}
 	return nil
 }

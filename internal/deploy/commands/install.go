@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -27,7 +28,8 @@ type installSettings struct {
 
 var installCommand = &command{
 	Name: "install", Args: "[NODE...]", Short: "bring the daemons, their credentials and their configuration to the nodes",
-	Long: `Without NODE, all computes of the system. On each node only what is different is
+	Long: `Without NODE, all computes of the system; NODE may be a host list such as
+compute-[01-20,30]. On each node only what is different is
 replaced, and only daemons of which something was replaced are restarted; then it
 is waited until they say that they are ready. When they do not, the node gets back
 what it had. Mounts stay.
@@ -42,6 +44,7 @@ log in without a question.`,
 	Examples: []subcommand.Example{
 		{Comment: "What would be different:", Lines: "nnf-deploy install --rpm bin/rpm/*.rpm --dry-run"},
 		{Comment: "All computes, a tenth of them at a time, no further when 3 have failed:", Lines: "nnf-deploy install --rpm bin/rpm/*.rpm --batch 10% --max-failures 3"},
+		{Comment: "Many nodes, and then only those that failed:", Lines: "nnf-deploy install --no-programs --results results.jsonl 'compute-[001-128,200]'\nnnf-deploy install --no-programs --results results.jsonl --failed"},
 		{Comment: "A new token for one daemon, the programs as they are:", Lines: "nnf-deploy install --no-programs --only-daemon nnf-dm"},
 	},
 	Most: -1, Flags: installFlags, Run: runInstall,
@@ -62,7 +65,7 @@ func installFlags(f *pflag.FlagSet, v *call) {
 	f.IntVar(&c.maxFailures, "max-failures", 0, "begin no node any more when `N` have failed; 0: go on")
 	f.DurationVar(&c.ready, "ready-timeout", time.Minute, "a daemon that is not ready within `DURATION` has failed")
 	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "a node that is not through within `DURATION` has failed")
-	c.nodes.flags(f)
+	c.nodes.flags(f, "install")
 }
 
 // check says what is wrong with the flags, and returns the names of nodes among
@@ -94,7 +97,7 @@ func (c *installSettings) check(args []string) (names []string, err error) {
 	if _, err := fleet.ParseBatch(c.batch, 1); err != nil {
 		return nil, subcommand.Usagef("--batch: %v", err)
 	}
-	return names, c.nodes.check()
+	return names, c.nodes.check(names)
 }
 
 func runInstall(ctx context.Context, v *call) error {
@@ -104,6 +107,9 @@ func runInstall(ctx context.Context, v *call) error {
 		return err
 	}
 	j, want, err := v.early(ctx, func(ctx context.Context) (*job, host.Want, error) { return v.prepareInstall(ctx, names) })
+	if errors.Is(err, errNoneFailed) {
+		return v.finish(nil, nil, c.dryRun)
+	}
 	if err != nil {
 		return err
 	}
@@ -119,8 +125,11 @@ func runInstall(ctx context.Context, v *call) error {
 		limited(c.limit, func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
 			w := want
 			w.Node = byName[node].Name
-			return installOn(ctx, stop, &c.nodes.ssh, &w, c.dryRun, step)
+			return installOn(ctx, stop, c.nodes.shell(), &w, c.dryRun, step)
 		}))
+	if results == nil {
+		return err
+	}
 	return v.finish(results, err, c.dryRun)
 }
 

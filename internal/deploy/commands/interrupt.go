@@ -19,7 +19,8 @@ func (v *call) early(ctx context.Context, prepare func(context.Context) (*job, h
 
 // onNodes does a task on all nodes of the job and shows how it goes. The first
 // signal ends what has not changed anything yet, the second everything; either
-// way the error then is a *subcommand.Stopped.
+// way the error then is a *subcommand.Stopped. The results are valid even if there
+// is an error; there are none if no node was started.
 func (j *job) onNodes(ctx context.Context, o fleet.Options, brief bool, task fleet.Task) ([]fleet.Result, error) {
 	var names []string
 	for _, n := range j.nodes {
@@ -46,8 +47,16 @@ func (j *job) onNodes(ctx context.Context, o fleet.Options, brief bool, task fle
 		case <-done:
 		}
 	}()
-	results := fleet.Run(ctx, stop, names, o, task, screen)
+	observer, finished, err := j.record(names, screen)
+	if err != nil {
+		screen.Close()
+		return nil, err
+	}
+	results := fleet.Run(ctx, stop, names, o, task, observer)
 	screen.Close()
+	if err := finished(); err != nil {
+		return results, err
+	}
 	if s := (*subcommand.Stopped)(nil); errors.As(context.Cause(stop), &s) {
 		return results, s
 	}

@@ -60,7 +60,7 @@ func TestChosen(t *testing.T) {
 		{path, []string{""}, "!"},
 	} {
 		n := nodesSettings{daemons: tt.file, only: tt.only}
-		list, err := n.chosen()
+		list, _, err := n.chosen()
 		var names []string
 		for _, d := range list {
 			names = append(names, d.Name)
@@ -156,13 +156,13 @@ func TestTellingManyNodes(t *testing.T) {
 	if err := differences(&out, results); err != nil {
 		t.Fatal(err)
 	}
-	const want = "a c:\n  write /x\n  restart y\nb: as wanted already\nd: failed: not\\x1breachable (h)\n"
+	const want = "a,c:\n  write /x\n  restart y\nb: as wanted already\nd: failed: not\\x1breachable (h)\n"
 	if out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)
 	}
 	v := &call{Call: &subcommand.Call{Program: Program.Name, Process: subcommand.Process{Stderr: &said}}}
 	v.notes(results)
-	if said.String() != "nnf-deploy: note: a b: n\nnnf-deploy: note: b: m\\x1b[31m\n" {
+	if said.String() != "nnf-deploy: note: a,b: n\nnnf-deploy: note: b: m\\x1b[31m\n" {
 		t.Errorf("%q", said.String())
 	}
 }

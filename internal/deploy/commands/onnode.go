@@ -7,10 +7,11 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/host"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
 // installOn brings one node up to date.
-func installOn(ctx, stop context.Context, ssh *sshShell, w *host.Want, dry bool, step func(string)) fleet.Result {
+func installOn(ctx, stop context.Context, ssh remote.Shell, w *host.Want, dry bool, step func(string)) fleet.Result {
 	report, err := host.Probe(stop, ssh, w)
 	if err != nil {
 		return failed(err)
@@ -29,7 +30,7 @@ func installOn(ctx, stop context.Context, ssh *sshShell, w *host.Want, dry bool,
 
 // verify looks again: what was installed has to be there, and nothing else be
 // different.
-func verify(ctx context.Context, ssh *sshShell, w *host.Want, r *fleet.Result) {
+func verify(ctx context.Context, ssh remote.Shell, w *host.Want, r *fleet.Result) {
 	again := *w
 	again.Force = false
 	report, err := host.Probe(ctx, ssh, &again)
@@ -47,7 +48,7 @@ func verify(ctx context.Context, ssh *sshShell, w *host.Want, r *fleet.Result) {
 }
 
 // carryOut applies a plan, unless there is nothing to do.
-func carryOut(ctx, stop context.Context, ssh *sshShell, node string, plan *host.Plan, dry bool, step func(string)) fleet.Result {
+func carryOut(ctx, stop context.Context, ssh remote.Shell, node string, plan *host.Plan, dry bool, step func(string)) fleet.Result {
 	r := fleet.Result{Notes: plan.Notes, State: fleet.Unchanged}
 	for _, c := range plan.Changes {
 		r.Changes = append(r.Changes, c.String())

@@ -14,8 +14,6 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 )
 
-type sshShell = remote.SSH
-
 // failed is the result for an error of a node.
 func failed(err error) fleet.Result {
 	r := fleet.Result{State: fleet.Failed, Cause: err.Error()}
@@ -23,7 +21,7 @@ func failed(err error) fleet.Result {
 		r.Hint = p.Hint
 	}
 	if e := (*remote.Error)(nil); errors.As(err, &e) {
-		r.Hint = e.Hint
+		r.Hint, r.Class = e.Hint, e.Kind.String()
 		if e.Kind == remote.Ended {
 			r.State, r.Cause = fleet.Interrupted, "nothing was changed"
 		}
@@ -45,10 +43,7 @@ func (v *call) finish(results []fleet.Result, stopped error, dry bool) error {
 	v.notes(results)
 	v.journals(results)
 	v.Say("%s", fleet.Count(results))
-	if bad := fleet.Names(results, fleet.Failed); bad != "" {
-		v.Code = subcommand.ExitFailed
-		v.Say("error: failed: %s", bad)
-	}
+	v.failures(results)
 	if slices.ContainsFunc(results, func(r fleet.Result) bool { return r.State == fleet.Skipped || r.State == fleet.Interrupted }) {
 		v.Code = subcommand.ExitFailed
 	}
@@ -56,6 +51,14 @@ func (v *call) finish(results []fleet.Result, stopped error, dry bool) error {
 		return stopped
 	}
 	return err
+}
+
+// failures names the nodes that have failed, those with the same cause together.
+func (v *call) failures(results []fleet.Result) {
+	for _, line := range fleet.Causes(results, fleet.Failed) {
+		v.Code = subcommand.ExitFailed
+		v.Say("error: failed: %s", line)
+	}
 }
 
 // journals are those of the first nodes; with many the cause mostly is the same.
@@ -98,7 +101,7 @@ func (v *call) notes(results []fleet.Result) {
 }
 
 // differences shows what would change; nodes that would change in the same way
-// together.
+// together, and nodes that fail for the same cause.
 func differences(w io.Writer, results []fleet.Result) error {
 	var order []string
 	same := map[string][]fleet.Result{}
@@ -106,7 +109,11 @@ func differences(w io.Writer, results []fleet.Result) error {
 		text := "as wanted already\n"
 		switch {
 		case r.Cause != "":
-			text = string(r.State) + ": " + printable.Line(r.Text()) + "\n"
+			class := r.Class
+			if class == "" {
+				class = r.Text()
+			}
+			text = string(r.State) + ": " + printable.Line(class) + "\n"
 		case len(r.Changes) > 0:
 			text = ""
 			for _, c := range r.Changes {
@@ -117,14 +124,19 @@ func differences(w io.Writer, results []fleet.Result) error {
 		if same[text] == nil {
 			order = append(order, text)
 		}
-		same[text] = append(same[text], fleet.Result{Node: r.Node})
+		same[text] = append(same[text], r)
 	}
 	var b strings.Builder
 	for _, text := range order {
-		if strings.HasPrefix(text, "\n") {
-			fmt.Fprintf(&b, "%s:%s", fleet.Names(same[text], ""), text)
-		} else {
-			fmt.Fprintf(&b, "%s: %s", fleet.Names(same[text], ""), text)
+		of := same[text]
+		names := fleet.Names(of, of[0].State)
+		switch {
+		case strings.HasPrefix(text, "\n"):
+			fmt.Fprintf(&b, "%s:%s", names, text)
+		case len(of) == 1 && of[0].Cause != "":
+			fmt.Fprintf(&b, "%s: %s: %s\n", names, of[0].State, printable.Line(of[0].Text()))
+		default:
+			fmt.Fprintf(&b, "%s: %s", names, text)
 		}
 	}
 	_, err := io.WriteString(w, b.String())

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -20,7 +21,8 @@ type statusSettings struct {
 
 var statusCommand = &command{
 	Name: "status", Args: "[NODE...]", Short: "show versions, units, mounts and credentials of the nodes",
-	Long: `Without NODE, of all computes of the system. The exit code is 0 when every node
+	Long: `Without NODE, of all computes of the system; NODE may be a host list such as
+compute-[01-20,30]. The exit code is 0 when every node
 answers, every daemon runs and no token has ended; so it can be asked by a monitor.
 
 VERSION is that of the program, UNIT the state of the service, for nnf-dm, which
@@ -36,7 +38,7 @@ when the credentials are good. Of the token itself nothing but that leaves the n
 
 func statusFlags(f *pflag.FlagSet, v *call) {
 	f.DurationVar(&v.status.limit, "node-timeout", time.Minute, "a node that is not through within `DURATION` has failed")
-	v.status.nodes.flags(f)
+	v.status.nodes.flags(f, "status")
 }
 
 func runStatus(ctx context.Context, v *call) error {
@@ -45,6 +47,9 @@ func runStatus(ctx context.Context, v *call) error {
 		return subcommand.Usagef("--node-timeout is a second at least")
 	}
 	j, want, err := v.early(ctx, func(ctx context.Context) (*job, host.Want, error) { return v.onlyNodes(ctx, &c.nodes) })
+	if errors.Is(err, errNoneFailed) {
+		return v.showStatus(nil, nil, nil)
+	}
 	if err != nil {
 		return err
 	}
@@ -54,7 +59,7 @@ func runStatus(ctx context.Context, v *call) error {
 		limited(c.limit, func(_, stop context.Context, node string, _ func(string)) fleet.Result {
 			w := want
 			w.Node = node
-			report, err := host.Probe(stop, &c.nodes.ssh, &w)
+			report, err := host.Probe(stop, c.nodes.shell(), &w)
 			if err != nil {
 				return failed(err)
 			}
@@ -79,6 +84,9 @@ func runStatus(ctx context.Context, v *call) error {
 			}
 			return r
 		}))
+	if results == nil {
+		return err
+	}
 	return v.showStatus(results, states, err)
 }
 
@@ -94,6 +102,7 @@ func (v *call) showStatus(results []fleet.Result, states map[string][]host.Daemo
 		err = statusTable(v.Stdout, results, states)
 	}
 	v.notes(results)
+	v.failures(results)
 	if stopped != nil {
 		return stopped
 	}

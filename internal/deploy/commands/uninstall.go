@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -22,7 +23,8 @@ type uninstallSettings struct {
 
 var uninstallCommand = &command{
 	Name: "uninstall", Args: "[NODE...]", Short: "remove the daemons and all that install has brought from the nodes",
-	Long: `Without NODE, from all computes of the system. Daemons are stopped, packages or
+	Long: `Without NODE, from all computes of the system; NODE may be a host list such as
+compute-[01-20,30]. Daemons are stopped, packages or
 programs, units, credentials and configuration removed. Files of your own stay and
 are named. Mounts are never touched; a node on which clientmountd has mounts in
 place, or does not tell whether it has, is left alone, because nobody would unmount
@@ -40,7 +42,7 @@ func uninstallFlags(f *pflag.FlagSet, v *call) {
 	f.StringVar(&c.batch, "batch", "", "`N` nodes, or N% of them, are through before the next are begun")
 	f.IntVar(&c.maxFailures, "max-failures", 0, "begin no node any more when `N` have failed; 0: go on")
 	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "a node that is not through within `DURATION` has failed")
-	c.nodes.flags(f)
+	c.nodes.flags(f, "uninstall")
 }
 
 func runUninstall(ctx context.Context, v *call) error {
@@ -55,6 +57,9 @@ func runUninstall(ctx context.Context, v *call) error {
 		return subcommand.Usagef("--node-timeout is a second at least")
 	}
 	j, want, err := v.early(ctx, func(ctx context.Context) (*job, host.Want, error) { return v.onlyNodes(ctx, &c.nodes) })
+	if errors.Is(err, errNoneFailed) {
+		return v.finish(nil, nil, c.dryRun)
+	}
 	if err != nil {
 		return err
 	}
@@ -66,7 +71,7 @@ func runUninstall(ctx context.Context, v *call) error {
 		limited(c.limit, func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
 			w := want
 			w.Node = node
-			report, err := host.Probe(stop, &c.nodes.ssh, &w)
+			report, err := host.Probe(stop, c.nodes.shell(), &w)
 			if err != nil {
 				return failed(err)
 			}
@@ -74,8 +79,11 @@ func runUninstall(ctx context.Context, v *call) error {
 			if err != nil {
 				return failed(err)
 			}
-			return carryOut(ctx, stop, &c.nodes.ssh, node, plan, c.dryRun, step)
+			return carryOut(ctx, stop, c.nodes.shell(), node, plan, c.dryRun, step)
 		}))
+	if results == nil {
+		return err
+	}
 	return v.finish(results, err, c.dryRun)
 }
 

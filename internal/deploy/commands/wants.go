@@ -15,6 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/host"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 	"github.com/compute-daemons/compute-daemons/internal/hint"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
 // wants are the daemons as a node gets them. from is a folder with credentials;
@@ -121,6 +122,9 @@ func readCredentials(dir string, alone bool, want *host.Daemon) error {
 		}
 		if len(strings.TrimSpace(string(data))) == 0 {
 			return fmt.Errorf("credentials of %s: %s is empty", want.Name, filepath.Join(below, f.name))
+		}
+		if kube.Encoded(data) {
+			return fmt.Errorf("credentials of %s: %s %s", want.Name, filepath.Join(below, f.name), kube.StillEncoded)
 		}
 		*f.into = data
 	}

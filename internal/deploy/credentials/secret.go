@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/compute-daemons/compute-daemons/internal/deploy/claims"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -50,6 +52,14 @@ func fromSecret(ctx context.Context, admin *kube.Client, r Request) (*Credential
 		token, ca := strings.TrimSpace(string(s.Data["token"])), s.Data["ca.crt"]
 		switch {
 		case token != "" && len(ca) > 0:
+			for _, f := range []struct {
+				field string
+				data  []byte
+			}{{"token", s.Data["token"]}, {"ca.crt", ca}} {
+				if kube.Encoded(f.data) {
+					return nil, fmt.Errorf("%s in Secret %s %s; it was encoded twice when the Secret was made", f.field, place, kube.StillEncoded)
+				}
+			}
 			if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 				return nil, fmt.Errorf("the token in Secret %s has white space or control characters in it, so it is none", place)
 			}
@@ -57,7 +67,11 @@ func fromSecret(ctx context.Context, admin *kube.Client, r Request) (*Credential
 				return nil, fmt.Errorf("ca.crt in Secret %s: %w", place, err)
 			}
 			c := &Credentials{Token: token, CA: ca, Account: r.Account, Source: "Secret " + place}
-			if end := claimsOf(token).Expires; !end.IsZero() {
+			said, err := claims.Of(token)
+			if errors.Is(err, claims.ErrExpiry) {
+				c.note("the token in Secret " + place + ": " + err.Error())
+			}
+			if end := said.Expires; !end.IsZero() {
 				c.note("the token in Secret " + place + " ends at " + end.UTC().Format(time.RFC3339) + ": somebody put it there, and nobody renews it")
 			}
 			c.disused = s.Labels[invalidSince]

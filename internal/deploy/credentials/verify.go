@@ -11,6 +11,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/compute-daemons/compute-daemons/internal/deploy/claims"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -43,7 +44,7 @@ func verify(ctx context.Context, admin *kube.Client, c *Credentials, r Request) 
 }
 
 func try(ctx context.Context, admin *kube.Client, c *Credentials, r Request) error {
-	said := claimsOf(c.Token)
+	said, _ := claims.Of(c.Token) // nothing of a token of another kind
 	if c.Expires.IsZero() {
 		c.Expires = said.Expires
 	}
@@ -93,7 +94,7 @@ func whoAmI(ctx context.Context, as *kube.Client) (string, error) {
 }
 
 // explain is a refusal in words: of an expired token, of one from elsewhere.
-func explain(c *Credentials, said claims, err error) error {
+func explain(c *Credentials, said claims.Claims, err error) error {
 	if !apierrors.IsUnauthorized(err) {
 		return fmt.Errorf("the credentials of %s do not work: %w", c.Source, err)
 	}

@@ -2,7 +2,11 @@ package fleet
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/nodeset"
+	"github.com/compute-daemons/compute-daemons/internal/printable"
 )
 
 // Counts is how many nodes are in which state.
@@ -42,25 +46,59 @@ func (c Counts) String() string {
 	return strings.TrimSuffix(fmt.Sprintf("%d %s: %s", total, noun, strings.Join(parts, ", ")), ": ")
 }
 
-// Names are the nodes in one of the states, not more than the first twenty.
+// most is how many items a set of nodes has in a line for people, and how many
+// lines there are of causes.
+const most = 20
+
+// Names are the nodes in one of the states as a host list, cut off after some
+// items.
 func Names(results []Result, states ...State) string {
 	var names []string
-	more := 0
 	for _, r := range results {
-		for _, s := range states {
-			if r.State != s {
-				continue
-			}
-			if len(names) == 20 {
-				more++
-			} else {
-				names = append(names, r.Node)
-			}
+		if slices.Contains(states, r.State) {
+			names = append(names, r.Node)
 		}
 	}
-	text := strings.Join(names, " ")
-	if more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
+	return nodeset.FoldMost(names, most)
+}
+
+// Causes says why nodes are in this state: one line for all nodes with the same
+// cause, as "compute-[03-07]: not reachable".
+func Causes(results []Result, state State) (lines []string) {
+	var causes []string
+	nodes := map[string][]string{}
+	for _, r := range results {
+		if r.State != state {
+			continue
+		}
+		cause := r.class()
+		if nodes[cause] == nil {
+			causes = append(causes, cause)
+		}
+		nodes[cause] = append(nodes[cause], r.Node)
 	}
-	return text
+	left := 0
+	for i, cause := range causes {
+		if i >= most {
+			left += len(nodes[cause])
+			continue
+		}
+		line := nodeset.FoldMost(nodes[cause], most)
+		if cause != "" {
+			line += ": " + printable.Line(cause)
+		}
+		lines = append(lines, line)
+	}
+	if left > 0 {
+		lines = append(lines, fmt.Sprintf("%d more nodes, for other causes", left))
+	}
+	return lines
+}
+
+// class is what nodes with the same cause have in common.
+func (r *Result) class() string {
+	if r.Class != "" {
+		return r.Class
+	}
+	return r.Cause
 }

@@ -30,6 +30,7 @@ type Result struct {
 	State   State
 	Time    time.Duration
 	Cause   string   // why it is not OK
+	Class   string   // the cause without what differs from node to node; "": the cause itself
 	Hint    string   // what to do
 	Changes []string // what was changed, or would be
 	Notes   []string // what else there is to know

@@ -1,7 +1,10 @@
 package host
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -174,6 +177,7 @@ func TestDaemonState(t *testing.T) {
 		}, DaemonState{Well: true, Unit: "active", Enabled: "enabled", API: "answers", Token: TokenForever}},
 		{"ends later", func(r *Report) { r.Expiry[path] = now.Add(time.Hour) }, DaemonState{Well: true, Unit: "active", Enabled: "enabled", Token: TokenEnds}},
 		{"has ended", func(r *Report) { r.Expiry[path] = now.Add(-time.Hour) }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenEnds}},
+		{"ends in no year", func(r *Report) { r.BadExpiry[path] = true }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenInvalid}},
 		{"no token", func(r *Report) { r.Files[path] = FileState{State: "absent"} }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenMissing}},
 		{"no token that says anything", func(*Report) {}, DaemonState{Well: true, Unit: "active", Enabled: "enabled", Token: TokenUnknown}},
 		{"not installed", func(r *Report) { r.Units["clientmountd.service"] = Unit{Load: "not-found", Active: "inactive"} }, DaemonState{Token: TokenUnknown}},
@@ -196,20 +200,60 @@ func TestDaemonState(t *testing.T) {
 	}
 }
 
-func TestExpiry(t *testing.T) {
+// What a node answers of a token and of its disks is within bounds, or not
+// believed.
+func TestForeignNumbers(t *testing.T) {
+	claims := func(text string) []string {
+		return []string{"claims", "/t", base64.RawURLEncoding.EncodeToString([]byte(text))}
+	}
 	for _, tt := range []struct {
-		claims string
-		want   time.Time
-		ok     bool
+		name    string
+		line    []string
+		expires int64 // -1: unknown
+		bad     bool
 	}{
-		{"eyJleHAiOjE3MDAwMDAwMDB9", time.Unix(1700000000, 0).UTC(), true},
-		{"eyJzdWIiOiJ4In0", time.Time{}, true},
-		{"!!", time.Time{}, false},
-		{"e30", time.Time{}, true},
-		{"W10", time.Time{}, false},
+		{"expires", claims(`{"exp":1700000000}`), 1700000000, false},
+		{"does not expire", claims(`{"sub":"x"}`), time.Time{}.Unix(), false},
+		{"in the year 36812", claims(`{"exp":1099511627775}`), -1, true},
+		{"never", claims(`{"exp":1e300}`), -1, true},
+		{"before 1970", claims(`{"exp":-1e15}`), -1, true},
+		{"no claims", claims(`[]`), -1, false},
+		{"no base64", []string{"claims", "/t", "!!"}, -1, false},
 	} {
-		if got, ok := expiry(tt.claims); got != tt.want || ok != tt.ok {
-			t.Errorf("%s: %v %v", tt.claims, got, ok)
+		r := newReport()
+		r.take(tt.line)
+		got, known := r.Expiry["/t"]
+		if known != (tt.expires != -1) || known && got.Unix() != tt.expires || r.BadExpiry["/t"] != tt.bad {
+			t.Errorf("%s: %v %v %v", tt.name, got, known, r.BadExpiry)
+		}
+		if _, err := json.Marshal(got); err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+	for text, want := range map[string]int64{"0": 0, "1048576": 1 << 20, "-1": -1, "9223372036854775807": -1, "x": -1, "": -1} {
+		r := newReport()
+		r.take([]string{"space", "/", text})
+		if got, known := r.Space["/"]; known != (want >= 0) || known && got != want {
+			t.Errorf("%q KiB: %d %v", text, got, known)
+		}
+	}
+}
+
+// A drop-in with the environment of daemons.yaml, where secrets may be, is for
+// root alone.
+func TestDropInMode(t *testing.T) {
+	for _, tt := range []struct {
+		d    Daemon
+		want string
+	}{
+		{Daemon{Name: "nnf-dm", Bin: "nnf-dm", Environment: []Variable{{"HTTPS_PROXY", "http://user:secret@proxy"}}}, "0600"},
+		{Daemon{Name: "nnf-dm", Bin: "nnf-dm", Arguments: []string{"--x"}, Environment: []Variable{{"A", "b"}}}, "0600"},
+		{Daemon{Name: "nnf-dm", Bin: "nnf-dm", Arguments: []string{"--x"}}, "0644"},
+	} {
+		list, err := (&Want{Node: "n", Host: "h", Port: "1"}).files(&tt.d)
+		i := slices.IndexFunc(list, func(f file) bool { return f.path == dropIn("nnf-dm") })
+		if err != nil || i < 0 || list[i].mode != tt.want {
+			t.Errorf("%+v: %+v %v", tt.d, list, err)
 		}
 	}
 }

@@ -3,13 +3,14 @@ package host
 import (
 	"bufio"
 	"encoding/base64"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/deploy/claims"
 	"github.com/compute-daemons/compute-daemons/internal/service"
 )
 
@@ -25,6 +26,7 @@ type Report struct {
 	Packaged    map[string]bool      // the program's unit is a package's
 	Versions    map[string]string    // of programs
 	Expiry      map[string]time.Time // until when tokens are good that say it; zero: they do not end
+	BadExpiry   map[string]bool      // tokens whose expiry is no date
 	Space       map[string]int64     // KiB free
 	Statuses    map[string]Answered  // what programs answer of themselves
 	Busy        bool                 // another run is at work there
@@ -52,7 +54,7 @@ type Unit struct{ Load, Active, Sub, File, Result, Status, PID, Restarts, Path s
 func newReport() *Report {
 	return &Report{
 		Files: map[string]FileState{}, Contents: map[string]string{}, Units: map[string]Unit{}, Packages: map[string]Installed{},
-		Owners: map[string]string{}, Packaged: map[string]bool{}, Versions: map[string]string{}, Expiry: map[string]time.Time{}, Space: map[string]int64{}, Statuses: map[string]Answered{},
+		Owners: map[string]string{}, Packaged: map[string]bool{}, Versions: map[string]string{}, Expiry: map[string]time.Time{}, BadExpiry: map[string]bool{}, Space: map[string]int64{}, Statuses: map[string]Answered{},
 	}
 }
 
@@ -117,8 +119,11 @@ func (r *Report) take(f []string) {
 			r.Contents[at(1)] = string(data)
 		}
 	case "claims":
-		if t, ok := expiry(at(2)); ok {
-			r.Expiry[at(1)] = t
+		switch c, err := claims.Parse(at(2)); {
+		case err == nil:
+			r.Expiry[at(1)] = c.Expires
+		case errors.Is(err, claims.ErrExpiry):
+			r.BadExpiry[at(1)] = true
 		}
 	case "unit":
 		r.unit(at(1), strings.Join(f[min(2, len(f)):], " "))
@@ -135,7 +140,7 @@ func (r *Report) take(f []string) {
 	case "version":
 		r.Versions[at(1)] = strings.TrimPrefix(at(2), "Version ")
 	case "space":
-		if n, err := strconv.ParseInt(at(2), 10, 64); err == nil {
+		if n, err := strconv.ParseInt(at(2), 10, 54); err == nil && n >= 0 { // in bytes it still fits into 64 bits
 			r.Space[at(1)] = n
 		}
 	case "status":
@@ -166,25 +171,6 @@ func (r *Report) unit(name, property string) {
 		*p = value
 	}
 	r.Units[name] = u
-}
-
-// expiry is the time in the claims of a token (RFC 7519), if there is one.
-func expiry(claims string) (time.Time, bool) {
-	data, err := base64.RawURLEncoding.DecodeString(claims)
-	if err != nil {
-		return time.Time{}, false
-	}
-	var c struct {
-		Exp *json.Number `json:"exp"`
-	}
-	if json.Unmarshal(data, &c) != nil {
-		return time.Time{}, false
-	}
-	if c.Exp == nil {
-		return time.Time{}, true
-	}
-	seconds, err := c.Exp.Float64()
-	return time.Unix(int64(seconds), 0).UTC(), err == nil
 }
 
 // Problem is why a node cannot be brought to what is wanted, with what to do.

@@ -63,6 +63,7 @@ const (
 	TokenEnds    = "ends"
 	TokenForever = "does not end"
 	TokenUnknown = "not a service account's"
+	TokenInvalid = "its expiry is not a valid date"
 )
 
 // Daemons are the states of those that are asked for.
@@ -80,6 +81,8 @@ func (r *Report) daemon(d *Daemon, now time.Time) DaemonState {
 	switch {
 	case r.Files[path].State == "absent":
 		s.Token = TokenMissing
+	case r.BadExpiry[path]:
+		s.Token = TokenInvalid
 	case !claims:
 		s.Token = TokenUnknown
 	case ends.IsZero():

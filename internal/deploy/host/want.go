@@ -120,7 +120,11 @@ func (w *Want) files(d *Daemon) ([]file, error) {
 	list = append(list, file{path: settings(d.Bin), mode: "0644", owner: "root:root", content: []byte(w.settings(d)), bin: d.Bin})
 	text, err := d.dropIn()
 	if text != "" {
-		list = append(list, file{path: dropIn(d.Bin), mode: "0644", owner: "root:root", content: []byte(text), bin: d.Bin})
+		mode := "0644"
+		if len(d.Environment) > 0 { // it may have secrets, such as the password of a proxy
+			mode = "0600"
+		}
+		list = append(list, file{path: dropIn(d.Bin), mode: mode, owner: "root:root", content: []byte(text), bin: d.Bin})
 	}
 	return list, err
 }

@@ -51,21 +51,21 @@ func Defaults() []Daemon {
 }
 
 // ReadDaemons reads a daemons.yaml: a list of entries, alone or below "daemons".
-// Unknown keys are errors.
-func ReadDaemons(path string) ([]Daemon, error) {
-	list, err := readList[Daemon](path, "daemons", []string{"name", "bin", "buildCmd", "repository", "path", "serviceAccount", "namespace", "extraArgs", "env", "value"})
+// Unknown keys are errors; keys that only earlier installers knew are warnings.
+func ReadDaemons(path string) (list []Daemon, warnings []string, err error) {
+	list, warnings, err = readList[Daemon](path, "daemons", []string{"name", "bin", "buildCmd", "repository", "path", "serviceAccount", "namespace", "extraArgs", "env", "value"})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i, d := range list {
 		if err := d.check(); err != nil {
-			return nil, fmt.Errorf("%s: entry %d: %w", path, i+1, err)
+			return nil, nil, fmt.Errorf("%s: entry %d: %w", path, i+1, err)
 		}
 		if slices.ContainsFunc(list[:i], func(o Daemon) bool { return o.Name == d.Name || d.Bin != "" && o.Bin == d.Bin }) {
-			return nil, fmt.Errorf("%s: entry %d: %s is there twice", path, i+1, d.Name)
+			return nil, nil, fmt.Errorf("%s: entry %d: %s is there twice", path, i+1, d.Name)
 		}
 	}
-	return list, nil
+	return list, warnings, nil
 }
 
 // folderName is one segment of a path; it also goes into messages and names of

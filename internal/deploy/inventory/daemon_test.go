@@ -36,7 +36,7 @@ func TestReadDaemons(t *testing.T) {
 	}
 	below := "daemons:" + strings.ReplaceAll(shipped, "\n", "\n  ")
 	for _, text := range []string{shipped, below} {
-		got, err := ReadDaemons(file(t, "daemons.yaml", text))
+		got, _, err := ReadDaemons(file(t, "daemons.yaml", text))
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%+v %v", got, err)
 		}
@@ -72,7 +72,7 @@ func TestReadDaemonsErrors(t *testing.T) {
 		{"a: b: c", "mapping values"},
 	} {
 		path := file(t, "daemons.yaml", tt.text)
-		got, err := ReadDaemons(path)
+		got, _, err := ReadDaemons(path)
 		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), path) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: %v %v", tt.text, got, err)
 		}
@@ -105,7 +105,7 @@ func TestReadSites(t *testing.T) {
   systemConfiguration: /abs/kind.yaml
   k8sPort: "443"
 `)
-	all, err := ReadSites(path)
+	all, _, err := ReadSites(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestReadSitesErrors(t *testing.T) {
 		{"- {name: a, systemConfiguration: x, k8sPort: [1]}\n", ":1: a list cannot stand here"},
 		{"- {name: a, systemConfiguration: x}\n- {name: b, aliases: [a], systemConfiguration: x}\n", `"a" means a as well as b`},
 	} {
-		if got, err := ReadSites(file(t, "systems.yaml", tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if got, _, err := ReadSites(file(t, "systems.yaml", tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: %v %v", tt.text, got, err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/deploy/nodeset"
 	"github.com/compute-daemons/compute-daemons/internal/spelling"
 )
 
@@ -70,42 +71,39 @@ func Nodes(s System) ([]Node, error) {
 	return all, nil
 }
 
-// Select returns the nodes of these names, in the order of all; no names: all of
-// them.
-func Select(all []Node, names []string) ([]Node, error) {
-	if len(names) == 0 {
+// Select returns the nodes that these host lists name, in the order of all; no
+// list: all of them.
+func Select(all []Node, lists []string) ([]Node, error) {
+	if len(lists) == 0 {
 		return all, nil
 	}
+	names, err := nodeset.ExpandAll(lists)
+	if err != nil {
+		return nil, err
+	}
+	wanted := make(map[string]bool, len(names))
+	for _, n := range names {
+		wanted[n] = true
+	}
 	known := make([]string, len(all))
+	var chosen []Node
 	for i, n := range all {
 		known[i] = n.Name
-	}
-	var unknown []string
-	for _, n := range names {
-		if !slices.Contains(known, n) && !slices.Contains(unknown, n) {
-			unknown = append(unknown, n)
+		if wanted[n.Name] {
+			chosen = append(chosen, n)
+			delete(wanted, n.Name)
 		}
 	}
-	if len(unknown) > 0 {
+	if len(wanted) > 0 {
+		unknown := slices.DeleteFunc(names, func(n string) bool { return !wanted[n] })
 		hint := spelling.DidYouMean(unknown[0], known)
 		if hint == "" {
-			hint = "; its nodes are " + few(known)
+			hint = "; its nodes are " + nodeset.FoldMost(known, few)
 		}
-		return nil, fmt.Errorf("not a compute of this system: %s%s", few(unknown), hint)
+		return nil, fmt.Errorf("not a compute of this system: %.200q%s", nodeset.FoldMost(unknown, few), hint)
 	}
-	return slices.DeleteFunc(slices.Clone(all), func(n Node) bool { return !slices.Contains(names, n.Name) }), nil
+	return chosen, nil
 }
 
-// few names the first of many.
-func few(names []string) string {
-	const most = 5
-	var quoted []string
-	for _, n := range names[:min(len(names), most)] {
-		quoted = append(quoted, fmt.Sprintf("%.80q", n))
-	}
-	text := strings.Join(quoted, ", ")
-	if len(names) > most {
-		text += fmt.Sprintf(" and %d more", len(names)-most)
-	}
-	return text
-}
+// few is how many items of a host list a message has.
+const few = 10

@@ -76,8 +76,14 @@ func TestSelect(t *testing.T) {
 		{"", "compute-01 compute-02 compute-03 login-1 login-2 login-3 login-4", ""},
 		{"login-1 compute-02 login-1", "compute-02 login-1", ""},
 		{"compute-2", "", `not a compute of this system: "compute-2", did you mean "compute-0`},
-		{"x y x compute-01", "", `"x", "y"; its nodes are "compute-01", "compute-02", "compute-03", "login-1", "login-2" and 2 more`},
+		{"x y x compute-01", "", `"x,y"; its nodes are compute-[01-03],login-[1-4]`},
 		{"-v", "", `"-v"`},
+		{"login-[2-3] compute-[02,03]", "compute-02 compute-03 login-2 login-3", ""},
+		{"compute-[01-02],login-4", "compute-01 compute-02 login-4", ""},
+		{"compute-[02-09]", "", `not a compute of this system: "compute-[04-09]"`},
+		{"compute-[1-2]", "", `not a compute of this system: "compute-[1-2]"`},
+		{"compute-[1-999999999]", "", "more than 65536 nodes"},
+		{"compute-[01", "", "[ without ]"},
 	} {
 		got, err := Select(all, strings.Fields(tt.names))
 		var names []string

@@ -21,19 +21,19 @@ type Site struct {
 }
 
 // ReadSites reads a systems.yaml: a list of entries, alone or below "systems".
-// Unknown keys are errors. Names of files are returned as paths: they lie beside
+// Unknown keys are errors; keys that only earlier installers knew are warnings. Names of files are returned as paths: they lie beside
 // it.
-func ReadSites(path string) ([]Site, error) {
-	list, err := readList[Site](path, "systems", []string{"name", "aliases", "overlays", "systemConfiguration", "k8sHost", "k8sPort"})
+func ReadSites(path string) (list []Site, warnings []string, err error) {
+	list, warnings, err = readList[Site](path, "systems", []string{"name", "aliases", "overlays", "systemConfiguration", "k8sHost", "k8sPort"})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i, s := range list {
 		switch {
 		case s.Name == "":
-			return nil, fmt.Errorf("%s: entry %d has no name", path, i+1)
+			return nil, nil, fmt.Errorf("%s: entry %d has no name", path, i+1)
 		case s.SystemConfiguration == "":
-			return nil, fmt.Errorf("%s: %s has no systemConfiguration, the file that names its nodes", path, s.Name)
+			return nil, nil, fmt.Errorf("%s: %s has no systemConfiguration, the file that names its nodes%s", path, s.Name, older(warnings))
 		}
 		if !filepath.IsAbs(s.SystemConfiguration) {
 			list[i].SystemConfiguration = filepath.Join(filepath.Dir(path), s.SystemConfiguration)
@@ -41,12 +41,20 @@ func ReadSites(path string) ([]Site, error) {
 		for _, o := range list[:i] {
 			for _, n := range append([]string{s.Name}, s.Aliases...) {
 				if o.answersTo(n) {
-					return nil, fmt.Errorf("%s: %q means %s as well as %s", path, n, o.Name, s.Name)
+					return nil, nil, fmt.Errorf("%s: %q means %s as well as %s", path, n, o.Name, s.Name)
 				}
 			}
 		}
 	}
-	return list, nil
+	return list, warnings, nil
+}
+
+// older explains to the reader of an older file why its nodes are not found.
+func older(warnings []string) string {
+	if i := slices.IndexFunc(warnings, func(w string) bool { return strings.Contains(w, ": rabbits has no effect") }); i >= 0 {
+		return " (rabbits has no effect)"
+	}
+	return ""
 }
 
 func (s Site) answersTo(name string) bool { return s.Name == name || slices.Contains(s.Aliases, name) }

@@ -55,7 +55,7 @@ func documents(data []byte) (list [][]byte) {
 }
 
 var (
-	unknownField = regexp.MustCompile(`^line (\d+): field (.+) not found in type `)
+	unknownField = regexp.MustCompile(`^line (\d+): field (.+) not found in type (.*)$`)
 	twice        = regexp.MustCompile(`^line (\d+): (?:field|key) "?([^" ]+)"? already set in `)
 	atLine       = regexp.MustCompile(`^line (\d+): (.*)`)
 )
@@ -84,38 +84,74 @@ func explain(path string, err error, known []string) error {
 	return fmt.Errorf("%s: %s", path, text)
 }
 
-// readList reads a YAML list of entries, alone or below a key.
-func readList[T any](path, key string, known []string) ([]T, error) {
-	data, err := readFile(path)
-	if err != nil {
+// retired are keys that files for earlier installers have, by the type of the
+// entry, with the reason why they have no effect.
+var retired = map[string]map[string]string{
+	"inventory.Daemon":  {"skipNnfNodeName": "no daemon is given the name of its rabbit"},
+	"inventory.Account": {"token": "nnf-deploy sets the path of the token itself", "cert": "nnf-deploy sets the path of the CA itself"},
+	"inventory.Site": {
+		"master": "nothing is installed there", "workers": "nothing is installed there", "rabbits": "systemConfiguration names the nodes",
+		"ports": "they are in the SystemConfiguration", "overrides": "they are for the cluster's side",
+	},
+}
+
+// strictly reads YAML. A key that is not known is an error, but for retired ones:
+// these are returned as warnings.
+func strictly(path string, data []byte, into any, known []string) (warnings []string, err error) {
+	err = yaml.UnmarshalStrict(data, into)
+	all := (*yaml.TypeError)(nil)
+	if !errors.As(err, &all) {
+		if err != nil {
+			err = explain(path, err, known)
+		}
 		return nil, err
 	}
-	var list []T
+	var errs []string
+	for _, text := range all.Errors {
+		if m := unknownField.FindStringSubmatch(text); m != nil && retired[m[3]][m[2]] != "" {
+			warnings = append(warnings, fmt.Sprintf("%s:%s: %s has no effect: %s", path, m[1], m[2], retired[m[3]][m[2]]))
+			continue
+		}
+		errs = append(errs, text)
+	}
+	if len(errs) > 0 {
+		return nil, explain(path, &yaml.TypeError{Errors: errs}, known)
+	}
+	return warnings, nil
+}
+
+// readList reads a YAML list of entries, alone or below a key. Retired keys are
+// returned as warnings.
+func readList[T any](path, key string, known []string) (list []T, warnings []string, err error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, nil, err
+	}
 	var shape any
 	if err := yaml.Unmarshal(data, &shape); err != nil {
-		return nil, explain(path, err, nil)
+		return nil, nil, explain(path, err, nil)
 	}
 	switch top := shape.(type) {
 	case []any:
-		err = yaml.UnmarshalStrict(data, &list)
+		warnings, err = strictly(path, data, &list, known)
 	case map[any]any:
 		for k := range top {
 			if k != key {
 				text := fmt.Sprint(k)
-				return nil, fmt.Errorf("%s: unknown key %q%s; known is %q", path, text, spelling.DidYouMean(text, []string{key}), key)
+				return nil, nil, fmt.Errorf("%s: unknown key %q%s; known is %q", path, text, spelling.DidYouMean(text, []string{key}), key)
 			}
 		}
 		below := map[string][]T{}
-		err = yaml.UnmarshalStrict(data, &below)
+		warnings, err = strictly(path, data, &below, known)
 		list = below[key]
 	default:
-		return nil, fmt.Errorf("%s: neither a list nor %q with one", path, key+":")
+		return nil, nil, fmt.Errorf("%s: neither a list nor %q with one", path, key+":")
 	}
 	if err != nil {
-		return nil, explain(path, err, known)
+		return nil, nil, err
 	}
 	if len(list) == 0 {
-		return nil, fmt.Errorf("%s: the list is empty", path)
+		return nil, nil, fmt.Errorf("%s: the list is empty", path)
 	}
-	return list, nil
+	return list, warnings, nil
 }

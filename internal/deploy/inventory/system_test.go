@@ -57,18 +57,21 @@ status: {ready: true}
 		{"a key twice", head + "spec:\n  ports: []\n  ports: []\n", "", `:6: key "ports" is there twice`},
 	} {
 		path := file(t, "system.yaml", tt.text)
-		s, err := FromFile(path)
+		s, warnings, err := FromFile(path)
 		if tt.err != "" {
 			if err == nil || !strings.Contains(err.Error(), tt.err) || !strings.HasPrefix(err.Error(), path) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%s: %v", tt.name, err)
 			}
 			continue
 		}
+		if (len(warnings) == 1) != (tt.name == "an old list") || len(warnings) > 0 && warnings[0] != path+": computeNodes has no effect: storageNodes and externalComputeNodes name the nodes" {
+			t.Errorf("%s: %q", tt.name, warnings)
+		}
 		if got, nerr := names(s); err != nil || nerr != nil || got != tt.want {
 			t.Errorf("%s: %q %v %v", tt.name, got, err, nerr)
 		}
 	}
-	if _, err := FromFile(filepath.Join(t.TempDir(), "none")); !os.IsNotExist(err) {
+	if _, _, err := FromFile(filepath.Join(t.TempDir(), "none")); !os.IsNotExist(err) {
 		t.Errorf("%v", err)
 	}
 }

@@ -29,6 +29,8 @@ type Error struct {
 	Code int    // of the script, where it is Failed
 	Text string // the last that was said on standard error, as it came
 	Hint string // what to do
+
+	beforeLogin bool // the connection was closed before the login
 }
 
 func (e *Error) Error() string {
@@ -86,6 +88,9 @@ func failure(node string, code int, stderr string, heard bool) *Error {
 			e.Kind, e.Hint, e.Text = s.kind, s.hint, line
 			break
 		}
+	}
+	if line := closedBeforeLogin(stderr); line != "" {
+		e.Text, e.beforeLogin = line, true
 	}
 	e.Hint = strings.ReplaceAll(e.Hint, "NODE", node)
 	return e

@@ -204,15 +204,17 @@ var rooms = map[string]string{
 	"transfer/screen":   "printable terminal transfer",
 	"transfer/commands": "hint printable subcommand transfer transfer/screen version",
 
-	"transfer/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
-	"deploy/inventory":    "api api/dws kube spelling",            // what is to be installed where
-	"deploy/credentials":  "api deploy/inventory kube",
-	"deploy/payload":      "",                                              // packages and programs on the administrator's host
-	"deploy/remote":       "",                                              // scripts on nodes; what they do is not its business
-	"deploy/host":         "deploy/payload deploy/remote service unitfile", // one node; of service only what its status looks like
-	"deploy/fleet":        "printable terminal",                            // many; what is done there is not its business
-	"deploy/fakenode":     "deploy/remote",                                 // for tests
-	"deploy/commands":     "deploy/credentials deploy/fleet deploy/host deploy/inventory deploy/payload deploy/remote hint kube printable subcommand version",
+	"transfer/fakedaemon": "api/datamovement api/datamovement/v2",     // for tests
+	"deploy/nodeset":      "",                                         // host lists; which nodes there are is not its business
+	"deploy/claims":       "",                                         // what tokens say of themselves
+	"deploy/inventory":    "api api/dws deploy/nodeset kube spelling", // what is to be installed where
+	"deploy/credentials":  "api deploy/claims deploy/inventory kube",
+	"deploy/payload":      "",                                                            // packages and programs on the administrator's host
+	"deploy/remote":       "",                                                            // scripts on nodes; what they do is not its business
+	"deploy/host":         "deploy/claims deploy/payload deploy/remote service unitfile", // one node; of service only what its status looks like
+	"deploy/fleet":        "deploy/nodeset printable terminal",                           // many; what is done there is not its business
+	"deploy/fakenode":     "deploy/remote",                                               // for tests
+	"deploy/commands":     "deploy/credentials deploy/fleet deploy/host deploy/inventory deploy/nodeset deploy/payload deploy/remote hint kube printable subcommand version",
 	"service/fakesystemd": "", // for tests
 }
 

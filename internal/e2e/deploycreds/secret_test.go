@@ -2,6 +2,7 @@ package deploycreds
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -108,6 +109,8 @@ func TestWrongSecrets(t *testing.T) {
 	s.opaque("no-ca", s.token("d"), nil)
 	s.opaque("lines", "abc\r\nX-Evil: 1", ca)
 	s.opaque("other-ca", s.token("d"), otherCA(t))
+	s.opaque("encoded-token", base64.StdEncoding.EncodeToString([]byte(s.token("d"))), ca)
+	s.opaque("encoded-ca", s.token("d"), []byte(base64.StdEncoding.EncodeToString(ca)))
 	s.opaque("garbage-ca", s.token("d"), []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
 	user := "system:serviceaccount:" + s.namespace + ":"
 	for secret, words := range map[string][]string{
@@ -115,6 +118,8 @@ func TestWrongSecrets(t *testing.T) {
 		"token-of-other":   {`is that of "` + user + `other", not of "` + user + `d": is it the right Secret?`},
 		"expired":          {"refuses the token of Secret " + s.namespace + "/expired: it expired at 2024-01-02T03:04:05Z; delete the Secret"},
 		"expired-of-other": {"it expired at"},
+		"encoded-token":    {"token in Secret " + s.namespace + "/encoded-token looks base64-encoded: decode it (base64 -d)"},
+		"encoded-ca":       {"ca.crt in Secret " + s.namespace + "/encoded-ca looks base64-encoded: decode it (base64 -d)"},
 		"forged":           {"refuses the token", "another cluster, or for an account that was deleted"},
 		"no-token":         {`of type "Opaque" it never gets them: delete it and apply clientmountd-rbac.yaml`},
 		"no-ca":            {"has no token or no ca.crt"},

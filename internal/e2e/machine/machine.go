@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -133,6 +134,24 @@ func (m *Machine) Property(unit, name string) string {
 func (m *Machine) Journal(unit string, args ...string) string {
 	m.t.Helper()
 	return m.Do("journalctl --sync; journalctl -b --no-pager -o cat -u " + unit + " " + strings.Join(args, " "))
+}
+
+// unitFile is the beginning of what systemd logs about a line of one of our unit
+// files or drop-ins, in the form of 240 and newer ("/path:50: ...") or before
+// ("[/path:50] ...").
+var unitFile = regexp.MustCompile(`^\[?/[^ :]*/(clientmountd|nnf-dm|nnf-clientmount)\.(service|socket)(\.d/[^ :]*)?:[0-9]+[:\]]`)
+
+// UnitWarnings are the warnings and errors of this boot in which systemd names a
+// line of one of our unit files.
+func (m *Machine) UnitWarnings() (found []string) {
+	m.t.Helper()
+	out := m.Do("journalctl --sync; journalctl -b -q --no-pager -o cat -p warning _PID=1")
+	for line := range strings.SplitSeq(out, "\n") {
+		if unitFile.MatchString(line) {
+			found = append(found, line)
+		}
+	}
+	return found
 }
 
 // settle waits until the machine has done what it does at boot; a unit that

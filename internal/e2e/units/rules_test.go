@@ -2,6 +2,8 @@ package units
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -88,28 +90,74 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// since is the release of systemd that brought a directive. Older ones warn and
-// go on; so nothing may depend on it. What is not here was in 239 already.
+// since is the release of systemd that brought a directive, for those that 239, the oldest that we serve, does
+// not know. Older ones log a warning about each at every daemon-reload.
 var since = map[string]int{
 	"ProtectHostname": 242, "RestrictSUIDSGID": 242, "OOMPolicy": 243, "ProtectKernelLogs": 244, "ProtectClock": 245,
-	"ProtectProc": 247, "ProcSubset": 247, "LoadCredential": 247, "PrivateIPC": 248, "RestartSteps": 254, "RestartMaxDelaySec": 254,
+	"ProtectProc": 247, "ProcSubset": 247, "LoadCredential": 247, "PrivateIPC": 248,
 }
 
 // of239 are the directives that systemd 239, the oldest that we serve, knows.
-const of239 = ` After Alias Also AmbientCapabilities Backlog CapabilityBoundingSet CPUAffinity Description DeviceAllow DevicePolicy Documentation
+const of239 = ` MemoryHigh MemoryMax After Alias Also AmbientCapabilities Backlog CapabilityBoundingSet CPUAffinity Description DeviceAllow DevicePolicy Documentation
 	Environment ExecReload ExecStart Group IPAddressAllow IPAddressDeny KeyringMode KillMode LimitNOFILE ListenStream LockPersonality
 	MemoryDenyWriteExecute MemoryHigh MemoryMax NoNewPrivileges OOMScoreAdjust PrivateDevices PrivateMounts PrivateTmp ProtectControlGroups ProtectHome ProtectKernelModules
 	ProtectKernelTunables ProtectSystem RemoveIPC RemoveOnStop Requires Restart RestartSec RestrictAddressFamilies
 	RestrictNamespaces RestrictRealtime RuntimeDirectory RuntimeDirectoryMode RuntimeDirectoryPreserve SocketGroup SocketMode StartLimitIntervalSec
 	SystemCallArchitectures SystemCallErrorNumber SystemCallFilter TimeoutStartSec TimeoutStopSec Type UMask User WantedBy Wants WatchdogSec `
 
-// A directive that only newer systemds know must be known to be one: what it
-// promises does not hold everywhere.
-func TestKnownSince(t *testing.T) {
+// tooNew returns why a directive must not be in a file: the oldest systemd that we serve warns about it. An
+// example may have it if its first line names the systemd that it needs.
+func tooNew(file, firstLine string, d directive) string {
+	if slices.Contains(strings.Fields(of239), d.key) {
+		return ""
+	}
+	from := since[d.key]
+	if from == 0 {
+		return fmt.Sprintf("%s: systemd 239 does not know %s=, or it is missing in both tables", d.where, d.key)
+	}
+	if !strings.HasPrefix(file, "systemd/examples/") {
+		return fmt.Sprintf("%s: systemd before %d warns about %s= at every daemon-reload: only an example may have it", d.where, from, d.key)
+	}
+	var needs int
+	if _, err := fmt.Sscanf(firstLine, "# systemd %d and newer:", &needs); err != nil || needs < from {
+		return fmt.Sprintf("%s: %s= needs systemd %d; the first line must say \"# systemd %d and newer: ...\"", d.where, d.key, from, from)
+	}
+	return ""
+}
+
+func TestTooNew(t *testing.T) {
+	const unit, example = "systemd/system/nnf-dm.service", "systemd/examples/nnf-dm.service.d/x.conf"
+	for _, tt := range []struct {
+		file, first, key string
+		want             bool
+	}{
+		{unit, "", "Restart", false},
+		{unit, "", "RestartSteps", true},
+		{unit, "", "RestartMaxDelaySec", true},
+		{unit, "# systemd 248 and newer: x", "ProtectProc", true},
+		{"systemd/system/nnf-dm.service.d/10-runtime.conf", "", "OOMPolicy", true},
+		{example, "# systemd 248 and newer: x", "ProtectProc", false},
+		{example, "# systemd 246 and newer: x", "ProtectProc", true},
+		{example, "# Hardening.", "ProtectProc", true},
+		{example, "# systemd 260 and newer: x", "RestartSteps", true},
+	} {
+		if why := tooNew(tt.file, tt.first, directive{key: tt.key}); (why != "") != tt.want {
+			t.Errorf("%v: %q", tt, why)
+		}
+	}
+}
+
+// No unit, drop-in or unlabelled example has a directive about which a systemd that people run logs a warning.
+func TestNothingTooNew(t *testing.T) {
 	for _, file := range unitFiles(t) {
+		text, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, _, _ := strings.Cut(string(text), "\n")
 		for _, d := range readUnit(t, file) {
-			if known := slices.Contains(strings.Fields(of239), d.key); known == (since[d.key] > 0) {
-				t.Errorf("%s: say in one of the two tables which systemd knows %s=", d.where, d.key)
+			if why := tooNew(file, first, d); why != "" {
+				t.Error(why)
 			}
 		}
 	}
@@ -117,7 +165,7 @@ func TestKnownSince(t *testing.T) {
 		if !slices.ContainsFunc(unitFiles(t), func(f string) bool {
 			return slices.ContainsFunc(readUnit(t, f), func(d directive) bool { return d.key == key })
 		}) {
-			t.Errorf("%s= is in the table and in no unit", key)
+			t.Errorf("%s= is in the table and in no example", key)
 		}
 	}
 }
@@ -135,8 +183,8 @@ func unknown(line string, release int) bool {
 }
 
 func TestUnknown(t *testing.T) {
-	warning := "/x/nnf-dm.service:30: Unknown key name 'RestartSteps' in section 'Service', ignoring."
-	if !unknown(warning, 252) || unknown(warning, 254) || unknown("/x: Unknown key name 'Restart' in section 'Service', ignoring.", 252) {
+	warning := "/x/nnf-dm.service:30: Unknown key name 'PrivateIPC' in section 'Service', ignoring."
+	if !unknown(warning, 247) || unknown(warning, 248) || unknown("/x: Unknown key name 'Restart' in section 'Service', ignoring.", 252) {
 		t.Error("the wrong warnings are passed over")
 	}
 }

@@ -2,23 +2,32 @@ package container
 
 import (
 	"net"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
 )
 
-// examplePromises are what the drop-ins in the examples folder do, as they are.
+// examplePromises are what the drop-ins in the examples directory do, as they are.
 var examplePromises = []promise{
 	{"example of arguments", exampleOfArguments},
 	{"examples for clientmountd", examplesForClientmountd},
 	{"example of a group", exampleOfAGroup},
+	{"example for newer systemd", exampleForNewerSystemd},
 }
 
 // example puts a drop-in in place, and fails when systemd has something to say
 // about it.
-func example(t *testing.T, m *machine.Machine, daemon, file string) {
+func example(t *testing.T, m *machine.Machine, file string) {
 	t.Helper()
-	m.Do("d=/etc/systemd/system/$(dirname " + file + "); mkdir -p $d && cp /usr/share/doc/" + daemon + "/examples/" + file + " $d && systemctl daemon-reload")
+	text, err := os.ReadFile(filepath.Join(stage.Root(t), "systemd/examples", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Put("/etc/systemd/system/"+file, 0o644, text)
+	m.Do("systemctl daemon-reload")
 	if out := m.Do("journalctl --sync; journalctl -b -q --no-pager -o cat _PID=1 | grep -F " + file + " || :"); out != "" {
 		t.Errorf("systemd does not like %s: %s", file, out)
 	}
@@ -32,7 +41,7 @@ func exampleOfArguments(t *testing.T, m *machine.Machine) {
 		t.Fatal(err)
 	}
 	for daemon, start := range units {
-		example(t, m, daemon, daemon+".service.d/20-arguments.conf")
+		example(t, m, daemon+".service.d/20-arguments.conf")
 		m.Setting(daemon, "20-test", "[kubernetes]\nservice_host = \"192.0.2.1\"\nservice_port = \"1\"\n")
 		m.Do("sed -i 's/=10.0.0.5/=" + host + "/; s/=6443/=" + port + "/' /etc/systemd/system/" + daemon + ".service.d/20-arguments.conf && systemctl daemon-reload && " + start)
 	}
@@ -42,12 +51,12 @@ func exampleOfArguments(t *testing.T, m *machine.Machine) {
 // With each of them the daemon becomes ready, in the host's mount namespace; the
 // tight one keeps what is promised of it.
 func examplesForClientmountd(t *testing.T, m *machine.Machine) {
-	for _, file := range []string{"30-hooks.conf", "40-tight.conf", "60-core.conf"} {
-		example(t, m, "clientmountd", "clientmountd.service.d/"+file)
+	for _, file := range []string{"30-hooks.conf", "40-tight.conf", "45-newer-systemd.conf", "60-core.conf"} {
+		example(t, m, "clientmountd.service.d/"+file)
 		m.Do("systemctl start clientmountd")
 		mountNamespaceIsTheHosts(t, m)
 		if file == "40-tight.conf" {
-			m.Do("systemd-analyze security --threshold=43 clientmountd.service")
+			m.Do("systemd-analyze security --threshold=47 clientmountd.service")
 		}
 		m.Do("systemctl stop clientmountd && rm /etc/systemd/system/clientmountd.service.d/" + file)
 	}
@@ -55,8 +64,18 @@ func examplesForClientmountd(t *testing.T, m *machine.Machine) {
 
 // Who is not in the group is told so; who is may connect.
 func exampleOfAGroup(t *testing.T, m *machine.Machine) {
-	example(t, m, "nnf-dm", "nnf-dm.socket.d/30-group.conf")
+	example(t, m, "nnf-dm.socket.d/30-group.conf")
 	m.Do("systemctl start nnf-dm.socket")
 	has(t, says(t, m, 6, "runuser -u bob -- nnf-dmctl version"), "you may not use the socket")
 	m.Do("runuser -u bob -g users -- nnf-dmctl version")
+}
+
+// What the packaged unit leaves out for older systemd, this one knows, and nnf-dm
+// serves with it.
+func exampleForNewerSystemd(t *testing.T, m *machine.Machine) {
+	example(t, m, "nnf-dm.service.d/45-newer-systemd.conf")
+	m.Do("systemctl start nnf-dm.socket && " + asUser + "nnf-dmctl version && systemd-analyze security --threshold=12 nnf-dm.service")
+	if v := m.Property("nnf-dm", "ProtectProc"); v != "invisible" {
+		t.Errorf("the drop-in is not in force: ProtectProc is %q", v)
+	}
 }

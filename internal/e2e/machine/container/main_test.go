@@ -56,7 +56,9 @@ func look(t *testing.T, m *machine.Machine) {
 	if t.Failed() {
 		t.Log(m.Journal("clientmountd -u nnf-dm -u nnf-dm.socket", "-n 100 -o short-precise"))
 	}
-	m.Do("journalctl --sync")
+	for _, line := range m.UnitWarnings() {
+		t.Error("systemd warns about one of our units: ", line)
+	}
 	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
 		known := m.Do("journalctl --list-catalog")
 		for line := range strings.Lines(m.Do("journalctl -b -q --no-pager -o json -t " + daemon + ` | jq -r 'select(.MESSAGE_ID) | "\(.MESSAGE_ID) \(.MESSAGE)"' | sort -u`)) {

@@ -59,6 +59,10 @@ func node(t *testing.T) *machine.Machine {
 	began := time.Now()
 	m.Configure()
 	m.Do("systemctl enable --now clientmountd")
+	m.Do("systemctl daemon-reload")
+	for _, line := range m.UnitWarnings() {
+		t.Error("systemd warns about one of our units: ", line)
+	}
 	t.Logf("configured and started in %.1f s", time.Since(began).Seconds())
 	theNode = m
 	return m

@@ -47,6 +47,9 @@ func reboot(t *testing.T) {
 	if text := kept.Do("journalctl -b -1 -q -o cat -u clientmountd CLIENTMOUNT=" + vanished.name + " EVENT=orphan"); !strings.Contains(text, "no longer exists") {
 		t.Errorf("the journal of the boot before says of it %q", text)
 	}
+	for _, line := range kept.UnitWarnings() {
+		t.Error("at boot systemd warns about one of our units: ", line)
+	}
 	if failed := kept.Do("systemctl --failed --plain --no-legend"); failed != "" {
 		t.Errorf("units have failed: %s", failed)
 	}

@@ -1,0 +1,217 @@
+package fleet
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/printable"
+)
+
+// A results file has one JSON object a line: first the head, which names all nodes of the run, then one object for
+// each node when it is through. So a run that was killed leaves a file that says what it had done.
+const (
+	resultsKind    = "nnf-deploy results"
+	resultsVersion = 1
+	resultsLine    = 32 << 20 // bytes of the longest line, the head of a very large system
+	resultsText    = 4096     // bytes of a cause or a hint, which come from a node
+)
+
+type resultsHead struct {
+	Kind    string    `json:"kind"`
+	Version int       `json:"version"`
+	Command string    `json:"command"`
+	Started time.Time `json:"started"`
+	Nodes   []string  `json:"nodes"`
+}
+
+type resultsNode struct {
+	Node    string  `json:"node"`
+	Result  State   `json:"result"`
+	Failed  bool    `json:"failed"` // --failed repeats it
+	Seconds float64 `json:"seconds"`
+	Cause   string  `json:"cause,omitempty"`
+	Hint    string  `json:"hint,omitempty"`
+}
+
+// ErrNoResults reports a file that is not a results file of this version.
+var ErrNoResults = errors.New("not a results file of nnf-deploy")
+
+// ResultsFile is a results file that is being written.
+type ResultsFile struct {
+	path string
+	f    *os.File
+	good []State
+	err  error
+}
+
+// CreateResults replaces the results file at path, or makes it, with mode 0600. It replaces nothing but a results
+// file. command is the sub-command; a node whose result is none of good has failed.
+func CreateResults(path, command string, nodes []string, good ...State) (*ResultsFile, error) {
+	if err := replaceable(path); err != nil {
+		return nil, err
+	}
+	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text()[:8])
+	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	r := &ResultsFile{path: path, f: f, good: good}
+	r.write(resultsHead{resultsKind, resultsVersion, command, time.Now().UTC().Truncate(time.Second), nodes})
+	if r.err == nil {
+		r.err = f.Sync()
+	}
+	if r.err == nil {
+		r.err = os.Rename(temporary, path)
+	}
+	if r.err != nil {
+		f.Close()
+		os.Remove(temporary)
+		return nil, r.err
+	}
+	return r, nil
+}
+
+// replaceable returns why the file at path must stay.
+func replaceable(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file, and is not replaced", path)
+	case info.Size() == 0:
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	first, err := bufio.NewReader(io.LimitReader(f, resultsLine)).ReadBytes('\n')
+	head := resultsHead{}
+	if err != nil || json.Unmarshal(first, &head) != nil || head.Kind != resultsKind {
+		return fmt.Errorf("%s has other contents, and is not replaced: %w", path, ErrNoResults)
+	}
+	return nil
+}
+
+// Add writes the result of a node. Errors are reported by Close.
+func (r *ResultsFile) Add(res Result) {
+	r.write(resultsNode{
+		Node: res.Node, Result: res.State, Failed: !slices.Contains(r.good, res.State), Seconds: math.Round(res.Time.Seconds()*1000) / 1000,
+		Cause: short(res.Cause), Hint: short(res.Hint),
+	})
+}
+
+func short(text string) string {
+	return strings.ToValidUTF8(printable.Line(text[:min(len(text), resultsText)]), "")
+}
+
+func (r *ResultsFile) write(line any) {
+	if r.err != nil {
+		return
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if r.err = e.Encode(line); r.err == nil {
+		_, r.err = r.f.Write(b.Bytes()) // in one call, so that a line is there whole or not at all
+	}
+}
+
+// Close returns the first error there was.
+func (r *ResultsFile) Close() error {
+	return errors.Join(r.err, r.f.Sync(), r.f.Close())
+}
+
+// Observe returns an observer that also adds each result.
+func (r *ResultsFile) Observe(o Observer) Observer { return &recording{o, r} }
+
+type recording struct {
+	Observer
+	file *ResultsFile
+}
+
+func (r *recording) End(res Result) {
+	r.file.Add(res)
+	r.Observer.End(res)
+}
+
+// FailedIn returns the nodes that failed in the run of command whose results file this is, or that it did not get
+// to, in the order of that run.
+func FailedIn(path, command string) ([]string, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if err := trusted(path, info); err != nil {
+		return nil, err
+	}
+	s := bufio.NewScanner(f)
+	s.Buffer(nil, resultsLine)
+	s.Split(wholeLines)
+	var head resultsHead
+	if !s.Scan() || json.Unmarshal(s.Bytes(), &head) != nil || head.Kind != resultsKind {
+		return nil, fmt.Errorf("%s: %w", path, errors.Join(ErrNoResults, s.Err()))
+	}
+	if head.Version != resultsVersion {
+		return nil, fmt.Errorf("%s is of version %d, this nnf-deploy reads version %d", path, head.Version, resultsVersion)
+	}
+	if head.Command != command {
+		return nil, fmt.Errorf("%s has the results of %.40q, not of %q", path, head.Command, command)
+	}
+	done := map[string]bool{}
+	for number := 2; s.Scan(); number++ {
+		var n resultsNode
+		if err := json.Unmarshal(s.Bytes(), &n); err != nil || n.Node == "" {
+			return nil, fmt.Errorf("%s:%d: not the result of a node: %w", path, number, ErrNoResults)
+		}
+		done[n.Node] = !n.Failed
+	}
+	if err := s.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return slices.DeleteFunc(head.Nodes, func(n string) bool { return done[n] }), nil
+}
+
+// trusted returns why the file does not decide on which nodes something is done.
+func trusted(path string, info fs.FileInfo) error {
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file", path)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() && st.Uid != 0 {
+		return fmt.Errorf("%s belongs to another user (uid %d)", path, st.Uid)
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%s may be written by other users (mode %04o)", path, info.Mode().Perm())
+	}
+	return nil
+}
+
+// wholeLines is bufio.ScanLines without a last line that has no line feed: its run was killed while it wrote it.
+func wholeLines(data []byte, atEOF bool) (int, []byte, error) {
+	if atEOF && !bytes.ContainsRune(data, '\n') {
+		return len(data), nil, nil
+	}
+	return bufio.ScanLines(data, atEOF)
+}

@@ -1,0 +1,158 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestClosedBeforeLogin(t *testing.T) {
+	const reset = "kex_exchange_identification: read: Connection reset by peer"
+	for _, tt := range []struct{ name, stderr, want string }{
+		{"reset", reset + "\r\nConnection reset by 10.0.0.1 port 22\r\n", reset},
+		{"reset, with LogLevel=ERROR", reset + "\r\n", reset},
+		{"closed", "kex_exchange_identification: Connection closed by remote host\nConnection closed by 10.0.0.1 port 22\n", "kex_exchange_identification: Connection closed by remote host"},
+		{"IPv6", "kex_exchange_identification: Connection closed by remote host\nConnection closed by fd00::1 port 22\n", "kex_exchange_identification: Connection closed by remote host"},
+		{"OpenSSH 7", "ssh_exchange_identification: Connection closed by remote host\n", "ssh_exchange_identification: Connection closed by remote host"},
+		{"OpenSSH 7, reset", "ssh_exchange_identification: read: Connection reset by peer\n", "ssh_exchange_identification: read: Connection reset by peer"},
+		{"while the banner is sent", "banner exchange: Connection to 10.0.0.1 port 22: Broken pipe\n", "banner exchange: Connection to 10.0.0.1 port 22: Broken pipe"},
+		{"the jump host is busy", reset + "\nConnection reset by 10.0.0.9 port 22\nkex_exchange_identification: Connection closed by remote host\nConnection closed by UNKNOWN port 65535\n",
+			"kex_exchange_identification: Connection closed by remote host"},
+		{"a warning first", "Warning: Identity file /x not accessible: No such file or directory.\n" + reset + "\n", reset},
+
+		{"nothing", "", ""},
+		{"after the login", "Connection to compute-01 closed by remote host.\n", ""},
+		{"closed, nobody knows when", "Connection closed by 10.0.0.1 port 22\n", ""},
+		{"reset, nobody knows when", "Connection reset by 10.0.0.1 port 22\n", ""},
+		{"the session breaks", "client_loop: send disconnect: Broken pipe\n", ""},
+		{"an ssh on the node said it", reset + "\nConnection to compute-01 closed by remote host.\n", ""},
+		{"the jump host reaches nobody", "channel 0: open failed: connect failed: Connection refused\nstdio forwarding failed\nkex_exchange_identification: Connection closed by remote host\n", ""},
+		{"no banner", "kex_exchange_identification: banner line contains invalid characters\n", ""},
+		{"too late", "Connection timed out during banner exchange\nConnection to 10.0.0.1 port 22 timed out\n", ""},
+		{"refused", "ssh: connect to host x port 22: Connection refused\n", ""},
+		{"the login is refused", "root@x: Permission denied (publickey).\n", ""},
+		{"somebody speaks of it", "he said: " + reset + "\n", ""},
+	} {
+		if got := closedBeforeLogin(tt.stderr); got != tt.want {
+			t.Errorf("%s: %q", tt.name, got)
+		}
+		if e := failure("x", 255, tt.stderr, false); e.beforeLogin != (tt.want != "") || e.beforeLogin && e.Kind != Unreachable {
+			t.Errorf("%s: %+v", tt.name, e)
+		}
+		if e := failure("x", 255, tt.stderr, true); e.beforeLogin {
+			t.Errorf("%s, after an answer: %+v", tt.name, e)
+		}
+		if e := failure("x", 1, tt.stderr, false); e.beforeLogin {
+			t.Errorf("%s, with another exit code: %+v", tt.name, e)
+		}
+	}
+}
+
+// fake is a Shell of which each call is one of the functions.
+type fake struct {
+	calls []func(stdin io.Reader, stdout io.Writer) error
+	at    []time.Time
+}
+
+func (f *fake) Run(_ context.Context, _ string, _ Script, stdin io.Reader, stdout io.Writer) error {
+	f.at = append(f.at, time.Now())
+	return f.calls[min(len(f.at), len(f.calls))-1](stdin, stdout)
+}
+
+func drop(io.Reader, io.Writer) error {
+	return &Error{Kind: Unreachable, Code: 255, Text: "kex_exchange_identification: read: Connection reset by peer", beforeLogin: true}
+}
+
+func echo(stdin io.Reader, stdout io.Writer) error {
+	_, err := io.Copy(stdout, stdin)
+	return err
+}
+
+func TestRetry(t *testing.T) {
+	readAndDrop := func(stdin io.Reader, w io.Writer) error {
+		_, _ = io.ReadFull(stdin, make([]byte, 2))
+		return drop(stdin, w)
+	}
+	sayAndDrop := func(stdin io.Reader, w io.Writer) error { _, _ = io.WriteString(w, "x"); return drop(stdin, w) }
+	failed := func(io.Reader, io.Writer) error { return &Error{Kind: Lost, Text: "broke"} }
+	type calls = []func(io.Reader, io.Writer) error
+	pipe := func() io.Reader { return io.MultiReader(strings.NewReader("hello")) } // it cannot go back
+	for _, tt := range []struct {
+		name  string
+		calls calls
+		stdin func() io.Reader
+		want  int // attempts
+		out   string
+		err   string
+	}{
+		{"at once", calls{echo}, pipe, 1, "hello", ""},
+		{"after some", calls{drop, drop, drop, echo}, pipe, 4, "hello", ""},
+		{"given up", calls{drop}, pipe, 10, "", "not reachable: kex_exchange_identification: read: Connection reset by peer (10 attempts in "},
+		{"another error", calls{drop, failed}, pipe, 2, "", "the connection broke: broke"},
+		{"input that goes back", calls{readAndDrop, echo}, func() io.Reader { return strings.NewReader("hello") }, 2, "hello", ""},
+		{"input that is lost", calls{readAndDrop, echo}, pipe, 1, "", "Connection reset by peer"},
+		{"something was printed", calls{sayAndDrop, echo}, pipe, 1, "x", "Connection reset by peer"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &fake{calls: tt.calls}
+				var out bytes.Buffer
+				err := (&Retry{Shell: f}).Run(t.Context(), "x", Script{Text: "true"}, tt.stdin(), &out)
+				if len(f.at) != tt.want || out.String() != tt.out || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("%d attempts, %q, %v", len(f.at), out.String(), err)
+				}
+				for i := 1; i < len(f.at); i++ {
+					most := min(firstDelay<<(i-1), longestDelay)
+					if d := f.at[i].Sub(f.at[i-1]); d < most/2 || d >= most {
+						t.Errorf("attempt %d after %v, want %v to %v", i+1, d, most/2, most)
+					}
+				}
+				if e := (*Error)(nil); tt.want == 10 && (!errors.As(err, &e) || !strings.Contains(e.Hint, "MaxStartups")) {
+					t.Errorf("%#v", err)
+				}
+			})
+		})
+	}
+}
+
+// The time is bounded as well, and the end of the context ends the wait.
+func TestRetryEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		started := time.Now()
+		f := &fake{calls: []func(io.Reader, io.Writer) error{func(r io.Reader, w io.Writer) error { time.Sleep(15 * time.Second); return drop(r, w) }}}
+		err := (&Retry{Shell: f}).Run(t.Context(), "x", Script{Text: "true"}, nil, io.Discard)
+		if took := time.Since(started); err == nil || took > 80*time.Second || len(f.at) < 3 {
+			t.Errorf("%d attempts in %v, %v", len(f.at), took, err)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		f = &fake{calls: []func(io.Reader, io.Writer) error{drop}}
+		time.AfterFunc(firstDelay/4, func() { cancel(errors.New("enough")) })
+		err = (&Retry{Shell: f}).Run(ctx, "x", Script{Text: "true"}, nil, io.Discard)
+		if e := (*Error)(nil); !errors.As(err, &e) || e.Kind != Ended || e.Text != "enough" || len(f.at) != 1 {
+			t.Errorf("%v after %d attempts", err, len(f.at))
+		}
+	})
+}
+
+// A reader that an attempt leaves behind takes nothing from the next one.
+func TestRetryLeavesNoReaderBehind(t *testing.T) {
+	var behind io.Reader
+	f := &fake{calls: []func(io.Reader, io.Writer) error{
+		func(r io.Reader, w io.Writer) error { behind = r; return drop(r, w) },
+		func(r io.Reader, w io.Writer) error {
+			if n, err := behind.Read(make([]byte, 9)); n != 0 || err != io.EOF {
+				t.Errorf("%d %v", n, err)
+			}
+			return echo(r, w)
+		},
+	}}
+	var out bytes.Buffer
+	if err := (&Retry{Shell: f}).Run(t.Context(), "x", Script{Text: "true"}, io.MultiReader(strings.NewReader("hello")), &out); err != nil || out.String() != "hello" {
+		t.Errorf("%q %v", out.String(), err)
+	}
+}
