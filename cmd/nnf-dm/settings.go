@@ -33,6 +33,7 @@ func settingsOf(c *config.Nnfdm) (server.Settings, error) {
 		Limits: server.Limits{
 			Streams: l.StreamsPerUser, Waiters: l.WaitersPerUser, BatchSize: l.BatchSize,
 			CreatesPerSecond: l.CreatesPerSecond, CreateBurst: l.CreateBurst,
+			Movements: l.MovementsPerUser, MovementBytes: l.MovementBytesPerUser,
 		},
 	}, nil
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -182,7 +181,7 @@ func (c *cluster) Create(_ context.Context, r kube.Resource, ns string, obj, int
 	}
 	dm := *obj.(*nnf.DataMovement)
 	if dm.Name == "" {
-		dm.Name = dm.GenerateName + strconv.Itoa(len(c.movements)+1)
+		dm.Name = dm.GenerateName + strconv.Itoa(c.uids+1)
 	}
 	if c.movements[dm.Name] != nil {
 		return apiError(http.StatusConflict, metav1.StatusReasonAlreadyExists)
@@ -267,18 +266,19 @@ func (c *cluster) Delete(_ context.Context, r kube.Resource, ns, name string, ui
 	return nil
 }
 
-func (c *cluster) ClientMounts(_ context.Context, r kube.Resource, ns, _ string, atHand bool) (out []*dws.ClientMount, err error) {
+func (c *cluster) ClientMounts(_ context.Context, r kube.Resource, ns, selector string, atHand bool) (out []*dws.ClientMount, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, cm := range c.mounts {
-		if ns == "" || cm.Namespace == ns {
+	all := c.mounts
+	if atHand && c.cached != nil {
+		all = c.cached
+	}
+	for _, cm := range all {
+		if (ns == "" || cm.Namespace == ns) && selected(cm.Labels, selector) {
 			out = append(out, cm)
 		}
 	}
 	if atHand {
-		if c.cached != nil {
-			out = slices.DeleteFunc(slices.Clone(c.cached), func(cm *dws.ClientMount) bool { return ns != "" && cm.Namespace != ns })
-		}
 		return out, c.request("list %s %s at hand", r.Plural, ns)
 	}
 	return out, c.request("list %s %s", r.Plural, ns)
@@ -304,17 +304,22 @@ func profile(name string, byDefault bool) *nnf.DataMovementProfile {
 	return &nnf.DataMovementProfile{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: nnf.DataMovementProfileData{Default: byDefault, Command: "mpirun dcp $SRC $DEST"}}
 }
 
+func selected(labels map[string]string, selector string) bool {
+	for part := range strings.SplitSeq(selector, ",") {
+		if k, v, _ := strings.Cut(part, "="); labels[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
 func (c *cluster) Movements(_ context.Context, _ kube.Resource, selector string) (out []*nnf.DataMovement, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-next:
 	for _, dm := range c.movements {
-		for part := range strings.SplitSeq(selector, ",") {
-			if k, v, _ := strings.Cut(part, "="); dm.Labels[k] != v {
-				continue next
-			}
+		if selected(dm.Labels, selector) {
+			out = append(out, dm)
 		}
-		out = append(out, dm)
 	}
 	return out, c.request("list movements")
 }

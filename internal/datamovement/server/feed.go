@@ -336,8 +336,12 @@ func (f *feed) learn(dm *nnf.DataMovement) {
 		return
 	}
 	have := f.known[dm.Name]
-	if have == nil || newer(dm, have.dm) || have.dm.ResourceVersion == dm.ResourceVersion {
-		f.known[dm.Name] = &entry{dm: dm, seen: have != nil && have.seen && have.dm.UID == dm.UID, at: time.Now()}
+	same := have != nil && have.dm.UID == dm.UID
+	switch {
+	case same && have.dm.ResourceVersion == dm.ResourceVersion:
+		have.at = time.Now() // no news: a waiter that was woken by its own read would read for ever
+	case have == nil || newer(dm, have.dm):
+		f.known[dm.Name] = &entry{dm: dm, seen: same && have.seen, at: time.Now()}
 		f.wake(dm.Name)
 	}
 }

@@ -189,11 +189,11 @@ func TestRefusalsAreOfTheNewestState(t *testing.T) {
 // A long batch does not outlive the workflow's state.
 func TestBatchStopsWithTheWorkflow(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		now := *s.settings.Load()
-		now.LookupExpiry = 0
-		s.SetSettings(now)
 		c.mu.Lock()
-		c.onCreate = func() { c.workflow.Status.State = dws.StatePostRun }
+		c.onCreate = func() {
+			c.workflow.Status.State = dws.StatePostRun
+			time.Sleep(2 * jobWindow) // a slow server
+		}
 		c.mu.Unlock()
 		_, results, err := s.CreateBatch(t.Context(), user(1001), wish, pairsOf("a", "b", "c"), "")
 		if err != nil || results[0].err != nil || !errors.Is(results[1].err, datamovement.ErrFailed) || !strings.Contains(fmt.Sprint(results[2].err), "PreRun") {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
@@ -22,7 +23,12 @@ func (c *cluster) exists(uid int64, n, bytes int) {
 	defer c.mu.Unlock()
 	for i := range n {
 		dm := &nnf.DataMovement{ObjectMeta: metav1.ObjectMeta{
-			Name: "old-" + strconv.FormatInt(uid, 10) + "-" + strconv.Itoa(i), Namespace: rabbit, Labels: map[string]string{api.LabelInitiator: node},
+			Name: "old-" + strconv.FormatInt(uid, 10) + "-" + strconv.Itoa(i), Namespace: rabbit, UID: types.UID("uid-old-" + strconv.Itoa(i)),
+			Labels: map[string]string{
+				api.LabelInitiator: node, api.LabelOwnerKind: "Workflow",
+				api.LabelOwnerName: "job7", api.LabelOwnerNamespace: "default", api.LabelOwnerUID: "wf-uid",
+				api.LabelWorkflowName: "job7", api.LabelWorkflowNamespace: "default", api.LabelWorkflowUID: "wf-uid",
+			},
 		}}
 		dm.Spec.UserID = uid
 		dm.Spec.Source.Path = strings.Repeat("x", bytes)
