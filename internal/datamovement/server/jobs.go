@@ -301,7 +301,7 @@ func (s *Service) confirmAll(ctx context.Context, c Call, w datamovement.Workflo
 			s.jobs.mu.Unlock()
 			if len(todo) > 0 && ctx.Err() == nil {
 				s.log.Warn("could not confirm that new data movements are still allowed: the API server does not answer", "uid", c.UID,
-					"workflow", w.Namespace+"/"+w.Name, "count", len(todo))
+					"workflow", w.Namespace+"/"+w.Name)
 			}
 			return
 		}

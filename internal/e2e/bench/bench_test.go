@@ -60,7 +60,7 @@ func TestShortRun(t *testing.T) {
 		"clientmountd: writes per ClientMount life": {1, 4},
 		"nnf-dm: binary size":                       {1, 16},
 		"nnf-dm: requests at start":                 {0, 0},
-		"nnf-dm: requests per create, warm":         {1, 4},
+		"nnf-dm: requests per create, warm":         {1, 2},
 		"nnf-dm: requests per poll":                 {0, 0},
 	} {
 		f, ok := figures[name]
