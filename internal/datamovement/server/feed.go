@@ -26,7 +26,7 @@ const (
 	// blindAfter is how long a watch may be lost, or not have shown anything yet,
 	// before the movements that are waited for are read one by one, and how often
 	// each is read at most. Both are drawn from this to one and a half times this.
-	blindAfter = 3 * time.Second
+	blindAfter = 5 * time.Second
 	// blindReads is the pause between two of these reads, likewise: together they
 	// take a fifth of the requests per second that the daemon may make.
 	blindReads = 100 * time.Millisecond

@@ -135,6 +135,7 @@ func repeatedRequest(s *scene) {
 
 // The API server is slow; the caller does not wait for it.
 func callerGone(s *scene) {
+	s.config = forgetful
 	s.usual()
 	s.create()
 	s.proxy.ClearRequests()
