@@ -102,7 +102,7 @@ const teardownState = dws.StatePostRun
 const sizeOfNames = 1 << 10
 
 // Size is about how many bytes a movement takes: in a list of the API server and
-// in the memory of whoever follows it.
+// in the memory of a process that follows it.
 func Size(dm *nnf.DataMovement) int64 {
 	n := sizeOfNames + len(dm.Spec.Source.Path) + len(dm.Spec.Destination.Path) +
 		len(dm.Spec.UserConfig.DCPOptions) + len(dm.Spec.UserConfig.MPIRunOptions) + len(dm.Status.Message)

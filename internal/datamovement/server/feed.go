@@ -58,7 +58,7 @@ type feed struct {
 	lost    chan struct{}       // has room for one: blind is set
 }
 
-// waiting is who waits for a movement.
+// waiting holds the waiters of a movement.
 type waiting struct {
 	ch   map[chan<- struct{}]struct{}
 	uid  uint32    // whose it is
@@ -260,7 +260,7 @@ func (f *feed) nextBlind(now time.Time) (name string, blind bool) {
 	return name, true
 }
 
-// readOne tells who waits for a movement what the API server says of it.
+// readOne reads a movement and wakes its waiters if something has changed.
 func (f *feed) readOne(ctx context.Context, name string) {
 	dm := new(nnf.DataMovement)
 	switch err := f.api.get(ctx, kindMovement, f.namespace, name, dm); {
@@ -308,7 +308,7 @@ func (f *feed) upsert(ctx context.Context, dm *nnf.DataMovement) {
 		if have.dm.UID == dm.UID {
 			have.seen = true
 		}
-		return // a late word of an earlier state, or of an earlier object of that name
+		return // a late event of an earlier state, or of an earlier object of that name
 	}
 	f.known[dm.Name] = &entry{dm: dm, seen: true}
 	f.wake(dm.Name)

@@ -88,7 +88,7 @@ func TestFeedNeverGoesBack(t *testing.T) {
 		"found missing":                    {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.forget("x") }, ""},
 		"another of that name":             {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.upsert(ctx, at("v", "7")) }, "7"},
 		"another of that name, by request": {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.learn(at("v", "7")) }, "7"},
-		"late word of an earlier one of that name": {func(ctx context.Context, f *feed) {
+		"late event of an earlier one of that name": {func(ctx context.Context, f *feed) {
 			f.upsert(ctx, at("u", "5"))
 			f.learn(at("v", "7"))
 			f.upsert(ctx, at("u", "6"))
@@ -99,7 +99,7 @@ func TestFeedNeverGoesBack(t *testing.T) {
 			f.learn(at("v", "7"))
 			f.remove(ctx, "x")
 		}, "7"},
-		"late word of an earlier one is not of the later one": {func(ctx context.Context, f *feed) {
+		"late event of an earlier one is not of the later one": {func(ctx context.Context, f *feed) {
 			f.learn(at("v", "7"))
 			f.upsert(ctx, at("u", "6"))
 			time.Sleep(trusted)
