@@ -34,7 +34,8 @@ func settingsOf(c *config.Nnfdm) (server.Settings, error) {
 		Limits: server.Limits{
 			Streams: l.StreamsPerUser, Waiters: l.WaitersPerUser, BatchSize: l.BatchSize,
 			CreatesPerSecond: l.CreatesPerSecond, CreateBurst: l.CreateBurst,
-			API: server.APIShare{QPS: c.Kubernetes.QPS, Burst: c.Kubernetes.Burst, Percent: l.APIShare},
+			API:       server.APIShare{QPS: c.Kubernetes.QPS, Burst: c.Kubernetes.Burst, Percent: l.APIShare},
+			Movements: l.MovementsPerUser, MovementBytes: l.MovementBytesPerUser,
 		},
 	}, nil
 }

@@ -43,6 +43,8 @@ type Nnfdm struct {
 		MaxWait                         time.Duration
 		HandshakeTime                   time.Duration
 		BatchSize                       int
+		MovementsPerUser                int
+		MovementBytesPerUser            int64 // bytes
 	}
 	Daemon struct {
 		Simulated       bool

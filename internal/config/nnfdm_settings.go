@@ -79,6 +79,11 @@ func limitSettings(c *Nnfdm) []Setting {
 		number("waiters_per_user", "1024", "1", "65536", "Requests that wait for the end of a transfer, of one user.", &l.WaitersPerUser),
 		number("creates_per_second", "50", "1", "10000", "Transfers that one user may create per second, on average.", &l.CreatesPerSecond),
 		number("create_burst", "500", "1", "100000", "Transfers that one user may create at once.", &l.CreateBurst),
+		number("movements_per_user", "5000", "1", "1000000", "Transfers of one user that exist, whether they have ended or not. Users delete those that have ended.", &l.MovementsPerUser),
+		{
+			Key: "limits.movement_bytes_per_user", Kind: Size, Default: "16MiB", Min: "64KiB", Max: "1GiB", Reload: true, Field: &l.MovementBytesPerUser,
+			Help: "Size of the transfers of one user that exist: each counts 1KiB, its paths and options, and what the rabbit reports of it.",
+		},
 		number("batch_size", "1000", "1", "10000", "Pairs of source and destination in one batch.", &l.BatchSize),
 		number("api_share", "80", "1", "100", "Percent of kubernetes.qps and kubernetes.burst that one user's requests may take. Users take turns.", &l.APIShare),
 		number("log_records_per_second", "5", "1", "10000", "Log records that one user may cause per second, on average, by requests that are refused or fail. One record tells how many more were suppressed.", &l.LogRecordsPerSecond),

@@ -104,3 +104,11 @@ func LimitExceeded(setting string) *Fault {
 	f.Field = setting
 	return f
 }
+
+// TooManyMovements is LimitExceeded for a user whose data movements on this node
+// reach the limit because they are kept after their end. have says what there is.
+func TooManyMovements(setting, have string) *Fault {
+	f := NewFault(ErrExhausted, ReasonLimit, "%s exist on this node and are not deleted, the limit is %s of the daemon's configuration: delete those that have ended (List shows them)", have, setting)
+	f.Field = setting
+	return f
+}

@@ -57,21 +57,65 @@ func digest(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil)[:digestBytes])
 }
 
-// SameRequest tells whether an existing movement is what want asks for: the
-// key was repeated with the same request, not with another one.
-func SameRequest(have, want *nnf.DataMovement) bool {
-	return have.Labels[api.LabelRequestKey] != "" && have.Labels[api.LabelRequestKey] == want.Labels[api.LabelRequestKey] &&
-		have.Labels[api.LabelOwnerUID] == want.Labels[api.LabelOwnerUID] &&
-		have.Spec.UserID == want.Spec.UserID &&
-		have.Spec.Source.Path == want.Spec.Source.Path && have.Spec.Destination.Path == want.Spec.Destination.Path
+// Differs returns the field of the request in which an existing movement is not
+// what want asks for; empty when the key was repeated with the same request.
+func Differs(have, want *nnf.DataMovement) string {
+	h, w := &have.Spec, &want.Spec
+	a, b := &h.UserConfig, &w.UserConfig
+	for _, f := range []struct {
+		field string
+		same  bool
+	}{
+		{fieldKey, have.Labels[api.LabelRequestKey] != "" && have.Labels[api.LabelRequestKey] == want.Labels[api.LabelRequestKey]},
+		{fieldWorkflow, have.Labels[api.LabelOwnerUID] == want.Labels[api.LabelOwnerUID]},
+		{"user", h.UserID == w.UserID && h.GroupID == w.GroupID},
+		{fieldSource, h.Source.Path == w.Source.Path},
+		{fieldDestination, h.Destination.Path == w.Destination.Path},
+		{fieldProfile, h.ProfileReference.Name == w.ProfileReference.Name},
+		{"dryrun", a.Dryrun == b.Dryrun},
+		{fieldDCPOptions, a.DCPOptions == b.DCPOptions},
+		{fieldMPIRunOptions, a.MPIRunOptions == b.MPIRunOptions},
+		{"logStdout", a.LogStdout == b.LogStdout},
+		{"storeStdout", a.StoreStdout == b.StoreStdout},
+		{fieldSlots, sameSlots(a.Slots, b.Slots)},
+		{fieldMaxSlots, sameSlots(a.MaxSlots, b.MaxSlots)},
+	} {
+		if !f.same {
+			return f.field
+		}
+	}
+	return ""
 }
 
-// IsKeyReused tells whether f is a KeyReused.
-func IsKeyReused(f *Fault) bool {
-	return f != nil && f.Field == fieldKey && f.Reason == ReasonInvalidField
+func sameSlots(a, b *int32) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
 }
 
-// KeyReused is the error for a key that was used for another request.
-func KeyReused(key string) *Fault {
-	return refused(fieldKey, key, "it was used for another source or destination")
+// KeyReused is the error for a key that belongs to the movement of a request
+// that differs in field.
+func KeyReused(have *nnf.DataMovement, field string) *Fault {
+	return invalid(fieldKey, "request_key is refused: data movement %s has it, which differs in %s: use another key", quote(have.Name), field)
+}
+
+// KeySpent returns the error for a key whose movement is the one that is asked
+// for, but has not succeeded and never will; nil for any other movement. Without
+// it a client that repeats its request would get the uid of the failure for ever.
+// A second attempt is not made in silence: the first one may have copied a part,
+// and its failure fails the workflow until it is deleted.
+func KeySpent(have *nnf.DataMovement) *Fault {
+	what := ""
+	switch {
+	case Completed(have) && have.Status.Status == nnf.MovementSuccess:
+		return nil
+	case Completed(have):
+		what = "has ended as " + quote(have.Status.Status)
+	case have.Spec.Cancel:
+		what = "is being cancelled"
+	default:
+		return nil
+	}
+	return invalid(fieldKey, "request_key is refused: its data movement %s %s: delete that one to copy again with this key, or use another key", quote(have.Name), what)
 }

@@ -97,3 +97,17 @@ func labels(p *Parts) map[string]string {
 
 // teardownState is the workflow state in which the movement may go.
 const teardownState = dws.StatePostRun
+
+// sizeOfNames is what a movement takes without its texts: names, labels, times.
+const sizeOfNames = 1 << 10
+
+// Size is about how many bytes a movement takes: in a list of the API server and
+// in the memory of a process that follows it.
+func Size(dm *nnf.DataMovement) int64 {
+	n := sizeOfNames + len(dm.Spec.Source.Path) + len(dm.Spec.Destination.Path) +
+		len(dm.Spec.UserConfig.DCPOptions) + len(dm.Spec.UserConfig.MPIRunOptions) + len(dm.Status.Message)
+	if c := dm.Status.CommandStatus; c != nil {
+		n += len(c.Command) + len(c.LastMessage)
+	}
+	return int64(n)
+}

@@ -188,27 +188,58 @@ func TestKey(t *testing.T) {
 	}
 }
 
-func TestSameRequest(t *testing.T) {
+// The same key with another request names the field that is another one.
+func TestDiffers(t *testing.T) {
 	keyed := func(change ...func(*nnf.DataMovement)) *nnf.DataMovement {
 		return movement(append([]func(*nnf.DataMovement){label(api.LabelRequestKey, "d")}, change...)...)
 	}
-	if !SameRequest(keyed(), keyed()) {
-		t.Error("not the same")
+	if f := Differs(keyed(), keyed()); f != "" {
+		t.Errorf("differs in %s", f)
 	}
-	for what, other := range map[string]*nnf.DataMovement{
-		"no key": movement(), "key": keyed(label(api.LabelRequestKey, "e")), "workflow": keyed(label(api.LabelOwnerUID, "x")),
-		"user":        keyed(func(d *nnf.DataMovement) { d.Spec.UserID++ }),
-		"source":      keyed(func(d *nnf.DataMovement) { d.Spec.Source.Path += "x" }),
-		"destination": keyed(func(d *nnf.DataMovement) { d.Spec.Destination.Path += "x" }),
+	two := int32(2)
+	for want, other := range map[string]*nnf.DataMovement{
+		"request_key": keyed(label(api.LabelRequestKey, "e")), "workflow": keyed(label(api.LabelOwnerUID, "x")),
+		"user":          keyed(func(d *nnf.DataMovement) { d.Spec.UserID++ }),
+		"source":        keyed(func(d *nnf.DataMovement) { d.Spec.Source.Path += "x" }),
+		"destination":   keyed(func(d *nnf.DataMovement) { d.Spec.Destination.Path += "x" }),
+		"profile":       keyed(func(d *nnf.DataMovement) { d.Spec.ProfileReference.Name += "x" }),
+		"dryrun":        keyed(func(d *nnf.DataMovement) { d.Spec.UserConfig.Dryrun = !d.Spec.UserConfig.Dryrun }),
+		"dcpOptions":    keyed(func(d *nnf.DataMovement) { d.Spec.UserConfig.DCPOptions += "x" }),
+		"mpirunOptions": keyed(func(d *nnf.DataMovement) { d.Spec.UserConfig.MPIRunOptions += "x" }),
+		"logStdout":     keyed(func(d *nnf.DataMovement) { d.Spec.UserConfig.LogStdout = !d.Spec.UserConfig.LogStdout }),
+		"storeStdout":   keyed(func(d *nnf.DataMovement) { d.Spec.UserConfig.StoreStdout = !d.Spec.UserConfig.StoreStdout }),
+		"slots":         keyed(func(d *nnf.DataMovement) { d.Spec.UserConfig.Slots = &two }),
+		"maxSlots":      keyed(func(d *nnf.DataMovement) { d.Spec.UserConfig.MaxSlots = &two }),
 	} {
-		if SameRequest(other, keyed()) || SameRequest(keyed(), other) {
-			t.Errorf("%s: the same", what)
+		for _, got := range []string{Differs(other, keyed()), Differs(keyed(), other)} {
+			if got != want {
+				t.Errorf("%s: differs in %q", want, got)
+			}
 		}
+		wantFault(t, KeyReused(other, want), ErrInvalid, ReasonInvalidField, "differs in "+want)
 	}
-	if SameRequest(movement(), movement()) {
+	if Differs(movement(), movement()) == "" {
 		t.Error("two without a key are the same")
 	}
-	wantFault(t, KeyReused("k"), ErrInvalid, ReasonInvalidField, "request_key \"k\" is refused")
+}
+
+// What has failed, or was cancelled, is not returned as if it were a success.
+func TestKeySpent(t *testing.T) {
+	ended := func(result string) func(*nnf.DataMovement) {
+		return func(d *nnf.DataMovement) { d.Status.State, d.Status.Status = nnf.MovementFinished, result }
+	}
+	for text, dm := range map[string]*nnf.DataMovement{
+		`has ended as "Failed"`: movement(ended(nnf.MovementFailed)), `has ended as "Invalid"`: movement(ended(nnf.MovementInvalid)),
+		`has ended as "Cancelled"`: movement(ended(nnf.MovementCancelled)),
+		"is being cancelled":       movement(func(d *nnf.DataMovement) { d.Spec.Cancel = true }),
+	} {
+		wantFault(t, KeySpent(dm), ErrInvalid, ReasonInvalidField, text)
+	}
+	for what, dm := range map[string]*nnf.DataMovement{"new": movement(), "success": movement(ended(nnf.MovementSuccess))} {
+		if f := KeySpent(dm); f != nil {
+			t.Errorf("%s: %v", what, f)
+		}
+	}
 }
 
 func TestBatch(t *testing.T) {

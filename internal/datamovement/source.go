@@ -74,16 +74,22 @@ func byName(a, b *Mount) int {
 // of all rabbits ("Do better" 18): the own rabbit's is preferred. Entries of
 // computes must not be among them, for their paths differ.
 func OnRabbit(source string, m Mount, servers []Mount, node, rabbit string) (string, error) {
+	p, _, err := FindServer(source, m, servers, node, rabbit)
+	return p, err
+}
+
+// FindServer is OnRabbit that returns the mount there as well.
+func FindServer(source string, m Mount, servers []Mount, node, rabbit string) (string, Mount, error) {
 	p, err := parsePath(fieldSource, source)
 	if err != nil {
-		return "", err
+		return "", Mount{}, err
 	}
 	rest, ok := within(p.Path, m.Path)
 	if m.Path == "" || !ok {
-		return "", failed(ReasonMountNotFound, "source path '%s' not found in list of client mounts", source)
+		return "", Mount{}, failed(ReasonMountNotFound, "source path '%s' not found in list of client mounts", source)
 	}
 	if len(servers) == 0 {
-		return "", failed(ReasonMountNotFound, "no client mounts found for node '%s'", rabbit)
+		return "", Mount{}, failed(ReasonMountNotFound, "no client mounts found for node '%s'", rabbit)
 	}
 	var same []*Mount
 	for i := range servers {
@@ -92,19 +98,19 @@ func OnRabbit(source string, m Mount, servers []Mount, node, rabbit string) (str
 		}
 	}
 	if len(same) == 0 {
-		return "", failed(ReasonMountNotFound, "initiator '%s' not found in list of client mounts residing on '%s'", node, rabbit)
+		return "", Mount{}, failed(ReasonMountNotFound, "initiator '%s' not found in list of client mounts residing on '%s'", node, rabbit)
 	}
 	s := slices.MinFunc(same, func(a, b *Mount) int {
 		return cmp.Or(first(a.Ready, b.Ready), first(a.Namespace == rabbit, b.Namespace == rabbit), byName(a, b))
 	})
 	if !s.Ready {
-		return "", failed(ReasonMountNotReady, "ClientMount %s/%s: '%s' is not mounted on the rabbit, or is being unmounted", s.Namespace, s.Name, s.Path)
+		return "", Mount{}, failed(ReasonMountNotReady, "ClientMount %s/%s: '%s' is not mounted on the rabbit, or is being unmounted", s.Namespace, s.Name, s.Path)
 	}
 	out := cleanPath{Path: s.Path + rest, Slash: p.Slash}.String()
 	if len(out) > maxPath {
-		return "", refused(fieldSource, source, "it is longer than 4095 bytes on the rabbit")
+		return "", Mount{}, refused(fieldSource, source, "it is longer than 4095 bytes on the rabbit")
 	}
-	return out, nil
+	return out, *s, nil
 }
 
 // first sorts what is true before what is not.

@@ -196,6 +196,21 @@ func (c *Client) admit(ctx context.Context) (context.Context, error) {
 	}), nil
 }
 
+// DeleteObject deletes one object if it is still the one with that UID: a name
+// may have been given to another object since. IsConflict is true of the error
+// when it has.
+func (c *Client) DeleteObject(ctx context.Context, r Resource, ns, name string, uid types.UID) error {
+	body, err := json.Marshal(metav1.DeleteOptions{
+		TypeMeta:      metav1.TypeMeta{APIVersion: "v1", Kind: "DeleteOptions"},
+		Preconditions: &metav1.Preconditions{UID: &uid},
+	})
+	if err != nil {
+		return fmt.Errorf("%s cannot be encoded: %w", r.Kind, err)
+	}
+	req := c.rest.Delete().Body(body).SetHeader("Content-Type", "application/json")
+	return c.do(ctx, op{verb: "delete", r: r, ns: ns, name: name, named: true}, req, nil)
+}
+
 // do sends one request within the time limit and decodes the answer.
 func (c *Client) do(ctx context.Context, what op, req *rest.Request, into any) error {
 	path, err := what.path()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -103,6 +104,95 @@ func TestPartialListIsRefused(t *testing.T) {
 	}
 	if got, err := List[dws.ClientMount](t.Context(), s.dial(), clientMounts, "c1", ""); err == nil {
 		t.Errorf("got %v", got)
+	}
+}
+
+// A list comes in pages of one state. When the server drops that state in between
+// the list starts again, and a page that is too large is requested in parts.
+func TestListInPages(t *testing.T) {
+	const objects = 1200
+	for name, tt := range map[string]struct {
+		expire  int  // the second page is answered with 410 so many times
+		big     bool // pages of more than 100 objects are larger than an answer may be
+		cached  bool // a state at hand is asked for, and the server sends all of it at once
+		fails   bool
+		atLeast int // requests
+	}{
+		"three pages":             {atLeast: 3},
+		"dropped in between":      {expire: 1, atLeast: 5},
+		"dropped each time":       {expire: 1000, fails: true},
+		"large objects":           {big: true, atLeast: 10},
+		"from the server's cache": {big: true, cached: true, atLeast: 11},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			state, expired := 1, 0
+			s.list = func(w http.ResponseWriter, r *http.Request) {
+				q := r.URL.Query()
+				limit, _ := strconv.Atoi(q.Get("limit"))
+				first := 0
+				if token := q.Get("continue"); token != "" {
+					var of int
+					fmt.Sscanf(token, "%d of %d", &first, &of)
+					if q.Get("resourceVersion") != "" {
+						sendStatus(w, 400, metav1.StatusReasonBadRequest, "both", nil)
+						return
+					}
+					if expired < tt.expire {
+						expired++
+						state++
+						sendStatus(w, 410, metav1.StatusReasonExpired, "too old", nil)
+						return
+					}
+					if of != state {
+						t.Errorf("a page of state %d in a list of state %d", of, state)
+					}
+				}
+				if q.Get("resourceVersion") == "0" {
+					limit = objects
+				}
+				w.Header().Set("Content-Type", "application/json")
+				if tt.big && limit > 100 {
+					chunk := strings.Repeat(" ", 1<<20)
+					for range 40 {
+						if _, err := io.WriteString(w, chunk); err != nil {
+							return
+						}
+					}
+				}
+				var items []string
+				last := min(first+limit, objects)
+				for i := first; i < last; i++ {
+					items = append(items, fmt.Sprintf(`{"metadata":{"name":"o-%d","resourceVersion":"%d"}}`, i, state))
+				}
+				more := ""
+				if last < objects {
+					more = fmt.Sprintf("%d of %d", last, state)
+				}
+				fmt.Fprintf(w, `{"metadata":{"resourceVersion":"%d","continue":%q},"items":[%s]}`, state, more, strings.Join(items, ","))
+			}
+			list := List[dws.ClientMount]
+			if tt.cached {
+				list = ListAtHand[dws.ClientMount]
+			}
+			got, err := list(t.Context(), s.dial(), clientMounts, "c1", "")
+			if tt.fails {
+				if err == nil || !apierrors.IsResourceExpired(err) {
+					t.Errorf("%d objects, %v", len(got), err)
+				}
+				return
+			}
+			seen := map[string]bool{}
+			for _, m := range got {
+				seen[m.Name] = true
+				if m.ResourceVersion != strconv.Itoa(state) {
+					t.Fatalf("%s is of state %s", m.Name, m.ResourceVersion)
+				}
+			}
+			if err != nil || len(got) != objects || len(seen) != objects || len(s.requests()) < tt.atLeast {
+				t.Errorf("%d objects, %d of them different, %d requests, %v", len(got), len(seen), len(s.requests()), err)
+			}
+		})
 	}
 }
 

@@ -3,9 +3,24 @@ package kube
 import (
 	"context"
 	stdjson "encoding/json"
+	"errors"
 	"fmt"
+	"strconv"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/json"
+)
+
+const (
+	// pageSize is how many objects one answer of a list has at most. A server
+	// that answers from its cache (resourceVersion 0) may send all at once.
+	pageSize = 500
+	// maxList bounds all pages of a list together.
+	maxList = 8 * maxAnswer
+	// maxExpired is how often a list starts from the beginning because the server
+	// has dropped the state of which the first pages are.
+	maxExpired = 3
 )
 
 // rawList is a list whose items are decoded one by one, so that one bad object
@@ -18,9 +33,56 @@ type rawList struct {
 	Items []stdjson.RawMessage `json:"items"`
 }
 
-// list reads a collection. resourceVersion "" asks for the newest state, "0"
-// for whatever the server has at hand, another for a state not older than it.
+// list reads a collection, page by page. resourceVersion "" asks for the newest
+// state, "0" for whatever the server has at hand, another for a state not older
+// than it. All pages are of one state: when the server has dropped that state
+// (410 Gone), the list starts from the beginning, for pages of two states may
+// lack an object that was there all the time. A page that is larger than an
+// answer may be is requested again in smaller parts.
 func (c *Client) list(ctx context.Context, what op, resourceVersion, selector string, retries int) (*rawList, error) {
+	all, token, size, expired, held := new(rawList), "", pageSize, 0, 0
+	for {
+		p, err := c.page(ctx, what, pageOptions{resourceVersion, selector, token, size}, retries)
+		switch {
+		case errors.Is(err, errAnswerTooBig) && resourceVersion == "0" && token == "":
+			resourceVersion = "" // a server ignores the size of a page when it answers from its cache
+			continue
+		case errors.Is(err, errAnswerTooBig) && size > 1:
+			size = max(size/4, 1)
+			continue
+		case err != nil && token != "" && (apierrors.IsResourceExpired(err) || apierrors.IsGone(err)) && expired < maxExpired:
+			all, token, held = new(rawList), "", 0
+			expired++
+			continue
+		case err != nil:
+			return nil, err
+		}
+		for _, item := range p.Items {
+			held += len(item)
+		}
+		if held > maxList {
+			return nil, fmt.Errorf("%s: the list is larger than %d MiB", what, maxList>>20)
+		}
+		all.Items = append(all.Items, p.Items...)
+		all.Metadata.ResourceVersion = p.Metadata.ResourceVersion
+		if p.Metadata.Continue == "" {
+			return all, nil
+		}
+		if p.Metadata.Continue == token {
+			return nil, fmt.Errorf("%s: the API server sends the same part of the list again", what)
+		}
+		token = p.Metadata.Continue
+	}
+}
+
+type pageOptions struct {
+	resourceVersion, selector string
+	token                     string // from the page before; empty: the first page
+	size                      int
+}
+
+// page reads one page of a collection.
+func (c *Client) page(ctx context.Context, what op, o pageOptions, retries int) (*rawList, error) {
 	path, err := what.path()
 	if err != nil {
 		return nil, err
@@ -30,12 +92,18 @@ func (c *Client) list(ctx context.Context, what op, resourceVersion, selector st
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
-	req := c.rest.Get().AbsPath(path).MaxRetries(retries)
-	if resourceVersion != "" {
-		req.Param("resourceVersion", resourceVersion)
+	req := c.rest.Get().AbsPath(path).MaxRetries(retries).Param("limit", strconv.Itoa(o.size))
+	switch {
+	case o.token != "": // it names the state as well
+		req.Param("continue", o.token)
+	case o.resourceVersion == "0":
+		req.Param("resourceVersion", o.resourceVersion)
+	case o.resourceVersion != "":
+		// With a limit and without this the server takes the version for the exact one.
+		req.Param("resourceVersion", o.resourceVersion).Param("resourceVersionMatch", string(metav1.ResourceVersionMatchNotOlderThan))
 	}
-	if selector != "" {
-		req.Param("labelSelector", selector)
+	if o.selector != "" {
+		req.Param("labelSelector", o.selector)
 	}
 	res := req.Do(ctx)
 	if err := res.Error(); err != nil {
@@ -48,11 +116,6 @@ func (c *Client) list(ctx context.Context, what op, resourceVersion, selector st
 	var l rawList
 	if err := json.Unmarshal(data, &l); err != nil {
 		return nil, fmt.Errorf("%s: the API server's answer cannot be read: %w", what, err)
-	}
-	if l.Metadata.Continue != "" {
-		// We set no limit; a partial list taken for a whole one would make
-		// the rest look deleted.
-		return nil, fmt.Errorf("%s: the API server sent a part of the list only", what)
 	}
 	return &l, nil
 }

@@ -19,6 +19,8 @@ import (
 // maxAnswer bounds an answer that is not a watch, after decompression.
 const maxAnswer = 32 << 20
 
+var errAnswerTooBig = fmt.Errorf("the answer of the API server is larger than %d MiB", maxAnswer>>20)
+
 // caTransport sends requests and builds itself anew when the CA file changed,
 // which it looks at (one stat) before each request. A running watch keeps the
 // connection that it has.
@@ -162,7 +164,7 @@ type boundedBody struct {
 
 func (b *boundedBody) Read(p []byte) (int, error) {
 	if b.left <= 0 {
-		return 0, fmt.Errorf("the answer of the API server is larger than %d MiB", maxAnswer>>20)
+		return 0, errAnswerTooBig
 	}
 	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)

@@ -23,8 +23,8 @@ type Client interface {
 	Get(ctx context.Context, r kube.Resource, namespace, name string, into any) error
 	Create(ctx context.Context, r kube.Resource, namespace string, obj, into any) error
 	Patch(ctx context.Context, r kube.Resource, namespace, name, subresource string, pt types.PatchType, body []byte, into any) error
-	Delete(ctx context.Context, r kube.Resource, namespace, name string) error
-	ClientMounts(ctx context.Context, r kube.Resource, namespace, selector string) ([]*dws.ClientMount, error)
+	Delete(ctx context.Context, r kube.Resource, namespace, name string, uid types.UID) error
+	ClientMounts(ctx context.Context, r kube.Resource, namespace, selector string, atHand bool) ([]*dws.ClientMount, error)
 	FileSystems(ctx context.Context, r kube.Resource) ([]*lus.LustreFileSystem, error)
 	Profiles(ctx context.Context, r kube.Resource, namespace string) ([]*nnf.DataMovementProfile, error)
 	Movements(ctx context.Context, r kube.Resource, selector string) ([]*nnf.DataMovement, error)
@@ -34,8 +34,17 @@ type Client interface {
 // Cluster is a Client of an API server.
 type Cluster struct{ *kube.Client }
 
-// ClientMounts lists those of a namespace, "" for all.
-func (c Cluster) ClientMounts(ctx context.Context, r kube.Resource, ns, selector string) ([]*dws.ClientMount, error) {
+// Delete deletes one object if it is still the one with that UID.
+func (c Cluster) Delete(ctx context.Context, r kube.Resource, ns, name string, uid types.UID) error {
+	return c.DeleteObject(ctx, r, ns, name, uid)
+}
+
+// ClientMounts lists those of a namespace, "" for all. A list at hand may be out
+// of date.
+func (c Cluster) ClientMounts(ctx context.Context, r kube.Resource, ns, selector string, atHand bool) ([]*dws.ClientMount, error) {
+	if atHand {
+		return kube.ListAtHand[dws.ClientMount](ctx, c.Client, r, ns, selector)
+	}
 	return kube.List[dws.ClientMount](ctx, c.Client, r, ns, selector)
 }
 

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 )
@@ -36,41 +37,40 @@ func (s *Service) CreateBatch(ctx context.Context, c Call, r datamovement.Reques
 	if err := whole.Check(now.Choices); err != nil {
 		return "", nil, s.judged(c, object, err)
 	}
-	j, err := s.job(ctx, c, r.Workflow)
+	j, id, err := s.job(ctx, c, r.Workflow, time.Now().Add(-s.window()))
 	if err != nil {
-		return "", nil, err
+		return "", nil, s.judged(c, object, err)
 	}
 	unique := key
 	if unique == "" {
 		unique = rand.Text()
 	}
-	r.Batch = datamovement.BatchHandle(s.o.Node, string(j.workflow.UID), j.identity.UID, unique)
+	r.Batch = datamovement.BatchHandle(s.o.Node, string(j.workflow.UID), id.UID, unique)
 	handle, out := "", make([]made, 0, len(pairs))
 	for i, p := range pairs {
 		if err := ctx.Err(); err != nil {
 			return "", nil, err // nobody would read the answer
 		}
 		r.Source, r.Destination, r.Key = p.source, p.destination, datamovement.BatchKey(key, i)
-		uid, err := s.part(ctx, c, j, r)
-		switch f := datamovement.Explain(err); {
-		case f == nil:
+		uid, err := s.part(ctx, c, r)
+		if err == nil {
 			handle = r.Batch
-		case datamovement.IsKeyReused(f):
-			err = datamovement.KeyReused(key) // the caller knows own keys only
 		}
 		out = append(out, made{uid, err})
 	}
 	return handle, out, nil
 }
 
-func (s *Service) part(ctx context.Context, c Call, j *job, r datamovement.Request) (string, error) {
+// part makes one of them. The workflow is checked for each, for a long batch takes
+// its time: jobs remember what that costs.
+func (s *Service) part(ctx context.Context, c Call, r datamovement.Request) (string, error) {
 	if err := s.mayCreate(c); err != nil {
 		return "", err
 	}
 	err := r.Check(s.settings.Load().Choices)
 	uid := ""
 	if err == nil {
-		uid, err = s.create(ctx, c, j, r)
+		uid, err = s.create(ctx, c, r)
 	}
 	return uid, s.judged(c, r.Workflow.Namespace+"/"+r.Workflow.Name, err)
 }

@@ -7,8 +7,8 @@ import (
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 )
 
-// A batch's key becomes one of each pair; what is said of it is in the words of
-// the caller, who has never seen that one.
+// A batch's key becomes one of each pair, which the caller has never seen and does
+// not see in a refusal.
 func TestBatchKeyReused(t *testing.T) {
 	m := pb2.NewDataMoverClient(serveRig(t).dial(t))
 	r := &pb2.CreateBatchRequest{Workflow: &pb2.Workflow{Name: "job7", Namespace: "default"}, RequestKey: "my-key", Pairs: []*pb2.CopyPair{
@@ -19,7 +19,7 @@ func TestBatchKeyReused(t *testing.T) {
 	}
 	r.Pairs[0].Source = mount0 + "/b"
 	b, err := m.CreateBatch(t.Context(), r)
-	if err != nil || b.Uid != "" || b.Results[0].Error.GetReason() != pb2.ErrorReason_INVALID_FIELD || !strings.Contains(b.Results[0].Error.GetMessage(), `request_key "my-key" is refused`) {
+	if err != nil || b.Uid != "" || b.Results[0].Error.GetReason() != pb2.ErrorReason_INVALID_FIELD || !strings.Contains(b.Results[0].Error.GetMessage(), "request_key is refused: data movement") || !strings.Contains(b.Results[0].Error.GetMessage(), "differs in source") {
 		t.Errorf("%v %v", b, err)
 	}
 }

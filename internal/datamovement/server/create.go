@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
@@ -11,29 +12,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// job is what all copies of one call have in common: the workflow and its
-// mounts, each read once.
-type job struct {
-	workflow *dws.Workflow
-	identity datamovement.Identity
-	mounts   []datamovement.Mount            // of this compute
-	found    map[string][]datamovement.Mount // of servers, by namespace; "" is all rabbits
-}
-
-// servers lists the entries of a rabbit, or of all, once for all copies of j.
-func (j *job) servers(ctx context.Context, l *lookup, ns string, keep func(string) bool) ([]datamovement.Mount, error) {
-	if m, ok := j.found[ns]; ok {
-		return m, nil
-	}
-	m, err := l.mounts(ctx, j.workflow, ns, keep)
-	if err == nil {
-		j.found[ns] = m
-	}
-	return m, err
-}
-
 // Create makes one data movement and returns its uid (contract nnf-dm.md 4.2).
-// With everything remembered it takes four requests to the API server.
+// With everything remembered it takes one request to the API server, and three
+// more in each jobWindow.
 func (s *Service) Create(ctx context.Context, c Call, r datamovement.Request) (string, error) {
 	object := r.Workflow.Namespace + "/" + r.Workflow.Name
 	if err := s.mayCreate(c); err != nil {
@@ -42,11 +23,7 @@ func (s *Service) Create(ctx context.Context, c Call, r datamovement.Request) (s
 	if err := r.Check(s.settings.Load().Choices); err != nil {
 		return "", s.judged(c, object, err)
 	}
-	j, err := s.job(ctx, c, r.Workflow)
-	if err != nil {
-		return "", err
-	}
-	uid, err := s.create(ctx, c, j, r)
+	uid, err := s.create(ctx, c, r)
 	return uid, s.judged(c, object, err)
 }
 
@@ -59,42 +36,53 @@ func (s *Service) mayCreate(c Call) error {
 	return nil
 }
 
-func (s *Service) job(ctx context.Context, c Call, w datamovement.WorkflowRef) (*job, error) {
-	object := w.Namespace + "/" + w.Name
-	wf, err := s.look.workflow(ctx, w)
+// locate finds the mount that source lies in, and the path of source on the
+// rabbit. since is when the request began.
+func (s *Service) locate(ctx context.Context, j *job, source string, since time.Time) (m datamovement.Mount, p datamovement.Parts, err error) {
+	err = j.settle(ctx, s.look, s.o.Node, nil, since, func(mounts []datamovement.Mount) (_ datamovement.Mount, err error) {
+		m, err = datamovement.FindMount(source, mounts, s.o.Node)
+		return m, err
+	})
 	if err != nil {
-		return nil, s.judged(c, object, datamovement.StepWorkflow.At(err))
+		return m, p, datamovement.StepMount.At(err)
 	}
-	id, v := s.settings.Load().Policy.CreateFor(c.Caller, wf)
-	if err := s.verdict(c, object, v, datamovement.WorkflowNotFound(w)); err != nil {
-		return nil, err
+	step := stepOf(m)
+	if p.Rabbit, err = s.look.rabbit(ctx); err != nil && m.Type != dws.TypeLustre {
+		return m, p, step.At(err)
 	}
-	if err := datamovement.CheckWorkflow(wf); err != nil {
-		return nil, err
+	if p.Source, err = s.look.source(ctx, source, m, j, p.Rabbit, since); err != nil {
+		return m, p, step.At(err)
 	}
-	mounts, err := s.look.mounts(ctx, wf, s.o.Node, nil)
-	if err != nil {
-		return nil, s.judged(c, object, datamovement.StepMount.At(err))
-	}
-	return &job{wf, id, mounts, make(map[string][]datamovement.Mount)}, nil
+	return m, p, nil
 }
 
-func (s *Service) create(ctx context.Context, c Call, j *job, r datamovement.Request) (string, error) {
-	m, err := datamovement.FindMount(r.Source, j.mounts, s.o.Node)
-	if err != nil {
-		return "", datamovement.StepMount.At(err)
-	}
-	step := datamovement.StepLustre
+func stepOf(m datamovement.Mount) datamovement.Step {
 	if m.Type == dws.TypeGFS2 {
-		step = datamovement.StepGFS2
+		return datamovement.StepGFS2
 	}
-	p := datamovement.Parts{Request: r, Node: s.o.Node, Workflow: j.workflow, Identity: j.identity, Mount: m}
-	if p.Rabbit, err = s.look.rabbit(ctx); err != nil && m.Type != dws.TypeLustre {
-		return "", step.At(err)
+	return datamovement.StepLustre
+}
+
+func (s *Service) create(ctx context.Context, c Call, r datamovement.Request) (string, error) {
+	since := time.Now()
+	j, id, err := s.job(ctx, c, r.Workflow, since.Add(-s.window()))
+	if err != nil {
+		return "", err
 	}
-	if p.Source, err = s.look.source(ctx, r.Source, m, j, p.Rabbit); err != nil {
-		return "", step.At(err)
+	m, p, err := s.locate(ctx, j, r.Source, since)
+	if err != nil && j.read.Before(since) {
+		// What is remembered is no reason to refuse anything.
+		if j, id, err = s.job(ctx, c, r.Workflow, since); err != nil {
+			return "", err
+		}
+		j = j.unlisted()
+		m, p, err = s.locate(ctx, j, r.Source, since)
 	}
+	if err != nil {
+		return "", err
+	}
+	step := stepOf(m)
+	p.Request, p.Node, p.Workflow, p.Identity, p.Mount = r, s.o.Node, j.workflow, id, m
 	if p.Destination, err = s.look.destination(ctx, r.Destination); err != nil {
 		return "", step.At(err)
 	}
@@ -110,6 +98,10 @@ func (s *Service) create(ctx context.Context, c Call, j *job, r datamovement.Req
 	if err := datamovement.CheckCommand(profile.Data.Command, dm); err != nil {
 		return "", err
 	}
+	place, err := s.reserve(ctx, c, dm)
+	if err != nil {
+		return "", err
+	}
 	var made *nnf.DataMovement
 	err = s.api.with(ctx, kindMovement, func(res kube.Resource) (err error) {
 		dm.APIVersion = res.Group + "/" + res.Version
@@ -117,32 +109,64 @@ func (s *Service) create(ctx context.Context, c Call, j *job, r datamovement.Req
 		return err
 	})
 	if err != nil {
+		place.failed(err)
 		return "", datamovement.StepCreate.At(err)
 	}
+	place.made(made)
 	s.feed(made.Namespace).learn(made)
 	s.absent.forget(made.Name)
 	if batch := made.Labels[api.LabelBatch]; batch != "" {
 		s.absent.forget(absentBatch(batch))
 	}
+	s.confirm(c, r.Workflow, j, since, made, r.Source)
 	s.log.Info("data movement created", "uid", c.UID, "pid", c.PID, "object", made.Namespace+"/"+made.Name,
 		"workflow", j.workflow.Namespace+"/"+j.workflow.Name, daemon.EventID(eventCreated))
 	return made.Name, nil
 }
 
+// beingDeleted is how often a creation waits for the end of a movement that has
+// the same key and is being deleted, and firstWait how long the first time. The
+// pause doubles.
+const (
+	beingDeleted = 5
+	firstWait    = 100 * time.Millisecond
+)
+
 // make creates the object, or finds the one that an earlier request with the
-// same key has made ("Do better" 31).
+// same key has made. The key belongs to its movement until that is deleted.
 func (s *Service) make(ctx context.Context, res kube.Resource, dm *nnf.DataMovement, key string) (*nnf.DataMovement, error) {
-	made := new(nnf.DataMovement)
-	err := s.api.Create(ctx, res, dm.Namespace, dm, made)
-	if key == "" || !kube.IsAlreadyExists(err) {
-		return made, err
+	wait := firstWait
+	for i := 0; ; i++ {
+		made := new(nnf.DataMovement)
+		err := s.api.Create(ctx, res, dm.Namespace, dm, made)
+		if err == nil {
+			// What is known of an earlier movement of that name is over.
+			s.tombstones.drop(made.Name)
+		}
+		if key == "" || !kube.IsAlreadyExists(err) {
+			return made, err
+		}
+		have := new(nnf.DataMovement)
+		err = s.api.Get(ctx, res, dm.Namespace, dm.Name, have)
+		switch {
+		case err == nil && have.DeletionTimestamp == nil:
+			if field := datamovement.Differs(have, dm); field != "" {
+				return nil, datamovement.KeyReused(have, field)
+			}
+			if f := datamovement.KeySpent(have); f != nil {
+				return nil, f
+			}
+			return have, nil
+		case err != nil && !kube.IsNotFound(err):
+			return nil, err
+		case i == beingDeleted:
+			return nil, datamovement.NewFault(datamovement.ErrUnavailable, datamovement.ReasonUnavailable,
+				"the data movement of this request_key is being deleted: try again")
+		}
+		pause(ctx, wait)
+		wait *= 2
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 	}
-	have := new(nnf.DataMovement)
-	if err := s.api.Get(ctx, res, dm.Namespace, dm.Name, have); err != nil {
-		return nil, err
-	}
-	if !datamovement.SameRequest(have, dm) {
-		return nil, datamovement.KeyReused(key)
-	}
-	return have, nil
 }

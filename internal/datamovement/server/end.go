@@ -61,13 +61,13 @@ func (s *Service) cancel(ctx context.Context, c Call, f *feed, dm *nnf.DataMovem
 	if datamovement.Started(dm) || datamovement.Completed(dm) {
 		return nil
 	}
-	s.graves.bury(dm)
+	s.tombstones.add(dm)
 	if err := s.remove(ctx, dm); err != nil {
-		s.graves.clear(dm.Name)
+		s.tombstones.dropObject(dm)
 		return s.judged(c, dm.Name, err)
 	}
 	f.forget(dm.Name)
-	f.look(dm.Name) // at the grave
+	f.look(dm.Name) // at the tombstone
 	return nil
 }
 
@@ -97,15 +97,21 @@ func (s *Service) askForEnd(ctx context.Context, f *feed, dm *nnf.DataMovement) 
 	return after, nil
 }
 
-// remove deletes the object; that it is gone already is as good.
+// remove deletes the object that was looked at and no other: when its name was
+// given to another one since, it is gone. That it is gone already is as good.
 func (s *Service) remove(ctx context.Context, dm *nnf.DataMovement) error {
 	err := s.api.with(ctx, kindMovement, func(res kube.Resource) error {
-		return s.api.Delete(ctx, res, dm.Namespace, dm.Name)
+		return s.api.Delete(ctx, res, dm.Namespace, dm.Name, dm.UID)
 	})
-	if kube.IsNotFound(err) {
-		return nil
+	if err != nil && !kube.IsNotFound(err) && !kube.IsConflict(err) {
+		return err
 	}
-	return err
+	if kube.IsConflict(err) {
+		s.tombstones.dropObject(dm) // an answer for that name is about the other one
+	} else {
+		s.living.drop(dm)
+	}
+	return nil
 }
 
 // Delete forgets a movement that has ended (contract nnf-dm.md 4.6).
@@ -114,12 +120,12 @@ func (s *Service) Delete(ctx context.Context, c Call, w datamovement.WorkflowRef
 		return err
 	}
 	if _, ok := s.buried(c, w, uid); ok {
-		s.graves.clear(uid)
+		s.tombstones.drop(uid)
 		return nil
 	}
 	dm, f, err := s.own(ctx, c, w, uid)
 	if _, ok := s.buriedMeanwhile(c, w, uid, err); ok {
-		s.graves.clear(uid)
+		s.tombstones.drop(uid)
 		return nil
 	}
 	if err != nil {

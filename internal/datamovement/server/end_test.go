@@ -65,8 +65,8 @@ func TestCancel(t *testing.T) {
 				if !slices.Equal(got, tt.requests) {
 					t.Errorf("requests %q, want %q", got, tt.requests)
 				}
-				// A failed delete leaves no grave: the movement is still there.
-				if _, buried := s.graves.find(uid); buried != (err == nil && slices.Contains(got, "delete")) {
+				// A failed delete leaves no tombstone: the movement is still there.
+				if _, buried := s.tombstones.find(uid); buried != (err == nil && slices.Contains(got, "delete")) {
 					t.Errorf("buried: %v", buried)
 				}
 				if n := log.count("event=dm-ended-by-user"); n != 0 && !slices.Contains(got, "patch") || n > 1 {
@@ -92,7 +92,7 @@ func TestCancelledMeanwhile(t *testing.T) {
 			f := s.feed(rabbit) // not followed: it knows nothing
 			dm, g, err := s.await(context.Background(), user(1001), job7, f, uid, time.Second)
 			if err == nil && (dm != nil || g.dm == nil) {
-				err = errors.New("no grave")
+				err = errors.New("no tombstone")
 			}
 			return err
 		},
@@ -105,8 +105,8 @@ func TestCancelledMeanwhile(t *testing.T) {
 			}
 			defer g.release()
 			n, err := g.snapshot(context.Background(), g.members[0], false)
-			if err == nil && n.grave == nil {
-				err = errors.New("no grave")
+			if err == nil && n.tombstone == nil {
+				err = errors.New("no tombstone")
 			}
 			return err
 		},
@@ -116,7 +116,7 @@ func TestCancelledMeanwhile(t *testing.T) {
 				uid := created(t, s)
 				c.refuse("watch", errBroken) // else it may be known before it is read
 				c.reading = func(dm *nnf.DataMovement) {
-					s.graves.bury(dm)
+					s.tombstones.add(dm)
 					delete(c.movements, dm.Name)
 				}
 				if err := call(s, uid); err != nil {

@@ -50,12 +50,12 @@ func (f fair) Patch(ctx context.Context, r kube.Resource, ns, name, sub string, 
 	return f.turns.take(ctx, func() error { return f.Client.Patch(ctx, r, ns, name, sub, pt, body, into) })
 }
 
-func (f fair) Delete(ctx context.Context, r kube.Resource, ns, name string) error {
-	return f.turns.take(ctx, func() error { return f.Client.Delete(ctx, r, ns, name) })
+func (f fair) Delete(ctx context.Context, r kube.Resource, ns, name string, uid types.UID) error {
+	return f.turns.take(ctx, func() error { return f.Client.Delete(ctx, r, ns, name, uid) })
 }
 
-func (f fair) ClientMounts(ctx context.Context, r kube.Resource, ns, selector string) (out []*dws.ClientMount, err error) {
-	err = f.turns.take(ctx, func() error { out, err = f.Client.ClientMounts(ctx, r, ns, selector); return err })
+func (f fair) ClientMounts(ctx context.Context, r kube.Resource, ns, selector string, atHand bool) (out []*dws.ClientMount, err error) {
+	err = f.turns.take(ctx, func() error { out, err = f.Client.ClientMounts(ctx, r, ns, selector, atHand); return err })
 	return out, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -44,23 +45,27 @@ type cluster struct {
 	mu        sync.Mutex
 	log       []string
 	version   int
+	uids      int
 	workflow  *dws.Workflow
 	system    *dws.SystemConfiguration
 	mounts    []*dws.ClientMount
+	cached    []*dws.ClientMount // what a list at hand has; nil: the same
 	movements map[string]*nnf.DataMovement
 	watches   map[chan func(kube.Handler[nnf.DataMovement])]string // namespace
 	fail      error                                                // of every request but watches
 	failOn    map[string]error                                     // of requests whose line in the log begins so
 	reading   func(*nnf.DataMovement)                              // is called before a movement is read
 	profiles  []*nnf.DataMovementProfile
+	onCreate  func() // is called after a creation
+	over      chan struct{}
 	systems   []string // mount roots of the global file systems
 }
 
 func newCluster() *cluster {
 	c := &cluster{
 		systems: []string{"/lus/global"}, profiles: []*nnf.DataMovementProfile{profile("default", true)},
-		movements: make(map[string]*nnf.DataMovement),
-		watches:   make(map[chan func(kube.Handler[nnf.DataMovement])]string),
+		movements: make(map[string]*nnf.DataMovement), over: make(chan struct{}),
+		watches: make(map[chan func(kube.Handler[nnf.DataMovement])]string),
 		workflow: &dws.Workflow{
 			ObjectMeta: metav1.ObjectMeta{Name: "job7", Namespace: "default", UID: "wf-uid"},
 			Spec:       dws.WorkflowSpec{UserID: 1001, GroupID: 100},
@@ -78,7 +83,9 @@ func newCluster() *cluster {
 
 func (c *cluster) mount(ns, path, typ string) {
 	c.mounts = append(c.mounts, &dws.ClientMount{
-		ObjectMeta: metav1.ObjectMeta{Name: "cm", Namespace: ns, Labels: map[string]string{api.LabelDirectiveIndex: "0"}},
+		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("cm-%d", len(c.mounts)), Namespace: ns, Labels: map[string]string{
+			api.LabelDirectiveIndex: "0", api.LabelWorkflowName: "job7", api.LabelWorkflowNamespace: "default",
+		}},
 		Spec: dws.ClientMountSpec{DesiredState: dws.Mounted, Mounts: []dws.Mount{{MountPath: path, Type: typ, Device: dws.Device{
 			DeviceReference: &dws.ReferenceDevice{ObjectReference: dws.ObjectReference{Kind: "S", Name: typ, Namespace: rabbit}, Data: 3},
 		}}}},
@@ -145,6 +152,14 @@ func (c *cluster) Get(_ context.Context, r kube.Resource, ns, name string, into 
 		*out = *c.workflow
 	case *dws.SystemConfiguration:
 		*out = *c.system
+	case *dws.ClientMount:
+		for _, cm := range c.mounts {
+			if cm.Namespace == ns && cm.Name == name {
+				*out = *cm
+				return nil
+			}
+		}
+		return errMissing
 	case *nnf.DataMovement:
 		if dm := c.movements[name]; dm != nil && c.reading != nil {
 			c.reading(dm)
@@ -166,14 +181,18 @@ func (c *cluster) Create(_ context.Context, r kube.Resource, ns string, obj, int
 	}
 	dm := *obj.(*nnf.DataMovement)
 	if dm.Name == "" {
-		dm.Name = dm.GenerateName + strconv.Itoa(len(c.movements)+1)
+		dm.Name = dm.GenerateName + strconv.Itoa(c.uids+1)
 	}
 	if c.movements[dm.Name] != nil {
 		return apiError(http.StatusConflict, metav1.StatusReasonAlreadyExists)
 	}
-	dm.UID = types.UID("uid-" + dm.Name)
+	c.uids++
+	dm.UID = types.UID("uid-" + strconv.Itoa(c.uids) + "-" + dm.Name)
 	c.put(&dm)
 	*into.(*nnf.DataMovement) = dm
+	if c.onCreate != nil {
+		c.onCreate()
+	}
 	return nil
 }
 
@@ -230,7 +249,7 @@ func (c *cluster) Patch(_ context.Context, r kube.Resource, ns, name, _ string, 
 	return nil
 }
 
-func (c *cluster) Delete(_ context.Context, r kube.Resource, ns, name string) error {
+func (c *cluster) Delete(_ context.Context, r kube.Resource, ns, name string, uid types.UID) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.request("delete %s %s/%s", r.Plural, ns, name); err != nil {
@@ -239,18 +258,28 @@ func (c *cluster) Delete(_ context.Context, r kube.Resource, ns, name string) er
 	if c.movements[name] == nil {
 		return errMissing
 	}
+	if c.movements[name].UID != uid {
+		return apiError(http.StatusConflict, metav1.StatusReasonConflict)
+	}
 	delete(c.movements, name)
 	c.tell(ns, func(h kube.Handler[nnf.DataMovement]) { h.Delete(ns, name) })
 	return nil
 }
 
-func (c *cluster) ClientMounts(_ context.Context, r kube.Resource, ns, _ string) (out []*dws.ClientMount, err error) {
+func (c *cluster) ClientMounts(_ context.Context, r kube.Resource, ns, selector string, atHand bool) (out []*dws.ClientMount, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, cm := range c.mounts {
-		if ns == "" || cm.Namespace == ns {
+	all := c.mounts
+	if atHand && c.cached != nil {
+		all = c.cached
+	}
+	for _, cm := range all {
+		if (ns == "" || cm.Namespace == ns) && selected(cm.Labels, selector) {
 			out = append(out, cm)
 		}
+	}
+	if atHand {
+		return out, c.request("list %s %s at hand", r.Plural, ns)
 	}
 	return out, c.request("list %s %s", r.Plural, ns)
 }
@@ -275,17 +304,22 @@ func profile(name string, byDefault bool) *nnf.DataMovementProfile {
 	return &nnf.DataMovementProfile{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: nnf.DataMovementProfileData{Default: byDefault, Command: "mpirun dcp $SRC $DEST"}}
 }
 
+func selected(labels map[string]string, selector string) bool {
+	for part := range strings.SplitSeq(selector, ",") {
+		if k, v, _ := strings.Cut(part, "="); labels[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
 func (c *cluster) Movements(_ context.Context, _ kube.Resource, selector string) (out []*nnf.DataMovement, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-next:
 	for _, dm := range c.movements {
-		for part := range strings.SplitSeq(selector, ",") {
-			if k, v, _ := strings.Cut(part, "="); dm.Labels[k] != v {
-				continue next
-			}
+		if selected(dm.Labels, selector) {
+			out = append(out, dm)
 		}
-		out = append(out, dm)
 	}
 	return out, c.request("list movements")
 }
@@ -297,6 +331,7 @@ func (c *cluster) Watch(ctx context.Context, _ kube.Resource, ns string, o kube.
 		return err
 	}
 	events := make(chan func(kube.Handler[nnf.DataMovement]), 1000)
+	over := c.over
 	c.watches[events] = ns
 	var items []*nnf.DataMovement
 	for _, dm := range c.movements {
@@ -315,10 +350,21 @@ func (c *cluster) Watch(ctx context.Context, _ kube.Resource, ns string, o kube.
 		select {
 		case f := <-events:
 			f(h)
+		case <-over:
+			o.OnState(kube.State{LastError: errors.New("the watch broke")})
+			return errors.New("the watch broke")
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// endWatches breaks those that run.
+func (c *cluster) endWatches() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.over)
+	c.over = make(chan struct{})
 }
 
 func (c *cluster) watching() int {
@@ -353,7 +399,7 @@ func settings(t *testing.T) Settings {
 	}
 	return Settings{
 		Policy: datamovement.Policy{RootMayAll: true}, Choices: choices, MaxWait: time.Hour, LookupExpiry: time.Minute,
-		Limits: Limits{Streams: 100, Waiters: 2, CreatesPerSecond: 1, CreateBurst: 20, BatchSize: 5},
+		Limits: Limits{Streams: 100, Waiters: 2, CreatesPerSecond: 1, CreateBurst: 20, BatchSize: 5, Movements: 100, MovementBytes: 1 << 20},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
@@ -22,6 +23,13 @@ const (
 	// watch has not shown yet, stands for itself: the watch may begin with a
 	// state that is some moments old.
 	trusted = 5 * time.Second
+	// blindAfter is how long a watch may be lost, or not have shown anything yet,
+	// before the movements that are waited for are read one by one, and how often
+	// each is read at most. Both are drawn from this to one and a half times this.
+	blindAfter = 5 * time.Second
+	// blindReads is the pause between two of these reads, likewise: together they
+	// take a fifth of the requests per second that the daemon may make.
+	blindReads = 100 * time.Millisecond
 	// versionRetry is the pause after the served version went away.
 	versionRetry = 5 * time.Second
 )
@@ -43,9 +51,18 @@ type feed struct {
 	timer   *time.Timer
 	stopped bool
 	known   map[string]*entry
-	waiting map[string]map[chan<- struct{}]struct{} // by the movement's name
-	down    bool                                    // the watch was lost, which was said
-	trouble error                                   // with which, as it was said last
+	waiting map[string]*waiting // by the movement's name
+	down    bool                // the watch was lost, which was said
+	trouble error               // with which, as it was said last
+	blind   time.Time           // since when nothing is shown; zero: the watch shows what is
+	lost    chan struct{}       // has room for one: blind is set
+}
+
+// waiting holds the waiters of a movement.
+type waiting struct {
+	ch   map[chan<- struct{}]struct{}
+	uid  uint32    // whose it is
+	read time.Time // when it was read last because the watch showed nothing
 }
 
 type entry struct {
@@ -67,6 +84,7 @@ func (f *feed) follow() (release func()) {
 		ctx, cancel := context.WithCancel(context.Background())
 		f.cancel, f.ended = cancel, make(chan struct{})
 		f.known = make(map[string]*entry)
+		f.setBlind(true)
 		f.enter()
 		f.sight.watch(f.namespace, f.down)
 		go f.run(ctx, f.ended)
@@ -117,6 +135,9 @@ func (f *feed) stop() {
 
 func (f *feed) run(ctx context.Context, ended chan struct{}) {
 	defer close(ended)
+	var reads sync.WaitGroup
+	reads.Go(func() { f.readBlindly(ctx) })
+	defer reads.Wait()
 	o := kube.WatchOptions{Selector: api.LabelInitiator + "=" + f.node, OnState: func(st kube.State) { f.state(ctx, st) }}
 	for ctx.Err() == nil {
 		err := daemon.Safely(func() error {
@@ -160,6 +181,7 @@ func (f *feed) state(ctx context.Context, s kube.State) {
 	}
 	was, said := f.down, f.trouble
 	f.down, f.trouble = !s.Connected, s.LastError
+	f.setBlind(f.down)
 	f.sight.watch(f.namespace, f.down)
 	f.mu.Unlock()
 	switch {
@@ -170,12 +192,93 @@ func (f *feed) state(ctx context.Context, s kube.State) {
 	}
 }
 
+// setBlind is called under mu.
+func (f *feed) setBlind(is bool) {
+	switch {
+	case !is:
+		f.blind = time.Time{}
+	case f.blind.IsZero():
+		f.blind = time.Now()
+		select {
+		case f.lost <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// readBlindly reads what is waited for while the watch does not show it, so that
+// a wait ends all the same: users take turns, and so do the movements of each.
+func (f *feed) readBlindly(ctx context.Context) {
+	for {
+		select {
+		case <-f.lost:
+		case <-ctx.Done():
+			return
+		}
+		for ctx.Err() == nil {
+			name, blind := f.nextBlind(time.Now())
+			if !blind {
+				break
+			}
+			if name != "" {
+				f.readOne(ctx, name)
+			}
+			pause(ctx, blindReads+rand.N(blindReads/2))
+		}
+	}
+}
+
+// nextBlind returns the movement that is to be read, empty for none yet, and
+// whether the watch shows nothing.
+func (f *feed) nextBlind(now time.Time) (name string, blind bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.blind.IsZero() {
+		return "", false
+	}
+	if now.Sub(f.blind) < blindAfter {
+		return "", true
+	}
+	served := make(map[uint32]time.Time) // when a movement of the user was read last
+	for _, w := range f.waiting {
+		if w.read.After(served[w.uid]) {
+			served[w.uid] = w.read
+		}
+	}
+	var best *waiting
+	for n, w := range f.waiting {
+		if now.Sub(w.read) < blindAfter {
+			continue
+		}
+		if best == nil || served[w.uid].Before(served[best.uid]) || w.uid == best.uid && w.read.Before(best.read) {
+			name, best = n, w
+		}
+	}
+	if best != nil {
+		best.read = now.Add(rand.N(blindAfter / 2))
+	}
+	return name, true
+}
+
+// readOne reads a movement and wakes its waiters if something has changed.
+func (f *feed) readOne(ctx context.Context, name string) {
+	dm := new(nnf.DataMovement)
+	switch err := f.api.get(ctx, kindMovement, f.namespace, name, dm); {
+	case err == nil:
+		f.learn(dm)
+	case kube.IsNotFound(err):
+		f.forget(name)
+		f.look(name)
+	}
+}
+
 func (f *feed) replace(ctx context.Context, items []*nnf.DataMovement) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if ctx.Err() != nil {
 		return
 	}
+	f.setBlind(false)
 	old := f.known
 	f.known = make(map[string]*entry, len(items))
 	for _, dm := range items {
@@ -202,8 +305,10 @@ func (f *feed) upsert(ctx context.Context, dm *nnf.DataMovement) {
 		return
 	}
 	if have := f.known[dm.Name]; have != nil && newer(have.dm, dm) {
-		have.seen = true
-		return
+		if have.dm.UID == dm.UID {
+			have.seen = true
+		}
+		return // a late event of an earlier state, or of an earlier object of that name
 	}
 	f.known[dm.Name] = &entry{dm: dm, seen: true}
 	f.wake(dm.Name)
@@ -212,10 +317,14 @@ func (f *feed) upsert(ctx context.Context, dm *nnf.DataMovement) {
 func (f *feed) remove(ctx context.Context, name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if ctx.Err() == nil {
-		delete(f.known, name)
-		f.wake(name)
+	if ctx.Err() != nil {
+		return
 	}
+	// What the watch has not shown yet is a later object of that name.
+	if e := f.known[name]; e == nil || e.seen || time.Since(e.at) >= trusted {
+		delete(f.known, name)
+	}
+	f.wake(name)
 }
 
 // learn takes what a request has returned, so that nobody is told an older state
@@ -227,12 +336,12 @@ func (f *feed) learn(dm *nnf.DataMovement) {
 		return
 	}
 	have := f.known[dm.Name]
-	if have != nil && have.dm.UID == dm.UID && have.dm.ResourceVersion == dm.ResourceVersion {
-		have.at = time.Now() // one copy of each object, however many calls have read it
-		return
-	}
-	if have == nil || newer(dm, have.dm) || have.dm.ResourceVersion == dm.ResourceVersion {
-		f.known[dm.Name] = &entry{dm: dm, seen: have != nil && have.seen, at: time.Now()}
+	same := have != nil && have.dm.UID == dm.UID
+	switch {
+	case same && have.dm.ResourceVersion == dm.ResourceVersion:
+		have.at = time.Now() // no news: a waiter that was woken by its own read would read for ever
+	case have == nil || newer(dm, have.dm):
+		f.known[dm.Name] = &entry{dm: dm, seen: same && have.seen, at: time.Now()}
 		f.wake(dm.Name)
 	}
 }
@@ -262,29 +371,49 @@ func (f *feed) get(name string) *nnf.DataMovement {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	e := f.known[name]
-	if e == nil || !e.seen && time.Since(e.at) >= trusted {
+	if e == nil || time.Since(e.at) >= trusted && (!e.seen || !f.blind.IsZero() && time.Since(f.blind) >= blindAfter) {
 		return nil
 	}
 	return e.dm
 }
 
-// notify sends to ch, which has room for one, when one of the movements changes
-// or is gone, until stop.
-func (f *feed) notify(ch chan<- struct{}, names ...string) (stop func()) {
+// last returns what was known last of a movement that the watch has shown, for
+// when the API server cannot be asked either.
+func (f *feed) last(name string) *nnf.DataMovement {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if e := f.known[name]; e != nil && e.seen {
+		return e.dm
+	}
+	return nil
+}
+
+// keep says that no later state of a movement can be had now.
+func (f *feed) keep(dm *nnf.DataMovement) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if e := f.known[dm.Name]; e != nil && e.dm == dm {
+		e.at = time.Now()
+	}
+}
+
+// notify sends to ch, which has room for one, when one of a user's movements
+// changes or is gone, until stop.
+func (f *feed) notify(ch chan<- struct{}, uid uint32, names ...string) (stop func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, name := range names {
 		if f.waiting[name] == nil {
-			f.waiting[name] = make(map[chan<- struct{}]struct{})
+			f.waiting[name] = &waiting{ch: make(map[chan<- struct{}]struct{}), uid: uid}
 		}
-		f.waiting[name][ch] = struct{}{}
+		f.waiting[name].ch[ch] = struct{}{}
 	}
 	return func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		for _, name := range names {
-			delete(f.waiting[name], ch)
-			if len(f.waiting[name]) == 0 {
+			w := f.waiting[name]
+			if delete(w.ch, ch); len(w.ch) == 0 {
 				delete(f.waiting, name)
 			}
 		}
@@ -293,7 +422,11 @@ func (f *feed) notify(ch chan<- struct{}, names ...string) (stop func()) {
 
 // wake is called under mu.
 func (f *feed) wake(name string) {
-	for ch := range f.waiting[name] {
+	w := f.waiting[name]
+	if w == nil {
+		return
+	}
+	for ch := range w.ch {
 		select {
 		case ch <- struct{}{}:
 		default: // it has not looked since the last time
@@ -301,12 +434,10 @@ func (f *feed) wake(name string) {
 	}
 }
 
-// newer tells that a is a later state than b of the same object. Versions that
+// newer tells that a is a later state than b, of the same object or of one that
+// had its name before: the versions of one kind of objects count on. Versions that
 // cannot be compared are in the order in which they came.
 func newer(a, b *nnf.DataMovement) bool {
-	if a.UID != b.UID {
-		return false
-	}
 	x, err1 := strconv.ParseUint(a.ResourceVersion, 10, 64)
 	y, err2 := strconv.ParseUint(b.ResourceVersion, 10, 64)
 	return err1 == nil && err2 == nil && x > y

@@ -33,7 +33,8 @@ func TestNewer(t *testing.T) {
 		{at("u", "10"), at("u", "9"), true},
 		{at("u", "9"), at("u", "10"), false},
 		{at("u", "10"), at("u", "10"), false},
-		{at("u", "10"), at("v", "9"), false}, // another object of that name
+		{at("u", "10"), at("v", "9"), true}, // an earlier object of that name
+		{at("u", "9"), at("v", "10"), false},
 		{at("u", ""), at("u", "9"), false},
 		{at("u", "10"), at("u", ""), false},
 		{at("u", "b"), at("u", "a"), false},
@@ -83,9 +84,26 @@ func TestFeedNeverGoesBack(t *testing.T) {
 			time.Sleep(trusted)
 			f.replace(ctx, nil)
 		}, ""},
-		"deleted":              {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.remove(ctx, "x") }, ""},
-		"found missing":        {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.forget("x") }, ""},
-		"another of that name": {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.upsert(ctx, at("v", "3")) }, "3"},
+		"deleted":                          {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.remove(ctx, "x") }, ""},
+		"found missing":                    {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.forget("x") }, ""},
+		"another of that name":             {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.upsert(ctx, at("v", "7")) }, "7"},
+		"another of that name, by request": {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.learn(at("v", "7")) }, "7"},
+		"late event of an earlier one of that name": {func(ctx context.Context, f *feed) {
+			f.upsert(ctx, at("u", "5"))
+			f.learn(at("v", "7"))
+			f.upsert(ctx, at("u", "6"))
+			time.Sleep(trusted - 1)
+		}, "7"},
+		"late end of an earlier one of that name": {func(ctx context.Context, f *feed) {
+			f.upsert(ctx, at("u", "5"))
+			f.learn(at("v", "7"))
+			f.remove(ctx, "x")
+		}, "7"},
+		"late event of an earlier one is not of the later one": {func(ctx context.Context, f *feed) {
+			f.learn(at("v", "7"))
+			f.upsert(ctx, at("u", "6"))
+			time.Sleep(trusted)
+		}, ""},
 		"another node's": {func(_ context.Context, f *feed) {
 			dm := at("u", "5")
 			dm.Labels[api.LabelInitiator] = "compute-02"

@@ -92,8 +92,24 @@ func (s *Service) current(ctx context.Context, c Call, w datamovement.WorkflowRe
 	if dm := f.get(uid); dm != nil && s.access(c).Movement(dm, w).Allowed() {
 		return dm, nil
 	}
-	return s.read(ctx, c, w, f, uid)
+	last := f.last(uid)
+	if last == nil || !s.access(c).Movement(last, w).Allowed() {
+		return s.read(ctx, c, w, f, uid)
+	}
+	// The watch is lost. While the API server does not answer either, what was shown
+	// last is a better answer than an error: jobs give up at one.
+	short, cancel := context.WithTimeout(ctx, lastWord)
+	defer cancel()
+	dm, err := s.read(short, c, w, f, uid)
+	if e := datamovement.Explain(err); e != nil && ctx.Err() == nil && errors.Is(e.Kind, datamovement.ErrUnavailable) {
+		f.keep(last)
+		return last, nil
+	}
+	return dm, err
 }
+
+// lastWord is how long a read may take of which an earlier answer is known.
+const lastWord = time.Second
 
 // allowed hides what is not the caller's.
 func (s *Service) allowed(c Call, dm *nnf.DataMovement, w datamovement.WorkflowRef) error {
@@ -101,20 +117,20 @@ func (s *Service) allowed(c Call, dm *nnf.DataMovement, w datamovement.WorkflowR
 }
 
 // buried finds a movement that was cancelled before its start.
-func (s *Service) buried(c Call, w datamovement.WorkflowRef, uid string) (grave, bool) {
-	g, ok := s.graves.find(uid)
+func (s *Service) buried(c Call, w datamovement.WorkflowRef, uid string) (tombstone, bool) {
+	g, ok := s.tombstones.find(uid)
 	if !ok || s.allowed(c, g.dm, w) != nil {
-		return grave{}, false
+		return tombstone{}, false
 	}
 	return g, true
 }
 
 // buriedMeanwhile is buried for an error of a request that began before somebody
 // else's cancel. What is not the caller's has its record from the look before.
-func (s *Service) buriedMeanwhile(c Call, w datamovement.WorkflowRef, uid string, err error) (grave, bool) {
-	g, ok := s.graves.findMeanwhile(uid, err)
+func (s *Service) buriedMeanwhile(c Call, w datamovement.WorkflowRef, uid string, err error) (tombstone, bool) {
+	g, ok := s.tombstones.findMeanwhile(uid, err)
 	if !ok || !s.access(c).Movement(g.dm, w).Allowed() {
-		return grave{}, false
+		return tombstone{}, false
 	}
 	return g, true
 }

@@ -85,7 +85,13 @@ func (g *group) resolve(ctx context.Context, uids []string, add func(string, *fe
 		_, err := g.listed(ctx, map[string]string{}, add)
 		return err
 	}
+	done := make(map[string]bool, len(uids))
 	for _, uid := range uids {
+		// A handle that is named again costs another list.
+		if done[uid] {
+			continue
+		}
+		done[uid] = true
 		if strings.HasPrefix(uid, handlePrefix) {
 			if err := datamovement.CheckHandle(uid); err != nil {
 				return g.s.judged(g.c, uid, err)
@@ -134,7 +140,7 @@ func (g *group) listed(ctx context.Context, labels map[string]string, add func(s
 	}
 	want := datamovement.Selector(g.workflow, g.s.o.Node)
 	maps.Copy(want, labels)
-	for _, dm := range g.s.graves.matching(want) {
+	for _, dm := range g.s.tombstones.matching(want) {
 		if access.Movement(dm, g.workflow).Allowed() {
 			add(dm.Name, g.s.feed(dm.Namespace))
 			n++
@@ -154,7 +160,7 @@ func (g *group) notify(ch chan<- struct{}) (stop func()) {
 	}
 	var stops []func()
 	for f, uids := range byFeed {
-		stops = append(stops, f.notify(ch, uids...))
+		stops = append(stops, f.notify(ch, g.c.UID, uids...))
 	}
 	return func() {
 		for _, stop := range stops {
@@ -211,10 +217,10 @@ func (g *group) follow(ctx context.Context, show func(snapshot) error, done func
 
 // snapshot is a member's state at one time.
 type snapshot struct {
-	uid     string
-	version revision          // differs when something has changed
-	dm      *nnf.DataMovement // nil: it is gone
-	grave   *grave            // it was cancelled before its start
+	uid       string
+	version   revision          // differs when something has changed
+	dm        *nnf.DataMovement // nil: it is gone
+	tombstone *tombstone        // it was cancelled before its start
 }
 
 // revision is the state of a member: that of an object, or one without an object.
@@ -224,7 +230,7 @@ type revision struct {
 }
 
 func (n snapshot) ended() bool {
-	return n.dm == nil || n.grave != nil || datamovement.Completed(n.dm)
+	return n.dm == nil || n.tombstone != nil || datamovement.Completed(n.dm)
 }
 
 // snapshot fails for a member that was never there; one that was and is not any
@@ -238,7 +244,7 @@ func (g *group) snapshot(ctx context.Context, m member, was bool) (snapshot, err
 		found, buried = g.s.buriedMeanwhile(g.c, g.workflow, m.uid, err)
 	}
 	if buried {
-		return snapshot{uid: m.uid, version: revision{state: "cancelled"}, dm: found.dm, grave: &found}, nil
+		return snapshot{uid: m.uid, version: revision{state: "cancelled"}, dm: found.dm, tombstone: &found}, nil
 	}
 	if f := datamovement.Explain(err); was && f != nil && f.Kind == datamovement.ErrNotFound {
 		return snapshot{uid: m.uid, version: revision{state: "deleted"}}, nil

@@ -213,7 +213,7 @@ func story(t *testing.T, s *Service, caller Call, uids ...string) (rounds chan s
 		var now []string
 		ended <- g.follow(t.Context(), func(n snapshot) error {
 			what := "deleted"
-			if n.grave != nil {
+			if n.tombstone != nil {
 				what = "cancelled"
 			} else if n.dm != nil {
 				what = n.dm.Status.State + n.dm.Status.Status

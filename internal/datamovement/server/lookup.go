@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -133,16 +134,16 @@ func (l *lookup) workflow(ctx context.Context, w datamovement.WorkflowRef) (*dws
 	return wf, err
 }
 
-// mounts lists the entries of a workflow's ClientMounts in a namespace, or in
-// all of which keep is true.
-func (l *lookup) mounts(ctx context.Context, wf *dws.Workflow, ns string, keep func(namespace string) bool) ([]datamovement.Mount, error) {
+// clientMounts lists a workflow's ClientMounts in a namespace, or in all of which
+// keep is true.
+func (l *lookup) clientMounts(ctx context.Context, wf *dws.Workflow, ns string, keep func(namespace string) bool, atHand bool) (out []*dws.ClientMount, err error) {
 	selector := selectorOf(map[string]string{api.LabelWorkflowName: wf.Name, api.LabelWorkflowNamespace: wf.Namespace})
-	var out []datamovement.Mount
-	err := l.api.with(ctx, kindClientMount, func(res kube.Resource) error {
-		items, err := l.api.ClientMounts(ctx, res, ns, selector)
+	err = l.api.with(ctx, kindClientMount, func(res kube.Resource) error {
+		items, err := l.api.ClientMounts(ctx, res, ns, selector, atHand)
+		out = nil
 		for _, cm := range items {
 			if keep == nil || keep(cm.Namespace) {
-				out = append(out, datamovement.Mounts(cm)...)
+				out = append(out, cm)
 			}
 		}
 		return err
@@ -150,41 +151,53 @@ func (l *lookup) mounts(ctx context.Context, wf *dws.Workflow, ns string, keep f
 	return out, err
 }
 
+// clientMount reads one.
+func (l *lookup) clientMount(ctx context.Context, ns, name string) (*dws.ClientMount, error) {
+	cm := new(dws.ClientMount)
+	return cm, l.api.get(ctx, kindClientMount, ns, name, cm)
+}
+
+// ownedBy tells whether a ClientMount has the labels of a workflow, by which it
+// was listed.
+func ownedBy(cm *dws.ClientMount, wf *dws.Workflow) bool {
+	return cm.Labels[api.LabelWorkflowName] == wf.Name && cm.Labels[api.LabelWorkflowNamespace] == wf.Namespace
+}
+
 // source finds where the rabbit sees the source. The servers of Lustre may be on
 // other rabbits only ("Do better" 18), so those are looked at when the own one
 // has nothing.
-func (l *lookup) source(ctx context.Context, path string, m datamovement.Mount, j *job, rabbit string) (string, error) {
+func (l *lookup) source(ctx context.Context, path string, m datamovement.Mount, j *job, rabbit string, since time.Time) (found string, err error) {
 	lustre := m.Type == dws.TypeLustre
 	if rabbit == "" && !lustre {
 		return "", datamovement.NewFault(datamovement.ErrFailed, datamovement.ReasonMountNotFound,
 			"no client mounts found: node '%s' has no rabbit, it can copy from lustre only", l.node)
 	}
 	own := datamovement.NewFault(datamovement.ErrFailed, datamovement.ReasonMountNotFound, "no client mounts found on any rabbit")
+	none := false // there are no servers at all
+	choose := func(servers []datamovement.Mount) (s datamovement.Mount, err error) {
+		none = len(servers) == 0
+		found, s, err = datamovement.FindServer(path, m, servers, l.node, rabbit)
+		return s, err
+	}
 	if rabbit != "" {
-		servers, err := j.servers(ctx, l, rabbit, nil)
-		if err != nil {
-			return "", err
+		err := j.settle(ctx, l, rabbit, nil, since, choose)
+		f := (*datamovement.Fault)(nil)
+		if err == nil || !lustre || !errors.As(err, &f) {
+			return found, err
 		}
-		p, err := datamovement.OnRabbit(path, m, servers, l.node, rabbit)
-		if err == nil || !lustre {
-			return p, err
-		}
-		own = datamovement.Explain(err)
+		own = f
 	}
 	sc, _, err := l.configuration(ctx, l.age())
 	if err != nil {
 		return "", own
 	}
-	servers, err := j.servers(ctx, l, "", func(ns string) bool {
+	err = j.settle(ctx, l, "", func(ns string) bool {
 		return slices.ContainsFunc(sc.Spec.StorageNodes, func(s dws.StorageNode) bool { return s.Name == ns })
-	})
-	switch {
-	case err != nil:
-		return "", err
-	case len(servers) == 0:
+	}, since, choose)
+	if f := (*datamovement.Fault)(nil); none && errors.As(err, &f) {
 		return "", own
 	}
-	return datamovement.OnRabbit(path, m, servers, l.node, rabbit)
+	return found, err
 }
 
 // destination finds the global file system.

@@ -14,7 +14,7 @@ func (s *Service) Probe(ctx context.Context) error {
 		for _, f := range s.feeds {
 			f.get("")
 		}
-		s.graves.find("")
+		s.tombstones.find("")
 	}()
 	select {
 	case <-free:

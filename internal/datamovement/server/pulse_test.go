@@ -128,7 +128,7 @@ func TestPulseMissed(t *testing.T) {
 func TestProbeOfTheService(t *testing.T) {
 	s, _ := newService(t, newCluster())
 	f := s.feed(rabbit)
-	for name, lock := range map[string]sync.Locker{"service": &s.mu, "feed": &f.mu, "graves": &s.graves.mu} {
+	for name, lock := range map[string]sync.Locker{"service": &s.mu, "feed": &f.mu, "tombstones": &s.tombstones.mu} {
 		if err := s.Probe(within(t, soon)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

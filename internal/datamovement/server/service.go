@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"sync"
@@ -28,6 +29,8 @@ type Limits struct {
 	Waiters          int
 	CreatesPerSecond int
 	CreateBurst      int
+	Movements        int   // that exist
+	MovementBytes    int64 // of those
 	BatchSize        int
 	API              APIShare
 }
@@ -47,21 +50,25 @@ type Options struct {
 
 // Service is what both versions of the protocol do.
 type Service struct {
-	o        Options
-	log      *slog.Logger
-	settings atomic.Pointer[Settings]
-	api      *remote
-	look     *lookup
-	turns    *turns
-	absent   absent
-	lists    lists
-	graves   graves
-	sight    sight
+	o          Options
+	log        *slog.Logger
+	settings   atomic.Pointer[Settings]
+	api        *remote
+	look       *lookup
+	turns      *turns
+	absent     absent
+	lists      lists
+	tombstones tombstones
+	jobs       jobs
+	living     *living
+	sight      sight
 
 	streams, waiters, creates *unixsocket.Limiter
 
 	stopping chan struct{} // closed when waits end early
 	stop     func()
+	ending   context.Context // ends in Close
+	end      context.CancelFunc
 
 	mu    sync.Mutex
 	feeds map[string]*feed // by namespace
@@ -76,6 +83,8 @@ func New(o Options) *Service {
 		creates: unixsocket.NewLimiter(unixsocket.LimiterOptions{}),
 		turns:   new(turns),
 	}
+	s.living = newLiving()
+	s.ending, s.end = context.WithCancel(context.Background())
 	s.stop = sync.OnceFunc(func() { close(s.stopping) })
 	s.SetSettings(o.Settings)
 	s.api = newRemote(fair{o.Client, s.turns})
@@ -101,6 +110,8 @@ func (s *Service) EndWaits() { s.stop() }
 // request may come any more.
 func (s *Service) Close() {
 	s.stop()
+	s.end()
+	s.jobs.work.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.feeds {
@@ -117,7 +128,7 @@ func (s *Service) feed(namespace string) *feed {
 		f = &feed{
 			api: s.api, namespace: namespace, node: s.o.Node, log: s.log,
 			enter: s.o.Idle.Enter, leave: s.o.Idle.Leave, sight: &s.sight,
-			waiting: make(map[string]map[chan<- struct{}]struct{}),
+			waiting: make(map[string]*waiting), lost: make(chan struct{}, 1),
 		}
 		s.feeds[namespace] = f
 	}

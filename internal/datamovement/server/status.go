@@ -40,7 +40,7 @@ func (s *Service) Status(ctx context.Context, c Call, w datamovement.WorkflowRef
 			return datamovement.Answer{}, err
 		}
 		defer release()
-		var g grave
+		var g tombstone
 		if dm, g, err = s.await(ctx, c, w, f, uid, s.longest(wait)); err != nil {
 			return datamovement.Answer{}, err
 		}
@@ -70,23 +70,23 @@ func (s *Service) waiter(c Call, object string) (release func(), err error) {
 	return release, nil
 }
 
-// await returns the movement when it has ended or the time is up; or its grave
+// await returns the movement when it has ended or the time is up; or its tombstone
 // when it was cancelled before its start.
-func (s *Service) await(ctx context.Context, c Call, w datamovement.WorkflowRef, f *feed, uid string, most time.Duration) (*nnf.DataMovement, grave, error) {
+func (s *Service) await(ctx context.Context, c Call, w datamovement.WorkflowRef, f *feed, uid string, most time.Duration) (*nnf.DataMovement, tombstone, error) {
 	changed := make(chan struct{}, 1)
-	defer f.notify(changed, uid)()
+	defer f.notify(changed, c.UID, uid)()
 	timer := time.NewTimer(most)
 	defer timer.Stop()
 	for over := false; ; {
-		if g, ok := s.graves.find(uid); ok {
+		if g, ok := s.tombstones.find(uid); ok {
 			return nil, g, nil
 		}
 		dm, err := s.current(ctx, c, w, f, uid)
-		if g, ok := s.graves.findMeanwhile(uid, err); ok {
+		if g, ok := s.tombstones.findMeanwhile(uid, err); ok {
 			return nil, g, nil
 		}
 		if err != nil || over || datamovement.Completed(dm) {
-			return dm, grave{}, err
+			return dm, tombstone{}, err
 		}
 		select {
 		case <-changed:
@@ -95,7 +95,7 @@ func (s *Service) await(ctx context.Context, c Call, w datamovement.WorkflowRef,
 		case <-s.stopping:
 			over = true
 		case <-ctx.Done():
-			return nil, grave{}, ctx.Err()
+			return nil, tombstone{}, ctx.Err()
 		}
 	}
 }

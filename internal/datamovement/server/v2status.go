@@ -12,11 +12,11 @@ func movementStatus(n snapshot) *pb2.MovementStatus {
 	switch {
 	case n.dm == nil:
 		return datamovement.GoneV2(n.uid, false)
-	case n.grave == nil:
+	case n.tombstone == nil:
 		return datamovement.StatusV2(n.dm)
 	}
 	out := datamovement.StatusV2(n.dm)
 	gone := datamovement.GoneV2(n.uid, true)
-	out.State, out.Result, out.Message, out.EndTime = gone.State, gone.Result, gone.Message, timestamppb.New(n.grave.at)
+	out.State, out.Result, out.Message, out.EndTime = gone.State, gone.Result, gone.Message, timestamppb.New(n.tombstone.at)
 	return out
 }

@@ -63,7 +63,7 @@ func TestShortRun(t *testing.T) {
 		"nnf-dm: binary size":                       {1, float64(budget.MaxSize("nnf-dm")) / 1e6},
 		"clientmountd: reads per ClientMount life":  {1, 2},
 		"nnf-dm: requests at start":                 {0, 0},
-		"nnf-dm: requests per create, warm":         {1, 4},
+		"nnf-dm: requests per create, warm":         {1, 2},
 		"nnf-dm: requests per poll":                 {0, 0},
 	} {
 		f, ok := figures[name]

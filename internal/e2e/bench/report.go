@@ -28,13 +28,15 @@ type report struct {
 }
 
 // figure is one measured quantity. The target is an upper bound for the
-// median, or for the greatest value where only that means anything.
+// median, or for the greatest value where only that means anything; or a lower
+// bound for the median.
 type figure struct {
 	Program program  `json:"program"`
 	Name    string   `json:"name"`
 	Unit    string   `json:"unit,omitempty"`
 	Target  *float64 `json:"target,omitempty"` // none: for information
 	Worst   bool     `json:"worst,omitempty"`  // the target bounds the maximum
+	Least   bool     `json:"least,omitempty"`  // the target is a lower bound
 	Median  float64  `json:"median"`
 	Minimum float64  `json:"min"`
 	Maximum float64  `json:"max"`
@@ -55,6 +57,13 @@ func (r *report) add(name, unit string, target float64, worst bool, values []flo
 		f.OK = len(values) > 0 && f.judged() <= target
 	}
 	r.Figures = append(r.Figures, f)
+}
+
+// addLeast is add for what must be so much at least.
+func (r *report) addLeast(name, unit string, target float64, values []float64, how string) {
+	r.add(name, unit, target, false, values, how)
+	f := &r.Figures[len(r.Figures)-1]
+	f.Least, f.OK = true, f.Median >= target
 }
 
 // judged is the value that the target is about.
@@ -105,6 +114,9 @@ func (r *report) write(w io.Writer, asJSON bool) error {
 		if f.Target != nil {
 			if target, verdict = "≤ "+number(*f.Target), "ok"; !f.OK {
 				verdict = "MISS"
+			}
+			if f.Least {
+				target = "≥ " + number(*f.Target)
 			}
 		}
 		spread := ""

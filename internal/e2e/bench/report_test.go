@@ -55,6 +55,21 @@ func TestJudgement(t *testing.T) {
 	}
 }
 
+func TestLowerBound(t *testing.T) {
+	for median, ok := range map[float64]bool{39.9: false, 40: true, 100: true} {
+		var r report
+		r.addLeast("x", "", 40, []float64{median}, "")
+		var b bytes.Buffer
+		if err := r.write(&b, false); err != nil || r.Figures[0].OK != ok || !strings.Contains(b.String(), "≥ 40") {
+			t.Errorf("%v: %+v, %s, %v", median, r.Figures[0], &b, err)
+		}
+	}
+	var r report
+	if r.addLeast("x", "", 40, nil, ""); r.misses() != 1 {
+		t.Error("nothing was measured")
+	}
+}
+
 func TestWrite(t *testing.T) {
 	r := report{Machine: machine{Cores: 2, Kernel: "6.1"}}
 	r.add("own overhead", "ms", 2, false, []float64{1.234, 1, 99.95}, "by the log")

@@ -178,9 +178,9 @@ func rightsRemoved(s *scene) {
 	}
 	s.answers(s.token(), http.StatusForbidden)
 	s.proxy.Reset()
-	s.fails(codes.Internal, "lacks a right on the API server")
-	s.said("a request could not be served", account, "may not get", "workflows.")
 	s.said("lost sight of the data movements", account, "may not watch")
+	s.fails(codes.Internal, "lacks a right on the API server")
+	s.said("a request could not be served", account, "may not ", "check the role and its binding")
 	s.goesOn(done)
 	s.Ends(uid, "Success")
 	s.bind()

@@ -21,6 +21,7 @@ var watchScenes = map[string]func(*scene){
 	"watch cut mid-frame":     watchFault(lab.Rule{Times: 1, CutAfter: 40}, 0),
 	"watch cut with the link": watchFault(lab.Rule{Times: 1, CutAfter: 40, Reset: true}, 0),
 	"list trouble":            listTrouble,
+	"watch refused for long":  blindWait,
 }
 
 func watchFault(rule lab.Rule, lists int) func(*scene) {
@@ -35,8 +36,11 @@ func watchFault(rule lab.Rule, lists int) func(*scene) {
 			s.proxy.Set(rule)
 		}
 		s.proxy.Reset()
+		began := time.Now()
 		s.Ends(uid, "Success")
 		s.ends(done)
+		// A wait reads its own movement when the watch does not come back for 5 s.
+		quick := time.Since(began) < 4*time.Second
 		movements := 0
 		for _, r := range s.proxy.Requests() {
 			switch {
@@ -44,7 +48,7 @@ func watchFault(rule lab.Rule, lists int) func(*scene) {
 				s.t.Errorf("a watch for more than this node's: %s", r.Query)
 			case r.Class == lab.ClassList:
 				movements++
-			case r.Class == lab.ClassGet:
+			case r.Class == lab.ClassGet && (quick || !strings.HasSuffix(r.Path, "/"+uid)):
 				s.t.Errorf("a wait asks for %s", r.Path)
 			}
 		}
@@ -68,4 +72,29 @@ func listTrouble(s *scene) {
 	s.goesOn(done)
 	s.Ends(uid, "Success")
 	s.ends(done)
+}
+
+// A watch that does not come back for long: the wait learns of the end all the
+// same, by asking for its own movement, and so does a poll.
+func blindWait(s *scene) {
+	s.start()
+	uid := s.create()
+	s.Runs(uid)
+	done := s.wait(uid)
+	s.proxy.ClearRequests()
+	s.proxy.Set(lab.Rule{Class: lab.ClassWatch, Code: 503})
+	s.proxy.Reset()
+	s.said("lost sight of the data movements")
+	time.Sleep(10 * time.Second) // the watch is lost for some time
+	if n := s.proxy.Count(lab.ClassGet); n == 0 || n > 5 {
+		s.t.Errorf("%d reads in 10 s", n)
+	}
+	s.goesOn(done)
+	s.Ends(uid, "Success")
+	began := time.Now()
+	s.ends(done)
+	if took := time.Since(began); took > 15*time.Second {
+		s.t.Errorf("the wait ended after %v", took)
+	}
+	s.heal()
 }

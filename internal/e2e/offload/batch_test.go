@@ -131,6 +131,7 @@ func batchAgain(s *scene) {
 }
 
 func badBatches(s *scene) {
+	s.config = forgetful
 	s.usual()
 	for name, e := range map[string]struct {
 		change func(*pb2.CreateBatchRequest)

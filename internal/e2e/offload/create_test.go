@@ -62,6 +62,7 @@ func (s *scene) workflowIs(state, status string) {
 }
 
 func onlyPreRun(s *scene) {
+	s.config = forgetful
 	s.usual()
 	for _, state := range []string{"Proposal", "Setup", "DataIn", "PreRun", "PostRun", "DataOut", "Teardown"} {
 		for _, status := range []string{"Completed", "DriverWait", "TransientCondition", "Error"} {

@@ -19,6 +19,7 @@ var errorPromises = []promise{
 }
 
 func serverErrors(s *scene) {
+	s.config = forgetful
 	s.usual()
 	uid := s.create()
 	for _, e := range []struct {
@@ -42,9 +43,11 @@ func serverErrors(s *scene) {
 		if text := status.Convert(err).Message(); strings.Contains(text, "told to answer") || strings.Contains(text, s.proxy.Address) || text == "" {
 			s.t.Errorf("%s: the caller is told %q", what, text)
 		}
-		_, err = s.me2.CreateBatch(s.ctx(), &pb2.CreateBatchRequest{Workflow: s.named2(), Pairs: []*pb2.CopyPair{{Source: s.path + "/a", Destination: global + "/a"}}})
-		if e.class != lab.ClassCreate { // that is in the pair's result
+		batch, err := s.me2.CreateBatch(s.ctx(), &pb2.CreateBatchRequest{Workflow: s.named2(), Pairs: []*pb2.CopyPair{{Source: s.path + "/a", Destination: global + "/a"}}})
+		if e.class == lab.ClassGet { // of the workflow
 			s.code(what+", version 2", err, e.want, pb2.ErrorReason_INTERNAL, pb2.ErrorReason_UNAVAILABLE)
+		} else if reason := batch.GetResults()[0].GetError().GetReason(); reason != pb2.ErrorReason_INTERNAL && reason != pb2.ErrorReason_UNAVAILABLE {
+			s.t.Errorf("%s, version 2: the pair's result is %v, %v", what, batch, err)
 		}
 		s.proxy.Clear()
 	}

@@ -2,6 +2,7 @@ package offload
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -14,6 +15,8 @@ import (
 
 var keyPromises = []promise{
 	{"a repeated request makes nothing new", "9.31", both, repeatedRequest},
+	{"a key belongs to its movement until that is deleted", "9.31 9.13", both, keyOfAnother},
+	{"the same key is the same request", "9.31", one, keyOfOtherRequest},
 	{"nothing is made for a caller who has gone", "9.31", both, callerGone},
 }
 
@@ -22,14 +25,87 @@ func codeOf(err error) codes.Code { return status.Code(err) }
 // keyMetadata is how a client of version 1 names a request.
 const keyMetadata = "nnf-dm-request-key"
 
+// keyed creates with a key.
+func (s *scene) keyed(c pb.DataMoverClient, key string, changes ...func(*wish)) *pb.DataMovementCreateResponse {
+	s.t.Helper()
+	r, err := c.Create(metadata.AppendToOutgoingContext(s.ctx(), keyMetadata, key), s.wish(changes...))
+	s.must(err)
+	return r
+}
+
+// A movement is cancelled before its start, and its key is used again: what is
+// said and done is about the new one.
+func keyOfAnother(s *scene) {
+	s.usual()
+	uid := s.keyed(s.me, "one").Uid
+	s.cancels(uid, cancelOK)
+	s.is(uid, completed, cancelled)
+	s.answered("after the cancel", s.keyed(s.me, "one"), nil, &pb.DataMovementCreateResponse{Uid: uid})
+	s.is(uid, pending, unknownStatus)
+	s.takes(uid)
+	s.rabbitSays(uid, running(nil))
+	s.eventually("it runs", func() bool { return s.status(uid, 0).State == isRunning })
+	s.deletes(uid, deleteActive)
+	s.cancels(uid, cancelOK)
+	if v := s.movement(uid).At("spec", "cancel"); v != true {
+		s.t.Errorf("the second one is not cancelled: %v", v)
+	}
+	s.keyRefused("is being cancelled")
+	for _, result := range []string{"Cancelled", "Failed"} {
+		s.rabbitSays(uid, finished(result, nil))
+		s.keyRefused("has ended as", result, uid, "delete that one")
+	}
+	// Its end is not taken for that of the next one, which has its name.
+	s.finalizers(uid)
+	s.eventually("its end is known", func() bool { return s.status(uid, 0).State == completed })
+	s.deletes(uid, deleteOK)
+	s.must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
+	s.answered("after the delete", s.keyed(s.me, "one"), nil, &pb.DataMovementCreateResponse{Uid: uid})
+	for range 20 {
+		s.is(uid, pending, unknownStatus)
+	}
+}
+
+func (s *scene) keyRefused(texts ...string) {
+	s.t.Helper()
+	r := s.keyed(s.me, "one")
+	for _, text := range texts {
+		if r.Status != createInvalid || !strings.Contains(r.Message, text) {
+			s.t.Errorf("%v, want INVALID with %q", r, text)
+		}
+	}
+}
+
+func keyOfOtherRequest(s *scene) {
+	s.usual()
+	s.Apply(dmProfile(s.job, false))
+	uid := s.keyed(s.me, "one").Uid
+	for field, change := range map[string]func(*wish){
+		"source":        func(w *wish) { w.Source += "x" },
+		"destination":   func(w *wish) { w.Destination += "x" },
+		"dryrun":        func(w *wish) { w.Dryrun = !w.Dryrun },
+		"dcpOptions":    func(w *wish) { w.DcpOptions = "--preserve" },
+		"mpirunOptions": func(w *wish) { w.MpirunOptions = "-np 2" },
+		"profile":       func(w *wish) { w.Profile = s.job },
+		"slots":         func(w *wish) { w.Slots = 7 },
+		"maxSlots":      func(w *wish) { w.MaxSlots = 9 },
+		"logStdout":     func(w *wish) { w.LogStdout = !w.LogStdout },
+		"storeStdout":   func(w *wish) { w.StoreStdout = !w.StoreStdout },
+	} {
+		r := s.keyed(s.me, "one", change)
+		if r.Status != createInvalid || !strings.HasSuffix(r.Message, uid+"\" has it, which differs in "+field+": use another key") {
+			s.t.Errorf("%s: %v", field, r)
+		}
+	}
+	s.answered("the same", s.keyed(s.me, "one"), nil, &pb.DataMovementCreateResponse{Uid: uid})
+	if n := s.movements(); n != 1 {
+		s.t.Errorf("%d movements, want 1", n)
+	}
+}
+
 func repeatedRequest(s *scene) {
 	s.usual()
-	keyed := func(c pb.DataMoverClient, key string, changes ...func(*wish)) *pb.DataMovementCreateResponse {
-		s.t.Helper()
-		r, err := c.Create(metadata.AppendToOutgoingContext(s.ctx(), keyMetadata, key), s.wish(changes...))
-		s.must(err)
-		return r
-	}
+	keyed := s.keyed
 	first := keyed(s.me, "one")
 	s.answered("again", keyed(s.me, "one"), nil, &pb.DataMovementCreateResponse{Uid: first.Uid})
 	if second := keyed(s.me, "two"); second.Uid == first.Uid || second.Status != createOK {
@@ -59,6 +135,7 @@ func repeatedRequest(s *scene) {
 
 // The API server is slow; the caller does not wait for it.
 func callerGone(s *scene) {
+	s.config = forgetful
 	s.usual()
 	s.create()
 	s.proxy.ClearRequests()

@@ -1,7 +1,10 @@
 package offload
 
 import (
+	"time"
+
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
@@ -115,12 +118,32 @@ func notMounted(s *scene) {
 	s.refused(createFailed, there)
 	s.reports(server, "mounted", true)
 	s.create()
+	// What was read for it is good for a second. A copy that is created in that time
+	// does not stay.
 	server["spec"].(fields)["desiredState"] = "unmounted"
 	s.Apply(server)
-	s.refused(createFailed, there)
+	s.soonRefused(there)
 	compute["spec"].(fields)["desiredState"] = "unmounted"
 	s.Apply(compute)
 	s.refused(createFailed, here)
+}
+
+// soonRefused creates until that is refused, which is soon. Nothing stays of what
+// was created after the call.
+func (s *scene) soonRefused(why string) {
+	s.t.Helper()
+	before, began := s.movements(), time.Now()
+	var r *pb.DataMovementCreateResponse
+	for r == nil || r.Status == createOK {
+		var err error
+		r, err = s.me.Create(s.ctx(), s.wish())
+		s.must(err)
+		if time.Since(began) > patience {
+			s.t.Fatal("copies are created all the time")
+		}
+	}
+	s.same("refusal", r.Message, s.fill(why))
+	s.eventually("nothing stays of what was created meanwhile", func() bool { return s.movements() <= before })
 }
 
 // The servers of a Lustre file system may be on other rabbits only. Computes

@@ -1,0 +1,305 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+)
+
+// changes are what ends a user's right to copy from a mount.
+var changes = map[string]func(*cluster){
+	"the workflow leaves PreRun": func(c *cluster) { c.changeWorkflow(func(w *dws.Workflow) { w.Status.State = dws.StatePostRun }) },
+	"the workflow is another user's": func(c *cluster) {
+		c.changeWorkflow(func(w *dws.Workflow) { w.Spec.UserID = 1002 })
+	},
+	"the workflow is deleted":    func(c *cluster) { c.changeWorkflow(func(w *dws.Workflow) { w.Name = "gone" }) },
+	"the compute unmounts":       func(c *cluster) { c.changeMount(0, func(m *dws.ClientMount) { m.Spec.DesiredState = dws.Unmounted }) },
+	"the compute has unmounted":  func(c *cluster) { c.changeMount(0, func(m *dws.ClientMount) { m.Status.Mounts[0].Ready = false }) },
+	"the rabbit unmounts":        func(c *cluster) { c.changeMount(1, func(m *dws.ClientMount) { m.Spec.DesiredState = dws.Unmounted }) },
+	"the ClientMount is deleted": func(c *cluster) { c.changeMounts(func(m []*dws.ClientMount) []*dws.ClientMount { return m[1:] }) },
+	"the name is given to a ClientMount of another workflow": func(c *cluster) {
+		c.changeMount(0, func(m *dws.ClientMount) { m.Labels = map[string]string{} })
+	},
+	"the rabbit mounts it elsewhere": func(c *cluster) {
+		c.changeMount(1, func(m *dws.ClientMount) { m.Spec.Mounts[0].MountPath = "/mnt/elsewhere" })
+	},
+}
+
+func (c *cluster) changeWorkflow(f func(*dws.Workflow)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := *c.workflow
+	f(&w)
+	c.workflow = &w
+}
+
+func (c *cluster) changeMount(i int, f func(*dws.ClientMount)) {
+	c.changeMounts(func(m []*dws.ClientMount) []*dws.ClientMount {
+		cm := *m[i]
+		cm.Spec.Mounts, cm.Status.Mounts = slices.Clone(cm.Spec.Mounts), slices.Clone(cm.Status.Mounts)
+		f(&cm)
+		m[i] = &cm
+		return m
+	})
+}
+
+func (c *cluster) changeMounts(f func([]*dws.ClientMount) []*dws.ClientMount) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mounts = f(slices.Clone(c.mounts))
+}
+
+func (c *cluster) living() (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, dm := range c.movements {
+		if !dm.Spec.Cancel {
+			n++
+		}
+	}
+	return n
+}
+
+// After the window nothing is created for what has changed, whatever was
+// remembered, even if the API server's cache still has the state before.
+func TestNothingIsCreatedAfterTheWindow(t *testing.T) {
+	for name, change := range changes {
+		for _, late := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, ", cache out of date ", late), func(t *testing.T) {
+				bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+					created(t, s)
+					if late {
+						c.cached = slices.Clone(c.mounts)
+					}
+					change(c)
+					time.Sleep(jobWindow + time.Millisecond)
+					uid, err := s.Create(t.Context(), user(1001), wish)
+					if name == "the rabbit mounts it elsewhere" {
+						if err != nil || c.movements[uid].Spec.Source.Path != "/mnt/elsewhere/out/" {
+							t.Errorf("%q, %v", uid, err)
+						}
+						return
+					}
+					if f := datamovement.Explain(err); f == nil || errors.Is(f.Kind, datamovement.ErrUnavailable) || c.living() != 1 {
+						t.Errorf("%q, %v, %d live", uid, err, c.living())
+					}
+				})
+			})
+		}
+	}
+}
+
+// A movement that was created within the window of what has changed is cancelled,
+// whether it runs already or not.
+func TestWhatIsCreatedWithinTheWindowIsConfirmed(t *testing.T) {
+	for name, change := range changes {
+		for _, started := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, ", started ", started), func(t *testing.T) {
+				bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
+					first := created(t, s)
+					time.Sleep(time.Millisecond)
+					change(c)
+					second := created(t, s)
+					if started {
+						c.set(second, running)
+					}
+					time.Sleep(2*jobWindow + time.Second)
+					synctest.Wait()
+					dm := c.movements[second]
+					if started && (dm == nil || !dm.Spec.Cancel) || !started && dm != nil {
+						t.Errorf("it is not cancelled: %+v", dm)
+					}
+					if dm := c.movements[first]; dm == nil || dm.Spec.Cancel {
+						t.Errorf("the one that was created before is: %+v", dm)
+					}
+					if log.count("would not be created any more") != 1 {
+						t.Errorf("%d records", log.count("would not be created any more"))
+					}
+				})
+			})
+		}
+	}
+}
+
+// Confirmation costs a loop of creations nothing, one set of reads afterwards,
+// and it waits for an API server that is away.
+func TestConfirmation(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
+		first := created(t, s)
+		c.requests()
+		for range 15 {
+			time.Sleep(200 * time.Millisecond)
+			created(t, s)
+		}
+		if n := len(c.requests()); n > 15+4*3 {
+			t.Errorf("%d requests for 15 creations in 3 s", n)
+		}
+		time.Sleep(time.Minute)
+		if n := len(c.requests()); n > 3 {
+			t.Errorf("%d requests afterwards", n)
+		}
+		if c.living() != 16 {
+			t.Errorf("%d live of 16", c.living())
+		}
+		created(t, s)
+		time.Sleep(time.Millisecond)
+		last := created(t, s)
+		c.mu.Lock()
+		c.fail = apiError(503, "")
+		c.mu.Unlock()
+		time.Sleep(20 * time.Second)
+		changes["the compute unmounts"](c)
+		c.mu.Lock()
+		c.fail = nil
+		c.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		if c.movements[last] != nil || c.movements[first] == nil {
+			t.Error("what could not be confirmed for a while is not cancelled, or something else is")
+		}
+		time.Sleep(time.Minute)
+		if n := len(s.jobs.slots); n != 1 || s.jobs.slots[jobKey{1001, job7}].confirming {
+			t.Errorf("%d jobs are remembered, and one is still being confirmed", n)
+		}
+	})
+}
+
+// A refusal is never based on a list that may be out of date.
+func TestRefusalsAreOfTheNewestState(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		c.cached = []*dws.ClientMount{}
+		created(t, s)
+		old := *c.mounts[0]
+		old.Status = dws.ClientMountStatus{}
+		c.cached = []*dws.ClientMount{&old, c.mounts[1]}
+		time.Sleep(2 * relistAfter)
+		created(t, s)
+	})
+}
+
+// A long batch does not outlive the workflow's state.
+func TestBatchStopsWithTheWorkflow(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		c.mu.Lock()
+		c.onCreate = func() {
+			c.workflow.Status.State = dws.StatePostRun
+			time.Sleep(2 * jobWindow) // a slow server
+		}
+		c.mu.Unlock()
+		_, results, err := s.CreateBatch(t.Context(), user(1001), wish, pairsOf("a", "b", "c"), "")
+		if err != nil || results[0].err != nil || !errors.Is(results[1].err, datamovement.ErrFailed) || !strings.Contains(fmt.Sprint(results[2].err), "PreRun") {
+			t.Errorf("%+v, %v", results, err)
+		}
+	})
+}
+
+// What is remembered for one caller is of no use to another one.
+func TestRememberedForOneCaller(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		created(t, s)
+		c.requests()
+		for _, c2 := range []Call{user(1002), {Caller: datamovement.Caller{UID: 1001, GID: 7}, RPC: "/test"}} {
+			if _, err := s.Create(t.Context(), c2, wish); err == nil {
+				t.Errorf("created by %+v", c2.Caller)
+			}
+		}
+		if got, want := c.requests(), []string{"get workflows default/job7"}; !slices.Equal(got, want) {
+			t.Errorf("%q, want %q: the time of an answer tells which workflows exist", got, want)
+		}
+	})
+}
+
+// A key belongs to its movement until that is deleted; then it makes another one,
+// of which nothing is said that was true of the first.
+func TestKeyAfterCancel(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		r := wish
+		r.Key = "k"
+		make1 := func() string {
+			t.Helper()
+			uid, err := s.Create(t.Context(), user(1001), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return uid
+		}
+		first := make1()
+		old := c.movements[first]
+		if err := s.Cancel(t.Context(), user(1001), job7, first); err != nil {
+			t.Fatal(err)
+		}
+		wantState(t, s, first, 0, datamovement.StateCompleted, datamovement.ResultCancelled)
+		if again := make1(); again != first {
+			t.Fatalf("%q, then %q", first, again)
+		}
+		c.set(first, running)
+		wantState(t, s, first, 1, datamovement.StateRunning, datamovement.ResultUnknown)
+		// A cancel that was under way all the time is about the first one.
+		if err := s.cancel(t.Context(), user(1001), s.feed(rabbit), cancelledCopy(old)); err != nil {
+			t.Error(err)
+		}
+		wantState(t, s, first, 0, datamovement.StateRunning, datamovement.ResultUnknown)
+		if err := s.Delete(t.Context(), user(1001), job7, first); !errors.Is(err, datamovement.ErrActive) {
+			t.Errorf("delete of the one that runs: %v", err)
+		}
+		if err := s.Cancel(t.Context(), user(1001), job7, first); err != nil || !c.movements[first].Spec.Cancel {
+			t.Errorf("cancel of the one that runs: %v", err)
+		}
+		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrInvalid) || !strings.Contains(err.Error(), "is being cancelled") {
+			t.Errorf("while it is cancelled: %v", err)
+		}
+		for _, result := range []string{nnf.MovementCancelled, nnf.MovementFailed, nnf.MovementInvalid} {
+			c.set(first, finished(result))
+			if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrInvalid) || !strings.Contains(err.Error(), result) || !strings.Contains(err.Error(), "delete that one") {
+				t.Errorf("after it has ended as %s: %v", result, err)
+			}
+		}
+		synctest.Wait()
+		if err := s.Delete(t.Context(), user(1001), job7, first); err != nil {
+			t.Fatal(err)
+		}
+		make1()
+		wantState(t, s, first, 0, datamovement.StatePending, datamovement.ResultUnknown)
+	})
+}
+
+func cancelledCopy(dm *nnf.DataMovement) *nnf.DataMovement {
+	out := *dm
+	out.Spec.Cancel = true
+	return &out
+}
+
+// The rabbit keeps a movement for a moment after it was deleted.
+func TestKeyOfWhatIsBeingDeleted(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		r := wish
+		r.Key = "k"
+		uid, err := s.Create(t.Context(), user(1001), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		deleting := metav1.Now()
+		c.set(uid, func(dm *nnf.DataMovement) { dm.DeletionTimestamp = &deleting })
+		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrUnavailable) || !strings.Contains(err.Error(), "being deleted") {
+			t.Errorf("while the rabbit keeps it: %v", err)
+		}
+		go func() {
+			time.Sleep(time.Second)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			delete(c.movements, uid)
+		}()
+		if again, err := s.Create(t.Context(), user(1001), r); err != nil || again != uid {
+			t.Errorf("%q, %v", again, err)
+		}
+	})
+}

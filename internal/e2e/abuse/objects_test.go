@@ -1,0 +1,122 @@
+package abuse
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+)
+
+const (
+	// objects with paths as long as they may be are more than one answer of the API
+	// server may have: 32 MiB.
+	objects = 4000
+	// longest is a path that is as long as it may be, nearly.
+	longest = 4090
+	// learns is how long alice's wait may go on after the end, on a machine that has
+	// other work. Without a watch she would learn of it after some seconds.
+	learns = 15 * time.Second
+)
+
+// TestObjectFlood: bob keeps thousands of movements with long paths. Alice's
+// waits end when her movements do, bob gets no more of them, and he does when he
+// has deleted some.
+func TestObjectFlood(t *testing.T) {
+	s := newScene(t, "[limits]\nmovements_per_user = 3000\nmovement_bytes_per_user = \"64MiB\"\n")
+	s.keeps(bob, s.his.Name, s.his.UID, objects)
+	var took []time.Duration
+	const waits = 20
+	for range waits {
+		uid := s.alice.create(s.hers.Request("/out/", "/alice/"))
+		s.Runs(uid)
+		done := s.alice.start(order{Method: statusMethod, Body: statusBody(uid, -1), Limit: callLimit})
+		if _, err := s.alice.v1().Status(t.Context(), &pb.DataMovementStatusRequest{Uid: uid}); err != nil {
+			t.Fatal(err)
+		}
+		s.Ends(uid, "Success")
+		began := time.Now()
+		r := done()
+		took = append(took, time.Since(began))
+		if len(r.Status) > 0 && len(r.Body) == 0 {
+			t.Fatalf("the wait failed: %q", r.Status)
+		}
+	}
+	worst := time.Duration(0)
+	for _, d := range took {
+		worst = max(worst, d)
+	}
+	t.Logf("alice's waits end %v after the movements, at most", worst)
+	if worst > learns {
+		t.Errorf("alice's wait ended %v after the movement", worst)
+	}
+	if lost := s.lines("lost sight of the data movements"); lost > 0 {
+		t.Errorf("the watch was lost %d times", lost)
+	}
+	_, err := s.bob.v1().Create(t.Context(), s.his.Request("/out/", "/bob/"))
+	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "limits.movements_per_user") || !strings.Contains(err.Error(), "delete those that have ended") {
+		t.Errorf("bob has %d movements and creates one: %v", objects, err)
+	}
+	for i := range 1100 {
+		r, err := s.bob.v1().Delete(t.Context(), &pb.DataMovementDeleteRequest{Uid: kept(i)})
+		if err != nil || r.Status != pb.DataMovementDeleteResponse_SUCCESS {
+			t.Fatalf("delete: %v %v", r, err)
+		}
+	}
+	s.bob.create(s.his.Request("/out/", "/bob/"))
+	s.End(s.daemon)
+}
+
+func (s *scene) lines(text string) (n int) {
+	for _, line := range s.daemon.Log() {
+		if strings.Contains(line.Text, text) {
+			n++
+		}
+	}
+	return n
+}
+
+func kept(i int) string { return fmt.Sprintf("nnf-dm-node-kept-%d", i) }
+
+// keeps makes movements of a user that have ended, as an earlier daemon without
+// limits would have.
+func (s *scene) keeps(uid int, job, jobUID string, n int) {
+	s.t.Helper()
+	labels := map[string]any{
+		api.LabelInitiator: s.Node, api.LabelOwnerKind: "Workflow",
+		api.LabelOwnerName: job, api.LabelOwnerNamespace: "default", api.LabelOwnerUID: jobUID,
+		api.LabelWorkflowName: job, api.LabelWorkflowNamespace: "default", api.LabelWorkflowUID: jobUID,
+	}
+	path := "/" + strings.Repeat(strings.Repeat("x", 200)+"/", longest/201)
+	const workers = 8
+	var all sync.WaitGroup
+	errs := make([]error, workers)
+	for w := range workers {
+		all.Go(func() {
+			for i := w; i < n && errs[w] == nil; i += workers {
+				_, err := s.Cluster.Create(s.t.Context(), lab.Object{
+					"apiVersion": api.GroupNNF + "/v1alpha11", "kind": "NnfDataMovement",
+					"metadata": map[string]any{"name": kept(i), "namespace": s.Rabbit, "labels": labels},
+					"spec":     map[string]any{"userId": uid, "groupId": uid, "source": map[string]any{"path": path}, "destination": map[string]any{"path": path}},
+				})
+				if err == nil && i < 1100 {
+					_, err = s.Cluster.PatchPath(s.t.Context(), lab.Path("NnfDataMovement", s.Rabbit, kept(i))+"/status", "application/merge-patch+json",
+						lab.Object{"status": map[string]any{"state": "Finished", "status": "Success"}})
+				}
+				errs[w] = err
+			}
+		})
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		s.t.Fatal(err)
+	}
+}
