@@ -85,7 +85,7 @@ func limitSettings(c *Nnfdm) []Setting {
 			Help: "Size of the transfers of one user that exist: each counts 1KiB, its paths and options, and what the rabbit reports of it.",
 		},
 		number("batch_size", "1000", "1", "10000", "Pairs of source and destination in one batch.", &l.BatchSize),
-		number("api_share", "80", "1", "100", "Percent of kubernetes.qps and kubernetes.burst that one user's requests may take. Users take turns.", &l.APIShare),
+		number("api_share", "90", "1", "100", "Percent of kubernetes.qps and kubernetes.burst that one user's requests may take. Users take turns.", &l.APIShare),
 		number("log_records_per_second", "5", "1", "10000", "Log records that one user may cause per second, on average, by requests that are refused or fail. One record tells how many more were suppressed.", &l.LogRecordsPerSecond),
 		number("log_record_burst", "100", "1", "100000", "Such log records that one user may cause at once.", &l.LogRecordBurst),
 		{

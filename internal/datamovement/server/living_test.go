@@ -36,7 +36,7 @@ func (c *cluster) exists(uid int64, n, bytes int) {
 	}
 }
 
-func lists(requests []string) (n int) {
+func countLists(requests []string) (n int) {
 	for _, r := range requests {
 		if r == "list movements" {
 			n++
@@ -90,7 +90,7 @@ func TestLivingMovements(t *testing.T) {
 						t.Errorf("over the limit: %v", err)
 					}
 				}
-				if n := lists(c.requests()); n != 0 {
+				if n := countLists(c.requests()); n != 0 {
 					t.Errorf("5 refusals at once cost %d lists", n)
 				}
 				// The user deletes.
@@ -265,7 +265,7 @@ func TestNamesAreLookedUpOnce(t *testing.T) {
 		}
 		defer g.release()
 		synctest.Wait()
-		if n := lists(c.requests()); n != 1 || len(g.members) != 2 {
+		if n := countLists(c.requests()); n != 1 || len(g.members) != 2 {
 			t.Errorf("%d lists for one handle, %d movements", n, len(g.members))
 		}
 	})
