@@ -186,7 +186,7 @@ need-lint:
 need-demo: need-go
 	@internal/e2e/need.sh findmnt $$([ "$$(id -u)" != 0 ] || echo mkfs.xfs losetup)
 need-test: need-go
-	@internal/e2e/need.sh mkfs.xfs losetup findmnt systemd-analyze
+	@internal/e2e/need.sh mkfs.xfs losetup findmnt systemd-analyze $$([ -z "$${E2E_REQUIRE:-}" ] || echo ssh sshd tcsh fish)
 need-rpm: need-go
 	@internal/e2e/need.sh rpmbuild rpm rpmlint
 need-e2e: need-test

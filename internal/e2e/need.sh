@@ -8,7 +8,7 @@ declare -A deb=([mkfs.xfs]=xfsprogs [losetup]=mount [findmnt]=util-linux [shellc
   [rpmbuild]=rpm [rpmlint]="rpmlint python3-magic cpio"
   [mmdebstrap]=mmdebstrap [systemd-nspawn]=systemd-container [qemu-system-x86_64]=qemu-system-x86
   [busybox]=busybox-static [cpio]=cpio [depmod]=kmod [mke2fs]=e2fsprogs
-  [ssh]=openssh-client)
+  [ssh]=openssh-client [sshd]=openssh-server)
 declare -A rpm=([mkfs.xfs]=xfsprogs [losetup]=util-linux [findmnt]=util-linux [shellcheck]=ShellCheck [systemd-analyze]=systemd [man]=man-db [journalctl]=systemd
   [rpmbuild]=rpm-build [ssh]=openssh-clients)
 PATH=$PATH:/usr/sbin:/sbin
