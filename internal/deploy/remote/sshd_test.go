@@ -123,7 +123,7 @@ func TestStartUpFilesBehindSSHD(t *testing.T) {
 				t.Fatal(err)
 			}
 			began := time.Now()
-			tt.check(t, &SSH{Options: s.options, Connect: 20 * time.Second, Login: 8 * time.Second}, s.home)
+			tt.check(t, &SSH{Options: s.options, Connect: 3 * time.Second, Login: 4 * time.Second}, s.home)
 			t.Logf("%.1f s", time.Since(began).Seconds())
 		})
 	}
