@@ -265,7 +265,8 @@ func (a *attempt) neverMounted(i int, p *volume.Plan) (bool, error) {
 	if a.registry.taken(string(a.cm.UID), p) {
 		return true, nil
 	}
-	if was := a.cm.Status.Mounts; i < len(was) && was[i].State == dws.Mounted && was[i].Ready {
+	// What the object says is about what is recorded, if there is a record.
+	if was := a.cm.Status.Mounts; a.w.record == nil && i < len(was) && was[i].State == dws.Mounted && was[i].Ready {
 		return false, nil
 	}
 	table, err := a.machine.MountsOn(p.Path)
