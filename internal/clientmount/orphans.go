@@ -186,7 +186,6 @@ func (r *reconciler) undoOne(ctx, waits context.Context, log *slog.Logger, old *
 	}
 	failpoint("orphan/undone")
 	m.Unmounted, m.Mounted, m.Mounting = true, nil, false
-	r.registry.forget(rec.UID, path)
 	if err := save(); err != nil {
 		return err
 	}

@@ -349,11 +349,18 @@ func (a *attempt) dropObsolete(plans []*volume.Plan) (inTheWay []claim, _ error)
 			}
 			failpoint("obsolete/undone")
 			*m = MountRecord{Plan: old, Created: m.Created, Unmounted: true}
-			a.saveUndone() // its hooks must not run again, and its volume is free
 			a.log.Info("unmounted file system that is no longer asked for", "mount_path", old.Path, daemon.EventID(eventUnmounted))
-		}
-		if want != nil {
-			kept = append([]MountRecord{{Plan: *want, Created: m.Created}}, kept...)
+			if want != nil {
+				// The path was free for a moment.
+				if err := a.reserve([]*volume.Plan{want}); err != nil {
+					first = keep(first, dws.WrapError(dws.Major, "", err))
+					inTheWay = append(inTheWay, claimOf(want))
+				} else {
+					*m = MountRecord{Plan: *want, Created: m.Created}
+					kept = append([]MountRecord{*m}, kept...)
+				}
+			}
+			a.saveUndone() // its hooks must not run again, and its volume is free
 		}
 	}
 	if !changed {
