@@ -72,6 +72,9 @@ func (c *Controller) busyWith(uid string) bool {
 
 // unmountOrphan undoes a record in a worker of its own.
 func (c *Controller) unmountOrphan(o *object) {
+	if c.stopping.Load() {
+		return
+	}
 	o.running = true
 	waits, cancel := context.WithCancel(c.commands)
 	o.cancel = cancel

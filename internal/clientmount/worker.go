@@ -59,7 +59,11 @@ func (c *Controller) ended(o *object, res result) {
 		c.drop(o)
 	case changed(o.ran, o.newest):
 		o.failures = 0
+		replaced := o.ran.UID != o.newest.UID
 		c.start(o)
+		if replaced && c.synced {
+			c.findOrphans()
+		}
 	case res.blocked != nil && !c.rec.registry.holds(res.blocked.uid, res.blocked.otherPath):
 		o.failures = 0 // what it waits for has happened in this moment
 		c.start(o)
