@@ -34,7 +34,8 @@ type fakeMachine struct {
 	shows string    // what the kernel shows as source of a Lustre mount, if not what was asked for
 	link  [2]string // a symbolic link, and where it leads
 
-	making func() // called when the mount target is about to be made
+	making func()            // called when the mount target is about to be made
+	onLine func(line string) // called when a command starts
 }
 
 func newFakeMachine() *fakeMachine {
@@ -110,6 +111,9 @@ func (f *fakeMachine) Run(ctx context.Context, c node.Command) (node.Result, err
 	}
 	f.mu.Lock()
 	f.note("%s", line)
+	if f.onLine != nil {
+		f.onLine(line)
+	}
 	if f.marked == nil {
 		f.marked = map[string]int{}
 	}

@@ -72,6 +72,9 @@ func (c *Controller) busyWith(uid string) bool {
 
 // unmountOrphan undoes a record in a worker of its own.
 func (c *Controller) unmountOrphan(o *object) {
+	if c.stopping.Load() {
+		return
+	}
 	o.running = true
 	waits, cancel := context.WithCancel(c.commands)
 	o.cancel = cancel
@@ -186,7 +189,6 @@ func (r *reconciler) undoOne(ctx, waits context.Context, log *slog.Logger, old *
 	}
 	failpoint("orphan/undone")
 	m.Unmounted, m.Mounted, m.Mounting = true, nil, false
-	r.registry.forget(rec.UID, path)
 	if err := save(); err != nil {
 		return err
 	}

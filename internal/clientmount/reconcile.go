@@ -63,12 +63,12 @@ type refusal struct {
 
 // result tells the loop what to do next with the object.
 type result struct {
-	retry    bool // try again after a pause
-	hopeless bool // only a change of the object or its profile can help
-	finished bool // our finalizer is off, nothing is left
-	failed   bool // the last attempt ended with an error
-	api      bool // it was the API server that could not be asked or told
-	blocked  bool // a path is in use by another object
+	retry    bool           // try again after a pause
+	hopeless bool           // only a change of the object or its profile can help
+	finished bool           // our finalizer is off, nothing is left
+	failed   bool           // the last attempt ended with an error
+	api      bool           // it was the API server that could not be asked or told
+	blocked  *conflictError // a path is in use by another object
 }
 
 // reconcile is one attempt. waits ends early when the object changes or the
@@ -153,6 +153,7 @@ func (a *attempt) withoutRecord(err error) result {
 // refuse reports an object that must not be acted on. Nothing was done for
 // it, so it needs no finalizer.
 func (a *attempt) refuse(err error) result {
+	a.registry.keep(string(a.cm.UID), a.w.record) // nothing but what is recorded
 	status := a.baseStatus(a.cm.Spec.DesiredState)
 	return a.finish(status, err)
 }
@@ -188,7 +189,7 @@ func (a *attempt) finish(status *dws.ClientMountStatus, failure error) result {
 		e.DebugMessage = shorten(e.DebugMessage, messageLimit)
 		status.Error = e
 		res.retry, res.failed = true, true
-		_, res.blocked = errors.AsType[*conflictError](failure)
+		res.blocked, _ = errors.AsType[*conflictError](failure)
 		res.hopeless = e.Severity == dws.Fatal
 		a.report(e, failure)
 	} else {

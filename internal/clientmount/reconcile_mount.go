@@ -18,13 +18,10 @@ import (
 // the others from being tried; the first error is the one that is reported.
 func (a *attempt) mounted() result {
 	status := a.baseStatus(dws.Mounted)
-	if a.halfUnmounted() {
-		// An unmount had started when the wish turned back. Until the mounts
-		// are whole again no reader may see the old ready:true.
-		status = resetStatus(status, dws.Mounted)
-		if err := a.publish(status); err != nil {
-			return a.apiFailure("cannot write the status", err)
-		}
+	// Where an unmount had started when the wish turned back, no reader may see
+	// the old ready:true until the mount is whole again.
+	if err := a.withdraw(status, a.halfUnmounted); err != nil {
+		return a.apiFailure("cannot write the status", err)
 	}
 
 	plans, first := a.plans(a.plan)
@@ -49,18 +46,21 @@ func (a *attempt) mounted() result {
 	if err := a.hold(); err != nil {
 		return a.apiFailure("cannot add the finalizer", err)
 	}
+	// Nor where the object asks for something else than what is recorded.
+	if err := a.withdraw(status, func(i int) bool { return a.isNew(plans[i]) }); err != nil {
+		return a.apiFailure("cannot write the status", err)
+	}
 	a.startProgress(dws.Mounted)
 	if err := a.prepareRecord(plans, status); err != nil {
 		return a.finish(status, failed(dws.WrapError(dws.Major, "", err)))
 	}
-	if err := a.dropObsolete(plans); err != nil {
-		if errors.Is(err, errSuperseded) {
-			return a.interrupted(status)
-		}
-		first = keep(first, err)
+	inTheWay, err := a.dropObsolete(plans)
+	if errors.Is(err, errSuperseded) {
+		return a.interrupted(status)
 	}
+	first = keep(first, err)
 	for i, p := range plans {
-		if p == nil {
+		if p == nil || slices.ContainsFunc(inTheWay, func(old claim) bool { c := claimOf(p); return old.hides(&c) }) {
 			status.Mounts[i].Ready = false
 			continue
 		}
@@ -315,8 +315,9 @@ func (r *reconciler) save(rec *Record) error {
 }
 
 // dropObsolete undoes recorded mounts that the object no longer asks for, or
-// asks for from another device, last one first.
-func (a *attempt) dropObsolete(plans []*volume.Plan) error {
+// asks for from another device, last one first. Those that could not be undone
+// are left in the way of what would be mounted at, above or below their paths.
+func (a *attempt) dropObsolete(plans []*volume.Plan) (inTheWay []claim, _ error) {
 	rec := a.w.record
 	var kept []MountRecord
 	var first error
@@ -339,24 +340,34 @@ func (a *attempt) dropObsolete(plans []*volume.Plan) error {
 			old := m.Plan
 			if _, _, err := a.unmountOne(&old, m); err != nil {
 				if errors.Is(err, errSuperseded) {
-					return err
+					return nil, err
 				}
 				first = keep(first, err)
+				inTheWay = append(inTheWay, claimOf(&old))
 				kept = append([]MountRecord{*m}, kept...)
 				continue
 			}
 			failpoint("obsolete/undone")
+			*m = MountRecord{Plan: old, Created: m.Created, Unmounted: true}
 			a.log.Info("unmounted file system that is no longer asked for", "mount_path", old.Path, daemon.EventID(eventUnmounted))
-		}
-		if want != nil {
-			kept = append([]MountRecord{{Plan: *want, Created: m.Created}}, kept...)
+			if want != nil {
+				// The path was free for a moment.
+				if err := a.reserve([]*volume.Plan{want}); err != nil {
+					first = keep(first, dws.WrapError(dws.Major, "", err))
+					inTheWay = append(inTheWay, claimOf(want))
+				} else {
+					*m = MountRecord{Plan: *want, Created: m.Created}
+					kept = append([]MountRecord{*m}, kept...)
+				}
+			}
+			a.saveUndone() // its hooks must not run again, and its volume is free
 		}
 	}
 	if !changed {
-		return nil // and the record is as it was saved
+		return nil, nil // and the record is as it was saved
 	}
 	rec.Mounts = kept
-	return keep(first, a.save(rec))
+	return inTheWay, keep(first, a.save(rec))
 }
 
 func (a *attempt) runnerFor(p *volume.Plan, rec *MountRecord, ready bool) *runner {
@@ -380,10 +391,37 @@ func (a *attempt) recordedPlans() []*volume.Plan {
 	return plans
 }
 
-// halfUnmounted tells whether an unmount has begun, or ended, that no status
-// tells of.
-func (a *attempt) halfUnmounted() bool {
-	return a.w.record != nil && slices.ContainsFunc(a.w.record.Mounts, func(m MountRecord) bool { return m.Unmounting || m.Unmounted })
+// withdraw takes back the ready:true of the entries for which it is no longer
+// true.
+func (a *attempt) withdraw(status *dws.ClientMountStatus, untrue func(i int) bool) error {
+	changed := false
+	for i := range status.Mounts {
+		if m := &status.Mounts[i]; m.Ready && untrue(i) {
+			m.Ready, changed = false, true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return a.publish(status)
+}
+
+// halfUnmounted tells whether an unmount of entry i has begun, or ended, that no
+// status tells of.
+func (a *attempt) halfUnmounted(i int) bool {
+	return a.w.record != nil && slices.ContainsFunc(a.w.record.Mounts, func(m MountRecord) bool {
+		return m.Plan.Index == i && (m.Unmounting || m.Unmounted)
+	})
+}
+
+// isNew tells whether a plan is about something else than what the record lists
+// at its path. Without a record, the object says what is mounted.
+func (a *attempt) isNew(p *volume.Plan) bool {
+	if p == nil || a.w.record == nil {
+		return false
+	}
+	m := a.w.record.at(p.Path)
+	return m == nil || !samePlace(&m.Plan, p)
 }
 
 // interrupted ends an attempt between two steps. When the daemon stops, what

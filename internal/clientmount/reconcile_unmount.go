@@ -18,6 +18,7 @@ import (
 func (a *attempt) unmounted(invalid error) result {
 	status := a.baseStatus(dws.Unmounted)
 	if allReady(status) && !a.w.record.pending() {
+		a.registry.keep(string(a.cm.UID), a.w.record) // nothing but what is recorded
 		return a.finish(status, nil)
 	}
 	if err := a.hold(); err != nil {
@@ -33,6 +34,7 @@ func (a *attempt) unmounted(invalid error) result {
 	case err != nil:
 		return a.finish(status, failed(err))
 	}
+	a.registry.keep(string(a.cm.UID), a.w.record)
 	failpoint("unmount/done")
 	return a.finish(status, nil)
 }
@@ -156,17 +158,21 @@ func (a *attempt) unmountOne(p *volume.Plan, m *MountRecord) (commands time.Dura
 
 // unmountInTurn undoes one mount. A mount that another living ClientMount uses
 // stays, and keeper names that one; a volume that is mounted elsewhere stays
-// active. The time is that of commands.
+// active. The claim ends with the turn: the next one that leaves must not leave
+// the mount to us. The time is that of commands.
 func (r *reconciler) unmountInTurn(ctx context.Context, run *runner, uid string) (commands time.Duration, keeper string, err error) {
 	r.registry.inherit(uid, run.rec)
 	here, elsewhere := r.registry.sharers(uid, run.plan)
 	if s := living(here); s != nil {
 		r.registry.handOver(uid, run.rec)
 		run.rec.Created = nil
+		r.registry.forget(uid, run.plan.Path)
 		return 0, s.name, nil
 	}
 	run.keepVolume = living(elsewhere) != nil
-	err = run.unmount(ctx)
+	if err = run.unmount(ctx); err == nil {
+		r.registry.forget(uid, run.plan.Path)
+	}
 	return run.commands, "", err
 }
 
@@ -265,7 +271,8 @@ func (a *attempt) neverMounted(i int, p *volume.Plan) (bool, error) {
 	if a.registry.taken(string(a.cm.UID), p) {
 		return true, nil
 	}
-	if was := a.cm.Status.Mounts; i < len(was) && was[i].State == dws.Mounted && was[i].Ready {
+	// What the object says is about what is recorded, if there is a record.
+	if was := a.cm.Status.Mounts; a.w.record == nil && i < len(was) && was[i].State == dws.Mounted && was[i].Ready {
 		return false, nil
 	}
 	table, err := a.machine.MountsOn(p.Path)

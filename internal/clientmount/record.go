@@ -126,6 +126,9 @@ var errUnreadable = errors.New("record cannot be used")
 type Records struct {
 	dir string
 	mu  sync.Mutex // held while update changes a file
+	// What is true of objects that are gone although their files could not be
+	// changed: uid to *Record. Else the same would be undone again and again.
+	undone sync.Map
 }
 
 // file is keyed by UID: an object that was deleted and made again under its
@@ -157,6 +160,7 @@ func (s *Records) Save(r *Record) error {
 	}
 	sum := sha256.Sum256(b)
 	if st, err := os.Lstat(name); err == nil && sum == r.onDisk && st.Mode().IsRegular() && st.Size() == int64(len(b)) {
+		s.undone.Delete(r.UID)
 		return nil
 	}
 	tmp := name + halfWritten
@@ -171,6 +175,7 @@ func (s *Records) Save(r *Record) error {
 		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
 	}
 	r.onDisk = sum
+	s.undone.Delete(r.UID)
 	failpoint("record/saved")
 	return nil
 }
@@ -187,7 +192,10 @@ func (s *Records) update(uid string, change func(*Record)) (done bool, err error
 	}
 	change(r)
 	if r.pending() {
-		return false, s.Save(r)
+		if err = s.Save(r); err != nil {
+			s.undone.Store(uid, r)
+		}
+		return false, err
 	}
 	return true, s.Remove(uid)
 }
@@ -198,6 +206,12 @@ func (s *Records) Load(uid string) (*Record, error) {
 	name, err := s.file(uid)
 	if err != nil {
 		return nil, err
+	}
+	if r, ok := s.undone.Load(uid); ok {
+		if r := r.(*Record); r.pending() {
+			return r.clone(), nil
+		}
+		return nil, nil
 	}
 	r, err := readRecord(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -213,8 +227,10 @@ func (s *Records) Remove(uid string) error {
 		return err
 	}
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.undone.Store(uid, &Record{Version: recordVersion, UID: uid})
 		return fmt.Errorf("cannot remove record: %w", err)
 	}
+	s.undone.Delete(uid)
 	return nil
 }
 
@@ -228,6 +244,10 @@ func (s *Records) List() ([]*Record, error) {
 	var out []*Record
 	var errs []error
 	for _, n := range names {
+		if r, ok := s.undone.Load(strings.TrimSuffix(filepath.Base(n), ".json")); ok {
+			out = append(out, r.(*Record).clone())
+			continue
+		}
 		r, err := readRecord(n)
 		if err != nil {
 			errs = append(errs, err)

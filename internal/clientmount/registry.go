@@ -50,6 +50,7 @@ type claim struct {
 	created           []string  // made for the target
 	mounted           *Identity // nil before the mount
 	mounting          bool      // the mount command was about to run
+	reserved          bool      // nothing is on record yet
 }
 
 func claimOf(p *volume.Plan) claim { return claim{path: p.Path, typ: p.Type, volume: p.Volume()} }
@@ -106,6 +107,7 @@ func (r *registry) reserve(uid, name string, plans []*volume.Plan) error {
 		if err := r.conflict(uid, &c); err != nil {
 			return err
 		}
+		c.reserved = true
 		fresh = append(fresh, c)
 	}
 	if len(fresh) == 0 {
@@ -206,18 +208,32 @@ func (r *registry) keep(uid string, rec *Record) {
 	}
 }
 
-// forget drops the claim of a deleted object at a path.
+// forget drops the claim of an object at a path.
 func (r *registry) forget(uid, path string) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	u := r.users[uid]
 	if u == nil {
+		r.mu.Unlock()
 		return
 	}
+	had := len(u.claims)
 	u.claims = slices.DeleteFunc(u.claims, func(c claim) bool { return c.path == path })
+	freed := len(u.claims) < had
 	if len(u.claims) == 0 {
 		delete(r.users, uid)
 	}
+	r.mu.Unlock()
+	if freed && r.freed != nil {
+		r.freed()
+	}
+}
+
+// holds reports whether an object has a claim at a path.
+func (r *registry) holds(uid, path string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.users[uid]
+	return u != nil && slices.ContainsFunc(u.claims, func(c claim) bool { return c.path == path })
 }
 
 // sharer is another ClientMount that uses the same volume.
@@ -228,13 +244,15 @@ type sharer struct {
 }
 
 // sharers lists the other users of the plan's volume: other objects at the
-// plan's own path, and users at other paths, the object itself included.
+// plan's own path, and users at other paths, the object itself included. Who has
+// only reserved a path does not count: nothing may come of it, and if something
+// does, the volume is brought up again in its turn.
 func (r *registry) sharers(uid string, p *volume.Plan) (here, elsewhere []sharer) {
 	mine := claimOf(p)
 	r.mu.Lock()
 	for _, u := range r.users {
 		for _, c := range u.claims {
-			if c.volume != mine.volume || u.uid == uid && c.path == mine.path {
+			if c.volume != mine.volume || c.reserved || u.uid == uid && c.path == mine.path {
 				continue
 			}
 			s := sharer{uid: u.uid, name: u.name, claim: c}
@@ -274,7 +292,13 @@ func (r *registry) handOver(uid string, m *MountRecord) {
 	defer r.mu.Unlock()
 	for _, u := range r.users {
 		if u.uid != uid && slices.ContainsFunc(u.claims, func(o claim) bool { return o.samePlace(&c) }) {
-			u.handed = append(u.handed, c)
+			told := c
+			for _, before := range u.handed {
+				if before.samePlace(&c) {
+					told.created = union(before.created, told.created)
+				}
+			}
+			u.handed = append(slices.DeleteFunc(u.handed, func(o claim) bool { return o.samePlace(&c) }), told)
 		}
 	}
 }

@@ -137,7 +137,7 @@ func TestConflict(t *testing.T) {
 			a.machine.done()
 			res := b.reconcile()
 			st := b.server.object().Status
-			if !res.blocked || !res.failed || st.Error == nil || st.Error.Severity != dws.Major || !strings.Contains(st.Error.DebugMessage, c.text) {
+			if res.blocked == nil || !res.failed || st.Error == nil || st.Error.Severity != dws.Major || !strings.Contains(st.Error.DebugMessage, c.text) {
 				t.Fatalf("%+v, status %s", res, describe(&st))
 			}
 			a.expect("effects of the refused object", a.machine.done(), nil)
@@ -155,7 +155,7 @@ func TestConflict(t *testing.T) {
 			if freed == 0 {
 				t.Error("no call when the path became free")
 			}
-			if res := b.reconcile(); res.blocked {
+			if res := b.reconcile(); res.blocked != nil {
 				t.Errorf("still refused: %s", describe(&b.server.object().Status))
 			}
 		})
@@ -168,7 +168,7 @@ func TestNoConflict(t *testing.T) {
 	a.reconcile()
 	b := a.beside("job8", "bbbb-2", func(cm *dws.ClientMount) { otherVolume(cm); at(testPath + "0")(cm) })
 	b.machine.lvs[testVG+"/lv-4"] = true
-	if res := b.reconcile(); res.blocked {
+	if res := b.reconcile(); res.blocked != nil {
 		t.Errorf("%+v %s", res, describe(&b.server.object().Status))
 	}
 }
@@ -180,7 +180,7 @@ func TestRegistryFromRecords(t *testing.T) {
 	a.reconcile()
 	a.restart(a.rec.records)
 	b := a.beside("job8", "bbbb-2", at("/mnt/nnf"))
-	if res := b.reconcile(); !res.blocked {
+	if res := b.reconcile(); res.blocked == nil {
 		t.Errorf("%+v", res)
 	}
 }

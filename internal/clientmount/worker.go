@@ -59,6 +59,13 @@ func (c *Controller) ended(o *object, res result) {
 		c.drop(o)
 	case changed(o.ran, o.newest):
 		o.failures = 0
+		replaced := o.ran.UID != o.newest.UID
+		c.start(o)
+		if replaced && c.synced {
+			c.findOrphans()
+		}
+	case res.blocked != nil && !c.rec.registry.holds(res.blocked.uid, res.blocked.otherPath):
+		o.failures = 0 // what it waits for has happened in this moment
 		c.start(o)
 	case res.retry:
 		o.failures++
@@ -152,10 +159,10 @@ func (c *Controller) resume() {
 	}
 }
 
-// unblock starts the attempts again that waited for a path to become free.
+// unblock starts the attempts again that waited for a path that is free now.
 func (c *Controller) unblock() {
 	for _, o := range c.objects {
-		if o.timer != nil && o.last.blocked && o.newest != nil {
+		if by := o.last.blocked; o.timer != nil && by != nil && o.newest != nil && !c.rec.registry.holds(by.uid, by.otherPath) {
 			o.failures = 0 // what it waited for has happened
 			c.start(o)
 		}
