@@ -120,7 +120,7 @@ func TestMakeRoom(t *testing.T) {
 				for _, conn := range c.conns {
 					conn.Close()
 				}
-				if c.l.held.users != nil && len(c.l.held.users) != 0 {
+				if len(c.l.held.users) != 0 {
 					t.Errorf("%v stay", c.l.held.users)
 				}
 			})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -9,20 +10,47 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
-// latency is what one connection to a node costs in the simulation, the sleep
-// below.
+// latency is what one connection to a node costs in the simulation.
 const latency = 100 * time.Millisecond
 
-// standInSSH answers as a node does on which nothing of ours is installed but the
-// programs.
-const standInSSH = `#!/bin/sh
-sleep 0.1
-printf 'nnf-deploy\tprobe\t1\narch\tx86_64\nsystemd\t252\n'
+// asSSH is set in the environment of the ssh that nnf-deploy is given.
+const asSSH = "BENCH_AS_SSH"
+
+// probed is the probe of a node on which only the programs are installed.
+const probed = `printf 'nnf-deploy\tprobe\t1\narch\tx86_64\nsystemd\t252\n'
 printf 'file\t0\t755\troot:root\t/usr/bin/%s\n' clientmountd nnf-dm
 printf 'end\n'
 `
+
+// ssh runs the command in a shell, as sshd does, and answers the script that
+// nnf-deploy sends by a fixed report: what a real probe costs is the node's
+// business, not nnf-deploy's.
+func ssh(args []string) error {
+	if len(args) == 0 {
+		return errors.New("no command")
+	}
+	time.Sleep(latency)
+	cmd := exec.Command("/bin/sh", "-c", args[len(args)-1])
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	feed, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	script, err := remote.ReadFrame(bufio.NewReader(os.Stdin), func(text string) string {
+		return strings.Replace(text, "{ (\n", "{ (\n"+probed+"exit 0\n", 1) // the wrapper stays
+	})
+	if err == nil {
+		_, err = feed.Write(script)
+	}
+	return errors.Join(err, feed.Close(), cmd.Wait())
+}
 
 // fleet is the time that nnf-deploy takes to compare simulated nodes: as many at
 // once as it does by itself, and one after another.
@@ -36,8 +64,12 @@ func (b *bench) fleet() error {
 	for i := range b.simulated {
 		system += fmt.Sprintf("  - name: compute-%04d\n", i+1)
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
 	for path, text := range map[string]string{
-		"ssh": standInSSH, "system.yaml": system, "clientmountd/service.token": "t", "clientmountd/service.cert": "c", "nnf-dm/service.token": "t", "nnf-dm/service.cert": "c",
+		"ssh": "#!/bin/sh\n" + asSSH + "=1 exec '" + self + "' \"$@\"\n", "system.yaml": system, "clientmountd/service.token": "t", "clientmountd/service.cert": "c", "nnf-dm/service.token": "t", "nnf-dm/service.cert": "c",
 	} {
 		path = filepath.Join(dir, path)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755)); err != nil {

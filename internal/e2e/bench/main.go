@@ -44,6 +44,13 @@ type options struct {
 }
 
 func main() {
+	if os.Getenv(asSSH) != "" {
+		if err := ssh(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(255)
+		}
+		return
+	}
 	useNeighbours()
 	o, code := parse(os.Args[1:])
 	if code >= 0 {
