@@ -255,8 +255,8 @@ func TestDumbTerminal(t *testing.T) {
 	}
 }
 
-// A terminal whose size nobody has set, as of a serial console or a container, has
-// no room for a bar: it gets lines.
+// A terminal whose size is not set, as on a serial console or in a container, is too
+// narrow for a progress bar: nnf-dmctl prints lines.
 func TestTerminalWithoutSize(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, false)

@@ -87,7 +87,7 @@ func TestDeactivationNamesTheHolder(t *testing.T) {
 		logged  int
 	}{
 		"holder":         {inUse, []node.Holder{holder}, nil, "in use by " + holder.String(), 1},
-		"nobody":         {inUse, nil, nil, "no process was found that uses it", 0},
+		"no process":     {inUse, nil, nil, "no process was found that uses it", 0},
 		"no search":      {inUse, nil, errors.New("no /proc"), "could not find out who uses it: no /proc", 0},
 		"another reason": {&node.CommandError{Line: "lvchange", Stderr: "  Volume group is exported", Err: node.ExitStatus(5)}, []node.Holder{holder}, nil, "exported", 0},
 	} {

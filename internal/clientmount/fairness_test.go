@@ -163,7 +163,7 @@ func missing(same bool) (out []*dws.ClientMount) {
 	return out
 }
 
-// wait returns how long it takes from began until an object is reported ready.
+// wait returns how long it takes for an object to be reported ready; the time starts at began.
 func (s *apiServer) wait(t *testing.T, name string, began time.Time, limit time.Duration) time.Duration {
 	t.Helper()
 	for time.Since(began) < limit {

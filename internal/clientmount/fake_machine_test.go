@@ -49,7 +49,7 @@ const (
 	testPath   = "/mnt/nnf/11110000-0000-4000-8000-00000000000a-0"
 )
 
-// fakeCaller is the fake on behalf of somebody: what the real node does by
+// fakeCaller is the fake on behalf of a caller: what the real node does by
 // programs goes through the caller's Runner and ends in fakeMachine.Run.
 type fakeCaller struct {
 	*fakeMachine

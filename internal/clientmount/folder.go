@@ -13,7 +13,7 @@ import (
 // record tells of is run as root, so nobody else may be able to put one there:
 // neither folder may be a symbolic link, another user's, or writable by others.
 func OpenRecords(runtimeDir string) (*Records, error) {
-	const hint = "; give the daemon a folder of its own with daemon.runtime_directory (RuntimeDirectory= in the unit)"
+	const hint = "; give the daemon its own directory with daemon.runtime_directory (RuntimeDirectory= in the unit)"
 	dir := RecordsDirectory(runtimeDir)
 	// The folder above decides who may rename the runtime directory.
 	if err := closedToOthers(filepath.Dir(runtimeDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {

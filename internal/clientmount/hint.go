@@ -17,7 +17,7 @@ func hintFor(e *dws.ResourceError, cause error) string {
 	conflict := (*conflictError)(nil)
 	switch {
 	case errors.As(cause, &conflict) && conflict.gone:
-		return "what the deleted ClientMount left is still mounted: unmount it by hand when its job is over, or set mount.orphans = \"unmount\""
+		return "what the deleted ClientMount left is still mounted: unmount it manually when its job is over, or set mount.orphans = \"unmount\""
 	case errors.As(cause, &conflict):
 		return "clientmountd mounts it as soon as the other ClientMount is unmounted; two jobs that are to run at once need different mount paths"
 	case errors.Is(cause, errUnreadable):

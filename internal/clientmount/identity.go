@@ -116,7 +116,7 @@ func made(mc Machine, m node.Mount, p *volume.Plan, rec *MountRecord) (bool, err
 
 // errForeign reports a mount that is not ours, and what to do about it.
 func errForeign(m node.Mount, p *volume.Plan) error {
-	const hint = "; it was not made for this ClientMount and is left alone: unmount it by hand, or correct mountPath"
+	const hint = "; it was not made for this ClientMount and is left alone: unmount it manually, or correct mountPath"
 	if p.Type == dws.TypeLustre {
 		return fmt.Errorf("unexpected mount at path %s. Expected device %s of type lustre, found device %s type %s%s",
 			p.Path, p.Source(), m.Source, m.FSType, hint)
@@ -128,6 +128,6 @@ func errForeign(m node.Mount, p *volume.Plan) error {
 // errHidden reports that our mount cannot be unmounted, because a path leads to
 // another one.
 func errHidden(mine node.Mount, by *node.Mount) error {
-	return fmt.Errorf("unexpected mount at path %s. The mount of this ClientMount (mount id %d, device %s) is hidden by device %s type %s at %s, which was not made for it and is left alone: unmount that one by hand",
+	return fmt.Errorf("unexpected mount at path %s. The mount of this ClientMount (mount id %d, device %s) is hidden by device %s type %s at %s, which was not made for it and is left alone: unmount that one manually",
 		mine.Mountpoint, mine.ID, mine.Device(), by.Source, by.FSType, by.Mountpoint)
 }

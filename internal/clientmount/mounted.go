@@ -15,7 +15,7 @@ import (
 // RecordsDirectory is where the records are, below a runtime directory.
 func RecordsDirectory(runtimeDir string) string { return filepath.Join(runtimeDir, "mounts") }
 
-// Mounted is what the records tell of mounts that are in place.
+// Mounted is what the records contain about mounts that are in place.
 type Mounted struct {
 	Objects    int // records, one for each ClientMount, with at least one mount in place
 	Unreadable int // records that cannot be used: something may be mounted
@@ -27,7 +27,7 @@ type Table interface {
 }
 
 // ReadMounted counts records with mounts in place. It changes nothing and touches
-// no mount: the record has to tell of one, and the mount table has to show it. If
+// no mount: the record must list one, and the mount table must show it. If
 // the table cannot be read the record decides alone. No directory is no mount.
 func ReadMounted(runtimeDir string, table Table) (Mounted, error) {
 	dir := RecordsDirectory(runtimeDir)

@@ -36,7 +36,7 @@ func TestReadMounted(t *testing.T) {
 	b.reconcile()
 	look(Mounted{Objects: 1})
 	table := b.machine.table
-	b.machine.table = nil // unmounted by hand
+	b.machine.table = nil // unmounted manually
 	look(Mounted{})
 	b.machine.table = table
 	b.restart(b.rec.records)
@@ -45,7 +45,7 @@ func TestReadMounted(t *testing.T) {
 	b.reconcile()
 	look(Mounted{})
 
-	// What cannot be read is counted apart, and what is half written is not.
+	// Records that cannot be read are counted separately; half-written ones are not counted.
 	for name, text := range map[string]string{"a.json": "{", "b.json": `{"version": 99}`, "c.json.new": "{"} {
 		if err := os.WriteFile(filepath.Join(RecordsDirectory(runtime), name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -85,7 +85,7 @@ type noTable struct{}
 
 func (noTable) MountsOn(string) ([]node.Mount, error) { return nil, errors.New("no /proc") }
 
-// What the status line tells of the API server is read by those that wrote it.
+// APIOf parses the API state from the status lines that the same package writes.
 func TestAPIOf(t *testing.T) {
 	for _, state := range []string{service.APIAnswers, service.APISilent, service.APIConnecting} {
 		if got := APIOf("1 mount ready for 1 ClientMount" + apiTexts[state] + " since today: x" + apiTexts[service.APIAnswers]); got != state {

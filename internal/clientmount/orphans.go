@@ -53,7 +53,7 @@ func (c *Controller) findOrphans() {
 		paths := orphanPaths(r)
 		if c.o.Orphans != OrphansUnmount {
 			c.o.Log.Warn("mounts of a ClientMount that no longer exists", "clientmount", r.Name, "workflow", r.Workflow, "paths", paths,
-				"hint", "unmount them by hand when the job is over, or set mount.orphans = \"unmount\"", daemon.EventID(eventOrphan))
+				"hint", "unmount them manually when the job is over, or set mount.orphans = \"unmount\"", daemon.EventID(eventOrphan))
 			continue
 		}
 		c.unmountOrphan(o)

@@ -259,7 +259,7 @@ func (s *Records) List() ([]*Record, error) {
 }
 
 func readRecord(name string) (*Record, error) {
-	const repair = "; unmount by hand what this ClientMount has mounted (findmnt), then remove the file"
+	const repair = "; unmount manually what this ClientMount has mounted (findmnt), then remove the file"
 	st, err := os.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, err

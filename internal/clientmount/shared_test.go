@@ -13,7 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// When a read is shared, by what the caller needs and how far the read is.
+// When a read is shared, by what the caller needs and by the progress of the read.
 func TestSharedReads(t *testing.T) {
 	const queue, travel = time.Second, time.Second // before and after the request is sent
 	for _, tt := range []struct {

@@ -19,7 +19,7 @@ import (
 )
 
 // hung is the error of a command that no signal ends. This very process stands in
-// for the command: it does not end.
+// for the command: it keeps running.
 func hung(line string) error {
 	return &node.CommandError{Line: line, Err: errors.New("still running after SIGKILL"), TimedOut: true, PID: os.Getpid()}
 }
@@ -191,7 +191,7 @@ func TestHangingCommandIsStartedOnce(t *testing.T) {
 	}
 }
 
-// The lock manager's state is of interest when a deactivation begins to hang, and not
+// The lock manager's state is of interest when a deactivation starts to hang, and not
 // with each retry.
 func TestDiagnosisOfAHangingDeactivation(t *testing.T) {
 	b := newBench(t, dws.TypeGFS2)
@@ -297,7 +297,7 @@ func realNode(t *testing.T, mountinfo string, run runs) *reconciler {
 	}
 }
 
-// The programs that package node starts by itself go through the gate too.
+// The programs that package node starts on its own go through the gate too.
 func TestGateHoldsForPackageNode(t *testing.T) {
 	plans := []*volume.Plan{{Path: "/mnt/a", VG: "v"}}
 	for name, start := range map[string]func(m Machine) error{

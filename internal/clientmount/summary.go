@@ -47,8 +47,8 @@ var apiTexts = map[string]string{
 	service.APIAnswers: "; API server answers", service.APISilent: "; API server has not answered", service.APIConnecting: "; connecting to the API server",
 }
 
-// APIOf reads from the status line of a running daemon what it tells of the API
-// server, one of the service package's words; "" if it tells nothing.
+// APIOf returns the state of the API server from the status line of a running
+// daemon, one of the service package's words; "" if the line has none.
 func APIOf(line string) string {
 	found, first := "", len(line)
 	for state, text := range apiTexts {

@@ -128,7 +128,7 @@ func TestTargetLeftBehindIsLogged(t *testing.T) {
 			b.reconcile()
 			got := ""
 			for line := range strings.Lines(out.String()) {
-				// removeLeftTargets looks at the same target again, and says so at debug.
+				// removeLeftTargets looks at the same target again, and logs that at debug.
 				if strings.Contains(line, " path=") && strings.Contains(line, " left=") {
 					got += line
 				}

@@ -110,7 +110,7 @@ func knownFailing(cm *dws.ClientMount) bool {
 const lateFailures = 8
 
 // retrySlack keeps the retries a little below their budget, so that those that
-// need more than one request find room.
+// need more than one request fit in.
 const retrySlack = 1.25
 
 // retryPause is the pause before the next attempt of an object that failed. The

@@ -86,7 +86,7 @@ func limitSettings(c *Nnfdm) []Setting {
 		},
 		number("batch_size", "1000", "1", "10000", "Pairs of source and destination in one batch.", &l.BatchSize),
 		number("api_share", "90", "1", "100", "Percent of kubernetes.qps and kubernetes.burst that one user's requests may take. Users take turns.", &l.APIShare),
-		number("log_records_per_second", "5", "1", "10000", "Log records that one user may cause per second, on average, by requests that are refused or fail. One record tells how many more were suppressed.", &l.LogRecordsPerSecond),
+		number("log_records_per_second", "5", "1", "10000", "Log records that one user may cause per second, on average, by requests that are refused or fail. One record gives the number of suppressed ones.", &l.LogRecordsPerSecond),
 		number("log_record_burst", "100", "1", "100000", "Such log records that one user may cause at once.", &l.LogRecordBurst),
 		{
 			Key: "limits.message_size", Kind: Size, Default: "256KiB", Min: "4KiB", Max: "4MiB", Field: &l.MessageSize,

@@ -117,7 +117,7 @@ func (t *tool) with(entries []string) (*tool, error) {
 			return nil, fmt.Errorf("option %s of %s is not understood: it is a name with its dashes, and = behind it when it takes a value, such as --chunksize=", quote(e), t.name)
 		}
 		if t.identity != nil && t.identity(name) {
-			return nil, fmt.Errorf("option %s of %s cannot be allowed: it would let users copy as somebody else", quote(e), t.name)
+			return nil, fmt.Errorf("option %s of %s cannot be allowed: it would let users copy as another user", quote(e), t.name)
 		}
 		f := form{}
 		if value {

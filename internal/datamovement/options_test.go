@@ -101,7 +101,7 @@ func TestNewOptions(t *testing.T) {
 		{"", nil, nil, "not known"}, {"all", nil, nil, "not known"},
 		{OptionsList, []string{"chunksize="}, nil, "not understood"}, {OptionsList, []string{"--"}, nil, "not understood"}, {OptionsList, []string{"---x"}, nil, "not understood"},
 		{OptionsList, []string{"--x y"}, nil, "not understood"}, {OptionsList, []string{"--x;"}, nil, "not understood"}, {OptionsList, []string{""}, nil, "not understood"},
-		{OptionsList, []string{"--uid="}, nil, "as somebody else"}, {OptionsList, []string{"-U"}, nil, "as somebody else"}, {OptionsList, []string{"--gi"}, nil, "as somebody else"},
+		{OptionsList, []string{"--uid="}, nil, "as another user"}, {OptionsList, []string{"-U"}, nil, "as another user"}, {OptionsList, []string{"--gi"}, nil, "as another user"},
 		{OptionsList, nil, []string{"host"}, "option \"host\" of mpirun"},
 	} {
 		if _, err := NewOptions(c.mode, c.dcp, c.mpirun); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -9,7 +9,7 @@
 set -uo pipefail
 limit=${APT_LOCK_WAIT:-600} pause=${APT_LOCK_PAUSE:-5} notes=${APT_NOTES:-2}
 
-# apt-get itself waits for the locks of dpkg if it is told to, but neither for that
+# apt-get itself waits for the locks of dpkg if so configured, but neither for that
 # of the package lists nor for that of the downloaded archives (apt.conf(5)).
 each=$((limit < 20 ? limit : 20))
 locked='(Could not get lock|Unable to lock directory|Unable to lock the administration directory|Unable to acquire the dpkg frontend lock)[^'$'\n'']*'

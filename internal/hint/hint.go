@@ -12,7 +12,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/printable"
 )
 
-// Hinter is an error that knows the next action. "" is none.
+// Hinter is an error that knows the next action; "" means that there is no hint.
 type Hinter interface {
 	error
 	NextStep() string

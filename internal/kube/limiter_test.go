@@ -166,7 +166,7 @@ func TestLimiterCancel(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		if len(l.waiting) > 0 || l.timer != nil {
-			t.Errorf("%d wait, timer %v: nothing may run while nobody waits", len(l.waiting), l.timer)
+			t.Errorf("%d wait, timer %v: nothing may run while no caller waits", len(l.waiting), l.timer)
 		}
 	})
 }

@@ -142,7 +142,7 @@ func sendFrames(end, text string) func(http.ResponseWriter, *http.Request) {
 	}
 }
 
-// initialEnd is the bookmark that ends the initial state of a stream.
+// initialEnd is the bookmark at the end of the initial state of a stream.
 func initialEnd(rv string) string {
 	return fmt.Sprintf(`{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":%q,"annotations":{"k8s.io/initial-events-end":"true"}}}}`+"\n", rv)
 }

@@ -64,7 +64,7 @@ var (
 // moments old, the watch that starts from it delivers what came since, in
 // order.
 //
-// A watch that ends at its regular time continues from its position. After
+// After its regular end a watch continues from its position. After
 // anything else (a broken connection, a restart of the server, a position that
 // is no longer known) one request gets both the current objects and the events
 // that follow: a streaming list (KEP-3157) that is not older than the position.

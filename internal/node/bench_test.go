@@ -50,7 +50,7 @@ func crowd(b *testing.B, count int) {
 	}
 }
 
-// BenchmarkDeviceHolders5000 looks for the holders of a device that nobody holds.
+// BenchmarkDeviceHolders5000 looks for the holders of a device without holders.
 func BenchmarkDeviceHolders5000(b *testing.B) {
 	crowd(b, 5000)
 	n := &Node{}

@@ -13,7 +13,7 @@ type Caller struct {
 	Context context.Context
 	// Exec runs all programs, and the system calls that may block (see RunChild).
 	Exec Runner
-	// Limit is the time limit of such a system call; 0 means none.
+	// Limit is the time limit of each of these system calls; 0 means none.
 	Limit time.Duration
 }
 

@@ -19,11 +19,11 @@ import (
 )
 
 // A system call on a file system whose server or device does not answer may never
-// return, and no signal ends it. A thread of the daemon that is in such a call keeps
-// the daemon from ending. Operations that may meet such a file system are done by a child: this
+// return, and no signal ends it. A thread of the daemon that is in a blocked call keeps
+// the daemon from ending. Operations that may meet a file system like that are done by a child: this
 // program again, started like any other command, with the same time limit.
 
-// childSuffix ends the name of such a child, as ps shows it. Together with childReport
+// childSuffix ends the name of that child, as ps shows it. Together with childReport
 // in the environment it makes the difference.
 const childSuffix = "-child"
 

@@ -161,7 +161,7 @@ func (w *worker) stat(p *candidate, dir int, name, to string) *unix.Statx_t {
 	if statx == nil {
 		// A link of /proc leads to the inode without a path walk, and AT_STATX_DONT_SYNC
 		// asks only for what the kernel knows. NFS may still ask its server (it revalidates
-		// the end of such a walk), which is why await exists.
+		// the end of the path), which is why await exists.
 		statx = func(dir int, name string, st *unix.Statx_t) error {
 			return unix.Statx(dir, name, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, st)
 		}

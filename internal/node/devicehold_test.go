@@ -86,7 +86,7 @@ func TestDeviceHolders(t *testing.T) {
 		t.Errorf("limit 5: %v, %v", got, err)
 	}
 	if got, err := n.DeviceHolders(t.Context(), Device{253, 99}, 0); err != nil || len(got) != 0 {
-		t.Errorf("a device that nobody uses: %v, %v", got, err)
+		t.Errorf("an unused device: %v, %v", got, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -120,7 +120,7 @@ func TestDeviceHoldersWithADeadServer(t *testing.T) {
 		t.Errorf("the second search: %v, %v", got, err)
 	}
 	if got, err := n.DeviceHolders(t.Context(), Device{253, 99}, 0); err == nil || !strings.Contains(err.Error(), "left out") {
-		t.Errorf("nobody was found and not everybody was looked at: %v, %v", got, err)
+		t.Errorf("no holder was found and some processes were not examined: %v, %v", got, err)
 	}
 	if looks.Load() != 1 {
 		t.Errorf("%d threads wait for the server, want 1", looks.Load())
@@ -185,7 +185,7 @@ func TestDeviceHoldersForReal(t *testing.T) {
 		hold func(t *testing.T, target string) (pid int, path string) // before the unmount
 		kind string
 	}{
-		{"nobody", nil, ""},
+		{"no process", nil, ""},
 		{"working directory", func(t *testing.T, target string) (int, string) {
 			return helper(t, "cwd", nil, target+"/dir").Process.Pid, "/dir"
 		}, "cwd"},

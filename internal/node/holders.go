@@ -164,8 +164,8 @@ func (s *search) sorted() []Holder {
 	return found
 }
 
-// mostDenied returns how many processes may not be looked at when that is why nobody
-// was found, else 0.
+// mostDenied returns how many processes may not be looked at when that is why no
+// holder was found, else 0.
 func (s *search) mostDenied() int64 {
 	if n := s.denied.Load(); n > s.seen.Load() && len(s.sorted()) == 0 {
 		return n

@@ -36,7 +36,7 @@ func TestHolders(t *testing.T) {
 	}
 }
 
-// Every kind of holder has a text that needs no process when there is none.
+// Every kind of holder has a text that works without a process.
 func TestHolderText(t *testing.T) {
 	list := []Holder{
 		{Kind: "mount", Path: "/mnt/x/sub"},

@@ -65,7 +65,7 @@ func TestWaitLeft(t *testing.T) {
 		t.Fatalf("%v %v", left, err)
 	}
 	release := leave(t, mark, "command")
-	// Its parent goes on before the kernel shows the environment of a new program.
+	// Its parent continues before the kernel shows the environment of a new program.
 	waitUntil(t, "the command is seen", func() bool { return len(n.left(mark)) == 1 })
 	for _, other := range []string{"NODE_TEST_MARK=abc-", "NODE_TEST_MARK=abc-12", "TEST_MARK=abc-1", "NODE_TEST_MARK"} {
 		if left := n.left(other); len(left) > 0 {

@@ -77,7 +77,7 @@ func TestReportAmongMessages(t *testing.T) {
 	}
 }
 
-// The exit status tells of any group that the tool met; a report with ours counts.
+// The exit status concerns any group that the tool met; a report with ours counts.
 func TestReportOfAFailedTool(t *testing.T) {
 	const ours, empty = `{"report":[{"lv":[{"vg_name":"v_0","lv_name":"lv-0","lv_attr":"-wi-a-----"}]}]}`, `{"report":[{"lv":[]}]}`
 	for _, tt := range []struct {
@@ -160,7 +160,7 @@ func TestWaitVGGivesUpOnAHangingCommand(t *testing.T) {
 	}
 }
 
-// The real thing: a program that writes its report where it is told to.
+// A real program that writes its report to the given file.
 func TestExecReport(t *testing.T) {
 	e := &Exec{}
 	c := Command{Argv: []string{"sh", "-c", `echo message; echo trouble >&2; echo "report $1" >&"$LVM_REPORT_FD"; cat; exit 5`, "sh", "one"}, Report: lvmReportFD, Input: []byte("input")}

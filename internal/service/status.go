@@ -58,7 +58,7 @@ type UnitStatus struct {
 	Result   string `json:"result"`
 }
 
-// MountStatus is what a daemon's records tell of its mounts, even if it does not
+// MountStatus is what a daemon's records contain about its mounts, even if it does not
 // run.
 type MountStatus struct {
 	Count      int    `json:"count"`           // ClientMounts with a mount in place

@@ -16,7 +16,7 @@ func DidYouMean(text string, known []string) string {
 	return ""
 }
 
-// Nearest returns the known word that text most likely stands for, or "". A word is
+// Nearest returns the known word that text most likely means, or "". A word is
 // near when text is its beginning and that of no other, or when at most a third of
 // it differs; a key that only has its section wrong is near as well, if its name is
 // unique.
@@ -48,7 +48,7 @@ func Nearest(text string, known []string) string {
 	return best
 }
 
-// begun returns the only known word that begins with text. One letter says nothing.
+// begun returns the only known word that starts with text. One letter is not enough.
 func begun(text string, known []string) (word string) {
 	for _, k := range known {
 		if len(text) > 1 && strings.HasPrefix(k, text) {

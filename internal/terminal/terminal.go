@@ -14,8 +14,8 @@ import (
 // drawn and drawn over. termName is the value of TERM.
 //
 // A serial console, the pseudo-terminal of a container or of a CI job may have a
-// size of 0 columns and 0 rows, which means that nobody has set it (ioctl_tty(2)).
-// No line fits on such a terminal, so it gets plain lines.
+// size of 0 columns and 0 rows, which means that it is not set (ioctl_tty(2)).
+// A progress bar does not fit on that terminal, so it gets plain lines.
 func Redraws(w io.Writer, termName string) (*os.File, bool) {
 	f, ok := w.(*os.File)
 	if !ok || termName == "dumb" || !term.IsTerminal(int(f.Fd())) {

@@ -117,8 +117,8 @@ func (c *Conn) Close() error {
 	return err
 }
 
-// Begin tells that a call begins on the connection: while one is in progress, the
-// listener closes others first to make room.
+// Begin marks the start of a call on the connection: while one is in progress, the
+// listener prefers to close other connections when it needs a place.
 func (c *Conn) Begin() { c.calls.Add(1) }
 
 // End tells that a call has ended: once for each Begin.

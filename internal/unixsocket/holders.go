@@ -43,7 +43,7 @@ func (h *holders) remove(c *Conn) {
 // of a user who has the most: the one without a call that has been idle for the
 // longest time, or, if all have calls, the one whose last call ended first. Its
 // user must then have no fewer connections than uid; but a user without any also
-// gets the place of one without a call when nobody has more than one.
+// gets the place of one without a call when no user has more than one.
 func (h *holders) surplus(uid uint32) *Conn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -77,7 +77,7 @@ func shared(err error) bool {
 	return errors.As(err, &e) && e.Shared
 }
 
-// makeRoom closes a connection of somebody else so that uid gets one.
+// makeRoom closes a connection of another user so that uid gets one.
 func (l *Listener) makeRoom(uid uint32) bool {
 	c := l.held.surplus(uid)
 	if c == nil {

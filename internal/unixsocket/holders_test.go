@@ -84,10 +84,10 @@ func TestMakeRoom(t *testing.T) {
 		"until all have as many": {
 			before: []uint32{7, 7, 7, 7}, comes: []uint32{8, 8, 8}, want: "7c 7d 8a 8b",
 		},
-		"nobody has more than one: an idle one": {
+		"no user has more than one: an idle one": {
 			before: []uint32{1, 2, 3, 4}, comes: []uint32{9}, want: "2a 3a 4a 9a",
 		},
-		"nobody has more than one, all with calls": {
+		"no user has more than one, all with calls": {
 			before: []uint32{1, 2, 3, 4},
 			prepare: func(c *crowd) {
 				for _, conn := range c.conns {
@@ -96,7 +96,7 @@ func TestMakeRoom(t *testing.T) {
 			},
 			comes: []uint32{9}, want: "1a 2a 3a 4a",
 		},
-		"the largest holder makes room for nobody": {
+		"the largest holder replaces no other user": {
 			before: []uint32{8, 7, 7, 7}, comes: []uint32{7}, want: "7a 7b 7c 8a",
 		},
 	} {

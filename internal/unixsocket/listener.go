@@ -171,7 +171,7 @@ func (l *Listener) suppressed(s Suppressed) {
 type Stats struct {
 	Open                            int // connections now, with those of courtesy
 	Accepted, Refused, Slow, NoPeer uint64
-	Evicted                         uint64 // closed to make room for another user
+	Evicted                         uint64 // closed in favor of another user
 }
 
 // Stats can be called at any time.

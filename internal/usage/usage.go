@@ -37,7 +37,7 @@ func Errorf(format string, args ...any) error { return &Error{err: fmt.Errorf(fo
 // few is how many words a person likes to read instead of a suggestion.
 const few = 4
 
-// Unknown is the error for a word that is none of known. kind says what it should
+// Unknown is the error for a word that is not in known. kind says what it should
 // be: "command". It suggests the nearest word, or all if they are few.
 func Unknown(kind, word string, known []string) error {
 	e := &Error{err: fmt.Errorf("unknown %s %.80q", kind, word)}
@@ -87,7 +87,7 @@ func unknownFlag(set *pflag.FlagSet, unknown *pflag.NotExistError) error {
 }
 
 // valueError is the reason why a flag refuses a value. The parsers of Go name
-// functions that nobody calls here.
+// functions that mean nothing to the user.
 func valueError(invalid *pflag.InvalidValueError) error {
 	cause := errors.Unwrap(invalid)
 	value := fmt.Sprintf("%.80q", invalid.GetValue())

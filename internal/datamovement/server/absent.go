@@ -19,11 +19,11 @@ const (
 
 // absent remembers for a short time which names of movements and batches a user
 // was told not to exist. Names that are missing and names that are not the
-// caller's are remembered alike, so that nobody learns which is which. The zero
+// caller's are remembered alike, so that no caller can tell them apart. The zero
 // value is ready.
 type absent struct {
 	mu    sync.Mutex
-	names map[string]map[absentKey]*list.Element // by name, then by who asked
+	names map[string]map[absentKey]*list.Element // by name, then by caller
 	users map[uint32]int
 	order list.List // of *absence, oldest first
 }

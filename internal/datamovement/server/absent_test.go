@@ -60,8 +60,8 @@ func TestAbsentCostsOneRequest(t *testing.T) {
 	})
 }
 
-// What was asked for too early is found as soon as it is made, and what one user
-// was told counts for nobody else.
+// A movement that was requested too early is found as soon as it exists, and the
+// answer to one user does not affect other users.
 func TestAbsentUntilMade(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		keyed := wish
@@ -107,7 +107,7 @@ func TestAbsentHandleIsABatch(t *testing.T) {
 	})
 }
 
-// Guesses take bounded memory, and those of one user leave room for others.
+// Guesses take bounded memory, and those of one user leave space for others.
 func TestAbsentIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var a absent

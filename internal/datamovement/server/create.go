@@ -36,8 +36,8 @@ func (s *Service) mayCreate(c Call) error {
 	return nil
 }
 
-// locate finds the mount that source lies in, and the path of source on the
-// rabbit. since is when the request began.
+// locate finds the mount that contains source, and the path of source on the
+// rabbit. since is when the request started.
 func (s *Service) locate(ctx context.Context, j *job, source string, since time.Time) (m datamovement.Mount, p datamovement.Parts, err error) {
 	err = j.settle(ctx, s.look, s.o.Node, nil, since, func(mounts []datamovement.Mount) (_ datamovement.Mount, err error) {
 		m, err = datamovement.FindMount(source, mounts, s.o.Node)
@@ -71,7 +71,7 @@ func (s *Service) create(ctx context.Context, c Call, r datamovement.Request) (s
 	}
 	m, p, err := s.locate(ctx, j, r.Source, since)
 	if err != nil && j.read.Before(since) {
-		// What is remembered is no reason to refuse anything.
+		// Cached data is no reason to refuse a request.
 		if j, id, err = s.job(ctx, c, r.Workflow, since); err != nil {
 			return "", err
 		}
@@ -140,7 +140,7 @@ func (s *Service) make(ctx context.Context, res kube.Resource, dm *nnf.DataMovem
 		made := new(nnf.DataMovement)
 		err := s.api.Create(ctx, res, dm.Namespace, dm, made)
 		if err == nil {
-			// What is known of an earlier movement of that name is over.
+			// A tombstone of an earlier movement with that name is obsolete.
 			s.tombstones.drop(made.Name)
 		}
 		if key == "" || !kube.IsAlreadyExists(err) {

@@ -191,7 +191,7 @@ func TestAPIShare(t *testing.T) {
 	})
 }
 
-// Users take turns: nobody waits for more than one request of each other one.
+// Users take turns: a user waits for at most one request of each other user.
 func TestUsersTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := new(turns)
@@ -225,7 +225,7 @@ func TestUsersTakeTurns(t *testing.T) {
 	})
 }
 
-// Requests of the daemon count for the limit of all, and wait for nobody.
+// Requests of the daemon count towards the overall limit and wait for no user.
 func TestOwnRequestsCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := new(turns)

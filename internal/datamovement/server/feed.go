@@ -55,13 +55,13 @@ type feed struct {
 	down    bool                // the watch was lost, which was said
 	trouble error               // with which, as it was said last
 	blind   time.Time           // since when nothing is shown; zero: the watch shows what is
-	lost    chan struct{}       // has room for one: blind is set
+	lost    chan struct{}       // buffers one value: blind is set
 }
 
 // waiting holds the waiters of a movement.
 type waiting struct {
 	ch   map[chan<- struct{}]struct{}
-	uid  uint32    // whose it is
+	uid  uint32    // its owner
 	read time.Time // when it was read last because the watch showed nothing
 }
 
@@ -320,7 +320,7 @@ func (f *feed) remove(ctx context.Context, name string) {
 	if ctx.Err() != nil {
 		return
 	}
-	// What the watch has not shown yet is a later object of that name.
+	// An object that the watch has not shown yet is a later one of that name.
 	if e := f.known[name]; e == nil || e.seen || time.Since(e.at) >= trusted {
 		delete(f.known, name)
 	}
@@ -397,7 +397,7 @@ func (f *feed) keep(dm *nnf.DataMovement) {
 	}
 }
 
-// notify sends to ch, which has room for one, when one of a user's movements
+// notify sends to ch, which buffers one value, when one of a user's movements
 // changes or is gone, until stop.
 func (f *feed) notify(ch chan<- struct{}, uid uint32, names ...string) (stop func()) {
 	f.mu.Lock()

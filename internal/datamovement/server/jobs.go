@@ -44,7 +44,7 @@ const (
 // job is what was read for the copies of one workflow.
 type job struct {
 	workflow *dws.Workflow
-	read     time.Time // when the reads began
+	read     time.Time // when the reads started
 	turn     chan struct{}
 	sets     map[string]*mountSet // by namespace; "" is all rabbits
 }
@@ -81,7 +81,7 @@ func (s *mountSet) replace(name mountName, cm *dws.ClientMount) {
 }
 
 // settle calls choose with the mounts of a namespace until what it chooses was
-// read from the newest state. since is when the creation began: only what was
+// read from the newest state. since is when the creation started: only what was
 // read after that is a reason to refuse it.
 func (j *job) settle(ctx context.Context, l *lookup, ns string, keep func(string) bool, since time.Time, choose func([]datamovement.Mount) (datamovement.Mount, error)) error {
 	select {
@@ -165,9 +165,9 @@ func (j *job) unlisted() *job {
 	return &job{workflow: j.workflow, read: j.read, turn: make(chan struct{}, 1), sets: make(map[string]*mountSet)}
 }
 
-// jobs remembers what was read for each user and workflow. A user for whom a
-// workflow may not be used has none: what is asked of the API server for a
-// workflow of another user is what is asked for one that does not exist.
+// jobs remembers what was read for each user and workflow. A user who may
+// not use a workflow has no entry: the requests to the API server are the same for
+// a workflow of another user and for one that does not exist.
 type jobs struct {
 	mu    sync.Mutex
 	slots map[jobKey]*jobSlot
@@ -231,8 +231,8 @@ func (j *jobs) set(sl *jobSlot, job *job) {
 // window is how old what is remembered may be.
 func (s *Service) window() time.Duration { return min(jobWindow, s.settings.Load().LookupExpiry) }
 
-// job returns what was read for a workflow not before the given time, and as whom
-// copies are made. Whether the caller may have them is decided for each call.
+// job returns what was read for a workflow not before the given time, and the
+// identity that copies are made with. Whether the caller may have them is decided for each call.
 func (s *Service) job(ctx context.Context, c Call, w datamovement.WorkflowRef, notBefore time.Time) (*job, datamovement.Identity, error) {
 	object := w.Namespace + "/" + w.Name
 	sl := s.jobs.slot(jobKey{c.UID, w})
@@ -268,7 +268,7 @@ func (s *Service) job(ctx context.Context, c Call, w datamovement.WorkflowRef, n
 }
 
 // confirm has a movement confirmed that was created from what was read before
-// the creation began, or a long time before it ended.
+// the creation started, or a long time before it ended.
 func (s *Service) confirm(c Call, w datamovement.WorkflowRef, j *job, since time.Time, dm *nnf.DataMovement, source string) {
 	now := time.Now()
 	if !j.read.Before(since) && now.Sub(j.read) <= jobWindow {

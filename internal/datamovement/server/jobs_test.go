@@ -202,7 +202,7 @@ func TestBatchStopsWithTheWorkflow(t *testing.T) {
 	})
 }
 
-// What is remembered for one caller is of no use to another one.
+// Data that is cached for one caller is not used for another one.
 func TestRememberedForOneCaller(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		created(t, s)
@@ -219,7 +219,7 @@ func TestRememberedForOneCaller(t *testing.T) {
 }
 
 // A key belongs to its movement until that is deleted; then it makes another one,
-// of which nothing is said that was true of the first.
+// whose status has nothing from the first.
 func TestKeyAfterCancel(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		r := wish

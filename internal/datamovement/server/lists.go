@@ -11,7 +11,7 @@ import (
 // lists lets calls of one user that ask for the same list at the same time share
 // one request: a list of thousands of movements takes much memory and time to
 // decode. A call never gets the answer to a request that was sent before the
-// call began. The zero value is ready.
+// call started. The zero value is ready.
 type lists struct {
 	mu   sync.Mutex
 	next map[listKey]*sharedList
@@ -82,7 +82,7 @@ func (l *lists) await(ctx context.Context, key listKey, x *sharedList, ready <-c
 	return items, err
 }
 
-// join returns the request whose answer fits a call that begins now, and what to
+// join returns the request whose answer fits a call that starts now, and what to
 // wait for before it may be sent.
 func (l *lists) join(key listKey) (x *sharedList, ready <-chan struct{}) {
 	l.mu.Lock()

@@ -46,7 +46,7 @@ func TestSharedLists(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		for range 21 {
 			if a := <-answers; a.got < a.asked {
-				t.Errorf("a call that began at state %d got state %d", a.asked, a.got)
+				t.Errorf("a call that started at state %d got state %d", a.asked, a.got)
 			}
 		}
 		if n := sent.Load(); n != 4 { // at 0, 1 and 2 s, and the other user's
@@ -58,7 +58,7 @@ func TestSharedLists(t *testing.T) {
 	})
 }
 
-// A call that ends takes its request with it; the others send one of their own.
+// When a call ends, its request ends too; the others send their own.
 func TestSharedListSenderGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l lists

@@ -26,8 +26,8 @@ const recountAfter = 5 * time.Second
 // share, so no user may have any number of them.
 //
 // The count is taken from the API server before the first creation, and kept by
-// what the daemon creates and deletes. Workflows that end delete movements as
-// well, which is found out when a user reaches a limit: what exists is counted
+// what the daemon creates and deletes. The end of a workflow also deletes
+// movements, which is noticed when a user reaches a limit: movements are counted
 // again before a creation is refused. So the count may be too high for a while
 // but not too low.
 type living struct {

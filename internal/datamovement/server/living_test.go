@@ -119,8 +119,8 @@ func TestLivingMovements(t *testing.T) {
 	}
 }
 
-// What may have been created counts, although nobody was told; and what is created
-// while it is counted is not forgotten.
+// Movements that may have been created count, even if no caller got an answer, and
+// so do those that are created during a count.
 func TestLivingCountIsNotTooLow(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		now := *s.settings.Load()

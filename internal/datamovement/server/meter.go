@@ -25,7 +25,7 @@ type meters struct {
 	most  int64 // bytes per user; 0: any number
 	total int64 // bytes of all users; 0: any number
 	over  func(identity)
-	wait  time.Duration // of answers for room; 0: patience
+	wait  time.Duration // of answers for space; 0: patience
 
 	mu      sync.Mutex
 	users   map[uint32]*meter
@@ -39,8 +39,8 @@ type meter struct {
 	uid   uint32
 	conns int           // a meter is forgotten with its last connection
 	held  int64         // bytes
-	freed chan struct{} // not nil while a call waits for room; closed when there is some
-	queue int           // calls that wait for room
+	freed chan struct{} // not nil while a call waits for space; closed when there is some
+	queue int           // calls that wait for space
 }
 
 // leastShare is what a user may hold however many users there are.
@@ -142,7 +142,7 @@ func (a *meters) watch(c net.Conn, id *identity) net.Conn {
 	return mc
 }
 
-// calls is told when the first call on a connection begins and the last one
+// calls is notified when the first call on a connection starts and the last one
 // ends: a *unixsocket.Conn.
 type calls interface {
 	Begin()
@@ -156,7 +156,7 @@ const preface = 24
 type meteredConn struct {
 	net.Conn
 	id     identity
-	calls  calls // nil: nobody wants to know
+	calls  calls // nil: not notified
 	once   sync.Once
 	unread *bufio.Reader
 	polite bool // the last frame ended a request: its handler comes first

@@ -70,7 +70,7 @@ func (s *Service) waiter(c Call, object string) (release func(), err error) {
 	return release, nil
 }
 
-// await returns the movement when it has ended or the time is up; or its tombstone
+// await returns the movement when it has ended or after the time limit; or its tombstone
 // when it was cancelled before its start.
 func (s *Service) await(ctx context.Context, c Call, w datamovement.WorkflowRef, f *feed, uid string, most time.Duration) (*nnf.DataMovement, tombstone, error) {
 	changed := make(chan struct{}, 1)

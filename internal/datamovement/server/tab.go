@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// patience is how long an answer waits for room: a client that reads gets its
+	// patience is how long an answer waits for space: a client that reads gets its
 	// answers within that time even if others of the same user do not read.
 	patience = 5 * time.Second
 	// smallAnswer is the size up to which perRequest covers the only answer of a
@@ -24,7 +24,7 @@ const (
 	// leastBuffer is the least capacity of an encoded answer. gRPC tells when it is
 	// done with a buffer of more than 1 KiB only.
 	leastBuffer = 2 << 10
-	// waitingAnswers is how many calls of one user wait for room. What they have put
+	// waitingAnswers is how many calls of one user wait for space. What they have put
 	// together is not counted yet.
 	waitingAnswers = 64
 )
@@ -50,7 +50,7 @@ func tabOf(ctx context.Context) *tab {
 	return t
 }
 
-// take waits until there is room for so many bytes, but not for long. The error
+// take waits until there is space for so many bytes, but not for long. The error
 // is errNoRoom, or that of ctx.
 func (t *tab) take(ctx context.Context, bytes int64) error {
 	if t == nil || bytes <= 0 {
@@ -126,7 +126,7 @@ func (t *tab) close() {
 	t.closed = true
 }
 
-// order takes room for an answer that is about to be put together.
+// order reserves space for an answer that is about to be put together.
 func (t *tab) order(ctx context.Context, bytes int64) error {
 	if t == nil {
 		return nil
@@ -170,7 +170,7 @@ type answer struct {
 	bytes   int64
 }
 
-// Get implements mem.BufferPool; nobody calls it.
+// Get implements mem.BufferPool; it is never called.
 func (a *answer) Get(n int) *[]byte { b := make([]byte, n); return &b }
 
 // Put implements mem.BufferPool.

@@ -30,7 +30,7 @@ func TestLeastBuffer(t *testing.T) {
 	}
 }
 
-// Answers wait for room, have no more than their part of it, and are forgotten
+// Answers wait for space, have no more than their part of it, and are forgotten
 // with their call or connection.
 func TestTab(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -50,7 +50,7 @@ func TestTab(t *testing.T) {
 		}
 		began := time.Now()
 		if err := second.take(ctx, 100); !errors.Is(err, errNoRoom) || time.Since(began) != patience {
-			t.Errorf("no room: %v after %v", err, time.Since(began))
+			t.Errorf("no space: %v after %v", err, time.Since(began))
 		}
 		if err := second.take(ctx, 800); !errors.Is(err, errNoRoom) || time.Since(began) != patience {
 			t.Errorf("more than there can be: %v after %v", err, time.Since(began))
@@ -59,7 +59,7 @@ func TestTab(t *testing.T) {
 		go func() { time.Sleep(time.Second); first.give(100) }()
 		began = time.Now()
 		if err := second.take(ctx, 100); err != nil || time.Since(began) != time.Second {
-			t.Errorf("room after a second: %v after %v", err, time.Since(began))
+			t.Errorf("space after a second: %v after %v", err, time.Since(began))
 		}
 		held(700)
 		gone, cancel := context.WithCancel(ctx)
@@ -72,7 +72,7 @@ func TestTab(t *testing.T) {
 			go func() {
 				began := time.Now()
 				if err := second.take(ctx, 200); errors.Is(err, errNoRoom) && time.Since(began) == 0 {
-					refused++ // goroutines of the bubble that end at once
+					refused++ // goroutines of the bubble may end at once
 				}
 			}()
 			synctest.Wait()
@@ -157,7 +157,7 @@ func (r *rig) many(n int) {
 	}
 }
 
-// unread makes calls whose answers nobody reads, with all flow control that there
+// unread makes calls and never reads the answers, with all flow control that there
 // is.
 func (r *rig) unread(t *testing.T, method string, body []byte, n int) net.Conn {
 	t.Helper()
@@ -245,7 +245,7 @@ func TestUnreadAnswers(t *testing.T) {
 				_, err := pb.NewDataMoverClient(r.dial(t)).List(t.Context(), &pb.DataMovementListRequest{Workflow: wire7})
 				return err
 			}
-			// Watches that were refused have left some room.
+			// Watches that were refused have left some space.
 			if err := list(); status.Code(err) != codes.ResourceExhausted && !strings.HasPrefix(name, "watches") {
 				t.Errorf("one more answer: %v", err)
 			}

@@ -85,8 +85,8 @@ func TestTombstonesAreBoundedPerUser(t *testing.T) {
 	})
 }
 
-// A tombstone is for one object: what is said of an earlier one of its name
-// changes nothing.
+// A tombstone is for one object: events of an earlier one with the same name change
+// nothing.
 func TestTombstonesOfOneName(t *testing.T) {
 	var g tombstones
 	first, second := named("a", nil), named("a", nil)

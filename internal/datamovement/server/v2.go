@@ -107,7 +107,7 @@ func (v version2) Wait(ctx context.Context, r *pb2.WaitRequest) (*pb2.WaitRespon
 	if err != nil {
 		return nil, typedError(err)
 	}
-	// Of many calls that end at once, few may put their answers together.
+	// If many calls end at once, only a few may build their answers.
 	size := 0
 	for _, m := range g.members {
 		size += perStatus + proto.Size(movementStatus(m.shown))

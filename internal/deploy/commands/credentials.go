@@ -86,7 +86,7 @@ func (c *credentialsSettings) check(given func(string) bool) error {
 	return nil
 }
 
-// oneNode reads --node: a host list like everywhere, which must stand for one
+// oneNode reads --node: a host list like everywhere, which must expand to one
 // node.
 func (c *credentialsSettings) oneNode() error {
 	if c.node == "" {
@@ -97,7 +97,7 @@ func (c *credentialsSettings) oneNode() error {
 	case err != nil:
 		return subcommand.Usagef("--node: %v", err)
 	case len(names) > 1:
-		return subcommand.Usagef("--node: %.80q stands for %d nodes, and a token is bound to one", c.node, len(names))
+		return subcommand.Usagef("--node: %.80q expands to %d nodes, and a token is bound to one", c.node, len(names))
 	}
 	c.node = names[0]
 	if err := inventory.CheckName(c.node); err != nil {

@@ -27,8 +27,8 @@ var uninstallCommand = &command{
 compute-[01-20,30]. Daemons are stopped, packages or
 programs, units, credentials and configuration removed. Files of your own stay and
 are named. Mounts are never touched; a node on which clientmountd has mounts in
-place, or does not tell whether it has, is left alone, because nobody would unmount
-them, unless --force is given.`,
+place, or does not report whether it has, is left unchanged unless --force is given,
+because the mounts would never be unmounted.`,
 	Examples: []subcommand.Example{
 		{Comment: "What would be removed:", Lines: "nnf-deploy uninstall --dry-run compute-07"},
 	},
@@ -38,7 +38,7 @@ them, unless --force is given.`,
 func uninstallFlags(f *pflag.FlagSet, v *call) {
 	c := &v.uninstall
 	f.BoolVar(&c.dryRun, "dry-run", false, "show what would be different on each node, and change nothing")
-	f.BoolVar(&c.force, "force", false, "also where clientmountd has mounts in place, or does not tell")
+	f.BoolVar(&c.force, "force", false, "even if clientmountd has mounts in place, or does not report whether it has")
 	f.StringVar(&c.batch, "batch", "", "`N` nodes, or N% of them, are through before the next are begun")
 	f.IntVar(&c.maxFailures, "max-failures", 0, "begin no node any more when `N` have failed; 0: go on")
 	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "a node that is not through within `DURATION` has failed")

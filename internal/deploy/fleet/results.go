@@ -58,7 +58,7 @@ type ResultsFile struct {
 }
 
 // CreateResults replaces the results file at path, or makes it, with mode 0600. It replaces nothing but a results
-// file. command is the sub-command; a node whose result is none of good has failed.
+// file. command is the sub-command; a node whose result is not in good has failed.
 func CreateResults(path, command string, nodes []string, good ...State) (*ResultsFile, error) {
 	if err := replaceable(path); err != nil {
 		return nil, err

@@ -137,7 +137,7 @@ func TestResultsRefused(t *testing.T) {
 	}
 }
 
-// What is no results file is never replaced.
+// Files other than results files are never replaced.
 func TestResultsReplaceNothingElse(t *testing.T) {
 	dir := t.TempDir()
 	file, link, empty := filepath.Join(dir, "system.yaml"), filepath.Join(dir, "link"), filepath.Join(dir, "empty")

@@ -7,7 +7,7 @@ import (
 
 // Remove plans the way back: daemons stopped, packages, programs and everything
 // that nnf-deploy has brought removed. Mounts are never touched; while clientmountd
-// has some, force is needed, because nobody would unmount them.
+// has some, force is needed, because they would never be unmounted.
 func Remove(w *Want, r *Report, force bool) (*Plan, error) {
 	switch {
 	case r.Systemd == "":
@@ -63,14 +63,14 @@ func (d *differ) remove(daemon *Daemon, force bool) error {
 // inTheWay is why clientmountd must not be removed, because its mounts would stay
 // for ever; "": nothing is mounted.
 func (m *Mounts) inTheWay() (why, hint string) {
-	const look = "look there with findmnt; --force removes it all the same: mounts stay, and nobody will unmount them"
+	const look = "look there with findmnt; --force removes it all the same: mounts stay, and no daemon unmounts them"
 	switch {
 	case m == nil:
 		return "", ""
 	case m.Unknown != "":
 		return "it is not known whether clientmountd has mounts in place there: " + m.Unknown, "install the present version first, or " + look
 	case m.Count > 0:
-		return fmt.Sprintf("clientmountd has mounts in place there, for %d ClientMounts", m.Count), "wait for the jobs, or take --force: mounts stay, and nobody will unmount them"
+		return fmt.Sprintf("clientmountd has mounts in place there, for %d ClientMounts", m.Count), "wait for the jobs, or take --force: mounts stay, and no daemon unmounts them"
 	case m.Unreadable > 0:
 		return fmt.Sprintf("%d records of clientmountd cannot be read there, so something may be mounted", m.Unreadable), look
 	}

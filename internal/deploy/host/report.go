@@ -39,7 +39,7 @@ type Report struct {
 // other.
 type FileState struct{ State, Mode, Owner string }
 
-// Answered is a program's answer to "status -o json", or why there is none.
+// Answered is a program's answer to "status -o json", or the reason why it is missing.
 type Answered struct {
 	*service.Status
 	Err error

@@ -29,8 +29,8 @@ type Mounts struct {
 	Unknown    string // why the rest is not known; "": it is
 }
 
-// mounts are those of the program that is there; nil where there is none, or one
-// that does not mount.
+// mounts are those of the installed program; nil if it is not installed or does not
+// mount.
 func (r *Report) mounts(bin string) *Mounts {
 	if bin != "clientmountd" || r.Files["/usr/bin/"+bin].State == "absent" {
 		return nil

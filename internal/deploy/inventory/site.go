@@ -21,8 +21,8 @@ type Site struct {
 }
 
 // ReadSites reads a systems.yaml: a list of entries, alone or below "systems".
-// Unknown keys are errors; keys that only earlier installers knew are warnings. Names of files are returned as paths: they lie beside
-// it.
+// Unknown keys are errors; keys that only earlier installers knew are warnings. Names of files are relative to
+// its directory and are returned as paths.
 func ReadSites(path string) (list []Site, warnings []string, err error) {
 	list, warnings, err = readList[Site](path, "systems", []string{"name", "aliases", "overlays", "systemConfiguration", "k8sHost", "k8sPort"})
 	if err != nil {

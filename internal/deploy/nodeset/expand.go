@@ -11,22 +11,22 @@ import (
 	"strings"
 )
 
-// Limits of what a host list may stand for.
+// Limits of a host list's expansion.
 const (
 	MaxNodes = 1 << 16 // names in one list
 	MaxName  = 253     // bytes in one name, as in DNS
 	maxDigit = 18      // digits in one number, so that it fits into 64 bits
 )
 
-// errTooMany reports a host list that stands for more than MaxNodes names.
-var errTooMany = fmt.Errorf("it stands for more than %d nodes", MaxNodes)
+// errTooMany reports a host list that expands to more than MaxNodes names.
+var errTooMany = fmt.Errorf("it expands to more than %d nodes", MaxNodes)
 
-// Expand returns the names for which a host list stands, in the order in which
+// Expand returns the names to which a host list expands, in the order in which
 // they are written, each once.
 //
 // A list is names with commas between them. Each name may have brackets, anywhere
 // and several times, with numbers and ranges of numbers in them. A leading zero
-// pads all numbers of a range to the width of the first: [08-11] stands for 08,
+// pads all numbers of a range to the width of the first: [08-11] expands to 08,
 // 09, 10 and 11.
 func Expand(list string) ([]string, error) {
 	var names []string
@@ -70,7 +70,7 @@ func ExpandAll(lists []string) ([]string, error) {
 			}
 		}
 		if len(names) > MaxNodes {
-			return nil, fmt.Errorf("the host lists stand for more than %d nodes", MaxNodes)
+			return nil, fmt.Errorf("the host lists expand to more than %d nodes", MaxNodes)
 		}
 	}
 	return names, nil

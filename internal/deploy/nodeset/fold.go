@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Fold returns a host list that stands for these names, each once. Expand takes
+// Fold returns a host list that expands to these names, each once. Expand takes
 // it back, unless a name has a comma or a bracket in it, which no name of a node
 // has.
 func Fold(names []string) string { return FoldMost(names, 0) }
@@ -34,7 +34,7 @@ func FoldMost(names []string, most int) string {
 }
 
 // pattern is names that differ in their numbers only: text, number, text, ...,
-// number, text. It stands for all combinations of the numbers.
+// number, text. It expands to all combinations of the numbers.
 type pattern struct {
 	texts   []string
 	numbers [][]string // digits, as they stand in names; each different from the others

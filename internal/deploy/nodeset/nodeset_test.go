@@ -129,7 +129,7 @@ func TestFoldMost(t *testing.T) {
 func sorted(names []string) []string { return slices.Compact(slices.Sorted(slices.Values(names))) }
 
 // FuzzExpand: whatever is given, there are no more names than allowed, none is
-// too long or twice, and the folded list stands for the same.
+// too long or twice, and the folded list expands to the same.
 func FuzzExpand(f *testing.F) {
 	for _, seed := range []string{"compute-[01-20,30]", "c[1-999999999]", "a[1-2]b[01-02],c", "[0-1][0-1]", "c[1-03]", "c[[1]]", "a,,b", "c[09-11,9-11]", "x1000c[0-7]s[0-7]b[0-1]n0"} {
 		f.Add(seed)
@@ -157,7 +157,7 @@ func FuzzExpand(f *testing.F) {
 	})
 }
 
-// FuzzFold: a folded list stands for the names that were folded, as a set.
+// FuzzFold: a folded list expands to the names that were folded, as a set.
 func FuzzFold(f *testing.F) {
 	f.Add("compute-01 compute-02 compute-10 login")
 	f.Add("1 01 001 2 02 10 010")
@@ -177,7 +177,7 @@ func FuzzFold(f *testing.F) {
 		folded := Fold(names)
 		again, err := Expand(folded)
 		if err != nil || !slices.Equal(sorted(again), sorted(names)) {
-			t.Errorf("%q folds to %q, which stands for %q, %v", names, folded, again, err)
+			t.Errorf("%q folds to %q, which expands to %q, %v", names, folded, again, err)
 		}
 	})
 }

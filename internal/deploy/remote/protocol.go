@@ -22,7 +22,7 @@ import (
 //
 //	node: MARKER ready                     the command runs; start-up files are through
 //	we:   MARKER LENGTH SHA256, the text   the script inside its wrapper
-//	node: MARKER begun                     it arrived as it was sent; else: MARKER damaged
+//	node: MARKER begun                     it arrived unchanged; else: MARKER damaged
 //	we:   the script's standard input
 //	node: MARKER LENGTH TEXT               for each line that the script prints
 //	node: MARKER exit CODE LINES           the script has ended, after so many lines
@@ -45,7 +45,7 @@ const markerPrefix = "nnf-deploy:"
 
 func (s session) marker() string { return markerPrefix + s.id }
 
-// command is what the node's login shell is told to run. Every login shell
+// command is what the node's login shell has to run. Every login shell
 // understands it, even one that is not a POSIX shell: one word in single quotes,
 // without quotes, line breaks, backslashes and exclamation marks in it. dd reads
 // byte by byte, because what is read beyond the script would be lost.
@@ -83,7 +83,7 @@ func frame(marker, text string) []byte {
 	return fmt.Appendf(nil, "%s %d %x\n%s", marker, len(text), sum, text)
 }
 
-// errFrame reports a request that is none.
+// errFrame reports a malformed request.
 var errFrame = errors.New("what was sent is not a framed script")
 
 // frameLimit bounds the script that ReadFrame takes, in bytes.
@@ -188,7 +188,7 @@ func (a *answer) take(line []byte, over bool) {
 	case word == "missing" && !closed(a.begun):
 		a.missing = rest
 	case word == "damaged" && !closed(a.begun):
-		a.fail("the script did not arrive as it was sent")
+		a.fail("the script was damaged on its way")
 	case word == "begun" && !closed(a.begun):
 		close(a.begun)
 	case !closed(a.begun):

@@ -27,16 +27,16 @@ func TestClosedBeforeLogin(t *testing.T) {
 
 		{"nothing", "", ""},
 		{"after the login", "Connection to compute-01 closed by remote host.\n", ""},
-		{"closed, nobody knows when", "Connection closed by 10.0.0.1 port 22\n", ""},
-		{"reset, nobody knows when", "Connection reset by 10.0.0.1 port 22\n", ""},
+		{"closed at an unknown time", "Connection closed by 10.0.0.1 port 22\n", ""},
+		{"reset at an unknown time", "Connection reset by 10.0.0.1 port 22\n", ""},
 		{"the session breaks", "client_loop: send disconnect: Broken pipe\n", ""},
 		{"an ssh on the node said it", reset + "\nConnection to compute-01 closed by remote host.\n", ""},
-		{"the jump host reaches nobody", "channel 0: open failed: connect failed: Connection refused\nstdio forwarding failed\nkex_exchange_identification: Connection closed by remote host\n", ""},
+		{"the jump host cannot connect", "channel 0: open failed: connect failed: Connection refused\nstdio forwarding failed\nkex_exchange_identification: Connection closed by remote host\n", ""},
 		{"no banner", "kex_exchange_identification: banner line contains invalid characters\n", ""},
 		{"too late", "Connection timed out during banner exchange\nConnection to 10.0.0.1 port 22 timed out\n", ""},
 		{"refused", "ssh: connect to host x port 22: Connection refused\n", ""},
 		{"the login is refused", "root@x: Permission denied (publickey).\n", ""},
-		{"somebody speaks of it", "he said: " + reset + "\n", ""},
+		{"quoted in other output", "he said: " + reset + "\n", ""},
 	} {
 		if got := closedBeforeLogin(tt.stderr); got != tt.want {
 			t.Errorf("%s: %q", tt.name, got)

@@ -22,7 +22,7 @@ type SSH struct {
 	Login   time.Duration // from Connect until the login shell runs the command; 0: 20s
 }
 
-// How long an ssh may take to end when it is told to, and a login shell to run
+// How long an ssh may take to end after a signal, and a login shell to run
 // the command when its input has ended.
 const (
 	grace = 2 * time.Second

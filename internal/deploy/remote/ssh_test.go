@@ -127,11 +127,11 @@ func TestErrors(t *testing.T) {
 		{"broken", command + `sh -c "$last"; exit 255`, "kill -9 $PPID; echo x", Lost, "", "run it again"},
 		{"cut off", command + `sh -c "$last" | grep --line-buffered -v ' exit '; exit 0`, "echo x", Lost, "cut off", "run it again"},
 		{"a line is missing", command + `sh -c "$last" | grep --line-buffered -v ' second$'; exit 0`, "echo first; echo second", Disturbed, "1 of its 2 lines came", "start-up files"},
-		{"the script", run, "echo begun; printf 'one\ntwo\n' >&2; exit 3", Failed, "two", ""},
+		{"the script", run, "echo started; printf 'one\ntwo\n' >&2; exit 3", Failed, "two", ""},
 		{"the script, with ssh's own exit code", run, "exit 255", Failed, "", ""},
 		{"silent", run, "exit 3", Failed, "", ""},
 		{"no login", `echo 'This account is currently not available.'; exit 1`, "true", NoShell, "it ended with exit code 1; it printed: This account is currently not available.", "ssh x true"},
-		{"start-up files that end the shell", `exit 0`, "true", NoShell, "it ended with exit code 0", "ssh x true"},
+		{"start-up files exit the shell", `exit 0`, "true", NoShell, "it ended with exit code 0", "ssh x true"},
 		{"no sh", `echo 'fish: Unknown command: sh' >&2; exit 127`, "true", Failed, "Unknown command", "a program is missing"},
 		{"no dd", command + `mkdir $0.bin; for p in sh sha256sum; do ln -s "$(command -v $p)" $0.bin; done
 			PATH=$0.bin exec sh -c "$(echo "$last" | sed "s/^exec sh -c '//; s/'\$//; s|PATH=[^;]*;|PATH=$0.bin;|")"`, "true", Failed, "dd is missing on this node", ""},

@@ -88,8 +88,8 @@ func TestForeign(t *testing.T) {
 				// The watch that a first question begins is none of the question's.
 				s.awaken(t, target.uid, hers)
 				var foreign, guessed answer
-				// The daemon remembers for two seconds what a user was told not to exist. When
-				// that ends between the two, they are asked again.
+				// The daemon remembers for two seconds what a user was told not to exist. If
+				// that time passes between the two, they are asked again.
 				for range 3 {
 					foreign = s.ask(t, target.by, q, target.uid, target.workflow)
 					guessed = s.ask(t, target.by, q, missing, target.workflow)

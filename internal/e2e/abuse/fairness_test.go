@@ -18,7 +18,7 @@ import (
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 )
 
-// TestUnreadAnswers: answers that nobody reads have the bound of all that a user
+// TestUnreadAnswers: answers that no client reads have the bound of all that a user
 // holds, on one connection or many, read slowly or not at all.
 func TestUnreadAnswers(t *testing.T) {
 	s := newScene(t, collect)
@@ -54,7 +54,7 @@ func TestUnreadAnswers(t *testing.T) {
 			s.judge(t, "meanwhile", poll())
 			s.judge(t, "while answers wait", s.alice.poll(t, uid, 2*time.Second))
 			if flood.order.Method == watchMethod && !flood.order.Slow {
-				// One who reads is told why there is no answer.
+				// A client that reads gets the reason why there is no answer.
 				r := s.bob.wire(watchMethod, watch, "")
 				if a := (answer{result: r}); a.code(t) != codes.ResourceExhausted {
 					t.Errorf("one more: %v", a.code(t))
@@ -193,7 +193,7 @@ func (s *scene) lists(t *testing.T, n int, apart, most time.Duration) {
 	}
 }
 
-// TestLogFlood: one user's refusals do not fill the log, and hide nobody else's.
+// TestLogFlood: one user's refusals do not fill the log, and do not hide those of others.
 func TestLogFlood(t *testing.T) {
 	s := newScene(t, "")
 	before := len(s.daemon.Log())
@@ -281,7 +281,7 @@ func TestRequestBudget(t *testing.T) {
 	s.End(s.daemon)
 }
 
-// TestConnectionFloods: users who take all connections together lock nobody out.
+// TestConnectionFloods: users who take all connections together lock no other user out.
 func TestConnectionFloods(t *testing.T) {
 	s := newScene(t, collect)
 	uid := s.alice.create(s.hers.Request("/out/", "/alice/"))

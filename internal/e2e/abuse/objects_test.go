@@ -22,7 +22,7 @@ const (
 	objects = 4000
 	// longest is a path that is as long as it may be, nearly.
 	longest = 4090
-	// learns is how long alice's wait may go on after the end, on a machine that has
+	// learns is how long alice's wait may last after the end, on a machine that has
 	// other work. Without a watch she would learn of it after some seconds.
 	learns = 15 * time.Second
 )

@@ -232,7 +232,7 @@ func queryFails(s *scene) {
 }
 
 // messagesBesideReport: what LVM prints beside a report does no harm, and its exit
-// status tells of another group. It is logged once.
+// status concerns another group. It is logged once.
 func messagesBesideReport(s *scene) {
 	m := s.ready()
 	for _, tool := range []string{"lvs", "vgs"} {
@@ -264,7 +264,7 @@ func messagesBesideReport(s *scene) {
 
 // hangsInTheKernel: no signal ends lvchange. However often the activation is tried,
 // one process hangs; another object of the same volume group starts none either, and
-// says why. What is mounted stays ready. All goes on when the kernel answers.
+// says why. What is mounted stays ready. Everything resumes when the kernel answers.
 func hangsInTheKernel(s *scene) {
 	m := s.ready("--command-timeout=1s", "--log-level=debug")
 	ice, other := s.storage(7, lab.VolumeOptions{}), s.storage(8, lab.VolumeOptions{})

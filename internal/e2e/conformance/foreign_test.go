@@ -104,7 +104,7 @@ func foreignMount(s *scene) {
 	s.theirs(m)
 	s.untouched()
 	remove()
-	s.must(os.Remove(m.Path)) // was made by hand
+	s.must(os.Remove(m.Path)) // was made manually
 	s.must(os.Remove(s.Base))
 	s.ends()
 }
@@ -124,7 +124,7 @@ func foreignDevice(s *scene) {
 	s.Await("one", "mounted") // by itself when the way is free
 	s.mounted(m)
 	s.Delete("one")
-	s.must(os.Remove(m.Path)) // was made by hand
+	s.must(os.Remove(m.Path)) // was made manually
 	s.must(os.Remove(s.Base))
 	s.ends()
 }

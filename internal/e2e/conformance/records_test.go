@@ -44,7 +44,7 @@ func (s *scene) instead(file string, change func([]byte) []byte) (mend func()) {
 	s.must(err)
 	spoiled := change(good)
 	if bytes.Equal(good, spoiled) {
-		s.Fatalf("%s is as it was: %s", file, good)
+		s.Fatalf("%s is unchanged: %s", file, good)
 	}
 	s.must(os.WriteFile(file, spoiled, 0o600))
 	return func() { s.Helper(); s.must(os.WriteFile(file, good, 0o600)) }
@@ -144,7 +144,7 @@ func unreadable(advice string, spoil damage) func(*scene) {
 // A trouble makes a file system take no records and returns its end.
 type trouble func(s *scene) (end func())
 
-// fill takes all room. Records that the daemon removes make none: a second link
+// fill uses all space. Records that the daemon removes make none: a second link
 // keeps what was in them.
 func fill(s *scene) func() {
 	s.Helper()

@@ -253,7 +253,7 @@ func (s *scene) goneSoon(name string) {
 }
 
 // conflict: a ClientMount has a path, and others want another volume at it, above
-// it or below it. They are refused and told by whom; nothing is mounted or
+// it or below it. They are refused with the name of the holder; nothing is mounted or
 // activated for them. They may leave at any time, and follow when the way is
 // free.
 func conflict(has, wants string) func(*scene) {

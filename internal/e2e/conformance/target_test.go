@@ -72,8 +72,8 @@ func (s *scene) unsafe(text string, make func(elsewhere, at string)) {
 }
 
 // rootLink: a link that root made in a directory of root is followed, as /mnt is
-// one to /var/mnt on some systems. What is mounted is where the link leads to,
-// also for who asks for that path directly.
+// one to /var/mnt on some systems. The mount is at the link's destination,
+// including for requests that use that path directly.
 func rootLink(s *scene) {
 	s.UseProfile(lab.ProfileSpec{})
 	m, other := s.storage(3, lab.VolumeOptions{}), s.storage(4, lab.VolumeOptions{})

@@ -125,7 +125,7 @@ func (s *set) forget(t *testing.T) {
 	}
 }
 
-// beyond lists what exceeds a bound: each effect of base may have come once more
+// beyond lists what exceeds a bound: each effect of base may have come again
 // for each crash, commands for each object, and nothing may have come that base
 // does not have.
 func (e effects) beyond(base effects, crashes, objects int) (list []string) {

@@ -64,7 +64,7 @@ func (s *scene) quiet(d time.Duration) bool {
 }
 
 // createRate creates one after another, as a program that copies file by file
-// does. The machine may be busy with other scenes: what is asserted is less than
+// does. The machine may be busy with other tests: what is asserted is less than
 // what is reached otherwise, and three times what was reached with four requests
 // for each, two of them lists that wait for the API server's cache.
 func createRate(s *scene) {

@@ -36,7 +36,7 @@ func Exits(program string) func(*testscript.TestScript, bool, []string) {
 	}
 }
 
-// wellFormed checks the form that all programs have in common: each line begins
+// wellFormed checks the form that all programs have in common: each line starts
 // with the program's name, a hint follows its error, and a wrong command line (2)
 // has an error.
 func wellFormed(program string, code int, lines []string) error {

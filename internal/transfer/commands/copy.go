@@ -23,7 +23,7 @@ var copyCommand = &command{
 	Name: "copy", Args: "SRC... DST", Short: "copy SRC in the job's storage to DST in a global file system",
 	Long: `The rabbit does the copying. SRC is a file or directory as this node sees it:
 "/mnt/dir" is the directory itself, "/mnt/dir/" is its content. Several SRC need a
-DST that ends in "/". With --batch, the pairs are read from a file that has one
+DST with a final "/". With --batch, the pairs are read from a file that has one
 "SRC DST" per line; "-" is standard input.
 
 The command prints the id of the copy and returns; the rabbit continues. With

@@ -56,12 +56,12 @@ var clientmountTexts = []text{
 		"orphan", "info, warning", "A mount of @CLIENTMOUNT@ has outlived its ClientMount, or been taken over",
 		"A ClientMount went away while its file systems were mounted, for example because somebody took its finalizer off. The message says whether they are left mounted, could not be unmounted, or were taken over by a newer ClientMount.",
 		"A job may still use them. As long as they are mounted, storage is not really free, although its object is gone.",
-		"When no job uses them, unmount PATHS by hand, deactivate the volume, and remove the record in the runtime directory; or set mount.orphans = \"unmount\".",
+		"When no job uses them, unmount PATHS manually, deactivate the volume, and remove the record in the runtime directory; or set mount.orphans = \"unmount\".",
 	}, {
 		"leftover", "debug, info", "The mount target @MOUNT_PATH@, or a directory above it, was left behind",
 		"The file system is unmounted, but what was made for its mount target could not all be removed; LEFT names what stayed. At level info the target itself stayed, ERROR says why: something was put there, or uses it. At level debug only directories above it stayed, because they are in use for something else, for example another mount.",
 		"None.",
-		"Look what is in it and remove it by hand when it is in the way.",
+		"Look what is in it and remove it manually when it is in the way.",
 	}, {
 		"record", "warning, error", "A record of a mount could not be read or removed",
 		"Before each mount the daemon notes in its runtime directory what it is about to do. Such a record is unreadable, could not be removed, or had to serve because the storage profile is not available; the message says which, ERROR why.",
