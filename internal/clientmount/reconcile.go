@@ -45,6 +45,7 @@ type work struct {
 	status   *dws.ClientMountStatus // what the API server holds, as far as we know
 	record   *Record
 	loaded   bool
+	unknown  bool   // the record could not be read, so the object claims what it asks for
 	calm     bool   // no command of an earlier daemon runs any more for it
 	held     bool   // our finalizer is on the object, whatever the watch says yet
 	reported string // text of the last failure that was logged
@@ -116,6 +117,9 @@ func (a *attempt) run() result {
 			return a.withoutRecord(err)
 		}
 		a.w.record, a.w.loaded = rec, true
+		if a.w.unknown { // what it has claimed is known now
+			a.registry.keep(string(a.cm.UID), rec)
+		}
 	}
 	if a.w.record != nil && !a.w.calm {
 		if err := a.leftCommands(a.waits, a.log, a.w.record); err != nil {
@@ -143,6 +147,15 @@ func (a *attempt) withoutRecord(err error) result {
 	if a.cm.DeletionTimestamp != nil && !hasFinalizer(a.cm) {
 		return result{finished: true}
 	}
+	// It may have mounted what it asks for, so its paths are not free for others.
+	claims := newRecord(a.cm, a.began)
+	for i := range a.cm.Spec.Mounts {
+		if p, err := volume.Fallback(a.cm, i, true, a.undoOptions()); err == nil {
+			claims.Mounts = append(claims.Mounts, MountRecord{Plan: *p})
+		}
+	}
+	a.registry.keep(claims.UID, claims)
+	a.w.unknown = true
 	status := a.baseStatus(a.cm.Spec.DesiredState)
 	if a.cm.DeletionTimestamp != nil {
 		status = a.baseStatus(dws.Unmounted)

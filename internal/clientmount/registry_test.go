@@ -376,6 +376,11 @@ func TestUnreadableRecord(t *testing.T) {
 				}
 			}
 			b.expect("effects", b.machine.done(), nil)
+			above := b.beside("job8", "bbbb-2", func(cm *dws.ClientMount) { otherVolume(cm); at("/mnt/nnf")(cm) })
+			if res := above.reconcile(); res.blocked == nil {
+				t.Errorf("a mount above what may be mounted: %+v %s", res, describe(&above.server.object().Status))
+			}
+			b.expect("effects of another object", b.machine.done(), nil)
 			if now, err := os.ReadFile(file); err != nil || string(now) != text {
 				t.Fatalf("the file was changed: %q %v", now, err)
 			}
