@@ -92,7 +92,13 @@ func (c *Client) page(ctx context.Context, what op, o pageOptions, retries int) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
-	req := c.rest.Get().AbsPath(path).MaxRetries(retries).Param("limit", strconv.Itoa(o.size))
+	req := c.rest.Get().AbsPath(path).MaxRetries(retries)
+	// A server that answers from its cache ignores the size of a page. One whose
+	// cache is not filled yet would read from etcd because of it, and the nodes of
+	// a machine all come at once when a server starts.
+	if o.token != "" || o.resourceVersion != "0" {
+		req.Param("limit", strconv.Itoa(o.size))
+	}
 	switch {
 	case o.token != "": // it names the state as well
 		req.Param("continue", o.token)
