@@ -55,7 +55,7 @@ func FuzzTOML(f *testing.F) {
 // FuzzArgs: no command line makes the parser panic, and each is either
 // understood, a request for help, or a usage error of one line.
 func FuzzArgs(f *testing.F) {
-	for _, seed := range []string{"", "-h", "--mock", "-node-name\x00n", "--log-level=debug\x00--\x00x", "--\x00-h", "-zap-devel", "---", "--=", "-=", "-"} {
+	for _, seed := range []string{"", "-h", "--mock", "-node-name\x00n", "--log-level=debug\x00--\x00x", "--\x00-h", "-zap-devel", "---", "--=", "-=", "-", "---``````\x85\x1b"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, joined string) {

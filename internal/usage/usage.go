@@ -23,7 +23,9 @@ type Error struct {
 	next string
 }
 
-func (e *Error) Error() string { return e.err.Error() }
+// Error is one line that can be shown: words of the command line may steer a
+// terminal.
+func (e *Error) Error() string { return printable.Escape(e.err.Error()) }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.err }
