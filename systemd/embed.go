@@ -1,9 +1,9 @@
-// Package systemd holds the units as they are installed, for the programs that
+// Package units holds the units as they are installed, for the programs that
 // can install themselves where the package did not. The folder mirrors
 // /usr/lib/systemd.
 //
 // It must not know what is done with them.
-package systemd
+package units
 
 import _ "embed" // the units
 

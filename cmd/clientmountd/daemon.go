@@ -12,14 +12,14 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/command"
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/daemon/oneprocessor"
-	"github.com/compute-daemons/compute-daemons/internal/hint"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 	"github.com/compute-daemons/compute-daemons/internal/version"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // server is the daemon put together.
@@ -159,9 +159,9 @@ func limitsOf(c *config.Clientmountd) clientmount.Limits {
 	}
 }
 
-func planOf(c *config.Clientmountd) volume.Options {
+func planOf(c *config.Clientmountd) plan.Options {
 	m := &c.Mount
-	return volume.Options{
+	return plan.Options{
 		Roots: m.Roots, MountOptions: m.Options, ServersFile: m.ServersFile, Mode: m.Mode, MockPath: m.MockPath,
 	}
 }

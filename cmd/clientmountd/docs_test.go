@@ -20,7 +20,7 @@ func TestManualEvents(t *testing.T) { manual.Read(t, program).Events(t, clientmo
 func TestManualErrors(t *testing.T) {
 	reference := manual.Read(t, program).Section(t, "## What status.error says")
 	seen := 0
-	for _, s := range manual.Literals(t, "internal/volume", "internal/clientmount") {
+	for _, s := range manual.Literals(t, "internal/clientmount/plan", "internal/clientmount") {
 		text, isStep := strings.CutPrefix(s, "unable to ")
 		if !isStep {
 			continue

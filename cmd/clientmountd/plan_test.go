@@ -10,8 +10,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/config"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // What the configuration says of paths and options arrives in the plan.
@@ -51,9 +51,9 @@ func TestPlanFollowsTheConfiguration(t *testing.T) {
 			}}}
 			profile := &nnf.StorageProfile{}
 			profile.Data.Lustre.Client.CommandLines.Mount = "$MGS_NID:/$FS_NAME $MOUNT_PATH"
-			p, err := volume.ForMount(cm, 0, profile, planOf(&cfg))
+			p, err := plan.ForMount(cm, 0, profile, planOf(&cfg))
 			if tt.want == "" {
-				if !errors.Is(err, volume.ErrOutsideRoots) {
+				if !errors.Is(err, plan.ErrOutsideRoots) {
 					t.Errorf("error %v, want ErrOutsideRoots", err)
 				}
 				return
@@ -61,10 +61,10 @@ func TestPlanFollowsTheConfiguration(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.Join(p.MountStep(volume.Mount).Argv, " "); !strings.HasPrefix(got, tt.want+" ") {
+			if got := strings.Join(p.MountStep(plan.Mount).Argv, " "); !strings.HasPrefix(got, tt.want+" ") {
 				t.Errorf("command %q, want %q", got, tt.want)
 			}
-			if got := p.MountStep(volume.ServersFile) != nil; got != tt.servers {
+			if got := p.MountStep(plan.ServersFile) != nil; got != tt.servers {
 				t.Errorf("servers file: %v", got)
 			}
 		})

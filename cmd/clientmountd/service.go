@@ -4,29 +4,29 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/node"
-	"github.com/compute-daemons/compute-daemons/internal/service"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
 	"github.com/compute-daemons/compute-daemons/internal/version"
-	"github.com/compute-daemons/compute-daemons/systemd"
+	units "github.com/compute-daemons/compute-daemons/systemd"
 )
 
 // machine is where the service is installed: here. Tests say otherwise.
-var machine service.Machine
+var machine systemd.Machine
 
-func asService() service.Service {
-	return service.Service{
+func asService() systemd.Service {
+	return systemd.Service{
 		Name: program, Description: "Data Workflow Service (DWS) Client Mount Service",
-		Units:   []service.Unit{{Name: "clientmountd.service", Text: systemd.ClientmountdService}},
+		Units:   []systemd.Unit{{Name: "clientmountd.service", Text: units.ClientmountdService}},
 		Version: version.Version, Machine: machine, Describe: describe,
 	}
 }
 
 // describe tells programs where the records are that the daemon uses, and what
 // they and the daemon report. It works while the daemon is down.
-func describe(start service.Start, status *service.Status) {
+func describe(start systemd.Start, status *systemd.Status) {
 	if status.Service.Active {
 		status.API = clientmount.APIOf(status.Service.Status)
 	}
-	status.Mounts = new(service.MountStatus)
+	status.Mounts = new(systemd.MountStatus)
 	var cfg config.Clientmountd
 	if _, _, err := config.Load(config.ClientmountdTable(&cfg), config.Sources{Args: start.Args, Environ: start.Environ}); err != nil {
 		status.Mounts.Error = "settings: " + err.Error()

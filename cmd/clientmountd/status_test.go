@@ -8,10 +8,10 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/node"
-	"github.com/compute-daemons/compute-daemons/internal/service"
-	"github.com/compute-daemons/compute-daemons/internal/service/fakesystemd"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
+	"github.com/compute-daemons/compute-daemons/internal/systemd/fakesystemd"
 )
 
 // A program counts the mounts of a stopped daemon from the records that the daemon's
@@ -25,7 +25,7 @@ func TestStatusCountsRecords(t *testing.T) {
 	}
 	was := machine
 	defer func() { machine = was }()
-	machine = service.Machine{
+	machine = systemd.Machine{
 		Root: root, Run: manager.Run, UID: func() int { return 0 },
 		Program: func(string) (string, error) { return "/usr/bin/clientmountd", nil },
 	}
@@ -38,11 +38,11 @@ func TestStatusCountsRecords(t *testing.T) {
 		if code := run(t.Context(), []string{"status", "-o", "json"}, nil, &out, t.Output()); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
-		s, err := service.ParseStatus(out.Bytes())
+		s, err := systemd.ParseStatus(out.Bytes())
 		if err != nil {
 			t.Fatalf("%v\n%s", err, &out)
 		}
-		if *s.Mounts != (service.MountStatus{Count: count, Unreadable: unreadable}) || s.Paths["records"] != clientmount.RecordsDirectory(runtime) {
+		if *s.Mounts != (systemd.MountStatus{Count: count, Unreadable: unreadable}) || s.Paths["records"] != clientmount.RecordsDirectory(runtime) {
 			t.Errorf("%+v %+v, want %d and %d", s.Mounts, s.Paths, count, unreadable)
 		}
 	}
@@ -63,10 +63,10 @@ func TestStatusCountsRecords(t *testing.T) {
 	gone := place
 	gone.ID, gone.Device = 1<<30, "9:999"
 	for uid, m := range map[string]clientmount.MountRecord{
-		"in-place":  {Plan: volume.Plan{Path: "/proc"}, Mounted: &place, Ready: true},
-		"unmounted": {Plan: volume.Plan{Path: "/proc"}, Unmounted: true},
-		"by-hand":   {Plan: volume.Plan{Path: "/proc"}, Mounted: &gone, Ready: true},
-		"planned":   {Plan: volume.Plan{Path: "/proc"}},
+		"in-place":  {Plan: plan.Plan{Path: "/proc"}, Mounted: &place, Ready: true},
+		"unmounted": {Plan: plan.Plan{Path: "/proc"}, Unmounted: true},
+		"by-hand":   {Plan: plan.Plan{Path: "/proc"}, Mounted: &gone, Ready: true},
+		"planned":   {Plan: plan.Plan{Path: "/proc"}},
 	} {
 		if err := records.Save(&clientmount.Record{Version: 1, UID: uid, Name: uid, Mounts: []clientmount.MountRecord{m}}); err != nil {
 			t.Fatal(err)

@@ -5,14 +5,14 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/deploy/commands"
+	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
 )
 
-func TestCompletionLint(t *testing.T) { script.NewCompletion(t, commands.Name).Lint() }
+func TestCompletionLint(t *testing.T) { script.NewCompletion(t, deploy.Name).Lint() }
 
 func TestCompletion(t *testing.T) {
-	c := script.NewCompletion(t, commands.Name)
+	c := script.NewCompletion(t, deploy.Name)
 	files := t.TempDir()
 	if err := os.WriteFile(filepath.Join(files, "config"), nil, 0o600); err != nil {
 		t.Fatal(err)

@@ -7,21 +7,21 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/deploy/commands"
+	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/manual"
 )
 
 // Synopses, flags, environment and exit codes in the manual are the program's;
 // -update writes them.
 func TestManualReference(t *testing.T) {
-	manual.Guide(t, commands.Name, commands.Program.Guide())
-	manual.Reference(t, commands.Name, commands.Program.Guide().Manual(), *update)
+	manual.Guide(t, deploy.Name, deploy.Program.Guide())
+	manual.Reference(t, deploy.Name, deploy.Program.Guide().Manual(), *update)
 }
 
 // Every field of the JSON documents is named.
 func TestManualJSON(t *testing.T) {
-	text := manual.Read(t, commands.Name).Text
-	sources, err := filepath.Glob("../../internal/deploy/commands/*.go")
+	text := manual.Read(t, deploy.Name).Text
+	sources, err := filepath.Glob("../../internal/cli/deploy/*.go")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/deploy/commands"
+	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fakenode"
 )
 
@@ -38,7 +38,7 @@ func newStage(t *testing.T, count int) *stage {
 	t.Helper()
 	s := &stage{t: t, fleet: fakenode.New(t), bin: t.TempDir()}
 	exe, err := os.Executable()
-	for _, name := range []string{commands.Name, "fakessh"} {
+	for _, name := range []string{deploy.Name, "fakessh"} {
 		err = errors.Join(err, os.Symlink(exe, filepath.Join(s.bin, name)))
 	}
 	if err != nil {
@@ -78,7 +78,7 @@ func (s *stage) credentials(word string) {
 }
 
 func (s *stage) command(more ...string) (*exec.Cmd, *bytes.Buffer) {
-	cmd := exec.Command(filepath.Join(s.bin, commands.Name), append(s.args, more...)...)
+	cmd := exec.Command(filepath.Join(s.bin, deploy.Name), append(s.args, more...)...)
 	cmd.Env = []string{fakenode.Folder + "=" + s.fleet.Dir, "PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
 	out := new(bytes.Buffer)
 	cmd.Stdout, cmd.Stderr = out, out

@@ -5,10 +5,10 @@ import (
 	"context"
 	"os"
 
-	"github.com/compute-daemons/compute-daemons/internal/deploy/commands"
-	"github.com/compute-daemons/compute-daemons/internal/subcommand"
+	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 )
 
 func main() {
-	os.Exit(commands.Program.Run(context.Background(), subcommand.ThisProcess(), os.Args[1:]))
+	os.Exit(deploy.Program.Run(context.Background(), cli.ThisProcess(), os.Args[1:]))
 }

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/deploy/commands"
+	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fakenode"
 )
 
@@ -130,7 +130,7 @@ func TestFortyNodesBehindOneSSHD(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(filepath.Join(s.bin, commands.Name), "status", "-o", "json", "--ssh-option", "-F"+config, "--system-config", filepath.Join(s.bin, "system.yaml"))
+	cmd := exec.Command(filepath.Join(s.bin, deploy.Name), "status", "-o", "json", "--ssh-option", "-F"+config, "--system-config", filepath.Join(s.bin, "system.yaml"))
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.bin}
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

@@ -5,7 +5,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/compute-daemons/compute-daemons/internal/deploy/commands"
+	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fakenode"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
 )
@@ -13,7 +13,7 @@ import (
 // TestMain makes the program a command of the scripts: each call is a process of
 // its own, with an environment that holds nothing of ours.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){commands.Name: main, "fakessh": fakenode.Main})
+	testscript.Main(m, map[string]func(){deploy.Name: main, "fakessh": fakenode.Main})
 }
 
 func TestScripts(t *testing.T) {
@@ -21,6 +21,6 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata",
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": script.Exits(commands.Name), "fleet": fleet, "fault": fault},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": script.Exits(deploy.Name), "fleet": fleet, "fault": fault},
 	})
 }

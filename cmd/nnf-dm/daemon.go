@@ -15,8 +15,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
-	"github.com/compute-daemons/compute-daemons/internal/hint"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )

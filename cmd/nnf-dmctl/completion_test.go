@@ -6,14 +6,14 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
-	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
 )
 
-func TestCompletionLint(t *testing.T) { script.NewCompletion(t, commands.Name).Lint() }
+func TestCompletionLint(t *testing.T) { script.NewCompletion(t, dmctl.Name).Lint() }
 
 func TestCompletion(t *testing.T) {
-	c := script.NewCompletion(t, commands.Name)
+	c := script.NewCompletion(t, dmctl.Name)
 	d := startDaemon(t, false)
 	t.Setenv("NNF_DM_SOCKET", d.Socket)
 	t.Setenv("DW_WORKFLOW_NAME", "job")

@@ -6,22 +6,22 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/manual"
-	"github.com/compute-daemons/compute-daemons/internal/transfer"
-	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
 )
 
 // Synopses, flags, environment and exit codes in the manual are the program's;
 // -update writes them.
 func TestManualReference(t *testing.T) {
-	manual.Guide(t, commands.Name, commands.Program.Guide())
-	manual.Reference(t, commands.Name, commands.Manual(), *update)
+	manual.Guide(t, dmctl.Name, dmctl.Program.Guide())
+	manual.Reference(t, dmctl.Name, dmctl.Manual(), *update)
 }
 
 // Every field, state and result of the JSON documents is named.
 func TestManualJSON(t *testing.T) {
-	text := manual.Read(t, commands.Name).Text
-	source, err := os.ReadFile("../../internal/transfer/movement.go")
+	text := manual.Read(t, dmctl.Name).Text
+	source, err := os.ReadFile("../../internal/datamovement/client/movement.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,8 +35,8 @@ func TestManualJSON(t *testing.T) {
 		}
 	}
 	for _, word := range []string{
-		string(transfer.Pending), string(transfer.Starting), string(transfer.Running), string(transfer.Cancelling), string(transfer.Completed), string(transfer.Unknown),
-		string(transfer.Success), string(transfer.Failure), string(transfer.Refused), string(transfer.Cancelled), string(transfer.Deleted),
+		string(client.Pending), string(client.Starting), string(client.Running), string(client.Cancelling), string(client.Completed), string(client.Unknown),
+		string(client.Success), string(client.Failure), string(client.Refused), string(client.Cancelled), string(client.Deleted),
 	} {
 		if !strings.Contains(text, "`"+word+"`") {
 			t.Errorf("%s is not documented", word)

@@ -5,10 +5,10 @@ import (
 	"context"
 	"os"
 
-	"github.com/compute-daemons/compute-daemons/internal/subcommand"
-	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
+	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
 )
 
 func main() {
-	os.Exit(commands.Program.Run(context.Background(), subcommand.ThisProcess(), os.Args[1:]))
+	os.Exit(dmctl.Program.Run(context.Background(), cli.ThisProcess(), os.Args[1:]))
 }

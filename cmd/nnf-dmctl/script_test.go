@@ -8,14 +8,14 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/client/fakedaemon"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
-	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
-	"github.com/compute-daemons/compute-daemons/internal/transfer/fakedaemon"
 )
 
 // TestMain makes the program a command of the scripts: each call is a process of
 // its own, with an environment that holds nothing of ours.
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){commands.Name: main}) }
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){dmctl.Name: main}) }
 
 type daemonKey struct{}
 
@@ -40,7 +40,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": daemon, "exits": script.Exits(commands.Name),
+			"daemon": daemon, "exits": script.Exits(dmctl.Name),
 		},
 	})
 }

@@ -17,8 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
-	"github.com/compute-daemons/compute-daemons/internal/transfer/fakedaemon"
+	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/client/fakedaemon"
 )
 
 // patience is for what must come; nothing here waits so long unless it fails.
@@ -94,7 +94,7 @@ func onTerminal(t *testing.T, socket string, columns uint16, environ []string, a
 		t.Fatal(err)
 	}
 	s.cmd = &exec.Cmd{
-		Path: exe, Args: append([]string{commands.Name}, args...),
+		Path: exe, Args: append([]string{dmctl.Name}, args...),
 		Env:   append([]string{"TERM=xterm", "NNF_DM_SOCKET=" + socket, "DW_WORKFLOW_NAME=job"}, environ...),
 		Stdin: slave, Stdout: &s.stdout, Stderr: slave,
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL},

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 )
 
 // attempt makes the attempt that unmountOne is called on.
@@ -162,11 +162,11 @@ func TestPathTakenDuringExchange(t *testing.T) {
 	a := newBench(t, dws.TypeLustre)
 	a.reconcile()
 	b := a.beside("job8", "bbbb-2", nil)
-	plan := a.work.record.Mounts[0].Plan
+	p := a.work.record.Mounts[0].Plan
 	a.edit(func(cm *dws.ClientMount) { cm.Spec.Mounts[0].Device.Lustre.FileSystemName = "job8fs" })
 	a.machine.onLine = func(line string) {
 		if line == "umount "+testPath {
-			if err := a.rec.registry.reserve("bbbb-2", "job8", []*volume.Plan{&plan}); err != nil {
+			if err := a.rec.registry.reserve("bbbb-2", "job8", []*plan.Plan{&p}); err != nil {
 				t.Error(err)
 			}
 		}

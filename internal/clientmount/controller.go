@@ -11,9 +11,9 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // errStopped is the answer to who still asks after the loop has ended.
@@ -30,7 +30,7 @@ type Options struct {
 	// RetryRate is how many requests per second the retries of all failing
 	// objects may send together (kube.Client.RetryRate); 0: no limit.
 	RetryRate float64
-	Plan      volume.Options
+	Plan      plan.Options
 	Orphans   OrphanPolicy
 	// How long running steps may go on after the daemon was told to stop.
 	ShutdownTimeout time.Duration

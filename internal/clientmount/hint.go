@@ -5,9 +5,9 @@ import (
 	"os/exec"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/node"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // hintFor says what the reader of the log can do about a failure. The most
@@ -22,7 +22,7 @@ func hintFor(e *dws.ResourceError, cause error) string {
 		return "clientmountd mounts it as soon as the other ClientMount is unmounted; two jobs that are to run at once need different mount paths"
 	case errors.Is(cause, errUnreadable):
 		return "clientmountd does nothing for this ClientMount until the file is repaired or removed, because it may have mounted something; the error says how"
-	case errors.Is(cause, volume.ErrOutsideRoots):
+	case errors.Is(cause, plan.ErrOutsideRoots):
 		return "if the storage profiles of this site set $MOUNT_PATH to a directory elsewhere, add it to mount.roots in a file in /etc/clientmountd/config.d " +
 			"and restart clientmountd; else correct mountPath of the ClientMount"
 	case e.Severity == dws.Fatal:

@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/node"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // A hint must fit the cause, through whatever it was wrapped in.
@@ -25,7 +25,7 @@ func TestHints(t *testing.T) {
 		want     string
 	}{
 		"fatal":      {dws.Fatal, errors.New("unable to find labels"), "retrying will not help"},
-		"roots":      {dws.Fatal, fmt.Errorf("refused: %w", volume.ErrOutsideRoots), "add it to mount.roots"},
+		"roots":      {dws.Fatal, fmt.Errorf("refused: %w", plan.ErrOutsideRoots), "add it to mount.roots"},
 		"no program": {dws.Major, failing(exec.ErrNotFound), "not installed"},
 		"no volume":  {dws.Major, fmt.Errorf("%w vg/lv", errNoLV), "nvme list"},
 		"busy":       {dws.Major, &node.CommandError{Line: "umount /x", Stderr: "umount: /x: target is busy.", Err: node.ExitStatus(32)}, "have ended"},

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/node"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 func identityOf(m node.Mount) *Identity {
@@ -35,14 +35,14 @@ func (id *Identity) is(m node.Mount) bool {
 // mapper name of the mounted device, when the node is gone already; and what
 // we noted right after our own mount. A Lustre file system has no device: what
 // we noted, else its servers and its name.
-func ours(mc Machine, m node.Mount, p *volume.Plan, rec *MountRecord) (bool, error) {
+func ours(mc Machine, m node.Mount, p *plan.Plan, rec *MountRecord) (bool, error) {
 	noted := rec != nil && rec.Mounted.is(m)
 	switch {
 	case p.Type == dws.TypeLustre:
 		if m.FSType != fstype("lustre") {
 			return false, nil
 		}
-		return noted || volume.SameLustre(m.Source, p.Source()) || shownAs(mc, m, p), nil
+		return noted || plan.SameLustre(m.Source, p.Source()) || shownAs(mc, m, p), nil
 	case p.Type == dws.TypeRaw:
 		have, err := mc.BoundDevice(m)
 		if err != nil {
@@ -65,8 +65,8 @@ const lookupLimit = 2 * time.Second
 
 // shownAs reports whether the kernel shows addresses where the object has host
 // names. It asks the resolver, so it comes last.
-func shownAs(mc Machine, m node.Mount, p *volume.Plan) bool {
-	hosts := volume.LustreHosts(p.Source())
+func shownAs(mc Machine, m node.Mount, p *plan.Plan) bool {
+	hosts := plan.LustreHosts(p.Source())
 	if len(hosts) == 0 {
 		return false
 	}
@@ -78,10 +78,10 @@ func shownAs(mc Machine, m node.Mount, p *volume.Plan) bool {
 			addresses[host] = found
 		}
 	}
-	return volume.ShownAs(p.Source(), m.Source, addresses)
+	return plan.ShownAs(p.Source(), m.Source, addresses)
 }
 
-func sameDevice(mc Machine, have node.Device, p *volume.Plan, noted bool) (bool, error) {
+func sameDevice(mc Machine, have node.Device, p *plan.Plan, noted bool) (bool, error) {
 	if want, err := mc.BlockDevice(p.Device); err == nil {
 		return have == want, nil
 	}
@@ -98,7 +98,7 @@ func sameDevice(mc Machine, have node.Device, p *volume.Plan, noted bool) (bool,
 // made reports whether a mount must be undone by us: it was noted after our
 // mount command, or it gives access to our volume at our path, or our command
 // was about to run when the daemon died and this appeared there.
-func made(mc Machine, m node.Mount, p *volume.Plan, rec *MountRecord) (bool, error) {
+func made(mc Machine, m node.Mount, p *plan.Plan, rec *MountRecord) (bool, error) {
 	if rec.Mounted.is(m) {
 		return true, nil
 	}
@@ -115,7 +115,7 @@ func made(mc Machine, m node.Mount, p *volume.Plan, rec *MountRecord) (bool, err
 }
 
 // errForeign reports a mount that is not ours, and what to do about it.
-func errForeign(m node.Mount, p *volume.Plan) error {
+func errForeign(m node.Mount, p *plan.Plan) error {
 	const hint = "; it was not made for this ClientMount and is left alone: unmount it manually, or correct mountPath"
 	if p.Type == dws.TypeLustre {
 		return fmt.Errorf("unexpected mount at path %s. Expected device %s of type lustre, found device %s type %s%s",

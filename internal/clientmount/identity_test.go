@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/node"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // The kernel's device decides; text of the source never does.
@@ -42,7 +42,7 @@ func TestOurs(t *testing.T) {
 		"xfs expected, lustre of same name": {"xfs", lustre, true, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := volume.ForMount(testObject(c.typ), 0, testProfile(), volume.Options{})
+			p, err := plan.ForMount(testObject(c.typ), 0, testProfile(), plan.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -91,7 +91,7 @@ func TestIdentity(t *testing.T) {
 func TestOursByHostName(t *testing.T) {
 	cm := testObject(dws.TypeLustre)
 	cm.Spec.Mounts[0].Device.Lustre.MGSAddresses = "mgs.example.org@tcp"
-	p, err := volume.ForMount(cm, 0, testProfile(), volume.Options{})
+	p, err := plan.ForMount(cm, 0, testProfile(), plan.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestOursByHostName(t *testing.T) {
 }
 
 func TestForeignText(t *testing.T) {
-	p, err := volume.ForMount(testObject(dws.TypeXFS), 0, testProfile(), volume.Options{})
+	p, err := plan.ForMount(testObject(dws.TypeXFS), 0, testProfile(), plan.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

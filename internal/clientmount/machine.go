@@ -5,8 +5,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/node"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // Host is the node without the means to start programs. To start one takes a
@@ -84,7 +84,7 @@ type Limits struct {
 
 // wanted turns a plan's NVMe list into what the node can look for. Entries
 // that are no decimal namespace id cannot be found and are named by bad.
-func wanted(p *volume.Plan) (want []node.Namespace, nqns []string, bad []string) {
+func wanted(p *plan.Plan) (want []node.Namespace, nqns []string, bad []string) {
 	for _, n := range p.NVMe {
 		id, err := parseNSID(n.NamespaceID)
 		if err != nil {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/node"
-	"github.com/compute-daemons/compute-daemons/internal/service"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
 // The records that the daemon writes in the life of a ClientMount, as status
@@ -87,8 +87,8 @@ func (noTable) MountsOn(string) ([]node.Mount, error) { return nil, errors.New("
 
 // APIOf parses the API state from the status lines that the same package writes.
 func TestAPIOf(t *testing.T) {
-	for _, state := range []string{service.APIAnswers, service.APISilent, service.APIConnecting} {
-		if got := APIOf("1 mount ready for 1 ClientMount" + apiTexts[state] + " since today: x" + apiTexts[service.APIAnswers]); got != state {
+	for _, state := range []string{systemd.APIAnswers, systemd.APISilent, systemd.APIConnecting} {
+		if got := APIOf("1 mount ready for 1 ClientMount" + apiTexts[state] + " since today: x" + apiTexts[systemd.APIAnswers]); got != state {
 			t.Errorf("%s is read as %q", state, got)
 		}
 	}

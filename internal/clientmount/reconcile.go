@@ -11,9 +11,9 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // deleteRescanLimit bounds the courtesy rescan before a finalizer goes.
@@ -28,7 +28,7 @@ type reconciler struct {
 	records *Records
 	stuck   *stuckTable
 	limits  func() Limits
-	plan    volume.Options
+	plan    plan.Options
 	log     *slog.Logger
 	// An operation that takes longer than this publishes {state, ready:false}
 	// in between; a quick one writes its outcome alone.
@@ -127,7 +127,7 @@ func (a *attempt) run() result {
 		}
 	}
 	a.w.calm = true
-	invalid := volume.CheckObject(a.cm, a.node)
+	invalid := plan.CheckObject(a.cm, a.node)
 	switch {
 	case a.cm.DeletionTimestamp != nil:
 		return a.delete(invalid)
@@ -150,7 +150,7 @@ func (a *attempt) withoutRecord(err error) result {
 	// It may have mounted what it asks for, so its paths are not free for others.
 	claims := newRecord(a.cm, a.began)
 	for i := range a.cm.Spec.Mounts {
-		if p, err := volume.Fallback(a.cm, i, true, a.undoOptions()); err == nil {
+		if p, err := plan.Fallback(a.cm, i, true, a.undoOptions()); err == nil {
 			claims.Mounts = append(claims.Mounts, MountRecord{Plan: *p})
 		}
 	}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // mounted brings all mounts up in their order. One that fails does not keep
@@ -99,7 +99,7 @@ func (a *attempt) mounted() result {
 
 // reserve claims the paths of the plans. Another ClientMount's path is refused;
 // a leftover of one that no longer exists counts only while it is mounted.
-func (a *attempt) reserve(plans []*volume.Plan) error {
+func (a *attempt) reserve(plans []*plan.Plan) error {
 	uid := string(a.cm.UID)
 	for {
 		err := a.registry.reserve(uid, a.cm.Name, plans)
@@ -127,7 +127,7 @@ func (a *attempt) reserve(plans []*volume.Plan) error {
 
 // mountOne mounts one entry, in turn with other users of its volume, and
 // returns the time spent in commands.
-func (a *attempt) mountOne(p *volume.Plan, m *MountRecord) (time.Duration, error) {
+func (a *attempt) mountOne(p *plan.Plan, m *MountRecord) (time.Duration, error) {
 	uid := string(a.cm.UID)
 	done, err := a.registry.sequence(a.waits, p)
 	if err != nil {
@@ -150,7 +150,7 @@ func (a *attempt) mountOne(p *volume.Plan, m *MountRecord) (time.Duration, error
 // takeOver ends what deleted ClientMounts still claim at the plan's place: our
 // record has inherited it, so it is no orphan any more. Their records hold up
 // nothing if they cannot be written.
-func (a *attempt) takeOver(p *volume.Plan, here []sharer) {
+func (a *attempt) takeOver(p *plan.Plan, here []sharer) {
 	for _, s := range here {
 		if s.alive {
 			continue
@@ -188,20 +188,20 @@ func (a *attempt) hold() error {
 // plans fetches the profile and makes one plan per mount. A nil plan stands
 // for a mount that cannot be planned; a nil slice means none can be. The error
 // is the first one.
-func (a *attempt) plans(o volume.Options) ([]*volume.Plan, error) {
+func (a *attempt) plans(o plan.Options) ([]*plan.Plan, error) {
 	profile, err := a.profile()
 	if err != nil {
 		return nil, err
 	}
 	var first error
-	plans := make([]*volume.Plan, len(a.cm.Spec.Mounts))
+	plans := make([]*plan.Plan, len(a.cm.Spec.Mounts))
 	for i := range plans {
-		p, err := a.planOne(o, plans[:i], func(o volume.Options) (*volume.Plan, error) { return volume.ForMount(a.cm, i, profile, o) })
-		if errors.Is(err, volume.ErrOutsideRoots) && a.recorded(i, nil).isMounted() {
+		p, err := a.planOne(o, plans[:i], func(o plan.Options) (*plan.Plan, error) { return plan.ForMount(a.cm, i, profile, o) })
+		if errors.Is(err, plan.ErrOutsideRoots) && a.recorded(i, nil).isMounted() {
 			// It was mounted before the site changed its roots; a job is using it.
 			anywhere := o
 			anywhere.Roots = nil
-			if q, qerr := a.planOne(anywhere, plans[:i], func(o volume.Options) (*volume.Plan, error) { return volume.ForMount(a.cm, i, profile, o) }); qerr == nil && samePlace(q, &a.recorded(i, nil).Plan) {
+			if q, qerr := a.planOne(anywhere, plans[:i], func(o plan.Options) (*plan.Plan, error) { return plan.ForMount(a.cm, i, profile, o) }); qerr == nil && samePlace(q, &a.recorded(i, nil).Plan) {
 				p, err = q, nil
 			}
 		}
@@ -211,7 +211,7 @@ func (a *attempt) plans(o volume.Options) ([]*volume.Plan, error) {
 		}
 		plans[i] = p
 	}
-	if err := volume.CheckPlans(plans); err != nil {
+	if err := plan.CheckPlans(plans); err != nil {
 		return nil, keep(first, err)
 	}
 	return plans, first
@@ -219,9 +219,9 @@ func (a *attempt) plans(o volume.Options) ([]*volume.Plan, error) {
 
 // planOne makes a plan and resolves the symbolic links in its path. outer are the
 // plans of earlier entries.
-func (a *attempt) planOne(o volume.Options, outer []*volume.Plan, plan func(volume.Options) (*volume.Plan, error)) (*volume.Plan, error) {
-	p, err := plan(o)
-	if err != nil || o.Mode != "" && o.Mode != volume.ModeReal {
+func (a *attempt) planOne(o plan.Options, outer []*plan.Plan, forMount func(plan.Options) (*plan.Plan, error)) (*plan.Plan, error) {
+	p, err := forMount(o)
+	if err != nil || o.Mode != "" && o.Mode != plan.ModeReal {
 		return p, err
 	}
 	real, err := a.realPath(p.Path, outer)
@@ -232,14 +232,14 @@ func (a *attempt) planOne(o volume.Options, outer []*volume.Plan, plan func(volu
 		return p, nil
 	}
 	o.Real = map[string]string{p.Path: real}
-	return plan(o)
+	return forMount(o)
 }
 
 // realPath returns a mount path without its symbolic links. A path that is
 // recorded is not looked at again, because a file system that does not answer
 // may be mounted there; nor is what lies below an outer mount, where users make
 // the links.
-func (a *attempt) realPath(path string, outer []*volume.Plan) (string, error) {
+func (a *attempt) realPath(path string, outer []*plan.Plan) (string, error) {
 	if a.w.record != nil {
 		for i := range a.w.record.Mounts {
 			if p := &a.w.record.Mounts[i].Plan; p.AskedPath() == path {
@@ -263,7 +263,7 @@ func (a *attempt) realPath(path string, outer []*volume.Plan) (string, error) {
 
 func (a *attempt) profile() (*nnf.StorageProfile, error) {
 	const text = "unable to get file system information"
-	namespace, name, err := volume.ProfileRef(a.cm)
+	namespace, name, err := plan.ProfileRef(a.cm)
 	if err != nil {
 		return nil, dws.WrapError(dws.Minor, text, err)
 	}
@@ -273,7 +273,7 @@ func (a *attempt) profile() (*nnf.StorageProfile, error) {
 	if err != nil {
 		return nil, dws.WrapError(dws.Major, text, err)
 	}
-	if err := volume.CheckProfile(p); err != nil {
+	if err := plan.CheckProfile(p); err != nil {
 		return nil, dws.WrapError(dws.Minor, text, err)
 	}
 	return p, nil
@@ -281,7 +281,7 @@ func (a *attempt) profile() (*nnf.StorageProfile, error) {
 
 // prepareRecord writes down what is about to be done, before the first effect.
 // A mount without a record is as ready as the object says.
-func (a *attempt) prepareRecord(plans []*volume.Plan, status *dws.ClientMountStatus) error {
+func (a *attempt) prepareRecord(plans []*plan.Plan, status *dws.ClientMountStatus) error {
 	rec := a.w.record.clone()
 	if rec == nil {
 		rec = newRecord(a.cm, time.Now())
@@ -317,14 +317,14 @@ func (r *reconciler) save(rec *Record) error {
 // dropObsolete undoes recorded mounts that the object no longer asks for, or
 // asks for from another device, last one first. Those that could not be undone
 // are left in the way of what would be mounted at, above or below their paths.
-func (a *attempt) dropObsolete(plans []*volume.Plan) (inTheWay []claim, _ error) {
+func (a *attempt) dropObsolete(plans []*plan.Plan) (inTheWay []claim, _ error) {
 	rec := a.w.record
 	var kept []MountRecord
 	var first error
 	changed := false
 	for i := len(rec.Mounts) - 1; i >= 0; i-- {
 		m := &rec.Mounts[i]
-		var want *volume.Plan
+		var want *plan.Plan
 		for _, p := range plans {
 			if p != nil && p.Path == m.Plan.Path {
 				want = p
@@ -352,7 +352,7 @@ func (a *attempt) dropObsolete(plans []*volume.Plan) (inTheWay []claim, _ error)
 			a.log.Info("unmounted file system that is no longer asked for", "mount_path", old.Path, daemon.EventID(eventUnmounted))
 			if want != nil {
 				// The path was free for a moment.
-				if err := a.reserve([]*volume.Plan{want}); err != nil {
+				if err := a.reserve([]*plan.Plan{want}); err != nil {
 					first = keep(first, dws.WrapError(dws.Major, "", err))
 					inTheWay = append(inTheWay, claimOf(want))
 				} else {
@@ -370,7 +370,7 @@ func (a *attempt) dropObsolete(plans []*volume.Plan) (inTheWay []claim, _ error)
 	return inTheWay, keep(first, a.save(rec))
 }
 
-func (a *attempt) runnerFor(p *volume.Plan, rec *MountRecord, ready bool) *runner {
+func (a *attempt) runnerFor(p *plan.Plan, rec *MountRecord, ready bool) *runner {
 	r := a.runnerOf(a.ctx, a.log, string(a.cm.UID), p)
 	r.rec, r.save, r.waits, r.ready = rec, func() error { return a.save(a.w.record) }, a.waits, ready
 	return r
@@ -378,8 +378,8 @@ func (a *attempt) runnerFor(p *volume.Plan, rec *MountRecord, ready bool) *runne
 
 // recordedPlans returns the plans of a record in which every mount of the
 // object is whole, in their order, or nil.
-func (a *attempt) recordedPlans() []*volume.Plan {
-	plans := make([]*volume.Plan, len(a.cm.Spec.Mounts))
+func (a *attempt) recordedPlans() []*plan.Plan {
+	plans := make([]*plan.Plan, len(a.cm.Spec.Mounts))
 	for i := range plans {
 		m := a.recorded(i, nil)
 		if m == nil || !m.Ready {
@@ -416,7 +416,7 @@ func (a *attempt) halfUnmounted(i int) bool {
 
 // isNew tells whether a plan is about something else than what the record lists
 // at its path. Without a record, the object says what is mounted.
-func (a *attempt) isNew(p *volume.Plan) bool {
+func (a *attempt) isNew(p *plan.Plan) bool {
 	if p == nil || a.w.record == nil {
 		return false
 	}
@@ -444,8 +444,8 @@ func (a *attempt) interrupted(status *dws.ClientMountStatus) result {
 
 // serversFile carries out the step that needs the API server. A failure is only
 // logged: the mount is good without the file.
-func (a *attempt) serversFile(p *volume.Plan) {
-	s := p.MountStep(volume.ServersFile)
+func (a *attempt) serversFile(p *plan.Plan) {
+	s := p.MountStep(plan.ServersFile)
 	if s == nil {
 		return
 	}
@@ -456,11 +456,11 @@ func (a *attempt) serversFile(p *volume.Plan) {
 
 // samePlace reports whether two plans are about the same storage at the same
 // path, so that one can continue what the other started.
-func samePlace(a, b *volume.Plan) bool {
+func samePlace(a, b *plan.Plan) bool {
 	return a.Path == b.Path && a.Type == b.Type && a.Volume() == b.Volume()
 }
 
-func hasNil(plans []*volume.Plan) bool {
+func hasNil(plans []*plan.Plan) bool {
 	for _, p := range plans {
 		if p == nil {
 			return true

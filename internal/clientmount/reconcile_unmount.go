@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // unmounted takes all mounts down, last one first. A mount that is reported
@@ -146,7 +146,7 @@ func (a *attempt) saveUndone() {
 
 // unmountOne undoes one mount, in turn with other users of its volume; see
 // unmountInTurn.
-func (a *attempt) unmountOne(p *volume.Plan, m *MountRecord) (commands time.Duration, keeper string, err error) {
+func (a *attempt) unmountOne(p *plan.Plan, m *MountRecord) (commands time.Duration, keeper string, err error) {
 	run := a.runnerFor(p, m, false)
 	done, err := a.registry.sequence(a.waits, p)
 	if err != nil {
@@ -194,7 +194,7 @@ func (a *attempt) removeLeftTargets() {
 
 // undoOptions are the options for plans to unmount: what is mounted is unmounted
 // wherever it is.
-func (a *attempt) undoOptions() volume.Options {
+func (a *attempt) undoOptions() plan.Options {
 	o := a.plan
 	o.Roots = nil
 	return o
@@ -204,8 +204,8 @@ func (a *attempt) undoOptions() volume.Options {
 // still describes the storage that was mounted, else by the record. Mounts that
 // are undone already are left out. So are, in an object without a record, those
 // that were never mounted: see neverMounted.
-func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*volume.Plan, error) {
-	var fresh []*volume.Plan
+func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*plan.Plan, error) {
+	var fresh []*plan.Plan
 	cause := invalid
 	if invalid == nil {
 		fresh, cause = a.plans(a.undoOptions())
@@ -213,12 +213,12 @@ func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*vo
 			return nil, cause
 		}
 	}
-	var out []*volume.Plan
+	var out []*plan.Plan
 	for i := range a.cm.Spec.Mounts {
 		if status.Mounts[i].Ready {
 			continue
 		}
-		var p *volume.Plan
+		var p *plan.Plan
 		if i < len(fresh) {
 			p = fresh[i]
 		}
@@ -253,7 +253,7 @@ func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*vo
 	if a.w.record != nil {
 		for i := range a.w.record.Mounts {
 			m := &a.w.record.Mounts[i]
-			if !m.Unmounted && !slices.ContainsFunc(out, func(p *volume.Plan) bool { return p.Path == m.Plan.Path }) {
+			if !m.Unmounted && !slices.ContainsFunc(out, func(p *plan.Plan) bool { return p.Path == m.Plan.Path }) {
 				old := m.Plan
 				old.Index = len(a.cm.Spec.Mounts) + i
 				out = append(out, &old)
@@ -267,7 +267,7 @@ func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*vo
 // record lists: the object does not say that it was mounted (by an earlier
 // daemon, or before the node was booted), and its volume is not mounted at its
 // path, or is there for another ClientMount.
-func (a *attempt) neverMounted(i int, p *volume.Plan) (bool, error) {
+func (a *attempt) neverMounted(i int, p *plan.Plan) (bool, error) {
 	if a.registry.taken(string(a.cm.UID), p) {
 		return true, nil
 	}
@@ -289,7 +289,7 @@ func (a *attempt) neverMounted(i int, p *volume.Plan) (bool, error) {
 
 // recorded finds the record of mount i: by path when a plan is at hand, else
 // by its place in the list.
-func (a *attempt) recorded(i int, p *volume.Plan) *MountRecord {
+func (a *attempt) recorded(i int, p *plan.Plan) *MountRecord {
 	if a.w.record == nil {
 		return nil
 	}
@@ -307,10 +307,10 @@ func (a *attempt) recorded(i int, p *volume.Plan) *MountRecord {
 // fallback plans an unmount without any profile, by the shipped commands. The
 // layout of the volume group is unknown then: the one whose device is mounted
 // at the path is taken.
-func (a *attempt) fallback(i int) *volume.Plan {
-	var first *volume.Plan
+func (a *attempt) fallback(i int) *plan.Plan {
+	var first *plan.Plan
 	for _, shared := range []bool{true, false} {
-		make := func(o volume.Options) (*volume.Plan, error) { return volume.Fallback(a.cm, i, shared, o) }
+		make := func(o plan.Options) (*plan.Plan, error) { return plan.Fallback(a.cm, i, shared, o) }
 		p, err := a.planOne(a.undoOptions(), nil, make)
 		if err != nil {
 			p, err = make(a.undoOptions()) // links that must not be followed
@@ -345,7 +345,7 @@ func fromAPI(err error) bool {
 }
 
 func (a *attempt) rescan() {
-	var plans []*volume.Plan
+	var plans []*plan.Plan
 	for i := range a.w.record.Mounts {
 		plans = append(plans, &a.w.record.Mounts[i].Plan)
 	}

@@ -15,7 +15,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 )
 
 // recordVersion is the layout of a record. A daemon reads only its own layout
@@ -50,7 +50,7 @@ type Record struct {
 
 // MountRecord is the state of one mount of a ClientMount.
 type MountRecord struct {
-	Plan volume.Plan `json:"plan"`
+	Plan plan.Plan `json:"plan"`
 	// Directories and files that we made for the target, outermost first.
 	Created []string `json:"created,omitempty"`
 	// The mount command was about to run and nothing was mounted at the path:

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 )
 
 func TestRecordRoundTrip(t *testing.T) {
@@ -17,20 +17,20 @@ func TestRecordRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := volume.ForMount(testObject(dws.TypeGFS2), 0, testProfile(), volume.Options{})
+	p, err := plan.ForMount(testObject(dws.TypeGFS2), 0, testProfile(), plan.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := newRecord(testObject(dws.TypeGFS2), time.Now().UTC())
-	r.Mounts = []MountRecord{{Plan: *plan, Created: []string{"/mnt/nnf"}, Mounted: &Identity{ID: 7, Device: "253:7", Root: "/", FSType: "gfs2", Source: testDevice}, Ready: true}}
+	r.Mounts = []MountRecord{{Plan: *p, Created: []string{"/mnt/nnf"}, Mounted: &Identity{ID: 7, Device: "253:7", Root: "/", FSType: "gfs2", Source: testDevice}, Ready: true}}
 	if err := s.Save(r); err != nil {
 		t.Fatal(err)
 	}
 	got, err := s.Load(r.UID)
-	if err != nil || got.Name != r.Name || got.Workflow != "job7" || *got.Mounts[0].Mounted != *r.Mounts[0].Mounted || !samePlace(&got.Mounts[0].Plan, plan) {
+	if err != nil || got.Name != r.Name || got.Workflow != "job7" || *got.Mounts[0].Mounted != *r.Mounts[0].Mounted || !samePlace(&got.Mounts[0].Plan, p) {
 		t.Fatalf("%+v %v", got, err)
 	}
-	if len(got.Mounts[0].Plan.Unmount) != len(plan.Unmount) {
+	if len(got.Mounts[0].Plan.Unmount) != len(p.Unmount) {
 		t.Error("the plan lost steps")
 	}
 	if st, _ := os.Stat(filepath.Join(dir, "mounts", r.UID+".json")); st.Mode() != 0o600 {

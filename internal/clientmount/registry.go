@@ -7,8 +7,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/node"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // registry knows which ClientMount uses which volume at which path of this
@@ -53,7 +53,7 @@ type claim struct {
 	reserved          bool      // nothing is on record yet
 }
 
-func claimOf(p *volume.Plan) claim { return claim{path: p.Path, typ: p.Type, volume: p.Volume()} }
+func claimOf(p *plan.Plan) claim { return claim{path: p.Path, typ: p.Type, volume: p.Volume()} }
 
 // samePlace reports whether two claims are about the same mount.
 func (c *claim) samePlace(o *claim) bool {
@@ -91,7 +91,7 @@ func (e *conflictError) Error() string {
 
 // reserve claims the places of plans for an object, all or none of them. Places
 // that it holds already are not checked again. The error is a *conflictError.
-func (r *registry) reserve(uid, name string, plans []*volume.Plan) error {
+func (r *registry) reserve(uid, name string, plans []*plan.Plan) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u := r.users[uid]
@@ -151,7 +151,7 @@ func (r *registry) covered(uid, path string) bool {
 
 // taken reports whether the plan's path belongs to other objects: with another
 // volume, or with the same one.
-func (r *registry) taken(uid string, p *volume.Plan) bool {
+func (r *registry) taken(uid string, p *plan.Plan) bool {
 	c := claimOf(p)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -247,7 +247,7 @@ type sharer struct {
 // plan's own path, and users at other paths, the object itself included. Who has
 // only reserved a path does not count: nothing may come of it, and if something
 // does, the volume is brought up again in its turn.
-func (r *registry) sharers(uid string, p *volume.Plan) (here, elsewhere []sharer) {
+func (r *registry) sharers(uid string, p *plan.Plan) (here, elsewhere []sharer) {
 	mine := claimOf(p)
 	r.mu.Lock()
 	for _, u := range r.users {
@@ -342,6 +342,6 @@ func (r *registry) inherit(uid string, m *MountRecord) (changed bool) {
 
 // sequence waits for the turn to work on a volume. The error is the cause of
 // the end of waits.
-func (r *registry) sequence(waits context.Context, p *volume.Plan) (done func(), err error) {
+func (r *registry) sequence(waits context.Context, p *plan.Plan) (done func(), err error) {
 	return r.sequences.Lock(waits, p.Volume())
 }

@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/node"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // errSuperseded ends a sequence between two steps because the object changed
@@ -29,7 +29,7 @@ type runner struct {
 	apart   Machine      // for what must not wait for a command of this object that hangs
 	log     *slog.Logger // with the object's fields
 
-	plan *volume.Plan
+	plan *plan.Plan
 	rec  *MountRecord
 	save func() error // writes the whole record to disk
 
@@ -50,9 +50,9 @@ type runner struct {
 }
 
 // runnerOf makes the runner of a plan, without what it remembers.
-func (r *reconciler) runnerOf(ctx context.Context, log *slog.Logger, uid string, p *volume.Plan) *runner {
+func (r *reconciler) runnerOf(ctx context.Context, log *slog.Logger, uid string, p *plan.Plan) *runner {
 	log = log.With("mount_path", p.Path)
-	why := purpose{uid: uid, plans: []*volume.Plan{p}}
+	why := purpose{uid: uid, plans: []*plan.Plan{p}}
 	run := &runner{machine: r.machineFor(ctx, log, why), limits: r.limits(), log: log, plan: p}
 	why.apart = true
 	run.apart = r.machineFor(ctx, log, why)
@@ -114,7 +114,7 @@ func (r *runner) unmount(ctx context.Context) error {
 			if errors.Is(err, errSuperseded) {
 				return err
 			}
-			if (s.Kind == volume.Deactivate || s.Kind == volume.LockStop) && !errors.Is(err, node.ErrHangs) {
+			if (s.Kind == plan.Deactivate || s.Kind == plan.LockStop) && !errors.Is(err, node.ErrHangs) {
 				r.diagnose(ctx)
 			}
 			return dws.WrapError(dws.Major, s.Fail, err)
@@ -125,13 +125,13 @@ func (r *runner) unmount(ctx context.Context) error {
 
 // unmountSteps is the plan's sequence. A profile that has lost its mount
 // commands since does not keep what is mounted from being unmounted.
-func (r *runner) unmountSteps() []volume.Step {
+func (r *runner) unmountSteps() []plan.Step {
 	steps := r.plan.Unmount
-	isUnmount := func(s volume.Step) bool { return s.Kind == volume.Unmount || s.Kind == volume.Unlink }
+	isUnmount := func(s plan.Step) bool { return s.Kind == plan.Unmount || s.Kind == plan.Unlink }
 	if r.rec.Mounted == nil && !r.rec.Mounting || slices.ContainsFunc(steps, isUnmount) {
 		return steps
 	}
-	at := slices.IndexFunc(steps, func(s volume.Step) bool { return s.Releases() })
+	at := slices.IndexFunc(steps, func(s plan.Step) bool { return s.Releases() })
 	if at < 0 {
 		at = len(steps)
 	}
@@ -139,45 +139,45 @@ func (r *runner) unmountSteps() []volume.Step {
 }
 
 // step runs one step between its two boundaries and logs it.
-func (r *runner) step(ctx context.Context, s *volume.Step) (err error) {
+func (r *runner) step(ctx context.Context, s *plan.Step) (err error) {
 	name := fmt.Sprintf("%s/%d/%s", r.phase, r.plan.Index, s.Name)
 	failpoint(name + "/before")
 	log := r.log.With("step", s.Name)
 	began := time.Now()
 	switch s.Kind {
-	case volume.Hook:
+	case plan.Hook:
 		err = r.hook(ctx, log, s)
-	case volume.WaitVG:
+	case plan.WaitVG:
 		err = r.waitFor(func(ctx context.Context) error {
 			return r.machine.WaitVG(ctx, r.plan.VG, r.limits.VGWait, r.limits.Command)
 		})
-	case volume.LockStart:
+	case plan.LockStart:
 		err = r.locked(func() error { return r.command(ctx, s.Argv) })
-	case volume.Activate:
+	case plan.Activate:
 		err = r.locked(func() error { return r.activate(ctx, s) })
-	case volume.WaitDevice:
+	case plan.WaitDevice:
 		err = r.waitFor(func(ctx context.Context) error {
 			return r.machine.WaitDevice(ctx, r.plan.Device, r.limits.DeviceWait)
 		})
-	case volume.Mount:
+	case plan.Mount:
 		err = r.mountStep(ctx, name, s)
-	case volume.Chown:
+	case plan.Chown:
 		began := time.Now()
 		err = r.chown(s)
 		r.commands += time.Since(began) // it is one, except on a file system in memory
-	case volume.ServersFile:
+	case plan.ServersFile:
 		// Written by the reconciler after the mount, because it needs the API
 		// server. A failure does not fail the mount.
-	case volume.Unmount:
+	case plan.Unmount:
 		err = r.unmountStep(ctx, name, s)
-	case volume.Deactivate:
+	case plan.Deactivate:
 		// The search for holders does not need the lock.
 		err = r.explainInUse(ctx, r.locked(func() error { return r.deactivate(ctx, s) }))
-	case volume.LockStop:
+	case plan.LockStop:
 		err = r.locked(func() error { return r.lockStop(ctx, s) })
-	case volume.Link:
+	case plan.Link:
 		err = r.link()
-	case volume.Unlink:
+	case plan.Unlink:
 		err = r.unlink()
 	default:
 		err = fmt.Errorf("step %s has the unknown kind %v", s.Name, s.Kind)
@@ -201,7 +201,7 @@ func (r *runner) command(ctx context.Context, argv []string) error {
 }
 
 // hook runs one line of the administrator by bash and logs what it printed.
-func (r *runner) hook(ctx context.Context, log *slog.Logger, s *volume.Step) error {
+func (r *runner) hook(ctx context.Context, log *slog.Logger, s *plan.Step) error {
 	began := time.Now()
 	res, err := r.machine.Run(ctx, node.Command{Shell: s.Shell, Timeout: r.limits.Hook})
 	d := time.Since(began)

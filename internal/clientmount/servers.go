@@ -10,8 +10,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // serversFileName is the file in a Lustre file system's root that tells jobs
@@ -23,7 +23,7 @@ const serversLimit = 1 << 16
 
 // writeServersFile writes that file. It needs rights that the shipped role
 // does not give, so mount.servers_file is off unless a site asks for it.
-func (a *attempt) writeServersFile(p *volume.Plan, s *volume.Step) error {
+func (a *attempt) writeServersFile(p *plan.Plan, s *plan.Step) error {
 	servers, err := a.findServers()
 	if err != nil {
 		return err

@@ -9,7 +9,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 )
 
 func testServers(t *testing.T, text string) *dws.Servers {
@@ -96,7 +96,7 @@ func TestServersFile(t *testing.T) {
 			if res := b.reconcile(); res.failed {
 				t.Fatalf("wanted %v: %+v", wanted, res)
 			}
-			step := b.work.record.Mounts[0].Plan.MountStep(volume.ServersFile)
+			step := b.work.record.Mounts[0].Plan.MountStep(plan.ServersFile)
 			ran := strings.Join(b.machine.done(), "\n")
 			if written := strings.Contains(ran, "write "); (step != nil) != wanted || written != wanted {
 				t.Errorf("wanted %v: step %+v, written %v\n%s", wanted, step, written, ran)

@@ -8,9 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/node"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // errNoLV means that LVM does not know the logical volume (yet).
@@ -18,7 +18,7 @@ var errNoLV = errors.New("could not find logical volume")
 
 // activate brings the logical volume up unless it is active already (contract
 // clientmountd.md 5.2, steps 4 and 5).
-func (r *runner) activate(ctx context.Context, s *volume.Step) error {
+func (r *runner) activate(ctx context.Context, s *plan.Step) error {
 	lv, err := r.findLV(ctx)
 	if err != nil {
 		return err
@@ -33,7 +33,7 @@ func (r *runner) activate(ctx context.Context, s *volume.Step) error {
 }
 
 // deactivate takes the logical volume down; absent or inactive is done.
-func (r *runner) deactivate(ctx context.Context, s *volume.Step) error {
+func (r *runner) deactivate(ctx context.Context, s *plan.Step) error {
 	lv, err := r.findLV(ctx)
 	switch {
 	case err != nil:
@@ -69,7 +69,7 @@ func (r *runner) removeMap(ctx context.Context) error {
 
 // lockStop gives up the shared volume group's locks when none of its volumes
 // is in use any more. A lock manager that is gone already is as good.
-func (r *runner) lockStop(ctx context.Context, s *volume.Step) error {
+func (r *runner) lockStop(ctx context.Context, s *plan.Step) error {
 	began := time.Now()
 	has, err := r.machine.HasVG(ctx, r.plan.VG, r.limits.Command)
 	r.commands += time.Since(began)
@@ -112,13 +112,13 @@ func (r *runner) lvs(ctx context.Context) ([]node.LV, error) {
 	return lvs, err
 }
 
-func activation(k volume.Kind) bool {
-	return k == volume.WaitVG || k == volume.LockStart || k == volume.Activate || k == volume.WaitDevice
+func activation(k plan.Kind) bool {
+	return k == plan.WaitVG || k == plan.LockStart || k == plan.Activate || k == plan.WaitDevice
 }
 
 // firstActivation is the index of the first step of the activation group;
 // there is one, because one of them failed.
-func firstActivation(steps []volume.Step) int {
+func firstActivation(steps []plan.Step) int {
 	for i := range steps {
 		if activation(steps[i].Kind) {
 			return i
@@ -193,7 +193,7 @@ func (r *runner) diagnose(ctx context.Context) {
 
 // rescanOnDelete makes the kernel forget namespaces that the rabbit takes away
 // (contract 4.3). It is a courtesy: failures are logged and hold up nothing.
-func rescanOnDelete(ctx context.Context, mc Machine, plans []*volume.Plan, l Limits, warn func(msg string, args ...any)) {
+func rescanOnDelete(ctx context.Context, mc Machine, plans []*plan.Plan, l Limits, warn func(msg string, args ...any)) {
 	var want []node.Namespace
 	var nqns []string
 	any := false

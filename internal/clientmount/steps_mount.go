@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/node"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // holderTimes bound the search for what keeps a mount or a device busy. With the first the
@@ -27,7 +27,7 @@ const stackLimit = 4
 // mountStep puts the file system at its path unless it is there already. What
 // our own command makes appear there is ours, whatever the kernel shows as its
 // source.
-func (r *runner) mountStep(ctx context.Context, name string, s *volume.Step) error {
+func (r *runner) mountStep(ctx context.Context, name string, s *plan.Step) error {
 	m, err := r.machine.MountAt(r.plan.Path)
 	if err != nil {
 		return err
@@ -140,7 +140,7 @@ func (r *runner) note(m *node.Mount) error {
 // that the record identifies, wherever it stands in the mount table, and is
 // done when the table shows none of ours at the path. Other mounts are left
 // alone.
-func (r *runner) unmountStep(ctx context.Context, name string, s *volume.Step) error {
+func (r *runner) unmountStep(ctx context.Context, name string, s *plan.Step) error {
 	for range stackLimit {
 		m, err := r.mine()
 		if err != nil {
@@ -288,7 +288,7 @@ func findHolders(ctx context.Context, most int, search holderSearch) (list []nod
 
 // chown sets the owner of the mounted root (or of the bound device node), and
 // only after a look that it is ours.
-func (r *runner) chown(s *volume.Step) error {
+func (r *runner) chown(s *plan.Step) error {
 	m, err := r.machine.MountAt(r.plan.Path)
 	if err != nil {
 		return err

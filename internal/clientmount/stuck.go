@@ -10,9 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/node"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // stuckTable remembers commands that outlived their limit although they were
@@ -99,7 +99,7 @@ const nvmeKey = "program nvme"
 // purpose is what a command is started for.
 type purpose struct {
 	uid   string
-	plans []*volume.Plan // none: the ClientMount as a whole
+	plans []*plan.Plan // none: the ClientMount as a whole
 	// apart is for commands that must not wait for others of the ClientMount, and
 	// are skipped rather than repeated: diagnosis, and the rescan of a deletion.
 	apart bool

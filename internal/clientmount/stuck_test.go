@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/node"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
 )
 
 // hung is the error of a command that no signal ends. This very process stands in
@@ -65,7 +65,7 @@ func TestStuckTable(t *testing.T) {
 // What hangs keeps back the same ClientMount, the same path, LVM for the same volume
 // group, and no other command.
 func TestGateKeys(t *testing.T) {
-	plan := func(path, vg string) []*volume.Plan { return []*volume.Plan{{Path: path, VG: vg}} }
+	plan := func(path, vg string) []*plan.Plan { return []*plan.Plan{{Path: path, VG: vg}} }
 	argv := func(words ...string) node.Command { return node.Command{Argv: words} }
 	hook := node.Command{Shell: "do it"}
 	mine := purpose{uid: "a", plans: plan("/mnt/a", "v")}
@@ -256,7 +256,7 @@ func TestLeftCommandKeys(t *testing.T) {
 		if err := b.rec.leftCommands(t.Context(), b.rec.log, mustLoad(t, b)); err != nil {
 			t.Fatal(err)
 		}
-		plans := []*volume.Plan{{Path: "/mnt/nnf/other", VG: testVG}}
+		plans := []*plan.Plan{{Path: "/mnt/nnf/other", VG: testVG}}
 		_, err := b.rec.machineFor(t.Context(), b.rec.log, purpose{uid: "other", plans: plans}).LVs(t.Context(), testVG, 0)
 		if errors.Is(err, node.ErrHangs) != tt.vg {
 			t.Errorf("%s, another object of the group: %v", tt.left.Line, err)
@@ -299,7 +299,7 @@ func realNode(t *testing.T, mountinfo string, run runs) *reconciler {
 
 // The programs that package node starts on its own go through the gate too.
 func TestGateHoldsForPackageNode(t *testing.T) {
-	plans := []*volume.Plan{{Path: "/mnt/a", VG: "v"}}
+	plans := []*plan.Plan{{Path: "/mnt/a", VG: "v"}}
 	for name, start := range map[string]func(m Machine) error{
 		"lvs":            func(m Machine) error { _, err := m.LVs(t.Context(), "v", 0); return err },
 		"vgs":            func(m Machine) error { _, err := m.HasVG(t.Context(), "v", 0); return err },
@@ -346,13 +346,13 @@ func TestRescanOfADeletionWhileCommandsHang(t *testing.T) {
 		lines = append(lines, c.String())
 		return node.Result{Stdout: `{"Devices":[]}`}, fail
 	})
-	plan := &volume.Plan{Type: dws.TypeXFS, Path: "/mnt/a", VG: "v"}
-	r.stuck.add(os.Getpid(), "lvchange", purpose{uid: "a", plans: []*volume.Plan{plan}}.keys("lvchange", "lvchange")...)
+	p := &plan.Plan{Type: dws.TypeXFS, Path: "/mnt/a", VG: "v"}
+	r.stuck.add(os.Getpid(), "lvchange", purpose{uid: "a", plans: []*plan.Plan{p}}.keys("lvchange", "lvchange")...)
 	warned := 0
 	rescan := func(uid string) []string {
 		lines = nil
 		m := r.machineFor(t.Context(), r.log, purpose{uid: uid, apart: true})
-		rescanOnDelete(t.Context(), m, []*volume.Plan{plan}, r.limits(), func(string, ...any) { warned++ })
+		rescanOnDelete(t.Context(), m, []*plan.Plan{p}, r.limits(), func(string, ...any) { warned++ })
 		return lines
 	}
 	both := []string{"nvme ns-rescan /dev/nvme0", "nvme ns-rescan /dev/nvme1"}

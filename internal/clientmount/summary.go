@@ -8,7 +8,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
-	"github.com/compute-daemons/compute-daemons/internal/service"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
 func newTimer(d time.Duration, f func()) *time.Timer { return time.AfterFunc(d, f) }
@@ -44,7 +44,7 @@ func (c *Controller) say() {
 
 // apiTexts are the states of the API server in the status line.
 var apiTexts = map[string]string{
-	service.APIAnswers: "; API server answers", service.APISilent: "; API server has not answered", service.APIConnecting: "; connecting to the API server",
+	systemd.APIAnswers: "; API server answers", systemd.APISilent: "; API server has not answered", systemd.APIConnecting: "; connecting to the API server",
 }
 
 // APIOf returns the state of the API server from the status line of a running
@@ -92,11 +92,11 @@ func (c *Controller) summary() string {
 	}
 	switch {
 	case c.api.Connected:
-		b.WriteString(apiTexts[service.APIAnswers])
+		b.WriteString(apiTexts[systemd.APIAnswers])
 	case c.api.LastError != nil:
-		fmt.Fprintf(&b, "%s since %s: %v", apiTexts[service.APISilent], c.api.Since.Format(time.RFC3339), c.api.LastError)
+		fmt.Fprintf(&b, "%s since %s: %v", apiTexts[systemd.APISilent], c.api.Since.Format(time.RFC3339), c.api.LastError)
 	default:
-		b.WriteString(apiTexts[service.APIConnecting])
+		b.WriteString(apiTexts[systemd.APIConnecting])
 	}
 	return shorten(b.String(), 512)
 }

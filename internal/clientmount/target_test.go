@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 )
 
 // The directories for the target are on disk before they are made: whenever
@@ -40,7 +40,7 @@ func TestTargetRecordThatCannotBeSaved(t *testing.T) {
 	b.machine.missing = []string{testPath}
 	made := false
 	b.machine.making = func() { made = true }
-	r := &runner{machine: b.machine, plan: &volume.Plan{Path: testPath}, rec: &MountRecord{}, save: func() error { return errors.New("disk full") }}
+	r := &runner{machine: b.machine, plan: &plan.Plan{Path: testPath}, rec: &MountRecord{}, save: func() error { return errors.New("disk full") }}
 	if err := r.makeTarget("x"); err == nil || made {
 		t.Errorf("%v, made %t", err, made)
 	}

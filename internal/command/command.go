@@ -15,9 +15,9 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
-	"github.com/compute-daemons/compute-daemons/internal/hint"
-	"github.com/compute-daemons/compute-daemons/internal/service"
-	"github.com/compute-daemons/compute-daemons/internal/usage"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
@@ -30,7 +30,7 @@ type Program struct {
 	// for config check; nil: nothing. It must not use the network.
 	Verify func(*Invocation) error
 	// Service is the daemon as systemd knows it, for the verbs.
-	Service service.Service
+	Service systemd.Service
 }
 
 // Invocation is one call of a program.
@@ -62,12 +62,12 @@ func (p *Program) Run(ctx context.Context, args, environ []string, stdout, stder
 		return p.Daemon(ctx, v)
 	}
 	v.args = args[1:]
-	if _, ok := service.Verbs[args[0]]; ok {
+	if _, ok := systemd.Verbs[args[0]]; ok {
 		return v.verb(ctx, args[0])
 	}
 	command, ok := commands[args[0]]
 	if !ok {
-		known := slices.AppendSeq(slices.Collect(maps.Keys(commands)), maps.Keys(service.Verbs))
+		known := slices.AppendSeq(slices.Collect(maps.Keys(commands)), maps.Keys(systemd.Verbs))
 		slices.Sort(known)
 		return v.Result(ctx, usage.Unknown("command", args[0], known))
 	}

@@ -13,8 +13,8 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
-	"github.com/compute-daemons/compute-daemons/internal/hint"
-	"github.com/compute-daemons/compute-daemons/internal/usage"
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 

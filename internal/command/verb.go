@@ -5,7 +5,7 @@ import (
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
-	"github.com/compute-daemons/compute-daemons/internal/usage"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 // verb is a word about the service. Only install takes arguments, those of the

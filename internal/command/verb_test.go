@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/service"
-	"github.com/compute-daemons/compute-daemons/internal/service/fakesystemd"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
+	"github.com/compute-daemons/compute-daemons/internal/systemd/fakesystemd"
 )
 
 // The arguments of install are those of the daemon, in whatever form; the file
@@ -20,9 +20,9 @@ func TestVerbs(t *testing.T) {
 	} {
 		p := newThing(t)
 		root := t.TempDir()
-		p.Service = service.Service{
-			Name: "thing", Description: "The Thing", Units: []service.Unit{{Name: "thing.service", Text: "[Service]\nExecStart=/usr/bin/thing\n"}},
-			Machine: service.Machine{
+		p.Service = systemd.Service{
+			Name: "thing", Description: "The Thing", Units: []systemd.Unit{{Name: "thing.service", Text: "[Service]\nExecStart=/usr/bin/thing\n"}},
+			Machine: systemd.Machine{
 				Root: root, Run: fakesystemd.Manager{Root: root}.Run, UID: func() int { return 0 },
 				Program: func(name string) (string, error) { return "/bin/" + name, nil },
 			},

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/mountpolicy"
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // The meaning of clientmountd's environment names, which earlier daemons
@@ -72,8 +72,8 @@ func absoluteDirectory(value any) error {
 	return nil
 }
 
-func mountRoots(value any) error   { return mountpolicy.CheckRoots(value.([]string)) }
-func mountOptions(value any) error { return mountpolicy.CheckOptions(value.([]string)) }
+func mountRoots(value any) error   { return safepath.CheckRoots(value.([]string)) }
+func mountOptions(value any) error { return safepath.CheckOptions(value.([]string)) }
 
 func neverOrMinute(value any) error {
 	if d := value.(time.Duration); d > 0 && d < time.Minute {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
-	"github.com/compute-daemons/compute-daemons/internal/spelling"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // formatVersion is the only value of the file's own version key that this
@@ -135,7 +135,7 @@ func (r *reader) unknownKey(key string, primitive toml.Primitive) {
 		for _, s := range r.table.Sections {
 			known = append(known, s.Name)
 		}
-		r.problem(line, "unknown section "+quote(key)+spelling.DidYouMean(key, known))
+		r.problem(line, "unknown section "+quote(key)+text.DidYouMean(key, known))
 		return
 	}
 	known := []string{"version"}
@@ -144,7 +144,7 @@ func (r *reader) unknownKey(key string, primitive toml.Primitive) {
 			known = append(known, s.Key)
 		}
 	}
-	r.problem(line, "unknown key "+quote(key)+spelling.DidYouMean(key, known))
+	r.problem(line, "unknown key "+quote(key)+text.DidYouMean(key, known))
 }
 
 // finder is handed a value by the TOML library and refuses it, because the

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/compute-daemons/compute-daemons/internal/usage"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 // ErrHelp is returned by Load when the arguments ask for help with -h or

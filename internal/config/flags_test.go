@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/hint"
-	"github.com/compute-daemons/compute-daemons/internal/usage"
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 func TestFlagForms(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"github.com/compute-daemons/compute-daemons/internal/usage"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 // FuzzTOML: no content of a file makes the reader panic or forge a line; every

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/usage"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 // Each layer beats the ones before it, and the origin tells which it was.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/spelling"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // maxText bounds a single value. No path, name or list needs more.
@@ -84,7 +84,7 @@ func (s *Setting) accept(v any) error {
 			return err
 		}
 		if s.Kind == Enum && !slices.Contains(s.Values, v) {
-			return fmt.Errorf("%s is not known, accepted: %s%s", quote(v), strings.Join(s.Values, ", "), spelling.DidYouMean(v, s.Values))
+			return fmt.Errorf("%s is not known, accepted: %s%s", quote(v), strings.Join(s.Values, ", "), text.DidYouMean(v, s.Values))
 		}
 		if n, err := strconv.Atoi(v); s.Kind == Port && v != "" && (err != nil || n < 1 || n > 65535) {
 			return fmt.Errorf("%s is not a port, accepted: 1 to 65535", quote(v))

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // durationKey is the attribute whose value is how long the thing took.
@@ -123,7 +123,7 @@ func appendTail(b []byte, fields []field) []byte {
 			return append(b, " …"...)
 		}
 		b = append(b, ' ')
-		b = append(b, printable.Escape(f.label)...)
+		b = append(b, text.Escape(f.label)...)
 		b = append(b, '=')
 		if plain(value) {
 			b = append(b, value...)

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"sync"
 
-	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // maxEntry bounds one journal entry, in bytes; fields beyond it are left out.
@@ -73,7 +73,7 @@ func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
 	})
 	priority := journalPriority(r.Level)
 	// journalctl shows a message with control characters as "blob data".
-	message := appendTail([]byte(printable.Escape(clip(r.Message, maxValue))), fields)
+	message := appendTail([]byte(text.Escape(clip(r.Message, maxValue))), fields)
 
 	entry := make([]byte, 0, 512)
 	entry = appendJournalField(entry, "PRIORITY", strconv.Itoa(priority))
@@ -102,7 +102,7 @@ func (o *journalOutput) write(priority int, message, entry []byte) error {
 	}
 	var line bytes.Buffer
 	if !o.failing && !errors.Is(err, errJournalClosed) {
-		fmt.Fprintf(&line, "<4>cannot reach the journal, log lines go to standard error without their fields: %s\n", printable.Escape(err.Error()))
+		fmt.Fprintf(&line, "<4>cannot reach the journal, log lines go to standard error without their fields: %s\n", text.Escape(err.Error()))
 	}
 	o.failing = true
 	fmt.Fprintf(&line, "<%d>%s\n", priority, message)

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
-	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // LogFormats are the values that LogOptions.Format takes.
@@ -67,7 +67,7 @@ func NewLogger(o LogOptions) (*slog.Logger, io.Closer, error) {
 			TimeFormat: "15:04:05.000",
 			NoColor:    o.Getenv("NO_COLOR") != "" || o.Getenv("TERM") == "dumb",
 		})
-		message := func(s string) string { return printable.Escape(clipMessage(s)) }
+		message := func(s string) string { return text.Escape(clipMessage(s)) }
 		return slog.New(tidy{h, message, plainKey, tintValue}), noCloser{}, nil
 	case "text":
 		h := slog.NewTextHandler(o.Writer, &slog.HandlerOptions{Level: o.Level})

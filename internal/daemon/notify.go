@@ -7,7 +7,7 @@ import (
 
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 
-	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // maxStatus bounds the status text, in bytes. Escaping makes it four times as
@@ -45,12 +45,12 @@ func (n *Notifier) Ready() {
 
 // Status sets the line that `systemctl status` shows. It is sent when the text
 // has changed; text out of objects is safe, as it cannot begin a second line.
-func (n *Notifier) Status(text string) {
-	text = printable.Escape(clip(text, maxStatus))
+func (n *Notifier) Status(status string) {
+	status = text.Escape(clip(status, maxStatus))
 	n.locked(func() {
-		if n.status != text {
-			n.status = text
-			n.send("STATUS=" + text)
+		if n.status != status {
+			n.status = status
+			n.send("STATUS=" + status)
 		}
 	})
 }

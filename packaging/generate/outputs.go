@@ -8,9 +8,9 @@ import (
 	"slices"
 	"strings"
 
+	deploy "github.com/compute-daemons/compute-daemons/internal/cli/deploy"
+	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
 	"github.com/compute-daemons/compute-daemons/internal/config"
-	deploy "github.com/compute-daemons/compute-daemons/internal/deploy/commands"
-	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/catalog"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/completion"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/man"
@@ -36,7 +36,7 @@ func outputs(root string) (files []output, err error) {
 	}
 
 	files = append(files,
-		output{"packaging/completion/" + commands.Name, commands.Program.Completion()},
+		output{"packaging/completion/" + dmctl.Name, dmctl.Program.Completion()},
 		output{"packaging/completion/" + deploy.Name, deploy.Program.Completion()})
 	for _, table := range []*config.Table{config.ClientmountdTable(new(config.Clientmountd)), config.NnfdmTable(new(config.Nnfdm))} {
 		files = append(files, output{"packaging/completion/" + table.Program, completion.Daemon(table)})

@@ -11,7 +11,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/compute-daemons/compute-daemons/internal/deploy/claims"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -67,8 +66,8 @@ func fromSecret(ctx context.Context, admin *kube.Client, r Request) (*Credential
 				return nil, fmt.Errorf("ca.crt in Secret %s: %w", place, err)
 			}
 			c := &Credentials{Token: token, CA: ca, Account: r.Account, Source: "Secret " + place}
-			said, err := claims.Of(token)
-			if errors.Is(err, claims.ErrExpiry) {
+			said, err := kube.Of(token)
+			if errors.Is(err, kube.ErrExpiry) {
 				c.note("the token in Secret " + place + ": " + err.Error())
 			}
 			if end := said.Expires; !end.IsZero() {

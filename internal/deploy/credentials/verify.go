@@ -11,7 +11,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"github.com/compute-daemons/compute-daemons/internal/deploy/claims"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -44,7 +43,7 @@ func verify(ctx context.Context, admin *kube.Client, c *Credentials, r Request) 
 }
 
 func try(ctx context.Context, admin *kube.Client, c *Credentials, r Request) error {
-	said, _ := claims.Of(c.Token) // nothing of a token of another kind
+	said, _ := kube.Of(c.Token) // nothing of a token of another kind
 	if c.Expires.IsZero() {
 		c.Expires = said.Expires
 	}
@@ -94,7 +93,7 @@ func whoAmI(ctx context.Context, as *kube.Client) (string, error) {
 }
 
 // explain is a refusal in words: of an expired token, of one from elsewhere.
-func explain(c *Credentials, said claims.Claims, err error) error {
+func explain(c *Credentials, said kube.Claims, err error) error {
 	if !apierrors.IsUnauthorized(err) {
 		return fmt.Errorf("the credentials of %s do not work: %w", c.Source, err)
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/nodeset"
-	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // Counts is how many nodes are in which state.
@@ -85,7 +85,7 @@ func Causes(results []Result, state State) (lines []string) {
 		}
 		line := nodeset.FoldMost(nodes[cause], most)
 		if cause != "" {
-			line += ": " + printable.Line(cause)
+			line += ": " + text.Line(cause)
 		}
 		lines = append(lines, line)
 	}

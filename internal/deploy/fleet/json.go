@@ -4,7 +4,7 @@ import (
 	"io"
 	"math"
 
-	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // document is the answer for machines.
@@ -36,5 +36,5 @@ func JSON(w io.Writer, results []Result) error {
 		seconds := math.Round(r.Time.Seconds()*1000) / 1000
 		d.Nodes = append(d.Nodes, nodeDoc{r.Node, r.State, seconds, r.Cause, r.Hint, changes, r.Notes, r.Said, r.Journal})
 	}
-	return printable.JSON(w, d)
+	return text.JSON(w, d)
 }

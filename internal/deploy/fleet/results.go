@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // A results file has one JSON object a line: first the head, which names all nodes of the run, then one object for
@@ -118,8 +118,8 @@ func (r *ResultsFile) Add(res Result) {
 	})
 }
 
-func short(text string) string {
-	return strings.ToValidUTF8(printable.Line(text[:min(len(text), resultsText)]), "")
+func short(s string) string {
+	return strings.ToValidUTF8(text.Line(s[:min(len(s), resultsText)]), "")
 }
 
 func (r *ResultsFile) write(line any) {

@@ -5,8 +5,8 @@ import (
 	"io"
 	"sync"
 
-	"github.com/compute-daemons/compute-daemons/internal/printable"
-	"github.com/compute-daemons/compute-daemons/internal/terminal"
+	"github.com/compute-daemons/compute-daemons/internal/text"
+	"github.com/compute-daemons/compute-daemons/internal/text/terminal"
 )
 
 // Screen is an Observer for people. Close it before anything else is written.
@@ -56,9 +56,9 @@ func (p *plain) End(r Result) {
 
 // line is one result in one line.
 func line(r Result) string {
-	text := fmt.Sprintf("%s: %s, %s", r.Node, r.State, clock(r))
+	s := fmt.Sprintf("%s: %s, %s", r.Node, r.State, clock(r))
 	if t := r.Text(); t != "" {
-		text += ": " + t
+		s += ": " + t
 	}
-	return printable.Line(text)
+	return text.Line(s)
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/mattn/go-runewidth"
 
-	"github.com/compute-daemons/compute-daemons/internal/printable"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // Table writes rows under a head, as wide as they need to be. The last column
@@ -18,7 +18,7 @@ func Table(w io.Writer, head []string, rows [][]string) error {
 	all := append([][]string{head}, rows...)
 	for _, row := range all {
 		for i := range row {
-			row[i] = printable.Line(row[i])
+			row[i] = text.Line(row[i])
 			widths[i] = max(widths[i], runewidth.StringWidth(row[i]))
 		}
 	}

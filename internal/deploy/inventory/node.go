@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/nodeset"
-	"github.com/compute-daemons/compute-daemons/internal/spelling"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // Node is a compute node.
@@ -96,7 +96,7 @@ func Select(all []Node, lists []string) ([]Node, error) {
 	}
 	if len(wanted) > 0 {
 		unknown := slices.DeleteFunc(names, func(n string) bool { return !wanted[n] })
-		hint := spelling.DidYouMean(unknown[0], known)
+		hint := text.DidYouMean(unknown[0], known)
 		if hint == "" {
 			hint = "; its nodes are " + nodeset.FoldMost(known, few)
 		}

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/compute-daemons/compute-daemons/internal/spelling"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // Site is an entry of systems.yaml: which SystemConfiguration belongs to which
@@ -68,5 +68,5 @@ func SiteOf(all []Site, context string) (Site, error) {
 		}
 		known = append(append(known, s.Name), s.Aliases...)
 	}
-	return Site{}, fmt.Errorf("no system has the name or alias %q, the context of the kubeconfig%s; there are %s", context, spelling.DidYouMean(context, known), strings.Join(known, ", "))
+	return Site{}, fmt.Errorf("no system has the name or alias %q, the context of the kubeconfig%s; there are %s", context, text.DidYouMean(context, known), strings.Join(known, ", "))
 }

@@ -11,7 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v2"
 
-	"github.com/compute-daemons/compute-daemons/internal/spelling"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // The YAML reader is version 2 itself, not the detour through JSON that Kubernetes
@@ -63,25 +63,25 @@ var (
 // explain turns an error of the YAML reader into a line for people: the place, and
 // for an unknown key the nearest one that is known.
 func explain(path string, err error, known []string) error {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	line := strings.TrimPrefix(err.Error(), "yaml: ")
 	if all := (*yaml.TypeError)(nil); errors.As(err, &all) && len(all.Errors) > 0 {
-		text = all.Errors[0]
+		line = all.Errors[0]
 	}
-	if m := unknownField.FindStringSubmatch(text); m != nil {
-		return fmt.Errorf("%s:%s: unknown key %q%s", path, m[1], m[2], spelling.DidYouMean(m[2], known))
+	if m := unknownField.FindStringSubmatch(line); m != nil {
+		return fmt.Errorf("%s:%s: unknown key %q%s", path, m[1], m[2], text.DidYouMean(m[2], known))
 	}
-	if m := twice.FindStringSubmatch(text); m != nil {
+	if m := twice.FindStringSubmatch(line); m != nil {
 		return fmt.Errorf("%s:%s: key %q is there twice", path, m[1], m[2])
 	}
-	text, _, _ = strings.Cut(strings.Join(strings.Fields(text), " "), " into ") // a name of ours
-	if what, ok := strings.CutPrefix(text[strings.IndexByte(text, ':')+1:], " cannot unmarshal "); ok {
+	line, _, _ = strings.Cut(strings.Join(strings.Fields(line), " "), " into ") // a name of ours
+	if what, ok := strings.CutPrefix(line[strings.IndexByte(line, ':')+1:], " cannot unmarshal "); ok {
 		what = strings.NewReplacer("!!seq", "a list", "!!map", "a mapping", "!!str ", "", "!!int ", "").Replace(what)
-		text = text[:strings.IndexByte(text, ':')] + ": " + what + " cannot stand here"
+		line = line[:strings.IndexByte(line, ':')] + ": " + what + " cannot stand here"
 	}
-	if m := atLine.FindStringSubmatch(text); m != nil {
+	if m := atLine.FindStringSubmatch(line); m != nil {
 		return fmt.Errorf("%s:%s: %s", path, m[1], m[2])
 	}
-	return fmt.Errorf("%s: %s", path, text)
+	return fmt.Errorf("%s: %s", path, line)
 }
 
 // retired are keys that files for earlier installers have, by the type of the
@@ -137,8 +137,8 @@ func readList[T any](path, key string, known []string) (list []T, warnings []str
 	case map[any]any:
 		for k := range top {
 			if k != key {
-				text := fmt.Sprint(k)
-				return nil, nil, fmt.Errorf("%s: unknown key %q%s; known is %q", path, text, spelling.DidYouMean(text, []string{key}), key)
+				name := fmt.Sprint(k)
+				return nil, nil, fmt.Errorf("%s: unknown key %q%s; known is %q", path, name, text.DidYouMean(name, []string{key}), key)
 			}
 		}
 		below := map[string][]T{}

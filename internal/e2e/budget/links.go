@@ -39,7 +39,6 @@ var budgets = map[string]budget{
 			"go.opentelemetry.io":                     "traces to somewhere else",
 			"github.com/bufbuild":                     "makes the code from .proto files, in tests",
 			module + "/internal/node":                 "it runs nothing and mounts nothing",
-			module + "/internal/volume":               "the same",
 			module + "/internal/clientmount":          "it is the other daemon",
 		},
 		except: map[string]string{
@@ -69,7 +68,7 @@ var budgets = map[string]budget{
 		forbidden: map[string]string{
 			"k8s.io":                                  "it speaks to nobody but the daemon",
 			"sigs.k8s.io":                             "the same",
-			module + "/internal/datamovement":         "what the daemon does is not its business",
+			module + "/internal/datamovement/server":  "what the daemon does is not its business",
 			module + "/internal/kube":                 "the same",
 			module + "/packaging":                     "manual pages are files, not parts of a program",
 			"golang.org/x/net/trace":                  "gRPC's traces: html/template; build with the tag grpcnotrace",
@@ -97,10 +96,8 @@ var budgets = map[string]budget{
 			"k8s.io/client-go/kubernetes":     "the clients of all of Kubernetes",
 			"sigs.k8s.io/controller-runtime":  "it controls nothing",
 			module + "/internal/node":         "what runs on a node is not linked into this",
-			module + "/internal/volume":       "the same",
 			module + "/internal/clientmount":  "the same",
 			module + "/internal/datamovement": "the same",
-			module + "/internal/transfer":     "the users' side",
 			module + "/packaging":             "manual pages are files, not parts of a program",
 		},
 	},
@@ -185,37 +182,42 @@ var forbidden = map[string]string{
 
 // rooms are the floors of the house: what may use what within the module.
 var rooms = map[string]string{
-	"api": "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "", "config": "mountpolicy spelling usage", "mountpolicy": "", "daemon": "printable", "daemon/oneprocessor": "", "node": "", "printable": "", "spelling": "", "terminal": "", "version": "",
-	"hint":        "printable",
-	"usage":       "printable spelling", // wrong command lines, of daemons and tools alike
-	"subcommand":  "hint usage version", // the command line that the tools share
-	"kube":        "api api/dws api/nnf",
-	"volume":      "api api/dws api/nnf mountpolicy",
-	"unixsocket":  "",
-	"unitfile":    "",
-	"service":     "hint printable unitfile",                             // systemctl and files of units; what the units run is not its business
-	"command":     "config daemon hint service usage version",            // the command line that the daemons share
-	"clientmount": "api api/dws api/nnf kube volume node daemon service", // of service only what a status looks like
+	"version": "", "text": "", "text/terminal": "",
+	"text/hint":  "text",
+	"text/usage": "text", // wrong command lines, of daemons and tools alike
+	"api":        "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "",
+	"safepath":            "",
+	"node":                "",
+	"unixsocket":          "",
+	"config":              "safepath text text/usage",
+	"kube":                "api api/dws api/nnf",
+	"systemd":             "text text/hint", // systemctl and files of units; what the units run is not its business
+	"systemd/fakesystemd": "",               // for tests
+	"daemon":              "text",
+	"daemon/oneprocessor": "",
+	"command":             "config daemon systemd text/hint text/usage version", // the command line that the daemons share
 
-	"datamovement":        "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube", // decides, and moves nothing
-	"datamovement/server": "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube unixsocket version",
+	"clientmount":      "api api/dws api/nnf clientmount/plan daemon kube node systemd", // of systemd only what a status looks like
+	"clientmount/plan": "api api/dws api/nnf safepath",
 
-	"transfer":          "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
-	"transfer/screen":   "printable terminal transfer",
-	"transfer/commands": "hint printable subcommand transfer transfer/screen version",
+	"datamovement":                   "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube", // decides, and moves nothing
+	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube unixsocket version",
+	"datamovement/client":            "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
+	"datamovement/client/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
 
-	"transfer/fakedaemon": "api/datamovement api/datamovement/v2",     // for tests
-	"deploy/nodeset":      "",                                         // host lists; which nodes there are is not its business
-	"deploy/claims":       "",                                         // what tokens say of themselves
-	"deploy/inventory":    "api api/dws deploy/nodeset kube spelling", // what is to be installed where
-	"deploy/credentials":  "api deploy/claims deploy/inventory kube",
-	"deploy/payload":      "",                                                            // packages and programs on the administrator's host
-	"deploy/remote":       "",                                                            // scripts on nodes; what they do is not its business
-	"deploy/host":         "deploy/claims deploy/payload deploy/remote service unitfile", // one node; of service only what its status looks like
-	"deploy/fleet":        "deploy/nodeset printable terminal",                           // many; what is done there is not its business
-	"deploy/fakenode":     "deploy/remote",                                               // for tests
-	"deploy/commands":     "deploy/credentials deploy/fleet deploy/host deploy/inventory deploy/nodeset deploy/payload deploy/remote hint kube printable subcommand version",
-	"service/fakesystemd": "", // for tests
+	"deploy/nodeset":     "",                                     // host lists; which nodes there are is not its business
+	"deploy/inventory":   "api api/dws deploy/nodeset kube text", // what is to be installed where
+	"deploy/credentials": "api deploy/inventory kube",
+	"deploy/payload":     "",                                          // packages and programs on the administrator's host
+	"deploy/remote":      "",                                          // scripts on nodes; what they do is not its business
+	"deploy/target":      "deploy/payload deploy/remote kube systemd", // one node; of systemd only what a status looks like
+	"deploy/fleet":       "deploy/nodeset text text/terminal",         // many; what is done there is not its business
+	"deploy/fakenode":    "deploy/remote",                             // for tests
+
+	"cli":        "text/hint text/usage version", // the command line that the tools share
+	"cli/screen": "datamovement/client text text/terminal",
+	"cli/dmctl":  "cli cli/screen datamovement/client text text/hint version",
+	"cli/deploy": "cli deploy/credentials deploy/fleet deploy/inventory deploy/nodeset deploy/payload deploy/remote deploy/target kube text text/hint version",
 }
 
 // MaxSize is how large the released binary of a program may be, in bytes.

@@ -14,10 +14,10 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/compute-daemons/compute-daemons/internal/deploy/commands"
+	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
-	"github.com/compute-daemons/compute-daemons/internal/subcommand"
 )
 
 func TestMain(m *testing.M) {
@@ -140,8 +140,8 @@ type answer struct {
 func (s *site) run(args ...string) answer {
 	s.t.Helper()
 	var stdout, stderr strings.Builder
-	p := subcommand.Process{Environ: []string{"KUBECONFIG=" + s.kubeconfig}, Stdout: &stdout, Stderr: &stderr}
-	code := commands.Program.Run(s.Context(2*patience), p, append([]string{"credentials", "--out", s.out}, args...))
+	p := cli.Process{Environ: []string{"KUBECONFIG=" + s.kubeconfig}, Stdout: &stdout, Stderr: &stderr}
+	code := deploy.Program.Run(s.Context(2*patience), p, append([]string{"credentials", "--out", s.out}, args...))
 	return answer{code, stdout.String(), stderr.String()}
 }
 

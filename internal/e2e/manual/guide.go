@@ -5,12 +5,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/subcommand"
+	"github.com/compute-daemons/compute-daemons/internal/cli"
 )
 
 // Guide holds a program with sub-commands against what its help, completion and
 // manual page rely on.
-func Guide(t *testing.T, program string, g subcommand.Guide) {
+func Guide(t *testing.T, program string, g cli.Guide) {
 	t.Helper()
 	takes := map[string]bool{} // a value, by the flag's name
 	for _, c := range g.Commands {

@@ -6,19 +6,19 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/compute-daemons/compute-daemons/internal/service"
-	"github.com/compute-daemons/compute-daemons/internal/service/fakesystemd"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
+	"github.com/compute-daemons/compute-daemons/internal/systemd/fakesystemd"
 )
 
 // Machine is the one of a script for the verbs of the service: the folder $ROOT
 // with a stand-in for systemd, and the user $AS. Without them it has no right to
 // anything, so that a test can never change the machine that it runs on.
-func Machine() service.Machine {
+func Machine() systemd.Machine {
 	root, as := os.Getenv("ROOT"), os.Getenv("AS")
 	if root == "" {
 		root, as = "/nonexistent", "nobody"
 	}
-	return service.Machine{
+	return systemd.Machine{
 		Root: root,
 		Run:  fakesystemd.Manager{Root: root}.Run,
 		UID: func() int {

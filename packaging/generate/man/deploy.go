@@ -1,16 +1,16 @@
 package man
 
 import (
-	"github.com/compute-daemons/compute-daemons/internal/deploy/commands"
+	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 )
 
-// deploy is the page of nnf-deploy.
-func deploy() string {
-	ref := commands.Program.Guide()
-	p := newPage(commands.Name, "8", "System Administration")
-	p.text(commands.Name + ` - bring the daemons of rabbit storage to every compute node of a system`)
+// deployPage is the page of nnf-deploy.
+func deployPage() string {
+	ref := deploy.Program.Guide()
+	p := newPage(deploy.Name, "8", "System Administration")
+	p.text(deploy.Name + ` - bring the daemons of rabbit storage to every compute node of a system`)
 	p.section("SYNOPSIS")
-	p.lines(usages(commands.Name, ref)...)
+	p.lines(usages(deploy.Name, ref)...)
 	p.section("DESCRIPTION")
 	p.text("An administrator runs it on one host that reaches the cluster as `kubectl`(1) does, and the computes by `ssh`(1). It gets the credentials of `clientmountd`(8) and `nnf-dm`(8) out of the cluster, tries them, brings both daemons to the nodes, and tells how they are there.")
 	p.text("The answer goes to standard output, all else to standard error with the program's name in front.")
@@ -20,7 +20,7 @@ func deploy() string {
 	p.item("`~/.kube/config`", "The access to the cluster, if neither `--kubeconfig` nor the environment names another one.")
 	p.item("`service.token`, `service.cert`", "A daemon's token and the CA of the API server, mode 0600, below the folder of `--out`.")
 	p.item("`/usr/share/doc/nnf-deploy/manifests`", "Accounts, Secrets and rights of the daemons, for a cluster that does not have them.")
-	p.item("`/usr/share/bash-completion/completions/"+commands.Name+"`", "Completion for bash.")
+	p.item("`/usr/share/bash-completion/completions/"+deploy.Name+"`", "Completion for bash.")
 	p.text("On a node:")
 	p.item("`/etc/clientmountd/config.d/50-nnf-deploy.toml`, `/etc/nnf-dm/config.d/50-nnf-deploy.toml`", "The address of the API server, where the credentials are, and the node's name. A file with a later name wins.")
 	p.item("`/etc/systemd/system/clientmountd.service.d/50-nnf-deploy.conf`, likewise for nnf-dm", "Arguments and environment of `--daemons`, if it has any.")

@@ -18,7 +18,7 @@ import (
 
 // Pages returns every page by its file's name.
 func Pages() (map[string]string, error) {
-	pages := map[string]string{"nnf-dmctl.1": tool(), "nnf-deploy.8": deploy()}
+	pages := map[string]string{"nnf-dmctl.1": tool(), "nnf-deploy.8": deployPage()}
 	for _, d := range []*daemon{clientmountd(), nnfdm()} {
 		kinds, err := catalog.Of(d.table.Program)
 		if err != nil {

@@ -6,10 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/compute-daemons/compute-daemons/internal/cli"
+	deploycommands "github.com/compute-daemons/compute-daemons/internal/cli/deploy"
+	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
 	"github.com/compute-daemons/compute-daemons/internal/config"
-	deploycommands "github.com/compute-daemons/compute-daemons/internal/deploy/commands"
-	"github.com/compute-daemons/compute-daemons/internal/subcommand"
-	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
 )
 
 func pages(t *testing.T) map[string]string {
@@ -100,7 +100,7 @@ func TestTablesAreComplete(t *testing.T) {
 			}
 		}
 	}
-	for name, guide := range map[string]subcommand.Guide{"nnf-dmctl.1": commands.Program.Guide(), "nnf-deploy.8": deploycommands.Program.Guide()} {
+	for name, guide := range map[string]cli.Guide{"nnf-dmctl.1": dmctl.Program.Guide(), "nnf-deploy.8": deploycommands.Program.Guide()} {
 		page := plain(all[name])
 		for _, c := range guide.Commands {
 			if !strings.Contains(page, ".SS "+c.Name) && !strings.Contains(page, `.SS "`+c.Name+" ") {

@@ -1,25 +1,25 @@
 package man
 
 import (
-	"github.com/compute-daemons/compute-daemons/internal/transfer"
-	"github.com/compute-daemons/compute-daemons/internal/transfer/commands"
+	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
 )
 
 // tool is the page of nnf-dmctl.
 func tool() string {
-	ref := commands.Program.Guide()
-	p := newPage(commands.Name, "1", "User Commands")
-	p.text(commands.Name + ` - copy data of a job on the rabbit`)
+	ref := dmctl.Program.Guide()
+	p := newPage(dmctl.Name, "1", "User Commands")
+	p.text(dmctl.Name + ` - copy data of a job on the rabbit`)
 	p.section("SYNOPSIS")
-	p.lines(usages(commands.Name, ref)...)
+	p.lines(usages(dmctl.Name, ref)...)
 	p.section("DESCRIPTION")
 	p.text("Has the rabbit copy data of a job between its storage and a global file system, from a job script or by hand on a compute node. It talks to `nnf-dm`(8) on the same node and needs no rights of its own: the daemon knows the caller by the kernel's word, and copies with the user and group of the workflow.")
 	p.text("The answer goes to standard output, all else to standard error with the program's name in front. On a terminal a copy that is waited for has a progress bar; elsewhere there is a line when its state changes, at each tenth, and after 30 seconds of silence.")
 	p.text("A path has no blanks and no characters that a shell knows. `/mnt/dir` is the directory itself, `/mnt/dir/` is what lies in it.")
 	commandsAndOptions(p, ref)
 	p.section("FILES")
-	p.item("`"+transfer.DefaultSocket+"`", "The socket of the daemon.")
-	p.item("`/usr/share/bash-completion/completions/"+commands.Name+"`", "Completion for bash: commands, flags, files, and the ids of the job's copies.")
+	p.item("`"+client.DefaultSocket+"`", "The socket of the daemon.")
+	p.item("`/usr/share/bash-completion/completions/"+dmctl.Name+"`", "Completion for bash: commands, flags, files, and the ids of the job's copies.")
 	environmentOf(p, ref)
 	p.section("SIGNALS")
 	p.text("While a copy is followed:")

@@ -4,19 +4,19 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/compute-daemons/compute-daemons/internal/subcommand"
+	"github.com/compute-daemons/compute-daemons/internal/cli"
 )
 
 // What the pages of programs with sub-commands have in common.
 
-func usages(program string, g subcommand.Guide) (lines []string) {
+func usages(program string, g cli.Guide) (lines []string) {
 	for _, c := range g.Commands {
 		lines = append(lines, strings.TrimSpace("`"+program+" "+c.Name+"` [<flags>] "+placeholders(c.Arguments)))
 	}
 	return lines
 }
 
-func commandsAndOptions(p *page, g subcommand.Guide) {
+func commandsAndOptions(p *page, g cli.Guide) {
 	p.section("COMMANDS")
 	for _, c := range g.Commands {
 		p.part(strings.TrimSpace(c.Name + " " + c.Arguments))
@@ -33,14 +33,14 @@ func commandsAndOptions(p *page, g subcommand.Guide) {
 	flags(p, g.Flags)
 }
 
-func environmentOf(p *page, g subcommand.Guide) {
+func environmentOf(p *page, g cli.Guide) {
 	p.section("ENVIRONMENT")
 	for _, e := range g.Environment {
 		p.item("`"+e.Name+"`", e.Meaning+".")
 	}
 }
 
-func exitsOf(p *page, g subcommand.Guide) {
+func exitsOf(p *page, g cli.Guide) {
 	p.section("EXIT STATUS")
 	for _, e := range g.Exits {
 		p.item("`"+strconv.Itoa(e.Code)+"`", sentence(e.Meaning))
@@ -67,7 +67,7 @@ func placeholders(arguments string) string {
 	return strings.Join(out, " ")
 }
 
-func flags(p *page, list []subcommand.Flag) {
+func flags(p *page, list []cli.Flag) {
 	for _, f := range list {
 		term := "`--" + f.Name + "`"
 		if f.Letter != "" {

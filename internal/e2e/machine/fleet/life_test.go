@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
-	"github.com/compute-daemons/compute-daemons/internal/volume"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 )
 
 // The life of a system: looked at, installed with half of the nodes in trouble,
@@ -233,7 +233,7 @@ func (f *Fleet) recordMount(n *Node, path string) {
 		err = records.Save(&clientmount.Record{
 			Version: 1, UID: "job", Name: "job", Namespace: n.Name,
 			Mounts: []clientmount.MountRecord{{
-				Plan: volume.Plan{Path: path}, Ready: true,
+				Plan: plan.Plan{Path: path}, Ready: true,
 				Mounted: &clientmount.Identity{ID: id, Device: out[1], Root: out[2], FSType: "tmpfs", Source: "tmpfs"},
 			}},
 		})

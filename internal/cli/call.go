@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
+)
+
+// Process is what surrounds a call.
+type Process struct {
+	Environ []string
+	Stdin   io.Reader
+	Stdout  io.Writer
+	Stderr  io.Writer
+	Signals <-chan os.Signal // SIGINT, SIGTERM, SIGHUP; may be nil
+}
+
+// ThisProcess is the one that runs.
+func ThisProcess() Process {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	return Process{os.Environ(), os.Stdin, os.Stdout, os.Stderr, signals}
+}
+
+// Call is a command at work.
+type Call struct {
+	Process
+	Program string // its name begins each line that is said
+	Args    []string
+	Code    int // the exit code when it returns no error
+
+	given func(flag string) bool
+}
+
+func (c *Call) base() *Call { return c }
+
+// Given tells whether a flag was on the command line.
+func (c *Call) Given(flag string) bool { return c.given(flag) }
+
+// Getenv looks into the environment of the call; the last of several wins.
+func (c *Call) Getenv(name string) string {
+	value := ""
+	for _, kv := range c.Environ {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == name {
+			value = v
+		}
+	}
+	return value
+}
+
+// Say writes a line of ours to standard error.
+func (c *Call) Say(format string, args ...any) {
+	fmt.Fprintf(c.Stderr, "%s: %s\n", c.Program, fmt.Sprintf(format, args...))
+}
+
+// Explain prints an error, and the next action if it has one, to standard error.
+func (c *Call) Explain(err error) { hint.Write(c.Stderr, "", c.Program, err) }
+
+// Stopped is the error of who was ended by a signal.
+type Stopped struct {
+	Verb   string // what the signal did; "": ended
+	Signal syscall.Signal
+}
+
+func (s *Stopped) Error() string {
+	verb := s.Verb
+	if verb == "" {
+		verb = "ended"
+	}
+	return verb + " by " + s.Signal.String()
+}
+
+// StoppedBy is the error for a signal.
+func StoppedBy(verb string, s os.Signal) *Stopped {
+	n, _ := s.(syscall.Signal)
+	return &Stopped{verb, n}
+}
+
+// Interruptible returns a context that a signal ends, with a *Stopped as cause.
+func (c *Call) Interruptible(ctx context.Context, verb string) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case s := <-c.Signals:
+			cancel(StoppedBy(verb, s))
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// Interrupted is err, or the signal that was its cause.
+func Interrupted(ctx context.Context, err error) error {
+	if s := (*Stopped)(nil); err != nil && errors.As(context.Cause(ctx), &s) {
+		return s
+	}
+	return err
+}
+
+// Exit codes of every program. They are documented and never change their
+// meaning.
+const (
+	ExitOK     = 0
+	ExitFailed = 1
+	ExitUsage  = 2
+	ExitSignal = 128 // and the signal's number
+)
+
+// ExitOf is the exit code for an error of which a program knows no more.
+func ExitOf(err error) int {
+	var s *Stopped
+	switch {
+	case err == nil:
+		return ExitOK
+	case errors.As(err, &s):
+		return ExitSignal + int(s.Signal)
+	}
+	return ExitFailed
+}

@@ -1,0 +1,194 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/credentials"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/nodeset"
+)
+
+type credentialsSettings struct {
+	daemons                    []string
+	out                        string
+	account, namespace, secret string
+	bound                      bool
+	node                       string
+	lifetime, wait             time.Duration
+	address                    address
+}
+
+var credentialsCommand = &command{
+	Name: "credentials", Short: "get token and CA of the daemons' accounts out of the cluster",
+	Long: `For each daemon the files service.token and service.cert, mode 0600, in the folder of
+--out; of several daemons each has a folder of its own in it. Before anything is
+written the API server is asked with the token whose it is, and for each right
+that the daemon needs.
+
+The token is the one in the account's Secret, which does not end and which all
+computes share. With --bound one is made that ends after --lifetime; somebody has
+to bring the next one to the nodes before.`,
+	Examples: []cli.Example{
+		{Comment: "Both daemons, into ./credentials/clientmountd and ./credentials/nnf-dm:", Lines: "nnf-deploy credentials --out credentials"},
+		{Comment: "A token for one node that is good for a day:", Lines: "nnf-deploy credentials --daemon clientmountd --bound --node compute-01 --out credentials"},
+	},
+	Flags: credentialsFlags, Run: runCredentials,
+}
+
+func credentialsFlags(f *pflag.FlagSet, v *call) {
+	c := &v.credentials
+	f.StringArrayVar(&c.daemons, "daemon", nil, "`NAME` of the daemon: clientmountd or nnf-dm; may be repeated; otherwise both")
+	cli.Words(f, "daemon", inventory.Programs...)
+	f.StringVar(&c.out, "out", "", "`DIR` for the files; made when it is not there")
+	f.BoolVar(&c.bound, "bound", false, "have a token made that ends")
+	f.StringVar(&c.node, "node", "", "`NAME` of the node; with --bound, the token ends when the cluster loses it")
+	f.DurationVar(&c.lifetime, "lifetime", 24*time.Hour, "with --bound, the token ends after `DURATION`")
+	f.StringVar(&c.account, "service-account", "", "`NAME` of the account, if it is not the usual one")
+	f.StringVar(&c.namespace, "namespace", "", "`NAME` of its namespace, likewise")
+	f.StringVar(&c.secret, "secret", "", "`NAME` of the Secret with the token; otherwise that of the account")
+	f.DurationVar(&c.wait, "wait", 15*time.Second, "let the control plane fill the Secret for `DURATION`")
+	c.address.flags(f)
+}
+
+// check says what is wrong with the flags.
+func (c *credentialsSettings) check(given func(string) bool) error {
+	for _, d := range c.daemons {
+		if !slices.Contains(inventory.Programs, d) {
+			return cli.Usagef("--daemon is one of %s, not %.80q", strings.Join(inventory.Programs, ", "), d)
+		}
+	}
+	switch {
+	case c.out == "":
+		return cli.Usagef("--out DIR is required")
+	case len(c.chosen()) > 1 && (c.account != "" || c.namespace != "" || c.secret != ""):
+		return cli.Usagef("--service-account, --namespace and --secret are of one daemon: add --daemon")
+	case !c.bound && (given("node") || given("lifetime")):
+		return cli.Usagef("--node and --lifetime go with --bound: the token in a Secret is for all nodes and does not end")
+	case c.bound && (c.secret != "" || given("wait")):
+		return cli.Usagef("--secret and --wait do not go with --bound, which uses no Secret")
+	case c.lifetime < credentials.MinLifetime:
+		return cli.Usagef("--lifetime is %v at least", credentials.MinLifetime)
+	case c.wait < 0:
+		return cli.Usagef("--wait cannot be negative")
+	case given("node"):
+		return c.oneNode()
+	}
+	return nil
+}
+
+// oneNode reads --node: a host list like everywhere, which must expand to one
+// node.
+func (c *credentialsSettings) oneNode() error {
+	if c.node == "" {
+		return cli.Usagef("--node: %v", inventory.CheckName(c.node))
+	}
+	names, err := nodeset.Expand(c.node)
+	switch {
+	case err != nil:
+		return cli.Usagef("--node: %v", err)
+	case len(names) > 1:
+		return cli.Usagef("--node: %.80q expands to %d nodes, and a token is bound to one", c.node, len(names))
+	}
+	c.node = names[0]
+	if err := inventory.CheckName(c.node); err != nil {
+		return cli.Usagef("--node: %v", err)
+	}
+	return nil
+}
+
+// chosen are the daemons that are meant, in their usual order.
+func (c *credentialsSettings) chosen() []inventory.Daemon {
+	return slices.DeleteFunc(inventory.Defaults(), func(d inventory.Daemon) bool {
+		return len(c.daemons) > 0 && !slices.Contains(c.daemons, d.Name)
+	})
+}
+
+func (c *credentialsSettings) request(d inventory.Daemon) credentials.Request {
+	r := credentials.Request{
+		Account: d.Account, Program: d.Bin, Secret: c.secret, Wait: c.wait,
+		Bound: c.bound, Node: c.node, Lifetime: c.lifetime,
+	}
+	if c.account != "" {
+		r.Account.Name = c.account
+	}
+	if c.namespace != "" {
+		r.Account.Namespace = c.namespace
+	}
+	return r
+}
+
+func runCredentials(ctx context.Context, v *call) error {
+	ctx, cancel := v.Interruptible(ctx, "")
+	defer cancel(nil)
+	return cli.Interrupted(ctx, v.getCredentials(ctx))
+}
+
+func (v *call) getCredentials(ctx context.Context) error {
+	c := &v.credentials
+	if err := c.check(v.Given); err != nil {
+		return err
+	}
+	admin, err := v.cluster()
+	if err != nil {
+		return err
+	}
+	at, err := c.address.of(admin.Address())
+	switch u := (*cli.UsageError)(nil); {
+	case errors.As(err, &u):
+		return err
+	case err != nil:
+		v.Say("note: %v", err)
+	case at.Loopback():
+		v.Say("note: %s means each compute itself; give the address that computes use by --kubernetes-service-host and --kubernetes-service-port", at)
+	}
+	// Everything is fetched and tried before the first file is written.
+	var all []result
+	for _, d := range c.chosen() {
+		r := c.request(d)
+		if c.address.host != "" || c.address.port != "" {
+			r.Address = at
+		}
+		got, err := credentials.Get(ctx, admin, r)
+		if err != nil {
+			return fmt.Errorf("%s: %w", d.Name, err)
+		}
+		for _, n := range got.Notes {
+			v.Say("%s: note: %s", d.Name, n)
+		}
+		all = append(all, result{daemon: d.Name, Credentials: got})
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for i := range all {
+		dir := c.out
+		if len(all) > 1 {
+			dir = filepath.Join(dir, all[i].daemon)
+		}
+		if all[i].written, err = all[i].Write(dir); err != nil {
+			return fmt.Errorf("%s: %w", all[i].daemon, unwritten(all[:i], err))
+		}
+	}
+	return v.showCredentials(all, at)
+}
+
+// unwritten adds what was written before a failure.
+func unwritten(before []result, err error) error {
+	if pe := (*os.PathError)(nil); errors.As(err, &pe) && pe.Path == "." {
+		err = pe.Err
+	}
+	for _, r := range before {
+		err = fmt.Errorf("%w; %s was written before", err, r.daemon)
+	}
+	return err
+}

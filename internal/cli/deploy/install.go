@@ -1,0 +1,161 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
+)
+
+type installSettings struct {
+	nodes                         nodesSettings
+	rpms                          []string
+	binaries, source, credentials string
+	noBuild, noPrograms           bool
+	dryRun, force                 bool
+	batch                         string
+	maxFailures                   int
+	ready, limit                  time.Duration
+	address                       address
+}
+
+var installCommand = &command{
+	Name: "install", Args: "[NODE...]", Short: "bring the daemons, their credentials and their configuration to the nodes",
+	Long: `Without NODE, all computes of the system; NODE may be a host list such as
+compute-[01-20,30]. On each node only what is different is
+replaced, and only daemons of which something was replaced are restarted; then it
+is waited until they say that they are ready. When they do not, the node gets back
+what it had. Mounts stay.
+
+A node that cannot be reached or fails does not hold up the others. The same
+command again does what is still missing. Ctrl-C begins no node any more and waits
+for those that switch: each node is either as before or new.
+
+The programs come from --rpm, from --binary-dir, or are built in --source by "make
+build-daemon". ssh is yours, with your configuration, agent and jump hosts; it must
+log in without a question.`,
+	Examples: []cli.Example{
+		{Comment: "What would be different:", Lines: "nnf-deploy install --rpm bin/rpm/*.rpm --dry-run"},
+		{Comment: "All computes, a tenth of them at a time, no further when 3 have failed:", Lines: "nnf-deploy install --rpm bin/rpm/*.rpm --batch 10% --max-failures 3"},
+		{Comment: "Many nodes, and then only those that failed:", Lines: "nnf-deploy install --no-programs --results results.jsonl 'compute-[001-128,200]'\nnnf-deploy install --no-programs --results results.jsonl --failed"},
+		{Comment: "A new token for one daemon, the programs as they are:", Lines: "nnf-deploy install --no-programs --only-daemon nnf-dm"},
+	},
+	Most: -1, Flags: installFlags, Run: runInstall,
+}
+
+func installFlags(f *pflag.FlagSet, v *call) {
+	c := &v.install
+	f.StringArrayVar(&c.rpms, "rpm", nil, "package `FILE`; may be repeated, and further arguments that end in .rpm are packages, too")
+	f.StringVar(&c.binaries, "binary-dir", "", "`DIR` with the programs, instead of packages")
+	f.StringVar(&c.source, "source", ".", "`DIR` to build in when neither is given")
+	f.BoolVar(&c.noBuild, "no-build", false, "take from there what is built already")
+	f.BoolVar(&c.noPrograms, "no-programs", false, "leave the programs of the nodes as they are")
+	f.StringVar(&c.credentials, "credentials", "", "`DIR` with what nnf-deploy credentials has written; otherwise from the cluster")
+	c.address.flags(f)
+	f.BoolVar(&c.dryRun, "dry-run", false, "show what would be different on each node, and change nothing")
+	f.BoolVar(&c.force, "force", false, "replace also what is the same")
+	f.StringVar(&c.batch, "batch", "", "`N` nodes, or N% of them, are through before the next are begun")
+	f.IntVar(&c.maxFailures, "max-failures", 0, "begin no node any more when `N` have failed; 0: go on")
+	f.DurationVar(&c.ready, "ready-timeout", time.Minute, "a daemon that is not ready within `DURATION` has failed")
+	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "a node that is not through within `DURATION` has failed")
+	c.nodes.flags(f, "install")
+}
+
+// check says what is wrong with the flags, and returns the names of nodes among
+// the arguments.
+func (c *installSettings) check(args []string) (names []string, err error) {
+	for _, a := range args {
+		if strings.HasSuffix(a, ".rpm") && len(c.rpms) > 0 {
+			c.rpms = append(c.rpms, a)
+		} else {
+			names = append(names, a)
+		}
+	}
+	given := 0
+	for _, is := range []bool{len(c.rpms) > 0, c.binaries != "", c.noPrograms} {
+		if is {
+			given++
+		}
+	}
+	switch {
+	case given > 1:
+		return nil, cli.Usagef("--rpm, --binary-dir and --no-programs exclude each other")
+	case given == 1 && c.noBuild:
+		return nil, cli.Usagef("--no-build is for --source: nothing is built with --rpm, --binary-dir or --no-programs")
+	case c.maxFailures < 0:
+		return nil, cli.Usagef("--max-failures cannot be negative")
+	case c.ready < time.Second || c.limit < time.Second:
+		return nil, cli.Usagef("--ready-timeout and --node-timeout are a second at least")
+	}
+	if _, err := fleet.ParseBatch(c.batch, 1); err != nil {
+		return nil, cli.Usagef("--batch: %v", err)
+	}
+	return names, c.nodes.check(names)
+}
+
+func runInstall(ctx context.Context, v *call) error {
+	c := &v.install
+	names, err := c.check(v.Args)
+	if err != nil {
+		return err
+	}
+	j, want, err := v.early(ctx, func(ctx context.Context) (*job, target.Want, error) { return v.prepareInstall(ctx, names) })
+	if errors.Is(err, errNoneFailed) {
+		return v.finish(nil, nil, c.dryRun)
+	}
+	if err != nil {
+		return err
+	}
+	batch, err := fleet.ParseBatch(c.batch, len(j.nodes))
+	if err != nil {
+		return err
+	}
+	byName := map[string]inventory.Node{}
+	for _, n := range j.nodes {
+		byName[n.Name] = n
+	}
+	results, err := j.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel, Batch: batch, MaxFailures: c.maxFailures}, c.dryRun,
+		limited(c.limit, func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
+			w := want
+			w.Node = byName[node].Name
+			return installOn(ctx, stop, c.nodes.shell(), &w, c.dryRun, step)
+		}))
+	if results == nil {
+		return err
+	}
+	return v.finish(results, err, c.dryRun)
+}
+
+// prepareInstall has everything that nodes need, before the first is gone to.
+func (v *call) prepareInstall(ctx context.Context, names []string) (*job, target.Want, error) {
+	c := &v.install
+	j, err := v.newJob(ctx, &c.nodes, names)
+	if err != nil {
+		return nil, target.Want{}, err
+	}
+	at, err := j.address(c.address)
+	if err != nil {
+		return nil, target.Want{}, err
+	}
+	if at.Loopback() {
+		v.Say("note: %s means each compute itself; give the address that computes use by --kubernetes-service-host and --kubernetes-service-port", at)
+	}
+	asked := c.address.host != "" || c.address.port != "" || j.site != nil && (j.site.Host != "" || j.site.Port != "")
+	daemons, err := j.wants(ctx, c.credentials, at, asked)
+	if err != nil {
+		return nil, target.Want{}, err
+	}
+	want := wantOf(j.nodes[0], at, daemons)
+	want.Force, want.Ready = c.force, c.ready
+	if want.Payload, err = j.payload(ctx, c); err != nil {
+		return nil, target.Want{}, err
+	}
+	return j, want, want.Check()
+}

@@ -1,0 +1,74 @@
+package deploy
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/cli"
+)
+
+// Program is nnf-deploy.
+var Program = cli.Program[*call]{
+	Name:     Name,
+	About:    "Brings clientmountd and nnf-dm to every compute of a system, from one host.",
+	New:      func(c *cli.Call) *call { return &call{Call: c, settings: settings{output: formatText}} },
+	Flags:    commonFlags,
+	Check:    checkCommon,
+	Commands: []*command{credentialsCommand, installCommand, statusCommand, uninstallCommand, versionCommand},
+	Environment: []cli.Variable{
+		{Name: "KUBECONFIG", Meaning: "the kubeconfig files, as for kubectl"},
+		{Name: "HOME", Meaning: "where .kube/config is otherwise"},
+		{Name: "HTTPS_PROXY, NO_PROXY", Meaning: "a proxy on the way to the API server, and the addresses that need none"},
+	},
+	Exits: []cli.Exit{
+		{Code: cli.ExitOK, Meaning: "done, on every node"},
+		{Code: cli.ExitFailed, Meaning: "failed, on one node or more; what and why was said"},
+		{Code: cli.ExitUsage, Meaning: "the command line is wrong; nothing was done"},
+		{Code: cli.ExitSignal + 2, Meaning: "ended by Ctrl-C, 143 by SIGTERM"},
+	},
+}
+
+// Name of the program.
+const Name = "nnf-deploy"
+
+type command = cli.Command[*call]
+
+// call is a verb at work.
+type call struct {
+	*cli.Call
+	settings
+}
+
+// settings is what the flags say. The fields of a verb are in a struct of its own.
+type settings struct {
+	kubeconfig, context string
+	output              string
+
+	credentials credentialsSettings
+	install     installSettings
+	status      statusSettings
+	uninstall   uninstallSettings
+}
+
+const (
+	formatText = "text"
+	formatJSON = "json"
+)
+
+var formats = []string{formatText, formatJSON}
+
+func commonFlags(f *pflag.FlagSet, v *call) {
+	f.StringVar(&v.kubeconfig, "kubeconfig", v.kubeconfig, "`FILE` with the access to the cluster; as for kubectl otherwise")
+	f.StringVar(&v.context, "context", v.context, "`NAME` of the context in it; the current one otherwise")
+	f.StringVarP(&v.output, "output", "o", v.output, "`FORMAT` of the answer: text or json")
+	cli.Words(f, "output", formats...)
+}
+
+func checkCommon(v *call) error {
+	if !slices.Contains(formats, v.output) {
+		return cli.Usagef("--output is one of %s, not %.80q", strings.Join(formats, ", "), v.output)
+	}
+	return nil
+}

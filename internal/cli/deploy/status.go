@@ -1,0 +1,110 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
+)
+
+type statusSettings struct {
+	nodes nodesSettings
+	limit time.Duration
+}
+
+var statusCommand = &command{
+	Name: "status", Args: "[NODE...]", Short: "show versions, units, mounts and credentials of the nodes",
+	Long: `Without NODE, of all computes of the system; NODE may be a host list such as
+compute-[01-20,30]. The exit code is 0 when every node
+answers, every daemon runs and no token has ended; so it can be asked by a monitor.
+
+VERSION is that of the program, UNIT the state of the service, for nnf-dm, which
+runs only when it is needed, of its socket. API tells whether clientmountd reaches
+the API server, MOUNTS how many ClientMounts it has mounts for (unknown: a clientmountd too old to
+tell), and TOKEN until
+when the credentials are good. Of the token itself nothing but that leaves the node.`,
+	Examples: []cli.Example{
+		{Comment: "Nodes that are not well:", Lines: `nnf-deploy status -o json | jq -r '.nodes[] | select(.well | not) | .node'`},
+	},
+	Most: -1, Flags: statusFlags, Run: runStatus,
+}
+
+func statusFlags(f *pflag.FlagSet, v *call) {
+	f.DurationVar(&v.status.limit, "node-timeout", time.Minute, "a node that is not through within `DURATION` has failed")
+	v.status.nodes.flags(f, "status")
+}
+
+func runStatus(ctx context.Context, v *call) error {
+	c := &v.status
+	if c.limit < time.Second {
+		return cli.Usagef("--node-timeout is a second at least")
+	}
+	j, want, err := v.early(ctx, func(ctx context.Context) (*job, target.Want, error) { return v.onlyNodes(ctx, &c.nodes) })
+	if errors.Is(err, errNoneFailed) {
+		return v.showStatus(nil, nil, nil)
+	}
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	states := map[string][]target.DaemonState{}
+	results, err := j.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel}, true,
+		limited(c.limit, func(_, stop context.Context, node string, _ func(string)) fleet.Result {
+			w := want
+			w.Node = node
+			report, err := target.Probe(stop, c.nodes.shell(), &w)
+			if err != nil {
+				return failed(err)
+			}
+			list := report.Daemons(&w, time.Now())
+			mu.Lock()
+			states[node] = list
+			mu.Unlock()
+			r := fleet.Result{State: fleet.OK}
+			if report.Interrupted {
+				r.Notes = append(r.Notes, "an installation was interrupted here: run nnf-deploy install again")
+			}
+			if report.Busy {
+				r.Notes = append(r.Notes, "an installation is at work here")
+			}
+			for _, d := range list {
+				if !d.Well {
+					r.State = fleet.Differs
+				}
+				if d.Mounts != nil && d.Mounts.Unknown != "" {
+					r.Notes = append(r.Notes, "the number of mounts is not known: "+d.Mounts.Unknown)
+				}
+			}
+			return r
+		}))
+	if results == nil {
+		return err
+	}
+	return v.showStatus(results, states, err)
+}
+
+// showStatus shows it, and chooses the exit code.
+func (v *call) showStatus(results []fleet.Result, states map[string][]target.DaemonState, stopped error) error {
+	if slices.ContainsFunc(results, func(r fleet.Result) bool { return r.State != fleet.OK }) {
+		v.Code = cli.ExitFailed
+	}
+	var err error
+	if v.output == formatJSON {
+		err = statusJSON(v.Stdout, results, states)
+	} else {
+		err = statusTable(v.Stdout, results, states)
+	}
+	v.notes(results)
+	v.failures(results)
+	if stopped != nil {
+		return stopped
+	}
+	return err
+}

@@ -1,0 +1,152 @@
+package dmctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
+	"github.com/compute-daemons/compute-daemons/internal/text"
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
+)
+
+type copySettings struct {
+	profile, dcp, mpirun, key, batch string
+	dryrun, log, store               bool
+	slots, maxSlots                  int32
+}
+
+var copyCommand = &command{
+	Name: "copy", Args: "SRC... DST", Short: "copy SRC in the job's storage to DST in a global file system",
+	Long: `The rabbit does the copying. SRC is a file or directory as this node sees it:
+"/mnt/dir" is the directory itself, "/mnt/dir/" is its content. Several SRC need a
+DST with a final "/". With --batch, the pairs are read from a file that has one
+"SRC DST" per line; "-" is standard input.
+
+The command prints the id of the copy and returns; the rabbit continues. With
+--wait, it shows the progress and returns when the copy has ended. Ctrl-C then
+detaches, and Ctrl-C twice cancels the copy.`,
+	Most: -1, Complete: cli.Files, Flags: copyFlags, Run: withDaemon(runCopy),
+}
+
+func copyFlags(f *pflag.FlagSet, v *call) {
+	c := &v.copy
+	f.BoolVar(&v.wait, "wait", false, "wait until the copy has ended, and show its progress")
+	waitFlags(f, v)
+	f.StringVar(&c.profile, "profile", "", "`NAME` of the profile to use; the default is the site's default profile")
+	f.StringVar(&c.dcp, "dcp-options", "", "`OPTIONS` for dcp; the site decides which are allowed")
+	f.StringVar(&c.mpirun, "mpirun-options", "", "`OPTIONS` for mpirun; the site decides which are allowed")
+	f.BoolVar(&c.dryrun, "dry-run", false, "do everything except the copying")
+	f.Int32Var(&c.slots, "slots", -1, "slots of each host for mpirun: `N`; 0 leaves them out, -1 uses those of the profile")
+	f.Int32Var(&c.maxSlots, "max-slots", -1, "maximum of slots of each host for mpirun: `N`; 0 and -1 as for --slots")
+	f.BoolVar(&c.log, "log-stdout", false, "write the output of the copying command to the log of the rabbit")
+	f.BoolVar(&c.store, "store-stdout", false, "store the output of the copying command in the message of the status")
+	f.StringVar(&c.key, "key", "", "a `KEY` of your choice; a command repeated with the same key starts no second copy")
+	f.StringVar(&c.batch, "batch", "", "read the pairs from `FILE`")
+}
+
+func runCopy(ctx context.Context, v *call) error {
+	if v.workflow == "" {
+		return noWorkflow
+	}
+	pairs, err := v.pairs()
+	if err != nil {
+		return err
+	}
+	made, err := v.ask(ctx, pairs)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	var first error
+	for _, p := range made.Pairs {
+		if p.Err == nil {
+			ids = append(ids, p.ID)
+			continue
+		}
+		if first == nil {
+			first = p.Err
+		}
+		if len(made.Pairs) > 1 {
+			v.Explain(fmt.Errorf("%s: %w", p.Source, p.Err))
+		}
+	}
+	if len(made.Pairs) == 1 && first != nil {
+		return first
+	}
+	v.Code = exitOf(first)
+	// No ids would stand for all copies of the workflow.
+	if !v.wait || len(ids) == 0 {
+		return v.showMade(made, ids)
+	}
+	handles := ids
+	if made.Batch != "" && len(ids) > 1 {
+		handles = []string{made.Batch}
+	}
+	all, err := v.follow(ctx, handles)
+	if err != nil {
+		return err
+	}
+	return v.showAll(all)
+}
+
+// ask makes the request. Who interrupts it cannot know what became of it.
+func (v *call) ask(ctx context.Context, pairs []client.Pair) (client.Made, error) {
+	ctx, cancel := v.Interruptible(ctx, detached)
+	defer cancel(nil)
+	c := &v.copy
+	made, err := v.client.Copy(ctx, client.Request{
+		Pairs: pairs, Profile: c.profile, DCPOptions: c.dcp, MPIRunOptions: c.mpirun, Dryrun: c.dryrun,
+		LogStdout: c.log, StoreStdout: c.store, Slots: c.slots, MaxSlots: c.maxSlots, Key: c.key,
+	})
+	if d := (*cli.Stopped)(nil); err != nil && errors.As(context.Cause(ctx), &d) {
+		return made, hint.Add(d, "%s list shows whether the copy was started", Name)
+	}
+	if err == nil && c.key != "" && v.client.Old() {
+		v.Say("warning: this daemon may ignore --key: look at %s list before you repeat the command", Name)
+	}
+	return made, err
+}
+
+// showMade is the answer without --wait.
+func (v *call) showMade(made client.Made, ids []string) error {
+	if v.output == formatJSON {
+		return text.JSON(v.Stdout, madeJSON(made))
+	}
+	for _, id := range ids {
+		if _, err := fmt.Fprintln(v.Stdout, text.Line(id)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type madeDocument struct {
+	Batch  string         `json:"batch,omitempty"`
+	Copies []madeCopyJSON `json:"copies"`
+}
+
+type madeCopyJSON struct {
+	Source      string `json:"source"`
+	Destination string `json:"destination"`
+	ID          string `json:"id,omitempty"`
+	Error       string `json:"error,omitempty"`
+	Hint        string `json:"hint,omitempty"`
+}
+
+func madeJSON(made client.Made) madeDocument {
+	out := madeDocument{Batch: made.Batch}
+	for _, p := range made.Pairs {
+		c := madeCopyJSON{Source: p.Source, Destination: p.Destination, ID: p.ID}
+		if e := (*client.Error)(nil); errors.As(p.Err, &e) {
+			c.Error, c.Hint = e.Text, e.Hint
+		}
+		out.Copies = append(out.Copies, c)
+	}
+	return out
+}
+
+var noWorkflow = hint.Add(cli.Usagef("the workflow is not known"), "give --workflow; a job has the name in DW_WORKFLOW_NAME")

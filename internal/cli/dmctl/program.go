@@ -1,0 +1,127 @@
+package dmctl
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
+)
+
+// Program is nnf-dmctl.
+var Program = cli.Program[*call]{
+	Name:     Name,
+	About:    "Copies the data of a job from rabbit storage to a global file system.",
+	New:      newCall,
+	Flags:    commonFlags,
+	Check:    checkCommon,
+	Commands: []*command{copyCommand, statusCommand, waitCommand, cancelCommand, listCommand, deleteCommand, versionCommand},
+	PassOn:   []string{"--socket", "--workflow", "-w", "--namespace", "-n"},
+	Environment: []cli.Variable{
+		{Name: "DW_WORKFLOW_NAME", Meaning: "name of the workflow; set in every job"},
+		{Name: "DW_WORKFLOW_NAMESPACE", Meaning: "namespace of the workflow; set in every job, default: default"},
+		{Name: "NNF_DM_SOCKET", Meaning: "socket of the daemon; default: " + client.DefaultSocket},
+		{Name: "TERM", Meaning: "type of the terminal; dumb: no progress bar"},
+	},
+	Exits:  exits,
+	ExitOf: exitOf,
+}
+
+// Name of the program.
+const Name = "nnf-dmctl"
+
+type command = cli.Command[*call]
+
+// call is a sub-command at work.
+type call struct {
+	*cli.Call
+	settings
+	client *client.Client
+}
+
+// withDaemon lets a command talk to the daemon.
+func withDaemon(run func(context.Context, *call) error) func(context.Context, *call) error {
+	return func(ctx context.Context, v *call) (err error) {
+		if v.client, err = client.Open(client.Options{Socket: v.socket, Workflow: v.workflow, Namespace: v.namespace}); err != nil {
+			return err
+		}
+		defer v.client.Close()
+		return run(ctx, v)
+	}
+}
+
+// withIDs is withDaemon for a command whose arguments are ids, of which none would
+// stand for all copies of the workflow.
+func withIDs(run func(context.Context, *call) error) func(context.Context, *call) error {
+	return func(ctx context.Context, v *call) error {
+		if slices.Contains(v.Args, "") {
+			return cli.Usagef("an ID is empty")
+		}
+		return withDaemon(run)(ctx, v)
+	}
+}
+
+// ids completes ids.
+const ids = "list --quiet"
+
+// settings is what environment and flags say.
+type settings struct {
+	socket, workflow, namespace string
+	output                      string
+	quiet                       bool
+
+	wait    bool
+	timeout time.Duration
+	copy    copySettings
+}
+
+const (
+	formatText = "text"
+	formatJSON = "json"
+)
+
+var formats = []string{formatText, formatJSON}
+
+func newCall(c *cli.Call) *call {
+	s := settings{socket: c.Getenv("NNF_DM_SOCKET"), workflow: c.Getenv("DW_WORKFLOW_NAME"), namespace: c.Getenv("DW_WORKFLOW_NAMESPACE"), output: formatText}
+	if s.socket == "" {
+		s.socket = client.DefaultSocket
+	}
+	if s.namespace == "" {
+		s.namespace = "default"
+	}
+	return &call{Call: c, settings: s}
+}
+
+func commonFlags(f *pflag.FlagSet, v *call) {
+	f.StringVarP(&v.workflow, "workflow", "w", v.workflow, "`NAME` of the workflow")
+	f.StringVarP(&v.namespace, "namespace", "n", v.namespace, "`NAMESPACE` of the workflow")
+	f.StringVar(&v.socket, "socket", v.socket, "`PATH` of the daemon's socket")
+	f.StringVarP(&v.output, "output", "o", v.output, "`FORMAT` of the output: text or json")
+	cli.Words(f, "output", formats...)
+	f.BoolVarP(&v.quiet, "quiet", "q", v.quiet, "print only what is necessary")
+}
+
+func waitFlags(f *pflag.FlagSet, v *call) {
+	f.DurationVar(&v.timeout, "timeout", 0, "wait no longer than `DURATION`, for example 90s or 2h")
+}
+
+func checkCommon(v *call) error {
+	switch {
+	case !slices.Contains(formats, v.output):
+		return cli.Usagef("--output must be %s, not %.80q", strings.Join(formats, " or "), v.output)
+	case v.timeout < 0:
+		return cli.Usagef("--timeout cannot be negative")
+	}
+	return nil
+}
+
+// Manual is the reference for docs/nnf-dmctl.md, from what the program itself
+// goes by.
+func Manual() string {
+	return Program.Guide().Manual() + "If several copies have ended differently, the exit code of `status`, `wait` and `copy --wait` is that of a failed copy, else that of a\ndeleted one, else that of a cancelled one.\n\n"
+}

@@ -1,0 +1,200 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+// order is a call of the program that these tests play.
+type order struct {
+	*Call
+	loud  bool
+	times int
+}
+
+var errSpecial = errors.New("special")
+
+// shop is a program with a command for everything that a table can say.
+func shop() *Program[*order] {
+	echo := func(_ context.Context, v *order) error {
+		fmt.Fprintf(v.Stdout, "%q loud=%t times=%d given=%t\n", v.Args, v.loud, v.times, v.Given("times"))
+		v.Code = 7
+		return nil
+	}
+	return &Program[*order]{
+		Name: "shop", About: "Sells things.",
+		New: func(c *Call) *order { return &order{Call: c, times: len(c.Getenv("TIMES"))} },
+		Flags: func(f *pflag.FlagSet, v *order) {
+			f.BoolVarP(&v.loud, "loud", "l", v.loud, "say it loud")
+		},
+		Check: func(v *order) error {
+			if v.times < 0 {
+				return Usagef("--times cannot be negative")
+			}
+			return nil
+		},
+		Commands: []*Command[*order]{
+			{Name: "echo", Args: "WORD...", Short: "say words", Long: "At length.", Least: 1, Most: 2, Complete: Files, Run: echo,
+				Examples: []Example{{"Once:", "shop echo a"}},
+				Flags:    func(f *pflag.FlagSet, v *order) { f.IntVar(&v.times, "times", v.times, "say it `N` times") }},
+			{Name: "fail", Short: "fail", Most: -1, Complete: "list", Run: func(context.Context, *order) error { return fmt.Errorf("bad\x1b: %w", errSpecial) }},
+			{Name: "wait", Short: "wait", Run: func(ctx context.Context, v *order) error {
+				ctx, cancel := v.Interruptible(ctx, "")
+				defer cancel(nil)
+				<-ctx.Done()
+				return Interrupted(ctx, ctx.Err())
+			}},
+		},
+		PassOn:      []string{"--loud", "-l"},
+		Environment: []Variable{{"TIMES", "how often"}},
+		Exits:       []Exit{{ExitOK, "done"}},
+	}
+}
+
+func TestRun(t *testing.T) {
+	for _, tt := range []struct {
+		line           string
+		code           int
+		stdout, stderr string
+	}{
+		{"", 2, "", "shop: error: a command is missing\nshop: hint: see shop --help\n"},
+		{"buy", 2, "", "shop: error: unknown command \"buy\"\nshop: hint: see shop --help\n"},
+		{"ecoh", 2, "", "shop: error: unknown command \"ecoh\"\nshop: hint: did you mean \"echo\"? see shop --help\n"},
+		{"compl", 2, "", "shop: error: unknown command \"compl\"\nshop: hint: did you mean \"completion\"? see shop --help\n"},
+		{"help wiat", 2, "", "shop: error: unknown command \"wiat\"\nshop: hint: did you mean \"wait\"? see shop help --help\n"},
+		{"echo --tmes 3 a", 2, "", "shop: error: unknown flag --tmes\nshop: hint: did you mean --times? see shop echo --help\n"},
+		{"echo -loud a", 2, "", "shop: error: unknown flag -oud\nshop: hint: did you mean --loud? see shop echo --help\n"},
+		{"echo --hlep", 2, "", "shop: error: unknown flag --hlep\nshop: hint: did you mean --help? see shop echo --help\n"},
+		{"--no", 2, "", "shop: error: unknown flag --no\nshop: hint: see shop --help\n"},
+		{"echo a", 7, "[\"a\"] loud=false times=0 given=false\n", ""},
+		{"-l echo a --times 3 b", 7, "[\"a\" \"b\"] loud=true times=3 given=true\n", ""},
+		{"echo --loud -- a", 7, "[\"a\"] loud=true times=0 given=false\n", ""},
+		{"echo", 2, "", "shop: error: echo needs WORD...\nshop: hint: see shop echo --help\n"},
+		{"echo a b c", 2, "", "shop: error: unexpected argument \"c\"\nshop: hint: see shop echo --help\n"},
+		{"echo a --times -1", 2, "", "shop: error: --times cannot be negative\nshop: hint: see shop echo --help\n"},
+		{"echo a --times x", 2, "", "shop: error: flag --times: \"x\" is not a whole number\nshop: hint: see shop echo --help\n"},
+		{"fail a b", 1, "", "shop: error: bad\\x1b: special\n"},
+		{"help nothing", 2, "", "shop: error: unknown command \"nothing\"\nshop: hint: see shop help --help\n"},
+		{"completion", 2, "", "shop: error: completion needs the name of the shell: bash\nshop: hint: see shop completion --help\n"},
+		{"completion zsh", 2, "", "shop: error: completion exists for bash, not for \"zsh\"\nshop: hint: see shop completion --help\n"},
+	} {
+		var stdout, stderr strings.Builder
+		code := shop().Run(t.Context(), Process{Stdout: &stdout, Stderr: &stderr}, strings.Fields(tt.line))
+		if code != tt.code || stdout.String() != tt.stdout || stderr.String() != tt.stderr {
+			t.Errorf("%q: exit code %d\n%s%s", tt.line, code, stdout.String(), stderr.String())
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	say := func(line string, want ...string) {
+		t.Helper()
+		var stdout, stderr strings.Builder
+		if code := shop().Run(t.Context(), Process{Stdout: &stdout, Stderr: &stderr}, strings.Fields(line)); code != 0 || stderr.Len() > 0 {
+			t.Errorf("%s: exit code %d, %s", line, code, stderr.String())
+		}
+		for _, w := range want {
+			if !strings.Contains(stdout.String(), w) {
+				t.Errorf("%s: no %q in\n%s", line, w, stdout.String())
+			}
+		}
+	}
+	all := []string{"Sells things.\n", "  echo WORD...       say words\n", "  help [COMMAND]     show", "  -l, --loud", "--version", "  TIMES ", "    0  done\n"}
+	say("help", all...)
+	say("--help", all...)
+	one := []string{"Usage: shop echo [FLAGS] WORD...\n\nSay words.\n\nAt length.\n", "--times N", "\nOnce:\n\n    shop echo a\n"}
+	say("help echo", one...)
+	say("echo --help", one...)
+	say("--version", "shop ")
+}
+
+func TestExitOf(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0}, {errors.New("x"), 1}, {StoppedBy("", os.Interrupt), 130}, {fmt.Errorf("x: %w", StoppedBy("left", syscall.SIGTERM)), 143},
+	} {
+		if got := ExitOf(tt.err); got != tt.want {
+			t.Errorf("%v: %d, want %d", tt.err, got, tt.want)
+		}
+	}
+	p := shop()
+	p.ExitOf = func(err error) int { return map[bool]int{true: 9, false: 1}[errors.Is(err, errSpecial)] }
+	var out strings.Builder
+	if code := p.Run(t.Context(), Process{Stdout: &out, Stderr: &out}, []string{"fail"}); code != 9 {
+		t.Errorf("a program's own exit code: %d", code)
+	}
+}
+
+// A signal ends what waits, and is its exit code.
+func TestSignal(t *testing.T) {
+	signals := make(chan os.Signal, 1)
+	signals <- syscall.SIGTERM
+	var out strings.Builder
+	if code := shop().Run(t.Context(), Process{Stdout: &out, Stderr: &out, Signals: signals}, []string{"wait"}); code != 143 || out.String() != "shop: error: ended by terminated\n" {
+		t.Errorf("%d %q", code, out.String())
+	}
+	if text := StoppedBy("detached", os.Interrupt).Error(); text != "detached by interrupt" {
+		t.Error(text)
+	}
+}
+
+func TestGetenv(t *testing.T) {
+	for _, tt := range []struct {
+		environ []string
+		want    string
+	}{
+		{nil, ""}, {[]string{"A=1", "AB=2"}, "1"}, {[]string{"A=1", "A=2"}, "2"}, {[]string{"A"}, ""}, {[]string{"A=x=y"}, "x=y"}, {[]string{"A="}, ""},
+	} {
+		c := Call{Process: Process{Environ: tt.environ}}
+		if got := c.Getenv("A"); got != tt.want {
+			t.Errorf("%q: %q", tt.environ, got)
+		}
+	}
+}
+
+func TestGuide(t *testing.T) {
+	g := shop().Guide()
+	var names []string
+	for _, c := range g.Commands {
+		names = append(names, c.Name)
+	}
+	if got := strings.Join(names, " "); got != "echo fail wait completion help" {
+		t.Error(got)
+	}
+	if c := g.Commands[0]; c.Synopsis != "shop echo [FLAGS] WORD..." || len(c.Flags) != 1 || c.Flags[0] != (Flag{"times", "", "N", "say it N times", ""}) || len(c.Examples) != 1 {
+		t.Errorf("%+v", c)
+	}
+	if len(g.Flags) != 2 || g.Flags[0].Letter != "l" || g.Flags[1].Name != "help" || len(g.Environment) != 1 || len(g.Exits) != 1 {
+		t.Errorf("%+v", g)
+	}
+}
+
+// What bash makes of it is tested with the programs.
+func TestCompletion(t *testing.T) {
+	p := shop()
+	text := p.Completion()
+	for _, want := range []string{
+		"complete -o filenames -F _shop shop\n", "compgen -W 'echo fail wait completion help'", "    echo) flags+=' --times' ;;\n",
+		"local -a ask=(shop)", "--loud | -l) [[ $word == '=' ]] || ask+=", `"${ask[@]}" list 2>/dev/null`, "    --times)\n      return\n      ;;\n",
+		"    echo)\n      mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n      ;;\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if p.Commands[1].Complete = ""; strings.Contains(p.Completion(), "ask") {
+		t.Error("it has what asks the program, and nothing does")
+	}
+	if strings.Contains(text, "@") && strings.Contains(strings.ReplaceAll(text, "[@]", ""), "@") {
+		t.Errorf("a place was not filled:\n%s", text)
+	}
+}

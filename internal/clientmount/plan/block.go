@@ -1,0 +1,126 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+)
+
+// section returns the profile's section for an LVM-backed type.
+func section(profile *nnf.StorageProfile, typ string) *nnf.Storage {
+	switch typ {
+	case dws.TypeXFS:
+		return &profile.Data.XFS
+	case dws.TypeGFS2:
+		return &profile.Data.GFS2
+	}
+	return &profile.Data.Raw
+}
+
+// block plans a raw, xfs or gfs2 volume (contract clientmountd.md 5.2).
+func (p *Plan) block(cm *dws.ClientMount, m *dws.Mount, profile *nnf.StorageProfile, o Options) error {
+	s := section(profile, m.Type)
+	if err := checkOverrides(s.VariableOverride); err != nil {
+		return err
+	}
+	if err := p.blockNames(cm, m, s); err != nil {
+		return err
+	}
+	vg, lv, fs := p.blockVariables(cm, m, s)
+	fs, err := p.mountPath(m, fs, o)
+	if err != nil {
+		return err
+	}
+
+	b, f := &s.BlockDevice.Compute, &s.FileSystem.Compute
+	up := sequence{steps: make([]Step, 0, 8)}
+	up.hooks("preActivate", failPreActivate, lv, b.User.PreActivate)
+	if !blank(b.VGChange.LockStart) {
+		up.add(Step{Name: "waitVG", Kind: WaitVG, Fail: failActivate})
+	}
+	up.verb("lockStart", LockStart, failActivate, vg, b.VGChange.LockStart, "vgchange")
+	up.verb("activate", Activate, failActivate, lv, b.LVChange.Activate, "lvchange")
+	if !blank(b.LVChange.Activate) {
+		up.add(Step{Name: "waitDevice", Kind: WaitDevice, Fail: failActivate})
+	}
+	up.hooks("postActivate", failPostActivate, lv, b.User.PostActivate)
+	up.hooks("preMount", failPreMount, fs, f.User.PreMount)
+	up.verb("mount", Mount, failMount, fs, f.Mount, p.mountProgram(o)...)
+	up.permissions(m)
+	up.hooks("postMount", failPostMount, fs, f.User.PostMount)
+
+	down := sequence{steps: make([]Step, 0, 8)}
+	down.hooks("preUnmount", failPreUnmount, fs, f.User.PreUnmount)
+	down.unmount(p, fs, f.Mount, f.Unmount)
+	down.hooks("postUnmount", failPostUnmount, fs, f.User.PostUnmount)
+	down.hooks(hooksPreDeactivate, failPreDeactivate, lv, b.User.PreDeactivate)
+	down.verb("deactivate", Deactivate, failDeactivate, lv, b.LVChange.Deactivate, "lvchange")
+	down.verb("lockStop", LockStop, failDeactivate, vg, b.VGChange.LockStop, "vgchange")
+	down.hooks(hooksPostDeactivate, failPostDeactivate, lv, b.User.PostDeactivate)
+
+	p.Mount, p.Unmount = up.steps, down.steps
+	if up.err != nil {
+		return up.err
+	}
+	return down.err
+}
+
+// blockNames fills the plan's names: computed ones, replaced by the profile's
+// overrides, which change what is looked for and not only what is printed.
+func (p *Plan) blockNames(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage) error {
+	if m.Type == dws.TypeRaw {
+		p.Target = TargetFile
+	}
+	if t, ok := s.VariableOverride["$FSTYPE"]; ok {
+		p.FSType = t
+		if !fsTypeWord(t) {
+			return badOverride("$FSTYPE", t, fsTypeRule)
+		}
+	}
+	if t, ok := s.VariableOverride["$MOUNT_TARGET"]; ok {
+		p.Target = t
+		if t != TargetFile && t != TargetDirectory {
+			return badOverride("$MOUNT_TARGET", t, "it is file or directory")
+		}
+	}
+	if err := p.volumeNames(cm, m, s); err != nil {
+		return err
+	}
+	if m.Device.Type == dws.DeviceLVM {
+		p.Rescan = true
+		p.NVMe = slices.Clone(m.Device.LVM.NVMeInfo)
+	}
+	return nil
+}
+
+// blockVariables returns the variables of vgchange lines, of lvchange lines and
+// block hooks, and of file system lines, the last without $MOUNT_PATH.
+func (p *Plan) blockVariables(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage) (vg, lv, fs *variables) {
+	ref, i := m.Device.DeviceReference, m.Device.DeviceReference.Data
+	index := strconv.Itoa(i)
+	all := common(cm, m)
+	// A compute has no list of physical volumes, hence zero devices.
+	vgData := append(all[:len(all):len(all)],
+		data("$VG_NAME", p.VG),
+		data("$DEVICE_NUM", "0"), data("$DEVICE_NUM-1", "-1"), data("$DEVICE_NUM-2", "-2"),
+		data("$DEVICE_LIST", ""), data("$DEVICE1", ""))
+	lvData := append(vgData[:len(vgData):len(vgData)],
+		data("$LV_NAME", p.LV), data("$LV_INDEX", index),
+		data("$LV_SIZE", "0K"), data("$PERCENT_VG", "100%VG"))
+	fsData := append(all[:len(all):len(all)],
+		data("$DEVICE", p.Device), data("$FSTYPE", p.FSType), data("$MOUNT_TARGET", p.Target),
+		data("$TEMP_DIR", "/mnt/temp/"+ref.ObjectReference.Name+"-"+index))
+	if m.Type == dws.TypeGFS2 {
+		fsData = append(fsData,
+			data("$CLUSTER_NAME", ref.ObjectReference.Namespace),
+			// The rabbit's lock space name needs what a compute does not have;
+			// the constant is what scripts have always seen here.
+			data("$LOCK_SPACE", fmt.Sprintf("fs-%02d-66616b655f", i)),
+			data("$PROTOCOL", "lock_dlm"))
+	}
+	o := s.VariableOverride
+	return newVariables(vgData, o), newVariables(lvData, o), newVariables(fsData, o)
+}

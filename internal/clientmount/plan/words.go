@@ -1,0 +1,140 @@
+package plan
+
+import (
+	"strings"
+)
+
+// word is one word of a template; quoted when any part of it was in quotes, so
+// that it stays an argument even when it becomes empty.
+type word struct {
+	text   string
+	quoted bool
+}
+
+// words makes the arguments of a built-in verb from the profile's template. No
+// shell is involved: the administrator's own variables are expanded first, the
+// result is split the way a shell splits it, and only then does each word get
+// its data, which is therefore never split and never read as syntax.
+func (v *variables) words(template string) ([]string, error) {
+	template, err := v.expand(template, textOnly)
+	if err != nil {
+		return nil, err
+	}
+	split, err := split(template)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]string, 0, len(split))
+	for _, w := range split {
+		text, err := v.expand(w.text, dataOnly)
+		if err != nil {
+			return nil, err
+		}
+		if i := strings.IndexByte(text, '$'); i >= 0 {
+			return nil, fault("unknown variable %s in %s: it is not set on compute nodes; use a hook command for shell variables",
+				variableName(text[i:]), quote(w.text))
+		}
+		if text != "" || w.quoted {
+			out = append(out, text)
+		}
+	}
+	return out, nil
+}
+
+// variableName cuts what looks like one variable from the start of s.
+func variableName(s string) string {
+	end := 1
+	for end < len(s) && (only(s[end:end+1], "_{}")) {
+		end++
+	}
+	if end > maxKey {
+		end = maxKey
+	}
+	return s[:end]
+}
+
+// split cuts a template into words by a shell's quoting rules: '…' is literal,
+// "…" keeps blanks, a backslash takes the next character as it is. Everything
+// that needs a shell is refused; wildcards and ~ are ordinary characters.
+func split(s string) ([]word, error) {
+	s = strings.TrimSpace(s)
+	var out []word
+	var b strings.Builder
+	inWord, quoted := false, false
+	end := func() {
+		if inWord {
+			out = append(out, word{b.String(), quoted})
+		}
+		b.Reset()
+		inWord, quoted = false, false
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case c == ' ' || c == '\t':
+			end()
+		case c == '\'':
+			n := strings.IndexByte(s[i+1:], '\'')
+			if n < 0 {
+				return nil, fault("unclosed ' in %s", quote(s))
+			}
+			b.WriteString(s[i+1 : i+1+n])
+			inWord, quoted = true, true
+			i += n + 1
+		case c == '"':
+			n, err := doubleQuoted(&b, s[i+1:])
+			if err != nil {
+				return nil, err
+			}
+			inWord, quoted = true, true
+			i += n
+		case c == '\\':
+			i++
+			if i == len(s) {
+				return nil, fault("backslash at the end of %s", quote(s))
+			}
+			if s[i] == '\n' { // a continued line
+				continue
+			}
+			b.WriteByte(s[i])
+			inWord = true
+		case strings.IndexByte(";|&<>()`\n\r", c) >= 0, c == '#' && !inWord, c == '$' && i+1 < len(s) && strings.IndexByte("('\"", s[i+1]) >= 0:
+			return nil, shellSyntax(c, s)
+		default:
+			b.WriteByte(c)
+			inWord = true
+		}
+	}
+	end()
+	for _, w := range out {
+		if strings.IndexFunc(w.text, func(r rune) bool { return r < ' ' || r == 0x7f }) >= 0 {
+			return nil, fault("control character in %s", quote(s))
+		}
+	}
+	return out, nil
+}
+
+// doubleQuoted reads up to the closing quote and returns how many bytes that
+// took, the quote included.
+func doubleQuoted(b *strings.Builder, s string) (int, error) {
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"':
+			return i + 1, nil
+		case c == '`', c == '$' && i+1 < len(s) && s[i+1] == '(':
+			return 0, shellSyntax(c, s)
+		case c == '\\' && i+1 < len(s) && strings.IndexByte("$`\"\\", s[i+1]) >= 0:
+			i++
+			b.WriteByte(s[i])
+		case c == '\\' && i+1 < len(s) && s[i+1] == '\n':
+			i++
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return 0, fault("unclosed \" in %s", quote(s))
+}
+
+func shellSyntax(c byte, s string) error {
+	return fault("%s in %s is shell syntax, and no shell runs this command: use a hook command for shell syntax", quote(string(rune(c))), quote(s))
+}

@@ -1,0 +1,137 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+)
+
+// KeyMetadata carries the key in version 1. Daemons that do not know it ignore
+// it.
+const KeyMetadata = "nnf-dm-request-key"
+
+// Pair is what to copy and where to.
+type Pair struct{ Source, Destination string }
+
+// Request asks for copies with the same options.
+type Request struct {
+	Pairs         []Pair
+	Profile       string
+	DCPOptions    string
+	MPIRunOptions string
+	Dryrun        bool
+	LogStdout     bool
+	StoreStdout   bool
+	Slots         int32  // -1: as in the profile
+	MaxSlots      int32  // likewise
+	Key           string // a request that is repeated with it makes no second copy
+}
+
+// Made is what became of the pairs, in their order.
+type Made struct {
+	Batch string // stands for all of them; empty from a daemon without version 2
+	Pairs []MadePair
+}
+
+// MadePair is one of them: an id or an error.
+type MadePair struct {
+	Pair
+	ID  string
+	Err error
+}
+
+// Copy asks for copies. Its error concerns all of them, that of a pair the pair
+// alone. A daemon that goes away in between is asked once more, under a key, so
+// that nothing is copied twice.
+func (c *Client) Copy(ctx context.Context, r Request) (Made, error) {
+	var out Made
+	err := c.newest(func() (err error) { out, err = c.copy2(ctx, r); return err },
+		func() (err error) { out, err = c.copy1(ctx, r); return err })
+	return out, c.explain(err)
+}
+
+func (c *Client) copy2(ctx context.Context, r Request) (Made, error) {
+	q := &pb2.CreateBatchRequest{Workflow: c.workflow2(), RequestKey: r.Key, Options: &pb2.CopyOptions{
+		Profile: r.Profile, Dryrun: r.Dryrun, DcpOptions: r.DCPOptions, MpirunOptions: r.MPIRunOptions,
+		LogStdout: r.LogStdout, StoreStdout: r.StoreStdout, Slots: slots2(r.Slots), MaxSlots: slots2(r.MaxSlots),
+	}}
+	if q.RequestKey == "" {
+		q.RequestKey = "nnf-dmctl-" + rand.Text()
+	}
+	for _, p := range r.Pairs {
+		q.Pairs = append(q.Pairs, &pb2.CopyPair{Source: p.Source, Destination: p.Destination})
+	}
+	answer, err := c.createBatch(ctx, q)
+	if status.Code(err) == codes.Unavailable && c.dialError() == nil {
+		answer, err = c.createBatch(ctx, q) // it restarts, or was idle
+	}
+	if err != nil {
+		return Made{}, err
+	}
+	if len(answer.GetResults()) != len(r.Pairs) {
+		return Made{}, &Error{Kind: Failed, Text: "the daemon answered for a different number of copies than were requested"}
+	}
+	out := Made{Batch: answer.GetUid()}
+	for i, p := range answer.GetResults() {
+		m := MadePair{Pair: r.Pairs[i], ID: p.GetUid()}
+		if p.GetError() != nil || m.ID == "" {
+			m.Err = problem(p.GetError())
+		}
+		out.Pairs = append(out.Pairs, m)
+	}
+	return out, nil
+}
+
+func (c *Client) createBatch(ctx context.Context, q *pb2.CreateBatchRequest) (*pb2.CreateBatchResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	return c.v2.CreateBatch(ctx, q)
+}
+
+func slots2(n int32) *int32 {
+	if n == -1 {
+		return nil
+	}
+	return &n
+}
+
+func (c *Client) copy1(ctx context.Context, r Request) (Made, error) {
+	if r.Key != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, KeyMetadata, r.Key)
+	}
+	var out Made
+	for _, p := range r.Pairs {
+		uid, err := c.create1(ctx, r, p)
+		if e := (*Error)(nil); err != nil && !errors.As(err, &e) && len(out.Pairs) == 0 {
+			return Made{}, err
+		}
+		out.Pairs = append(out.Pairs, MadePair{p, uid, c.explain(err)})
+	}
+	return out, nil
+}
+
+func (c *Client) create1(ctx context.Context, r Request, p Pair) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	answer, err := c.v1.Create(ctx, &pb.DataMovementCreateRequest{
+		Workflow: c.workflow1(), Source: p.Source, Destination: p.Destination, Profile: r.Profile, Dryrun: r.Dryrun,
+		DcpOptions: r.DCPOptions, MpirunOptions: r.MPIRunOptions, LogStdout: r.LogStdout, StoreStdout: r.StoreStdout,
+		Slots: r.Slots, MaxSlots: r.MaxSlots,
+	})
+	switch {
+	case err != nil:
+		return "", err
+	case answer.GetStatus() == pb.DataMovementCreateResponse_INVALID:
+		return "", &Error{Kind: Invalid, Text: text(answer.GetMessage(), pb2.ErrorReason_INVALID_FIELD)}
+	case answer.GetStatus() != pb.DataMovementCreateResponse_SUCCESS || answer.GetUid() == "":
+		return "", &Error{Kind: Failed, Text: text(answer.GetMessage(), 0)}
+	}
+	return answer.GetUid(), nil
+}

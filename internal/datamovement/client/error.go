@@ -1,0 +1,147 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+)
+
+// Kind is what a caller decides on.
+type Kind int
+
+// The kinds of errors.
+const (
+	Failed      Kind = iota // it was tried and did not work
+	Invalid                 // the request is wrong
+	NotFound                // no such workflow or copy, or another user's
+	Denied                  // not allowed
+	TimedOut                // it took too long
+	Interrupted             // the caller's context was cancelled
+	Unreachable             // no daemon, or one that cannot work now
+)
+
+// Error is what is wrong, for people. Text and Hint may hold anything that a
+// daemon cares to send: make them printable before they are shown.
+type Error struct {
+	Kind Kind
+	Text string
+	Hint string // what to do about it; may be empty
+	err  error
+}
+
+func (e *Error) Error() string { return e.Text }
+
+// NextStep returns the hint: see hint.Of.
+func (e *Error) NextStep() string { return e.Hint }
+
+// Unwrap returns the error of the call.
+func (e *Error) Unwrap() error { return e.err }
+
+// hintActivated is what an administrator or user looks at first.
+const hintActivated = "check that it runs: systemctl status nnf-dm.socket"
+
+// hints say what to do, by the reason of version 2.
+var hints = map[pb2.ErrorReason]string{
+	pb2.ErrorReason_WORKFLOW_NOT_FOUND:       "check DW_WORKFLOW_NAME and DW_WORKFLOW_NAMESPACE; the workflow must be your own",
+	pb2.ErrorReason_WORKFLOW_STATE:           "copies can be started only while the job runs",
+	pb2.ErrorReason_MOUNT_NOT_FOUND:          "the source must be below a path in DW_JOB_… or DW_PERSISTENT_…",
+	pb2.ErrorReason_MOUNT_NOT_READY:          "try again when the storage is mounted",
+	pb2.ErrorReason_FILESYSTEM_NOT_SUPPORTED: "use gfs2 or lustre in the #DW directive of the job, or copy_out",
+	pb2.ErrorReason_DESTINATION_NOT_FOUND:    "the destination must be in a global Lustre file system",
+	pb2.ErrorReason_PROFILE_NOT_FOUND:        "omit --profile to use the site's default",
+	pb2.ErrorReason_MOVEMENT_NOT_FOUND:       "nnf-dmctl list shows the copies of this job on this node",
+	pb2.ErrorReason_MOVEMENT_ACTIVE:          "cancel it first: nnf-dmctl cancel --wait",
+	pb2.ErrorReason_UNAVAILABLE:              "try again later",
+	pb2.ErrorReason_INTERNAL:                 "tell the administrator: journalctl -u nnf-dm",
+}
+
+// words say what a reason means, for a daemon that sends no text.
+var words = map[pb2.ErrorReason]string{
+	pb2.ErrorReason_INVALID_FIELD:            "the request is wrong",
+	pb2.ErrorReason_WORKFLOW_NOT_FOUND:       "the workflow does not exist",
+	pb2.ErrorReason_WORKFLOW_STATE:           "the workflow is not in state PreRun, completed",
+	pb2.ErrorReason_MOUNT_NOT_FOUND:          "the source is not in the storage of the workflow",
+	pb2.ErrorReason_MOUNT_NOT_READY:          "the storage is not mounted now",
+	pb2.ErrorReason_FILESYSTEM_NOT_SUPPORTED: "the rabbit cannot copy from this kind of file system",
+	pb2.ErrorReason_DESTINATION_NOT_FOUND:    "the destination is not in a global Lustre file system",
+	pb2.ErrorReason_PROFILE_NOT_FOUND:        "the profile does not exist",
+	pb2.ErrorReason_MOVEMENT_NOT_FOUND:       "the data movement does not exist",
+	pb2.ErrorReason_MOVEMENT_ACTIVE:          "the data movement has not ended",
+	pb2.ErrorReason_ACCESS_DENIED:            "the site's rules do not allow it",
+	pb2.ErrorReason_UNAVAILABLE:              "the daemon is temporarily unable to do this",
+	pb2.ErrorReason_LIMIT_EXCEEDED:           "too much at once for one user",
+	pb2.ErrorReason_TIMEOUT:                  "the request took too long",
+	pb2.ErrorReason_CALLER_GONE:              "the caller has ended the call",
+	pb2.ErrorReason_INTERNAL:                 "the daemon has an internal error",
+}
+
+var kinds = map[codes.Code]Kind{
+	codes.InvalidArgument: Invalid, codes.NotFound: NotFound,
+	codes.PermissionDenied: Denied, codes.Unauthenticated: Denied,
+	codes.DeadlineExceeded: TimedOut, codes.Canceled: Interrupted, codes.Unavailable: Unreachable,
+}
+
+// explain judges the error of a call. A nil error gives nil; an *Error passes.
+func (c *Client) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return e
+	}
+	s := status.Convert(err)
+	reason, _ := pb2.Reason(err)
+	kind, known := kinds[s.Code()]
+	e := &Error{Kind: kind, Text: text(s.Message(), reason), Hint: hints[reason], err: err}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		e.Kind = TimedOut
+	case errors.Is(err, context.Canceled):
+		e.Kind = Interrupted
+	case !known:
+		e.Kind = Failed
+	case kind == Unreachable && reason == pb2.ErrorReason_ERROR_REASON_UNSPECIFIED:
+		e.unreachable(c.o.Socket, c.dialError())
+	}
+	if s.Code() == codes.Unimplemented {
+		e.Text, e.Hint = "the process that listens on "+c.o.Socket+" is not a Copy Offload daemon", "give the socket of nnf-dm with --socket or NNF_DM_SOCKET"
+	}
+	return e
+}
+
+func text(message string, reason pb2.ErrorReason) string {
+	if strings.TrimSpace(message) != "" {
+		return message
+	}
+	if words[reason] != "" {
+		return words[reason]
+	}
+	return "the daemon gave no reason"
+}
+
+// unreachable says why there was no connection, in the words of the system.
+func (e *Error) unreachable(socket string, dial error) {
+	switch {
+	case dial == nil:
+		e.Hint = hintActivated
+	case errors.Is(dial, os.ErrPermission):
+		e.Kind, e.Text, e.Hint = Denied, "you may not use the socket "+socket, "check its owner and mode: ls -l "+socket
+	default:
+		e.Text, e.Hint = "cannot reach the daemon: "+dial.Error(), hintActivated
+	}
+}
+
+// problem is an error that concerns one pair of a batch only.
+func problem(p *pb2.Problem) *Error {
+	kind, known := kinds[p.GetReason().Code()]
+	if !known {
+		kind = Failed
+	}
+	return &Error{Kind: kind, Text: text(p.GetMessage(), p.GetReason()), Hint: hints[p.GetReason()]}
+}

@@ -1,0 +1,59 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+)
+
+func TestExplain(t *testing.T) {
+	dial := func(n syscall.Errno) error {
+		return &net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", n)}
+	}
+	for name, tt := range map[string]struct {
+		err        error
+		dialed     error
+		kind       Kind
+		text, hint string
+	}{
+		"invalid":      {pb2.NewError(pb2.ErrorReason_INVALID_FIELD, "source is refused", nil), nil, Invalid, "source is refused", ""},
+		"version 1":    {status.Error(codes.PermissionDenied, "no"), nil, Denied, "no", ""},
+		"nobody":       {status.Error(codes.Unauthenticated, "who?"), nil, Denied, "who?", ""},
+		"limit":        {status.Error(codes.ResourceExhausted, "too much"), nil, Failed, "too much", ""},
+		"inside":       {status.Error(codes.Internal, ""), nil, Failed, "the daemon gave no reason", ""},
+		"late":         {status.Error(codes.DeadlineExceeded, "late"), nil, TimedOut, "late", ""},
+		"our deadline": {fmt.Errorf("x: %w", context.DeadlineExceeded), nil, TimedOut, "x: context deadline exceeded", ""},
+		"our end":      {context.Canceled, nil, Interrupted, "context canceled", ""},
+		"no socket":    {status.Error(codes.Unavailable, "x"), dial(syscall.ENOENT), Unreachable, "cannot reach the daemon: dial unix: connect: no such file or directory", hintActivated},
+		"stale socket": {status.Error(codes.Unavailable, "x"), dial(syscall.ECONNREFUSED), Unreachable, "cannot reach the daemon: dial unix: connect: connection refused", hintActivated},
+		"closed to us": {status.Error(codes.Unavailable, "x"), dial(syscall.EACCES), Denied, "you may not use the socket /s", "check its owner and mode: ls -l /s"},
+		"died":         {status.Error(codes.Unavailable, "EOF"), nil, Unreachable, "EOF", hintActivated},
+		"cannot now":   {pb2.NewError(pb2.ErrorReason_UNAVAILABLE, "no API server", nil), nil, Unreachable, "no API server", "try again later"},
+		"other server": {status.Error(codes.Unimplemented, "x"), nil, Failed, "the process that listens on /s is not a Copy Offload daemon", "give the socket of nnf-dm with --socket or NNF_DM_SOCKET"},
+		"not of gRPC":  {errors.New("x"), nil, Failed, "x", ""},
+	} {
+		c := &Client{o: Options{Socket: "/s"}, dialed: tt.dialed}
+		e, ok := c.explain(tt.err).(*Error)
+		if !ok || e.Kind != tt.kind || e.Text != tt.text || e.Hint != tt.hint || !errors.Is(e, tt.err) {
+			t.Errorf("%s: %+v", name, e)
+		}
+		if again := c.explain(fmt.Errorf("y: %w", e)); again != error(e) {
+			t.Errorf("%s: explained twice: %v", name, again)
+		}
+	}
+	if err := new(Client).explain(nil); err != nil {
+		t.Error(err)
+	}
+	if e := (&Error{Text: "a", Hint: "b"}); e.Error() != "a" || e.NextStep() != "b" {
+		t.Errorf("%q, %q", e.Error(), e.NextStep())
+	}
+}

@@ -1,0 +1,173 @@
+package target
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/fakenode"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
+)
+
+func TestMain(m *testing.M) { fakenode.Tests(m) }
+
+// scene is one node, reached through an ssh.
+type scene struct {
+	*fakenode.Node
+	t     *testing.T
+	fleet *fakenode.Fleet
+	shell remote.Shell
+}
+
+func newScene(t *testing.T) *scene {
+	f := fakenode.New(t)
+	s := &scene{Node: f.Node("compute-01"), t: t, fleet: f, shell: &remote.SSH{Program: f.SSH()}}
+	s.answers("clientmountd", &systemd.Status{Version: systemd.StatusVersion, Mounts: new(systemd.MountStatus)})
+	s.answers("nnf-dm", &systemd.Status{Version: systemd.StatusVersion})
+	return s
+}
+
+// answers says what a program answers to status -o json; nil: it is too old to know it.
+func (s *scene) answers(program string, status *systemd.Status) {
+	s.t.Helper()
+	path := "run/fake/answer." + program
+	if status == nil {
+		if err := os.Remove(filepath.Join(s.Root, path)); err != nil {
+			s.t.Fatal(err)
+		}
+		return
+	}
+	data, err := json.Marshal(status)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.Put(path, string(data), 0o600)
+}
+
+// program is a stand-in for a daemon. How it does with "ready" is in its text.
+func program(version, ready string) string {
+	return `#!/bin/sh
+name=${0##*/}
+units=$R/etc/systemd/system/$name
+case $1 in
+version) echo 'Version ` + version + `' ;;
+ready) ` + ready + ` ;;
+status) [ "$*" = 'status -o json' ] && [ -f "$R/run/fake/answer.$name" ] || { echo 'status takes no arguments' >&2; exit 2; }
+  cat "$R/run/fake/answer.$name" ;;
+install)
+  [ ! -e "$units.service" ] || { echo 'Service has already been installed' >&2; exit 1; }
+  printf '# Written by %s install.\nExecStart=/usr/bin/%s\n# ` + version + `\n' "$name" "$name" >"$units.service"
+  [ "$name" != nnf-dm ] || echo '# Written by nnf-dm install.' >"$units.socket"
+  ;;
+remove) systemctl stop "$name.service"; rm -f "$units.service" "$units.socket" ;;
+esac
+`
+}
+
+// bare returns the programs of a version as they lie in a folder.
+func (s *scene) bare(version, ready string) payload.Payload {
+	s.t.Helper()
+	var p payload.Payload
+	dir := s.t.TempDir()
+	for _, name := range []string{"clientmountd", "nnf-dm", "nnf-dmctl"} {
+		f := s.file(filepath.Join(dir, name), program(version, ready))
+		p.Programs = append(p.Programs, payload.Program{File: f, Name: name, Arch: "x86_64"})
+	}
+	return p
+}
+
+// packages returns the packages of a version; a line can be put in front of
+// their programs.
+func (s *scene) packages(version, ready, line string) payload.Payload {
+	s.t.Helper()
+	var p payload.Payload
+	dir := s.t.TempDir()
+	for _, name := range []string{"clientmountd", "nnf-dm"} {
+		nevra, header := name+"-"+version+"-1.x86_64", "header-"+version
+		f := s.file(filepath.Join(dir, name+".rpm"), name+" "+nevra+" "+header+"\n"+line+program(version, ready))
+		p.Packages = append(p.Packages, payload.Package{File: f, Name: name, NEVRA: nevra, Arch: "x86_64", Header: header})
+	}
+	return p
+}
+
+func (s *scene) file(path, text string) payload.File {
+	s.t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	f := file{content: []byte(text)}
+	return payload.File{Path: path, Size: f.size(), Sum: f.sum()}
+}
+
+func wanted(p payload.Payload) *Want {
+	return &Want{
+		Node: "compute-01", Host: "10.0.0.5", Port: "6443", Payload: p, Ready: 5 * time.Second,
+		Daemons: []Daemon{
+			{Name: "clientmountd", Bin: "clientmountd", Token: []byte("token-1"), CA: []byte("ca-1")},
+			{Name: "nnf-dm", Bin: "nnf-dm", Token: []byte("token-2"), CA: []byte("ca-2")},
+		},
+	}
+}
+
+// plan probes the node and compares.
+func (s *scene) plan(w *Want) *Plan {
+	s.t.Helper()
+	r, err := Probe(s.t.Context(), s.shell, w)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	p, err := Diff(w, r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return p
+}
+
+func (s *scene) apply(w *Want) (*Outcome, error) {
+	s.t.Helper()
+	return Apply(s.t.Context(), s.t.Context(), s.shell, s.Name, s.plan(w), func(string) {})
+}
+
+// install must succeed.
+func (s *scene) install(w *Want) *Outcome {
+	s.t.Helper()
+	o, err := s.apply(w)
+	if err != nil {
+		s.t.Fatalf("%v %+v\n%s", err, o, s.Get("var/lib/nnf-deploy/log"))
+	}
+	return o
+}
+
+// state is all that nnf-deploy may change.
+func (s *scene) state() string {
+	var b strings.Builder
+	files := s.Files("etc", "usr")
+	for _, path := range sortedKeys(files) {
+		b.WriteString(path + " " + files[path] + "\n")
+	}
+	return b.String()
+}
+
+// nothingStaged: no file of a run is left anywhere.
+func (s *scene) nothingStaged() {
+	s.t.Helper()
+	for path := range s.Files("etc", "usr", "var") {
+		if strings.Contains(path, ".nnf-deploy-") || strings.Contains(path, "/stage") || strings.HasSuffix(path, "/pending") {
+			s.t.Errorf("%s is left", path)
+		}
+	}
+}
+
+// changes are those of a plan, one a line.
+func changes(p *Plan) string {
+	var b strings.Builder
+	for _, c := range p.Changes {
+		b.WriteString(c.String() + "\n")
+	}
+	return b.String()
+}

@@ -1,0 +1,144 @@
+package target
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+const oldUnit = `[Unit]
+Description=Data Workflow Service (DWS) Client Mount Service
+Requires=network-online.target
+After=network-online.target
+
+[Service]
+PIDFile=/var/run/clientmountd.pid
+ExecStartPre=/bin/rm -f /var/run/clientmountd.pid
+ExecStart=/usr/bin/clientmountd --kubernetes-service-host=10.0.0.5
+Restart=on-failure
+
+[Install]
+WantedBy=multi-user.target
+`
+
+const oldOverride = `[Service]
+ExecStart=
+ExecStart=/usr/bin/clientmountd \
+  --kubernetes-service-host=10.0.0.5 \
+  --kubernetes-service-port=6443 \
+  --service-token-file=/etc/client-mount/service.token \
+  --service-cert-file=/etc/client-mount/service.cert
+Environment=GOGC=off
+Environment=GOMEMLIMIT=20MiB
+`
+
+func TestUnitOwner(t *testing.T) {
+	for _, tt := range []struct {
+		name, bin, text string
+		want            owner
+	}{
+		{"an earlier daemon's", "clientmountd", oldUnit, installer},
+		{"of another daemon", "nnf-dm", oldUnit, foreign},
+		{"edited", "clientmountd", strings.Replace(oldUnit, "Restart=", "MemoryMax=1G\nRestart=", 1), foreign},
+		{"by our install", "clientmountd", "# Written by clientmountd install. x\n" + oldUnit, own},
+		{"by another's install", "nnf-dm", "# Written by clientmountd install. x\n", foreign},
+		{"somebody's", "clientmountd", "[Service]\nExecStart=/usr/bin/clientmountd\n", foreign},
+		{"empty", "clientmountd", "", foreign},
+	} {
+		if got := unitOwner(tt.bin, tt.text); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestDropInOwner(t *testing.T) {
+	const path = "/etc/systemd/system/clientmountd.service.d/override.conf"
+	for _, tt := range []struct {
+		name, path, text string
+		want             owner
+	}{
+		{"the installer's", path, oldOverride, installer},
+		{"with another name", strings.Replace(path, "override", "site", 1), oldOverride, foreign},
+		{"edited", path, oldOverride + "MemoryMax=1G\n", foreign},
+		{"environment alone", path, "[Service]\nEnvironment=GOGC=off\n", foreign},
+		{"another program", path, strings.ReplaceAll(oldOverride, "/usr/bin/clientmountd", "/opt/clientmountd"), foreign},
+		{"ours", dropIn("clientmountd"), "[Service]\n", ours},
+	} {
+		if got := dropInOwner("clientmountd", tt.path, tt.text); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+// What an earlier installer has left makes way, and is put back when the new
+// version does not get ready; what is the administrator's stays.
+func TestEarlierInstallerMakesWay(t *testing.T) {
+	const unit, dropIns = "etc/systemd/system/clientmountd.service", "etc/systemd/system/clientmountd.service.d/"
+	s := newScene(t)
+	s.Put(unit, oldUnit, 0o644)
+	s.Put(dropIns+"override.conf", oldOverride, 0o644)
+	s.Put(dropIns+"99-site.conf", "[Service]\nExecStart=\nExecStart=/usr/bin/clientmountd --log-level=debug\n", 0o644)
+	s.Put("usr/bin/clientmountd", program("old", "exit 0"), 0o755)
+	s.Put("run/fake/active.clientmountd.service", "active\n", 0o644)
+	s.Put("run/fake/enabled.clientmountd.service", "enabled\n", 0o644)
+	before := s.state()
+
+	if _, err := s.apply(wanted(s.bare("1", "exit 1"))); err == nil {
+		t.Fatal("it got ready")
+	}
+	if after := s.state(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+
+	w := wanted(s.packages("1", "exit 0", ""))
+	p := s.plan(w)
+	for _, want := range []string{"retire /" + unit, "retire /" + dropIns + "override.conf", "install clientmountd-1-1.x86_64"} {
+		if !strings.Contains(changes(p), want+"\n") {
+			t.Errorf("%q is not among\n%s", want, changes(p))
+		}
+	}
+	for _, want := range []string{"/" + dropIns + "99-site.conf is yours and stays: its command wins over what nnf-deploy sets", "/etc/client-mount/service.token is not used any more"} {
+		if !slices.ContainsFunc(p.Notes, func(n string) bool { return strings.HasPrefix(n, want) }) {
+			t.Errorf("%q has no %q", p.Notes, want)
+		}
+	}
+	w.Daemons[0].Name = "client-mount"
+	if p := s.plan(w); strings.Contains(strings.Join(p.Notes, "\n"), "is not used any more") {
+		t.Errorf("of the token that is still used: %q", p.Notes)
+	}
+	w.Daemons[0].Name = "clientmountd"
+	s.install(w)
+	if s.Get(unit) != "" || s.Get(dropIns+"override.conf") != "" || s.Get(unit+".retired-by-nnf-deploy") != oldUnit || s.Get(dropIns+"override.conf.retired-by-nnf-deploy") != oldOverride {
+		t.Error("they are not beside")
+	}
+	if s.Get(dropIns+"99-site.conf") == "" {
+		t.Error("what is the administrator's is gone")
+	}
+	if p := s.plan(w); !p.Empty() {
+		t.Errorf("a second run:\n%s", changes(p))
+	}
+}
+
+// From programs to packages: the unit that the program has written itself hides
+// the package's.
+func TestFromProgramsToPackages(t *testing.T) {
+	s := newScene(t)
+	s.install(wanted(s.bare("1", "exit 0")))
+	w := wanted(s.packages("2", "exit 0", ""))
+	s.install(w)
+	if s.Get("etc/systemd/system/clientmountd.service")+s.Get("etc/systemd/system/nnf-dm.socket") != "" {
+		t.Error("the unit of the program is still there")
+	}
+	s.nothingStaged()
+	if p := s.plan(w); !p.Empty() {
+		t.Errorf("a second run:\n%s", changes(p))
+	}
+	// And not the other way without a word.
+	r, err := Probe(t.Context(), s.shell, wanted(s.bare("3", "exit 0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Diff(wanted(s.bare("3", "exit 0")), r); err == nil || !strings.Contains(err.Error(), "/usr/bin/clientmountd belongs to the package clientmountd-2-1.x86_64") {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,129 @@
+package target
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
+)
+
+func (s *scene) remove(w *Want, force bool) (*Plan, error) {
+	s.t.Helper()
+	r, err := Probe(s.t.Context(), s.shell, w)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return Remove(w, r, force)
+}
+
+// After uninstall a node has nothing of ours, however it came there.
+func TestRemoveLeavesNothing(t *testing.T) {
+	for _, kind := range []string{"packages", "programs"} {
+		t.Run(kind, func(t *testing.T) {
+			s := newScene(t)
+			s.Put("etc/clientmountd/site.toml", "mine", 0o600)
+			if err := os.Chmod(filepath.Join(s.Root, "etc/clientmountd"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			s.Put("etc/systemd/system/clientmountd.service", oldUnit, 0o644)
+			before := s.state()
+			w := wanted(s.packages("1", "exit 0", ""))
+			if kind == "programs" {
+				w = wanted(s.bare("1", "exit 0"))
+			}
+			w.Daemons[0].Arguments = []string{"--log-level=debug"}
+			s.install(w)
+			p, err := s.remove(w, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o, err := Apply(t.Context(), t.Context(), s.shell, s.Name, p, func(string) {})
+			if err != nil {
+				t.Fatalf("%v %+v", err, o)
+			}
+			want := strings.ReplaceAll(before, "/etc/systemd/system/clientmountd.service "+s.fileState(before, "/etc/systemd/system/clientmountd.service")+"\n", "")
+			if after := s.state(); after != want {
+				t.Errorf("before:\n%s\nafter:\n%s", want, after)
+			}
+			if left := s.Files("var/lib/nnf-deploy"); len(left) != 0 {
+				t.Errorf("%v", left)
+			}
+			for _, unit := range []string{"clientmountd.service", "nnf-dm.socket"} {
+				if got := s.Get("run/fake/active." + unit); got != "inactive\n" {
+					t.Errorf("%s is %s", unit, got)
+				}
+			}
+			if p, err := s.remove(w, false); err != nil || !p.Empty() {
+				t.Errorf("a second time: %v %s", err, changes(p))
+			}
+		})
+	}
+}
+
+func (s *scene) fileState(state, path string) string {
+	for line := range strings.Lines(state) {
+		if rest, ok := strings.CutPrefix(line, path+" "); ok {
+			return strings.TrimSpace(rest)
+		}
+	}
+	return ""
+}
+
+// Nobody would unmount what clientmountd has mounted: its own answer decides, and
+// no answer is not "no mounts".
+func TestRemoveMindsMounts(t *testing.T) {
+	answer := func(m systemd.MountStatus) *systemd.Status {
+		return &systemd.Status{Version: systemd.StatusVersion, Mounts: &m}
+	}
+	for _, tt := range []struct {
+		name       string
+		status     *systemd.Status
+		want, hint string
+		shown      Mounts
+	}{
+		{"mounts", answer(systemd.MountStatus{Count: 2}), "clientmountd has mounts in place there, for 2 ClientMounts", "wait for the jobs", Mounts{Count: 2}},
+		{"idle", answer(systemd.MountStatus{}), "", "", Mounts{}},
+		{"damaged records", answer(systemd.MountStatus{Unreadable: 1}), "1 records of clientmountd cannot be read there, so something may be mounted", "findmnt", Mounts{Unreadable: 1}},
+		{"it does not know", answer(systemd.MountStatus{Error: "settings: bad"}), "it is not known whether clientmountd has mounts in place there: settings: bad", "findmnt", Mounts{Unknown: "settings: bad"}},
+		{"older", nil, "it is not known whether clientmountd has mounts in place there: clientmountd 1 does not answer status -o json: it is not JSON: unexpected end of JSON input", "install the present version", Mounts{Unknown: "*"}},
+		{"newer", &systemd.Status{Version: systemd.StatusVersion + 1}, "it has version 2, and this program reads version 1", "findmnt", Mounts{Unknown: "*"}},
+		{"no mounts in it", &systemd.Status{Version: systemd.StatusVersion}, "tells nothing of mounts", "findmnt", Mounts{Unknown: "*"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScene(t)
+			w := wanted(s.packages("1", "exit 0", ""))
+			s.install(w)
+			s.answers("clientmountd", tt.status)
+			r, err := Probe(t.Context(), s.shell, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := r.Daemons(w, time.Now())
+			if got[1].Mounts != nil || got[0].Mounts == nil || tt.shown.Unknown != "*" && *got[0].Mounts != tt.shown || (got[0].Mounts.Unknown == "") != (tt.shown.Unknown == "") {
+				t.Errorf("status: %+v %+v", got[0].Mounts, got[1].Mounts)
+			}
+			_, err = Remove(w, r, false)
+			if p, ok := err.(*Problem); tt.want == "" && err != nil || tt.want != "" && (!ok || !strings.Contains(p.Text, tt.want) || !strings.Contains(p.Hint, tt.hint) || !strings.Contains(p.Hint, "--force")) {
+				t.Errorf("%#v", err)
+			}
+			only := *w
+			only.Daemons = w.Daemons[1:]
+			if _, err := s.remove(&only, false); err != nil {
+				t.Errorf("nnf-dm alone: %v", err)
+			}
+			p, err := s.remove(w, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (len(p.Notes) > 0) != (tt.want != "") {
+				t.Errorf("%q", p.Notes)
+			}
+			if _, err := Apply(t.Context(), t.Context(), s.shell, s.Name, p, func(string) {}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

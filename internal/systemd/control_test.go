@@ -1,0 +1,118 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// start, stop and status through the life of a service.
+func TestControl(t *testing.T) {
+	n := newNode(t)
+	const install = "thing: hint: install the package, or run thing install\n"
+	n.does("start", 1, "", "Starting"+failed+"Error:  Service is not installed\n"+install)
+	n.does("stop", 1, "", "Stopping"+failed+"Error:  Service is not installed\n"+install)
+	n.does("status", 1, "", "Service not installed\nError:  Service is not installed\n"+install)
+
+	n.write("usr/lib/systemd/system/thing.service", serviceText)
+	n.write("usr/lib/systemd/system/thing.socket", socketText)
+	n.does("stop", 1, "", "Stopping"+failed+"Error:  Service has already been stopped\n")
+	n.does("status", 0, "Service is stopped\nthing.service: inactive (dead), disabled\nthing.socket: inactive (dead), disabled\n", "")
+	n.does("start", 0, "Starting"+ok, "", "start thing.service thing.socket")
+	n.must(n.systemd.Say("thing.service", "1 mount\x1b ready"))
+	n.does("status", 0, "Service (pid  4711) is running...\nthing.service: active (running), disabled\nthing.socket: active (listening), disabled\nReported: 1 mount? ready\n", "")
+	n.does("start", 1, "", "Starting"+failed+"Error:  Service is already running\n")
+	n.does("stop", 0, "Stopping"+ok, "", "stop thing.service thing.socket")
+	n.must(n.systemd.Be("thing.service", "failed"))
+	n.must(n.systemd.Say("thing.service", ""))
+	n.does("status", 0, "Service is stopped\nthing.service: failed (failed), result exit-code, disabled\nthing.socket: inactive (dead), disabled\nLook at: journalctl -u thing -n 20\n", "")
+	n.does("stop", 1, "", "Stopping"+failed+"Error:  Service has already been stopped\n")
+	n.must(n.systemd.Fail("start", true))
+	n.does("start", 1, "", "Starting"+failed+"thing: error: systemctl start: told to fail\nthing: hint: journalctl -u thing -n 20 shows why\n", "start thing.service thing.socket")
+}
+
+// The socket alone listens, as after the service ended for being idle: both
+// words have something to do.
+func TestControlIdle(t *testing.T) {
+	n := newNode(t)
+	n.write("usr/lib/systemd/system/thing.service", serviceText)
+	n.write("usr/lib/systemd/system/thing.socket", socketText)
+	n.must(n.systemd.Say("thing.service", "idle"))
+	if _, err := n.systemd.Run(t.Context(), "systemctl", "start", "thing.socket"); err != nil {
+		t.Fatal(err)
+	}
+	n.systemd.Log()
+	n.does("stop", 0, "Stopping"+ok, "", "stop thing.socket")
+	if _, err := n.systemd.Run(t.Context(), "systemctl", "start", "thing.socket"); err != nil {
+		t.Fatal(err)
+	}
+	n.systemd.Log()
+	n.does("start", 0, "Starting"+ok, "", "start thing.service thing.socket")
+}
+
+// Before READY it is not active; its process is there all the same, and can be
+// stopped.
+func TestControlBeforeReady(t *testing.T) {
+	n := newNode(t)
+	n.Units = n.Units[:1]
+	n.write("usr/lib/systemd/system/thing.service", serviceText)
+	n.must(n.systemd.Be("thing.service", "activating"))
+	n.does("status", 0, "Service (pid  4711) is running...\nthing.service: activating (start), disabled\n", "")
+	n.does("start", 1, "", "Starting"+failed+"Error:  Service is already running\n")
+	n.does("stop", 0, "Stopping"+ok, "", "stop thing.service")
+}
+
+// A unit from before there was a socket: it is no error that there is none.
+func TestControlWithoutSocket(t *testing.T) {
+	n := newNode(t)
+	n.write("etc/systemd/system/thing.service", olderText)
+	n.does("start", 0, "Starting"+ok, "", "start thing.service")
+	n.does("status", 0, "Service (pid  4711) is running...\nthing.service: active (running), disabled\n", "")
+	n.does("stop", 0, "Stopping"+ok, "", "stop thing.service")
+}
+
+// The effective user decides, for every word.
+func TestNotRoot(t *testing.T) {
+	n := newNode(t)
+	n.Machine.UID = func() int { return 1000 }
+	const says = "Error:  You must have root user privileges. Possibly using 'sudo' command should help\n"
+	for verb, action := range Verbs {
+		if action != "" {
+			action += failed
+		}
+		n.does(verb, 1, "", action+says)
+	}
+	if have := n.files(); len(have) > 0 {
+		t.Errorf("files %q", have)
+	}
+}
+
+// systemctl that is missing, fails silently or answers nonsense.
+func TestSystemctlIsStrange(t *testing.T) {
+	n := newNode(t)
+	n.write("usr/lib/systemd/system/thing.service", serviceText)
+	for want, run := range map[string]Runner{
+		"thing: error: systemctl show thing.service does not say in which state it is\n": func(context.Context, string, ...string) (string, error) { return "what?\n", nil },
+		"thing: error: it is broken\nthing: error: twice\n":                              func(context.Context, string, ...string) (string, error) { return "", errors.New("it is broken\ntwice") },
+	} {
+		n.Machine.Run = run
+		n.does("status", 1, "", want)
+	}
+	bin := t.TempDir()
+	t.Setenv("PATH", bin)
+	n.Machine.Run = nil
+	n.does("status", 1, "", "thing: error: systemctl is not installed\nthing: hint: this command needs systemd; without systemd, run the daemon itself, without a command\n")
+	script := func(text string) {
+		n.must(os.WriteFile(filepath.Join(bin, "systemctl"), []byte("#!/bin/sh\n"+text), 0o755))
+	}
+	script("echo \"$LC_ALL $1\" >&2; exit 3\n")
+	n.Units = n.Units[:1]
+	const call = "systemctl show --property=LoadState,ActiveState,SubState,UnitFileState,Result,MainPID,StatusText thing.service: "
+	n.does("status", 1, "", "thing: error: "+call+"C show\n")
+	script("exit 3\n")
+	n.does("status", 1, "", "thing: error: "+call+"exit status 3\n")
+	script("echo LoadState=loaded; echo ActiveState=active; echo SubState=running; echo MainPID=0\n")
+	n.does("status", 0, "Service is running...\nthing.service: active (running)\n", "")
+}

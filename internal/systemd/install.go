@@ -1,0 +1,135 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
+)
+
+// install enables the service, and does not start it. Without the package's unit
+// it writes one with these arguments first. What it has begun and cannot end it
+// takes back.
+func (s *Service) install(ctx context.Context, args []string) (notes []string, err error) {
+	for _, unit := range s.Units {
+		path := s.path(ownDir, unit.Name)
+		if there, err := present(path); err != nil {
+			return nil, err
+		} else if there {
+			if advice, err := s.hidden(unit.Name); err != nil || advice != "" {
+				return nil, errors.Join(err, hint.Add(ErrInstalled, "%s", advice))
+			}
+			return nil, hint.Add(ErrInstalled, "%s exists: change it with a drop-in (systemctl edit %s), or run %s remove first", path, s.Name, s.Name)
+		}
+	}
+	packaged, err := s.packaged()
+	if err != nil {
+		return nil, err
+	}
+	if packaged {
+		return s.enablePackaged(ctx, args)
+	}
+	texts, err := s.texts(args)
+	if err != nil {
+		return nil, err
+	}
+	if s.User != "" {
+		// The package would have brought the user. It is no error that there is one.
+		if _, err := s.run(ctx, "systemd-sysusers", "--inline", fmt.Sprintf("u %s - %q", s.User, s.Description)); err != nil {
+			return nil, hint.Add(fmt.Errorf("cannot create the user %s: %w", s.User, err), "create it as a system user without a shell")
+		}
+	}
+	var done []string
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.takeBack(context.WithoutCancel(ctx), done))
+		}
+	}()
+	for i, unit := range s.Units {
+		path := s.path(ownDir, unit.Name)
+		if err := create(path, texts[i]); errors.Is(err, fs.ErrExist) {
+			return nil, ErrInstalled // somebody was faster
+		} else if err != nil {
+			return nil, err
+		}
+		done = append(done, path)
+		notes = append(notes, path+": written")
+	}
+	if err := s.reload(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.enable(ctx, texts); err != nil {
+		return nil, err
+	}
+	return notes, nil
+}
+
+func (s *Service) texts(args []string) (texts []string, err error) {
+	program, err := s.program()
+	if err != nil {
+		return nil, err
+	}
+	for _, unit := range s.Units {
+		text, err := s.render(unit, program, args)
+		if err != nil {
+			return nil, err
+		}
+		texts = append(texts, text)
+	}
+	return texts, nil
+}
+
+func (s *Service) enablePackaged(ctx context.Context, args []string) (notes []string, err error) {
+	var texts []string
+	for _, unit := range s.Units {
+		text, err := os.ReadFile(s.path(packageDir, unit.Name))
+		if err != nil {
+			return nil, err
+		}
+		texts = append(texts, string(text))
+	}
+	notes = append(notes, s.path(packageDir, s.Units[0].Name)+" is the package's: enabled, nothing written")
+	if len(args) > 0 {
+		notes = append(notes, fmt.Sprintf("the arguments are not used (%s): put them into the configuration file, or into a drop-in with systemctl edit %s", strings.Join(args, " "), s.Name))
+	}
+	return notes, s.enable(ctx, texts)
+}
+
+func (s *Service) enable(ctx context.Context, texts []string) error {
+	for i, unit := range s.Units {
+		if !enables(texts[i]) {
+			continue
+		}
+		if _, err := s.systemctl(ctx, "enable", unit.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reload makes systemd read the units, where it runs.
+func (s *Service) reload(ctx context.Context) error {
+	if !s.booted() {
+		return nil
+	}
+	_, err := s.systemctl(ctx, "daemon-reload")
+	return err
+}
+
+// takeBack undoes what an install has done that failed.
+func (s *Service) takeBack(ctx context.Context, done []string) (err error) {
+	if len(done) == 0 {
+		return nil
+	}
+	for _, unit := range s.Units {
+		_, _ = s.systemctl(ctx, "disable", unit.Name) // most likely it is not enabled
+	}
+	for _, path := range done {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return errors.Join(err, s.reload(ctx))
+}

@@ -1,0 +1,172 @@
+package systemd
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// asked is what install without a package asks for.
+var asked = []string{`systemd-sysusers --inline u thing - "The Thing"`, "daemon-reload", "enable thing.service", "enable thing.socket"}
+
+// A machine without the package: units written, enabled, not started; a second
+// install is refused; remove takes all of it away again.
+func TestInstallAndRemove(t *testing.T) {
+	n := newNode(t)
+	n.does("install --host=h --qps 5", 0, "Install"+ok+"/etc/systemd/system/thing.service: written\n/etc/systemd/system/thing.socket: written\n", "", asked...)
+	for name, part := range map[string]string{"thing.service": "\nExecStart=/opt/bin/thing --host=h --qps 5\nUser=thing\n", "thing.socket": "\nListenStream=/run/thing.sock\n"} {
+		path := filepath.Join(n.root, "etc/systemd/system", name)
+		text, err := os.ReadFile(path)
+		n.must(err)
+		if info, _ := os.Stat(path); info.Mode() != 0o644 || !strings.Contains(string(text), part) || !strings.HasPrefix(string(text), "# Written by thing install.") {
+			t.Errorf("%s has mode %v:\n%s", name, info.Mode(), text)
+		}
+	}
+	want := []string{"multi-user.target.wants/thing.service", "old-thing.service", "sockets.target.wants/thing.socket", "thing.service", "thing.socket"}
+	if have := n.files(); !slices.Equal(have, want) {
+		t.Errorf("files %q, want %q", have, want)
+	}
+	n.does("install", 1, "", "Install"+failed+"Error:  Service has already been installed\n"+
+		"thing: hint: /etc/systemd/system/thing.service exists: change it with a drop-in (systemctl edit thing), or run thing remove first\n")
+	n.does("start", 0, "Starting"+ok, "", "start thing.service thing.socket")
+	n.does("remove", 0, "Removing"+ok, "", "stop thing.service thing.socket", "disable thing.service", "disable thing.socket", "daemon-reload")
+	if have := n.files(); len(have) > 0 {
+		t.Errorf("left: %q", have)
+	}
+	n.does("remove", 1, "", "Removing"+failed+"Error:  Service is not installed\nthing: hint: /etc/systemd/system/thing.service does not exist, and no package provides one\n")
+}
+
+// A machine with the package: nothing is written, arguments are said to be
+// without effect, and remove leaves the package's files.
+func TestInstallPackaged(t *testing.T) {
+	n := newNode(t)
+	n.write("usr/lib/systemd/system/thing.service", strings.Replace(serviceText, "[Install]", "[X-Install]", 1))
+	n.write("usr/lib/systemd/system/thing.socket", socketText)
+	const is = "/usr/lib/systemd/system/thing.service is the package's"
+	n.does("install", 0, "Install"+ok+is+": enabled, nothing written\n", "", "enable thing.socket")
+	n.does("install --host=h", 0, "Install"+ok+is+": enabled, nothing written\n"+
+		"the arguments are not used (--host=h): put them into the configuration file, or into a drop-in with systemctl edit thing\n", "", "enable thing.socket")
+	if have := n.files(); !slices.Equal(have, []string{"sockets.target.wants/thing.socket"}) {
+		t.Errorf("files %q", have)
+	}
+	n.does("remove", 0, "Removing"+ok+is+" and stays: it goes with the package\n", "", "disable thing.service", "disable thing.socket", "daemon-reload")
+	if have := n.files(); len(have) > 0 {
+		t.Errorf("left: %q", have)
+	}
+}
+
+// A unit in /etc hides the package's: install and status say so, with what to do,
+// and what they say works.
+func TestPackageIsHidden(t *testing.T) {
+	const own, hides = "/etc/systemd/system/thing.service", "/etc/systemd/system/thing.service hides the package's unit; to use that "
+	const redo = hides + "run thing remove, then thing install and thing start\n"
+	for _, tt := range []struct{ text, advice string }{
+		{olderText, redo},
+		{"# Written by thing install. …\n" + serviceText, redo},
+		{serviceText, hides + "move what is yours in it into a drop-in (systemctl edit thing.service), delete it, then systemctl daemon-reload and restart\n"},
+	} {
+		n := newNode(t)
+		n.write("usr/lib/systemd/system/thing.service", serviceText)
+		n.write("usr/lib/systemd/system/thing.socket", socketText)
+		n.write(own, tt.text)
+		n.does("install", 1, "", "Install"+failed+"Error:  Service has already been installed\nthing: hint: "+tt.advice)
+		const units = "thing.service: inactive (dead), disabled\nthing.socket: inactive (dead), disabled\n"
+		n.does("status", 0, "Service is stopped\n"+units+"Warning: "+tt.advice, "")
+		if tt.advice != redo {
+			continue
+		}
+		var out strings.Builder
+		for _, verb := range []string{"remove", "install", "start", "status"} {
+			if code := n.Do(t.Context(), verb, nil, nil, &out, &out); code != 0 {
+				t.Errorf("%s: code %d", verb, code)
+			}
+		}
+		if text := out.String(); strings.Contains(text, "hides") || !strings.Contains(text, "pid  4711") {
+			t.Error(text)
+		}
+	}
+
+	n := newNode(t)
+	n.write("usr/lib/systemd/system/thing.service", serviceText)
+	n.must(os.MkdirAll(filepath.Join(n.root, "etc/systemd/system"), 0o755))
+	n.must(os.Symlink("/dev/null", filepath.Join(n.root, own)))
+	n.does("install", 1, "", "Install"+failed+"Error:  Service has already been installed\n"+
+		"thing: hint: thing.service is masked and cannot be started; if that is not on purpose, run systemctl unmask thing.service\n")
+	n.does("start", 1, "", "Starting"+failed+"thing: error: thing.service is masked\nthing: hint: if that is not on purpose, run systemctl unmask thing.service\n")
+}
+
+// An image is built: systemd does not run, and nothing is asked of it that needs
+// it to.
+func TestInstallIntoImage(t *testing.T) {
+	n := newNode(t)
+	n.must(os.RemoveAll(filepath.Join(n.root, "run/systemd")))
+	const written = "/etc/systemd/system/thing.service: written\n/etc/systemd/system/thing.socket: written\n"
+	n.does("install", 0, "Install"+ok+written, "", asked[0], asked[2], asked[3])
+	n.does("start", 1, "", "Starting"+failed+"thing: error: systemd does not run here\nthing: hint: systemd starts the service at the next boot, if the service is enabled\n")
+	n.does("status", 1, "", "thing: error: systemd does not run here\nthing: hint: systemd starts the service at the next boot, if the service is enabled\n")
+	n.does("remove", 0, "Removing"+ok, "", "disable thing.service", "disable thing.socket")
+	n.does("stop", 1, "", "Stopping"+failed+"Error:  Service is not installed\n")
+}
+
+// An install that fails leaves nothing behind.
+func TestInstallFails(t *testing.T) {
+	for _, tt := range []struct{ verb, says string }{
+		{"enable", "thing: error: systemctl enable: told to fail\n"},
+		{"--inline", "thing: error: cannot create the user thing: systemd-sysusers --inline: told to fail\nthing: hint: create it as a system user without a shell\n"},
+	} {
+		n := newNode(t)
+		n.must(n.systemd.Fail(tt.verb, true))
+		calls := asked[:1]
+		if tt.verb == "enable" {
+			calls = []string{asked[0], asked[1], asked[2], "disable thing.service", "disable thing.socket", "daemon-reload"}
+		}
+		n.does("install", 1, "", "Install"+failed+tt.says, calls...)
+		if have := n.files(); len(have) > 0 {
+			t.Errorf("%s: left: %q", tt.verb, have)
+		}
+	}
+	n := newNode(t)
+	n.must(os.MkdirAll(filepath.Join(n.root, "etc"), 0o755))
+	n.write("etc/systemd", "in the way")
+	n.does("install", 1, "", "Install"+failed+"thing: error: lstat /etc/systemd/system/thing.service: not a directory\n")
+}
+
+// What cannot stand in a unit is refused before anything is written.
+func TestInstallRefusesArguments(t *testing.T) {
+	for _, arg := range []string{"a\nExecStartPre=/bin/false", "a\rb", "a\x00b", "\xff", "\x1b[31m"} {
+		n := newNode(t)
+		_, err := n.install(t.Context(), []string{arg})
+		if err == nil || !strings.Contains(err.Error(), "a unit") || len(n.files()) > 0 || len(n.systemd.Log()) > 0 {
+			t.Errorf("%q: %v, files %q", arg, err, n.files())
+		}
+	}
+}
+
+// The file of a unit is never replaced, whatever it is.
+func TestCreate(t *testing.T) {
+	dir := t.TempDir()
+	for name, prepare := range map[string]func(string) error{
+		"file":          func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"folder":        func(path string) error { return os.Mkdir(path, 0o700) },
+		"link":          func(path string) error { return os.Symlink("/dev/null", path) },
+		"dangling link": func(path string) error { return os.Symlink(dir+"/nowhere", path) },
+	} {
+		path := filepath.Join(dir, name)
+		if err := prepare(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := create(path, "text"); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := create(filepath.Join(dir, "a/b"), "text"); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(dir + "/.*"); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}

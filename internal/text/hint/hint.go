@@ -1,0 +1,104 @@
+// Package hint has errors that say what to do next, and the one way in which every
+// program prints an error.
+//
+// It must not know what went wrong.
+package hint
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
+)
+
+// Hinter is an error that knows the next action; "" means that there is no hint.
+type Hinter interface {
+	error
+	NextStep() string
+}
+
+type hinted struct {
+	error
+	hint string
+}
+
+func (h *hinted) Unwrap() error    { return h.error }
+func (h *hinted) NextStep() string { return h.hint }
+
+// Add returns err with a next action, a sentence without a capital and a full stop.
+// The text of the error stays the same. A nil error stays nil.
+func Add(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return &hinted{err, fmt.Sprintf(format, args...)}
+}
+
+// Of returns the next actions of err and of what it wraps, the innermost first; ""
+// if there are none.
+func Of(err error) string {
+	all := ""
+	for _, text := range collect(nil, err) {
+		switch {
+		case all == "":
+		case strings.HasSuffix(all, "?"):
+			all += " "
+		default:
+			all += "; "
+		}
+		all += text
+	}
+	return all
+}
+
+func collect(list []string, err error) []string {
+	if err == nil {
+		return list
+	}
+	switch w := err.(type) {
+	case interface{ Unwrap() error }:
+		list = collect(list, w.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, e := range w.Unwrap() {
+			list = collect(list, e)
+		}
+	}
+	if h, ok := err.(Hinter); ok && h.NextStep() != "" {
+		list = append(list, h.NextStep())
+	}
+	return list
+}
+
+// Write prints an error: a line "program: error: …", and a line "program: hint: …"
+// if the error has a next action. Of joined errors each has its own. Nothing in the
+// lines can steer a terminal. Before stands in front of each line: the priority for
+// the journal (sd-daemon(3)), or nothing.
+func Write(w io.Writer, before, program string, err error) {
+	for _, one := range split(err) {
+		for line := range strings.SplitSeq(strings.TrimSpace(one.Error()), "\n") {
+			fmt.Fprintf(w, "%s%s: error: %s\n", before, program, text.Line(line))
+		}
+		if next := Of(one); next != "" {
+			fmt.Fprintf(w, "%s%s: hint: %s\n", before, program, text.Line(next))
+		}
+	}
+}
+
+// split takes errors.Join apart. Errors that wrap several others in one sentence
+// stay whole.
+func split(err error) (list []error) {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var texts []string
+	for _, e := range joined.Unwrap() {
+		texts = append(texts, e.Error())
+		list = append(list, split(e)...)
+	}
+	if err.Error() != strings.Join(texts, "\n") {
+		return []error{err}
+	}
+	return list
+}

@@ -1,0 +1,87 @@
+// Package text finds the word that somebody meant.
+//
+// It must not know what the words are for.
+package text
+
+import "strings"
+
+// maxSuggest bounds the work of comparing; no key comes near it.
+const maxSuggest = 64
+
+// DidYouMean returns `, did you mean "x"?` for the nearest of known, or "".
+func DidYouMean(text string, known []string) string {
+	if best := Nearest(text, known); best != "" {
+		return `, did you mean "` + best + `"?`
+	}
+	return ""
+}
+
+// Nearest returns the known word that text most likely means, or "". A word is
+// near when text is its beginning and that of no other, or when at most a third of
+// it differs; a key that only has its section wrong is near as well, if its name is
+// unique.
+func Nearest(text string, known []string) string {
+	if len(text) > maxSuggest {
+		return ""
+	}
+	if word := begun(strings.ToLower(text), known); word != "" {
+		return word
+	}
+	best, least := "", 1+max(2, len(text)/3)
+	for _, k := range known {
+		if d := distance(strings.ToLower(text), k); d < least && d < len(k) {
+			best, least = k, d
+		}
+	}
+	if best != "" {
+		return best
+	}
+	name := text[strings.LastIndexByte(text, '.')+1:]
+	for _, k := range known {
+		if strings.HasSuffix("."+k, "."+name) {
+			if best != "" {
+				return ""
+			}
+			best = k
+		}
+	}
+	return best
+}
+
+// begun returns the only known word that starts with text. One letter is not enough.
+func begun(text string, known []string) (word string) {
+	for _, k := range known {
+		if len(text) > 1 && strings.HasPrefix(k, text) {
+			if word != "" {
+				return ""
+			}
+			word = k
+		}
+	}
+	return word
+}
+
+// distance counts the insertions, deletions, replacements and swaps of
+// neighbours between a and b (optimal string alignment).
+func distance(a, b string) int {
+	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		next := make([]int, len(b)+1)
+		next[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			next[j] = min(row[j]+1, next[j-1]+1, row[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				next[j] = min(next[j], before[j-2]+1)
+			}
+		}
+		before, row = row, next
+	}
+	return row[len(b)]
+}
