@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // literal is v as the file writes it.
@@ -141,7 +143,7 @@ func clip(message string) string {
 	if len(message) <= most {
 		return message
 	}
-	return strings.ToValidUTF8(message[:most], "") + "..."
+	return text.Cut(message, most) + "..."
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

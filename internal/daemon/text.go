@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // maxValue bounds each value of a log record, in bytes. Output of commands and
@@ -53,11 +55,7 @@ func clip(s string, limit int) string {
 	if len(s) <= limit {
 		return s
 	}
-	cut := limit
-	for cut > 0 && limit-cut < utf8.UTFMax && !utf8.RuneStart(s[cut]) {
-		cut--
-	}
-	return s[:cut] + "… (" + strconv.Itoa(len(s)) + " bytes)"
+	return text.Clip(s, limit) + " (" + strconv.Itoa(len(s)) + " bytes)"
 }
 
 // plain reports whether s can stand after key= without quotes.
