@@ -52,8 +52,8 @@ func (s *Service) byInstall(path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	older := strings.Contains(string(text), fmt.Sprintf("\nExecStartPre=/bin/rm -f /var/run/%s.pid\n", s.Name)) &&
-		strings.Contains(string(text), fmt.Sprintf("\nPIDFile=/var/run/%s.pid\n", s.Name))
+	pid := OlderPIDFile(s.Name)
+	older := strings.Contains(string(text), "\nExecStartPre=/bin/rm -f "+pid+"\n") && strings.Contains(string(text), "\nPIDFile="+pid+"\n")
 	return strings.HasPrefix(string(text), marker) || older, nil
 }
 

@@ -8,9 +8,17 @@ import (
 
 const marker = "# Written by "
 
-// written is the head of a file that install writes. remove knows it by that.
+// WrittenBy is the start of a unit that "PROGRAM install" has written. remove
+// recognizes the unit by it.
+func WrittenBy(program string) string { return marker + program + " install." }
+
+// OlderPIDFile is the PIDFile= of the units that older daemons wrote. No daemon
+// ever wrote the file.
+func OlderPIDFile(program string) string { return "/var/run/" + program + ".pid" }
+
+// written is the head of a file that install writes.
 func (s *Service) written() string {
-	return fmt.Sprintf("%s%s install. %s remove deletes it: put changes into\n# a drop-in of your own, with systemctl edit %s.\n", marker, s.Name, s.Name, s.Name)
+	return fmt.Sprintf("%s %s remove deletes it: put changes into\n# a drop-in of your own, with systemctl edit %s.\n", WrittenBy(s.Name), s.Name, s.Name)
 }
 
 // render returns the text of a unit as install writes it: as it is shipped, but
