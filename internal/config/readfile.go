@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"unicode/utf8"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // Bounds on what is read. A real file is a few kilobytes.
@@ -46,7 +48,7 @@ func readFile(path string) (data []byte, found bool, problem *Problem) {
 		return wrong("is a directory, accepted: a file")
 	case !info.Mode().IsRegular():
 		return wrong("is not an ordinary file")
-	case info.Mode().Perm()&0o002 != 0:
+	case safepath.EntryOf(info).WritableBy(safepath.Everybody):
 		return wrong("can be written by everybody, so its content is not trusted (chmod o-w)")
 	}
 	data, err = io.ReadAll(io.LimitReader(f, maxFile+1))
