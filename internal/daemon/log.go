@@ -327,11 +327,7 @@ func clip(s string, limit int) string {
 	if len(s) <= limit {
 		return s
 	}
-	cut := limit
-	for cut > 0 && limit-cut < utf8.UTFMax && !utf8.RuneStart(s[cut]) {
-		cut--
-	}
-	return s[:cut] + "… (" + strconv.Itoa(len(s)) + " bytes)"
+	return text.Clip(s, limit) + " (" + strconv.Itoa(len(s)) + " bytes)"
 }
 
 // plain reports whether s can stand after key= without quotes.

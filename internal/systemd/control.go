@@ -37,15 +37,10 @@ func (s *Service) states(ctx context.Context) ([]state, error) {
 		if err != nil {
 			return nil, err
 		}
-		one := state{unit: unit.Name}
-		fields := map[string]*string{
-			"LoadState": &one.load, "ActiveState": &one.active, "SubState": &one.sub, "UnitFileState": &one.file,
-			"Result": &one.result, "MainPID": &one.pid, "StatusText": &one.status,
-		}
-		for line := range strings.Lines(out) {
-			if name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "="); fields[name] != nil {
-				*fields[name] = value
-			}
+		p := Properties(out)
+		one := state{
+			unit: unit.Name, load: p["LoadState"], active: p["ActiveState"], sub: p["SubState"], file: p["UnitFileState"],
+			result: p["Result"], pid: p["MainPID"], status: p["StatusText"],
 		}
 		if one.load == "" || one.active == "" {
 			return nil, errors.New("systemctl show " + unit.Name + " does not say in which state it is")
@@ -53,6 +48,17 @@ func (s *Service) states(ctx context.Context) ([]state, error) {
 		all = append(all, one)
 	}
 	return all, nil
+}
+
+// Properties reads what "systemctl show --property=..." prints: NAME=VALUE, one a line.
+func Properties(shown string) map[string]string {
+	p := map[string]string{}
+	for line := range strings.Lines(shown) {
+		if name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "="); ok {
+			p[name] = value
+		}
+	}
+	return p
 }
 
 // loaded are the names of the units that systemd knows and for which it is so.

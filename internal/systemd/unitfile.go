@@ -57,9 +57,17 @@ const nameCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123
 
 const marker = "# Written by "
 
-// written is the head of a file that install writes. remove knows it by that.
+// WrittenBy is the start of a unit that "PROGRAM install" has written. remove
+// recognizes the unit by it.
+func WrittenBy(program string) string { return marker + program + " install." }
+
+// OlderPIDFile is the PIDFile= of the units that older daemons wrote. No daemon
+// ever wrote the file.
+func OlderPIDFile(program string) string { return "/var/run/" + program + ".pid" }
+
+// written is the head of a file that install writes.
 func (s *Service) written() string {
-	return fmt.Sprintf("%s%s install. %s remove deletes it: put changes into\n# a drop-in of your own, with systemctl edit %s.\n", marker, s.Name, s.Name, s.Name)
+	return fmt.Sprintf("%s %s remove deletes it: put changes into\n# a drop-in of your own, with systemctl edit %s.\n", WrittenBy(s.Name), s.Name, s.Name)
 }
 
 // render returns the text of a unit as install writes it: as it is shipped, but
@@ -143,8 +151,8 @@ func (s *Service) byInstall(path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	older := strings.Contains(string(text), fmt.Sprintf("\nExecStartPre=/bin/rm -f /var/run/%s.pid\n", s.Name)) &&
-		strings.Contains(string(text), fmt.Sprintf("\nPIDFile=/var/run/%s.pid\n", s.Name))
+	pid := OlderPIDFile(s.Name)
+	older := strings.Contains(string(text), "\nExecStartPre=/bin/rm -f "+pid+"\n") && strings.Contains(string(text), "\nPIDFile="+pid+"\n")
 	return strings.HasPrefix(string(text), marker) || older, nil
 }
 
