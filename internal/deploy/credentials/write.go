@@ -8,12 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-)
 
-// Names of the files, as the daemons' configuration has them.
-const (
-	TokenFile = "service.token"
-	CertFile  = "service.cert"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
 // Written is what became of a file.
@@ -52,7 +48,7 @@ func (c *Credentials) Write(dir string) ([]Written, error) {
 	files := []struct {
 		name string
 		data []byte
-	}{{TokenFile, []byte(c.Token)}, {CertFile, c.CA}}
+	}{{product.TokenFile, []byte(c.Token)}, {product.CertFile, c.CA}}
 	var done []Written
 	staged := make(map[string]string) // final name by temporary one
 	defer func() {
