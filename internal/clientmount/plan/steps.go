@@ -8,7 +8,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 )
 
-// What is reported when a step fails (contract clientmountd.md 5.1).
+// What is reported when a step fails. Administrators search for these texts, and
+// scripts match them, so they do not change.
 const (
 	failPreActivate    = "unable to run block device PreActivate commands"
 	failActivate       = "unable to activate block device"
@@ -35,8 +36,8 @@ const (
 // maxHooks bounds one list of hook lines; the plan is kept on disk.
 const maxHooks = 256
 
-// sequence collects steps. The first error sticks, so that the lists read like
-// the tables of the contract.
+// sequence collects steps. The first error sticks, so that a list of steps is
+// written one line a step.
 type sequence struct {
 	steps []Step
 	err   error

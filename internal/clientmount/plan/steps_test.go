@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -11,17 +10,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
 
-// names returns the names of the steps.
-func names(steps []Step) string {
-	var out []string
-	for _, s := range steps {
-		out = append(out, s.Name)
-	}
-	return strings.Join(out, " ")
-}
-
-// The order of contract 5.2 and 5.3 with one line in every hook list and every
-// command present, then with one command at a time taken away.
+// The order of the steps with one line in every hook list and every command
+// present, then with one command at a time taken away.
 func TestOrder(t *testing.T) {
 	const (
 		up   = "preActivate[0] waitVG lockStart activate waitDevice postActivate[0] preMount[0] mount chown postMount[0]"
@@ -77,71 +67,6 @@ func TestHookNumbers(t *testing.T) {
 	p := mustPlan(t, clientMount(dws.TypeXFS), profile, Options{})
 	if got, want := names(p.Mount), "activate waitDevice preMount[0] preMount[2] mount"; got != want {
 		t.Errorf("steps %q, want %q", got, want)
-	}
-}
-
-func TestMissingNameLabels(t *testing.T) {
-	for _, label := range []string{api.LabelTargetOwnerUID, api.LabelTargetDirectiveIndex} {
-		cm, profile := clientMount(dws.TypeXFS), template()
-		delete(cm.Labels, label)
-		_, err := ForMount(cm, 0, profile, Options{})
-		wantError(t, err, dws.Fatal, "unable to find "+label+" label")
-
-		profile.Data.XFS.VariableOverride = map[string]string{"$VG_NAME": "site"}
-		if p := mustPlan(t, cm, profile, Options{}); p.VG != "site" {
-			t.Errorf("VG %q", p.VG)
-		}
-		cm = clientMount(dws.TypeLustre)
-		delete(cm.Labels, label)
-		mustPlan(t, cm, profile, Options{})
-	}
-}
-
-func TestNames(t *testing.T) {
-	long := strings.Repeat("v", maxLVMName)
-	tests := []struct {
-		name     string
-		vg, lv   string // overrides, empty = none
-		want     string
-		severity dws.Severity
-	}{
-		{"both", "a-b", "c--d", "/dev/mapper/a--b-c----d", ""},
-		{"all characters", "A.z_0+", "B.y_9+-", "/dev/mapper/A.z_0+-B.y_9+--", ""},
-		{"dot", ".", "", "", dws.Major},
-		{"dots", "..", "", "", dws.Major},
-		{"dash first", "-a", "", "", dws.Major},
-		{"slash", "a/b", "", "", dws.Major},
-		{"not expanded", "vg-$JOBID", "", "", dws.Major},
-		{"too long", long + "v", "", "", dws.Major},
-		{"too long together", long, "", "", dws.Fatal},
-		{"volume with a slash", "", "../x", "", dws.Major},
-		{"volume not expanded", "", "$LV_INDEX", "", dws.Major},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			profile := template()
-			profile.Data.XFS.VariableOverride = map[string]string{}
-			for key, value := range map[string]string{"$VG_NAME": tt.vg, "$LV_NAME": tt.lv} {
-				if value != "" {
-					profile.Data.XFS.VariableOverride[key] = value
-				}
-			}
-			p, err := ForMount(clientMount(dws.TypeXFS), 0, profile, Options{})
-			if tt.severity != "" {
-				wantError(t, err, tt.severity)
-				return
-			}
-			if err != nil || p.Device != tt.want || p.Device != "/dev/mapper/"+p.DMName {
-				t.Errorf("%+v, %v, want %s", p, err, tt.want)
-			}
-		})
-	}
-}
-
-// The example of contract 6.3.
-func TestDMName(t *testing.T) {
-	if got, want := DMName(ownerUID+"_0", "lv-3"), "2c5d0000--0000--4000--8000--00000000000b_0-lv--3"; got != want {
-		t.Errorf("DMName = %q, want %q", got, want)
 	}
 }
 
@@ -201,80 +126,6 @@ func TestProfileFaults(t *testing.T) {
 			wantError(t, err, dws.Major, tt.pieces...)
 		})
 	}
-}
-
-func TestModes(t *testing.T) {
-	_, err := ForMount(clientMount(dws.TypeXFS), 0, template(), Options{Mode: "king"})
-	wantError(t, err, dws.Major, `unknown mode "king"`)
-
-	cm := clientMount(dws.TypeXFS)
-	cm.Spec.Mounts[0].Device.DeviceReference.ObjectReference.Name = ""
-	mustPlan(t, cm, template(), Options{Mode: ModeReal}) // only $TEMP_DIR is made of it
-	_, err = ForMount(cm, 0, template(), Options{Mode: ModeKind})
-	wantError(t, err, dws.Fatal, "objectReference.name")
-
-	cm = clientMount(dws.TypeXFS)
-	cm.Spec.Mounts[0].MountPath = "/mnt/nnf/default-job7-0-xfs-0-3"
-	_, err = ForMount(cm, 0, template(), Options{Mode: ModeKind})
-	wantError(t, err, dws.Fatal, "itself")
-	cm.Spec.Mounts[0].MountPath = "/etc/x"
-	for _, mode := range []string{ModeReal, ModeKind, ModeMock} {
-		_, err = ForMount(cm, 0, template(), Options{Mode: mode})
-		wantError(t, err, dws.Fatal, "/etc")
-	}
-}
-
-func TestRoots(t *testing.T) {
-	cm := clientMount(dws.TypeXFS)
-	mustPlan(t, cm, template(), Options{Roots: []string{"/mnt/nnf"}})
-	_, err := ForMount(cm, 0, template(), Options{Roots: []string{"/l"}})
-	wantError(t, err, dws.Fatal, `spec.mounts[0].mountPath "`+jobPath+`" is refused`, "mount.roots", "below /l only")
-	if !errors.Is(err, ErrOutsideRoots) {
-		t.Errorf("%v is not ErrOutsideRoots", err)
-	}
-	// A root cannot open a directory of the system.
-	cm.Spec.Mounts[0].MountPath = "/etc/x"
-	_, err = ForMount(cm, 0, template(), Options{Roots: []string{"/etc"}})
-	wantError(t, err, dws.Fatal, "on or below /etc")
-}
-
-// What the planner is given stays as it was, and the plan does not share it.
-func TestInputIsNotShared(t *testing.T) {
-	cm, profile := clientMount(dws.TypeXFS), template()
-	p := mustPlan(t, cm, profile, Options{})
-	before := render(p)
-	cm.Spec.Mounts[0].Device.LVM.NVMeInfo[0].NamespaceID = "99"
-	if render(p) != before {
-		t.Error("the plan changed with the object")
-	}
-}
-
-func TestFallback(t *testing.T) {
-	tests := map[string]string{
-		dws.TypeRaw:    "unmount deactivate",
-		dws.TypeXFS:    "unmount deactivate",
-		dws.TypeGFS2:   "unmount deactivate lockStop",
-		dws.TypeLustre: "unmount",
-	}
-	for typ, want := range tests {
-		t.Run(typ, func(t *testing.T) {
-			p, err := Fallback(clientMount(typ), 0, true, Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(p.Mount) != 0 || names(p.Unmount) != want {
-				t.Errorf("mount %q, unmount %q, want %q", names(p.Mount), names(p.Unmount), want)
-			}
-			// It undoes what the shipped profile does.
-			if same := mustPlan(t, clientMount(typ), template(), Options{}); render(&Plan{Unmount: p.Unmount}) != render(&Plan{Unmount: same.Unmount}) {
-				t.Errorf("unmount differs from the shipped profile's:\n%s", render(p))
-			}
-		})
-	}
-	cm := clientMount(dws.TypeXFS)
-	cm.Spec.Mounts[0].Device.DeviceReference = nil
-	_, err := Fallback(cm, 0, true, Options{})
-	wantError(t, err, dws.Fatal, "missing")
 }
 
 // A profile with a mount command always gives an unmount step: umount(8) unless the
@@ -384,5 +235,39 @@ func TestServersFile(t *testing.T) {
 		if s := p.MountStep(ServersFile); s != nil && (s.UID != 1001 || s.GID != 1002) {
 			t.Errorf("%+v: owner %d:%d", tt, s.UID, s.GID)
 		}
+	}
+}
+
+// The steps that give up the volume are the last ones, from the first
+// preDeactivate hook on, and none of them is among the steps that mount.
+func TestReleases(t *testing.T) {
+	for typ, want := range map[string]string{
+		dws.TypeRaw:    "preDeactivate[0] preDeactivate[1] deactivate postDeactivate[0] postDeactivate[1]",
+		dws.TypeXFS:    "preDeactivate[0] preDeactivate[1] deactivate postDeactivate[0] postDeactivate[1]",
+		dws.TypeGFS2:   "preDeactivate[0] preDeactivate[1] deactivate lockStop postDeactivate[0] postDeactivate[1]",
+		dws.TypeLustre: "",
+	} {
+		t.Run(typ, func(t *testing.T) {
+			profile := template()
+			hooked(profile)
+			p := stored(t, mustPlan(t, clientMount(typ), profile, Options{}))
+			var got []Step
+			for _, s := range p.Unmount {
+				if s.Releases() {
+					got = append(got, s)
+				}
+			}
+			if names(got) != want {
+				t.Errorf("releasing steps %q, want %q", names(got), want)
+			}
+			if !strings.HasSuffix(names(p.Unmount), want) {
+				t.Errorf("the releasing steps are not the last ones of %q", names(p.Unmount))
+			}
+			for _, s := range p.Mount {
+				if s.Releases() {
+					t.Errorf("mount step %s releases the volume", s.Name)
+				}
+			}
+		})
 	}
 }
