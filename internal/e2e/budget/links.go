@@ -197,8 +197,9 @@ var rooms = map[string]string{
 	"daemon/oneprocessor": "",
 	"command":             "config daemon systemd text/hint text/usage version", // the command line that the daemons share
 
-	"clientmount":      "api api/dws api/nnf clientmount/plan daemon kube node systemd", // of systemd only what a status looks like
-	"clientmount/plan": "api api/dws api/nnf safepath",
+	"clientmount":           "api api/dws api/nnf clientmount/failpoint clientmount/plan daemon kube node systemd", // of systemd only what a status looks like
+	"clientmount/plan":      "api api/dws api/nnf safepath",
+	"clientmount/failpoint": "",
 
 	"datamovement":                   "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube", // decides, and moves nothing
 	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube unixsocket version",

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -16,6 +18,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/failpoint"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -168,10 +171,10 @@ func (c *remote) patchFinalizers(ctx context.Context, cm *dws.ClientMount, ops f
 			return merr
 		}
 		out := new(dws.ClientMount)
-		failpoint("finalizers/write")
+		failpoint.At("finalizers/write")
 		err = c.client.Patch(ctx, c.mounts(), cm.Namespace, cm.Name, "", types.JSONPatchType, body, out)
 		if err == nil {
-			failpoint("finalizers/written")
+			failpoint.At("finalizers/written")
 			cm.Finalizers = out.Finalizers
 			return nil
 		}
@@ -208,10 +211,10 @@ func (c *remote) patchStatus(ctx context.Context, cm *dws.ClientMount, s *dws.Cl
 	case s.AllReady:
 		ctx = kube.Finishing(ctx)
 	}
-	failpoint("status/write")
+	failpoint.At("status/write")
 	err = c.client.Patch(ctx, c.mounts(), cm.Namespace, cm.Name, "status", types.MergePatchType, body, new(dws.ClientMount))
 	if err == nil {
-		failpoint("status/written")
+		failpoint.At("status/written")
 	}
 	return err
 }
@@ -236,4 +239,185 @@ func shorten(s string, limit int) string {
 		from++
 	}
 	return s[:head] + gap + s[from:]
+}
+
+// MountsResource is the clientmounts resource in a version of its group.
+func MountsResource(version string) kube.Resource {
+	return kube.Resource{Group: api.GroupDWS, Version: version, Plural: "clientmounts", Kind: "ClientMount"}
+}
+
+// Source is where objects come from; *kube.Client with kube.Watch is the real
+// one.
+type Source interface {
+	// Served finds the version to speak.
+	Served(ctx context.Context, group string, known []string) (string, error)
+	// Watch feeds the handler until ctx ends or the version is gone.
+	Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error
+}
+
+// Server is the real Source.
+type Server struct{ *kube.Client }
+
+// Watch follows one resource in one namespace.
+func (s Server) Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error {
+	return kube.Watch(ctx, s.Client, r, namespace, kube.WatchOptions{OnState: onState}, h)
+}
+
+// Servers lists Servers objects of all namespaces by labels.
+func (s Server) Servers(ctx context.Context, r kube.Resource, selector string) ([]*dws.Servers, error) {
+	return kube.List[dws.Servers](ctx, s.Client, r, "", selector)
+}
+
+// findServers goes from the object's owner, an NnfStorage, to the one Servers
+// object of the same allocation.
+func (a *attempt) findServers() (*dws.Servers, error) {
+	storage := new(nnf.StorageOwner)
+	version, err := a.remote.nnfVersion(a.ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	res := kube.Resource{Group: api.GroupNNF, Version: version, Plural: "nnfstorages", Kind: "NnfStorage"}
+	if err := a.remote.client.Get(a.ctx, res, a.cm.Label(api.LabelOwnerNamespace), a.cm.Label(api.LabelOwnerName), storage); err != nil {
+		return nil, err
+	}
+	var keys []string
+	values := map[string]string{}
+	add := func(key, value string) { keys = append(keys, key); values[key] = value }
+	switch kind := storage.Labels[api.LabelOwnerKind]; kind {
+	case "Workflow":
+		add(api.LabelWorkflowName, storage.Labels[api.LabelWorkflowName])
+		add(api.LabelWorkflowNamespace, storage.Labels[api.LabelWorkflowNamespace])
+		add(api.LabelDirectiveIndex, a.cm.Label(api.LabelDirectiveIndex))
+	case "PersistentStorageInstance":
+		add(api.LabelOwnerKind, kind)
+		add(api.LabelOwnerName, storage.Labels[api.LabelOwnerName])
+		add(api.LabelOwnerNamespace, storage.Labels[api.LabelOwnerNamespace])
+	default:
+		return nil, fmt.Errorf("NnfStorage %s belongs to a %.60q, neither to a Workflow nor to a PersistentStorageInstance", storage.Name, kind)
+	}
+	var selector []string
+	for _, k := range keys {
+		if values[k] == "" {
+			return nil, fmt.Errorf("label %s is missing, cannot find the Servers object", k)
+		}
+		selector = append(selector, k+"="+values[k])
+	}
+	mounts := a.remote.mounts()
+	list, err := a.remote.client.Servers(a.ctx, kube.Resource{Group: mounts.Group, Version: mounts.Version, Plural: "servers", Kind: "Servers"}, strings.Join(selector, ","))
+	if err != nil {
+		return nil, err
+	}
+	if len(list) != 1 {
+		return nil, fmt.Errorf("%d Servers objects match %s, expected one", len(list), strings.Join(selector, ","))
+	}
+	return list[0], nil
+}
+
+// shareFor is how long after its end a read may still serve those who do not
+// need a fresh one.
+const shareFor = time.Second
+
+// shared lets attempts share reads of the same thing that happen at the same
+// time. It is no cache: a read is forgotten shareFor after its end.
+type shared[T any] struct {
+	mu    sync.Mutex
+	reads map[string]*read[T]
+}
+
+// read is one read and those who wait for it. The lock of shared guards what
+// may change before done is closed.
+type read[T any] struct {
+	turn    *kube.Turn // the most urgent one of those who wait
+	sent    bool       // the server may have answered already
+	waiters int
+	cancel  context.CancelFunc
+	done    chan struct{}
+
+	value T
+	err   error
+	panic any
+}
+
+// get returns what f returns, or what another call of f for the same key
+// returned: one that ended less than shareFor ago or, if fresh is set, one whose
+// request was not sent yet when get was called. Errors are shared like values. f
+// has a context of its own, which ends when no caller waits any more.
+func (s *shared[T]) get(ctx context.Context, key string, fresh bool, f func(context.Context) (T, error)) (T, error) {
+	turn := kube.TurnOf(ctx)
+	s.mu.Lock()
+	r := s.reads[key]
+	if r == nil || (fresh && r.sent) {
+		r = s.start(ctx, key, f)
+	}
+	r.waiters++
+	s.mu.Unlock()
+	for {
+		changed := turn.Changed()
+		r.turn.Join(turn)
+		select {
+		case <-r.done:
+			if r.panic != nil {
+				panic(r.panic)
+			}
+			return r.value, r.err
+		case <-changed:
+		case <-ctx.Done():
+			s.leave(key, r)
+			var none T
+			return none, ctx.Err()
+		}
+	}
+}
+
+// start starts a read. The caller holds the lock.
+func (s *shared[T]) start(ctx context.Context, key string, f func(context.Context) (T, error)) *read[T] {
+	r := &read[T]{turn: kube.RetryTurn(0), done: make(chan struct{})}
+	if turn := kube.TurnOf(ctx); turn != nil {
+		r.turn = turn.Copy()
+	}
+	ctx, r.cancel = context.WithCancel(kube.WithTurn(context.WithoutCancel(ctx), r.turn))
+	ctx = kube.WithSent(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		r.sent = true
+	})
+	if s.reads == nil {
+		s.reads = map[string]*read[T]{}
+	}
+	s.reads[key] = r
+	go func() {
+		defer func() {
+			r.panic = recover()
+			r.cancel()
+			s.mu.Lock()
+			r.sent = true
+			s.mu.Unlock()
+			time.AfterFunc(shareFor, func() { s.forget(key, r) })
+			close(r.done)
+		}()
+		r.value, r.err = f(ctx)
+	}()
+	return r
+}
+
+// leave is called for one who waits no more.
+func (s *shared[T]) leave(key string, r *read[T]) {
+	s.mu.Lock()
+	r.waiters--
+	last := r.waiters == 0
+	if last && s.reads[key] == r {
+		delete(s.reads, key)
+	}
+	s.mu.Unlock()
+	if last {
+		r.cancel()
+	}
+}
+
+func (s *shared[T]) forget(key string, r *read[T]) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reads[key] == r {
+		delete(s.reads, key)
+	}
 }

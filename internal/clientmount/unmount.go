@@ -7,9 +7,11 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/failpoint"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
 // unmounted takes all mounts down, last one first. A mount that is reported
@@ -35,7 +37,7 @@ func (a *attempt) unmounted(invalid error) result {
 		return a.finish(status, failed(err))
 	}
 	a.registry.keep(string(a.cm.UID), a.w.record)
-	failpoint("unmount/done")
+	failpoint.At("unmount/done")
 	return a.finish(status, nil)
 }
 
@@ -59,7 +61,7 @@ func (a *attempt) delete(invalid error) result {
 		case err != nil:
 			return a.finish(status, failed(err))
 		}
-		failpoint("delete/unmounted")
+		failpoint.At("delete/unmounted")
 	}
 	if a.w.record != nil {
 		if undone {
@@ -77,7 +79,7 @@ func (a *attempt) delete(invalid error) result {
 	}
 	a.w.record = nil
 	a.registry.keep(uid, nil)
-	failpoint("record/removed")
+	failpoint.At("record/removed")
 	return result{finished: true}
 }
 
@@ -370,4 +372,44 @@ func resetStatus(s *dws.ClientMountStatus, state dws.State) *dws.ClientMountStat
 		out.Mounts[i].State = state
 	}
 	return out
+}
+
+// unmount runs the unmount sequence; results as for mount.
+func (r *runner) unmount(ctx context.Context) error {
+	r.phase = "unmount"
+	steps := r.unmountSteps()
+	for i := range steps {
+		s := &steps[i]
+		if r.stop() {
+			return errSuperseded
+		}
+		if r.keepVolume && s.Releases() {
+			continue
+		}
+		if err := r.step(ctx, s); err != nil {
+			if errors.Is(err, errSuperseded) {
+				return err
+			}
+			if (s.Kind == plan.Deactivate || s.Kind == plan.LockStop) && !errors.Is(err, node.ErrHangs) {
+				r.diagnose(ctx)
+			}
+			return dws.WrapError(dws.Major, s.Fail, err)
+		}
+	}
+	return nil
+}
+
+// unmountSteps is the plan's sequence. A profile that has lost its mount
+// commands since does not keep what is mounted from being unmounted.
+func (r *runner) unmountSteps() []plan.Step {
+	steps := r.plan.Unmount
+	isUnmount := func(s plan.Step) bool { return s.Kind == plan.Unmount || s.Kind == plan.Unlink }
+	if r.rec.Mounted == nil && !r.rec.Mounting || slices.ContainsFunc(steps, isUnmount) {
+		return steps
+	}
+	at := slices.IndexFunc(steps, func(s plan.Step) bool { return s.Releases() })
+	if at < 0 {
+		at = len(steps)
+	}
+	return slices.Insert(slices.Clone(steps), at, r.plan.BuiltinUnmount())
 }

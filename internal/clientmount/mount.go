@@ -10,6 +10,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/failpoint"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 )
@@ -84,7 +85,7 @@ func (a *attempt) mounted() result {
 				"duration", time.Since(began), "commands", commands, daemon.EventID(eventMounted))
 		}
 	}
-	failpoint("mount/done")
+	failpoint.At("mount/done")
 	if err := a.save(a.w.record); err != nil {
 		first = keep(first, dws.WrapError(dws.Major, "", err))
 	}
@@ -347,7 +348,7 @@ func (a *attempt) dropObsolete(plans []*plan.Plan) (inTheWay []claim, _ error) {
 				kept = append([]MountRecord{*m}, kept...)
 				continue
 			}
-			failpoint("obsolete/undone")
+			failpoint.At("obsolete/undone")
 			*m = MountRecord{Plan: old, Created: m.Created, Unmounted: true}
 			a.log.Info("unmounted file system that is no longer asked for", "mount_path", old.Path, daemon.EventID(eventUnmounted))
 			if want != nil {
@@ -442,18 +443,6 @@ func (a *attempt) interrupted(status *dws.ClientMountStatus) result {
 	return a.finish(status, nil)
 }
 
-// serversFile carries out the step that needs the API server. A failure is only
-// logged: the mount is good without the file.
-func (a *attempt) serversFile(p *plan.Plan) {
-	s := p.MountStep(plan.ServersFile)
-	if s == nil {
-		return
-	}
-	if err := a.writeServersFile(p, s); err != nil {
-		a.log.Warn("could not write the Lustre servers file", "mount_path", p.Path, "error", err, daemon.EventID(eventServers))
-	}
-}
-
 // samePlace reports whether two plans are about the same storage at the same
 // path, so that one can continue what the other started.
 func samePlace(a, b *plan.Plan) bool {
@@ -474,4 +463,41 @@ func keep(first, err error) error {
 		return first
 	}
 	return err
+}
+
+// mount runs the mount sequence. The result is nil, errSuperseded or a
+// *dws.ResourceError whose text starts with the contract's step text.
+func (r *runner) mount(ctx context.Context) error {
+	r.phase = "mount"
+	steps := r.plan.Mount
+	retries := 0
+	for i := 0; i < len(steps); i++ {
+		s := &steps[i]
+		if r.stop() {
+			return errSuperseded
+		}
+		if s.Hook && r.ready {
+			continue
+		}
+		err := r.step(ctx, s)
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, errSuperseded) {
+			return err
+		}
+		if activation(s.Kind) && !hangs(err) {
+			again, err := r.afterActivationFailure(ctx, err, &retries)
+			if errors.Is(err, errSuperseded) {
+				return err
+			}
+			if again {
+				i = firstActivation(steps) - 1
+				continue
+			}
+			return dws.WrapError(dws.Major, s.Fail, err)
+		}
+		return dws.WrapError(dws.Major, s.Fail, err)
+	}
+	return nil
 }

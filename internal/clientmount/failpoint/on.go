@@ -1,6 +1,6 @@
 //go:build failpoints
 
-package clientmount
+package failpoint
 
 import (
 	"fmt"
@@ -11,19 +11,19 @@ import (
 )
 
 var (
-	failpointsMu sync.Mutex
-	passes       = map[string]int{}
-	passed       int
+	mu     sync.Mutex
+	passes = map[string]int{}
+	passed int
 )
 
-// failpoint lets the crash matrix kill the daemon at a step boundary: it dies
-// at once, as by kill -9, when CLIENTMOUNTD_FAILPOINT names this one. With
+// At lets the crash matrix kill the daemon at a step boundary: it dies at once, as
+// by kill -9, when CLIENTMOUNTD_FAILPOINT names this one. With
 // CLIENTMOUNTD_FAILPOINT_LOG each boundary that is passed is noted, which is
 // how the matrix knows all of them. The second and later passes of a boundary
 // in the life of a process are called name#2 and so on; @7 is the seventh of all.
-func failpoint(name string) {
-	failpointsMu.Lock()
-	defer failpointsMu.Unlock()
+func At(name string) {
+	mu.Lock()
+	defer mu.Unlock()
 	if passes[name]++; passes[name] > 1 {
 		name = fmt.Sprintf("%s#%d", name, passes[name])
 	}
@@ -40,9 +40,9 @@ func failpoint(name string) {
 	}
 }
 
-// fstype maps types to what stand-in mount helpers really mount, as told by
+// FSType maps types to what the mount helpers of a test really mount, as set by
 // CLIENTMOUNTD_TEST_FSTYPES ("gfs2=xfs,lustre=tmpfs").
-func fstype(t string) string {
+func FSType(t string) string {
 	for pair := range strings.SplitSeq(os.Getenv("CLIENTMOUNTD_TEST_FSTYPES"), ",") {
 		if from, to, ok := strings.Cut(pair, "="); ok && from == t {
 			return to
@@ -51,6 +51,6 @@ func fstype(t string) string {
 	return t
 }
 
-// hasNoDevice tells whether a memory file system is mounted for a type, so that
+// HasNoDevice reports whether a memory file system is mounted for a type, so that
 // the kernel knows no device of it and the source text has to do.
-func hasNoDevice(t string) bool { return fstype(t) == "tmpfs" }
+func HasNoDevice(t string) bool { return FSType(t) == "tmpfs" }
