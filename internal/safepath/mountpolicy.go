@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // The defaults, as a list separated by commas.
@@ -128,10 +130,4 @@ func only(s, others string) bool {
 }
 
 // quote makes a value fit to print: escaped and short.
-func quote(s string) string {
-	const most = 80
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "..."
-	}
-	return strconv.QuoteToASCII(s)
-}
+func quote(s string) string { return text.Quote(s) }

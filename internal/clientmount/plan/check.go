@@ -13,6 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // maxMounts bounds the entries of one ClientMount.
@@ -23,10 +24,10 @@ const maxMounts = 1024
 // The error is a Fatal *dws.ResourceError.
 func CheckObject(cm *dws.ClientMount, node string) error {
 	if cm.Spec.Node != node {
-		return fatal("the ClientMount is for node %s, this is %s", quote(cm.Spec.Node), quote(node))
+		return fatal("the ClientMount is for node %s, this is %s", text.Quote(cm.Spec.Node), text.Quote(node))
 	}
 	if s := cm.Spec.DesiredState; s != dws.Mounted && s != dws.Unmounted {
-		return fatal("invalid desired state %s", shorten(string(s)))
+		return fatal("invalid desired state %s", unquoted(string(s)))
 	}
 	switch n := len(cm.Spec.Mounts); {
 	case n == 0:
@@ -80,10 +81,10 @@ func checkPlaces(places []place) error {
 		}
 		if len(outer) > 0 {
 			o := outer[len(outer)-1]
-			inner := fmt.Sprintf("%s %s is below %s %s", entryField(p.index, "mountPath"), quote(p.path), entryField(o.index, "mountPath"), quote(o.path))
+			inner := fmt.Sprintf("%s %s is below %s %s", entryField(p.index, "mountPath"), text.Quote(p.path), entryField(o.index, "mountPath"), text.Quote(o.path))
 			switch {
 			case o.path == p.path:
-				return fatal("%s and %s are the same path %s", entryField(o.index, "mountPath"), entryField(p.index, "mountPath"), quote(p.path))
+				return fatal("%s and %s are the same path %s", entryField(o.index, "mountPath"), entryField(p.index, "mountPath"), text.Quote(p.path))
 			case o.file:
 				return fatal("%s, whose mount target is a file; a file cannot hold a directory: use another path", inner)
 			case o.index > p.index:
@@ -134,7 +135,7 @@ func ProfileRef(cm *dws.ClientMount) (namespace, name string, err error) {
 // running job. The error is Fatal.
 func CheckProfile(p *nnf.StorageProfile) error {
 	if !p.Data.Pinned {
-		return fatal("Expected pinned NnfStorageProfile, but it was not pinned: %s", shorten(p.Name))
+		return fatal("Expected pinned NnfStorageProfile, but it was not pinned: %s", unquoted(p.Name))
 	}
 	return nil
 }
@@ -154,7 +155,7 @@ func checkEntry(cm *dws.ClientMount, m *dws.Mount, index int) error {
 	switch m.Type {
 	case dws.TypeLustre, dws.TypeXFS, dws.TypeGFS2, dws.TypeRaw:
 	default:
-		return fatal("%s: unsupported file system type %s: it is lustre, xfs, gfs2 or none", field("type"), quote(m.Type))
+		return fatal("%s: unsupported file system type %s: it is lustre, xfs, gfs2 or none", field("type"), text.Quote(m.Type))
 	}
 	switch m.Device.Type {
 	case dws.DeviceLustre, dws.DeviceLVM, dws.DeviceReference:
@@ -272,7 +273,7 @@ func checkPath(field, p string, roots []string) (string, error) {
 	inside := func(root string) bool { return safepath.Below(p, path.Clean(root)) }
 	if len(roots) > 0 && !slices.ContainsFunc(roots, inside) {
 		return "", dws.WrapError(dws.Fatal, "", fmt.Errorf("%s %s is refused: it lies %w, which allows mounts below %s only",
-			field, quote(p), ErrOutsideRoots, strings.Join(roots, ", ")))
+			field, text.Quote(p), ErrOutsideRoots, strings.Join(roots, ", ")))
 	}
 	return p, nil
 }
@@ -332,26 +333,13 @@ func fault(format string, args ...any) *dws.ResourceError {
 
 // refused names the field, its value and what would be right.
 func refused(field, value, rule string) *dws.ResourceError {
-	return fatal("%s %s is refused: %s", field, quote(value), rule)
+	return fatal("%s %s is refused: %s", field, text.Quote(value), rule)
 }
 
-// quote makes a value of somebody else fit to print: short, in quotes, without
-// control characters.
-func quote(s string) string { return strconv.QuoteToASCII(cut(s)) }
-
-// shorten is quote without the quotes, for texts that others match.
-func shorten(s string) string {
-	q := quote(s)
+// unquoted is text.Quote without the quotes, for messages that scripts match.
+func unquoted(s string) string {
+	q := text.Quote(s)
 	return q[1 : len(q)-1]
-}
-
-// cut keeps the first 80 bytes or so.
-func cut(s string) string {
-	const most = 80
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "..."
 }
 
 func entryField(index int, name string) string {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 func TestCheckObject(t *testing.T) {
@@ -190,7 +191,7 @@ func TestHostileData(t *testing.T) {
 	}
 	for _, f := range fields {
 		for _, v := range values {
-			t.Run(f.name+"/"+cut(v), func(t *testing.T) {
+			t.Run(f.name+"/"+text.Cut(v, 80), func(t *testing.T) {
 				cm := clientMount(f.typ)
 				f.set(cm, v)
 				plan, err := ForMount(cm, 0, template(), Options{})
@@ -370,7 +371,7 @@ func TestCheckPath(t *testing.T) {
 		{"/etc/x", []string{"/etc"}, "", "on or below /etc"},
 	}
 	for _, tt := range tests {
-		t.Run(cut(tt.path), func(t *testing.T) {
+		t.Run(text.Cut(tt.path, 80), func(t *testing.T) {
 			got, err := checkPath("mountPath", tt.path, tt.roots)
 			if tt.want != "" {
 				if err != nil || got != tt.want {

@@ -19,6 +19,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // Plan is everything that is needed to mount and unmount one volume, even if the
@@ -226,16 +227,16 @@ func (p *Plan) mountPath(m *dws.Mount, v *variables, o Options) (*variables, err
 		return nil, refused(field, m.MountPath, pathLengthRule)
 	}
 	// $MOUNT_PATH inside mountPath stands for itself.
-	text, err := v.with("$MOUNT_PATH", m.MountPath, true).expand(m.MountPath, everything)
+	expanded, err := v.with("$MOUNT_PATH", m.MountPath, true).expand(m.MountPath, everything)
 	if err != nil {
 		return nil, dws.WrapError(dws.Major, field, err)
 	}
-	if p.Path, err = checkPath(field, text, o.Roots); err != nil {
+	if p.Path, err = checkPath(field, expanded, o.Roots); err != nil {
 		return nil, err
 	}
 	if real, ok := o.Real[p.Path]; ok && real != p.Path {
 		p.Asked = p.Path
-		if p.Path, err = checkPath(field+" "+quote(p.Path)+" leads through a symbolic link to", real, nil); err != nil {
+		if p.Path, err = checkPath(field+" "+text.Quote(p.Path)+" leads through a symbolic link to", real, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -264,7 +265,7 @@ func (p *Plan) mode(m *dws.Mount, o Options) error {
 		return nil
 	case ModeKind:
 	default:
-		return fault("unknown mode %s: it is real, kind or mock", quote(o.Mode))
+		return fault("unknown mode %s: it is real, kind or mock", text.Quote(o.Mode))
 	}
 
 	name := m.Device.DeviceReference.ObjectReference.Name
@@ -277,7 +278,7 @@ func (p *Plan) mode(m *dws.Mount, o Options) error {
 	}
 	p.LinkTo = path.Join("/", base, name+"-"+strconv.Itoa(m.Device.DeviceReference.Data))
 	if p.LinkTo == p.Path {
-		return fatal("%s: the link would point to itself: %s", entryField(p.Index, "mountPath"), quote(p.Path))
+		return fatal("%s: the link would point to itself: %s", entryField(p.Index, "mountPath"), text.Quote(p.Path))
 	}
 	p.Mount = []Step{{Name: "link", Kind: Link, Fail: failMount}}
 	p.Unmount = []Step{{Name: "unlink", Kind: Unlink, Fail: failUnmount}}

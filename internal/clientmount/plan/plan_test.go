@@ -8,6 +8,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 func TestVolume(t *testing.T) {
@@ -78,7 +79,7 @@ func TestRealPath(t *testing.T) {
 	}
 	for _, bad := range []string{"/etc/cron.d", "/var/run/x", "/var", "/", "relative", "", "/srv/a b", "/srv/../etc"} {
 		_, err := ForMount(clientMount(dws.TypeXFS), 0, template(), Options{Roots: []string{"/mnt"}, Real: map[string]string{jobPath: bad}})
-		wantError(t, err, dws.Fatal, "spec.mounts[0].mountPath", quote(jobPath), "symbolic link", quote(bad))
+		wantError(t, err, dws.Fatal, "spec.mounts[0].mountPath", text.Quote(jobPath), "symbolic link", text.Quote(bad))
 	}
 	// The path as it is written is judged first.
 	_, err := ForMount(clientMount(dws.TypeXFS), 0, template(), Options{Roots: []string{"/l"}, Real: map[string]string{jobPath: "/l/x"}})

@@ -6,6 +6,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // What is reported when a step fails. Administrators search for these texts, and
@@ -84,7 +85,7 @@ func (s *sequence) verb(name string, kind Kind, fail string, v *variables, templ
 	args, err := v.words(template)
 	if err == nil && len(args) == 0 {
 		// "vgchange" without arguments acts on every volume group.
-		err = fault("nothing is left of %s after expansion", quote(template))
+		err = fault("nothing is left of %s after expansion", text.Quote(template))
 	}
 	if err != nil {
 		s.fail(fail, dws.WrapError(dws.Major, program[0], err))

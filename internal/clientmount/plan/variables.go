@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 const (
@@ -87,14 +88,14 @@ func checkOverrides(overrides map[string]string) error {
 	}
 	for _, key := range slices.Sorted(maps.Keys(overrides)) {
 		if name, ok := strings.CutPrefix(key, "$"); !ok || name == "" || len(key) > maxKey || !only(name, "_-") {
-			return fault("the profile's variableOverride has a bad key %s: it is $ and a name of A-Z a-z 0-9 _ -", quote(key))
+			return fault("the profile's variableOverride has a bad key %s: it is $ and a name of A-Z a-z 0-9 _ -", text.Quote(key))
 		}
 	}
 	return nil
 }
 
 func badOverride(key, value, rule string) *dws.ResourceError {
-	return fault("the profile's variableOverride sets %s to %s, which cannot be used: %s", key, quote(value), rule)
+	return fault("the profile's variableOverride sets %s to %s, which cannot be used: %s", key, text.Quote(value), rule)
 }
 
 // scope selects which variables a pass replaces; all are recognised.

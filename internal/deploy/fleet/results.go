@@ -119,7 +119,7 @@ func (r *ResultsFile) Add(res Result) {
 }
 
 func short(s string) string {
-	return strings.ToValidUTF8(text.Line(s[:min(len(s), resultsText)]), "")
+	return strings.ToValidUTF8(text.Line(text.Cut(s, resultsText)), "")
 }
 
 func (r *ResultsFile) write(line any) {

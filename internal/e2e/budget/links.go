@@ -186,11 +186,11 @@ var rooms = map[string]string{
 	"text/hint":  "text",
 	"text/usage": "text", // wrong command lines, of daemons and tools alike
 	"api":        "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "",
-	"safepath":            "",
-	"node":                "",
+	"safepath":            "text",
+	"node":                "text",
 	"unixsocket":          "",
 	"config":              "safepath text text/usage",
-	"kube":                "api api/dws api/nnf",
+	"kube":                "api api/dws api/nnf text",
 	"systemd":             "text text/hint", // systemctl and files of units; what the units run is not its business
 	"systemd/fakesystemd": "",               // for tests
 	"daemon":              "text",
@@ -198,11 +198,11 @@ var rooms = map[string]string{
 	"command":             "config daemon systemd text/hint text/usage version", // the command line that the daemons share
 
 	"clientmount":           "api api/dws api/nnf clientmount/failpoint clientmount/plan daemon kube node systemd", // of systemd only what a status looks like
-	"clientmount/plan":      "api api/dws api/nnf safepath",
+	"clientmount/plan":      "api api/dws api/nnf safepath text",
 	"clientmount/failpoint": "",
 
-	"datamovement":                   "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube", // decides, and moves nothing
-	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube unixsocket version",
+	"datamovement":                   "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube text", // decides, and moves nothing
+	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube text unixsocket version",
 	"datamovement/client":            "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
 	"datamovement/client/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
 

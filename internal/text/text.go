@@ -1,7 +1,15 @@
+// Package text makes text from outside the program safe and short enough for a
+// terminal, a log line or a message, and finds the word that a misspelled one
+// probably means.
+//
+// It must not know what the text is about, and uses the standard library only.
 package text
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -40,7 +48,56 @@ func escape(s, keep string) string {
 	return b.String()
 }
 
-// plain is the usual case, which costs no memory.
+// Cut returns the first limit bytes of s, or fewer so that no UTF-8 sequence is
+// cut in two. A shorter s is returned as it is.
+func Cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	end := limit
+	for end > 0 && limit-end < utf8.UTFMax && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end]
+}
+
+// Clip is Cut with "…" after a text that was longer. The mark comes on top of
+// limit.
+func Clip(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return Cut(s, limit) + "…"
+}
+
+// quoted is how many bytes of a value Quote shows.
+const quoted = 80
+
+// Quote returns a value of the user, of an object or of a file for use in a
+// message: in double quotes, in ASCII with Go's escapes, and with "..." at the end
+// if it has more than 80 bytes.
+func Quote(s string) string {
+	if len(s) > quoted {
+		s = Cut(s, quoted) + "..."
+	}
+	return strconv.QuoteToASCII(s)
+}
+
+// JSON writes v as one indented document. Nothing in it can steer a terminal.
+func JSON(w io.Writer, v any) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(plainJSON(b.Bytes()))
+	return err
+}
+
+// plain tells whether nothing has to be escaped. This is the usual case, and it
+// allocates no memory.
 func plain(s string) bool {
 	for _, r := range s {
 		if !strconv.IsPrint(r) || r == utf8.RuneError {

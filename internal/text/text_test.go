@@ -40,6 +40,48 @@ func TestEscapeKeepsSpace(t *testing.T) {
 	}
 }
 
+func TestCutAndClip(t *testing.T) {
+	for _, tt := range []struct {
+		in        string
+		limit     int
+		cut, clip string
+	}{
+		{"", 0, "", ""},
+		{"12345", 5, "12345", "12345"},
+		{"123456", 5, "12345", "12345…"},
+		{"1234äx", 5, "1234", "1234…"}, // not half an ä
+		{"123äxx", 5, "123ä", "123ä…"},
+		{"漢字", 4, "漢", "漢…"},
+		{"ä", 1, "", "…"},
+		{"\x80\x80\x80\x80\x80\x80\x80", 5, "\x80", "\x80…"}, // not UTF-8 at all: any cut is right
+	} {
+		if got := Cut(tt.in, tt.limit); got != tt.cut {
+			t.Errorf("Cut(%q, %d) = %q, want %q", tt.in, tt.limit, got, tt.cut)
+		}
+		if got := Clip(tt.in, tt.limit); got != tt.clip {
+			t.Errorf("Clip(%q, %d) = %q, want %q", tt.in, tt.limit, got, tt.clip)
+		}
+	}
+}
+
+func TestQuote(t *testing.T) {
+	long := strings.Repeat("x", 79)
+	for in, want := range map[string]string{
+		"":                `""`,
+		"a b":             `"a b"`,
+		"\x1b[31m\n":      `"\x1b[31m\n"`,
+		"ü\xff":           `"\u00fc\xff"`,
+		long + "y":        `"` + long + `y"`,
+		long + "yz":       `"` + long + `y..."`,
+		long + "ü":        `"` + long + `..."`,
+		"\u202e" + "b\"c": `"\u202eb\"c"`,
+	} {
+		if got := Quote(in); got != want {
+			t.Errorf("Quote(%q) = %s, want %s", in, got, want)
+		}
+	}
+}
+
 func harmless(s string) bool {
 	for _, r := range s {
 		if r != '\n' && (!strconv.IsPrint(r) || r == utf8.RuneError) {
