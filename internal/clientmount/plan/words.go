@@ -28,16 +28,16 @@ func (v *variables) words(template string) ([]string, error) {
 	}
 	out := make([]string, 0, len(split))
 	for _, w := range split {
-		text, err := v.expand(w.text, dataOnly)
+		arg, err := v.expand(w.text, dataOnly)
 		if err != nil {
 			return nil, err
 		}
-		if i := strings.IndexByte(text, '$'); i >= 0 {
+		if i := strings.IndexByte(arg, '$'); i >= 0 {
 			return nil, fault("unknown variable %s in %s: it is not set on compute nodes; use a hook command for shell variables",
-				variableName(text[i:]), text.Quote(w.text))
+				variableName(arg[i:]), text.Quote(w.text))
 		}
-		if text != "" || w.quoted {
-			out = append(out, text)
+		if arg != "" || w.quoted {
+			out = append(out, arg)
 		}
 	}
 	return out, nil
