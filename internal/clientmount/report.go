@@ -12,6 +12,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
@@ -78,9 +79,9 @@ func hintFor(e *dws.ResourceError, cause error) string {
 		return "the mount goes away by itself as soon as the processes that the error names have ended; nothing is lost meanwhile"
 	case node.IsInUse(cause):
 		return "clientmountd deactivates the volume as soon as the holders that the error names have released it; no data is lost meanwhile"
-	case errors.Is(cause, node.ErrSymlink):
+	case errors.Is(cause, safepath.ErrSymlink):
 		return "a symbolic link in the mount path is followed only if root made it, in a directory that only root can change (a sticky directory such as /tmp is not enough); let root make it there, or use the path that it points to"
-	case errors.Is(cause, node.ErrUnsafe):
+	case errors.Is(cause, safepath.ErrUnsafe):
 		return "every folder above the mount path must be a real one that only root can change; move the mount path or repair the folder"
 	case errors.As(cause, &command) && command.TimedOut:
 		return "the command took longer than mount.command_timeout (a hook: mount.hook_timeout) and was ended; raise the limit if it was only slow"

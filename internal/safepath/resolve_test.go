@@ -1,18 +1,30 @@
-package node
+package safepath
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// asRoot ends the test when we may not give files away.
+func asRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files to others")
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // links makes a tree as an administrator and hostile users may have made it: root's
 // own symlinks in directories of root, and the others.
@@ -64,7 +76,7 @@ func links(t *testing.T, top string) {
 	}
 }
 
-func TestResolveTarget(t *testing.T) {
+func TestTarget(t *testing.T) {
 	asRoot(t)
 	top := t.TempDir()
 	links(t, top)
@@ -72,7 +84,6 @@ func TestResolveTarget(t *testing.T) {
 		path, want string
 		is         error
 		text       string
-		anyOwner   string // what it is when owners do not matter; empty: the same
 	}{
 		{path: "/var/mnt/there", want: "/var/mnt/there"},
 		{path: "/var/mnt/there/new/er", want: "/var/mnt/there/new/er"},
@@ -98,46 +109,41 @@ func TestResolveTarget(t *testing.T) {
 		{path: "/control/x", is: ErrBadPath, text: "control characters"},
 		{path: "/long/" + strings.Repeat("y", 200), is: ErrBadPath, text: "too long"},
 		{path: "/tofile/x", is: unix.ENOTDIR, text: "regular file"},
-		{path: "/sticky/of-root/x", is: ErrSymlink, text: "can make entries in", anyOwner: "/var/mnt/x"},
-		{path: "/sticky/of-root", is: ErrSymlink, text: "can make entries in", anyOwner: "/var/mnt"},
-		{path: "/sticky/of-user", is: ErrSymlink, text: "can make entries in", anyOwner: "/var/mnt"},
-		{path: "/open/of-root/x", is: ErrUnsafe, text: "/open: ", anyOwner: "/var/mnt/x"},
-		{path: "/open/of-root", is: ErrSymlink, text: "/open: ", anyOwner: "/var/mnt"},
-		{path: "/open/below/of-root", is: ErrUnsafe, text: "/open: ", anyOwner: "/var/mnt"},
-		{path: "/user/of-root", is: ErrUnsafe, text: "uid 1234", anyOwner: "/var/mnt"},
-		{path: "/of-user/x", is: ErrSymlink, text: "uid 1234", anyOwner: "/var/mnt/x"},
-		{path: "/of-user", is: ErrSymlink, text: "uid 1234", anyOwner: "/var/mnt"},
-		{path: "/to-users", is: ErrSymlink, text: "/sticky/of-user", anyOwner: "/var/mnt"},
+		{path: "/sticky/of-root/x", is: ErrSymlink, text: "can make entries in"},
+		{path: "/sticky/of-root", is: ErrSymlink, text: "can make entries in"},
+		{path: "/sticky/of-user", is: ErrSymlink, text: "can make entries in"},
+		{path: "/open/of-root/x", is: ErrUnsafe, text: "/open: "},
+		{path: "/open/of-root", is: ErrSymlink, text: "/open: "},
+		{path: "/open/below/of-root", is: ErrUnsafe, text: "/open: "},
+		{path: "/user/of-root", is: ErrUnsafe, text: "uid 1234"},
+		{path: "/of-user/x", is: ErrSymlink, text: "uid 1234"},
+		{path: "/of-user", is: ErrSymlink, text: "uid 1234"},
+		{path: "/to-users", is: ErrSymlink, text: "/sticky/of-user"},
 	} {
-		for _, n := range []*Node{{}, {AnyOwner: true}} {
-			want, is := tt.want, tt.is
-			if n.AnyOwner && tt.anyOwner != "" {
-				want, is = tt.anyOwner, nil
-			}
-			if want != "" {
-				want = top + want
-			}
-			got, err := n.ResolveTarget(top + tt.path)
-			if got != want || !errors.Is(err, is) || is != nil && !strings.Contains(err.Error(), tt.text) {
-				t.Errorf("%.60s, any owner %t: %q, %v; want %q, %v", tt.path, n.AnyOwner, got, err, want, is)
-			}
-			if len(fmt.Sprint(err)) > 1000 {
-				t.Errorf("%.60s: an error of %d bytes", tt.path, len(err.Error()))
-			}
+		want := tt.want
+		if want != "" {
+			want = top + want
+		}
+		got, err := Target(top+tt.path, Hooks{})
+		if got != want || !errors.Is(err, tt.is) || tt.is != nil && !strings.Contains(err.Error(), tt.text) {
+			t.Errorf("%.60s: %q, %v; want %q, %v", tt.path, got, err, want, tt.is)
+		}
+		if len(fmt.Sprint(err)) > 1000 {
+			t.Errorf("%.60s: an error of %d bytes", tt.path, len(err.Error()))
 		}
 	}
 }
 
-func TestResolveTargetBadPaths(t *testing.T) {
+func TestTargetBadPaths(t *testing.T) {
 	for _, path := range []string{"", "/", "x", "/x/", "/x/../y", "/x\ny"} {
-		if got, err := (&Node{}).ResolveTarget(path); !errors.Is(err, ErrBadPath) || got != "" {
+		if got, err := Target(path, Hooks{}); !errors.Is(err, ErrBadPath) || got != "" {
 			t.Errorf("%q: %q, %v", path, got, err)
 		}
 	}
 }
 
 // Descriptors of the walk do not outlive it.
-func TestResolveTargetClosesDescriptors(t *testing.T) {
+func TestTargetClosesDescriptors(t *testing.T) {
 	asRoot(t)
 	top := t.TempDir()
 	links(t, top)
@@ -146,11 +152,11 @@ func TestResolveTargetClosesDescriptors(t *testing.T) {
 		must(t, err)
 		return len(e)
 	}
-	(&Node{}).ResolveTarget(top + "/chain") // what the runtime opens once
+	Target(top+"/chain", Hooks{}) // what the runtime opens once
 	before := open()
 	for range 20 {
 		for _, p := range []string{"/relative/up/there/x", "/absolute/x", "/loop", "/of-user", "/tofile/x"} {
-			(&Node{}).ResolveTarget(top + p)
+			Target(top+p, Hooks{})
 		}
 	}
 	if after := open(); after > before+5 {
@@ -160,7 +166,7 @@ func TestResolveTargetClosesDescriptors(t *testing.T) {
 
 // A user who can write in a directory replaces root's symlink with an own one all the
 // time: neither is ever followed.
-func TestResolveTargetInAUsersDirectory(t *testing.T) {
+func TestTargetInAUsersDirectory(t *testing.T) {
 	asRoot(t)
 	for _, mode := range []fs.FileMode{0o777, 0o777 | fs.ModeSticky} {
 		top := t.TempDir()
@@ -184,63 +190,12 @@ func TestResolveTargetInAUsersDirectory(t *testing.T) {
 			}
 		})
 		for range 2000 {
-			if got, err := (&Node{}).ResolveTarget(top + "/shared/a/x"); err == nil {
+			if got, err := Target(top+"/shared/a/x", Hooks{}); err == nil {
 				t.Errorf("mode %v: followed to %s", mode, got)
 				break
 			}
 		}
 		close(stop)
 		wg.Wait()
-	}
-}
-
-// A user swaps an own directory for root's symlink's target: what is returned is
-// always walked again without symlinks, so nothing is made behind it.
-func TestResolveTargetThatIsSwappedLater(t *testing.T) {
-	asRoot(t)
-	top := t.TempDir()
-	must(t, os.MkdirAll(top+"/var/mnt", 0o755))
-	must(t, os.Symlink("var/mnt", top+"/mnt"))
-	n := &Node{}
-	real, err := n.ResolveTarget(top + "/mnt/x")
-	must(t, err)
-	must(t, os.Mkdir(top+"/victim", 0o755))
-	must(t, os.Rename(top+"/var/mnt", top+"/var/old"))
-	must(t, os.Symlink("../victim", top+"/var/mnt"))
-	if _, err := n.MakeDirectory(real); !errors.Is(err, ErrSymlink) || !missing(top+"/victim/x") {
-		t.Errorf("made behind a symlink: %v", err)
-	}
-}
-
-// A mount point is not looked at: its server may be dead. Here the mount is a file
-// system that answers nothing, a FUSE mount without a daemon behind it.
-func TestResolveTargetOnADeadMount(t *testing.T) {
-	if !inNamespace(t) {
-		return
-	}
-	top := scene(t)
-	must(t, os.Chmod(top, 0o755))
-	must(t, os.MkdirAll(top+"/var/mnt/dead", 0o755))
-	must(t, os.Symlink("var/mnt", top+"/mnt"))
-	fuse, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	if err != nil {
-		t.Skip("no FUSE here: ", err)
-	}
-	dead := filepath.Join(top, "var/mnt/dead")
-	must(t, unix.Mount("dead", dead, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse.Fd())))
-	defer fuse.Close()
-	defer unix.Unmount(dead, unix.MNT_DETACH)
-	done := make(chan string, 1)
-	go func() {
-		got, err := (&Node{}).ResolveTarget(top + "/mnt/dead")
-		done <- fmt.Sprintf("%s %v", got, err)
-	}()
-	select {
-	case got := <-done:
-		if got != dead+" <nil>" {
-			t.Error(got)
-		}
-	case <-time.After(busy):
-		t.Error("waits for the server of the mount")
 	}
 }

@@ -1,9 +1,3 @@
-// Package safepath holds the rules for where a node mounts and with which
-// options: the directories that belong to the system, and what a site may
-// configure. The configuration is checked by them before the daemon starts,
-// every mount path when it is planned.
-//
-// It must not know what is mounted or how a setting is written.
 package safepath
 
 import (
@@ -19,8 +13,8 @@ import (
 
 // The defaults, as a list separated by commas.
 const (
-	DefaultRoots   = "/mnt"         // where NNF mounts unless a profile sets $MOUNT_PATH
-	DefaultOptions = "nosuid,nodev" // no set-user-ID programs and no device nodes of other people's making
+	DefaultMountRoots   = "/mnt"         // where NNF mounts unless a profile sets $MOUNT_PATH
+	DefaultMountOptions = "nosuid,nodev" // no set-user-ID programs and no device nodes of other people's making
 )
 
 // Nothing is mounted on or below these: the author of a ClientMount must not be
@@ -41,9 +35,9 @@ var systemDirectories = []string{
 // /var/lib/rpm), so they cannot be roots as a whole.
 var stateDirectories = []string{"/var", "/var/cache", "/var/lib", "/var/log", "/var/spool"}
 
-// Denied returns why nothing is ever mounted at p, an absolute clean path, or ""
+// DenyMount returns why nothing is ever mounted at p, an absolute clean path, or ""
 // if the system has no claim to it.
-func Denied(p string) string {
+func DenyMount(p string) string {
 	if p == "/" {
 		return "nothing is mounted on /"
 	}
@@ -65,32 +59,35 @@ func systemTree(p string) string {
 	return ""
 }
 
+// Within reports whether p is dir or is inside it. Both are clean.
+func Within(p, dir string) bool { return p == dir || Below(p, dir) }
+
 // Below reports whether p is inside dir, by whole names. Both are clean.
 func Below(p, dir string) bool {
 	rest, ok := strings.CutPrefix(p, dir)
 	return ok && (dir == "/" && rest != "" || strings.HasPrefix(rest, "/"))
 }
 
-// PathRule says what PathText accepts.
-const PathRule = "a path is made of A-Z a-z 0-9 . _ / @ : + = , % -"
+// MountPathRule says what MountPathText accepts.
+const MountPathRule = "a path is made of A-Z a-z 0-9 . _ / @ : + = , % -"
 
-// PathText reports whether p has only characters that no shell line and no
+// MountPathText reports whether p has only characters that no shell line and no
 // table of mounts could take for something else.
-func PathText(p string) bool { return only(p, "._/@:+=,%-") }
+func MountPathText(p string) bool { return only(p, "._/@:+=,%-") }
 
 const optionPunctuation = "._-:=+/@%"
 
-// CheckRoots refuses a list of directories below which mounts are to be allowed.
-func CheckRoots(roots []string) error {
+// CheckMountRoots refuses a list of directories below which mounts are to be allowed.
+func CheckMountRoots(roots []string) error {
 	if len(roots) == 0 {
-		return errors.New("the list is empty, so that nothing could be mounted, accepted: at least one directory, by default " + strconv.Quote(DefaultRoots))
+		return errors.New("the list is empty, so that nothing could be mounted, accepted: at least one directory, by default " + strconv.Quote(DefaultMountRoots))
 	}
 	for i, root := range roots {
 		switch {
 		case !path.IsAbs(root) || path.Clean(root) != root || root == "/":
 			return fmt.Errorf("%s is not accepted: an absolute path below / without \"..\", \"//\" or a slash at the end", quote(root))
-		case !PathText(root):
-			return fmt.Errorf("%s is not accepted: %s", quote(root), PathRule)
+		case !MountPathText(root):
+			return fmt.Errorf("%s is not accepted: %s", quote(root), MountPathRule)
 		case systemTree(root) != "":
 			return fmt.Errorf("%s is not accepted: nothing is mounted on or below %s", quote(root), systemTree(root))
 		case slices.Contains(stateDirectories, root):
@@ -102,9 +99,9 @@ func CheckRoots(roots []string) error {
 	return nil
 }
 
-// CheckOptions refuses a list of mount options that are to be given to every
+// CheckMountOptions refuses a list of mount options that are to be given to every
 // file system. An empty list is accepted: no options.
-func CheckOptions(options []string) error {
+func CheckMountOptions(options []string) error {
 	for i, o := range options {
 		switch {
 		case strings.Contains(o, ","):

@@ -6,26 +6,26 @@ import (
 )
 
 // Every tree and directory of the lists is denied, and their neighbours are not.
-func TestDenied(t *testing.T) {
+func TestDenyMount(t *testing.T) {
 	for _, dir := range systemTrees {
 		for _, p := range []string{dir, dir + "/x", dir + "/x/y"} {
-			if got := Denied(p); !strings.Contains(got, "on or below "+dir) {
+			if got := DenyMount(p); !strings.Contains(got, "on or below "+dir) {
 				t.Errorf("%s: %q", p, got)
 			}
 		}
-		if got := Denied(dir + "x"); got != "" {
+		if got := DenyMount(dir + "x"); got != "" {
 			t.Errorf("%sx: %q", dir, got)
 		}
 	}
 	for _, dir := range systemDirectories {
-		if got := Denied(dir); got != "nothing is mounted on "+dir+" itself" {
+		if got := DenyMount(dir); got != "nothing is mounted on "+dir+" itself" {
 			t.Errorf("%s: %q", dir, got)
 		}
-		if got := Denied(dir + "/x"); got != "" {
+		if got := DenyMount(dir + "/x"); got != "" {
 			t.Errorf("%s/x: %q", dir, got)
 		}
 	}
-	if Denied("/") == "" {
+	if DenyMount("/") == "" {
 		t.Error("/ is not denied")
 	}
 }
@@ -44,8 +44,22 @@ func TestBelow(t *testing.T) {
 	}
 }
 
-func TestCheckRoots(t *testing.T) {
-	if err := CheckRoots(strings.Split(DefaultRoots, ",")); err != nil {
+func TestWithin(t *testing.T) {
+	for _, tt := range []struct {
+		path, dir string
+		want      bool
+	}{
+		{"/a/b", "/a", true}, {"/a", "/a", true}, {"/ab", "/a", false}, {"/a", "/a/b", false},
+		{"/a", "/", true}, {"socket:[1]", "/", false}, {"", "/a", false}, {"/a (deleted)", "/a", false},
+	} {
+		if got := Within(tt.path, tt.dir); got != tt.want {
+			t.Errorf("Within(%q, %q) = %v", tt.path, tt.dir, got)
+		}
+	}
+}
+
+func TestCheckMountRoots(t *testing.T) {
+	if err := CheckMountRoots(strings.Split(DefaultMountRoots, ",")); err != nil {
 		t.Errorf("default: %v", err)
 	}
 	tests := []struct {
@@ -80,15 +94,15 @@ func TestCheckRoots(t *testing.T) {
 		{[]string{"/" + strings.Repeat("x ", 5000)}, "..."},
 	}
 	for _, tt := range tests {
-		check(t, CheckRoots(tt.roots), tt.roots, tt.want)
+		check(t, CheckMountRoots(tt.roots), tt.roots, tt.want)
 	}
 	for _, dir := range systemTrees {
-		check(t, CheckRoots([]string{dir}), []string{dir}, "on or below "+dir)
+		check(t, CheckMountRoots([]string{dir}), []string{dir}, "on or below "+dir)
 	}
 }
 
-func TestCheckOptions(t *testing.T) {
-	if err := CheckOptions(strings.Split(DefaultOptions, ",")); err != nil {
+func TestCheckMountOptions(t *testing.T) {
+	if err := CheckMountOptions(strings.Split(DefaultMountOptions, ",")); err != nil {
 		t.Errorf("default: %v", err)
 	}
 	tests := []struct {
@@ -111,7 +125,7 @@ func TestCheckOptions(t *testing.T) {
 		{[]string{"ro", "nodev", "ro"}, `"ro" is in the list twice`},
 	}
 	for _, tt := range tests {
-		check(t, CheckOptions(tt.options), tt.options, tt.want)
+		check(t, CheckMountOptions(tt.options), tt.options, tt.want)
 	}
 }
 
