@@ -1,3 +1,17 @@
+// Package clientmount reconciles this node's ClientMounts. It is the only package
+// that connects Kubernetes with the machine: the watch delivers objects, package
+// plan makes the steps, package node carries them out, and one status patch
+// reports the result.
+//
+// One loop owns all state that is shared between objects (controller.go). Each
+// object has at most one worker, which runs only while there is work (worker.go),
+// so an idle node runs nothing and a mount that hangs does not delay the others.
+// A worker runs one attempt (reconcile.go): it mounts (mount.go) or unmounts
+// (unmount.go) by the steps of a plan (steps*.go). What must survive a crash is in
+// a record on disk before the first effect (record.go).
+//
+// It must not know how requests are sent, how a command line is put together
+// or how the kernel is asked; and it never writes a spec.
 package clientmount
 
 import (
@@ -9,6 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
@@ -99,8 +114,8 @@ func New(o Options) *Controller {
 		stuck: newStuckTable(), registry: &registry{}, limits: func() Limits { return *c.limits.Load() },
 		progressAfter: 5 * time.Second,
 		remote: remote{
-			client: o.Client, profileVersion: new(atomic.Pointer[string]),
-			profiles: new(shared[*nnf.StorageProfile]), versions: new(shared[string]),
+			client: o.Client, versions: new(kube.Versions),
+			profiles: new(shared[*nnf.StorageProfile]), discoveries: new(shared[string]),
 			mounts: func() kube.Resource { return *c.mounts.Load() },
 		},
 	}
@@ -290,5 +305,42 @@ func (o *object) stopTimer() {
 	if o.timer != nil {
 		o.timer.Stop()
 		o.timer = nil
+	}
+}
+
+// handler connects a watch with the loop.
+func (c *Controller) handler() kube.Handler[dws.ClientMount] {
+	return kube.Handler[dws.ClientMount]{
+		Replace:   c.Replace,
+		Upsert:    c.Upsert,
+		Delete:    func(_, name string) { c.Delete(name) },
+		Malformed: func(_, name string, _ error) { c.do(func() { c.malformed[name] = true }) },
+	}
+}
+
+// Follow supplies the controller with the objects of this node until ctx ends.
+// It finds the served version first, and again when the server stops serving
+// it; an API server that is down is waited for.
+func (c *Controller) Follow(ctx context.Context, src Source) error {
+	failures := 0
+	for {
+		version, err := src.Served(ctx, api.GroupDWS, api.VersionsDWS)
+		if err == nil {
+			failures = 0
+			r := MountsResource(version)
+			c.SetResource(r)
+			err = src.Watch(ctx, r, c.o.Node, c.APIState, c.handler())
+		} else if ctx.Err() == nil {
+			c.APIState(kube.State{LastError: err, Since: time.Now()})
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		failures++
+		c.o.Log.Debug("the watch ended, finding the served version again", "error", err, daemon.EventID(eventAPI))
+		kube.Pause(ctx, pause(failures, c.limits.Load().RetryMax, false))
+		if ctx.Err() != nil {
+			return nil
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/failpoint"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 )
 
@@ -136,7 +137,7 @@ func (c *Controller) forgetOrphan(uid string) {
 // one first. Living objects may take over some of it meanwhile, so the file is
 // read again in each mount's turn, and only that mount is changed in it.
 func (r *reconciler) undo(ctx, waits context.Context, uid string) error {
-	failpoint("orphan/begin")
+	failpoint.At("orphan/begin")
 	rec, err := r.records.Load(uid)
 	if rec == nil {
 		return err
@@ -187,7 +188,7 @@ func (r *reconciler) undoOne(ctx, waits context.Context, log *slog.Logger, old *
 	if err != nil {
 		return err
 	}
-	failpoint("orphan/undone")
+	failpoint.At("orphan/undone")
 	m.Unmounted, m.Mounted, m.Mounting = true, nil, false
 	if err := save(); err != nil {
 		return err

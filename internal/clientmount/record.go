@@ -15,7 +15,10 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/failpoint"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
+	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // recordVersion is the layout of a record. A daemon reads only its own layout
@@ -164,10 +167,10 @@ func (s *Records) Save(r *Record) error {
 		return nil
 	}
 	tmp := name + halfWritten
-	failpoint("record/save")
+	failpoint.At("record/save")
 	err = os.WriteFile(tmp, b, 0o600)
 	if err == nil {
-		failpoint("record/written")
+		failpoint.At("record/written")
 		err = os.Rename(tmp, name)
 	}
 	if err != nil {
@@ -176,7 +179,7 @@ func (s *Records) Save(r *Record) error {
 	}
 	r.onDisk = sum
 	s.undone.Delete(r.UID)
-	failpoint("record/saved")
+	failpoint.At("record/saved")
 	return nil
 }
 
@@ -293,4 +296,91 @@ func readRecord(name string) (*Record, error) {
 		return nil, fmt.Errorf("%w: %s is not a record of the object it is named after (version %d, uid %.140q)%s", errUnreadable, name, r.Version, r.UID, repair)
 	}
 	return r, nil
+}
+
+// OpenRecords makes the folder <runtime>/mounts (0700) if need be. What a
+// record tells of is run as root, so nobody else may be able to put one there:
+// neither folder may be a symbolic link, another user's, or writable by others.
+func OpenRecords(runtimeDir string) (*Records, error) {
+	const hint = "; give the daemon its own directory with daemon.runtime_directory (RuntimeDirectory= in the unit)"
+	dir := RecordsDirectory(runtimeDir)
+	// The folder above decides who may rename the runtime directory.
+	if err := safepath.CheckParent(filepath.Dir(runtimeDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("runtime directory %s cannot be trusted: %w%s", runtimeDir, err, hint)
+	}
+	if err := os.MkdirAll(runtimeDir, 0o755); err != nil {
+		return nil, fmt.Errorf("runtime directory cannot be made: %w%s", err, hint)
+	}
+	if err := safepath.CheckPrivate(runtimeDir); err != nil {
+		return nil, fmt.Errorf("runtime directory cannot be trusted: %w%s", err, hint)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("runtime directory cannot be written to: %w%s", err, hint)
+	}
+	if err := safepath.CheckPrivate(dir); err != nil {
+		return nil, fmt.Errorf("runtime directory cannot be trusted: %w%s", err, hint)
+	}
+	// What a crash left half written was never in force.
+	half, err := filepath.Glob(filepath.Join(dir, "*"+recordSuffix+halfWritten))
+	for _, name := range half {
+		err = errors.Join(err, os.Remove(name))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("runtime directory cannot be tidied up: %w%s", err, hint)
+	}
+	return &Records{dir: dir}, nil
+}
+
+// RecordsDirectory is where the records are, below a runtime directory.
+func RecordsDirectory(runtimeDir string) string { return filepath.Join(runtimeDir, "mounts") }
+
+// Mounted is what the records contain about mounts that are in place.
+type Mounted struct {
+	Objects    int // records, one for each ClientMount, with at least one mount in place
+	Unreadable int // records that cannot be used: something may be mounted
+}
+
+// Table shows what is mounted at exactly a path, as node.Node does.
+type Table interface {
+	MountsOn(path string) ([]node.Mount, error)
+}
+
+// ReadMounted counts records with mounts in place. It changes nothing and touches
+// no mount: the record must list one, and the mount table must show it. If
+// the table cannot be read the record decides alone. No directory is no mount.
+func ReadMounted(runtimeDir string, table Table) (Mounted, error) {
+	dir := RecordsDirectory(runtimeDir)
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return Mounted{}, nil
+	case err != nil:
+		return Mounted{}, fmt.Errorf("records cannot be read: %w", err)
+	}
+	var m Mounted
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), recordSuffix) {
+			continue // one that is half written was never in force
+		}
+		r, err := readRecord(filepath.Join(dir, e.Name()))
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // removed meanwhile
+		case err != nil:
+			m.Unreadable++
+		case slices.ContainsFunc(r.Mounts, func(one MountRecord) bool { return one.inPlace(table) }):
+			m.Objects++
+		}
+	}
+	return m, nil
+}
+
+// inPlace reports whether the recorded mount is there.
+func (m *MountRecord) inPlace(table Table) bool {
+	if m.Unmounted || m.Mounted == nil && !m.Mounting && !m.Ready {
+		return false
+	}
+	on, err := table.MountsOn(m.Plan.Path)
+	return err != nil || slices.ContainsFunc(on, func(one node.Mount) bool {
+		return m.Mounted == nil || m.Mounted.is(one) || m.Mounted.Device == one.Device().String()
+	})
 }

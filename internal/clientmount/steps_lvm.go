@@ -249,3 +249,18 @@ func namespaces(list []node.Namespace) string {
 }
 
 func parseNSID(s string) (uint64, error) { return strconv.ParseUint(s, 10, 32) }
+
+// wanted turns a plan's NVMe list into what the node can look for. Entries
+// that are no decimal namespace id cannot be found and are named by bad.
+func wanted(p *plan.Plan) (want []node.Namespace, nqns []string, bad []string) {
+	for _, n := range p.NVMe {
+		id, err := parseNSID(n.NamespaceID)
+		if err != nil {
+			bad = append(bad, n.DeviceSerial+"/"+n.NamespaceID)
+			continue
+		}
+		want = append(want, node.Namespace{NQN: n.DeviceSerial, NSID: id})
+		nqns = append(nqns, n.DeviceSerial)
+	}
+	return want, nqns, bad
+}

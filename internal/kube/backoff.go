@@ -48,8 +48,8 @@ func (b *backoff) next(err error) time.Duration {
 	return d
 }
 
-// pause waits, or returns early when ctx ends.
-func pause(ctx context.Context, d time.Duration) {
+// Pause waits for d, or returns early when ctx ends.
+func Pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -17,10 +17,6 @@ type WatchOptions struct {
 	// OnState is called from Watch's goroutine when the state changes, not
 	// for each retry.
 	OnState func(State)
-	// StreamList gets the initial state through the watch itself: one request
-	// instead of two, but a server on which nothing happens may take some
-	// 100 ms for it. Servers that cannot do it are asked for a list.
-	StreamList bool
 }
 
 const (
@@ -79,7 +75,7 @@ func Watch[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns st
 		state: tracker{on: o.OnState},
 		delay: backoff{first: c.times.retry},
 		away:  backoff{first: c.times.lost},
-		lost:  true, from: "0", stream: o.StreamList,
+		lost:  true, from: "0",
 	}
 	if _, err := w.what.path(); err != nil {
 		return err
@@ -158,7 +154,7 @@ func (w *watcher) run(ctx context.Context) error {
 		if w.rv != "" && kindOf(err) == kindConnection {
 			delay = &w.away
 		}
-		pause(ctx, delay.next(err))
+		Pause(ctx, delay.next(err))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -150,38 +150,6 @@ func TestRelistIsNotOlder(t *testing.T) {
 	}
 }
 
-func TestStreamList(t *testing.T) {
-	end := `{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"12","annotations":{"k8s.io/initial-events-end":"true"}}}}` + "\n"
-	t.Run("one request", func(t *testing.T) {
-		s := newServer(t)
-		s.watch = []handler{sendFrames("hold", event("ADDED", "b", "5")+event("ADDED", "a", "3")+end+event("MODIFIED", "a", "13"))}
-		v := s.start(s.dial(), WatchOptions{StreamList: true})
-		v.want(t, "replace b a", "upsert", "up")
-		v.want(t, "upsert a")
-		if got := fmt.Sprint(s.requests()); got != "[stream ]" {
-			t.Errorf("requests: %s", got)
-		}
-	})
-	t.Run("cut before the end of the initial state", func(t *testing.T) {
-		s := newServer(t)
-		s.watch = []handler{sendFrames("cut", event("ADDED", "b", "5")), sendFrames("hold", event("ADDED", "a", "3")+end)}
-		v := s.start(s.dial(), WatchOptions{StreamList: true})
-		v.want(t, "down unsynced", "replace", "upsert")
-		v.want(t, "replace a", "upsert")
-	})
-	t.Run("old server", func(t *testing.T) {
-		s := newServer(t)
-		s.watch = []handler{func(w http.ResponseWriter, _ *http.Request) {
-			sendStatus(w, 422, metav1.StatusReasonInvalid, "sendInitialEvents is forbidden", nil)
-		}, sendFrames("hold", event("ADDED", "z", "20"))}
-		v := s.start(s.dial(), WatchOptions{StreamList: true})
-		v.want(t, "upsert z")
-		if got := fmt.Sprint(s.requests()); got != "[stream  list 0 watch 10]" {
-			t.Errorf("requests: %s", got)
-		}
-	})
-}
-
 func TestMalformedObjectDoesNotHideOthers(t *testing.T) {
 	bad := strings.Replace(object("bad", "12"), `"node":"c1"`, `"node":7`, 1)
 	s := newServer(t)

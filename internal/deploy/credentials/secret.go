@@ -67,8 +67,8 @@ func fromSecret(ctx context.Context, admin *kube.Client, r Request) (*Credential
 				return nil, fmt.Errorf("ca.crt in Secret %s: %w", place, err)
 			}
 			c := &Credentials{Token: token, CA: ca, Account: r.Account, Source: "Secret " + place}
-			said, err := kube.Of(token)
-			if errors.Is(err, kube.ErrExpiry) {
+			said, err := kube.ClaimsOf(token)
+			if errors.Is(err, kube.ErrClaimedExpiry) {
 				c.note("the token in Secret " + place + ": " + err.Error())
 			}
 			if end := said.Expires; !end.IsZero() {

@@ -45,7 +45,7 @@ func verify(ctx context.Context, admin *kube.Client, c *Credentials, r Request) 
 }
 
 func try(ctx context.Context, admin *kube.Client, c *Credentials, r Request) error {
-	said, _ := kube.Of(c.Token) // nothing of a token of another kind
+	said, _ := kube.ClaimsOf(c.Token) // nothing of a token of another kind
 	if c.Expires.IsZero() {
 		c.Expires = said.Expires
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // Written is what became of a file.
@@ -42,7 +43,7 @@ func (c *Credentials) Write(dir string) ([]Written, error) {
 	if err != nil {
 		return nil, err
 	}
-	if mode := info.Mode(); mode.Perm()&0o002 != 0 && mode&fs.ModeSticky == 0 {
+	if safepath.EntryOf(info).ReplaceableBy(safepath.Everybody) {
 		return nil, fmt.Errorf("everybody can put files into %s, so nobody could trust those of ours: chmod o-w %s", dir, dir)
 	}
 	files := []struct {

@@ -182,10 +182,10 @@ func (r *Report) take(f []string) {
 			r.Contents[at(1)] = string(data)
 		}
 	case "claims":
-		switch c, err := kube.Parse(at(2)); {
+		switch c, err := kube.ParseClaims(at(2)); {
 		case err == nil:
 			r.Expiry[at(1)] = c.Expires
-		case errors.Is(err, kube.ErrExpiry):
+		case errors.Is(err, kube.ErrClaimedExpiry):
 			r.BadExpiry[at(1)] = true
 		}
 	case "unit":

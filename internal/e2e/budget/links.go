@@ -187,8 +187,8 @@ var rooms = map[string]string{
 	"text/usage": "text", // wrong command lines, of daemons and tools alike
 	"api":        "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "",
 	"safepath":            "text",
-	"node":                "text",
-	"unixsocket":          "",
+	"node":                "safepath text",
+	"unixsocket":          "safepath",
 	"config":              "safepath text text/usage",
 	"kube":                "api api/dws api/nnf text",
 	"systemd":             "text text/hint", // systemctl and files of units; what the units run is not its business
@@ -197,8 +197,9 @@ var rooms = map[string]string{
 	"daemon/oneprocessor": "",
 	"command":             "config daemon systemd text/hint text/usage version", // the command line that the daemons share
 
-	"clientmount":      "api api/dws api/nnf clientmount/plan daemon kube node systemd", // of systemd only what a status looks like
-	"clientmount/plan": "api api/dws api/nnf safepath text",
+	"clientmount":           "api api/dws api/nnf clientmount/failpoint clientmount/plan daemon kube node safepath systemd", // of systemd only what a status looks like
+	"clientmount/plan":      "api api/dws api/nnf safepath text",
+	"clientmount/failpoint": "",
 
 	"datamovement":                   "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube text", // decides, and moves nothing
 	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube text unixsocket version",
@@ -208,11 +209,11 @@ var rooms = map[string]string{
 	"deploy/nodeset":         "",                                                    // host lists; which nodes there are is not its business
 	"deploy/product":         "api",                                                 // what the daemons consist of
 	"deploy/inventory":       "api api/dws deploy/nodeset deploy/product kube text", // what is to be installed where
-	"deploy/credentials":     "deploy/inventory deploy/product kube",
+	"deploy/credentials":     "deploy/inventory deploy/product kube safepath",
 	"deploy/payload":         "deploy/product",                                           // packages and programs on the administrator's host
 	"deploy/remote":          "",                                                         // scripts on nodes; what they do is not its business
 	"deploy/target":          "deploy/payload deploy/product deploy/remote kube systemd", // one node; of systemd only what a status looks like
-	"deploy/fleet":           "deploy/nodeset text text/terminal",                        // many; what is done there is not its business
+	"deploy/fleet":           "deploy/nodeset safepath text text/terminal",               // many; what is done there is not its business
 	"deploy/remote/fakenode": "deploy/product deploy/remote",                             // for tests
 
 	"cli":        "text/hint text/usage version", // the command line that the tools share
