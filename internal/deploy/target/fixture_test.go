@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/deploy/remote/fakenode"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote/fakenode"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
