@@ -3,12 +3,10 @@ package clientmount
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -39,12 +37,10 @@ type remote struct {
 	client Client
 	mounts func() kube.Resource // with the version found by discovery
 
-	// The version of the storage profile is asked for when the first profile
-	// is needed, and again when the server stops serving it.
-	profileVersion *atomic.Pointer[string]
+	versions *kube.Versions // of the storage profile
 
-	profiles *shared[*nnf.StorageProfile]
-	versions *shared[string]
+	profiles    *shared[*nnf.StorageProfile]
+	discoveries *shared[string]
 }
 
 // meter sums the time that a reconcile waits for the API server.
@@ -82,44 +78,30 @@ func (c *remote) profile(ctx context.Context, namespace, name string, fresh bool
 }
 
 func (c *remote) getProfile(ctx context.Context, namespace, name string) (*nnf.StorageProfile, error) {
-	for again := true; ; again = false {
-		v, err := c.nnfVersion(ctx, !again)
-		if err != nil {
-			return nil, err
-		}
-		res := kube.Resource{Group: api.GroupNNF, Version: v, Plural: "nnfstorageprofiles", Kind: "NnfStorageProfile"}
-		p := new(nnf.StorageProfile)
-		err = c.client.Get(ctx, res, namespace, name, p)
-		if err != nil && again && errors.Is(err, kube.ErrVersionGone) {
-			c.profileVersion.Store(nil)
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		return p, nil
+	p := new(nnf.StorageProfile)
+	if err := c.getNNF(ctx, "nnfstorageprofiles", "NnfStorageProfile", namespace, name, p); err != nil {
+		return nil, err
 	}
+	return p, nil
+}
+
+// getNNF reads an object of the nnf group.
+func (c *remote) getNNF(ctx context.Context, plural, kind, namespace, name string, into any) error {
+	// Attempts share the discovery, unless what was found a moment ago is wrong.
+	discover := func(again bool) (string, error) {
+		return c.discoveries.get(ctx, api.GroupNNF, again, func(ctx context.Context) (string, error) {
+			return c.client.Served(ctx, api.GroupNNF, api.VersionsNNF)
+		})
+	}
+	return c.versions.Use(api.GroupNNF, discover, func(version string) error {
+		res := kube.Resource{Group: api.GroupNNF, Version: version, Plural: plural, Kind: kind}
+		return c.client.Get(ctx, res, namespace, name, into)
+	})
 }
 
 // finalizerTries bounds how often a finalizer patch follows a list that others
 // change at the same time.
 const finalizerTries = 4
-
-// nnfVersion is the served version of the nnf group. Attempts share the
-// discovery; fresh says that what was found a moment ago is wrong.
-func (c *remote) nnfVersion(ctx context.Context, fresh bool) (string, error) {
-	if v := c.profileVersion.Load(); v != nil {
-		return *v, nil
-	}
-	found, err := c.versions.get(ctx, api.GroupNNF, fresh, func(ctx context.Context) (string, error) {
-		return c.client.Served(ctx, api.GroupNNF, api.VersionsNNF)
-	})
-	if err != nil {
-		return "", err
-	}
-	c.profileVersion.Store(&found)
-	return found, nil
-}
 
 // addFinalizer puts our finalizer on the object. A JSON patch that tests the
 // list we saw cannot drop somebody else's finalizer and is not disturbed by
@@ -272,12 +254,7 @@ func (s Server) Servers(ctx context.Context, r kube.Resource, selector string) (
 // object of the same allocation.
 func (a *attempt) findServers() (*dws.Servers, error) {
 	storage := new(nnf.StorageOwner)
-	version, err := a.remote.nnfVersion(a.ctx, false)
-	if err != nil {
-		return nil, err
-	}
-	res := kube.Resource{Group: api.GroupNNF, Version: version, Plural: "nnfstorages", Kind: "NnfStorage"}
-	if err := a.remote.client.Get(a.ctx, res, a.cm.Label(api.LabelOwnerNamespace), a.cm.Label(api.LabelOwnerName), storage); err != nil {
+	if err := a.remote.getNNF(a.ctx, "nnfstorages", "NnfStorage", a.cm.Label(api.LabelOwnerNamespace), a.cm.Label(api.LabelOwnerName), storage); err != nil {
 		return nil, err
 	}
 	var keys []string

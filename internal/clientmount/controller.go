@@ -129,8 +129,8 @@ func New(o Options) *Controller {
 		stuck: newStuckTable(), registry: &registry{}, limits: func() Limits { return *c.limits.Load() },
 		progressAfter: 5 * time.Second,
 		remote: remote{
-			client: o.Client, profileVersion: new(atomic.Pointer[string]),
-			profiles: new(shared[*nnf.StorageProfile]), versions: new(shared[string]),
+			client: o.Client, versions: new(kube.Versions),
+			profiles: new(shared[*nnf.StorageProfile]), discoveries: new(shared[string]),
 			mounts: func() kube.Resource { return *c.mounts.Load() },
 		},
 	}
@@ -345,11 +345,8 @@ func (c *Controller) Follow(ctx context.Context, src Source) error {
 		}
 		failures++
 		c.o.Log.Debug("the watch ended, finding the served version again", "error", err, daemon.EventID(eventAPI))
-		t := time.NewTimer(pause(failures, c.limits.Load().RetryMax, false))
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
+		kube.Pause(ctx, pause(failures, c.limits.Load().RetryMax, false))
+		if ctx.Err() != nil {
 			return nil
 		}
 	}

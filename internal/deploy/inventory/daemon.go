@@ -5,34 +5,21 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
-
-// Programs are what can be installed.
-var Programs = []string{"clientmountd", "nnf-dm"}
-
-// Account is a service account.
-type Account struct {
-	Name      string `yaml:"name"`
-	Namespace string `yaml:"namespace"`
-}
-
-// String returns namespace/name.
-func (a Account) String() string { return a.Namespace + "/" + a.Name }
-
-// User is the name by which the API server knows the account.
-func (a Account) User() string { return "system:serviceaccount:" + a.Namespace + ":" + a.Name }
 
 // Daemon is an entry of daemons.yaml. One without Bin only has its credentials
 // brought to the nodes.
 type Daemon struct {
-	Name         string   `yaml:"name"` // credentials are in /etc/<name>
-	Bin          string   `yaml:"bin"`  // "clientmountd", "nnf-dm", or empty
-	BuildCommand string   `yaml:"buildCmd"`
-	Repository   string   `yaml:"repository"` // folder to build in
-	Path         string   `yaml:"path"`       // of what was built, below it
-	Account      Account  `yaml:"serviceAccount"`
-	ExtraArgs    string   `yaml:"extraArgs"`
-	Env          []EnvVar `yaml:"env"`
+	Name         string          `yaml:"name"` // credentials are in /etc/<name>
+	Bin          string          `yaml:"bin"`  // one of product.Daemons, or empty
+	BuildCommand string          `yaml:"buildCmd"`
+	Repository   string          `yaml:"repository"` // folder to build in
+	Path         string          `yaml:"path"`       // of what was built, below it
+	Account      product.Account `yaml:"serviceAccount"`
+	ExtraArgs    string          `yaml:"extraArgs"`
+	Env          []EnvVar        `yaml:"env"`
 }
 
 // EnvVar is an environment variable of a daemon.
@@ -43,11 +30,11 @@ type EnvVar struct {
 
 // Defaults are our two daemons with the accounts of a Near-Node Flash
 // installation, and the credentials where their configuration looks for them.
-func Defaults() []Daemon {
-	return []Daemon{
-		{Name: "clientmountd", Bin: "clientmountd", BuildCommand: "make build-daemon", Path: "bin", Account: Account{"nnf-clientmount", "nnf-system"}},
-		{Name: "nnf-dm", Bin: "nnf-dm", BuildCommand: "make build-daemon", Path: "bin", Account: Account{"nnf-dm-daemon", "nnf-dm-system"}},
+func Defaults() (list []Daemon) {
+	for _, d := range product.Daemons {
+		list = append(list, Daemon{Name: d.Name, Bin: d.Name, BuildCommand: "make build-daemon", Path: "bin", Account: d.Account})
 	}
+	return list
 }
 
 // ReadDaemons reads a daemons.yaml: a list of entries, alone or below "daemons".
@@ -80,8 +67,8 @@ func (d *Daemon) check() error {
 		return fmt.Errorf("it has no name, which is the folder of its credentials below /etc")
 	case !folderName.MatchString(d.Name):
 		return fmt.Errorf("name %q cannot be a folder below /etc: letters, digits, hyphens, dots and underscores only", d.Name)
-	case d.Bin != "" && !slices.Contains(Programs, d.Bin):
-		return fmt.Errorf("%s: bin %q is not known, there are %s; without bin only the credentials are copied", d.Name, d.Bin, strings.Join(Programs, " and "))
+	case d.Bin != "" && !slices.Contains(product.Names(), d.Bin):
+		return fmt.Errorf("%s: bin %q is not known, there are %s; without bin only the credentials are copied", d.Name, d.Bin, strings.Join(product.Names(), " and "))
 	case (d.Account.Name == "") != (d.Account.Namespace == ""):
 		return fmt.Errorf("%s: serviceAccount needs a name and a namespace", d.Name)
 	case d.Account.Name == "" && d.Bin == "":

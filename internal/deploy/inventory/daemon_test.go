@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
 // shipped is a file as existing installations have it.
@@ -29,9 +31,9 @@ const shipped = `
 
 func TestReadDaemons(t *testing.T) {
 	want := []Daemon{
-		{Name: "nnf-fence", Repository: "nnf-sos", Account: Account{"nnf-fencing-agent", "nnf-system"}},
+		{Name: "nnf-fence", Repository: "nnf-sos", Account: product.Account{Name: "nnf-fencing-agent", Namespace: "nnf-system"}},
 		{Name: "nnf-data-movement", Bin: "nnf-dm", BuildCommand: "make build-daemon", Repository: "nnf-dm", Path: "bin/",
-			Account: Account{"nnf-dm-daemon", "nnf-dm-system"}, ExtraArgs: "--kubernetes-qps 50 --kubernetes-burst 100",
+			Account: product.Account{Name: "nnf-dm-daemon", Namespace: "nnf-dm-system"}, ExtraArgs: "--kubernetes-qps 50 --kubernetes-burst 100",
 			Env: []EnvVar{{"GOGC", "off"}, {"GOMEMLIMIT", "20MiB"}}},
 	}
 	below := "daemons:" + strings.ReplaceAll(shipped, "\n", "\n  ")
@@ -85,9 +87,6 @@ func TestDefaults(t *testing.T) {
 		if err := d.check(); err != nil || d.Name != d.Bin || d.Account.Name == "" {
 			t.Errorf("%+v: %v", d, err)
 		}
-	}
-	if got := (Account{"a", "n"}).User(); got != "system:serviceaccount:n:a" {
-		t.Error(got)
 	}
 }
 

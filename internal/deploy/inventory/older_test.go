@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
 // Keys of files for earlier installers are accepted with a warning that names
@@ -13,7 +15,7 @@ import (
 func TestRetiredKeys(t *testing.T) {
 	path := filepath.Join("testdata", "daemons-retired.yaml")
 	daemons, warnings, err := ReadDaemons(path)
-	if err != nil || len(daemons) != 1 || daemons[0].Bin != "clientmountd" || daemons[0].Account != (Account{"nnf-clientmount", "nnf-system"}) {
+	if err != nil || len(daemons) != 1 || daemons[0].Bin != "clientmountd" || daemons[0].Account != (product.Account{Name: "nnf-clientmount", Namespace: "nnf-system"}) {
 		t.Errorf("%+v %v", daemons, err)
 	}
 	if want := []string{path + ":7: skipNnfNodeName has no effect: no daemon is given the name of its rabbit"}; !slices.Equal(warnings, want) {

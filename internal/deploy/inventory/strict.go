@@ -87,8 +87,8 @@ func explain(path string, err error, known []string) error {
 // retired are keys that files for earlier installers have, by the type of the
 // entry, with the reason why they have no effect.
 var retired = map[string]map[string]string{
-	"inventory.Daemon":  {"skipNnfNodeName": "no daemon is given the name of its rabbit"},
-	"inventory.Account": {"token": "nnf-deploy sets the path of the token itself", "cert": "nnf-deploy sets the path of the CA itself"},
+	"inventory.Daemon": {"skipNnfNodeName": "no daemon is given the name of its rabbit"},
+	"product.Account":  {"token": "nnf-deploy sets the path of the token itself", "cert": "nnf-deploy sets the path of the CA itself"},
 	"inventory.Site": {
 		"master": "nothing is installed there", "workers": "nothing is installed there", "rabbits": "systemConfiguration names the nodes",
 		"ports": "they are in the SystemConfiguration", "overrides": "they are for the cluster's side",

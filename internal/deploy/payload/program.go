@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
 // Program is a binary that is not in a package.
@@ -19,9 +21,6 @@ type Program struct {
 	Name string
 	Arch string // as uname -m calls it
 }
-
-// beside are the programs that come with another one, if they are there.
-var beside = map[string][]string{"nnf-dm": {"nnf-dmctl"}}
 
 var machines = map[elf.Machine]string{elf.EM_X86_64: "x86_64", elf.EM_AARCH64: "aarch64"}
 
@@ -37,7 +36,8 @@ func Programs(dir string, names []string) (Payload, error) {
 			return Payload{}, err
 		}
 		p.Programs = append(p.Programs, one)
-		for _, other := range beside[name] {
+		d, _ := product.Of(name)
+		for _, other := range d.Beside { // if they are there
 			one, err := program(dir, other)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue

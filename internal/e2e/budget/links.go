@@ -206,19 +206,20 @@ var rooms = map[string]string{
 	"datamovement/client":            "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
 	"datamovement/client/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
 
-	"deploy/nodeset":     "",                                     // host lists; which nodes there are is not its business
-	"deploy/inventory":   "api api/dws deploy/nodeset kube text", // what is to be installed where
-	"deploy/credentials": "api deploy/inventory kube safepath",
-	"deploy/payload":     "",                                           // packages and programs on the administrator's host
-	"deploy/remote":      "",                                           // scripts on nodes; what they do is not its business
-	"deploy/target":      "deploy/payload deploy/remote kube systemd",  // one node; of systemd only what a status looks like
-	"deploy/fleet":       "deploy/nodeset safepath text text/terminal", // many; what is done there is not its business
-	"deploy/fakenode":    "deploy/remote",                              // for tests
+	"deploy/nodeset":         "",                                                    // host lists; which nodes there are is not its business
+	"deploy/product":         "api",                                                 // what the daemons consist of
+	"deploy/inventory":       "api api/dws deploy/nodeset deploy/product kube text", // what is to be installed where
+	"deploy/credentials":     "deploy/inventory deploy/product kube safepath",
+	"deploy/payload":         "deploy/product",                                           // packages and programs on the administrator's host
+	"deploy/remote":          "",                                                         // scripts on nodes; what they do is not its business
+	"deploy/target":          "deploy/payload deploy/product deploy/remote kube systemd", // one node; of systemd only what a status looks like
+	"deploy/fleet":           "deploy/nodeset safepath text text/terminal",               // many; what is done there is not its business
+	"deploy/remote/fakenode": "deploy/product deploy/remote",                             // for tests
 
 	"cli":        "text/hint text/usage version", // the command line that the tools share
 	"cli/screen": "datamovement/client text text/terminal",
 	"cli/dmctl":  "cli cli/screen datamovement/client text text/hint version",
-	"cli/deploy": "cli deploy/credentials deploy/fleet deploy/inventory deploy/nodeset deploy/payload deploy/remote deploy/target kube text text/hint version",
+	"cli/deploy": "cli deploy/credentials deploy/fleet deploy/inventory deploy/nodeset deploy/payload deploy/product deploy/remote deploy/target kube text text/hint version",
 }
 
 // MaxSize is how large the released binary of a program may be, in bytes.

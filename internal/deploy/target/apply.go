@@ -1,9 +1,9 @@
 package target
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
+	_ "embed" // the scripts
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,36 +14,35 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
-// Probe looks how things stand on a node. Nothing is changed.
-func Probe(ctx context.Context, shell remote.Shell, w *Want) (*Report, error) {
-	var out bytes.Buffer
-	err := shell.Run(ctx, w.Node, probeScript, strings.NewReader(request(w)), &bounded{&out, most})
-	silent := out.Len() == 0
-	report, perr := parseReport(&out)
-	if e := (*remote.Error)(nil); errors.As(err, &e) && (e.Kind != remote.Failed || silent) {
-		return nil, err
-	}
-	return report, perr
-}
+// The scripts as they are run on nodes.
+var (
+	//go:embed scripts/prelude.sh
+	prelude string
+	//go:embed scripts/shared.sh
+	shared string
+	//go:embed scripts/probe.sh
+	probeText string
+	//go:embed scripts/apply.sh
+	applyText string
+	//go:embed scripts/collect.sh
+	collectText string
+	//go:embed scripts/switch.sh
+	switchText string
 
-// most is how much a node may say, in bytes.
-const most = 4 << 20
+	probeScript   = remote.Script{Name: "probe", Text: bare(prelude + shared + probeText)}
+	applyScript   = remote.Script{Name: "apply", Text: bare(prelude + shared + applyText)}
+	collectScript = remote.Script{Name: "collect", Text: bare(prelude + shared + collectText)}
+)
 
-// bounded takes no more than so much, so that a node cannot fill our memory.
-type bounded struct {
-	w    io.Writer
-	left int
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	n := min(len(p), b.left)
-	b.left -= n
-	if n > 0 {
-		if _, err := b.w.Write(p[:n]); err != nil {
-			return 0, err
+// bare is a script without its lines of comment.
+func bare(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if t := strings.TrimSpace(line); t != "" && !strings.HasPrefix(t, "#") {
+			b.WriteString(line)
 		}
 	}
-	return len(p), nil
+	return b.String()
 }
 
 // Steps tells an observer how far a node is.
@@ -228,3 +227,57 @@ func newRun() (string, error) {
 	_, err := rand.Read(b)
 	return hex.EncodeToString(b), err
 }
+
+// Outcome is what became of a switch, as the node says.
+type Outcome struct {
+	Run     string
+	State   string // ok, old (it failed and was undone), unready (new, but a daemon does not get ready), mixed, partly (removed)
+	Cause   string
+	Hint    string
+	Notes   []string // what else there is to know
+	Said    []string // what daemons say of themselves
+	Journal []string // the last lines of a daemon that does not get ready
+}
+
+// reader reads what the apply script says, while it says it.
+type reader struct {
+	outcome Outcome
+	trouble *Problem
+	rest    string
+	signal  func(word string) // staged, switching, heard
+}
+
+// Write implements io.Writer.
+func (r *reader) Write(p []byte) (int, error) {
+	r.rest += string(p)
+	for {
+		line, rest, whole := strings.Cut(r.rest, "\n")
+		if !whole {
+			break
+		}
+		r.rest = rest
+		r.take(strings.Split(line, "\t"))
+	}
+	return len(p), nil
+}
+
+func (r *reader) take(f []string) {
+	switch o := &r.outcome; {
+	case len(f) == 1 && (f[0] == "staged" || f[0] == "switching" || f[0] == "heard"):
+		if r.signal != nil {
+			r.signal(f[0])
+		}
+	case f[0] == "error" && len(f) >= 3:
+		r.trouble = &Problem{Text: f[1], Hint: f[2]}
+	case f[0] == "result" && len(f) >= 5:
+		o.Run, o.State, o.Cause, o.Hint = f[1], f[2], f[3], f[4]
+	case f[0] == "note" && len(f) >= 2:
+		o.Notes = append(o.Notes, f[1])
+	case f[0] == "said" && len(f) >= 2:
+		o.Said = append(o.Said, f[1])
+	case f[0] == "journal" && len(f) >= 2:
+		o.Journal = append(o.Journal, strings.Join(f[1:], " "))
+	}
+}
+
+var _ io.Writer = (*reader)(nil)

@@ -8,13 +8,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -100,7 +99,7 @@ func TestBoundToNode(t *testing.T) {
 			s, admin := serveNodes(t)
 			s.old, s.grant = tt.old, tt.grant
 			c, err := Get(t.Context(), admin, Request{
-				Account: inventory.Account{Name: "a", Namespace: "n"}, Program: "clientmountd", Bound: true, Node: tt.node, Lifetime: 24 * time.Hour,
+				Account: product.Account{Name: "a", Namespace: "n"}, Program: "clientmountd", Bound: true, Node: tt.node, Lifetime: 24 * time.Hour,
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -115,31 +114,31 @@ func TestBoundToNode(t *testing.T) {
 	}
 }
 
-func TestRightsKnown(t *testing.T) {
+func TestMinLifetime(t *testing.T) {
 	_, admin := serveNodes(t)
-	r := Request{Account: inventory.Account{Name: "a", Namespace: "n"}, Program: "clientmountd", Bound: true, Lifetime: time.Hour, RightsKnown: true}
-	if c, err := Get(t.Context(), admin, r); err != nil || c.Rights != 0 {
-		t.Errorf("%+v %v", c, err)
-	}
-	r.Lifetime = time.Minute
+	r := Request{Account: product.Account{Name: "a", Namespace: "n"}, Program: "clientmountd", Bound: true, Lifetime: time.Minute}
 	if _, err := Get(t.Context(), admin, r); err == nil || !strings.Contains(err.Error(), "10m0s or longer") {
 		t.Errorf("%v", err)
 	}
 }
 
-// The account of the usual entries is the manifests'.
-func TestAccountsAreTheManifests(t *testing.T) {
-	for _, d := range inventory.Defaults() {
-		if _, account := manifest(t, d.Bin); account != d.Account.String() {
-			t.Errorf("%s: %s, the manifest has %s", d.Name, d.Account, account)
+// Those that a daemon uses come first, so that a missing one is named first.
+func TestRightsInOrder(t *testing.T) {
+	for _, program := range product.Names() {
+		used := 0
+		for i, r := range rightsOf(program) {
+			if r.used {
+				used++
+				if used != i+1 {
+					t.Errorf("%s: %v comes late", program, r)
+				}
+			}
+		}
+		if used < 3 {
+			t.Errorf("%s uses %d", program, used)
 		}
 	}
-	for program, list := range Older {
-		if manifests[program] == "" || len(list) == 0 {
-			t.Errorf("%s is not known", program)
-		}
-	}
-	if _, err := os.Stat("../../../packaging/manifests/" + manifests["nnf-dm"]); err != nil {
-		t.Error(err)
+	if len(rightsOf("other")) > 0 {
+		t.Error("rights of a program that is not known")
 	}
 }

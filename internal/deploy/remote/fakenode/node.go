@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
 //go:embed bin
@@ -64,14 +66,20 @@ func (f *Fleet) Node(name string) *Node {
 	return n
 }
 
-// Make makes the folder of a node.
+// Make makes the directory of a node.
 func Make(dir, name string) error {
-	for _, d := range []string{"usr/bin", "usr/lib/systemd/system", "etc/systemd/system", "run/systemd/system", "run/fake", "var/lib"} {
+	for _, d := range []string{product.BinDirectory, product.PackageDirectory, product.UnitDirectory, "run/systemd/system", "run/fake", "var/lib"} {
 		if err := os.MkdirAll(filepath.Join(dir, name, d), 0o755); err != nil {
 			return err
 		}
 	}
-	return nil
+	sockets := "" // the daemons that bring a socket unit, for the stand-ins of rpm and of programs
+	for _, d := range product.Daemons {
+		if d.SocketActivated {
+			sockets += d.Name + "\n"
+		}
+	}
+	return os.WriteFile(filepath.Join(dir, name, "run/fake/sockets"), []byte(sockets), 0o644)
 }
 
 func (f *Fleet) check(err error) {

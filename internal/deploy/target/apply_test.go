@@ -2,17 +2,69 @@ package target
 
 import (
 	"errors"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+func TestInstallFromNothing(t *testing.T) {
+	for _, kind := range []string{"packages", "programs"} {
+		t.Run(kind, func(t *testing.T) {
+			s := newTestNode(t)
+			w := wanted(s.packages("1", "exit 0", ""))
+			if kind == "programs" {
+				w = wanted(s.bare("1", "exit 0"))
+			}
+			s.install(w)
+			s.nothingStaged()
+			for path, want := range map[string]string{
+				"etc/clientmountd/service.token": "token-1", "etc/clientmountd/service.cert": "ca-1", "etc/nnf-dm/service.token": "token-2",
+			} {
+				if s.Get(path) != want {
+					t.Errorf("%s is %q", path, s.Get(path))
+				}
+			}
+			files := s.Files("etc/clientmountd", "etc/nnf-dm")
+			for path, mode := range map[string]string{
+				"/etc/clientmountd": "drwx------", "/etc/clientmountd/service.token": "-rw-------", "/etc/clientmountd/config.d": "drwx------",
+				"/etc/nnf-dm": "drwxr-x---", "/etc/nnf-dm/service.token": "-rw-r-----", "/etc/nnf-dm/service.cert": "-rw-r-----",
+			} {
+				if !strings.HasPrefix(files[path], mode) {
+					t.Errorf("%s is %s, want %s", path, files[path], mode)
+				}
+			}
+			r, err := Probe(t.Context(), s.shell, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f := r.Files["/etc/nnf-dm/service.token"]; f.Owner != "root:nnf-dm" {
+				t.Errorf("%+v", f)
+			}
+			if r.Units["clientmountd.service"].Active != "active" || r.Units["nnf-dm.socket"].Active != "active" || r.Versions["clientmountd"] != "1" {
+				t.Errorf("%+v %+v", r.Units, r.Versions)
+			}
+			s.Log()
+			if p := s.plan(w); !p.Empty() {
+				t.Errorf("a second run would change:\n%s", changes(p))
+			}
+			if log := s.Log(); len(log) != 0 {
+				t.Errorf("to look changes nothing: %q", log)
+			}
+		})
+	}
+}
+
 // restarted are the units that were started or restarted since the last look.
-func (s *scene) restarted() (list []string) {
+func (s *testNode) restarted() (list []string) {
 	for _, line := range s.Log() {
 		if verb, unit, _ := strings.Cut(line, " "); verb == "restart" || verb == "start" {
 			list = append(list, unit)
@@ -23,7 +75,7 @@ func (s *scene) restarted() (list []string) {
 
 // Only daemons of which something has changed run anew.
 func TestOnlyWhatChangedIsRestarted(t *testing.T) {
-	s := newScene(t)
+	s := newTestNode(t)
 	old := s.packages("1", "exit 0", "")
 	w := wanted(old)
 	s.install(w)
@@ -65,7 +117,7 @@ func TestOnlyWhatChangedIsRestarted(t *testing.T) {
 func TestNotReadyPutsTheOldBack(t *testing.T) {
 	for _, kind := range []string{"packages", "programs"} {
 		t.Run(kind, func(t *testing.T) {
-			s := newScene(t)
+			s := newTestNode(t)
 			payloads := s.packages
 			if kind == "programs" {
 				payloads = func(version, ready, _ string) payload.Payload { return s.bare(version, ready) }
@@ -105,7 +157,7 @@ func TestNotReadyPutsTheOldBack(t *testing.T) {
 // The first version on a node has nothing behind it: it stays, and the next run
 // tries again.
 func TestNotReadyOnAFreshNode(t *testing.T) {
-	s := newScene(t)
+	s := newTestNode(t)
 	w := wanted(s.packages("1", "exit 1", ""))
 	o, err := s.apply(w)
 	if err == nil || o.State != "unready" || !strings.Contains(err.Error(), "the new version stays") {
@@ -121,7 +173,7 @@ func TestNotReadyOnAFreshNode(t *testing.T) {
 }
 
 func TestPackageTransactionFails(t *testing.T) {
-	s := newScene(t)
+	s := newTestNode(t)
 	s.install(wanted(s.packages("1", "exit 0", "")))
 	before := s.state()
 	w := wanted(s.packages("2", "exit 0", "# fails\n"))
@@ -133,4 +185,42 @@ func TestPackageTransactionFails(t *testing.T) {
 		t.Error("the node is not as before")
 	}
 	s.nothingStaged()
+}
+
+// The scripts as they are sent, and those that stand in on nodes. What is on a
+// command line is the same for every node and every content.
+func TestScriptsLint(t *testing.T) {
+	for _, s := range []remote.Script{probeScript, applyScript, collectScript, {Name: "switch", Text: bare(switchText)}} {
+		for _, shell := range []string{"dash", "bash", "busybox"} {
+			args := []string{shell, "-n"}
+			if shell == "busybox" {
+				args = []string{shell, "sh", "-n"}
+			}
+			if _, err := exec.LookPath(shell); err != nil {
+				t.Logf("%s is not here", shell)
+				continue
+			}
+			cmd := exec.Command(args[0], args[1:]...)
+			cmd.Stdin = strings.NewReader(s.Text)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%s, %s: %v %s", s.Name, shell, err, out)
+			}
+		}
+		if strings.Contains(s.Text, "\n#") || strings.HasPrefix(s.Text, "#") {
+			t.Errorf("%s is sent with its comments", s.Name)
+		}
+	}
+	if _, err := exec.LookPath("shellcheck"); err != nil {
+		if os.Getenv("E2E_REQUIRE") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip("shellcheck is not installed, make lint installs it: ", err)
+	}
+	stubs, err := filepath.Glob("../remote/fakenode/bin/*")
+	if err != nil || len(stubs) < 5 {
+		t.Fatal(stubs, err)
+	}
+	if out, err := exec.Command("shellcheck", stubs...).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
