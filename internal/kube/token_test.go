@@ -1,14 +1,17 @@
 package kube
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/big"
 	"net"
@@ -242,5 +245,175 @@ func TestOneConnection(t *testing.T) {
 	}
 	if p := <-proto; p != "HTTP/2.0" {
 		t.Errorf("protocol %s", p)
+	}
+}
+
+func TestPrivate(t *testing.T) {
+	for _, tt := range []struct {
+		mode        fs.FileMode
+		ours, other bool // what is said when the group is ours, and when it is not
+	}{
+		{0o600, true, true}, {0o400, true, true}, {0o000, true, true}, {0o700, true, true},
+		{0o640, true, false}, {0o440, true, false},
+		{0o660, false, false}, {0o620, false, false}, {0o650, false, false},
+		{0o644, false, false}, {0o604, false, false}, {0o601, false, false}, {0o602, false, false}, {0o666, false, false},
+	} {
+		if got := private(tt.mode, true); got != tt.ours {
+			t.Errorf("%04o, our group: %v", tt.mode, got)
+		}
+		if got := private(tt.mode, false); got != tt.other {
+			t.Errorf("%04o, another group: %v", tt.mode, got)
+		}
+	}
+}
+
+// Each way to keep a token, as the strict daemon and the other one take it.
+func TestTokenFileModes(t *testing.T) {
+	const other = 4242 // a group that nobody here is in
+	for _, tt := range []struct {
+		name        string
+		mode        os.FileMode
+		owner       int // 0: ours
+		group       int
+		credentials bool   // it lies where systemd puts credentials
+		says        string // the hint; "": all is well
+	}{
+		{name: "owner alone", mode: 0o600},
+		{name: "the daemon's group", mode: 0o640},
+		{name: "the daemon's group may write", mode: 0o660, says: "chmod 0600 "},
+		{name: "everybody", mode: 0o644, says: "chmod 0600 "},
+		{name: "another group", mode: 0o640, group: other, says: "chmod 0600 "},
+		{name: "another group, without a right", mode: 0o600, group: other},
+		{name: "another owner, our group", mode: 0o640, owner: other},
+		{name: "another owner, everybody", mode: 0o644, owner: other, says: fmt.Sprintf("chgrp %d ", os.Getegid())},
+		{name: "handed over by systemd", mode: 0o440, group: other, credentials: true},
+		{name: "handed over to everybody", mode: 0o444, group: other, credentials: true, says: "chmod 0600 "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := write(t, dir, "token", jwt(account), 0o600)
+			if tt.owner+tt.group > 0 {
+				if os.Geteuid() != 0 {
+					t.Skip("not run: only root can give a file away")
+				}
+				if err := os.Chown(path, tt.owner, tt.group); err != nil {
+					t.Fatal(err)
+				}
+				if tt.group == 0 {
+					if err := os.Chown(path, tt.owner, os.Getegid()); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := os.Chmod(path, tt.mode); err != nil {
+				t.Fatal(err)
+			}
+			environ := func(name string) string {
+				if tt.credentials && name == "CREDENTIALS_DIRECTORY" {
+					return dir
+				}
+				return ""
+			}
+			for _, strict := range []bool{false, true} {
+				var log bytes.Buffer
+				err := checkTokenFile(Options{TokenFile: path, Strict: strict, Environ: environ, Log: slog.New(slog.NewTextHandler(&log, nil))})
+				said := log.String()
+				if strict && err != nil {
+					said = err.Error()
+				}
+				if (err != nil) != (strict && tt.says != "") || (said == "") != (tt.says == "") || !strings.Contains(said, tt.says) || strings.Contains(said, "a.b") {
+					t.Errorf("strict %v: %v, log %s", strict, err, log.String())
+				}
+			}
+		})
+	}
+}
+
+// A folder whose name only begins like the one of systemd is nothing special.
+func TestHandedOver(t *testing.T) {
+	for path, want := range map[string]bool{
+		"/run/credentials/x.service/token": true, "/run/credentials/x.service": false, "/run/credentials/x.service-2/token": false,
+		"/run/credentials/x.service/../token": false, "token": false,
+	} {
+		o := Options{Environ: func(string) string { return "/run/credentials/x.service/" }}
+		if got := o.handedOver(path); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+		o.Environ = func(string) string { return "" }
+		if o.handedOver(filepath.Join("/", path)) {
+			t.Errorf("%s without the variable", path)
+		}
+	}
+}
+
+const somePEM = "-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgI=\n-----END CERTIFICATE-----\n"
+
+// wrapped is what base64(1) prints.
+func wrapped(text string) string {
+	encoded := base64.StdEncoding.EncodeToString([]byte(text))
+	var lines []string
+	for ; len(encoded) > 76; encoded = encoded[76:] {
+		lines = append(lines, encoded[:76])
+	}
+	return strings.Join(append(lines, encoded), "\n") + "\n"
+}
+
+func TestEncoded(t *testing.T) {
+	token := jwt(account)
+	for _, tt := range []struct {
+		name, text string
+		want       bool
+	}{
+		{"token", token, false},
+		{"token with a line feed", token + "\n", false},
+		{"encoded token", base64.StdEncoding.EncodeToString([]byte(token)), true},
+		{"encoded token, in lines", wrapped(token), true},
+		{"encoded token with a line feed inside", wrapped(token + "\n"), true},
+		{"CA", somePEM, false},
+		{"CA bundle", somePEM + somePEM, false},
+		{"encoded CA", base64.StdEncoding.EncodeToString([]byte(somePEM)), true},
+		{"encoded CA, in lines", wrapped(somePEM + somePEM), true},
+		{"encoded CA without padding", strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(somePEM)), "="), true},
+		{"opaque token that is base64 by chance", "c2VjcmV0c2VjcmV0", false},
+		{"bootstrap token", "abcdef.0123456789abcdef", false},
+		{"hexadecimal", "0123456789abcdef0123456789abcdef", false},
+		{"nothing", "", false},
+		{"binary", "\x00\xff", false},
+	} {
+		if got := Encoded([]byte(tt.text)); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}
+
+// The daemon's own message names an encoded file as that.
+func TestEncodedFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"token": jwt(account), "ca": somePEM} {
+		for file, text := range map[string]string{name: text, name + ".base64": wrapped(text)} {
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, tt := range []struct{ token, ca, want string }{
+		{at("token"), at("ca"), ""},
+		{"", "", ""},
+		{at("none"), dir, ""},
+		{at("token.base64"), at("ca"), at("token.base64") + " looks base64-encoded: decode it (base64 -d)"},
+		{at("token"), at("ca.base64"), at("ca.base64") + " looks base64-encoded: decode it (base64 -d)"},
+	} {
+		err := CheckEncoding(tt.token, tt.ca)
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || err.Error() != tt.want) {
+			t.Errorf("%v", err)
+		}
+		if tt.want == "" {
+			continue
+		}
+		_, err = Dial(Options{Host: "h", Port: "1", TokenFile: tt.token, CertFile: tt.ca, Service: "DWS client mount service"})
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v", err)
+		}
 	}
 }
