@@ -1,7 +1,6 @@
 package clientmount
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,12 +14,12 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 )
 
-// mounted brings all mounts up in their order. One that fails does not keep
-// the others from being tried; the first error is the one that is reported.
+// mounted brings all mounts up in their order. If one fails the others are tried
+// nevertheless; the first error is reported.
 func (a *attempt) mounted() result {
 	status := a.baseStatus(dws.Mounted)
-	// Where an unmount had started when the wish turned back, no reader may see
-	// the old ready:true until the mount is whole again.
+	// If an unmount had started when the desired state changed back, no reader may
+	// see the old ready:true until the mount is complete again.
 	if err := a.withdraw(status, a.halfUnmounted); err != nil {
 		return a.apiFailure("cannot write the status", err)
 	}
@@ -29,10 +28,10 @@ func (a *attempt) mounted() result {
 	if first != nil && plans == nil {
 		switch {
 		case unanswered(first):
-			// The mounts are as they are; to call them failed would be a lie.
+			// The mounts are as they were, so they are not reported as failed.
 			return a.apiFailure("cannot get the storage profile", first)
 		case allReady(status) && a.recordedPlans() != nil:
-			// What is mounted and ready stays so when the profile goes.
+			// What is mounted and ready stays so without its profile.
 			a.log.Warn("the storage profile of a ready mount is not available, going by the record", "error", first, daemon.EventID(eventRecord))
 			plans, first = a.recordedPlans(), nil
 		default:
@@ -42,12 +41,12 @@ func (a *attempt) mounted() result {
 	if err := a.reserve(plans); err != nil {
 		return a.finish(resetStatus(status, dws.Mounted), failed(dws.WrapError(dws.Major, "", err)))
 	}
-	// Not before it is known that there is something to do: an object that
-	// fails for want of its profile costs one request less.
+	// Not before it is known that there is something to do: an object without a
+	// profile costs one request less.
 	if err := a.hold(); err != nil {
 		return a.apiFailure("cannot add the finalizer", err)
 	}
-	// Nor where the object asks for something else than what is recorded.
+	// Nor may one see it if the object asks for something else than what is recorded.
 	if err := a.withdraw(status, func(i int) bool { return a.isNew(plans[i]) }); err != nil {
 		return a.apiFailure("cannot write the status", err)
 	}
@@ -56,7 +55,7 @@ func (a *attempt) mounted() result {
 		return a.finish(status, failed(dws.WrapError(dws.Major, "", err)))
 	}
 	inTheWay, err := a.dropObsolete(plans)
-	if errors.Is(err, errSuperseded) {
+	if errors.Is(err, errInterrupted) {
 		return a.interrupted(status)
 	}
 	first = keep(first, err)
@@ -70,7 +69,7 @@ func (a *attempt) mounted() result {
 		began := time.Now()
 		commands, err := a.mountOne(p, m)
 		a.commands += commands
-		if errors.Is(err, errSuperseded) {
+		if errors.Is(err, errInterrupted) {
 			return a.interrupted(status)
 		}
 		m.Ready, status.Mounts[i].Ready = err == nil, err == nil
@@ -101,9 +100,8 @@ func (a *attempt) mounted() result {
 // reserve claims the paths of the plans. Another ClientMount's path is refused;
 // a leftover of one that no longer exists counts only while it is mounted.
 func (a *attempt) reserve(plans []*plan.Plan) error {
-	uid := string(a.cm.UID)
 	for {
-		err := a.registry.reserve(uid, a.cm.Name, plans)
+		err := a.registry.reserve(a.uid, a.cm.Name, plans)
 		c := (*conflictError)(nil)
 		if !errors.As(err, &c) || a.registry.alive(c.uid, c.other) {
 			return err
@@ -113,68 +111,69 @@ func (a *attempt) reserve(plans []*plan.Plan) error {
 		if merr != nil || len(table) > 0 {
 			return err
 		}
-		if done, uerr := a.records.update(c.uid, func(r *Record) {
-			if m := r.at(c.otherPath); m != nil {
-				m.Unmounted = true
-			}
-		}); uerr != nil {
+		if a.release(c.uid, c.otherPath) != nil {
 			return err
-		} else if done && a.released != nil {
-			a.released(c.uid)
 		}
-		a.registry.forget(c.uid, c.otherPath)
 	}
+}
+
+// release ends what the record of a deleted ClientMount says about a path.
+func (a *attempt) release(uid, path string) error {
+	done, err := a.records.update(uid, func(r *Record) {
+		if m := r.at(path); m != nil {
+			m.Unmounted = true
+		}
+	})
+	if err != nil {
+		return err
+	}
+	a.registry.forget(uid, path)
+	if done && a.released != nil {
+		a.released(uid)
+	}
+	return nil
 }
 
 // mountOne mounts one entry, in turn with other users of its volume, and
 // returns the time spent in commands.
 func (a *attempt) mountOne(p *plan.Plan, m *MountRecord) (time.Duration, error) {
-	uid := string(a.cm.UID)
-	done, err := a.registry.sequence(a.waits, p)
+	done, err := a.registry.sequence(a.steps, p)
 	if err != nil {
-		return 0, errSuperseded
+		return 0, errInterrupted
 	}
 	defer done()
-	here, _ := a.registry.sharers(uid, p)
-	if a.registry.inherit(uid, m) {
+	here, _ := a.registry.sharers(a.uid, p)
+	if a.registry.inherit(a.uid, m) {
 		if err := a.save(a.w.record); err != nil {
 			return 0, dws.WrapError(dws.Major, "", err)
 		}
 	}
 	a.takeOver(p, here)
-	run := a.runnerFor(p, m, m.Ready)
-	run.shared = len(here) > 0
-	err = run.mount(a.ctx)
+	run := a.newRunner(p, m, a.saveRecord)
+	run.ready, run.shared = m.Ready, len(here) > 0
+	err = run.mount()
 	return run.commands, err
 }
 
-// takeOver ends what deleted ClientMounts still claim at the plan's place: our
-// record has inherited it, so it is no orphan any more. Their records hold up
-// nothing if they cannot be written.
+// takeOver ends what deleted ClientMounts still claim at the plan's path: our
+// record has inherited it, so it is no orphan any more. A record of theirs that
+// cannot be written is only logged.
 func (a *attempt) takeOver(p *plan.Plan, here []sharer) {
 	for _, s := range here {
 		if s.alive {
 			continue
 		}
-		done, err := a.records.update(s.uid, func(r *Record) {
-			if m := r.at(p.Path); m != nil {
-				m.Unmounted = true
-			}
-		})
-		if err != nil {
+		if err := a.release(s.uid, p.Path); err != nil {
 			a.log.Warn("cannot update the record of a deleted ClientMount whose mount is taken over; continuing", "predecessor", s.name, "error", err, daemon.EventID(eventRecord))
 			continue
-		}
-		a.registry.forget(s.uid, p.Path)
-		if done && a.released != nil {
-			a.released(s.uid)
 		}
 		a.log.Info("took over what an earlier ClientMount left mounted", "mount_path", p.Path, "predecessor", s.name, daemon.EventID(eventOrphan))
 	}
 }
 
 // hold puts our finalizer on the object, so that it stays until we have
-// unmounted. Once is enough: who takes it off gave up on this node.
+// unmounted. It is put on once: an administrator who removes it has given up this
+// node.
 func (a *attempt) hold() error {
 	if a.w.held {
 		return nil
@@ -186,9 +185,9 @@ func (a *attempt) hold() error {
 	return nil
 }
 
-// plans fetches the profile and makes one plan per mount. A nil plan stands
-// for a mount that cannot be planned; a nil slice means none can be. The error
-// is the first one.
+// plans fetches the profile and makes one plan per mount. The plan of a mount that
+// cannot be planned is nil; the slice is nil if none can be. The error is the
+// first one.
 func (a *attempt) plans(o plan.Options) ([]*plan.Plan, error) {
 	profile, err := a.profile()
 	if err != nil {
@@ -197,12 +196,13 @@ func (a *attempt) plans(o plan.Options) ([]*plan.Plan, error) {
 	var first error
 	plans := make([]*plan.Plan, len(a.cm.Spec.Mounts))
 	for i := range plans {
-		p, err := a.planOne(o, plans[:i], func(o plan.Options) (*plan.Plan, error) { return plan.ForMount(a.cm, i, profile, o) })
+		forMount := func(o plan.Options) (*plan.Plan, error) { return plan.ForMount(a.cm, i, profile, o) }
+		p, err := a.planOne(o, plans[:i], forMount)
 		if errors.Is(err, plan.ErrOutsideRoots) && a.recorded(i, nil).isMounted() {
 			// It was mounted before the site changed its roots; a job is using it.
 			anywhere := o
 			anywhere.Roots = nil
-			if q, qerr := a.planOne(anywhere, plans[:i], func(o plan.Options) (*plan.Plan, error) { return plan.ForMount(a.cm, i, profile, o) }); qerr == nil && samePlace(q, &a.recorded(i, nil).Plan) {
+			if q, qerr := a.planOne(anywhere, plans[:i], forMount); qerr == nil && q.SamePlace(&a.recorded(i, nil).Plan) {
 				p, err = q, nil
 			}
 		}
@@ -237,9 +237,9 @@ func (a *attempt) planOne(o plan.Options, outer []*plan.Plan, forMount func(plan
 }
 
 // realPath returns a mount path without its symbolic links. A path that is
-// recorded is not looked at again, because a file system that does not answer
-// may be mounted there; nor is what lies below an outer mount, where users make
-// the links.
+// recorded is not resolved again, because a file system that does not answer
+// may be mounted there; nor is a path below an outer mount, where users make the
+// links.
 func (a *attempt) realPath(path string, outer []*plan.Plan) (string, error) {
 	if a.w.record != nil {
 		for i := range a.w.record.Mounts {
@@ -256,8 +256,8 @@ func (a *attempt) realPath(path string, outer []*plan.Plan) (string, error) {
 			return p.Path + "/" + rest, nil
 		}
 	}
-	if a.registry.covered(string(a.cm.UID), path) {
-		return path, nil // refused anyway, and not to be looked at for the same reason
+	if a.registry.covered(a.uid, path) {
+		return path, nil // refused anyway, and not resolved for the same reason
 	}
 	return a.machine.ResolveTarget(path)
 }
@@ -296,7 +296,7 @@ func (a *attempt) prepareRecord(plans []*plan.Plan, status *dws.ClientMountStatu
 			rec.Mounts = append(rec.Mounts, MountRecord{Plan: *p, Ready: status.Mounts[i].Ready})
 		case m.Unmounted:
 			*m = MountRecord{Plan: *p, Created: m.Created}
-		case samePlace(&m.Plan, p):
+		case m.Plan.SamePlace(p):
 			m.Ready = m.Ready && !m.Unmounting
 			m.Plan, m.Unmounting = *p, false
 		}
@@ -315,6 +315,8 @@ func (r *reconciler) save(rec *Record) error {
 	return r.records.Save(rec)
 }
 
+func (a *attempt) saveRecord() error { return a.save(a.w.record) }
+
 // dropObsolete undoes recorded mounts that the object no longer asks for, or
 // asks for from another device, last one first. Those that could not be undone
 // are left in the way of what would be mounted at, above or below their paths.
@@ -331,8 +333,8 @@ func (a *attempt) dropObsolete(plans []*plan.Plan) (inTheWay []claim, _ error) {
 				want = p
 			}
 		}
-		unplanned := want == nil && hasNil(plans) // may be the one that could not be planned
-		if (want != nil && samePlace(&m.Plan, want)) || unplanned {
+		unplanned := want == nil && slices.Contains(plans, nil) // may be the one that could not be planned
+		if (want != nil && m.Plan.SamePlace(want)) || unplanned {
 			kept = append([]MountRecord{*m}, kept...)
 			continue
 		}
@@ -340,7 +342,7 @@ func (a *attempt) dropObsolete(plans []*plan.Plan) (inTheWay []claim, _ error) {
 		if !m.Unmounted {
 			old := m.Plan
 			if _, _, err := a.unmountOne(&old, m); err != nil {
-				if errors.Is(err, errSuperseded) {
+				if errors.Is(err, errInterrupted) {
 					return nil, err
 				}
 				first = keep(first, err)
@@ -371,12 +373,6 @@ func (a *attempt) dropObsolete(plans []*plan.Plan) (inTheWay []claim, _ error) {
 	return inTheWay, keep(first, a.save(rec))
 }
 
-func (a *attempt) runnerFor(p *plan.Plan, rec *MountRecord, ready bool) *runner {
-	r := a.runnerOf(a.ctx, a.log, string(a.cm.UID), p)
-	r.rec, r.save, r.waits, r.ready = rec, func() error { return a.save(a.w.record) }, a.waits, ready
-	return r
-}
-
 // recordedPlans returns the plans of a record in which every mount of the
 // object is whole, in their order, or nil.
 func (a *attempt) recordedPlans() []*plan.Plan {
@@ -392,72 +388,25 @@ func (a *attempt) recordedPlans() []*plan.Plan {
 	return plans
 }
 
-// withdraw takes back the ready:true of the entries for which it is no longer
-// true.
-func (a *attempt) withdraw(status *dws.ClientMountStatus, untrue func(i int) bool) error {
-	changed := false
-	for i := range status.Mounts {
-		if m := &status.Mounts[i]; m.Ready && untrue(i) {
-			m.Ready, changed = false, true
-		}
-	}
-	if !changed {
-		return nil
-	}
-	return a.publish(status)
-}
-
-// halfUnmounted tells whether an unmount of entry i has begun, or ended, that no
-// status tells of.
+// halfUnmounted reports whether an unmount of entry i has started, or ended, that no
+// status reports.
 func (a *attempt) halfUnmounted(i int) bool {
 	return a.w.record != nil && slices.ContainsFunc(a.w.record.Mounts, func(m MountRecord) bool {
 		return m.Plan.Index == i && (m.Unmounting || m.Unmounted)
 	})
 }
 
-// isNew tells whether a plan is about something else than what the record lists
-// at its path. Without a record, the object says what is mounted.
+// isNew reports whether a plan is about something else than what the record lists
+// at its path. Without a record, the status of the object says what is mounted.
 func (a *attempt) isNew(p *plan.Plan) bool {
 	if p == nil || a.w.record == nil {
 		return false
 	}
 	m := a.w.record.at(p.Path)
-	return m == nil || !samePlace(&m.Plan, p)
+	return m == nil || !m.Plan.SamePlace(p)
 }
 
-// interrupted ends an attempt between two steps. When the daemon stops, what
-// is known goes into the status; when the object changed, the next attempt is
-// about to begin and will write its own.
-func (a *attempt) interrupted(status *dws.ClientMountStatus) result {
-	if !a.stopping() {
-		a.progress.end()
-		return result{}
-	}
-	a.progress.end()
-	if a.w.status != nil && slices.Equal(a.w.status.Mounts, status.Mounts) {
-		return result{} // an error that is published stays true
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), 5*time.Second)
-	defer cancel()
-	a.ctx = ctx
-	return a.finish(status, nil)
-}
-
-// samePlace reports whether two plans are about the same storage at the same
-// path, so that one can continue what the other started.
-func samePlace(a, b *plan.Plan) bool {
-	return a.Path == b.Path && a.Type == b.Type && a.Volume() == b.Volume()
-}
-
-func hasNil(plans []*plan.Plan) bool {
-	for _, p := range plans {
-		if p == nil {
-			return true
-		}
-	}
-	return false
-}
-
+// keep returns the first of two errors.
 func keep(first, err error) error {
 	if first != nil {
 		return first
@@ -465,39 +414,34 @@ func keep(first, err error) error {
 	return err
 }
 
-// mount runs the mount sequence. The result is nil, errSuperseded or a
-// *dws.ResourceError whose text starts with the contract's step text.
-func (r *runner) mount(ctx context.Context) error {
+// mount runs the mount sequence. The result is nil, errInterrupted or a
+// *dws.ResourceError whose text starts with the Fail text of the step.
+func (r *runner) mount() error {
 	r.phase = "mount"
 	steps := r.plan.Mount
 	retries := 0
 	for i := 0; i < len(steps); i++ {
 		s := &steps[i]
-		if r.stop() {
-			return errSuperseded
+		if r.interrupted() {
+			return errInterrupted
 		}
 		if s.Hook && r.ready {
 			continue
 		}
-		err := r.step(ctx, s)
-		if err == nil {
-			continue
-		}
-		if errors.Is(err, errSuperseded) {
-			return err
-		}
-		if activation(s.Kind) && !hangs(err) {
-			again, err := r.afterActivationFailure(ctx, err, &retries)
-			if errors.Is(err, errSuperseded) {
-				return err
-			}
-			if again {
-				i = firstActivation(steps) - 1
+		err := r.step(s)
+		if err != nil && activation(s.Kind) && !hangs(err) && !errors.Is(err, errInterrupted) {
+			var again bool
+			if again, err = r.afterActivationFailure(err, &retries); again {
+				i = slices.IndexFunc(steps, func(s plan.Step) bool { return activation(s.Kind) }) - 1
 				continue
 			}
+		}
+		if errors.Is(err, errInterrupted) {
+			return err
+		}
+		if err != nil {
 			return dws.WrapError(dws.Major, s.Fail, err)
 		}
-		return dws.WrapError(dws.Major, s.Fail, err)
 	}
 	return nil
 }

@@ -35,9 +35,9 @@ const recordSuffix = ".json"
 // halfWritten ends the name of a record that is being written.
 const halfWritten = ".new"
 
-// Record remembers, across a crash of the daemon, what was begun for one
+// Record remembers, across a crash of the daemon, what was started for one
 // ClientMount: it is written before the first effect and removed after the
-// last. It lives in the runtime directory, so it vanishes with the mounts at a
+// last. It is in the runtime directory, so it vanishes with the mounts at a
 // reboot.
 type Record struct {
 	Version   int           `json:"version"`
@@ -64,12 +64,12 @@ type MountRecord struct {
 	Mounted *Identity `json:"mounted,omitempty"`
 	// The whole mount sequence went through in this boot.
 	Ready bool `json:"ready,omitempty"`
-	// An unmount has begun; hooks and services may be gone already.
+	// An unmount has started; hooks may have stopped services already.
 	Unmounting bool `json:"unmounting,omitempty"`
 	// The whole unmount sequence went through: nothing is left to undo.
 	Unmounted bool `json:"unmounted,omitempty"`
 
-	holders string // who used the mount, as it was last logged by this process
+	holders string // of the mount, as this process last logged them
 }
 
 // isMounted reports whether there is something to undo; false for nil.
@@ -115,13 +115,22 @@ func (r *Record) at(path string) *MountRecord {
 	return nil
 }
 
+// plans returns the plans of all mounts.
+func (r *Record) plans() []*plan.Plan {
+	plans := make([]*plan.Plan, len(r.Mounts))
+	for i := range r.Mounts {
+		plans[i] = &r.Mounts[i].Plan
+	}
+	return plans
+}
+
 // pending reports whether anything may still have to be undone. A nil record
 // has nothing.
 func (r *Record) pending() bool {
 	return r != nil && slices.ContainsFunc(r.Mounts, func(m MountRecord) bool { return !m.Unmounted })
 }
 
-// errUnreadable says that a record exists but cannot be used. It is never
+// errUnreadable means that a record exists but cannot be used. It is never
 // treated like a missing record: something may be mounted.
 var errUnreadable = errors.New("record cannot be used")
 
@@ -129,13 +138,14 @@ var errUnreadable = errors.New("record cannot be used")
 type Records struct {
 	dir string
 	mu  sync.Mutex // held while update changes a file
-	// What is true of objects that are gone although their files could not be
-	// changed: uid to *Record. Else the same would be undone again and again.
+	// The records of deleted objects whose files could not be changed, by uid:
+	// *Record. Otherwise the same would be undone again and again.
 	undone sync.Map
 }
 
-// file is keyed by UID: an object that was deleted and made again under its
-// old name is another object, and the old one's mounts are then orphans.
+// file returns the file of an object's record. It is named by UID: an object that
+// was deleted and created again under its old name is another object, and the
+// mounts of the old one are then orphans.
 func (s *Records) file(uid string) (string, error) {
 	if uid == "" || len(uid) > 128 || strings.ContainsFunc(uid, func(r rune) bool {
 		return !(r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
@@ -146,9 +156,8 @@ func (s *Records) file(uid string) (string, error) {
 }
 
 // Save replaces the record in one step, so a crash leaves the old or the new.
-// A record that is on disk as it is needs no writing. The directory is
-// memory-backed; what it must survive is the daemon, not the machine, hence no
-// fsync.
+// A record that is unchanged on disk is not written. There is no fsync: the
+// directory is in memory, and the record must survive the daemon, not the machine.
 func (s *Records) Save(r *Record) error {
 	name, err := s.file(r.UID)
 	if err != nil {
@@ -298,13 +307,14 @@ func readRecord(name string) (*Record, error) {
 	return r, nil
 }
 
-// OpenRecords makes the folder <runtime>/mounts (0700) if need be. What a
-// record tells of is run as root, so nobody else may be able to put one there:
-// neither folder may be a symbolic link, another user's, or writable by others.
+// OpenRecords makes the directory <runtime>/mounts (0700) if it is missing. The
+// commands in a record are run as root, so no other user may be able to put a record
+// there: neither directory may be a symbolic link, another user's, or writable by
+// others.
 func OpenRecords(runtimeDir string) (*Records, error) {
 	const hint = "; give the daemon its own directory with daemon.runtime_directory (RuntimeDirectory= in the unit)"
 	dir := RecordsDirectory(runtimeDir)
-	// The folder above decides who may rename the runtime directory.
+	// The directory above decides who may rename the runtime directory.
 	if err := safepath.CheckParent(filepath.Dir(runtimeDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("runtime directory %s cannot be trusted: %w%s", runtimeDir, err, hint)
 	}

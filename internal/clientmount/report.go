@@ -52,7 +52,7 @@ func Events() []daemon.Event {
 	}
 }
 
-// hintFor says what the reader of the log can do about a failure. The most
+// hintFor returns what the reader of the log can do about a failure. The most
 // specific cause that is known decides.
 func hintFor(e *dws.ResourceError, cause error) string {
 	command := (*node.CommandError)(nil)
@@ -93,10 +93,8 @@ func hintFor(e *dws.ResourceError, cause error) string {
 	return "it is tried again by itself; status.error of the ClientMount has the same text"
 }
 
-func newTimer(d time.Duration, f func()) *time.Timer { return time.AfterFunc(d, f) }
-
-// APIState takes notice whether the API server answers, and logs each change
-// once.
+// APIState is called with each change of the connection to the API server, and logs
+// each kind of trouble once.
 func (c *Controller) APIState(s kube.State) {
 	c.do(func() {
 		was := c.api
@@ -114,8 +112,8 @@ func (c *Controller) APIState(s kube.State) {
 	})
 }
 
-// say hands on the status line when it has changed.
-func (c *Controller) say() {
+// publishLine passes the status line on when it has changed.
+func (c *Controller) publishLine() {
 	line := c.summary()
 	if line == c.line || c.o.Status == nil {
 		return
@@ -130,7 +128,7 @@ var apiTexts = map[string]string{
 }
 
 // APIOf returns the state of the API server from the status line of a running
-// daemon, one of the service package's words; "" if the line has none.
+// daemon, one of package systemd's API constants; "" if the line has none.
 func APIOf(line string) string {
 	found, first := "", len(line)
 	for state, text := range apiTexts {

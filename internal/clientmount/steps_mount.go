@@ -23,7 +23,7 @@ const stackLimit = 4
 // mountStep puts the file system at its path unless it is there already. What
 // our own command makes appear there is ours, whatever the kernel shows as its
 // source.
-func (r *runner) mountStep(ctx context.Context, name string, s *plan.Step) error {
+func (r *runner) mountStep(name string, s *plan.Step) error {
 	m, err := r.machine.MountAt(r.plan.Path)
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func (r *runner) mountStep(ctx context.Context, name string, s *plan.Step) error
 		return fmt.Errorf("could not make the mount target: %w", err)
 	}
 	failpoint.At(name + "/target")
-	failed := r.command(ctx, s.Argv)
+	failed := r.command(s.Argv)
 	failpoint.At(name + "/mounted")
 	if m, err = r.machine.MountAt(r.plan.Path); err != nil {
 		return keep(failed, err)
@@ -136,7 +136,7 @@ func (r *runner) note(m *node.Mount) error {
 // that the record identifies, wherever it stands in the mount table, and is
 // done when the table shows none of ours at the path. Other mounts are left
 // alone.
-func (r *runner) unmountStep(ctx context.Context, name string, s *plan.Step) error {
+func (r *runner) unmountStep(name string, s *plan.Step) error {
 	for range stackLimit {
 		m, err := r.mine()
 		if err != nil {
@@ -145,9 +145,9 @@ func (r *runner) unmountStep(ctx context.Context, name string, s *plan.Step) err
 		if m == nil {
 			break
 		}
-		if err := r.command(ctx, s.Argv); err != nil {
+		if err := r.command(s.Argv); err != nil {
 			err = fmt.Errorf("could not unmount file system %s: %w", r.plan.Path, err)
-			return r.explainBusy(ctx, *m, err)
+			return r.explainBusy(*m, err)
 		}
 		failpoint.At(name + "/unmounted")
 		table, err := r.machine.MountsOn(r.plan.Path)
@@ -361,7 +361,7 @@ func errHidden(mine node.Mount, by *node.Mount) error {
 }
 
 // serversFileName is the file in a Lustre file system's root that tells jobs
-// which rabbits serve it (contract clientmountd.md 7.3).
+// which rabbits serve it.
 const serversFileName = ".nnf-servers.json"
 
 // serversLimit bounds how many names one allocation may add.

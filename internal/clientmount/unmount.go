@@ -20,31 +20,36 @@ import (
 func (a *attempt) unmounted(invalid error) result {
 	status := a.baseStatus(dws.Unmounted)
 	if allReady(status) && !a.w.record.pending() {
-		a.registry.keep(string(a.cm.UID), a.w.record) // nothing but what is recorded
+		a.registry.keep(a.uid, a.w.record) // nothing but what is recorded
 		return a.finish(status, nil)
 	}
 	if err := a.hold(); err != nil {
 		return a.apiFailure("cannot add the finalizer", err)
 	}
 	a.startProgress(dws.Unmounted)
-	err := a.unmountAll(status, invalid)
-	switch {
-	case errors.Is(err, errSuperseded):
-		return a.interrupted(status)
-	case unanswered(err):
-		return a.apiFailure("cannot get the storage profile", err)
-	case err != nil:
-		return a.finish(status, failed(err))
+	if err := a.unmountAll(status, invalid); err != nil {
+		return a.notUnmounted(status, err)
 	}
-	a.registry.keep(string(a.cm.UID), a.w.record)
+	a.registry.keep(a.uid, a.w.record)
 	failpoint.At("unmount/done")
 	return a.finish(status, nil)
 }
 
-// delete unmounts what may be mounted and lets the object go.
+// notUnmounted ends an attempt whose unmountAll returned an error.
+func (a *attempt) notUnmounted(status *dws.ClientMountStatus, err error) result {
+	switch {
+	case errors.Is(err, errInterrupted):
+		return a.interrupted(status)
+	case unanswered(err):
+		return a.apiFailure("cannot get the storage profile", err)
+	}
+	return a.finish(status, failed(err))
+}
+
+// delete unmounts what may be mounted and removes the finalizer.
 func (a *attempt) delete(invalid error) result {
 	if !hasFinalizer(a.cm) {
-		a.registry.keep(string(a.cm.UID), a.w.record) // nothing but what is recorded
+		a.registry.keep(a.uid, a.w.record) // nothing but what is recorded
 		return result{finished: true}
 	}
 	status := a.baseStatus(dws.Unmounted)
@@ -52,14 +57,8 @@ func (a *attempt) delete(invalid error) result {
 	untouched := a.w.record == nil && invalid != nil
 	if !undone && !untouched {
 		a.startProgress(dws.Unmounted)
-		err := a.unmountAll(status, invalid)
-		switch {
-		case errors.Is(err, errSuperseded):
-			return a.interrupted(status)
-		case unanswered(err):
-			return a.apiFailure("cannot get the storage profile", err)
-		case err != nil:
-			return a.finish(status, failed(err))
+		if err := a.unmountAll(status, invalid); err != nil {
+			return a.notUnmounted(status, err)
 		}
 		failpoint.At("delete/unmounted")
 	}
@@ -73,19 +72,18 @@ func (a *attempt) delete(invalid error) result {
 	if err := a.remote.removeFinalizer(a.ctx, a.cm); err != nil && !kube.IsNotFound(err) {
 		return a.apiFailure("cannot remove the finalizer", err)
 	}
-	uid := string(a.cm.UID)
-	if err := a.records.Remove(uid); err != nil {
+	if err := a.records.Remove(a.uid); err != nil {
 		a.log.Warn("record left behind", "error", err, daemon.EventID(eventRecord))
 	}
 	a.w.record = nil
-	a.registry.keep(uid, nil)
+	a.registry.keep(a.uid, nil)
 	failpoint.At("record/removed")
 	return result{finished: true}
 }
 
 // unmountAll undoes, last one first, what the record of the object lists;
 // without a record, what the object shows to be mounted. status is updated as
-// mounts go away. The result is the first error.
+// mounts are undone. The result is the first error.
 func (a *attempt) unmountAll(status *dws.ClientMountStatus, invalid error) error {
 	plans, err := a.undoPlans(status, invalid)
 	if err != nil || len(plans) == 0 && a.w.record == nil {
@@ -111,7 +109,7 @@ func (a *attempt) unmountAll(status *dws.ClientMountStatus, invalid error) error
 			began := time.Now()
 			commands, keeper, err := a.unmountOne(p, m)
 			a.commands += commands
-			if errors.Is(err, errSuperseded) {
+			if errors.Is(err, errInterrupted) {
 				return err
 			}
 			if err != nil {
@@ -137,10 +135,10 @@ func (a *attempt) unmountAll(status *dws.ClientMountStatus, invalid error) error
 	return first
 }
 
-// saveUndone saves the record on the way down, where a record that cannot be
-// written holds up nothing.
+// saveUndone saves the record while mounts are undone, which continues even if the
+// record cannot be written.
 func (a *attempt) saveUndone() {
-	if err := a.save(a.w.record); err != nil && a.w.unsaved != err.Error() {
+	if err := a.saveRecord(); err != nil && a.w.unsaved != err.Error() {
 		a.w.unsaved = err.Error()
 		a.log.Warn("cannot save the record of what is being undone; continuing", "error", err, daemon.EventID(eventRecord))
 	}
@@ -149,31 +147,30 @@ func (a *attempt) saveUndone() {
 // unmountOne undoes one mount, in turn with other users of its volume; see
 // unmountInTurn.
 func (a *attempt) unmountOne(p *plan.Plan, m *MountRecord) (commands time.Duration, keeper string, err error) {
-	run := a.runnerFor(p, m, false)
-	done, err := a.registry.sequence(a.waits, p)
+	done, err := a.registry.sequence(a.steps, p)
 	if err != nil {
-		return 0, "", errSuperseded
+		return 0, "", errInterrupted
 	}
 	defer done()
-	return a.unmountInTurn(a.ctx, run, string(a.cm.UID))
+	return a.unmountInTurn(a.newRunner(p, m, a.saveRecord))
 }
 
-// unmountInTurn undoes one mount. A mount that another living ClientMount uses
-// stays, and keeper names that one; a volume that is mounted elsewhere stays
-// active. The claim ends with the turn: the next one that leaves must not leave
-// the mount to us. The time is that of commands.
-func (r *reconciler) unmountInTurn(ctx context.Context, run *runner, uid string) (commands time.Duration, keeper string, err error) {
-	r.registry.inherit(uid, run.rec)
-	here, elsewhere := r.registry.sharers(uid, run.plan)
-	if s := living(here); s != nil {
-		r.registry.handOver(uid, run.rec)
+// unmountInTurn undoes one mount. A mount that another ClientMount uses stays, and
+// keeper names that one; a volume that is mounted elsewhere stays active. The claim
+// ends with the turn, so that the next one to unmount does not leave the mount to
+// us. The time is that of commands.
+func (t *task) unmountInTurn(run *runner) (commands time.Duration, keeper string, err error) {
+	t.registry.inherit(t.uid, run.rec)
+	here, elsewhere := t.registry.sharers(t.uid, run.plan)
+	if s := firstAlive(here); s != nil {
+		t.registry.handOver(t.uid, run.rec)
 		run.rec.Created = nil
-		r.registry.forget(uid, run.plan.Path)
+		t.registry.forget(t.uid, run.plan.Path)
 		return 0, s.name, nil
 	}
-	run.keepVolume = living(elsewhere) != nil
-	if err = run.unmount(ctx); err == nil {
-		r.registry.forget(uid, run.plan.Path)
+	run.keepVolume = firstAlive(elsewhere) != nil
+	if err = run.unmount(); err == nil {
+		t.registry.forget(t.uid, run.plan.Path)
 	}
 	return run.commands, "", err
 }
@@ -202,7 +199,7 @@ func (a *attempt) undoOptions() plan.Options {
 	return o
 }
 
-// undoPlans says how each mount is undone: by the profile as it is now when it
+// undoPlans returns how each mount is undone: by the profile as it is now when it
 // still describes the storage that was mounted, else by the record. Mounts that
 // are undone already are left out. So are, in an object without a record, those
 // that were never mounted: see neverMounted.
@@ -225,7 +222,7 @@ func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*pl
 			p = fresh[i]
 		}
 		if rec := a.recorded(i, p); rec != nil {
-			if p == nil || !samePlace(&rec.Plan, p) {
+			if p == nil || !rec.Plan.SamePlace(p) {
 				old := rec.Plan
 				old.Index = i
 				p = &old
@@ -270,10 +267,10 @@ func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*pl
 // daemon, or before the node was booted), and its volume is not mounted at its
 // path, or is there for another ClientMount.
 func (a *attempt) neverMounted(i int, p *plan.Plan) (bool, error) {
-	if a.registry.taken(string(a.cm.UID), p) {
+	if a.registry.taken(a.uid, p) {
 		return true, nil
 	}
-	// What the object says is about what is recorded, if there is a record.
+	// If there is a record, the status of the object is about what it lists.
 	if was := a.cm.Status.Mounts; a.w.record == nil && i < len(was) && was[i].State == dws.Mounted && was[i].Ready {
 		return false, nil
 	}
@@ -334,29 +331,23 @@ func (a *attempt) fallback(i int) *plan.Plan {
 	return first
 }
 
-// unanswered tells that the API server did not say what we asked for: it is
-// away, overloaded or between two states. An answer (there is no such profile,
-// we may not read it, it is not pinned) is something else.
+// unanswered reports whether the API server did not answer: it is down, overloaded
+// or restarting. That there is no such profile, or that we may not read it, is an
+// answer.
 func unanswered(err error) bool {
-	return fromAPI(err) && !kube.IsNotFound(err) && !kube.IsForbidden(err)
-}
-
-func fromAPI(err error) bool {
 	e := (*kube.Error)(nil)
-	return errors.As(err, &e)
+	return errors.As(err, &e) && !kube.IsNotFound(err) && !kube.IsForbidden(err)
 }
 
+// rescan makes the kernel forget the namespaces of a deleted object.
 func (a *attempt) rescan() {
-	var plans []*plan.Plan
-	for i := range a.w.record.Mounts {
-		plans = append(plans, &a.w.record.Mounts[i].Plan)
-	}
-	if a.plan.Mode != "" && a.plan.Mode != "real" {
+	if a.plan.Mode != "" && a.plan.Mode != plan.ModeReal {
 		return
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, deleteRescanLimit)
 	defer cancel()
-	machine := a.machineFor(ctx, a.log, purpose{uid: string(a.cm.UID), apart: true})
+	machine := a.machineFor(ctx, a.log, purpose{uid: a.uid, apart: true})
+	plans := a.w.record.plans()
 	rescanOnDelete(ctx, machine, plans, a.limits(), func(msg string, args ...any) {
 		a.log.Warn(msg, append(args, daemon.EventID(eventRescan))...)
 	})
@@ -375,23 +366,23 @@ func resetStatus(s *dws.ClientMountStatus, state dws.State) *dws.ClientMountStat
 }
 
 // unmount runs the unmount sequence; results as for mount.
-func (r *runner) unmount(ctx context.Context) error {
+func (r *runner) unmount() error {
 	r.phase = "unmount"
 	steps := r.unmountSteps()
 	for i := range steps {
 		s := &steps[i]
-		if r.stop() {
-			return errSuperseded
+		if r.interrupted() {
+			return errInterrupted
 		}
 		if r.keepVolume && s.Releases() {
 			continue
 		}
-		if err := r.step(ctx, s); err != nil {
-			if errors.Is(err, errSuperseded) {
+		if err := r.step(s); err != nil {
+			if errors.Is(err, errInterrupted) {
 				return err
 			}
 			if (s.Kind == plan.Deactivate || s.Kind == plan.LockStop) && !errors.Is(err, node.ErrHangs) {
-				r.diagnose(ctx)
+				r.diagnose()
 			}
 			return dws.WrapError(dws.Major, s.Fail, err)
 		}
