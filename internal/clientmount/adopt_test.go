@@ -100,7 +100,7 @@ func TestSuccessorWaitsForUndo(t *testing.T) {
 	}
 	waits, cancel := context.WithCancel(t.Context())
 	cancel()
-	b.rec.reconcile(t.Context(), waits, b.stop.Load, b.work, b.server.object())
+	b.rec.reconcile(t.Context(), waits, b.work, b.server.object())
 	b.expect("steps while the record is undone", b.machine.done(), nil)
 	done()
 	b.rec.registry.alive = func(string, string) bool { return false } // as if the successor had not come yet

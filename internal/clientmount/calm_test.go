@@ -27,7 +27,7 @@ func TestIdleIsSaidOnce(t *testing.T) {
 		expect("before the first list", 0)
 		l.c.Replace(nil)
 		expect("right after the list", 0)
-		time.Sleep(calmAfter)
+		time.Sleep(idleAfter)
 		expect("after the list", 1)
 
 		time.Sleep(time.Hour)
@@ -40,11 +40,11 @@ func TestIdleIsSaidOnce(t *testing.T) {
 		expect("nothing happened", 1)
 
 		l.c.Upsert(b.server.object())
-		time.Sleep(calmAfter - 1)
+		time.Sleep(idleAfter - 1)
 		expect("right after a mount", 1)
 		b.want(dws.Unmounted)
 		l.c.Upsert(b.server.object())
-		time.Sleep(calmAfter - 1)
+		time.Sleep(idleAfter - 1)
 		expect("the next work began before", 1)
 		time.Sleep(time.Nanosecond)
 		expect("after the unmount", 2)
@@ -69,7 +69,7 @@ func TestIdleWaitsForAttempts(t *testing.T) {
 			t.Error("idle while a mount hangs")
 		}
 		close(gate)
-		time.Sleep(calmAfter - 1)
+		time.Sleep(idleAfter - 1)
 		if err := l.stop(); err != nil {
 			t.Error(err)
 		}

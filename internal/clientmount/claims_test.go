@@ -14,7 +14,8 @@ import (
 
 // attempt makes the attempt that unmountOne is called on.
 func (b *bench) attempt() *attempt {
-	return &attempt{reconciler: b.rec, ctx: b.t.Context(), waits: b.t.Context(), w: b.work, cm: b.server.object(), log: slog.New(slog.DiscardHandler)}
+	cm := b.server.object()
+	return &attempt{task: *b.task(string(cm.UID)), w: b.work, cm: cm}
 }
 
 // Who has had the turn to unmount uses the mount no longer, also before the
@@ -69,7 +70,7 @@ func TestReservedPathIsGivenBack(t *testing.T) {
 			a.edit(change)
 			a.reconcile()
 			b := a.beside("job8", "bbbb-2", otherVolume)
-			if b.rec.reconcile(t.Context(), t.Context(), b.stop.Load, b.work, b.server.object()); b.server.object().Status.Error != nil {
+			if b.rec.reconcile(t.Context(), t.Context(), b.work, b.server.object()); b.server.object().Status.Error != nil {
 				if text := b.server.object().Status.Error.DebugMessage; text == "" || b.work.record == nil {
 					t.Errorf("still blocked: %s", text)
 				}

@@ -142,7 +142,7 @@ func TestObsoleteInterrupted(t *testing.T) {
 		}
 	}
 	for range 2 {
-		b.rec.reconcile(t.Context(), waits, b.stop.Load, b.work, b.server.object())
+		b.rec.reconcile(t.Context(), waits, b.work, b.server.object())
 		waits = t.Context()
 	}
 	if undone != 3 || len(b.machine.table) != 1 {

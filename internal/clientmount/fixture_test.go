@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,7 +64,6 @@ type bench struct {
 	server  *fakeServer
 	rec     *reconciler
 	work    *work
-	stop    atomic.Bool
 }
 
 func newBench(t *testing.T, typ string) *bench {
@@ -98,7 +96,7 @@ func (b *bench) reconcile() result {
 	if cm == nil {
 		b.t.Fatal("the object is gone")
 	}
-	return b.rec.reconcile(context.Background(), context.Background(), b.stop.Load, b.work, cm)
+	return b.rec.reconcile(context.Background(), context.Background(), b.work, cm)
 }
 
 func (b *bench) want(state dws.State) {
@@ -121,4 +119,9 @@ func (b *bench) expect(what string, got, want []string) {
 	if !slices.Equal(got, want) {
 		b.t.Fatalf("%s:\n got  %s\n want %s", what, strings.Join(got, "\n      "), strings.Join(want, "\n      "))
 	}
+}
+
+// task is the work on an object with this uid.
+func (b *bench) task(uid string) *task {
+	return &task{reconciler: b.rec, uid: uid, ctx: b.t.Context(), steps: b.t.Context(), log: b.rec.log}
 }

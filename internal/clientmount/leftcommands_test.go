@@ -34,18 +34,18 @@ func TestCommandOfEarlierDaemonHangs(t *testing.T) {
 func TestLeftCommandsAreWaitedForOnce(t *testing.T) {
 	b := newBench(t, dws.TypeXFS)
 	b.reconcile()
-	if !b.work.calm {
+	if !b.work.waited {
 		t.Error("a new object waits")
 	}
 	b.machine.done()
 	b.restart(b.rec.records)
 	waits, cancel := context.WithCancel(t.Context())
 	cancel()
-	if res := b.rec.reconcile(t.Context(), waits, b.stop.Load, b.work, b.server.object()); res.failed || b.work.calm {
-		t.Errorf("%+v, calm %t", res, b.work.calm)
+	if res := b.rec.reconcile(t.Context(), waits, b.work, b.server.object()); res.failed || b.work.waited {
+		t.Errorf("%+v, calm %t", res, b.work.waited)
 	}
 	b.expect("steps after a wait that was cut short", b.machine.done(), nil)
-	if b.reconcile(); !b.work.calm || !b.machine.mounted(testPath) {
+	if b.reconcile(); !b.work.waited || !b.machine.mounted(testPath) {
 		t.Error("the next attempt does not go on")
 	}
 }
@@ -57,7 +57,7 @@ func TestOrphanWaitsForCommands(t *testing.T) {
 	b.machine.done()
 	waits, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := b.rec.undo(t.Context(), waits, b.work.record.UID); err != errSuperseded {
+	if err := b.rec.undo(t.Context(), waits, b.work.record.UID); err != errInterrupted {
 		t.Errorf("%v", err)
 	}
 	b.expect("steps", b.machine.done(), nil)

@@ -350,7 +350,7 @@ func TestFinalizerOfOthersSurvives(t *testing.T) {
 	b.server.cm.Finalizers = []string{"example.org/a"}
 	stale := b.server.object()
 	b.server.cm.Finalizers = []string{"example.org/a", "example.org/b"}
-	if res := b.rec.reconcile(context.Background(), context.Background(), b.stop.Load, b.work, stale); res.failed {
+	if res := b.rec.reconcile(context.Background(), context.Background(), b.work, stale); res.failed {
 		t.Fatalf("%+v", res)
 	}
 	b.expect("finalizers", b.server.object().Finalizers, []string{"example.org/a", "example.org/b", api.FinalizerClientMount})
@@ -369,11 +369,9 @@ func TestPanicEndsTheAttemptOnly(t *testing.T) {
 
 func TestInterrupted(t *testing.T) {
 	b := newBench(t, dws.TypeXFS)
-	waits, cancel := context.WithCancel(context.Background())
-	cancel()
-	b.stop.Store(true)
-	cm := b.server.object()
-	res := b.rec.reconcile(context.Background(), waits, b.stop.Load, b.work, cm)
+	steps, end := context.WithCancelCause(t.Context())
+	end(errStopping)
+	res := b.rec.reconcile(t.Context(), steps, b.work, b.server.object())
 	if res.failed {
 		t.Fatalf("%+v", res)
 	}

@@ -27,7 +27,7 @@ func TestRecordRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := s.Load(r.UID)
-	if err != nil || got.Name != r.Name || got.Workflow != "job7" || *got.Mounts[0].Mounted != *r.Mounts[0].Mounted || !samePlace(&got.Mounts[0].Plan, p) {
+	if err != nil || got.Name != r.Name || got.Workflow != "job7" || *got.Mounts[0].Mounted != *r.Mounts[0].Mounted || !got.Mounts[0].Plan.SamePlace(p) {
 		t.Fatalf("%+v %v", got, err)
 	}
 	if len(got.Mounts[0].Plan.Unmount) != len(p.Unmount) {

@@ -110,7 +110,7 @@ func TestGateKeys(t *testing.T) {
 			table, ran := newStuckTable(), 0
 			run := func(p purpose, c node.Command, err error) error {
 				next := runs(func(context.Context, node.Command) (node.Result, error) { ran++; return node.Result{}, err })
-				_, err = (&gate{next: next, table: table, log: slog.New(slog.DiscardHandler), purpose: p}).Run(t.Context(), c)
+				_, err = (&guard{next: next, table: table, log: slog.New(slog.DiscardHandler), purpose: p}).Run(t.Context(), c)
 				return err
 			}
 			if err := run(tt.of, tt.hangs, hung(tt.hangs.String())); errors.Is(err, node.ErrHangs) || !hangs(err) {
@@ -253,7 +253,7 @@ func TestLeftCommandKeys(t *testing.T) {
 		b.reconcile()
 		b.machine.left = map[string][]node.Left{markOf("aaaa-1"): {tt.left}}
 		b.restart(b.rec.records)
-		if err := b.rec.leftCommands(t.Context(), b.rec.log, mustLoad(t, b)); err != nil {
+		if err := b.task("aaaa-1").leftCommands(mustLoad(t, b)); err != nil {
 			t.Fatal(err)
 		}
 		plans := []*plan.Plan{{Path: "/mnt/nnf/other", VG: testVG}}

@@ -40,7 +40,7 @@ func TestTargetRecordThatCannotBeSaved(t *testing.T) {
 	b.machine.missing = []string{testPath}
 	made := false
 	b.machine.making = func() { made = true }
-	r := &runner{machine: b.machine, plan: &plan.Plan{Path: testPath}, rec: &MountRecord{}, save: func() error { return errors.New("disk full") }}
+	r := b.task("aaaa-1").newRunner(&plan.Plan{Path: testPath}, &MountRecord{}, func() error { return errors.New("disk full") })
 	if err := r.makeTarget("x"); err == nil || made {
 		t.Errorf("%v, made %t", err, made)
 	}
