@@ -6,7 +6,11 @@
 // It must not know what is done with any of that.
 package product
 
-import "github.com/compute-daemons/compute-daemons/internal/api"
+import (
+	"regexp"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+)
 
 // Directories of a node.
 const (
@@ -33,7 +37,10 @@ const (
 )
 
 // Account is a service account.
-type Account struct{ Name, Namespace string }
+type Account struct {
+	Name      string `yaml:"name"`
+	Namespace string `yaml:"namespace"`
+}
 
 // String returns namespace/name.
 func (a Account) String() string { return a.Namespace + "/" + a.Name }
@@ -117,6 +124,12 @@ func Of(program string) (d Daemon, known bool) {
 	}
 	return other, program == ""
 }
+
+// ValidName reports whether a daemon may have this name: it is one segment of a path,
+// and goes into messages and names of files.
+func ValidName(name string) bool { return validName.MatchString(name) }
+
+var validName = regexp.MustCompile(`^[A-Za-z0-9_][-A-Za-z0-9_.]{0,63}$`)
 
 // Names are the programs of all daemons.
 func Names() (list []string) {

@@ -12,7 +12,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 
@@ -50,13 +49,11 @@ func (d *Daemon) product() product.Daemon {
 	return p
 }
 
-var directoryName = regexp.MustCompile(`^[A-Za-z0-9_][-A-Za-z0-9_.]{0,63}$`)
-
 // Check returns an error for a name that cannot be that of a directory, and for a
 // program that nnf-deploy does not know.
 func (w *Want) Check() error {
 	for _, d := range w.Daemons {
-		if !directoryName.MatchString(d.Name) {
+		if !product.ValidName(d.Name) {
 			return fmt.Errorf("the daemon's name %.80q cannot be that of a folder below /etc", d.Name)
 		}
 		if _, known := product.Of(d.Bin); !known {

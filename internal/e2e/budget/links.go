@@ -83,6 +83,7 @@ var budgets = map[string]budget{
 		// It reaches the API server as the daemons do, and is no daemon.
 		modules: with(without(modules, "github.com/BurntSushi/toml", "github.com/coreos/go-systemd/v22", "github.com/lmittmann/tint", "github.com/moby/sys/mountinfo"), map[string]string{
 			"github.com/vbauerster/mpb/v8":  "the progress bar, as in nnf-dmctl",
+			"go.yaml.in/yaml/v3":            "files of existing installations: unknown keys with their lines, which v2, that client-go links, does not give",
 			"github.com/mattn/go-runewidth": "how many columns a cell of the table takes; mpb needs it as well",
 			"github.com/VividCortex/ewma":   "mpb: speeds, not used",
 			"github.com/acarl005/stripansi": "mpb: what a text looks like without its colours",

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
@@ -128,13 +129,10 @@ func TestDeviceHoldersWithADeadServer(t *testing.T) {
 		t.Errorf("%d threads wait for the server, want 1", looks.Load())
 	}
 	close(answer)
-	for deadline := time.Now().Add(busy); ; time.Sleep(time.Millisecond) {
-		if got, err := n.DeviceHolders(t.Context(), Device{253, 99}, 0); err == nil && len(got) == 0 {
-			break
-		} else if time.Now().After(deadline) {
-			t.Fatalf("the server answers again: %v, %v", got, err)
-		}
-	}
+	wait.Until(t, "a complete search once the server answers again", func() bool {
+		got, err := n.DeviceHolders(t.Context(), Device{253, 99}, 0)
+		return err == nil && len(got) == 0
+	})
 }
 
 // imageOn makes a loop device on a small ext4 image and returns its path. The node is

@@ -1,8 +1,10 @@
 package inventory
 
 import (
+	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,8 +72,13 @@ func TestReadDaemonsErrors(t *testing.T) {
 		{"- name: x\n  bin: nnf-dm\n  extraArgs: \"a\\nb\"\n", "extraArgs has a line break"},
 		{"- name: x\n  bin: nnf-dm\n  env: [{name: A B, value: c}]\n", `"A B" is not the name of an environment variable`},
 		{"- name: x\n  bin: nnf-dm\n  env: [{name: A, value: \"b\\nc\"}]\n", "the value of A has a line break"},
-		{"- name: [x]", ":1: a list cannot stand here"},
+		{"- name: [x]", ":1: expected a text, found a list"},
+		{"- name: x\n  env:\n  - {name: A, value: b}\n  - {name: B, value: c, name: D}\n", `:4: key "name" is there twice`},
+		{"- &x\n  name: x\n  bin: nnf-dm\n- <<: *x\n  name: y\n  bin: clientmountd\n  nmae: z\n", `:7: unknown key "nmae", did you mean "name"?`},
+		{"- name: *x\n", "unknown anchor 'x' referenced"},
+		{"- &x [*x]\n", ":1: expected a mapping, found a list"},
 		{"a: b: c", "mapping values"},
+		{"- name: x\n  bin: \"nnf-dm\n", ":2: found unexpected end of stream"},
 	} {
 		path := file(t, "daemons.yaml", tt.text)
 		got, _, err := ReadDaemons(path)
@@ -125,11 +132,72 @@ func TestReadSitesErrors(t *testing.T) {
 		{"- name: a\n  systemConfiguraton: x\n", `:2: unknown key "systemConfiguraton", did you mean "systemConfiguration"?`},
 		{"- systemConfiguration: x\n", "entry 1 has no name"},
 		{"- name: a\n", "a has no systemConfiguration"},
-		{"- {name: a, systemConfiguration: x, k8sPort: [1]}\n", ":1: a list cannot stand here"},
+		{"- {name: a, systemConfiguration: x, k8sPort: [1]}\n", ":1: expected a text, found a list"},
 		{"- {name: a, systemConfiguration: x}\n- {name: b, aliases: [a], systemConfiguration: x}\n", `"a" means a as well as b`},
 	} {
 		if got, _, err := ReadSites(file(t, "systems.yaml", tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: %v %v", tt.text, got, err)
 		}
+	}
+}
+
+// Keys of files for earlier installers are accepted with a warning that names
+// their line.
+func TestRetiredKeys(t *testing.T) {
+	path := filepath.Join("testdata", "daemons-retired.yaml")
+	daemons, warnings, err := ReadDaemons(path)
+	if err != nil || len(daemons) != 1 || daemons[0].Bin != "clientmountd" || daemons[0].Account != (product.Account{Name: "nnf-clientmount", Namespace: "nnf-system"}) {
+		t.Errorf("%+v %v", daemons, err)
+	}
+	if want := []string{path + ":7: skipNnfNodeName has no effect: no daemon is given the name of its rabbit"}; !slices.Equal(warnings, want) {
+		t.Errorf("%q", warnings)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, warnings, err = ReadDaemons(file(t, "daemons.yaml", strings.Replace(string(text), "namespace: nnf-system}", "namespace: nnf-system, token: service-token-file, cert: service-cert-file}", 1)))
+	if err != nil || len(warnings) != 3 || !strings.Contains(warnings[1]+warnings[2], ":8: token has no effect") || !strings.Contains(warnings[1]+warnings[2], ":8: cert has no effect") {
+		t.Errorf("%q %v", warnings, err)
+	}
+
+	path = filepath.Join("testdata", "systems-retired.yaml")
+	sites, warnings, err := ReadSites(path)
+	if err != nil || len(sites) != 1 || sites[0].SystemConfiguration != filepath.Join("testdata", "tds.yaml") {
+		t.Errorf("%+v %v", sites, err)
+	}
+	for _, key := range []string{":5: master", ":6: workers", ":7: ports", ":8: rabbits", ":10: overrides"} {
+		if !slices.ContainsFunc(warnings, func(w string) bool { return strings.HasPrefix(w, path+key+" has no effect: ") }) {
+			t.Errorf("%s is not in %q", key, warnings)
+		}
+	}
+	if len(warnings) != 5 {
+		t.Errorf("%q", warnings)
+	}
+}
+
+// A retired key makes no other mistake acceptable, and is retired at its place only.
+func TestRetiredKeysAmongMistakes(t *testing.T) {
+	const account = "serviceAccount: {name: a, namespace: n}"
+	for _, tt := range []struct{ text, want string }{
+		{"- name: x\n  skipNnfNodeName: true\n  binary: y\n  " + account, `:3: unknown key "binary"`},
+		{"- name: x\n  skipNnfNodename: true\n  " + account, `:2: unknown key "skipNnfNodename"`},
+		{"- name: x\n  workers: []\n  " + account, `:2: unknown key "workers"`},
+		{"- name: x\n  token: y\n  " + account, `:2: unknown key "token"`},
+		{"- name: x\n  serviceAccount: {name: a, namespace: n, skipNnfNodeName: true}", `unknown key "skipNnfNodeName"`},
+		{"- name: x\n  skipNnfNodeName: true\n  env: 7\n  " + account, `:3: expected a list, found "7"`},
+	} {
+		_, warnings, err := ReadDaemons(file(t, "daemons.yaml", tt.text))
+		if err == nil || !strings.Contains(err.Error(), tt.want) || warnings != nil {
+			t.Errorf("%q: %q %v", tt.text, warnings, err)
+		}
+	}
+	_, _, err := ReadSites(file(t, "systems.yaml", "- name: a\n  rabbits: {r: {0: c}}\n"))
+	if err == nil || !strings.Contains(err.Error(), "a has no systemConfiguration, the file that names its nodes (rabbits has no effect)") {
+		t.Error(err)
+	}
+	_, _, err = ReadSites(file(t, "systems.yaml", "- name: a\n  skipNnfNodeName: true\n  systemConfiguration: x\n"))
+	if err == nil || !strings.Contains(err.Error(), `:2: unknown key "skipNnfNodeName"`) {
+		t.Error(err)
 	}
 }
