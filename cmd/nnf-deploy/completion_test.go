@@ -24,7 +24,7 @@ func TestCompletion(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(files, "credentials"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	offers := []script.Offer{
+	offers := [][2]string{
 		{"cred", "credentials"},
 		{"help ver", "version"},
 		{"-o json cred", "credentials"},

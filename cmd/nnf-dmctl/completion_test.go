@@ -32,7 +32,7 @@ func TestCompletion(t *testing.T) {
 	}
 	all := "copy status wait cancel list delete version completion help"
 	ids := "nnf-dm-node-1 nnf-dm-node-2"
-	offers := []script.Offer{
+	offers := [][2]string{
 		{"", all},
 		{"c", "copy cancel completion"},
 		{"help st", "status"},

@@ -58,22 +58,19 @@ func (c *Completion) Lint() {
 	}
 }
 
-// Offer is a command line, without the program, and the words that a shell offers at
-// its end.
-type Offer struct{ Line, Words string }
-
-// Offers fails the test unless the shell offers exactly these words.
-func (c *Completion) Offers(list []Offer) {
+// Offers takes pairs of a command line, without the program, and words. It fails the
+// test unless the shell offers exactly these words at the end of the line.
+func (c *Completion) Offers(list [][2]string) {
 	c.t.Helper()
 	var lines []string
-	for _, o := range list {
-		lines = append(lines, c.program+" "+o.Line)
+	for _, pair := range list {
+		lines = append(lines, c.program+" "+pair[0])
 	}
 	offered := map[string]func([]string) [][]string{"bash": c.inBash, "zsh": c.inZsh, "fish": c.inFish}[c.shell](lines)
-	for i, o := range list {
-		got, want := c.plain(offered[i]), c.plain(strings.Fields(o.Words))
+	for i, pair := range list {
+		got, want := c.plain(offered[i]), c.plain(strings.Fields(pair[1]))
 		if !slices.Equal(got, want) {
-			c.t.Errorf("%q: %q, want %q", o.Line, got, want)
+			c.t.Errorf("%q: %q, want %q", pair[0], got, want)
 		}
 	}
 }
