@@ -121,7 +121,7 @@ func (c *Conn) Close() error {
 // listener prefers to close other connections when it needs a place.
 func (c *Conn) Begin() { c.calls.Add(1) }
 
-// End tells that a call has ended: once for each Begin.
+// End reports that a call has ended: once for each Begin.
 func (c *Conn) End() {
 	c.used.Store(time.Now().UnixNano())
 	c.calls.Add(-1)

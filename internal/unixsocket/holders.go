@@ -71,7 +71,7 @@ func (h *holders) surplus(uid uint32) *Conn {
 	return nil
 }
 
-// shared tells that the slots of all users are taken.
+// shared reports that the slots of all users are taken.
 func shared(err error) bool {
 	var e *LimitError
 	return errors.As(err, &e) && e.Shared

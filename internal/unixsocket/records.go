@@ -67,7 +67,7 @@ func (r *Records) Set(rate float64, burst int) {
 	r.all.Set(LimiterOptions{What: "records", Root: Share{Rate: recordUsers * rate, Burst: recordUsers * burst}})
 }
 
-// Allow counts one record that uid causes, and tells whether to log it.
+// Allow counts one record that uid causes, and reports whether to log it.
 func (r *Records) Allow(uid uint32) bool {
 	if r == nil || r.users.Allow(uid) == nil && r.all.Allow(0) == nil {
 		return true
