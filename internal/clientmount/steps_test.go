@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -74,53 +73,41 @@ func TestSearchForHolders(t *testing.T) {
 	}
 }
 
-// A volume that is in use is reported with who uses it, once in the log; other failures
-// start no search.
-func TestDeactivationNamesTheHolder(t *testing.T) {
-	inUse := &node.CommandError{Line: "lvchange --activate n", Stderr: "  Logical volume vg/lv contains a filesystem in use.\n", Err: node.ExitStatus(5)}
-	holder := node.Holder{PID: 4242, UID: 1001, Command: "vim", Kind: "cwd", Path: "/src", Namespace: "4026532001", Unit: "session-3.scope"}
-	for name, tt := range map[string]struct {
-		fails   error
-		holders []node.Holder
-		broken  error
-		want    string
-		logged  int
-	}{
-		"holder":         {inUse, []node.Holder{holder}, nil, "in use by " + holder.String(), 1},
-		"no process":     {inUse, nil, nil, "no process was found that uses it", 0},
-		"no search":      {inUse, nil, errors.New("no /proc"), "could not find out who uses it: no /proc", 0},
-		"another reason": {&node.CommandError{Line: "lvchange", Stderr: "  Volume group is exported", Err: node.ExitStatus(5)}, []node.Holder{holder}, nil, "exported", 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t, dws.TypeXFS)
-			b.reconcile()
-			b.machine.done()
-			b.machine.fail["lvchange"], b.machine.deviceHolders = tt.fails, tt.holders
-			if tt.broken != nil {
-				b.machine.fail["device holders"] = tt.broken
-			}
-			var out bytes.Buffer
-			b.rec.log = slog.New(slog.NewTextHandler(&out, nil))
-			b.want(dws.Unmounted)
-			for range 2 {
-				b.reconcile()
-				st := b.server.object().Status
-				if st.Error == nil || !strings.Contains(st.Error.DebugMessage, "unable to deactivate block device") || !strings.Contains(st.Error.DebugMessage, tt.want) {
-					t.Fatalf("status %s", describe(&st))
-				}
-			}
-			if got := strings.Count(out.String(), "device is in use"); got != tt.logged {
-				t.Errorf("logged %d times, want %d:\n%s", got, tt.logged, &out)
-			}
-			searched := slices.Contains(b.machine.done(), "holders of 253:7")
-			if searched != node.IsInUse(tt.fails) {
-				t.Errorf("searched %t", searched)
-			}
-			delete(b.machine.fail, "lvchange")
-			b.reconcile()
-			if st := b.server.object().Status; st.Error != nil || !st.Mounts[0].Ready {
-				t.Errorf("status %s", describe(&st))
-			}
-		})
+// Who keeps a mount busy is logged once, and not with each attempt.
+func TestBusyMountIsLoggedOnce(t *testing.T) {
+	f := newFixture(t, dws.TypeXFS)
+	f.reconcile()
+	var out bytes.Buffer
+	f.rec.log = slog.New(slog.NewTextHandler(&out, nil))
+	f.machine.fail["umount"] = &node.CommandError{Line: "umount " + testPath, Stderr: "umount: " + testPath + ": target is busy.\n", Err: node.ExitStatus(32)}
+	f.want(dws.Unmounted)
+	for range 5 {
+		f.reconcile()
+	}
+	if n := strings.Count(out.String(), "mount is in use"); n != 1 {
+		t.Errorf("logged %d times:\n%s", n, &out)
+	}
+	if text := f.server.object().Status.Error.DebugMessage; !strings.Contains(text, "in use by pid 4242 (vim, uid 1001)") {
+		t.Errorf("the status says %q", text)
+	}
+	delete(f.machine.fail, "umount")
+	f.reconcile()
+	if s := f.server.object().Status; !s.AllReady {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestBusyNamesTheHolder(t *testing.T) {
+	f := newFixture(t, dws.TypeXFS)
+	f.reconcile()
+	f.machine.fail["umount"] = &node.CommandError{Line: "umount " + testPath, Stderr: "umount: " + testPath + ": target is busy.\n", Err: node.ExitStatus(32)}
+	f.want(dws.Unmounted)
+	f.reconcile()
+	st := f.server.object().Status
+	if st.Error == nil || !strings.Contains(st.Error.DebugMessage, "in use by pid 4242 (vim, uid 1001): cwd "+testPath+"/src") {
+		t.Fatalf("status %s", describe(&st))
+	}
+	if st.Mounts[0].Ready || st.Mounts[0].State != dws.Unmounted {
+		t.Errorf("status %s", describe(&st))
 	}
 }

@@ -1,15 +1,9 @@
 package clientmount
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,7 +12,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
-	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // What the tests below promise.
@@ -28,110 +22,6 @@ const (
 	burst    = 40
 	promised = 2 * time.Second // a good ClientMount is mounted and reported
 )
-
-// apiServer answers the requests of a kube.Client in virtual time.
-type apiServer struct {
-	mu       sync.Mutex
-	profiles map[string]bool
-	finals   map[string][]string
-	ready    map[string]time.Time // when a status said that all is ready
-	requests []apiRequest
-}
-
-type apiRequest struct {
-	at   time.Time
-	line string
-}
-
-func newAPIServer(profiles ...string) *apiServer {
-	s := &apiServer{profiles: map[string]bool{}, finals: map[string][]string{}, ready: map[string]time.Time{}}
-	for _, p := range profiles {
-		s.profiles[p] = true
-	}
-	return s
-}
-
-func (s *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
-	s.mu.Lock()
-	s.requests = append(s.requests, apiRequest{time.Now(), r.Method + " " + r.URL.Path})
-	s.mu.Unlock()
-	time.Sleep(3 * time.Millisecond)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	code, out := s.answer(r)
-	body, err := json.Marshal(out)
-	if err != nil {
-		return nil, err
-	}
-	return &http.Response{StatusCode: code, Status: http.StatusText(code), Request: r, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(string(body)))}, nil
-}
-
-func (s *apiServer) answer(r *http.Request) (int, any) {
-	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
-	switch {
-	case len(parts) == 2:
-		return 200, map[string]any{"kind": "APIGroup", "versions": []any{map[string]any{"version": api.VersionsNNF[0]}}}
-	case r.Method == http.MethodGet:
-		name := parts[len(parts)-1]
-		if !s.profiles[name] {
-			return 404, map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404, "reason": "NotFound",
-				"message": name + " not found", "details": map[string]any{"name": name}}
-		}
-		p := testProfile()
-		p.Name = name
-		return 200, p
-	}
-	name := parts[6]
-	body, _ := io.ReadAll(r.Body)
-	if len(parts) == 8 {
-		var patch struct{ Status dws.ClientMountStatus }
-		if err := json.Unmarshal(body, &patch); err != nil {
-			return 400, nil
-		}
-		if patch.Status.AllReady {
-			s.ready[name] = time.Now()
-		}
-	} else {
-		s.finals[name] = []string{api.FinalizerClientMount}
-	}
-	cm := &dws.ClientMount{}
-	cm.Name, cm.Finalizers = name, s.finals[name]
-	return 200, cm
-}
-
-func (s *apiServer) setProfile(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.profiles[name] = true
-}
-
-// since returns the requests from a moment on.
-func (s *apiServer) since(t time.Time) (out []apiRequest) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range s.requests {
-		if !r.at.Before(t) {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
-// client returns a real kube.Client on the fake server.
-func (s *apiServer) client(t *testing.T) *kube.Client {
-	t.Helper()
-	config := filepath.Join(t.TempDir(), "config")
-	if err := os.WriteFile(config, []byte(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],
-"clusters":[{"name":"c","cluster":{"server":"http://api.test"}}],"users":[{"name":"u","user":{}}]}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c, err := kube.Dial(kube.Options{Kubeconfig: config, QPS: qps, Burst: burst, Transport: s, Environ: func(string) string { return "" }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
 
 // fairObject is a Lustre mount with a profile of its own.
 func fairObject(name, profile string) *dws.ClientMount {
@@ -143,9 +33,9 @@ func fairObject(name, profile string) *dws.ClientMount {
 }
 
 // fairLoop runs a controller with the client's limits.
-func fairLoop(t *testing.T, b *bench, s *apiServer) *loop {
+func fairLoop(t *testing.T, f *fixture, s *apiServer) *loop {
 	client := s.client(t)
-	return startLoop(t, b, func(o *Options) {
+	return startLoop(t, f, func(o *Options) {
 		o.Client, o.RetryRate = Server{client}, client.RetryRate()
 	})
 }
@@ -161,22 +51,6 @@ func missing(same bool) (out []*dws.ClientMount) {
 		out = append(out, fairObject(fmt.Sprintf("bad-%d", i), profile))
 	}
 	return out
-}
-
-// wait returns how long it takes for an object to be reported ready; the time starts at began.
-func (s *apiServer) wait(t *testing.T, name string, began time.Time, limit time.Duration) time.Duration {
-	t.Helper()
-	for time.Since(began) < limit {
-		s.mu.Lock()
-		at, ok := s.ready[name]
-		s.mu.Unlock()
-		if ok {
-			return at.Sub(began)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatalf("%s is not ready after %v", name, limit)
-	return 0
 }
 
 // checkRate fails if the requests of any span of time exceed rate and burst.
@@ -198,18 +72,18 @@ func TestFailingMountsDoNotDelayOthers(t *testing.T) {
 	for _, same := range []bool{true, false} {
 		for _, when := range []time.Duration{0, time.Second, 30 * time.Second, 10 * time.Minute} {
 			t.Run(fmt.Sprintf("one profile %v, failing for %v", same, when), func(t *testing.T) {
-				b := newBench(t, dws.TypeLustre)
+				f := newFixture(t, dws.TypeLustre)
 				synctest.Test(t, func(t *testing.T) {
 					s := newAPIServer("present")
-					l := fairLoop(t, b, s)
+					l := fairLoop(t, f, s)
 					l.c.Replace(nil)
 					for _, cm := range missing(same) {
 						l.c.Upsert(cm)
 					}
-					time.Sleep(when)
+					wait.Advance(when)
 					began := time.Now()
 					l.c.Upsert(fairObject("good", "present"))
-					took := s.wait(t, "good", began, time.Hour)
+					took := s.readyAfter(t, "good", began)
 					t.Logf("the good one is mounted and reported after %v", took)
 					if took > promised {
 						t.Errorf("the good one took %v, promised are %v", took, promised)
@@ -227,15 +101,15 @@ func TestFailingMountsDoNotDelayOthers(t *testing.T) {
 // Objects that keep failing share a budget, and a corrected profile is noticed
 // within the time that follows from it.
 func TestRetriesShareABudget(t *testing.T) {
-	b := newBench(t, dws.TypeLustre)
+	f := newFixture(t, dws.TypeLustre)
 	synctest.Test(t, func(t *testing.T) {
 		s := newAPIServer()
-		l := fairLoop(t, b, s)
+		l := fairLoop(t, f, s)
 		l.c.Replace(missing(false))
-		time.Sleep(30 * time.Minute) // until all pauses are at their longest
+		wait.Advance(30 * time.Minute) // until all pauses are at their longest
 		began := time.Now()
 		const window = 5 * time.Minute
-		time.Sleep(window)
+		wait.Advance(window)
 		requests := s.since(began)
 		const share = qps / 4.0
 		t.Logf("%.1f requests per second", float64(len(requests))/window.Seconds())
@@ -255,7 +129,7 @@ func TestRetriesShareABudget(t *testing.T) {
 		began = time.Now()
 		slowest := time.Duration(0)
 		for i := 0; i < crowd; i += every {
-			slowest = max(slowest, s.wait(t, fmt.Sprintf("bad-%d", i), began, time.Hour))
+			slowest = max(slowest, s.readyAfter(t, fmt.Sprintf("bad-%d", i), began))
 		}
 		t.Logf("all corrected profiles are noticed within %v", slowest)
 		if slowest > cycle+10*time.Second {
@@ -270,16 +144,16 @@ func TestRetriesShareABudget(t *testing.T) {
 // An object that fails for the first time while many have failed for long is
 // retried as soon as if it were alone.
 func TestNewFailureIsRetriedSoon(t *testing.T) {
-	b := newBench(t, dws.TypeLustre)
+	f := newFixture(t, dws.TypeLustre)
 	synctest.Test(t, func(t *testing.T) {
 		s := newAPIServer()
-		l := fairLoop(t, b, s)
+		l := fairLoop(t, f, s)
 		l.c.Replace(missing(false))
-		time.Sleep(30 * time.Minute)
+		wait.Advance(30 * time.Minute)
 		l.c.Upsert(fairObject("late", "late"))
-		time.Sleep(100 * time.Millisecond)
+		wait.Advance(100 * time.Millisecond)
 		s.setProfile("late")
-		if took := s.wait(t, "late", time.Now(), time.Hour); took > promised {
+		if took := s.readyAfter(t, "late", time.Now()); took > promised {
 			t.Errorf("retried after %v", took)
 		}
 		if err := l.stop(); err != nil {
@@ -290,13 +164,13 @@ func TestNewFailureIsRetriedSoon(t *testing.T) {
 
 // A change of an object ends its time as a retry, at once.
 func TestChangeEndsTheRetry(t *testing.T) {
-	b := newBench(t, dws.TypeLustre)
+	f := newFixture(t, dws.TypeLustre)
 	synctest.Test(t, func(t *testing.T) {
 		s := newAPIServer()
-		l := fairLoop(t, b, s)
+		l := fairLoop(t, f, s)
 		bad := missing(false)
 		l.c.Replace(bad)
-		time.Sleep(5 * time.Minute)
+		wait.Advance(5 * time.Minute)
 		began := time.Now()
 		for _, cm := range bad[:10] {
 			changed := cm.DeepCopyObject().(*dws.ClientMount)
@@ -305,7 +179,7 @@ func TestChangeEndsTheRetry(t *testing.T) {
 			l.c.Upsert(changed)
 		}
 		for _, cm := range bad[:10] {
-			if took := s.wait(t, cm.Name, began, time.Hour); took > promised {
+			if took := s.readyAfter(t, cm.Name, began); took > promised {
 				t.Errorf("%s is unmounted after %v", cm.Name, took)
 			}
 		}
@@ -318,10 +192,10 @@ func TestChangeEndsTheRetry(t *testing.T) {
 // After a restart of the daemon, objects whose status says that they fail are
 // retries from the start.
 func TestKnownFailuresDoNotDelayOthers(t *testing.T) {
-	b := newBench(t, dws.TypeLustre)
+	f := newFixture(t, dws.TypeLustre)
 	synctest.Test(t, func(t *testing.T) {
 		s := newAPIServer("present")
-		l := fairLoop(t, b, s)
+		l := fairLoop(t, f, s)
 		list := missing(false)
 		for _, cm := range list {
 			cm.Status.Error = &dws.ResourceError{DebugMessage: "mount/unmount failed"}
@@ -330,11 +204,26 @@ func TestKnownFailuresDoNotDelayOthers(t *testing.T) {
 		list = slices.Insert(list, crowd/2, fairObject("good", "present"))
 		began := time.Now()
 		l.c.Replace(list)
-		if took := s.wait(t, "good", began, time.Hour); took > promised {
+		if took := s.readyAfter(t, "good", began); took > promised {
 			t.Errorf("the good one in the middle took %v", took)
 		}
 		if err := l.stop(); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// Pauses grow, have jitter and stay at or below the ceiling.
+func TestPause(t *testing.T) {
+	for n := 1; n < 40; n++ {
+		for range 20 {
+			d := pause(n, 30*time.Second, false)
+			if d > 30*time.Second || d < firstPause*8/10 || n > 10 && d < 24*time.Second {
+				t.Fatalf("pause %d is %v", n, d)
+			}
+		}
+	}
+	if d := pause(1, 30*time.Second, true); d < 24*time.Second {
+		t.Errorf("a hopeless case is looked at again after %v", d)
+	}
 }

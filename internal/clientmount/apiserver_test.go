@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -39,9 +41,9 @@ func TestSharedReads(t *testing.T) {
 					f := func(ctx context.Context) (int, error) {
 						reads++
 						n := reads
-						time.Sleep(queue)
+						<-time.After(queue)
 						kube.Sending(ctx)
-						time.Sleep(travel)
+						<-time.After(travel)
 						if fails {
 							return 0, failure
 						}
@@ -58,14 +60,14 @@ func TestSharedReads(t *testing.T) {
 						check(got, err, 1)
 						close(done)
 					}()
-					time.Sleep(tt.after)
+					wait.Advance(tt.after)
 					got, err := s.get(t.Context(), "p", tt.fresh, f)
 					check(got, err, tt.reads)
 					<-done
 					if reads != tt.reads {
 						t.Errorf("%d reads, want %d", reads, tt.reads)
 					}
-					time.Sleep(2 * shareFor)
+					wait.Advance(2 * shareFor)
 					s.mu.Lock()
 					defer s.mu.Unlock()
 					if len(s.reads) > 0 {
@@ -106,7 +108,7 @@ func TestSharedReadOutlivesACaller(t *testing.T) {
 		if err := <-first; !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the first got %v", err)
 		}
-		time.Sleep(2 * shareFor)
+		wait.Advance(2 * shareFor)
 		if err := short(); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the last got %v", err)
 		}
@@ -132,10 +134,10 @@ func TestSharedReadPanics(t *testing.T) {
 // ClientMounts of one workflow that start together share one read of the
 // profile. A retry, and an unmount, read it themselves.
 func TestProfileReads(t *testing.T) {
-	b := newBench(t, dws.TypeLustre)
+	f := newFixture(t, dws.TypeLustre)
 	synctest.Test(t, func(t *testing.T) {
 		s := newAPIServer("present")
-		l := fairLoop(t, b, s)
+		l := fairLoop(t, f, s)
 		const n = 10
 		var list []*dws.ClientMount
 		for i := range n {
@@ -150,7 +152,7 @@ func TestProfileReads(t *testing.T) {
 			return n
 		}
 		l.c.Replace(list)
-		time.Sleep(time.Minute)
+		wait.Advance(time.Minute)
 		if got := reads(time.Time{}); got != 1 {
 			t.Errorf("%d mounts that start together: %d profile reads", n, got)
 		}
@@ -159,7 +161,7 @@ func TestProfileReads(t *testing.T) {
 			changed := list[0].DeepCopyObject().(*dws.ClientMount)
 			changed.Spec.DesiredState, changed.Generation = want, int64(i+2)
 			l.c.Upsert(changed)
-			time.Sleep(time.Minute)
+			wait.Advance(time.Minute)
 			if got := reads(began); got != 1 {
 				t.Errorf("%s: %d profile reads", want, got)
 			}
@@ -168,4 +170,29 @@ func TestProfileReads(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestShorten(t *testing.T) {
+	long := strings.Repeat("ä", 5000)
+	got := shorten(long, 1000)
+	if len(got) > 1000 || !strings.HasPrefix(got, "ää") || !strings.HasSuffix(got, "ää") || !strings.Contains(got, "shortened") || strings.ContainsRune(got, '\uFFFD') {
+		t.Errorf("%d %q", len(got), got)
+	}
+	if shorten("short", 1000) != "short" {
+		t.Error("short text changed")
+	}
+}
+
+func TestFinalizerOfOthersSurvives(t *testing.T) {
+	f := newFixture(t, dws.TypeXFS)
+	f.server.cm.Finalizers = []string{"example.org/a"}
+	stale := f.server.object()
+	f.server.cm.Finalizers = []string{"example.org/a", "example.org/b"}
+	if res := f.rec.reconcile(context.Background(), context.Background(), f.work, stale); res.failed {
+		t.Fatalf("%+v", res)
+	}
+	f.expect("finalizers", f.server.object().Finalizers, []string{"example.org/a", "example.org/b", api.FinalizerClientMount})
+	f.delete()
+	f.reconcile()
+	f.expect("finalizers", f.server.object().Finalizers, []string{"example.org/a", "example.org/b"})
 }
