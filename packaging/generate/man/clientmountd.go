@@ -3,13 +3,12 @@ package man
 import (
 	"maps"
 
-	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 )
 
 func clientmountd() *daemon {
-	c := new(config.Clientmountd)
 	return &daemon{
-		table: config.ClientmountdTable(c),
+		table: new(clientmount.Configuration).Table(),
 		lead:  "mount rabbit storage on a compute node",
 		description: []string{
 			"It runs as root on every compute node of a Near-Node Flash (rabbit) system. Its work is the `ClientMount` objects in the namespace that has the node's name. For each it puts its finalizer on the object, reads the pinned storage profile, activates the block devices by LVM, mounts, runs the hooks of the profile, and writes into the status how that went; to unmount it goes the same way backwards.",

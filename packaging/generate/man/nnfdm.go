@@ -1,11 +1,10 @@
 package man
 
-import "github.com/compute-daemons/compute-daemons/internal/config"
+import "github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 
 func nnfdm() *daemon {
-	c := new(config.Nnfdm)
 	return &daemon{
-		table: config.NnfdmTable(c),
+		table: new(server.Configuration).Table(),
 		lead:  "serve the Copy Offload API on a compute node",
 		description: []string{
 			"A job asks it over a Unix socket to copy between rabbit storage and a global Lustre file system. It makes an `NnfDataMovement` object, which the rabbit executes, tells how far that is, cancels and deletes it. It copies nothing itself and needs no privileges. `nnf-dmctl`(1) is a client for people and scripts.",

@@ -70,7 +70,7 @@ func (d *daemon) options(p *page) {
 		for i := range t.Settings {
 			s := &t.Settings[i]
 			where, _, _ := strings.Cut(s.Key, ".")
-			if where != section.Name || s.Flag == "" || s.Hidden {
+			if where != section.Name || s.Flag == "" {
 				continue
 			}
 			if !begun {
