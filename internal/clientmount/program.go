@@ -222,10 +222,10 @@ func (c *Configuration) settings() []config.Setting {
 			Key: "mount.orphans", Flag: "orphans", Kind: config.Enum, Default: "report", Values: []string{"report", "unmount"}, Field: &o.Orphans,
 			Help: "What to do with a mount of ours whose ClientMount is gone.",
 		}, {
-			Key: "mount.roots", Kind: config.Strings, Default: safepath.DefaultRoots, Check: mountRoots, Field: &o.Plan.Roots,
+			Key: "mount.roots", Kind: config.Strings, Default: safepath.DefaultMountRoots, Check: mountRoots, Field: &o.Plan.Roots,
 			Help: "Directories below which mounts are allowed; a ClientMount with another path is refused. A site whose storage profiles set $MOUNT_PATH elsewhere names its directories here. At least one, and none that belongs to the system.",
 		}, {
-			Key: "mount.options", Kind: config.Strings, Default: safepath.DefaultOptions, Check: mountOptions, Field: &o.Plan.MountOptions,
+			Key: "mount.options", Kind: config.Strings, Default: safepath.DefaultMountOptions, Check: mountOptions, Field: &o.Plan.MountOptions,
 			Help: "Options that every file system is mounted with, in front of those of the storage profile: an option of the profile such as suid wins. Raw block devices are excepted. Empty: none.",
 		}, {
 			Key: "mount.verify_interval", Kind: config.Duration, Default: "10h", Min: "0s", Max: "8760h", Check: neverOrMinute, Reload: true, Field: &o.Limits.Verify,
@@ -299,8 +299,8 @@ func firstOfList(value string) (string, bool, error) {
 	return first, first != "", nil
 }
 
-func mountRoots(value any) error   { return safepath.CheckRoots(value.([]string)) }
-func mountOptions(value any) error { return safepath.CheckOptions(value.([]string)) }
+func mountRoots(value any) error   { return safepath.CheckMountRoots(value.([]string)) }
+func mountOptions(value any) error { return safepath.CheckMountOptions(value.([]string)) }
 
 func neverOrMinute(value any) error {
 	if d := value.(time.Duration); d > 0 && d < time.Minute {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
@@ -226,7 +227,7 @@ func readFile(path string) (data []byte, found bool, problem *Problem) {
 		return wrong("is a directory, accepted: a file")
 	case !info.Mode().IsRegular():
 		return wrong("is not an ordinary file")
-	case info.Mode().Perm()&0o002 != 0:
+	case safepath.EntryOf(info).WritableBy(safepath.Everybody):
 		return wrong("can be written by everybody, so its content is not trusted (chmod o-w)")
 	}
 	data, err = io.ReadAll(io.LimitReader(f, maxFile+1))

@@ -154,3 +154,40 @@ func (c *Client) networkText(ctx context.Context, what op, err error) string {
 
 // clip bounds text of others in our messages.
 func clip(s string) string { return text.Clip(s, 1024) }
+
+// Kinds of trouble that are no HTTP status.
+const (
+	kindConnection  int32 = 0
+	kindCertificate int32 = -1
+	kindName        int32 = -2
+	kindNotServed   int32 = -3
+)
+
+// kindOf sorts errors by what an administrator would do about them: the HTTP
+// status, or what kept us from getting one.
+func kindOf(err error) int32 {
+	var api apierrors.APIStatus
+	var cert *tls.CertificateVerificationError
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, ErrNotServed):
+		return kindNotServed
+	case errors.As(err, &api):
+		return api.Status().Code
+	case errors.As(err, &cert):
+		return kindCertificate
+	case errors.As(err, &dns):
+		return kindName
+	}
+	return kindConnection
+}
+
+// SameTrouble tells whether two failures ask the administrator for the same.
+// Their texts may differ even then: they name ports and stream numbers.
+func SameTrouble(a, b error) bool {
+	kind := kindOf(a)
+	if kind == kindNotServed && errors.Is(b, ErrNotServed) {
+		return a.Error() == b.Error()
+	}
+	return kind == kindOf(b)
+}

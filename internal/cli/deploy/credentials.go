@@ -16,6 +16,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/credentials"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/nodeset"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
 type credentialsSettings struct {
@@ -48,7 +49,7 @@ to bring the next one to the nodes before.`,
 func credentialsFlags(f *pflag.FlagSet, v *call) {
 	c := &v.credentials
 	f.StringArrayVar(&c.daemons, "daemon", nil, "`NAME` of the daemon: clientmountd or nnf-dm; may be repeated; otherwise both")
-	cli.Words(f, "daemon", inventory.Programs...)
+	cli.Words(f, "daemon", product.Names()...)
 	f.StringVar(&c.out, "out", "", "`DIR` for the files; made when it is not there")
 	f.BoolVar(&c.bound, "bound", false, "have a token made that ends")
 	f.StringVar(&c.node, "node", "", "`NAME` of the node; with --bound, the token ends when the cluster loses it")
@@ -63,8 +64,8 @@ func credentialsFlags(f *pflag.FlagSet, v *call) {
 // check says what is wrong with the flags.
 func (c *credentialsSettings) check(given func(string) bool) error {
 	for _, d := range c.daemons {
-		if !slices.Contains(inventory.Programs, d) {
-			return cli.Usagef("--daemon is one of %s, not %.80q", strings.Join(inventory.Programs, ", "), d)
+		if !slices.Contains(product.Names(), d) {
+			return cli.Usagef("--daemon is one of %s, not %.80q", strings.Join(product.Names(), ", "), d)
 		}
 	}
 	switch {
