@@ -116,8 +116,9 @@ type process struct {
 // of a client. Connections that are open do not count.
 const quietAfter = 5 * time.Second
 
-// courtesy is how many connections above its limit a user gets, to be told so.
-const courtesy = 2
+// overLimit is how many connections above its limit a user gets, so that the server can
+// answer why it refuses.
+const overLimit = 2
 
 // Start opens the socket and builds the service.
 func (c *Configuration) Start(p *daemon.Process) (daemon.Service, error) {
@@ -147,7 +148,7 @@ func (c *Configuration) Start(p *daemon.Process) (daemon.Service, error) {
 	}
 	d.connections = unixsocket.NewLimiter(c.connections())
 	o := c.Socket
-	o.Limiter, o.Courtesy, o.Handshake, o.HandshakeBytes = d.connections, courtesy, c.Transport.Handshake, preface
+	o.Limiter, o.OverLimit, o.Handshake, o.HandshakeBytes = d.connections, overLimit, c.Transport.Handshake, preface
 	o.Idle, o.Records, o.Log = d.idle, d.records, p.Log
 	var err error
 	if d.listener, err = unixsocket.Listen(o); err != nil {

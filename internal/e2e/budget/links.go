@@ -216,10 +216,10 @@ var rooms = map[string]string{
 	"deploy/fleet":           "deploy/nodeset safepath text text/terminal",               // many; what is done there is not its business
 	"deploy/remote/fakenode": "deploy/product deploy/remote",                             // for tests
 
-	"cli":        "text/hint text/usage version", // the command line that the tools share
+	"cli":        "text text/hint text/usage version", // the command line that the tools share
 	"cli/screen": "datamovement/client text text/terminal",
-	"cli/dmctl":  "cli cli/screen datamovement/client text text/hint version",
-	"cli/deploy": "cli deploy/credentials deploy/fleet deploy/inventory deploy/nodeset deploy/payload deploy/product deploy/remote deploy/target kube text text/hint version",
+	"cli/dmctl":  "cli cli/screen datamovement/client text text/hint text/usage version",
+	"cli/deploy": "cli deploy/credentials deploy/fleet deploy/inventory deploy/nodeset deploy/payload deploy/product deploy/remote deploy/target kube text text/hint text/usage version",
 }
 
 // MaxSize is how large the released binary of a program may be, in bytes.
