@@ -222,7 +222,7 @@ func (d *process) adopt(c *Configuration) {
 
 func (d *process) ShutdownTimeout() time.Duration { return time.Duration(d.shutdown.Load()) }
 
-func (d *process) Left() string { return fmt.Sprintf("%d connections", d.listener.Stats().Open) }
+func (d *process) Left() string { return fmt.Sprintf("%d connections", d.listener.Open()) }
 
 // Table returns the settings, in the order of the configuration file.
 func (c *Configuration) Table() *config.Table {
