@@ -62,7 +62,7 @@ func runDaemon(ctx context.Context, v *command.Invocation) int {
 	return daemon.Run(ctx, daemon.Options{
 		Log: p.log, Notifier: p.notifier, Main: p.main, Reload: p.reload,
 		ShutdownTimeout: func() time.Duration { return p.shutdownTimeout() + 5*time.Second },
-		Left:            func() string { return fmt.Sprintf("%d connections", p.listener.Stats().Open) },
+		Left:            func() string { return fmt.Sprintf("%d connections", p.listener.Open()) },
 	})
 }
 
