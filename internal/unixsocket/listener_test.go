@@ -1,9 +1,12 @@
 package unixsocket
 
 import (
+	"context"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,7 +40,7 @@ func TestStopAndStartAccepting(t *testing.T) {
 			l.StopAccepting()
 			f.connect(t, 7)
 			synctest.Wait()
-			if len(came) != 0 || l.Stats().Open != 0 {
+			if len(came) != 0 || l.Open() != 0 {
 				t.Error("accepted")
 			}
 			l.StartAccepting()
@@ -57,8 +60,8 @@ func TestStopAndStartAccepting(t *testing.T) {
 	})
 }
 
-// Who has connected but said nothing yet keeps the process from leaving; it may
-// be about to call.
+// A client that has connected and sent nothing yet keeps the process from exiting; it
+// may be about to call.
 func TestQuiesce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeSocket()
@@ -85,49 +88,49 @@ func TestQuiesce(t *testing.T) {
 		f.connect(t, 8)
 		synctest.Wait()
 		if len(came) != 0 {
-			t.Error("somebody came in")
+			t.Error("a client was accepted")
 		}
 	})
 }
 
-// A process that ends waits for who has just come in, not for later ones, and not
-// for ever.
+// A process that exits waits for clients that have just connected, not for later ones,
+// and not for ever.
 func TestArrive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeSocket()
 		l := f.listener(t, Options{})
 		came, _ := acceptAll(l)
-		arrived := make(chan time.Duration, 1)
-		arrive := func() {
+		drained := make(chan time.Duration, 1)
+		drain := func() {
 			began := time.Now()
-			l.Arrive(time.Second)
-			arrived <- time.Since(began)
+			l.Drain(time.Second)
+			drained <- time.Since(began)
 		}
 		client := f.connect(t, 7)
 		c := <-came
-		go arrive()
+		go drain()
 		synctest.Wait()
 		f.connect(t, 8)
 		synctest.Wait()
-		if len(arrived) != 0 || len(came) != 0 {
+		if len(drained) != 0 || len(came) != 0 {
 			t.Error("it does not wait for the first, or lets in the second")
 		}
 		go client.Write([]byte("x"))
 		c.Read(make([]byte, 1))
-		if d := <-arrived; d != 0 {
+		if d := <-drained; d != 0 {
 			t.Errorf("the first has come, and it waits %v more", d)
 		}
 
 		l.StartAccepting()
 		silent := <-came
-		go arrive()
-		if d := <-arrived; d != time.Second {
+		go drain()
+		if d := <-drained; d != time.Second {
 			t.Errorf("it waits %v for a client that says nothing", d)
 		}
-		go arrive()
+		go drain()
 		synctest.Wait()
 		silent.Close()
-		if d := <-arrived; d != 0 {
+		if d := <-drained; d != 0 {
 			t.Errorf("it waits %v for a client that is gone", d)
 		}
 	})
@@ -140,10 +143,9 @@ func TestStopAcceptingForReal(t *testing.T) {
 	came, _ := acceptAll(l)
 	for range 50 {
 		l.StopAccepting()
-		before := l.Stats().Accepted
 		c := dial(t, l)
 		c.Write([]byte("hello"))
-		if got := l.Stats().Accepted; got != before {
+		if l.Open() != 0 || len(came) != 0 {
 			t.Fatal("accepted")
 		}
 		l.StartAccepting()
@@ -158,7 +160,7 @@ func TestStopAcceptingForReal(t *testing.T) {
 
 // However connecting, leaving and calling interleave: a client is either in
 // before Quiesce says yes, and then it is busy, or it waits for the next process.
-func TestNobodyIsLostByLeaving(t *testing.T) {
+func TestNoClientIsLostByExiting(t *testing.T) {
 	path := filepath.Join(directory(t), "s")
 	unit, _ := socketUnit(t, "unix", path)
 	served := make(chan error, 400)
@@ -217,4 +219,115 @@ func TestNobodyIsLostByLeaving(t *testing.T) {
 			}
 		}
 	}
+}
+
+// An idle loop answers, and clients are none the wiser.
+func TestProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeSocket()
+		idle := NewIdle(time.Minute, func() {})
+		l := f.listener(t, Options{Idle: idle})
+		defer idle.Stop()
+		came, ended := acceptAll(l)
+		for range 3 {
+			if err := l.Probe(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			f.connect(t, 7)
+			(<-came).Close()
+		}
+		if l.Open() != 0 || len(came) != 0 {
+			t.Errorf("%d open, %d accepted", l.Open(), len(came))
+		}
+		l.StopAccepting()
+		if err := l.Probe(t.Context()); err != nil {
+			t.Errorf("while accepting is stopped: %v", err)
+		}
+		f.connect(t, 7)
+		synctest.Wait()
+		if len(came) != 0 {
+			t.Error("the probe let a client in")
+		}
+		l.StartAccepting()
+		(<-came).Close()
+		l.Close()
+		<-ended
+		if err := l.Probe(t.Context()); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("of a closed listener: %v", err)
+		}
+	})
+}
+
+// A loop that hangs does not answer; when it continues, the probe is forgotten
+// and clients come in.
+func TestProbeOfALoopThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeSocket()
+		l := f.listener(t, Options{})
+		late := errors.New("late")
+		for range 2 {
+			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, late)
+			begin := time.Now()
+			if err := l.Probe(ctx); !errors.Is(err, late) || time.Since(begin) != time.Minute {
+				t.Errorf("%v after %s", err, time.Since(begin))
+			}
+			cancel()
+		}
+		came, _ := acceptAll(l)
+		f.connect(t, 7)
+		(<-came).Close()
+		if err := l.Probe(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// StartAccepting must not make a loop that is about to accept miss
+// the probe.
+func TestProbeAndStartAccepting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeSocket().listener(t, Options{})
+		l.StopAccepting()
+		answered := make(chan error, 1)
+		go func() { answered <- l.Probe(t.Context()) }()
+		synctest.Wait()
+		l.StartAccepting()
+		if _, err := l.acceptOne(); !errors.Is(err, os.ErrDeadlineExceeded) { // after awaitAccepting
+			t.Errorf("%v", err)
+		}
+		if err := l.awaitAccepting(); err != nil {
+			t.Error(err)
+		}
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// With the kernel's socket, and whatever else wakes it.
+func TestProbeForReal(t *testing.T) {
+	l := listen(t, Options{})
+	came, _ := acceptAll(l)
+	var both sync.WaitGroup
+	both.Go(func() {
+		for range 200 {
+			if err := l.Probe(t.Context()); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	both.Go(func() {
+		for range 200 {
+			l.StopAccepting()
+			l.StartAccepting()
+		}
+	})
+	for range 100 {
+		dial(t, l).Close()
+		(<-came).Close()
+	}
+	both.Wait()
+	dial(t, l) // no deadline is left behind
+	(<-came).Close()
 }
