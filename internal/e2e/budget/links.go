@@ -183,7 +183,7 @@ var forbidden = map[string]string{
 
 // rooms are the floors of the house: what may use what within the module.
 var rooms = map[string]string{
-	"version": "", "text": "", "text/terminal": "",
+	"version": "", "text": "",
 	"text/hint":  "text",
 	"text/usage": "text", // wrong command lines, of daemons and tools alike
 	"api":        "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "",
@@ -213,13 +213,13 @@ var rooms = map[string]string{
 	"deploy/payload":         "deploy/product",                                           // packages and programs on the administrator's host
 	"deploy/remote":          "",                                                         // scripts on nodes; what they do is not its business
 	"deploy/target":          "deploy/payload deploy/product deploy/remote kube systemd", // one node; of systemd only what a status looks like
-	"deploy/fleet":           "deploy/nodeset safepath text text/terminal",               // many; what is done there is not its business
+	"deploy/fleet":           "deploy/nodeset safepath text",                             // many; what is done there is not its business
 	"deploy/remote/fakenode": "deploy/product deploy/remote",                             // for tests
 
 	"cli":        "text text/hint text/usage version", // the command line that the tools share
-	"cli/screen": "datamovement/client text text/terminal",
+	"cli/screen": "text",
 	"cli/dmctl":  "cli cli/screen datamovement/client text text/hint text/usage version",
-	"cli/deploy": "cli deploy/credentials deploy/fleet deploy/inventory deploy/nodeset deploy/payload deploy/product deploy/remote deploy/target kube text text/hint text/usage version",
+	"cli/deploy": "cli cli/screen deploy/credentials deploy/fleet deploy/inventory deploy/nodeset deploy/payload deploy/product deploy/remote deploy/target kube text text/hint text/usage version",
 }
 
 // MaxSize is how large the released binary of a program may be, in bytes.

@@ -1,13 +1,17 @@
 package deploy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/cli/screen"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
@@ -34,11 +38,11 @@ func (v *call) finish(results []fleet.Result, stopped error, dry bool) error {
 	var err error
 	switch {
 	case v.output == formatJSON:
-		err = fleet.JSON(v.Stdout, results)
+		err = resultsJSON(v.Stdout, results)
 	case dry:
 		err = differences(v.Stdout, results)
 	default:
-		err = fleet.Write(v.Stdout, results)
+		err = resultsTable(v.Stdout, results)
 	}
 	v.notes(results)
 	v.journals(results)
@@ -111,7 +115,7 @@ func differences(w io.Writer, results []fleet.Result) error {
 		case r.Cause != "":
 			class := r.Class
 			if class == "" {
-				class = r.Text()
+				class = what(r)
 			}
 			change = string(r.State) + ": " + text.Line(class) + "\n"
 		case len(r.Changes) > 0:
@@ -134,7 +138,7 @@ func differences(w io.Writer, results []fleet.Result) error {
 		case strings.HasPrefix(change, "\n"):
 			fmt.Fprintf(&b, "%s:%s", names, change)
 		case len(of) == 1 && of[0].Cause != "":
-			fmt.Fprintf(&b, "%s: %s: %s\n", names, of[0].State, text.Line(of[0].Text()))
+			fmt.Fprintf(&b, "%s: %s: %s\n", names, of[0].State, text.Line(what(of[0])))
 		default:
 			fmt.Fprintf(&b, "%s: %s", names, change)
 		}
@@ -142,3 +146,109 @@ func differences(w io.Writer, results []fleet.Result) error {
 	_, err := io.WriteString(w, b.String())
 	return err
 }
+
+// carryOut applies a plan, unless there is nothing to do.
+func carryOut(ctx, stop context.Context, ssh remote.Shell, node string, plan *target.Plan, dry bool, step func(string)) fleet.Result {
+	r := fleet.Result{Notes: plan.Notes, State: fleet.Unchanged}
+	for _, c := range plan.Changes {
+		r.Changes = append(r.Changes, c.String())
+	}
+	switch {
+	case plan.Empty():
+		return r
+	case dry:
+		r.State = fleet.Differs
+		return r
+	}
+	outcome, err := target.Apply(ctx, stop, ssh, node, plan, step)
+	if outcome != nil {
+		r.Notes = append(r.Notes, outcome.Notes...)
+		r.Said, r.Journal = outcome.Said, outcome.Journal
+	}
+	if err != nil {
+		f := failed(err)
+		r.State, r.Cause, r.Hint = f.State, f.Cause, f.Hint
+		return r
+	}
+	r.State = fleet.OK
+	return r
+}
+
+// limited ends a task that takes too long.
+func limited(limit time.Duration, task fleet.Task) fleet.Task {
+	return func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
+		late := fmt.Errorf("it has not ended within %v (--node-timeout)", limit)
+		ctx, cancel := context.WithTimeoutCause(ctx, limit, late)
+		defer cancel()
+		stop, halt := context.WithTimeoutCause(stop, limit, late)
+		defer halt()
+		r := task(ctx, stop, node, step)
+		if r.State == fleet.Interrupted && context.Cause(stop) == late {
+			r.State, r.Cause, r.Hint = fleet.Failed, late.Error(), "is it overloaded? run it again, or look at the node"
+		}
+		return r
+	}
+}
+
+// resultsTable prints results as a table.
+func resultsTable(w io.Writer, results []fleet.Result) error {
+	var rows [][]string
+	for _, r := range results {
+		rows = append(rows, []string{r.Node, string(r.State), clock(r), what(r)})
+	}
+	return screen.Table(w, []string{"NODE", "RESULT", "TIME", "WHAT"}, rows)
+}
+
+// what describes a result, without its state.
+func what(r fleet.Result) string {
+	switch {
+	case r.Cause != "" && r.Hint != "":
+		return r.Cause + " (" + r.Hint + ")"
+	case r.Cause != "":
+		return r.Cause
+	case len(r.Changes) <= 2:
+		return strings.Join(r.Changes, ", ")
+	}
+	return fmt.Sprintf("%d changes", len(r.Changes))
+}
+
+func clock(r fleet.Result) string {
+	if r.State == fleet.Skipped {
+		return "-"
+	}
+	return fmt.Sprintf("%.1fs", r.Time.Round(100*time.Millisecond).Seconds())
+}
+
+// resultsDocument is the output of install and uninstall with -o json.
+type resultsDocument struct {
+	Counts fleet.Counts `json:"counts"`
+	Nodes  []resultNode `json:"nodes"`
+}
+
+type resultNode struct {
+	Node    string      `json:"node"`
+	Result  fleet.State `json:"result"`
+	Seconds float64     `json:"seconds"`
+	Cause   string      `json:"cause,omitempty"`
+	Hint    string      `json:"hint,omitempty"`
+	Changes []string    `json:"changes"`
+	Notes   []string    `json:"notes,omitempty"`
+	Daemons []string    `json:"daemons_say,omitempty"`
+	Journal []string    `json:"journal,omitempty"`
+}
+
+// resultsJSON prints results as a JSON document.
+func resultsJSON(w io.Writer, results []fleet.Result) error {
+	d := resultsDocument{Counts: fleet.Count(results), Nodes: []resultNode{}}
+	for _, r := range results {
+		changes := r.Changes
+		if changes == nil {
+			changes = []string{}
+		}
+		d.Nodes = append(d.Nodes, resultNode{r.Node, r.State, seconds(r), r.Cause, r.Hint, changes, r.Notes, r.Said, r.Journal})
+	}
+	return text.JSON(w, d)
+}
+
+// seconds is how long a node took, to the millisecond.
+func seconds(r fleet.Result) float64 { return math.Round(r.Time.Seconds()*1000) / 1000 }
