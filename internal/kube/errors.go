@@ -45,22 +45,22 @@ func (e *Error) Unwrap() error { return e.err }
 // Is makes errors.Is(err, ErrVersionGone) true where it applies.
 func (e *Error) Is(target error) bool { return target == ErrVersionGone && e.gone }
 
-// IsNotFound tells that the object does not exist. It is false when the
+// IsNotFound reports that the object does not exist. It is false when the
 // version is not served, which says nothing about the object.
 func IsNotFound(err error) bool {
 	return apierrors.IsNotFound(err) && !errors.Is(err, ErrVersionGone)
 }
 
-// IsConflict tells that the object changed since the version a patch named.
+// IsConflict reports that the object changed since the version a patch named.
 func IsConflict(err error) bool { return apierrors.IsConflict(err) }
 
-// IsInvalid tells that the server refused the content of an object.
+// IsInvalid reports that the server refused the content of an object.
 func IsInvalid(err error) bool { return apierrors.IsInvalid(err) }
 
-// IsForbidden tells that the account lacks a right.
+// IsForbidden reports that the account lacks a right.
 func IsForbidden(err error) bool { return apierrors.IsForbidden(err) }
 
-// IsAlreadyExists tells that an object of that name exists.
+// IsAlreadyExists reports that an object of that name exists.
 func IsAlreadyExists(err error) bool { return apierrors.IsAlreadyExists(err) }
 
 // explain turns err of the request what into an *Error.
@@ -182,7 +182,7 @@ func kindOf(err error) int32 {
 	return kindConnection
 }
 
-// SameTrouble tells whether two failures ask the administrator for the same.
+// SameTrouble reports whether two failures ask the administrator for the same.
 // Their texts may differ even then: they name ports and stream numbers.
 func SameTrouble(a, b error) bool {
 	kind := kindOf(a)

@@ -74,7 +74,7 @@ func headerOf(raw []byte) (header, error) {
 	return h, nil
 }
 
-// endsInitialEvents tells whether a bookmark closes the initial state.
+// endsInitialEvents reports whether a bookmark closes the initial state.
 func (h header) endsInitialEvents() bool {
 	return h.Metadata.Annotations[metav1.InitialEventsAnnotationKey] == "true"
 }

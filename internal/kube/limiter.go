@@ -91,7 +91,7 @@ func (l *limiter) Wait(ctx context.Context) error {
 	}
 }
 
-// tooLate tells that a request without a turn would be sent after its deadline
+// tooLate reports that a request without a turn would be sent after its deadline
 // only.
 func (l *limiter) tooLate(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()

@@ -140,7 +140,7 @@ const (
 	maxCertFile  = 1 << 20
 )
 
-// stamp tells whether a file changed, also when it was replaced by renaming or
+// stamp reports whether a file changed, also when it was replaced by renaming or
 // through a symbolic link within the clock's granularity.
 type stamp struct {
 	dev, ino     uint64
@@ -207,7 +207,7 @@ func readToken(path string) (string, error) {
 	return token, nil
 }
 
-// Encoded tells whether a token or a CA certificate is still base64-encoded, as
+// Encoded reports whether a token or a CA certificate is still base64-encoded, as
 // "kubectl get secret -o yaml" shows it: what is encoded is a JSON web token or
 // PEM. It is false for everything else, whatever it may be.
 func Encoded(data []byte) bool {
@@ -216,7 +216,7 @@ func Encoded(data []byte) bool {
 	return err == nil && (bytes.Contains(decoded, []byte("-----BEGIN ")) || isToken(decoded))
 }
 
-// isToken tells whether it has the form of a JSON web token.
+// isToken reports whether it has the form of a JSON web token.
 func isToken(data []byte) bool {
 	header, rest, ok := bytes.Cut(bytes.TrimSpace(data), []byte("."))
 	object, err := base64.RawURLEncoding.DecodeString(string(header))

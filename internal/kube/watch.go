@@ -174,18 +174,18 @@ func (w *watcher) relist(ahead bool) {
 	w.lost, w.stuck = true, 0
 }
 
-// lostPosition tells that the server cannot go on from our resourceVersion:
+// lostPosition reports that the server cannot go on from our resourceVersion:
 // its history is shorter (410), or, after a restore, older (too large).
 func lostPosition(err error) bool {
 	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || tooLarge(err) || errors.Is(err, errOlder)
 }
 
-// tooLarge tells that the server's history ends before our resourceVersion.
+// tooLarge reports that the server's history ends before our resourceVersion.
 func tooLarge(err error) bool {
 	return apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
 }
 
-// refusesStream tells that the server does not know, or does not allow, a watch
+// refusesStream reports that the server does not know, or does not allow, a watch
 // that starts with the current objects.
 func refusesStream(err error) bool {
 	switch code := kindOf(err); code {
@@ -196,7 +196,7 @@ func refusesStream(err error) bool {
 	}
 }
 
-// fromContent tells that the server answered, but with something that may come
+// fromContent reports that the server answered, but with something that may come
 // again at the same position.
 func fromContent(err error) bool {
 	if errors.Is(err, errBadFrame) || errors.Is(err, errFrameTooBig) {

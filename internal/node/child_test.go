@@ -378,7 +378,7 @@ func frozen(t *testing.T) (mnt string, thaw func()) {
 			t.Skip("a file system to freeze needs", tool)
 		}
 	}
-	top := scene(t)
+	top := tmpfsDir(t)
 	mnt = top + "/mnt"
 	must(t, os.WriteFile(top+"/image", nil, 0o600))
 	must(t, os.Truncate(top+"/image", 16<<20))

@@ -112,15 +112,15 @@ func exitStatus(err error) int {
 	return -1
 }
 
-// survived tells whether err is that of a command that SIGKILL did not end.
+// survived reports whether err is that of a command that SIGKILL did not end.
 func survived(err error) bool {
 	c, ok := errors.AsType[*CommandError](err)
 	return ok && c.PID > 0
 }
 
-// IsBusy tells whether err says that a mount cannot be unmounted because somebody
-// uses it: EBUSY, or umount(8) that ended with status 32 and said so. Commands run
-// with LC_ALL=C, so its words are known.
+// IsBusy reports whether err means that a mount cannot be unmounted because it is in
+// use: EBUSY, or umount(8) ended with status 32 and printed that. Commands run with
+// LC_ALL=C, so the messages are known.
 func IsBusy(err error) bool {
 	if errors.Is(err, unix.EBUSY) {
 		return true
@@ -130,9 +130,9 @@ func IsBusy(err error) bool {
 		(strings.Contains(c.Stderr, "target is busy") || strings.Contains(c.Stderr, "device is busy"))
 }
 
-// IsInUse tells whether err says that a block device cannot be deactivated because
-// something has it open: EBUSY, or LVM or dmsetup ended with an error and said so.
-// Commands run with LC_ALL=C, so their words are known.
+// IsInUse reports whether err means that a block device cannot be deactivated because
+// something has it open: EBUSY, or LVM or dmsetup ended with an error and printed that.
+// Commands run with LC_ALL=C, so the messages are known.
 func IsInUse(err error) bool {
 	if errors.Is(err, unix.EBUSY) {
 		return true

@@ -21,7 +21,7 @@ type Device struct{ Major, Minor uint32 }
 
 func (d Device) String() string { return fmt.Sprintf("%d:%d", d.Major, d.Minor) }
 
-// ErrNoDevice says that there is no block device where one was looked for.
+// ErrNoDevice reports that there is no block device where one was looked for.
 var ErrNoDevice = errors.New("no block device")
 
 // BlockDevice returns the number of the block device whose node is at path. A
@@ -162,9 +162,9 @@ const fallbackPoll = 50 * time.Millisecond
 
 const watchMask = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_ATTRIB | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 
-// waitFor returns nil as soon as done says so, errTooLate after limit, or the cause
+// waitFor returns nil as soon as done returns true, errTooLate after limit, or the cause
 // of ctx's end. It sleeps until something appears in one of the directories that
-// places names. Those are asked for anew before each look, since the directory to
+// places names. Those are asked for again before each look, since the directory to
 // watch may itself appear late. A failure of done ends the wait.
 func (n *Node) waitFor(ctx context.Context, limit time.Duration, places func() []string, done func() (bool, error)) error {
 	if ok, err := done(); ok || err != nil {
@@ -177,8 +177,8 @@ func (n *Node) waitFor(ctx context.Context, limit time.Duration, places func() [
 		return poll(ctx, deadline, fallbackPoll, done)
 	}
 	f := os.NewFile(uintptr(fd), "inotify")
-	// The kernel makes us wait some milliseconds for the end of an inotify
-	// instance: the caller, who has a mount to make, does not.
+	// The kernel takes some milliseconds to close an inotify instance. The caller has a
+	// mount to make and does not wait for that.
 	defer func() { go f.Close() }()
 	f.SetReadDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { f.SetReadDeadline(time.Unix(1, 0)) })
@@ -211,7 +211,7 @@ func (n *Node) waitFor(ctx context.Context, limit time.Duration, places func() [
 	}
 }
 
-// poll returns nil as soon as done says so, errTooLate after the deadline, or the cause
+// poll returns nil as soon as done returns true, errTooLate after the deadline, or the cause
 // of ctx's end. It looks at once, every interval, and at the deadline. A failure of
 // done ends it.
 func poll(ctx context.Context, deadline time.Time, interval time.Duration, done func() (bool, error)) error {

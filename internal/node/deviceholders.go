@@ -15,7 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
-// DeviceHolders returns who keeps the block device d open, at most limit of them (0
+// DeviceHolders returns what keeps the block device d open, at most limit of them (0
 // means all): mounts of it in any mount namespace, loop devices, swap and block devices
 // on top, and processes that have it open, or that use a file of a file system on it.
 // The last holds the device even if no table shows the file system any more: after
@@ -64,7 +64,7 @@ func (s *search) stacked(d Device) {
 	}
 }
 
-// is tells whether path is a device node of d.
+// is reports whether path is a device node of d.
 func (s *search) is(path string, d Device) bool {
 	if !safepath.Within(path, "/dev") {
 		return false
@@ -146,7 +146,7 @@ func (w *worker) onDevice(p *candidate) bool {
 	})
 }
 
-// on tells whether a file lies on the device.
+// on reports whether a file lies on the device.
 func (w *worker) on(st *unix.Statx_t) bool {
 	return (Device{st.Dev_major, st.Dev_minor}) == w.m.Device()
 }
@@ -193,12 +193,12 @@ func (sp *space) keep(table []Mount, d, root Device) {
 	}
 }
 
-// has tells whether path lies on a mount of the device.
+// has reports whether path lies on a mount of the device.
 func (sp *space) has(path string) bool {
 	return slices.ContainsFunc(sp.points, func(point string) bool { return safepath.Within(path, point) })
 }
 
-// remote tells whether path lies on a file system that may wait for a server.
+// remote reports whether path lies on a file system that may wait for a server.
 func (sp *space) remote(path string) bool {
 	for _, far := range sp.far {
 		if safepath.Within(path, far) && !slices.ContainsFunc(sp.table, func(point string) bool {
@@ -210,7 +210,7 @@ func (sp *space) remote(path string) bool {
 	return false
 }
 
-// mayWait tells whether the file system may have to ask a server or a process. Those on
+// mayWait reports whether the file system may have to ask a server or a process. Those on
 // block devices have none.
 func (m Mount) mayWait() bool { return m.Major == 0 && !slices.Contains(localTypes, m.FSType) }
 
@@ -232,7 +232,7 @@ func (n *Node) waitingNow() map[int64]bool {
 // maxWaiting bounds the threads that wait for dead servers.
 const maxWaiting = 4
 
-// waits tells whether to look at the process is to wait, as far as is known, and counts
+// waits reports whether to look at the process is to wait, as far as is known, and counts
 // those that are left out.
 func (w *worker) waits(key int64) bool {
 	if w.waiting[key] || len(w.waiting) >= maxWaiting {

@@ -174,7 +174,7 @@ func TestDeviceHoldersForReal(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	top := scene(t)
+	top := tmpfsDir(t)
 	n := &Node{}
 	loop := imageOn(t, top+"/image")
 	d, err := n.BlockDevice(loop)

@@ -47,7 +47,7 @@ type Exec struct {
 // Run runs c and waits for its end. Every failure is a *CommandError. It returns
 // at most 900 ms after the limit or the end of ctx.
 func (e *Exec) Run(ctx context.Context, c Command) (Result, error) {
-	begin := time.Now()
+	started := time.Now()
 	failed := &CommandError{Line: c.String()}
 	if ctx.Err() != nil {
 		failed.Err, failed.TimedOut = fmt.Errorf("not started: %w", context.Cause(ctx)), true
@@ -56,7 +56,7 @@ func (e *Exec) Run(ctx context.Context, c Command) (Result, error) {
 	p, err := start(c)
 	if err != nil {
 		failed.Err = err
-		return Result{Duration: time.Since(begin)}, failed
+		return Result{Duration: time.Since(started)}, failed
 	}
 	why := p.await(ctx, c.Timeout)
 	if why != nil {
@@ -64,7 +64,7 @@ func (e *Exec) Run(ctx context.Context, c Command) (Result, error) {
 	} else {
 		p.settle(pipeWait)
 	}
-	res := Result{Duration: time.Since(begin)}
+	res := Result{Duration: time.Since(started)}
 	for _, o := range []struct {
 		s  *stream
 		to *string
@@ -244,7 +244,7 @@ func (p *process) await(ctx context.Context, limit time.Duration) error {
 	}
 }
 
-// settle waits until the leader has ended and nobody holds its output, at most for d.
+// settle waits until the leader has ended and no process holds its output, at most for d.
 func (p *process) settle(d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -277,12 +277,12 @@ func (p *process) reap(log *slog.Logger, line string) error {
 	case <-p.exited:
 	default:
 		go func() {
-			begin := time.Now()
+			start := time.Now()
 			<-p.exited
 			state, err := p.proc.Wait()
 			if log != nil {
 				log.Warn("a command that had been left behind has ended", "command", line, "pid", p.pid,
-					"state", state, "error", err, "after", time.Since(begin))
+					"state", state, "error", err, "after", time.Since(start))
 			}
 		}()
 		return fmt.Errorf("%w as pid %d", errSurvived, p.pid)
@@ -314,16 +314,16 @@ type capture struct {
 func (c *capture) Write(p []byte) (int, error) {
 	written := len(p)
 	c.total += int64(written)
-	if room := c.limit/2 - len(c.head); room > 0 {
-		k := min(room, len(p))
+	if free := c.limit/2 - len(c.head); free > 0 {
+		k := min(free, len(p))
 		c.head, p = append(c.head, p[:k]...), p[k:]
 	}
 	size := c.limit - c.limit/2
 	if len(p) > size {
 		p = p[len(p)-size:]
 	}
-	if room := size - len(c.tail); room > 0 {
-		k := min(room, len(p))
+	if free := size - len(c.tail); free > 0 {
+		k := min(free, len(p))
 		c.tail, p = append(c.tail, p[:k]...), p[k:]
 	}
 	for len(p) > 0 {

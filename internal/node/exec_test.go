@@ -162,7 +162,7 @@ func TestExecKillsTheGroup(t *testing.T) {
 	wait.Until(t, "the end of what the command started", func() bool { return !alive(pid) })
 }
 
-// alive tells whether pid runs: not ended, not a zombie that init has yet to reap.
+// alive reports whether pid runs: not ended, not a zombie that init has yet to reap.
 func alive(pid int) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	_, state, _ := bytes.Cut(b, []byte(") "))

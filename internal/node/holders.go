@@ -83,7 +83,7 @@ func HolderText(list []Holder, most int) string {
 	return strings.Join(s, "; ")
 }
 
-// Holders returns who keeps m busy, at most limit of them (0 means all), the mounts
+// Holders returns what keeps m busy, at most limit of them (0 means all), the mounts
 // below it first, then processes by number, one reason each. It reads only /proc and
 // /sys, never the mount itself. When ctx ends it returns what it found so far together
 // with ctx's error; so young processes are searched first, since those that came with
@@ -93,7 +93,7 @@ func HolderText(list []Holder, most int) string {
 // first process: it does not hinder umount, but keeps the device open afterwards.
 // One whose mount goes with ours, as that of a service of systemd, is not.
 //
-// To find nobody, when most processes may not be looked at, is an error.
+// If no holder is found and most processes may not be looked at, that is an error.
 func (n *Node) Holders(ctx context.Context, m Mount, limit int) ([]Holder, error) {
 	table, err := n.MountsBelow(m.Mountpoint)
 	if err != nil {

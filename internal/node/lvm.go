@@ -18,11 +18,11 @@ import (
 // LV is a logical volume as lvs reports it.
 type LV struct{ VG, Name, Attr string }
 
-// Active tells whether the volume is active here: the fifth character of lv_attr
+// Active reports whether the volume is active here: the fifth character of lv_attr
 // (lvs(8)). An attribute text that is too short is not active.
 func (l LV) Active() bool { return len(l.Attr) >= 5 && l.Attr[4] == 'a' }
 
-// ErrTimeoutVG says that a volume group did not appear in time.
+// ErrTimeoutVG reports that a volume group did not appear in time.
 var ErrTimeoutVG = errors.New("timeout waiting for VG")
 
 // vgPoll is the time between two looks at a volume group: there is no event for
@@ -56,7 +56,7 @@ func (n *Node) LVs(ctx context.Context, vg string, timeout time.Duration) (lvs [
 	return lvs, err
 }
 
-// HasVG tells whether this node sees the volume group vg.
+// HasVG reports whether this node sees the volume group vg.
 func (n *Node) HasVG(ctx context.Context, vg string, timeout time.Duration) (has bool, err error) {
 	err = n.askLVM(ctx, "vgs", "vg_name", vg, timeout, func(report string) (bool, error) {
 		names, err := parseVGS(report)
@@ -157,7 +157,7 @@ const (
 )
 
 // askLVM runs the LVM tool for the columns of volume group vg. parse reads the report
-// and tells whether it holds the group. A report that does counts whatever the exit
+// and reports whether it holds the group. A report that does counts whatever the exit
 // status is: the tools report the trouble of any group that they meet.
 func (n *Node) askLVM(ctx context.Context, tool, columns, vg string, timeout time.Duration, parse func(report string) (holds bool, err error)) error {
 	if err := checkVG(vg); err != nil {

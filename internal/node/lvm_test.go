@@ -199,7 +199,7 @@ func TestLockVG(t *testing.T) {
 		}
 		synctest.Wait()
 		if most != 0 {
-			t.Error("somebody got in")
+			t.Error("two callers hold the lock")
 		}
 		unlock()
 		wg.Wait()

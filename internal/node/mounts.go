@@ -79,7 +79,7 @@ func (n *Node) HiddenBy(m Mount) (*Mount, error) {
 	return nil, nil
 }
 
-// follows tells whether m goes away when of is unmounted: it is a copy that the
+// follows reports whether m goes away when of is unmounted: it is a copy that the
 // kernel has made in another mount namespace, and keeps in step.
 func (m Mount) follows(of Mount) bool {
 	for _, p := range strings.Fields(of.Propagation) {

@@ -1,9 +1,9 @@
 // Package node is what the daemons can see and do on this machine: run a
 // command, read the mount table, ask LVM and NVMe, wait for a device, make and
-// remove mount targets, find out who keeps a mount busy.
+// remove mount targets, find what keeps a mount busy.
 //
 // It must not know Kubernetes, the objects of the API, or why a step is done:
-// callers say what, this package says how it is done without harm. Local users
+// callers decide what is done, this package does it without harm. Local users
 // are taken to be hostile: no text of theirs reaches a shell, no symlink of
 // theirs is followed, all input and output is bounded.
 package node

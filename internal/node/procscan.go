@@ -238,7 +238,7 @@ func (w *worker) descriptors(p *candidate, match func(fds int, fd string) bool) 
 	}
 }
 
-// inherited tells whether a process of another namespace has the descriptor fd open
+// inherited reports whether a process of another namespace has the descriptor fd open
 // through our mount.
 func (w *worker) inherited(p *candidate, fd string) bool {
 	info, err := w.read(p.dir, "fdinfo/"+fd)
@@ -278,7 +278,7 @@ func (w *worker) maps(p *candidate) bool {
 	}
 }
 
-// ours tells whether path, as a process of sp sees it, lies on our mount.
+// ours reports whether path, as a process of sp sees it, lies on our mount.
 func (w *worker) ours(sp *space, path string) bool {
 	return slices.ContainsFunc(sp.points, func(point string) bool { return safepath.Within(path, point) })
 }
@@ -330,8 +330,8 @@ func (w *worker) read(dir int, name string) ([]byte, error) {
 	w.big.Reset()
 	for w.big.Len() < most {
 		w.big.Grow(64 << 10)
-		room := w.big.AvailableBuffer()
-		n, err := unix.Read(fd, room[:cap(room)])
+		free := w.big.AvailableBuffer()
+		n, err := unix.Read(fd, free[:cap(free)])
 		if err == unix.EINTR {
 			continue
 		}
@@ -341,7 +341,7 @@ func (w *worker) read(dir int, name string) ([]byte, error) {
 		if n == 0 {
 			return w.big.Bytes(), nil
 		}
-		w.big.Write(room[:n])
+		w.big.Write(free[:n])
 	}
 	return nil, errors.New("too long: " + name)
 }

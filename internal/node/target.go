@@ -194,7 +194,7 @@ func (n *Node) remove(path string) error {
 // MissingTargets lists what MakeDirectory or MakeFile would have to make for the
 // mount target path, from the top. A caller that must survive a crash writes it
 // down first. It is empty when nothing is missing, and when something is in the way
-// that the Make functions refuse: they say what.
+// that the Make functions refuse.
 func (n *Node) MissingTargets(path string) []string {
 	missing, err := n.carryOut(request{Op: opMissing, Path: path})
 	if err != nil {
@@ -300,7 +300,7 @@ func parseMountID(fdinfo string) (int, error) {
 
 // WriteFileIn replaces the file name in the directory dir, which users may be
 // able to write to: the new content goes to a fresh file that is made with
-// O_EXCL and then renamed, so no link that somebody planted is followed, and
+// O_EXCL and then renamed, so no link of another user is followed, and
 // readers see the old file or the new one. The file is 0644 and owned by uid
 // and gid. dir itself is walked without following links.
 func (n *Node) WriteFileIn(dir, name string, data []byte, uid, gid uint32) error {

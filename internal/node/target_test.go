@@ -340,7 +340,7 @@ func TestResolveTargetOnADeadMount(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	top := scene(t)
+	top := tmpfsDir(t)
 	must(t, os.Chmod(top, 0o755))
 	must(t, os.MkdirAll(top+"/var/mnt/dead", 0o755))
 	must(t, os.Symlink("var/mnt", top+"/mnt"))
