@@ -123,7 +123,7 @@ func (p *Page) Fields(t *testing.T, dirs ...string) {
 // logKeys finds the words that stand where a key of a log call stands.
 func logKeys(t *testing.T, dirs ...string) []string {
 	t.Helper()
-	first := map[string]int{"With": 0, "Debug": 1, "Info": 1, "Warn": 1, "Error": 1, "Log": 3, "warn": 1}
+	first := map[string]int{"With": 0, "Debug": 1, "Info": 1, "Warn": 1, "Error": 1, "Log": 3, "warn": 1, "Started": 1}
 	var keys []string
 	Inspect(t, root, func(n ast.Node) {
 		call, ok := n.(*ast.CallExpr)
@@ -260,7 +260,7 @@ func settings(table *config.Table) string {
 			if !dotted {
 				where, key = "", s.Key
 			}
-			if where != section.Name || s.Hidden {
+			if where != section.Name {
 				continue
 			}
 			var env []string
