@@ -3,6 +3,9 @@ package target
 import (
 	"slices"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
 // Whose a file of systemd is.
@@ -15,11 +18,11 @@ const (
 	ours                   // nnf-deploy's
 )
 
-// unitOwner tells whose the unit of a program below /etc/systemd/system is. What an
-// earlier daemon's install has written (contract deploy.md 2) is known by the
-// pid file that nobody writes, and by having nothing else.
+// unitOwner tells whose the unit of a program below /etc/systemd/system is. One that
+// an earlier daemon's install has written has a PID file that nobody writes, and no
+// other directives than these.
 func unitOwner(bin, text string) owner {
-	if strings.HasPrefix(text, "# Written by "+bin+" install.") {
+	if strings.HasPrefix(text, systemd.WrittenBy(bin)) {
 		return own
 	}
 	keys, values := directives(text)
@@ -28,18 +31,18 @@ func unitOwner(bin, text string) owner {
 			return foreign
 		}
 	}
-	pid := "/var/run/" + bin + ".pid"
+	pid := systemd.OlderPIDFile(bin)
 	if values["PIDFile"] == pid && values["ExecStartPre"] == "/bin/rm -f "+pid {
 		return installer
 	}
 	return foreign
 }
 
-// dropInOwner tells whose a drop-in is. That of the earlier installer (contract
-// deploy.md 5.3) replaces the command by one with the options for the credentials,
-// and sets nothing but the environment besides.
-func dropInOwner(bin, path, text string) owner {
-	if path == dropIn(bin) {
+// dropInOwner tells whose a drop-in is. That of the earlier installer replaces the
+// command by one with the options for the credentials, and sets nothing but the
+// environment besides.
+func dropInOwner(p *product.Daemon, path, text string) owner {
+	if path == p.DropIn() {
 		return ours
 	}
 	keys, values := directives(text)
@@ -49,7 +52,7 @@ func dropInOwner(bin, path, text string) owner {
 		}
 	}
 	command := values["ExecStart"]
-	if strings.HasSuffix(path, "/override.conf") && strings.HasPrefix(command, "/usr/bin/"+bin+" ") &&
+	if path == p.OlderDropIn() && strings.HasPrefix(command, product.Path(p.Name)+" ") &&
 		strings.Contains(command, "--service-token-file=") && strings.Contains(command, "--kubernetes-service-host=") {
 		return installer
 	}

@@ -1,9 +1,14 @@
 package target
 
 import (
+	"archive/tar"
 	"fmt"
+	"io"
+	"os"
 	"regexp"
+	"slices"
 	"strings"
+	"time"
 )
 
 // Plan is the difference between what a node is and what it is to be.
@@ -81,10 +86,79 @@ func (p *Plan) carry(m member) string {
 }
 
 func (p *Plan) restart(bin string) {
-	for _, b := range p.bins {
-		if b == bin {
-			return
+	if !slices.Contains(p.bins, bin) {
+		p.bins = append(p.bins, bin)
+	}
+}
+
+// Problem is why a node cannot be brought to what is wanted, with what to do.
+type Problem struct{ Text, Hint string }
+
+func (p *Problem) Error() string { return p.Text }
+
+func problemf(hint, format string, args ...any) *Problem {
+	return &Problem{Text: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+// archive is a plan as a stream of tar: what is carried, the manifest, and the
+// checksums of all of it.
+type archive struct {
+	members []member
+	size    int64
+}
+
+func newArchive(p *Plan, run string) *archive {
+	a := &archive{members: append([]member(nil), p.members...)}
+	daemons := strings.Join(p.bins, "\n")
+	if daemons != "" {
+		daemons += "\n"
+	}
+	for name, text := range map[string]string{"manifest": strings.Join(p.steps, "\n") + "\n", "daemons": daemons, "run": run + "\n", "switch.sh": bare(switchText)} {
+		data := []byte(text)
+		a.members = append(a.members, member{name: name, sum: sum(data), data: data, size: int64(len(data))})
+	}
+	var sums strings.Builder
+	for _, m := range a.members {
+		fmt.Fprintf(&sums, "%s  %s\n", m.sum, m.name)
+	}
+	a.members = append(a.members, member{name: "sums", data: []byte(sums.String()), size: int64(sums.Len())})
+	for _, m := range a.members {
+		a.size += block + (m.size+block-1)/block*block
+	}
+	a.size += 2 * block // the end
+	return a
+}
+
+const block = 512
+
+// write writes the archive, exactly a.size bytes of it.
+func (a *archive) write(w io.Writer) error {
+	t := tar.NewWriter(w)
+	for _, m := range a.members {
+		if err := t.WriteHeader(&tar.Header{Format: tar.FormatUSTAR, Name: m.name, Mode: 0o600, Size: m.size, ModTime: time.Unix(1, 0), Typeflag: tar.TypeReg}); err != nil {
+			return err
+		}
+		if err := m.write(t); err != nil {
+			return err
 		}
 	}
-	p.bins = append(p.bins, bin)
+	return t.Close()
+}
+
+func (m *member) write(w io.Writer) error {
+	if m.path == "" {
+		_, err := w.Write(m.data)
+		return err
+	}
+	f, err := os.Open(m.path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if n, err := io.Copy(w, io.LimitReader(f, m.size)); err != nil {
+		return err
+	} else if n != m.size {
+		return fmt.Errorf("%s has changed while it was sent", m.path)
+	}
+	return nil
 }

@@ -2,6 +2,8 @@ package target
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -10,9 +12,67 @@ import (
 	"strings"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
+
+// Probe looks how things stand on a node. Nothing is changed.
+func Probe(ctx context.Context, shell remote.Shell, w *Want) (*Report, error) {
+	var out bytes.Buffer
+	err := shell.Run(ctx, w.Node, probeScript, strings.NewReader(request(w)), &bounded{&out, most})
+	silent := out.Len() == 0
+	report, perr := parseReport(&out)
+	if e := (*remote.Error)(nil); errors.As(err, &e) && (e.Kind != remote.Failed || silent) {
+		return nil, err
+	}
+	return report, perr
+}
+
+// most is how much a node may say, in bytes.
+const most = 4 << 20
+
+// bounded takes no more than so much, so that a node cannot fill our memory.
+type bounded struct {
+	w    io.Writer
+	left int
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	n := min(len(p), b.left)
+	b.left -= n
+	if n > 0 {
+		if _, err := b.w.Write(p[:n]); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+// request is what the probe is asked.
+func request(w *Want) string {
+	var b strings.Builder
+	for _, d := range w.Daemons {
+		for _, path := range d.paths() {
+			fmt.Fprintf(&b, "file %s\n", path)
+		}
+		token, _ := product.Credentials(d.Name)
+		fmt.Fprintf(&b, "claims %s\n", token)
+		if d.Bin == "" {
+			continue
+		}
+		p := d.product()
+		for _, path := range p.ConfigDirectories() {
+			fmt.Fprintf(&b, "file %s\n", path)
+		}
+		for _, unit := range p.Units() {
+			fmt.Fprintf(&b, "unit %s\n", unit)
+		}
+		fmt.Fprintf(&b, "daemon %s\n", d.Bin)
+	}
+	return b.String() + "end\n"
+}
 
 // Report is how things stand on a node, as its probe says.
 type Report struct {
@@ -48,8 +108,11 @@ type Answered struct {
 // Installed is an installed package.
 type Installed struct{ NEVRA, Header string }
 
-// Unit is what systemd says of a unit.
-type Unit struct{ Load, Active, Sub, File, Result, Status, PID, Restarts, Path string }
+// Unit is the state of a unit as "systemctl show" reports it.
+type Unit struct {
+	Load, Active, File string // LoadState, ActiveState, UnitFileState
+	Status             string // StatusText: what the daemon reports, for people
+}
 
 func newReport() *Report {
 	return &Report{
@@ -119,14 +182,16 @@ func (r *Report) take(f []string) {
 			r.Contents[at(1)] = string(data)
 		}
 	case "claims":
-		switch c, err := kube.Parse(at(2)); {
+		switch c, err := kube.ParseClaims(at(2)); {
 		case err == nil:
 			r.Expiry[at(1)] = c.Expires
-		case errors.Is(err, kube.ErrExpiry):
+		case errors.Is(err, kube.ErrClaimedExpiry):
 			r.BadExpiry[at(1)] = true
 		}
 	case "unit":
-		r.unit(at(1), strings.Join(f[min(2, len(f)):], " "))
+		data, _ := base64.StdEncoding.DecodeString(at(2)) // of a damaged answer nothing is known
+		p := systemd.Properties(string(data))
+		r.Units[at(1)] = Unit{p["LoadState"], p["ActiveState"], p["UnitFileState"], p["StatusText"]}
 	case "package":
 		one := Installed{at(2), at(3)}
 		if other, twice := r.Packages[at(1)]; twice && other != one {
@@ -161,23 +226,107 @@ func (r *Report) take(f []string) {
 	}
 }
 
-func (r *Report) unit(name, property string) {
-	u := r.Units[name]
-	key, value, _ := strings.Cut(property, "=")
-	if p := map[string]*string{
-		"LoadState": &u.Load, "ActiveState": &u.Active, "SubState": &u.Sub, "UnitFileState": &u.File, "Result": &u.Result,
-		"StatusText": &u.Status, "MainPID": &u.PID, "NRestarts": &u.Restarts, "FragmentPath": &u.Path,
-	}[key]; p != nil {
-		*p = value
-	}
-	r.Units[name] = u
+// DaemonState is how one daemon does on a node.
+type DaemonState struct {
+	Name    string
+	Well    bool   // it is there, runs, and its token is good
+	Version string // of the program; "": it is not there
+	Package string
+	Unit    string // of what is enabled: active, inactive, failed, ...; "": there is none
+	Enabled string
+	Says    string  // what it reports of itself
+	API     string  // answers, no answer, connecting; "": it does not say
+	Mounts  *Mounts // nil: it mounts nothing
+	Token   string
+	Expires time.Time // when Token is TokenEnds
 }
 
-// Problem is why a node cannot be brought to what is wanted, with what to do.
-type Problem struct{ Text, Hint string }
+// Mounts is what is known of clientmountd's mounts on a node.
+type Mounts struct {
+	Count      int    // ClientMounts with mounts in place
+	Unreadable int    // records that cannot be read: something may be mounted
+	Unknown    string // why the rest is not known; "": it is
+}
 
-func (p *Problem) Error() string { return p.Text }
+// mounts are those of the installed program; nil if it is not installed or does not
+// mount.
+func (r *Report) mounts(bin string) *Mounts {
+	if p, _ := product.Of(bin); !p.Mounts || r.Files[product.Path(bin)].State == "absent" {
+		return nil
+	}
+	a, m := r.Statuses[bin], new(Mounts)
+	switch {
+	case a.Status == nil && a.Err == nil:
+		m.Unknown = bin + " was not asked"
+	case a.Err != nil:
+		version := r.Versions[bin]
+		if version == "" {
+			version = "of an unknown version"
+		}
+		m.Unknown = fmt.Sprintf("%s %s does not answer status -o json: %v", bin, version, a.Err)
+	case a.Status.Mounts == nil:
+		m.Unknown = "status -o json of " + bin + " tells nothing of mounts"
+	case a.Status.Mounts.Error != "":
+		m.Unknown = a.Status.Mounts.Error
+	case a.Status.Mounts.Count < 0 || a.Status.Mounts.Unreadable < 0:
+		m.Unknown = "status -o json of " + bin + " has a negative number"
+	default:
+		m.Count, m.Unreadable = a.Status.Mounts.Count, a.Status.Mounts.Unreadable
+	}
+	return m
+}
 
-func problemf(hint, format string, args ...any) *Problem {
-	return &Problem{Text: fmt.Sprintf(format, args...), Hint: hint}
+// What there is to say of a token.
+const (
+	TokenMissing = "missing"
+	TokenEnds    = "ends"
+	TokenForever = "does not end"
+	TokenUnknown = "not a service account's"
+	TokenInvalid = "its expiry is not a valid date"
+)
+
+// Daemons are the states of those that are asked for.
+func (r *Report) Daemons(w *Want, now time.Time) (list []DaemonState) {
+	for i := range w.Daemons {
+		list = append(list, r.daemon(&w.Daemons[i], now))
+	}
+	return list
+}
+
+func (r *Report) daemon(d *Daemon, now time.Time) DaemonState {
+	s := DaemonState{Name: d.Name}
+	path, _ := product.Credentials(d.Name)
+	ends, claims := r.Expiry[path]
+	switch {
+	case r.Files[path].State == "absent":
+		s.Token = TokenMissing
+	case r.BadExpiry[path]:
+		s.Token = TokenInvalid
+	case !claims:
+		s.Token = TokenUnknown
+	case ends.IsZero():
+		s.Token = TokenForever
+	default:
+		s.Token, s.Expires = TokenEnds, ends
+	}
+	good := s.Token == TokenForever || s.Token == TokenUnknown || s.Token == TokenEnds && ends.After(now)
+	if d.Bin == "" {
+		s.Well = good
+		return s
+	}
+	p := d.product()
+	running, enabled := r.Units[p.Service()], r.Units[p.Enabled()]
+	s.Version, s.Package, s.Says = r.Versions[d.Bin], r.Packages[d.Bin].NEVRA, running.Status
+	if enabled.Load != "not-found" {
+		s.Unit, s.Enabled = enabled.Active, enabled.File
+	}
+	if running.Active == "failed" {
+		s.Unit = "failed"
+	}
+	s.Mounts = r.mounts(d.Bin)
+	if a := r.Statuses[d.Bin]; a.Status != nil {
+		s.API = a.API
+	}
+	s.Well = good && s.Unit == "active" && s.API != systemd.APISilent
+	return s
 }

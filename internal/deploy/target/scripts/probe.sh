@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# Says how things stand, and changes nothing. The request: "file PATH" and
-# "daemon NAME" lines, then "end".
+# Reports the state of the node, and changes nothing. The request: lines "file PATH",
+# "claims PATH", "unit UNIT" and "daemon PROGRAM", then "end".
 
 file() {
   if [ -L "$R$1" ]; then
@@ -35,13 +35,10 @@ claims() {
 
 unit() {
   [ -n "$systemd" ] || return 0
-  systemctl show --property=LoadState,ActiveState,SubState,UnitFileState,Result,MainPID,NRestarts,StatusText,FragmentPath "$1" |
-    while IFS= read -r line; do printf 'unit\t%s\t%s\n' "$1" "$line"; done
+  printf 'unit\t%s\t%s\n' "$1" "$(systemctl show --property=LoadState,ActiveState,UnitFileState,StatusText "$1" | base64 | tr -d '\n')"
 }
 
 daemon() {
-  unit "$1.service"
-  if [ "$1" = nnf-dm ]; then unit nnf-dm.socket; fi
   content "/etc/systemd/system/$1.service"
   for path in "$R/etc/systemd/system/$1.service.d"/*.conf; do content "${path#"$R"}"; done
   file "/usr/bin/$1"
@@ -79,6 +76,7 @@ while IFS=' ' read -r what value <&3; do
   case $what in
   file) file "$value" ;;
   claims) claims "$value" ;;
+  unit) unit "$value" ;;
   daemon) daemon "$value" ;;
   end) break ;;
   esac
