@@ -89,11 +89,9 @@ func (l *Listener) acceptOne() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.accepted.Add(1)
 	peer, err := l.peerOf(raw)
 	if err != nil {
 		raw.Close()
-		l.noPeer.Add(1)
 		l.turnAway(Peer{}, err)
 		return nil, nil
 	}
@@ -103,7 +101,6 @@ func (l *Listener) acceptOne() (net.Conn, error) {
 		release, refusal = l.limiter.Acquire(peer.UID)
 	}
 	if refusal != nil {
-		l.refused.Add(1)
 		l.turnAway(peer, refusal)
 		if release = l.overLimit(peer); release == nil {
 			raw.Close()
@@ -231,7 +228,6 @@ func (l *Listener) evictFor(uid uint32) bool {
 	if c == nil {
 		return false
 	}
-	l.evicted.Add(1)
 	if l.records.Allow(c.Peer.UID) {
 		l.log.Warn("connection closed to make room for another user", "uid", c.Peer.UID, "pid", c.Peer.PID,
 			"idle", time.Since(time.Unix(0, c.used.Load())).Round(time.Millisecond), "calls", c.calls.Load())

@@ -42,8 +42,8 @@ func TestConnectionsPerUser(t *testing.T) {
 	if want := "7 false,7 false,7 false,7 true,7 true,8 false"; strings.Join(got, ",") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
-	if s := l.Stats(); s.Accepted != 11 || s.Refused != 7 || s.Open != 6 || len(told) != 7 {
-		t.Errorf("%+v, told %d times", s, len(told))
+	if l.Open() != 6 || len(told) != 7 {
+		t.Errorf("%d open, told %d times", l.Open(), len(told))
 	}
 	if !errors.Is(told[0], ErrLimit) {
 		t.Error(told[0])
@@ -66,7 +66,8 @@ func TestConnectionsPerUser(t *testing.T) {
 
 func TestNoPeerIsTurnedAway(t *testing.T) {
 	f := newFakeSocket()
-	l := f.listener(t, Options{})
+	var told []error
+	l := f.listener(t, Options{Turned: func(_ Peer, err error) { told = append(told, err) }})
 	client, server := net.Pipe()
 	f.queue <- server // the fake does not know who
 	f.connect(t, 7)
@@ -76,8 +77,8 @@ func TestNoPeerIsTurnedAway(t *testing.T) {
 	if _, err := client.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("without a peer: %v", err)
 	}
-	if s := l.Stats(); s.NoPeer != 1 || s.Open != 1 {
-		t.Errorf("%+v", s)
+	if len(told) != 1 || !errors.Is(told[0], ErrNoPeer) || l.Open() != 1 {
+		t.Errorf("told %v, %d open", told, l.Open())
 	}
 }
 
@@ -316,8 +317,14 @@ func TestEviction(t *testing.T) {
 				if got := c.here(); got != tt.want {
 					t.Errorf("%s stay, want %s", got, tt.want)
 				}
-				if s := c.l.Stats(); s.Evicted > 0 != strings.Contains(log.String(), "closed to make room") {
-					t.Errorf("%+v, %s", s, log)
+				evicted := -len(strings.Fields(c.here()))
+				for _, conn := range c.conns {
+					if conn.Refused() == nil {
+						evicted++
+					}
+				}
+				if evicted > 0 != strings.Contains(log.String(), "closed to make room") {
+					t.Errorf("%d evicted, %s", evicted, log)
 				}
 				for _, conn := range c.conns {
 					conn.Close()

@@ -63,7 +63,6 @@ func (c *Conn) progress(n int, err error) {
 	c.late = c.late || slow
 	c.mu.Unlock()
 	if slow {
-		c.l.slow.Add(1)
 		c.l.turnAway(c.Peer, ErrSlow)
 	}
 }

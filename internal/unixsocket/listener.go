@@ -214,10 +214,8 @@ type Listener struct {
 	probe     chan struct{} // not nil while Probe waits; closed by Accept
 	asked     chan struct{} // has room for one: Accept shall look for probe
 
-	coming                          sync.WaitGroup // connections on which the first bytes have not arrived
-	open                            atomic.Int64
-	accepted, refused, slow, noPeer atomic.Uint64
-	evicted                         atomic.Uint64
+	coming sync.WaitGroup // connections on which the first bytes have not arrived
+	open   atomic.Int64
 
 	held    holders
 	records *Records
@@ -348,17 +346,5 @@ func (l *Listener) suppressed(s Suppressed) {
 	l.log.Warn("records about connections suppressed", "uid", s.UID, "users", s.Users, "count", s.Count)
 }
 
-// Stats are counts since the start, except Open.
-type Stats struct {
-	Open                            int // connections now, including those above a limit
-	Accepted, Refused, Slow, NoPeer uint64
-	Evicted                         uint64 // closed in favor of another user
-}
-
-// Stats can be called at any time.
-func (l *Listener) Stats() Stats {
-	return Stats{
-		Open: int(l.open.Load()), Accepted: l.accepted.Load(),
-		Refused: l.refused.Load(), Slow: l.slow.Load(), NoPeer: l.noPeer.Load(), Evicted: l.evicted.Load(),
-	}
-}
+// Open returns how many connections are open, including those above a limit.
+func (l *Listener) Open() int { return int(l.open.Load()) }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
@@ -34,7 +35,7 @@ var (
 	collectScript = remote.Script{Name: "collect", Text: bare(prelude + shared + collectText)}
 )
 
-// bare is a script without its lines of comment.
+// bare returns a script without its comment lines.
 func bare(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -45,16 +46,16 @@ func bare(text string) string {
 	return b.String()
 }
 
-// Steps tells an observer how far a node is.
+// Steps reports the progress of a node to an observer.
 type Steps func(step string)
 
-// After is how long a lost switch is waited for.
+// after is how long Apply waits for a switch after the connection broke.
 const after = 10 * time.Minute
 
-// Apply carries a plan out. Until the switch begins on the node, the end of stop
-// ends it and the node stays as it is; from then on it is waited for until ctx
-// ends, also when the connection breaks. An Outcome that is not ok is an error as
-// well.
+// Apply carries a plan out. Until the switch starts on the node, the end of stop ends
+// Apply, and the node stays as it is. From then on Apply waits for the switch until ctx
+// ends, even if the connection breaks. For an Outcome that is not ok it returns an
+// error, too.
 func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, step Steps) (*Outcome, error) {
 	run, err := newRun()
 	if err != nil {
@@ -63,23 +64,19 @@ func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, 
 	session, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	staged, through := make(chan struct{}), make(chan struct{})
-	heard := &reader{signal: func(word string) {
-		switch word {
-		case "staged":
-			closeOnce(staged)
-		case "heard":
-			closeOnce(through)
-		}
+	answer := &reader{signals: map[string]func(){
+		"staged": sync.OnceFunc(func() { close(staged) }),
+		"heard":  sync.OnceFunc(func() { close(through) }),
 	}}
 	in, feed := io.Pipe()
 	fed := make(chan error, 1)
-	gone := false // "go" was said: only the node knows what is now
+	gone := false // "go" was sent: only the node knows its state
 	go func() {
 		fed <- func() error {
 			defer feed.Close()
 			a := newArchive(p, run)
 			if _, err := fmt.Fprintf(feed, "archive %d\n", a.size); err != nil {
-				return nil // the script has ended, and says why
+				return nil // the script has ended, and reports why
 			}
 			if err := a.write(feed); err != nil && !errors.Is(err, io.ErrClosedPipe) {
 				return err
@@ -94,7 +91,7 @@ func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, 
 			}
 			step("switch")
 			gone = true
-			_, _ = io.WriteString(feed, "go "+run+"\n") // whether it arrives, the node says
+			_, _ = io.WriteString(feed, "go "+run+"\n") // the node reports whether it arrived
 			select {
 			case <-through:
 				_, _ = io.WriteString(feed, "heard "+run+"\n")
@@ -105,14 +102,14 @@ func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, 
 	}()
 	halt := context.AfterFunc(stop, func() {
 		select {
-		case <-staged: // it may have been told to go: the feeder decides
+		case <-staged: // "go" may have been sent: the goroutine above decides
 		default:
 			cancel(context.Cause(stop))
 		}
 	})
 	defer halt()
 	step("upload")
-	err = shell.Run(session, node, applyScript, in, &bounded{heard, most})
+	err = shell.Run(session, node, applyScript, in, &bounded{answer, mostBytes})
 	cancel(nil)
 	in.Close()
 	ferr := <-fed
@@ -121,10 +118,10 @@ func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, 
 		return nil, ferr
 	case stop.Err() != nil && !gone:
 		return nil, &remote.Error{Node: node, Kind: remote.Ended, Text: "nothing was changed"}
-	case heard.trouble != nil:
-		return nil, heard.trouble
+	case answer.problem != nil:
+		return nil, answer.problem
 	case err == nil:
-		return heard.outcome.judge(run)
+		return answer.outcome.judge(run)
 	case gone && ctx.Err() != nil:
 		return nil, left(ctx)
 	case gone:
@@ -137,24 +134,15 @@ func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, 
 	return nil, err
 }
 
-// left is the error of who does not wait for a switch any more.
+// left is the error if the administrator does not wait for the end of a switch.
 func left(ctx context.Context) error {
 	return problemf("it goes on there: nnf-deploy status tells what became of it", "left in the middle of the switch: %v", context.Cause(ctx))
 }
 
-func closeOnce(c chan struct{}) {
-	select {
-	case <-c:
-	default:
-		close(c)
-	}
-}
-
-// collect asks what became of a switch that was begun, when the connection broke
-// meanwhile.
+// collect asks the node for the outcome of a switch during which the connection broke.
 func collect(ctx context.Context, shell remote.Shell, node, run string, step Steps) (*Outcome, error) {
 	step("reconnect")
-	var heard *reader
+	var answer *reader
 	var err error
 	for try := range 5 {
 		if try > 0 {
@@ -164,35 +152,31 @@ func collect(ctx context.Context, shell remote.Shell, node, run string, step Ste
 			case <-time.After(time.Duration(try) * 2 * time.Second):
 			}
 		}
-		heard, err = ask(ctx, shell, node, run)
-		if e := (*remote.Error)(nil); err == nil || heard.trouble != nil || !errors.As(err, &e) || e.Kind != remote.Unreachable && e.Kind != remote.Lost {
+		answer, err = ask(ctx, shell, node, run)
+		if e := (*remote.Error)(nil); err == nil || answer.problem != nil || !errors.As(err, &e) || e.Kind != remote.Unreachable && e.Kind != remote.Lost {
 			break
 		}
 	}
 	switch {
-	case heard.trouble != nil:
-		return nil, heard.trouble
+	case answer.problem != nil:
+		return nil, answer.problem
 	case err != nil:
 		return nil, problemf("run it again: it goes on where it stopped", "the connection broke during the switch and does not come back (%v)", err)
-	case heard.outcome.Run != run:
+	case answer.outcome.Run != run:
 		return nil, problemf("run it again", "the connection broke before the switch; nothing was changed")
 	}
-	return heard.outcome.judge(run)
+	return answer.outcome.judge(run)
 }
 
-// ask is one try to hear what became of a run.
+// ask is one attempt to get the outcome of a run.
 func ask(ctx context.Context, shell remote.Shell, node, run string) (*reader, error) {
 	through, over := make(chan struct{}), make(chan struct{})
-	heard := &reader{signal: func(word string) {
-		if word == "heard" {
-			closeOnce(through)
-		}
-	}}
+	answer := &reader{signals: map[string]func(){"heard": sync.OnceFunc(func() { close(through) })}}
 	in, feed := io.Pipe()
 	go func() {
 		defer feed.Close()
 		if _, err := fmt.Fprintf(feed, "wait %s %s\n", seconds(after), run); err != nil {
-			return // the script has ended, and says why
+			return // the script has ended, and reports why
 		}
 		select {
 		case <-through:
@@ -200,13 +184,13 @@ func ask(ctx context.Context, shell remote.Shell, node, run string) (*reader, er
 		case <-over:
 		}
 	}()
-	err := shell.Run(ctx, node, collectScript, in, &bounded{heard, most})
+	err := shell.Run(ctx, node, collectScript, in, &bounded{answer, mostBytes})
 	close(over)
 	in.Close()
-	return heard, err
+	return answer, err
 }
 
-// judge turns what a node says into an error, if it is one.
+// judge returns an error for an outcome that is not ok, or not that of this run.
 func (o *Outcome) judge(run string) (*Outcome, error) {
 	switch {
 	case o.Run != run:
@@ -228,23 +212,23 @@ func newRun() (string, error) {
 	return hex.EncodeToString(b), err
 }
 
-// Outcome is what became of a switch, as the node says.
+// Outcome is the result of a switch as the node reports it.
 type Outcome struct {
 	Run     string
 	State   string // ok, old (it failed and was undone), unready (new, but a daemon does not get ready), mixed, partly (removed)
 	Cause   string
 	Hint    string
 	Notes   []string // what else there is to know
-	Said    []string // what daemons say of themselves
+	Said    []string // what daemons report of themselves
 	Journal []string // the last lines of a daemon that does not get ready
 }
 
-// reader reads what the apply script says, while it says it.
+// reader parses the answer of the apply and the collect script as it arrives.
 type reader struct {
 	outcome Outcome
-	trouble *Problem
-	rest    string
-	signal  func(word string) // staged, switching, heard
+	problem *Problem
+	rest    string            // of a line that is not complete
+	signals map[string]func() // called for lines of one word
 }
 
 // Write implements io.Writer.
@@ -263,12 +247,10 @@ func (r *reader) Write(p []byte) (int, error) {
 
 func (r *reader) take(f []string) {
 	switch o := &r.outcome; {
-	case len(f) == 1 && (f[0] == "staged" || f[0] == "switching" || f[0] == "heard"):
-		if r.signal != nil {
-			r.signal(f[0])
-		}
+	case len(f) == 1 && r.signals[f[0]] != nil:
+		r.signals[f[0]]()
 	case f[0] == "error" && len(f) >= 3:
-		r.trouble = &Problem{Text: f[1], Hint: f[2]}
+		r.problem = &Problem{Text: f[1], Hint: f[2]}
 	case f[0] == "result" && len(f) >= 5:
 		o.Run, o.State, o.Cause, o.Hint = f[1], f[2], f[3], f[4]
 	case f[0] == "note" && len(f) >= 2:
@@ -279,5 +261,3 @@ func (r *reader) take(f []string) {
 		o.Journal = append(o.Journal, strings.Join(f[1:], " "))
 	}
 }
-
-var _ io.Writer = (*reader)(nil)

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
@@ -185,6 +186,19 @@ func TestPackageTransactionFails(t *testing.T) {
 		t.Error("the node is not as before")
 	}
 	s.nothingStaged()
+}
+
+// What the scripts name is what the table has.
+func TestScriptsNameTheProduct(t *testing.T) {
+	for name, text := range map[string]string{"shared": shared, "switch": switchText} {
+		if !strings.Contains(text, "\nD=$R"+product.StateDirectory) {
+			t.Errorf("%s does not work in %s", name, product.StateDirectory)
+		}
+	}
+	d, _ := product.Of("nnf-dm")
+	if !strings.Contains(switchText, "= "+d.Service()+" ]") || !strings.Contains(switchText, `"$R`+product.Path(d.Beside[0])+`"`) {
+		t.Error("the switch does not ask nnf-dm by its client")
+	}
 }
 
 // The scripts as they are sent, and those that stand in on nodes. What is on a

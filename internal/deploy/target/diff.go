@@ -11,14 +11,11 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// Diff finds what has to change on a node. It looks at nothing but its
-// arguments. The error is a *Problem.
+// Diff plans what has to change on a node. It reads nothing but its arguments. The
+// error is a *Problem.
 func Diff(w *Want, r *Report) (*Plan, error) {
-	switch {
-	case r.Systemd == "":
-		return nil, problemf("nnf-deploy is for nodes that are up, not for images", "systemd does not run there")
-	case r.Busy:
-		return nil, problemf("wait for its end, then run it again", "another nnf-deploy is at work there")
+	if err := r.usable(); err != nil {
+		return nil, err
 	}
 	d := &differ{w: w, r: r, p: new(Plan), units: map[string]bool{}}
 	for _, step := range []func(*Daemon) error{d.packages, d.programs, d.unit, d.files, d.enable} {
@@ -38,15 +35,28 @@ func Diff(w *Want, r *Report) (*Plan, error) {
 	return d.p, nil
 }
 
+// usable returns the reason why nothing can be changed on the node now, if there is
+// one.
+func (r *Report) usable() error {
+	switch {
+	case r.Systemd == "":
+		return problemf("nnf-deploy is for nodes that are up, not for images", "systemd does not run there")
+	case r.Busy:
+		return problemf("wait for its end, then run it again", "another nnf-deploy is at work there")
+	}
+	return nil
+}
+
 // differ is one comparison.
 type differ struct {
 	w     *Want
 	r     *Report
 	p     *Plan
 	bare  int64           // bytes of programs without a package
-	units map[string]bool // programs whose unit becomes another one
+	units map[string]bool // daemons whose unit changes
 }
 
+// packages plans the package of a daemon.
 func (d *differ) packages(daemon *Daemon) error {
 	if daemon.Bin == "" || len(d.w.Payload.Packages) == 0 {
 		return nil
@@ -71,7 +81,7 @@ func (d *differ) packages(daemon *Daemon) error {
 	default:
 		d.p.change("install", p.NEVRA, "")
 	}
-	name := d.p.carry(member{name: ".rpm", sum: p.Sum, path: p.Path, size: p.Size}) // dnf takes no file without it
+	name := d.p.carry(member{name: ".rpm", sum: p.Sum, path: p.Path, size: p.Size}) // dnf accepts no file without it
 	d.p.step("package", name, p.Name)
 	d.p.restart(daemon.Bin)
 	d.units[daemon.Bin] = true
@@ -82,6 +92,7 @@ func (d *differ) wrongArch(bin string) error {
 	return problemf("give one that is built for it", "what is given of %s is for %s, and the node is %s", bin, strings.Join(d.w.Payload.Arches(bin), ", "), d.r.Arch)
 }
 
+// programs plans the programs of a daemon that are not in a package.
 func (d *differ) programs(daemon *Daemon) error {
 	if daemon.Bin == "" || len(d.w.Payload.Packages) > 0 {
 		return nil
@@ -119,7 +130,7 @@ func (d *differ) programs(daemon *Daemon) error {
 	return nil
 }
 
-// place compares one file, and reports whether it becomes another one.
+// place plans one file, and reports whether it changes.
 func (d *differ) place(f *file, what string) bool {
 	have, asked := d.r.Files[f.path]
 	if !asked {
@@ -147,7 +158,8 @@ func (d *differ) place(f *file, what string) bool {
 	return true
 }
 
-// unit deals with what lies in the way of the unit that is wanted.
+// unit plans the unit of a daemon: what hides the wanted one makes way, unless it is
+// the administrator's.
 func (d *differ) unit(daemon *Daemon) error {
 	bin := daemon.Bin
 	if bin == "" {
@@ -213,6 +225,7 @@ func (d *differ) unitChanges(bin string) {
 	d.p.restart(bin)
 }
 
+// files plans the credentials and settings of a daemon.
 func (d *differ) files(daemon *Daemon) error {
 	list, err := d.w.files(daemon)
 	if err != nil {
@@ -228,7 +241,7 @@ func (d *differ) files(daemon *Daemon) error {
 		}
 	}
 	if daemon.Name != daemon.Bin && len(daemon.Token) > 0 {
-		d.p.step("newfolder", p.DirectoryMode, p.Owner, product.Directory(daemon.Name)) // it may be somebody else's
+		d.p.step("newfolder", p.DirectoryMode, p.Owner, product.Directory(daemon.Name)) // which other software may own
 	}
 	for i := range list {
 		if d.place(&list[i], "file") && list[i].path == p.DropIn() {
@@ -238,6 +251,7 @@ func (d *differ) files(daemon *Daemon) error {
 	return nil
 }
 
+// enable plans that systemd starts the daemon, now and at boot.
 func (d *differ) enable(daemon *Daemon) error {
 	if daemon.Bin == "" {
 		return nil
@@ -256,7 +270,7 @@ func (d *differ) enable(daemon *Daemon) error {
 	}
 	switch {
 	case u.Active != "active":
-		if !works(u) {
+		if !running(u) {
 			d.p.change("start", p.Enabled(), "")
 		}
 		d.p.restart(p.Name)
@@ -264,7 +278,7 @@ func (d *differ) enable(daemon *Daemon) error {
 		d.p.change("start", p.Service(), "")
 		d.p.restart(p.Name)
 	case slices.Contains(d.r.Pending, p.Name):
-		if !works(service) {
+		if !running(service) {
 			d.p.change("start", p.Service(), "")
 		}
 		d.p.restart(p.Name)
@@ -272,46 +286,45 @@ func (d *differ) enable(daemon *Daemon) error {
 	return nil
 }
 
-// run adds what makes the new files work.
+// run adds the restarts.
 func (d *differ) run() {
 	for _, bin := range d.p.bins {
 		p, _ := product.Of(bin)
 		if p.SocketActivated && d.r.Units[p.Socket()].Active != "active" {
 			d.p.step("start", p.Socket())
 		}
-		if works(d.r.Units[p.Service()]) {
+		if running(d.r.Units[p.Service()]) {
 			d.p.change("restart", p.Service(), "")
 		}
 		d.p.step("ready", p.Service(), seconds(d.w.Ready))
 	}
 }
 
-// works is true for a unit that a restart interrupts.
-func works(u Unit) bool { return u.Active != "" && u.Active != "inactive" && u.Active != "failed" }
+// running reports whether a restart interrupts the unit.
+func running(u Unit) bool { return u.Active != "" && u.Active != "inactive" && u.Active != "failed" }
 
-// spare is what a file system has to have left when everything is in place, in
-// KiB.
+// spare is what a file system must have left when everything is in place, in KiB.
 const spare = 1024
 
-// space finds out before anything is sent that a disk would be full.
+// space returns an error for a disk that would be full, before anything is sent.
 func (d *differ) space() error {
 	staging, bare := d.p.Bytes()/1024, d.bare/1024
 	if d.p.Empty() {
 		return nil
 	}
 	for _, need := range []struct {
-		folder string
-		kib    int64
+		dir string
+		kib int64
 	}{{product.StateDirectory, staging}, {product.BinDirectory, bare}, {product.ConfigDirectory, 0}} {
-		free, known := d.r.Space[need.folder]
+		free, known := d.r.Space[need.dir]
 		if !known {
 			continue
 		}
-		if need.folder == product.BinDirectory && free == d.r.Space[product.StateDirectory] {
+		if need.dir == product.BinDirectory && free == d.r.Space[product.StateDirectory] {
 			need.kib += staging // most likely the same file system
 		}
 		if free < need.kib+spare {
-			return problemf("make room, or move the folder to another file system", "the file system of %s is full: %s free, %s needed", need.folder, size(free), size(need.kib+spare))
+			return problemf("make room, or move the folder to another file system", "the file system of %s is full: %s free, %s needed", need.dir, size(free), size(need.kib+spare))
 		}
 	}
 	return nil

@@ -8,15 +8,12 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// Remove plans the way back: daemons stopped, packages, programs and everything
-// that nnf-deploy has brought removed. Mounts are never touched; while clientmountd
-// has some, force is needed, because they would never be unmounted.
+// Remove plans that daemons are stopped, and that packages, programs and everything
+// that nnf-deploy has brought are removed. It never touches mounts. If clientmountd has
+// mounts in place, force is needed, because they would never be unmounted.
 func Remove(w *Want, r *Report, force bool) (*Plan, error) {
-	switch {
-	case r.Systemd == "":
-		return nil, problemf("nnf-deploy is for nodes that are up, not for images", "systemd does not run there")
-	case r.Busy:
-		return nil, problemf("wait for its end, then run it again", "another nnf-deploy is at work there")
+	if err := r.usable(); err != nil {
+		return nil, err
 	}
 	d := &differ{w: w, r: r, p: new(Plan)}
 	for i := range w.Daemons {
@@ -64,8 +61,8 @@ func (d *differ) remove(daemon *Daemon, force bool) error {
 	return nil
 }
 
-// inTheWay is why clientmountd must not be removed, because its mounts would stay
-// for ever; "": nothing is mounted.
+// inTheWay returns why clientmountd must not be removed: no daemon would unmount its
+// mounts. "": nothing is mounted.
 func (m *Mounts) inTheWay() (why, hint string) {
 	const look = "look there with findmnt; --force removes it all the same: mounts stay, and no daemon unmounts them"
 	switch {
@@ -81,6 +78,7 @@ func (m *Mounts) inTheWay() (why, hint string) {
 	return "", ""
 }
 
+// removeProgram plans the end of the daemon, its units, and its package or programs.
 func (d *differ) removeProgram(p *product.Daemon) {
 	for _, unit := range slices.Backward(p.Units()) { // the socket first, which would start the service again
 		if u, known := d.r.Units[unit]; known && u.Load != "not-found" && u.Active != "inactive" {
@@ -110,7 +108,7 @@ func (d *differ) removeProgram(p *product.Daemon) {
 		d.p.step("drop", socket)
 	}
 	if there && whose == foreign {
-		return // it is what the unit runs
+		return // the unit that stays needs them
 	}
 	for _, program := range p.Programs() {
 		path := product.Path(program)

@@ -18,10 +18,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
-// Probe looks how things stand on a node. Nothing is changed.
+// Probe finds out the state of a node. It changes nothing.
 func Probe(ctx context.Context, shell remote.Shell, w *Want) (*Report, error) {
 	var out bytes.Buffer
-	err := shell.Run(ctx, w.Node, probeScript, strings.NewReader(request(w)), &bounded{&out, most})
+	err := shell.Run(ctx, w.Node, probeScript, strings.NewReader(request(w)), &bounded{&out, mostBytes})
 	silent := out.Len() == 0
 	report, perr := parseReport(&out)
 	if e := (*remote.Error)(nil); errors.As(err, &e) && (e.Kind != remote.Failed || silent) {
@@ -30,10 +30,10 @@ func Probe(ctx context.Context, shell remote.Shell, w *Want) (*Report, error) {
 	return report, perr
 }
 
-// most is how much a node may say, in bytes.
-const most = 4 << 20
+// mostBytes bounds the answer of a node.
+const mostBytes = 4 << 20
 
-// bounded takes no more than so much, so that a node cannot fill our memory.
+// bounded discards what is beyond its limit, so that a node cannot fill our memory.
 type bounded struct {
 	w    io.Writer
 	left int
@@ -50,7 +50,7 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// request is what the probe is asked.
+// request is the standard input of the probe script.
 func request(w *Want) string {
 	var b strings.Builder
 	for _, d := range w.Daemons {
@@ -74,7 +74,7 @@ func request(w *Want) string {
 	return b.String() + "end\n"
 }
 
-// Report is how things stand on a node, as its probe says.
+// Report is the state of a node as its probe reports it.
 type Report struct {
 	Arch        string
 	Systemd     string // version; "": it does not run
@@ -88,10 +88,10 @@ type Report struct {
 	Expiry      map[string]time.Time // until when tokens are good that say it; zero: they do not end
 	BadExpiry   map[string]bool      // tokens whose expiry is no date
 	Space       map[string]int64     // KiB free
-	Statuses    map[string]Answered  // what programs answer of themselves
+	Statuses    map[string]Answered  // of programs, by themselves
 	Busy        bool                 // another run is at work there
 	Interrupted bool                 // one was interrupted there
-	Forgotten   bool                 // all was removed there, and the answer was never heard
+	Forgotten   bool                 // all was removed there, and the answer never arrived
 	Pending     []string             // daemons that an interrupted one has not restarted
 }
 
@@ -121,40 +121,32 @@ func newReport() *Report {
 	}
 }
 
-// lines reads what a script answers: fields of lines with tabs between. What a
-// login shell says before the first line is not ours.
-func lines(r io.Reader, each func(fields []string)) error {
-	s := bufio.NewScanner(r)
-	s.Buffer(nil, 1<<20)
-	for s.Scan() {
-		each(strings.Split(s.Text(), "\t"))
-	}
-	return s.Err()
-}
-
-// parseReport reads the answer of the probe.
+// parseReport reads the answer of the probe: lines of fields with tabs between them.
 func parseReport(in io.Reader) (*Report, error) {
 	r := newReport()
-	begun, ended := false, false
-	var trouble *Problem
-	err := lines(in, func(f []string) {
+	started, ended := false, false
+	var problem *Problem
+	s := bufio.NewScanner(in)
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		f := strings.Split(s.Text(), "\t")
 		switch {
 		case f[0] == "nnf-deploy":
-			begun = true
+			started = true
 		case f[0] == "error" && len(f) >= 3:
-			trouble = &Problem{Text: f[1], Hint: f[2]}
+			problem = &Problem{Text: f[1], Hint: f[2]}
 		case f[0] == "end":
 			ended = true
-		case begun && !ended:
+		case started && !ended:
 			r.take(f)
 		}
-	})
+	}
 	switch {
-	case trouble != nil:
-		return nil, trouble
-	case err != nil:
-		return nil, &Problem{Text: "its answer is not understood: " + err.Error()}
-	case !begun:
+	case problem != nil:
+		return nil, problem
+	case s.Err() != nil:
+		return nil, &Problem{Text: "its answer is not understood: " + s.Err().Error()}
+	case !started:
 		return nil, &Problem{Text: "it gives no answer", Hint: "does its login shell run commands?"}
 	case !ended:
 		return nil, &Problem{Text: "its answer is cut off", Hint: "run it again"}
@@ -162,7 +154,7 @@ func parseReport(in io.Reader) (*Report, error) {
 	return r, nil
 }
 
-// take takes one line over. A line that is not understood says nothing.
+// take adds one line. It ignores lines that it does not understand.
 func (r *Report) take(f []string) {
 	at := func(i int) string {
 		if i < len(f) {
@@ -226,7 +218,7 @@ func (r *Report) take(f []string) {
 	}
 }
 
-// DaemonState is how one daemon does on a node.
+// DaemonState is the state of one daemon on a node.
 type DaemonState struct {
 	Name    string
 	Well    bool   // it is there, runs, and its token is good
@@ -234,7 +226,7 @@ type DaemonState struct {
 	Package string
 	Unit    string // of what is enabled: active, inactive, failed, ...; "": there is none
 	Enabled string
-	Says    string  // what it reports of itself
+	Says    string  // what it reports of itself, for people
 	API     string  // answers, no answer, connecting; "": it does not say
 	Mounts  *Mounts // nil: it mounts nothing
 	Token   string
@@ -248,6 +240,15 @@ type Mounts struct {
 	Unknown    string // why the rest is not known; "": it is
 }
 
+// version is that of an installed program, "" if it is not known. Programs that
+// answer no status print it.
+func (r *Report) version(bin string) string {
+	if a := r.Statuses[bin]; a.Status != nil && a.ProgramVersion != "" {
+		return a.ProgramVersion
+	}
+	return r.Versions[bin]
+}
+
 // mounts are those of the installed program; nil if it is not installed or does not
 // mount.
 func (r *Report) mounts(bin string) *Mounts {
@@ -259,7 +260,7 @@ func (r *Report) mounts(bin string) *Mounts {
 	case a.Status == nil && a.Err == nil:
 		m.Unknown = bin + " was not asked"
 	case a.Err != nil:
-		version := r.Versions[bin]
+		version := r.version(bin)
 		if version == "" {
 			version = "of an unknown version"
 		}
@@ -276,7 +277,7 @@ func (r *Report) mounts(bin string) *Mounts {
 	return m
 }
 
-// What there is to say of a token.
+// States of a token.
 const (
 	TokenMissing = "missing"
 	TokenEnds    = "ends"
@@ -316,7 +317,7 @@ func (r *Report) daemon(d *Daemon, now time.Time) DaemonState {
 	}
 	p := d.product()
 	running, enabled := r.Units[p.Service()], r.Units[p.Enabled()]
-	s.Version, s.Package, s.Says = r.Versions[d.Bin], r.Packages[d.Bin].NEVRA, running.Status
+	s.Version, s.Package, s.Says = r.version(d.Bin), r.Packages[d.Bin].NEVRA, running.Status
 	if enabled.Load != "not-found" {
 		s.Unit, s.Enabled = enabled.Active, enabled.File
 	}

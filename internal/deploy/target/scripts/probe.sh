@@ -17,15 +17,15 @@ file() {
   fi
 }
 
-# content PATH: of a unit or drop-in, without secrets.
+# content PATH: the text of a unit or drop-in, which has no secrets.
 content() {
   [ -f "$R$1" ] || return 0
   case $1 in *[!A-Za-z0-9@._/-]*) return 0 ;; esac
   printf 'content\t%s\t%s\n' "$1" "$(head -c 65536 "$R$1" | base64 | tr -d '\n')"
 }
 
-# claims PATH: the middle part of a token, which says until when it is good. The
-# signature never leaves the node.
+# claims PATH: the middle part of a token, which has its expiry. The signature never
+# leaves the node.
 claims() {
   [ -f "$R$1" ] || return 0
   IFS=. read -r _ middle signature <"$R$1"
@@ -58,7 +58,7 @@ daemon() {
   fi
 }
 
-# space FOLDER: free KiB where it is or would be made.
+# space DIRECTORY: free KiB where it is or would be made.
 space() {
   path=$R$1
   while [ ! -d "$path" ] && [ -n "$path" ]; do path=${path%/*}; done
