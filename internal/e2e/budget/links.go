@@ -194,16 +194,15 @@ var rooms = map[string]string{
 	"kube":                "api api/dws api/nnf text",
 	"systemd":             "text text/hint", // systemctl and files of units; what the units run is not its business
 	"systemd/fakesystemd": "",               // for tests
-	"daemon":              "text",
+	"daemon":              "config daemon/oneprocessor kube systemd text text/hint text/usage version",
 	"daemon/oneprocessor": "",
-	"command":             "config daemon systemd text/hint text/usage version", // the command line that the daemons share
 
-	"clientmount":           "api api/dws api/nnf clientmount/failpoint clientmount/plan daemon kube node safepath systemd", // of systemd only what a status looks like
+	"clientmount":           "api api/dws api/nnf clientmount/failpoint clientmount/plan config daemon kube node safepath systemd text",
 	"clientmount/plan":      "api api/dws api/nnf safepath text",
 	"clientmount/failpoint": "",
 
 	"datamovement":                   "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube text", // decides, and moves nothing
-	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube text unixsocket version",
+	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf config daemon datamovement kube systemd text unixsocket version",
 	"datamovement/client":            "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
 	"datamovement/client/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
 

@@ -1,4 +1,4 @@
-package command
+package daemon
 
 import (
 	"bytes"
@@ -6,55 +6,81 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
+	"github.com/compute-daemons/compute-daemons/internal/systemd/fakesystemd"
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
-// settings is a program's configuration with one setting.
-type settings struct{ Level int }
-
-func table(s *settings, file string) *config.Table {
-	return &config.Table{
-		Program: "thing", Summary: "thing does things.", Synopsis: []string{"thing [flags]"}, File: file,
-		Sections: []config.Section{{Name: "a", Help: "All."}},
-		Settings: []config.Setting{{Key: "a.level", Flag: "level", Env: []config.Env{{Name: "THING_LEVEL"}}, Kind: config.Int, Default: "3", Min: "0", Max: "9", Field: &s.Level, Help: "How much."}},
-	}
-}
-
-// thing is a program whose daemon notes that it was run.
+// thing is a program whose daemon notes that it was started, and ends at once.
 type thing struct {
-	Program
+	*Program
+	file string // its configuration
 	runs int
-	got  settings
-	err  error
+	got  int   // the level that it was started with
+	err  error // why it does not start
 }
+
+// thingSettings is its configuration, with one setting of its own. There is no
+// level 4.
+type thingSettings struct {
+	Settings
+	thing *thing
+	Level int
+}
+
+func (c *thingSettings) Table() *config.Table {
+	return c.Settings.Table(config.Table{
+		Program: "thing", Summary: "thing does things.", File: c.thing.file,
+		Sections: []config.Section{{Name: "node", Help: "This node."}, {Name: "a", Help: "All."}},
+		Settings: []config.Setting{{Key: "a.level", Flag: "level", Env: []config.Env{{Name: "THING_LEVEL"}}, Kind: config.Int, Default: "3", Min: "0", Max: "9", Field: &c.Level, Help: "How much."}},
+	}, Defaults{TokenEnv: "THING_TOKEN", CertEnv: "THING_CERT", QPS: "1", Burst: "1", MemLimit: "off", Status: "nothing"})
+}
+
+func (c *thingSettings) Verify() error {
+	if c.Level == 4 {
+		return errors.New("four is no level for a thing")
+	}
+	return nil
+}
+
+func (c *thingSettings) Start(*Process) (Service, error) {
+	c.Log.Level.Set(slog.LevelError + 1)
+	c.thing.runs++
+	c.thing.got = c.Level
+	return c.thing, c.thing.err
+}
+
+func (p *thing) Run(context.Context) error      { return nil }
+func (p *thing) Probe(context.Context) error    { return nil }
+func (p *thing) Reload(Configuration)           {}
+func (p *thing) ShutdownTimeout() time.Duration { return 0 }
+func (p *thing) Left() string                   { return "" }
 
 func newThing(t *testing.T) *thing {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "config.toml")
-	p := &thing{}
-	p.Program = Program{
-		Name: "thing", Table: func() *config.Table { return table(new(settings), file) },
-		Daemon: func(ctx context.Context, v *Invocation) int {
-			p.runs++
-			_, err := v.Load(table(&p.got, file))
-			return v.Result(ctx, errors.Join(err, p.err))
-		},
-	}
+	// Another test may not find the processors of this one taken.
+	t.Setenv("GOMAXPROCS", strconv.Itoa(runtime.GOMAXPROCS(0)))
+	p := &thing{file: filepath.Join(t.TempDir(), "config.toml")}
+	p.Program = &Program{Name: "thing", Configuration: func() Configuration { return &thingSettings{thing: p} }}
 	return p
 }
 
 func (p *thing) call(args ...string) (code int, stdout, stderr string) {
 	var out, err bytes.Buffer
-	code = p.Run(context.Background(), args, []string{"THING_LEVEL=5"}, &out, &err)
+	code = p.Program.Run(context.Background(), args, []string{"THING_LEVEL=5"}, &out, &err)
 	return code, out.String(), err.String()
 }
 
@@ -75,9 +101,9 @@ func TestWords(t *testing.T) {
 		{"version", 0, 0, "Version " + version.Version + "\n", ""},
 		{"version --level=nonsense", 0, 0, "Version ", ""},
 		{"help", 0, 0, "--level", ""},
-		{"--help", 0, 1, "--level", ""},
-		{"-h", 0, 1, "Usage:", ""},
-		{"--level=7 --help", 0, 1, "--level", ""},
+		{"--help", 0, 0, "--level", ""},
+		{"-h", 0, 0, "Usage:", ""},
+		{"--level=7 --help", 0, 0, "--level", ""},
 		{"config help", 0, 0, "--level", ""},
 		{"config --help", 0, 0, "--level", ""},
 		{"config -h", 0, 0, "--level", ""},
@@ -100,8 +126,8 @@ func TestWords(t *testing.T) {
 		{"config check now", 2, 0, "", `unexpected argument "now"`},
 		{"config dump now", 2, 0, "", `unexpected argument "now"`},
 		{"config dump --level=70", 2, 0, "", "out of range"},
-		{"--level=7 now", 2, 1, "", `unexpected argument "now"`},
-		{"--lvel=7", 2, 1, "", "unknown flag --lvel\nthing: hint: did you mean --level? see thing --help\n"},
+		{"--level=7 now", 2, 0, "", `unexpected argument "now"`},
+		{"--lvel=7", 2, 0, "", "unknown flag --lvel\nthing: hint: did you mean --level? see thing --help\n"},
 
 		{"start now", 2, 0, "", `unexpected argument "now"`},
 		{"status --level=7", 2, 0, "", "status takes no arguments"},
@@ -129,8 +155,8 @@ func TestWords(t *testing.T) {
 func TestLoad(t *testing.T) {
 	p := newThing(t)
 	for args, want := range map[string]int{"": 5, "--level=7": 7, "-level 8": 8} {
-		if code, _, stderr := p.call(strings.Fields(args)...); code != 0 || p.got.Level != want {
-			t.Errorf("%q: level %d, want %d: %d %s", args, p.got.Level, want, code, stderr)
+		if code, _, stderr := p.call(strings.Fields(args)...); code != 0 || p.got != want {
+			t.Errorf("%q: level %d, want %d: %d %s", args, p.got, want, code, stderr)
 		}
 	}
 }
@@ -173,8 +199,8 @@ func TestErrorsInTheJournal(t *testing.T) {
 	}
 	st := info.Sys().(*syscall.Stat_t)
 	environ := []string{"JOURNAL_STREAM=" + fmt.Sprintf("%d:%d", st.Dev, st.Ino)}
-	p.Run(t.Context(), nil, environ, io.Discard, file)
-	p.Run(t.Context(), []string{"nonsense"}, environ, io.Discard, file)
+	p.Program.Run(t.Context(), nil, environ, io.Discard, file)
+	p.Program.Run(t.Context(), []string{"nonsense"}, environ, io.Discard, file)
 	const want = "<3>thing: error: first\n<3>thing: error: second\n<3>thing: error: unknown command \"nonsense\"\n<3>thing: hint: see thing --help\n"
 	if have, err := os.ReadFile(file.Name()); string(have) != want || err != nil {
 		t.Errorf("%q, %v", have, err)
@@ -198,7 +224,7 @@ func TestForeignWords(t *testing.T) {
 // A bad file is told line by line, and is no usage error.
 func TestBadFile(t *testing.T) {
 	p := newThing(t)
-	file := p.Table().File
+	file := p.file
 	if err := os.WriteFile(file, []byte("[a]\nlevel = 99\nlvel = 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -219,26 +245,11 @@ func TestBadFile(t *testing.T) {
 // What only the program can judge belongs to the check, and to nothing else.
 func TestVerify(t *testing.T) {
 	p := newThing(t)
-	wrong := error(nil)
-	p.Verify = func(v *Invocation) error {
-		var s settings
-		if _, err := v.Load(table(&s, p.Table().File)); err != nil {
-			return err
-		}
-		if s.Level == 4 {
-			wrong = errors.New("four is no level for a thing")
-			return wrong
-		}
-		return nil
-	}
 	for args, want := range map[string]int{"config check": 0, "config check --level=4": 1, "config check --level=44": 2, "config check now": 2, "config dump --level=4": 0} {
 		code, stdout, stderr := p.call(strings.Fields(args)...)
 		if code != want || code != 0 && (stdout != "" || strings.Count(stderr, "error: ") != 1) {
 			t.Errorf("%q: %d %s%s", args, code, stdout, stderr)
 		}
-	}
-	if wrong == nil {
-		t.Error("it was not asked")
 	}
 }
 
@@ -250,8 +261,41 @@ func TestWriteFails(t *testing.T) {
 		read, write := io.Pipe()
 		read.Close()
 		var stderr bytes.Buffer
-		if code := p.Run(context.Background(), args, nil, write, &stderr); code != 1 {
+		if code := p.Program.Run(context.Background(), args, nil, write, &stderr); code != 1 {
 			t.Errorf("%q: %d %s", args, code, stderr.String())
+		}
+	}
+}
+
+// The arguments of install are those of the daemon, in whatever form; the file
+// and the environment of the moment have nothing to do with them.
+func TestVerbs(t *testing.T) {
+	for args, want := range map[string]string{
+		"install":                              "ExecStart=/bin/thing\n",
+		"install --level=7":                    "ExecStart=/bin/thing --level=7\n",
+		"install -level 7 --config /none/such": "ExecStart=/bin/thing -level 7 --config /none/such\n",
+	} {
+		p := newThing(t)
+		root := t.TempDir()
+		p.Service = systemd.Service{
+			Description: "The Thing", Units: []systemd.Unit{{Name: "thing.service", Text: "[Service]\nExecStart=/usr/bin/thing\n"}},
+			Machine: systemd.Machine{
+				Root: root, Run: fakesystemd.Manager{Root: root}.Run, UID: func() int { return 0 },
+				Program: func(name string) (string, error) { return "/bin/" + name, nil },
+			},
+		}
+		if err := os.WriteFile(p.file, []byte("nonsense"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, stdout, stderr := p.call(strings.Fields(args)...)
+		if code != 0 || p.runs != 0 || stderr != "" || !strings.HasPrefix(stdout, "Install The Thing:\t\t\t\t\t[  OK  ]\n") {
+			t.Errorf("%q: %d, %d runs\n%s%s", args, code, p.runs, stdout, stderr)
+		}
+		if text, err := os.ReadFile(filepath.Join(root, "etc/systemd/system/thing.service")); err != nil || !strings.HasSuffix(string(text), want) {
+			t.Errorf("%q: %v\n%s", args, err, text)
+		}
+		if code, _, stderr := p.call("status"); code != 1 || !strings.Contains(stderr, "systemd does not run here") {
+			t.Errorf("status: %d %s", code, stderr)
 		}
 	}
 }
