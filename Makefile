@@ -29,14 +29,14 @@ $(BINARIES:%=bin/%): bin/%: need-go
 	@mkdir -p bin
 	$(STATIC) -o $@ ./cmd/$*
 
-# The test build can die at a failpoint and knows what mount helpers' stand-ins
+# The test build can die at a failpoint and knows what the stand-ins of mount helpers
 # really mount. It is never installed.
 .PHONY: build-test
 build-test: need-go
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -tags failpoints -o bin/clientmountd-failpoints ./cmd/clientmountd
 
-# The tools that the laboratory plays.
+# The stand-ins for the programs of a compute node, which the tests log and break.
 .PHONY: bin/standin
 bin/standin: need-go
 	@mkdir -p bin && CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -o $@ ./internal/e2e/standin
@@ -93,7 +93,7 @@ demo: need-demo build-daemon build-test devcluster bin/standin ## a file system 
 test: need-test need-lint ## everything: check, then real mounts and a real API server (CRDS=DIR: on those definitions as well)
 	@$(MAKE) --no-print-directory -j 2 check devcluster
 	@$(MAKE) --no-print-directory build-daemon build-test
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target $(SCENES)
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target $(SUITES)
 
 # Make would hand a variable of its command line to every program.
 unexport CRDS
@@ -102,19 +102,19 @@ unexport CRDS
 # crash matrix runs from its folder, where go test shows its counts.
 E2E    := crash conformance apiserver offload dmapiserver abuse demo
 E2E    := $(filter $(patsubst internal/e2e/%/,%,$(wildcard internal/e2e/*/)),$(E2E))
-SCENES := scenes-crash $(if $(CRDS),scenes-crds) $(patsubst %,scenes-%,$(filter-out crash,$(E2E))) scenes-devcluster scenes-others
+SUITES := suite-crash $(if $(CRDS),suite-crds) $(patsubst %,suite-%,$(filter-out crash,$(E2E))) suite-devcluster suite-others
 MACHINES := machine/container machine/fleet machine/vm
-scenes-%:
+suite-%:
 	$(GO) test -buildvcs=false -count=1 -timeout 20m ./internal/e2e/$*
-.PHONY: scenes-crash scenes-crds scenes-devcluster scenes-others
-scenes-crash:
+.PHONY: suite-crash suite-crds suite-devcluster suite-others
+suite-crash:
 	cd internal/e2e/crash && $(GO) test -buildvcs=false -count=1 -timeout 20m
-scenes-devcluster:
+suite-devcluster:
 	internal/devcluster/build.sh --test -count=1 -timeout 10m
-scenes-crds:
+suite-crds:
 	@[ -d "$(CRDS)" ] || { echo "make: CRDS must name a folder with CustomResourceDefinitions" >&2; exit 1; }
 	CRDS=$(CRDS) $(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $(patsubst %,./internal/e2e/%,$(filter conformance offload,$(E2E)))
-scenes-others:
+suite-others:
 	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $$($(GO) list ./internal/e2e/... | grep -vE '/e2e/($(subst $(eval) ,|,$(E2E) $(MACHINES) packages))$$')
 
 # Whole machines: systemd in a container, then a virtual machine. Both come from
@@ -146,7 +146,7 @@ e2e-container e2e-fleet e2e-vm: e2e-%: $(E2E_NEEDS)
 	cd internal/e2e/machine/$* && E2E_MACHINE=1 $(GO) test -buildvcs=false -count=1 -timeout 30m -v .
 
 .PHONY: test-crds
-test-crds: need-test devcluster build-daemon build-test scenes-crds ## the conformance suites on the definitions in CRDS=DIR
+test-crds: need-test devcluster build-daemon build-test suite-crds ## the conformance suites on the definitions in CRDS=DIR
 
 .PHONY: check
 check: lint unit fuzz ## unit tests, fuzz seeds and lint
