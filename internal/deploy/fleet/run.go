@@ -1,7 +1,8 @@
-// Package fleet runs one task on many nodes, a number of them at once and in batches. The
-// failure of a node does not stop the others. It keeps and counts the results.
+// Package fleet runs one task on many nodes: a limited number at a time, in batches, and
+// it continues with the next node when one has failed. It keeps the results file.
 //
-// It must not know what the task is.
+// It must not know what the task is, nor how progress and results are shown: an Observer
+// is called with each change.
 package fleet
 
 import (
