@@ -200,7 +200,7 @@ var rooms = map[string]string{
 	"clientmount":      "api api/dws api/nnf clientmount/plan daemon kube node systemd", // of systemd only what a status looks like
 	"clientmount/plan": "api api/dws api/nnf safepath",
 
-	"datamovement":                   "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube", // decides, and moves nothing
+	"datamovement":                   "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube text", // decides, and moves nothing
 	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube unixsocket version",
 	"datamovement/client":            "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
 	"datamovement/client/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
