@@ -8,6 +8,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // hintFor says what the reader of the log can do about a failure. The most
@@ -37,9 +38,9 @@ func hintFor(e *dws.ResourceError, cause error) string {
 		return "the mount goes away by itself as soon as the processes that the error names have ended; nothing is lost meanwhile"
 	case node.IsInUse(cause):
 		return "clientmountd deactivates the volume as soon as the holders that the error names have released it; no data is lost meanwhile"
-	case errors.Is(cause, node.ErrSymlink):
+	case errors.Is(cause, safepath.ErrSymlink):
 		return "a symbolic link in the mount path is followed only if root made it, in a directory that only root can change (a sticky directory such as /tmp is not enough); let root make it there, or use the path that it points to"
-	case errors.Is(cause, node.ErrUnsafe):
+	case errors.Is(cause, safepath.ErrUnsafe):
 		return "every folder above the mount path must be a real one that only root can change; move the mount path or repair the folder"
 	case errors.As(cause, &command) && command.TimedOut:
 		return "the command took longer than mount.command_timeout (a hook: mount.hook_timeout) and was ended; raise the limit if it was only slow"

@@ -13,6 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // A hint must fit the cause, through whatever it was wrapped in.
@@ -30,8 +31,8 @@ func TestHints(t *testing.T) {
 		"no volume":  {dws.Major, fmt.Errorf("%w vg/lv", errNoLV), "nvme list"},
 		"busy":       {dws.Major, &node.CommandError{Line: "umount /x", Stderr: "umount: /x: target is busy.", Err: node.ExitStatus(32)}, "have ended"},
 		"in use":     {dws.Major, &node.CommandError{Line: "lvchange vg/lv", Stderr: "  Logical volume vg/lv in use.", Err: node.ExitStatus(5)}, "deactivates the volume as soon as"},
-		"link":       {dws.Major, node.ErrSymlink, "only if root made it, in a directory that only root can change"},
-		"open":       {dws.Major, node.ErrUnsafe, "every folder above"},
+		"link":       {dws.Major, safepath.ErrSymlink, "only if root made it, in a directory that only root can change"},
+		"open":       {dws.Major, safepath.ErrUnsafe, "every folder above"},
 		"slow":       {dws.Major, &node.CommandError{Line: "mount /x", TimedOut: true, Err: errors.New("timeout")}, "mount.command_timeout"},
 		"no profile": {dws.Major, apierrors.NewNotFound(profile, "job7-0"), "kubectl get nnfstorageprofiles"},
 		"no right":   {dws.Major, apierrors.NewForbidden(profile, "job7-0", nil), "role nnf-clientmount"},

@@ -72,8 +72,8 @@ func absoluteDirectory(value any) error {
 	return nil
 }
 
-func mountRoots(value any) error   { return safepath.CheckRoots(value.([]string)) }
-func mountOptions(value any) error { return safepath.CheckOptions(value.([]string)) }
+func mountRoots(value any) error   { return safepath.CheckMountRoots(value.([]string)) }
+func mountOptions(value any) error { return safepath.CheckMountOptions(value.([]string)) }
 
 func neverOrMinute(value any) error {
 	if d := value.(time.Duration); d > 0 && d < time.Minute {

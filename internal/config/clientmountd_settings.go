@@ -41,10 +41,10 @@ func mountSettings(c *Clientmountd) []Setting {
 			Key: "mount.orphans", Flag: "orphans", Kind: Enum, Default: "report", Values: []string{"report", "unmount"}, Field: &c.Mount.Orphans,
 			Help: "What to do with a mount of ours whose ClientMount is gone.",
 		}, {
-			Key: "mount.roots", Kind: Strings, Default: safepath.DefaultRoots, Check: mountRoots, Field: &c.Mount.Roots,
+			Key: "mount.roots", Kind: Strings, Default: safepath.DefaultMountRoots, Check: mountRoots, Field: &c.Mount.Roots,
 			Help: "Directories below which mounts are allowed; a ClientMount with another path is refused. A site whose storage profiles set $MOUNT_PATH elsewhere names its directories here. At least one, and none that belongs to the system.",
 		}, {
-			Key: "mount.options", Kind: Strings, Default: safepath.DefaultOptions, Check: mountOptions, Field: &c.Mount.Options,
+			Key: "mount.options", Kind: Strings, Default: safepath.DefaultMountOptions, Check: mountOptions, Field: &c.Mount.Options,
 			Help: "Options that every file system is mounted with, in front of those of the storage profile: an option of the profile such as suid wins. Raw block devices are excepted. Empty: none.",
 		}, {
 			Key: "mount.verify_interval", Kind: Duration, Default: "10h", Min: "0s", Max: "8760h", Check: neverOrMinute, Reload: true, Field: &c.Mount.VerifyInterval,

@@ -20,7 +20,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
 
 // WorkflowRef names a workflow.

@@ -13,6 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // ErrVersionGone means that the server does not serve the resource at this
@@ -151,10 +153,4 @@ func (c *Client) networkText(ctx context.Context, what op, err error) string {
 }
 
 // clip bounds text of others in our messages.
-func clip(s string) string {
-	const most = 1024
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
-}
+func clip(s string) string { return text.Clip(s, 1024) }

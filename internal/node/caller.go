@@ -23,7 +23,7 @@ func (n *Node) For(c Caller) *Node {
 	if c.Exec == nil {
 		c.Exec = n.runner()
 	}
-	return &Node{Root: n.Root, Exec: c.Exec, Log: n.Log, AnyOwner: n.AnyOwner, statx: n.statx, caller: c, machine: n.shared()}
+	return &Node{Root: n.Root, Exec: c.Exec, Log: n.Log, statx: n.statx, caller: c, machine: n.shared()}
 }
 
 // shared returns the Node that holds what all callers share.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // childTrouble makes a child of this test binary misbehave, as a test has asked for in
@@ -66,7 +68,7 @@ func blocking(t testing.TB, limit time.Duration) (*Node, *counting) {
 	must(t, os.MkdirAll(root+"/proc/self", 0o755))
 	must(t, os.WriteFile(root+"/proc/self/mountinfo", []byte(
 		"1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / /tmp rw - lustre 10.0.0.1@tcp:/x rw\n"), 0o644))
-	if !within(t.TempDir(), "/tmp") {
+	if !safepath.Within(t.TempDir(), "/tmp") {
 		t.Skip("the temporary directory is not in /tmp")
 	}
 	c := &counting{}
@@ -112,11 +114,11 @@ func TestChildDoesTheSame(t *testing.T) {
 		{"symlink", opMakeDirectory, func(n *Node, top string) outcome {
 			p, err := n.MakeDirectory(top + "/link/x")
 			return outcome{p, err}
-		}, []error{ErrSymlink}},
+		}, []error{safepath.ErrSymlink}},
 		{"unsafe", opMakeDirectory, func(n *Node, top string) outcome {
 			p, err := n.MakeDirectory(top + "/open/x")
 			return outcome{p, err}
-		}, []error{ErrUnsafe}},
+		}, []error{safepath.ErrUnsafe}},
 		{"in the way", opMakeFile, func(n *Node, top string) outcome {
 			p, err := n.MakeFile(top + "/dir")
 			return outcome{p, err}
@@ -124,7 +126,7 @@ func TestChildDoesTheSame(t *testing.T) {
 		{"not above", opRemoveTarget, func(n *Node, top string) outcome {
 			p, err := n.RemoveTarget(top+"/x", []string{top + "/elsewhere"})
 			return outcome{p, err}
-		}, []error{ErrBadPath}},
+		}, []error{safepath.ErrBadPath}},
 		{"another mount", opChown, func(n *Node, top string) outcome {
 			return outcome{nil, n.ChownMount(Mount{ID: 1 << 30, Mountpoint: top + "/dir"}, 0, 0)}
 		}, nil},

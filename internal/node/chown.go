@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // Chown gives the directory, file or device node at path to uid and gid. No symlink
@@ -28,12 +30,12 @@ func (n *Node) ChownMount(m Mount, uid, gid uint32) error {
 
 // chown does the work of both. expected is the id of the mount at path; 0 means any.
 func (n *Node) chown(path string, expected int, uid, gid uint32) error {
-	p, _, err := n.openParent(path, false)
+	p, _, err := safepath.OpenParent(path, false)
 	if err != nil {
 		return err
 	}
-	defer p.close()
-	fd, err := unix.Openat(p.fd, filepath.Base(path), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	defer p.Close()
+	fd, err := unix.Openat(p.FD(), filepath.Base(path), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -51,7 +53,7 @@ func (n *Node) chown(path string, expected int, uid, gid uint32) error {
 		return &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		return fmt.Errorf("%s: %w", path, ErrSymlink)
+		return fmt.Errorf("%s: %w", path, safepath.ErrSymlink)
 	}
 	if st.Uid == uid && st.Gid == gid {
 		return nil // it is asked for at every reconcile: spare the file system a write

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // ErrHangs is the cause when a Runner refuses to start a command because an earlier
@@ -94,11 +96,7 @@ type CommandError struct {
 const maxLine = 8 << 10
 
 func (e *CommandError) Error() string {
-	line := e.Line
-	if len(line) > maxLine {
-		line = strings.ToValidUTF8(line[:maxLine], "") + "…"
-	}
-	return fmt.Sprintf("command: %s - stderr: %s - stdout: %s - error: %v", line, e.Stderr, e.Stdout, e.Err)
+	return fmt.Sprintf("command: %s - stderr: %s - stdout: %s - error: %v", text.Clip(e.Line, maxLine), e.Stderr, e.Stdout, e.Err)
 }
 
 func (e *CommandError) Unwrap() error { return e.Err }

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // Device is the number of a block device.
@@ -25,7 +27,7 @@ var ErrNoDevice = errors.New("no block device")
 func (n *Node) BlockDevice(path string) (Device, error) {
 	at := path
 	for range 8 {
-		if !filepath.IsAbs(at) || filepath.Clean(at) != at || !within(at, "/dev") {
+		if !filepath.IsAbs(at) || filepath.Clean(at) != at || !safepath.Within(at, "/dev") {
 			return Device{}, fmt.Errorf("%s: %w: %s is not inside /dev", path, ErrNoDevice, at)
 		}
 		var st unix.Stat_t
@@ -48,7 +50,7 @@ func (n *Node) BlockDevice(path string) (Device, error) {
 			}
 			at = filepath.Clean(to)
 		default:
-			return Device{}, fmt.Errorf("%s: %w: it is a %s", at, ErrNoDevice, kind(st.Mode))
+			return Device{}, fmt.Errorf("%s: %w: it is a %s", at, ErrNoDevice, safepath.TypeName(st.Mode))
 		}
 	}
 	return Device{}, fmt.Errorf("%s: %w: too many symlinks", path, ErrNoDevice)
@@ -76,7 +78,7 @@ func (n *Node) BoundDevice(m Mount) (Device, error) {
 	}
 	for i := range table {
 		c := &table[i]
-		if c.ID == m.ID || c.Major != m.Major || c.Minor != m.Minor || c.Root == m.Root || !within(m.Root, c.Root) {
+		if c.ID == m.ID || c.Major != m.Major || c.Minor != m.Minor || c.Root == m.Root || !safepath.Within(m.Root, c.Root) {
 			continue
 		}
 		at := filepath.Join(c.Mountpoint, strings.TrimPrefix(m.Root, c.Root))
@@ -104,25 +106,4 @@ func (n *Node) DMName(d Device) (string, error) {
 		return "", nil
 	}
 	return strings.TrimSuffix(string(b), "\n"), err
-}
-
-// kind names a file's type for people.
-func kind(mode uint32) string {
-	switch mode & unix.S_IFMT {
-	case unix.S_IFBLK:
-		return "block device"
-	case unix.S_IFCHR:
-		return "character device"
-	case unix.S_IFDIR:
-		return "directory"
-	case unix.S_IFIFO:
-		return "named pipe"
-	case unix.S_IFLNK:
-		return "symlink"
-	case unix.S_IFREG:
-		return "regular file"
-	case unix.S_IFSOCK:
-		return "socket"
-	}
-	return fmt.Sprintf("file of type %#o", mode&unix.S_IFMT)
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // DeviceHolders returns who keeps the block device d open, at most limit of them (0
@@ -64,7 +66,7 @@ func (s *search) stacked(d Device) {
 
 // is tells whether path is a device node of d.
 func (s *search) is(path string, d Device) bool {
-	if !within(path, "/dev") {
+	if !safepath.Within(path, "/dev") {
 		return false
 	}
 	at, err := s.n.BlockDevice(path)
@@ -185,7 +187,7 @@ func (sp *space) keep(table []Mount, d, root Device) {
 		}
 	}
 	for _, m := range table {
-		if slices.ContainsFunc(sp.far, func(far string) bool { return within(m.Mountpoint, far) }) {
+		if slices.ContainsFunc(sp.far, func(far string) bool { return safepath.Within(m.Mountpoint, far) }) {
 			sp.table = append(sp.table, m.Mountpoint)
 		}
 	}
@@ -193,14 +195,14 @@ func (sp *space) keep(table []Mount, d, root Device) {
 
 // has tells whether path lies on a mount of the device.
 func (sp *space) has(path string) bool {
-	return slices.ContainsFunc(sp.points, func(point string) bool { return within(path, point) })
+	return slices.ContainsFunc(sp.points, func(point string) bool { return safepath.Within(path, point) })
 }
 
 // remote tells whether path lies on a file system that may wait for a server.
 func (sp *space) remote(path string) bool {
 	for _, far := range sp.far {
-		if within(path, far) && !slices.ContainsFunc(sp.table, func(point string) bool {
-			return len(point) > len(far) && within(path, point) && !slices.Contains(sp.far, point)
+		if safepath.Within(path, far) && !slices.ContainsFunc(sp.table, func(point string) bool {
+			return len(point) > len(far) && safepath.Within(path, point) && !slices.Contains(sp.far, point)
 		}) {
 			return true
 		}

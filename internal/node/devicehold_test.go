@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // volumeNode is the machine of testdata/device.txtar. What lies below /held and
@@ -32,7 +34,7 @@ func volumeNode(t *testing.T, asked func(link string)) *Node {
 		asked(link)
 		*st = unix.Statx_t{Dev_major: 8, Dev_minor: 2, Mode: unix.S_IFREG}
 		switch {
-		case within(link, "/held"), within(link, "/lustre/here"):
+		case safepath.Within(link, "/held"), safepath.Within(link, "/lustre/here"):
 			st.Dev_major, st.Dev_minor = 253, 3
 		case link == "/mnt/raw":
 			st.Mode, st.Rdev_major, st.Rdev_minor = unix.S_IFBLK, 253, 3
@@ -48,7 +50,7 @@ func TestDeviceHolders(t *testing.T) {
 	asRoot(t) // makes a device node
 	var remote atomic.Pointer[string]
 	n := volumeNode(t, func(link string) {
-		if within(link, "/far") || within(link, "/lustre/here/nfs") {
+		if safepath.Within(link, "/far") || safepath.Within(link, "/lustre/here/nfs") {
 			remote.Store(&link)
 		}
 	})

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"unicode"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // Holder is one reason why a mount or a block device is busy. Command, Path and Unit
@@ -43,7 +45,7 @@ func (h Holder) String() string {
 	case "loop":
 		return "loop device " + h.Device + " backed by " + h.Path
 	case "swap":
-		if within(h.Path, "/dev") {
+		if safepath.Within(h.Path, "/dev") {
 			return "swap on " + h.Path
 		}
 		return "swap file " + h.Path
@@ -180,11 +182,11 @@ func (s *search) files() {
 		if !strings.HasPrefix(name, "loop") {
 			continue
 		}
-		if p := attribute(block, name, "loop/backing_file"); within(p, s.m.Mountpoint) {
+		if p := attribute(block, name, "loop/backing_file"); safepath.Within(p, s.m.Mountpoint) {
 			s.add(Holder{Kind: "loop", Device: printable(name), Path: printable(p)})
 		}
 	}
-	s.swaps(func(path string) bool { return within(path, s.m.Mountpoint) })
+	s.swaps(func(path string) bool { return safepath.Within(path, s.m.Mountpoint) })
 }
 
 // swaps looks for swap files and devices whose path match accepts.

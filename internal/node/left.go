@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // Left is a command that an earlier daemon started and that still runs.
@@ -126,11 +128,7 @@ func (n *Node) lineOf(pid int) (program, line string) {
 		return "", ""
 	}
 	words := strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")
-	line = strings.ToValidUTF8(Command{Argv: words}.String(), "?")
-	if len(line) > 300 {
-		line = strings.ToValidUTF8(line[:300], "") + "…"
-	}
-	return filepath.Base(words[0]), line
+	return filepath.Base(words[0]), text.Clip(strings.ToValidUTF8(Command{Argv: words}.String(), "?"), 300)
 }
 
 // ProcessStart tells when the process pid was started, in the kernel's ticks since

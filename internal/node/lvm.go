@@ -8,8 +8,9 @@ import (
 	"os/exec"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // LV is a logical volume as lvs reports it.
@@ -144,6 +145,5 @@ func parseJSON(tool, out string, into any) error {
 	if err == nil {
 		return nil
 	}
-	start := strings.ToValidUTF8(out[:min(len(out), 200)], "")
-	return fmt.Errorf("%s printed something other than the expected JSON (%w); it begins with %q", tool, err, start)
+	return fmt.Errorf("%s printed something other than the expected JSON (%w); it begins with %q", tool, err, text.Cut(out, 200))
 }

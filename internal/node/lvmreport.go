@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 const (
@@ -92,11 +94,7 @@ func oneLine(s string) string {
 			lines = append(lines, line)
 		}
 	}
-	s = printable(strings.Join(lines, "; "))
-	if len(s) > messageLimit {
-		s = strings.ToValidUTF8(s[:messageLimit], "") + "…"
-	}
-	return s
+	return text.Clip(printable(strings.Join(lines, "; ")), messageLimit)
 }
 
 // errText is the cause of a failed command, without its output.

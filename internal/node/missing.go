@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // MissingTargets lists what MakeDirectory or MakeFile would have to make for the
@@ -19,7 +21,7 @@ func (n *Node) MissingTargets(path string) []string {
 }
 
 func (n *Node) missingTargets(path string) []string {
-	if checkPath(path) != nil {
+	if safepath.CheckPath(path) != nil {
 		return nil
 	}
 	var missing []string

@@ -47,7 +47,7 @@ func TestMissingTargets(t *testing.T) {
 
 // What is announced is what is made then, and what RemoveTarget takes back.
 func TestMissingTargetsAreMade(t *testing.T) {
-	n := &Node{AnyOwner: true}
+	n := &Node{}
 	path := filepath.Join(t.TempDir(), "a/b/fs")
 	announced := n.MissingTargets(path)
 	made, err := n.MakeFile(path)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // Mount is one line of the mount table (proc_pid_mountinfo(5)), escapes decoded.
@@ -35,7 +37,7 @@ func (m Mount) Device() Device { return Device{uint32(m.Major), uint32(m.Minor)}
 // nil when path is no mount point. Only the table is read, path is never touched:
 // a dead network file system at it does no harm.
 func (n *Node) MountAt(path string) (*Mount, error) {
-	table, err := n.mounts(func(at string) bool { return within(path, at) })
+	table, err := n.mounts(func(at string) bool { return safepath.Within(path, at) })
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +50,7 @@ func (n *Node) MountAt(path string) (*Mount, error) {
 // MountsBelow returns the mounts strictly below path, hidden ones too, in the
 // order of the table.
 func (n *Node) MountsBelow(path string) ([]Mount, error) {
-	return n.mounts(func(at string) bool { return at != path && within(at, path) })
+	return n.mounts(func(at string) bool { return at != path && safepath.Within(at, path) })
 }
 
 // MountsOn returns all mounts whose mount point is exactly path, in the order of the
@@ -77,7 +79,7 @@ func (n *Node) MountByID(id int) (*Mount, error) {
 // that is mounted over a directory above it. The error is fs.ErrNotExist when m is no
 // longer in the table.
 func (n *Node) HiddenBy(m Mount) (*Mount, error) {
-	table, err := n.mounts(func(at string) bool { return within(m.Mountpoint, at) })
+	table, err := n.mounts(func(at string) bool { return safepath.Within(m.Mountpoint, at) })
 	if err != nil {
 		return nil, err
 	}
@@ -100,15 +102,6 @@ func (m Mount) follows(of Mount) bool {
 		}
 	}
 	return false
-}
-
-// within tells whether path is dir or lies below it.
-func within(path, dir string) bool {
-	if dir == "/" {
-		return strings.HasPrefix(path, "/")
-	}
-	rest, ok := strings.CutPrefix(path, dir)
-	return ok && (rest == "" || rest[0] == '/')
 }
 
 // visible returns the mount that a walk from / to path ends in. The order of the

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 func TestMountAt(t *testing.T) {
@@ -196,20 +198,6 @@ func TestMountAtWithoutRoot(t *testing.T) {
 	}
 }
 
-func TestWithin(t *testing.T) {
-	for _, tt := range []struct {
-		path, dir string
-		want      bool
-	}{
-		{"/a/b", "/a", true}, {"/a", "/a", true}, {"/ab", "/a", false}, {"/a", "/a/b", false},
-		{"/a", "/", true}, {"socket:[1]", "/", false}, {"", "/a", false}, {"/a (deleted)", "/a", false},
-	} {
-		if got := within(tt.path, tt.dir); got != tt.want {
-			t.Errorf("within(%q, %q) = %v", tt.path, tt.dir, got)
-		}
-	}
-}
-
 // Whatever the table holds, the search ends, and what it finds is in the table.
 func FuzzMountinfo(f *testing.F) {
 	a := filepath.Join("testdata", "machine.txtar")
@@ -232,16 +220,16 @@ func FuzzMountinfo(f *testing.F) {
 		if m == nil {
 			return
 		}
-		if !slices.Contains(all, *m) || !within(path, m.Mountpoint) {
+		if !slices.Contains(all, *m) || !safepath.Within(path, m.Mountpoint) {
 			t.Errorf("%q: %+v", path, *m)
 		}
 		// MountAt reads only the lines above path: it must come to the same end.
-		few := slices.DeleteFunc(slices.Clone(all), func(m Mount) bool { return !within(path, m.Mountpoint) })
+		few := slices.DeleteFunc(slices.Clone(all), func(m Mount) bool { return !safepath.Within(path, m.Mountpoint) })
 		if f := visible(few, path); f == nil || f.Mountpoint != m.Mountpoint {
 			// Only a table that names a parent which is not above its child may differ.
 			for _, c := range all {
 				for _, p := range all {
-					if c.Parent == p.ID && !within(c.Mountpoint, p.Mountpoint) {
+					if c.Parent == p.ID && !safepath.Within(c.Mountpoint, p.Mountpoint) {
 						return
 					}
 				}

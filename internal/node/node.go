@@ -28,9 +28,6 @@ type Node struct {
 	Exec Runner
 	// Log gets what went wrong without making a call fail; nil means none.
 	Log *slog.Logger
-	// AnyOwner accepts mount targets below directories that others than root can
-	// write. It is for tests and for sites that have no hostile local users.
-	AnyOwner bool
 
 	// statx is statx(2), unless a test replaces it.
 	statx func(dir int, name string, st *unix.Statx_t) error

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // spaceOf returns the mount namespace of p.
@@ -38,7 +40,7 @@ func (w *worker) spaceOf(p *candidate) *space {
 		return sp
 	}
 	for _, m := range table {
-		if m.Major == w.m.Major && m.Minor == w.m.Minor && within(m.Root, w.m.Root) {
+		if m.Major == w.m.Major && m.Minor == w.m.Minor && safepath.Within(m.Root, w.m.Root) {
 			sp.points = append(sp.points, m.Mountpoint)
 			sp.stays = sp.stays || !m.follows(w.m)
 		}
@@ -81,7 +83,7 @@ func (w *worker) links(p *candidate) bool {
 	}
 	return w.descriptors(p, func(fds int, fd string) bool {
 		to := w.link(fds, fd)
-		if w.ours(p.space, to) || !p.space.own && within(to, w.m.Mountpoint) && w.inherited(p, fd) {
+		if w.ours(p.space, to) || !p.space.own && safepath.Within(to, w.m.Mountpoint) && w.inherited(p, fd) {
 			w.report(p, "fd", to)
 			return true
 		}
@@ -153,7 +155,7 @@ func (w *worker) maps(p *candidate) bool {
 
 // ours tells whether path, as a process of sp sees it, lies on our mount.
 func (w *worker) ours(sp *space, path string) bool {
-	return slices.ContainsFunc(sp.points, func(point string) bool { return within(path, point) })
+	return slices.ContainsFunc(sp.points, func(point string) bool { return safepath.Within(path, point) })
 }
 
 func (w *worker) report(p *candidate, kind, path string) {

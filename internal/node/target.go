@@ -8,37 +8,66 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
+// ResolveTarget returns the path of a mount target without symlinks, as
+// safepath.Target does. The last component is not touched if something is mounted on
+// it: the server of that mount may be dead. The result can be given to the other
+// functions for mount targets, which follow no symlink at all.
+func (n *Node) ResolveTarget(path string) (string, error) {
+	real, err := n.carryOut(request{Op: opResolve, Path: path})
+	if err != nil || len(real) != 1 {
+		return "", err
+	}
+	return real[0], nil
+}
+
+func (n *Node) resolveTarget(path string) (string, error) {
+	return safepath.Target(path, safepath.Hooks{
+		Known: func(path string) (bool, error) {
+			m, err := n.MountAt(path)
+			return m != nil, err // a mount point is no symlink
+		},
+		Followed: func(path string) error {
+			if !isChild() && n.mayBlock(filepath.Dir(path)) {
+				return errMayBlock
+			}
+			return nil
+		},
+	})
+}
+
 // MakeDirectory makes the mount target path a directory with mode 0755, parents
-// too (contract 5.2, mount step 9). One that exists is fine; anything else there is
+// too. One that exists is fine; anything else there is
 // an error. created lists what was made, from the top, also together with an error:
-// give it to RemoveTarget. Errors: ErrBadPath, ErrSymlink, ErrUnsafe, or the
+// give it to RemoveTarget. Errors: safepath.ErrBadPath, safepath.ErrSymlink, safepath.ErrUnsafe, or the
 // kernel's.
 func (n *Node) MakeDirectory(path string) (created []string, err error) {
 	return n.carryOut(request{Op: opMakeDirectory, Path: path})
 }
 
 func (n *Node) makeDirectory(path string) (created []string, err error) {
-	p, created, err := n.openParent(path, true)
+	p, created, err := safepath.OpenParent(path, true)
 	if err != nil {
 		return created, err
 	}
-	defer p.close()
+	defer p.Close()
 	name := filepath.Base(path)
-	dir, made, err := n.enter(p, name, true)
+	dir, made, err := p.Enter(name, true)
 	if made {
 		created = append(created, path)
 	}
 	if err != nil {
 		return created, err
 	}
-	defer dir.close()
+	defer dir.Close()
 	var st unix.Stat_t
-	if err := unix.Fstat(dir.fd, &st); err != nil {
+	if err := unix.Fstat(dir.FD(), &st); err != nil {
 		return created, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return created, n.owned(p, name, &st)
+	return created, p.CheckEntry(name, &st)
 }
 
 // MakeFile makes the mount target path an empty file with mode 0644, its parents
@@ -49,13 +78,13 @@ func (n *Node) MakeFile(path string) (created []string, err error) {
 }
 
 func (n *Node) makeFile(path string) (created []string, err error) {
-	p, created, err := n.openParent(path, true)
+	p, created, err := safepath.OpenParent(path, true)
 	if err != nil {
 		return created, err
 	}
-	defer p.close()
+	defer p.Close()
 	name := filepath.Base(path)
-	fd, err := unix.Openat(p.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+	fd, err := unix.Openat(p.FD(), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
 	if err == nil {
 		defer unix.Close(fd)
 		if err := unix.Fchmod(fd, 0o644); err != nil { // the umask may be strict
@@ -70,20 +99,20 @@ func (n *Node) makeFile(path string) (created []string, err error) {
 }
 
 // emptyFile returns nil when name is an empty regular file.
-func (n *Node) emptyFile(p *place, name string) error {
+func (n *Node) emptyFile(p *safepath.Dir, name string) error {
 	var st unix.Stat_t
-	if err := unix.Fstatat(p.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT); err != nil {
-		return &fs.PathError{Op: "stat", Path: p.join(name), Err: err}
+	if err := unix.Fstatat(p.FD(), name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT); err != nil {
+		return &fs.PathError{Op: "stat", Path: p.Join(name), Err: err}
 	}
 	switch mode := st.Mode & unix.S_IFMT; {
 	case mode == unix.S_IFLNK:
-		return fmt.Errorf("%s: %w", p.join(name), ErrSymlink)
+		return fmt.Errorf("%s: %w", p.Join(name), safepath.ErrSymlink)
 	case mode != unix.S_IFREG:
-		return fmt.Errorf("%s: %w and is a %s, not an empty file", p.join(name), fs.ErrExist, kind(st.Mode))
+		return fmt.Errorf("%s: %w and is a %s, not an empty file", p.Join(name), fs.ErrExist, safepath.TypeName(st.Mode))
 	case st.Size != 0:
-		return fmt.Errorf("%s: %w and holds %d bytes; move it away", p.join(name), fs.ErrExist, st.Size)
+		return fmt.Errorf("%s: %w and holds %d bytes; move it away", p.Join(name), fs.ErrExist, st.Size)
 	}
-	return n.owned(p, name, &st)
+	return p.CheckEntry(name, &st)
 }
 
 // RemoveTarget removes what was made for the mount target path: of created (as the
@@ -100,12 +129,12 @@ func (n *Node) RemoveTarget(path string, created []string) (left []string, err e
 }
 
 func (n *Node) removeTarget(path string, created []string) (left []string, err error) {
-	if err := checkPath(path); err != nil {
+	if err := safepath.CheckPath(path); err != nil {
 		return nil, err
 	}
 	for _, c := range created {
-		if checkPath(c) != nil || !within(path, c) {
-			return nil, fmt.Errorf("%.200q: %w: it does not lie above %s", c, ErrBadPath, path)
+		if safepath.CheckPath(c) != nil || !safepath.Within(path, c) {
+			return nil, fmt.Errorf("%.200q: %w: it does not lie above %s", c, safepath.ErrBadPath, path)
 		}
 	}
 	deepest := slices.Clone(created)
@@ -127,16 +156,16 @@ func (n *Node) removeTarget(path string, created []string) (left []string, err e
 
 // remove removes one empty file or directory. It follows no symlink.
 func (n *Node) remove(path string) error {
-	p, _, err := n.openParent(path, false)
+	p, _, err := safepath.OpenParent(path, false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer p.Close()
 	name := filepath.Base(path)
-	switch err := unix.Unlinkat(p.fd, name, unix.AT_REMOVEDIR); err {
+	switch err := unix.Unlinkat(p.FD(), name, unix.AT_REMOVEDIR); err {
 	case nil, unix.ENOENT:
 		return nil
 	case unix.ENOTDIR:
@@ -153,7 +182,7 @@ func (n *Node) remove(path string) error {
 		}
 		return &fs.PathError{Op: "remove", Path: path, Err: err}
 	}
-	if err := unix.Unlinkat(p.fd, name, 0); err != nil && err != unix.ENOENT {
+	if err := unix.Unlinkat(p.FD(), name, 0); err != nil && err != unix.ENOENT {
 		return &fs.PathError{Op: "remove", Path: path, Err: err}
 	}
 	return nil

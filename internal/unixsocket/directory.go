@@ -8,16 +8,15 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
-const (
-	maxSocketPath = 107 // bytes: sun_path without its final NUL, unix(7)
-	maxLinks      = 40  // as the kernel follows, path_resolution(7)
-)
+const maxSocketPath = 107 // bytes: sun_path without its final NUL, unix(7)
 
-// resolve gives the path with every symbolic link in its directory replaced.
-// It fails when somebody other than root and ourselves could change where the
-// path leads, today or while we run. The last component is not looked at.
+// resolve returns the path with every symbolic link in its directory replaced. It
+// fails if users other than root and our own could change where the path leads, now
+// or while we run. The last component is not looked at.
 func resolve(path string) (string, error) {
 	if path == "" || path[0] != '/' || strings.IndexByte(path, 0) >= 0 {
 		return "", fmt.Errorf("socket path %q is not an absolute path of a file", path)
@@ -26,9 +25,9 @@ func resolve(path string) (string, error) {
 	if clean == "/" || strings.HasSuffix(path, "/") {
 		return "", fmt.Errorf("socket path %q is a directory", path)
 	}
-	dir, err := trustedDirectory(filepath.Dir(clean))
+	dir, err := safepath.Directory(filepath.Dir(clean))
 	if err != nil {
-		return "", fmt.Errorf("socket %s: %w", path, err)
+		return "", fmt.Errorf("socket %s: %w", path, explain(err))
 	}
 	resolved := filepath.Join(dir, filepath.Base(clean))
 	if len(resolved) > maxSocketPath {
@@ -37,83 +36,23 @@ func resolve(path string) (string, error) {
 	return resolved, nil
 }
 
-// trustedDirectory walks from the root, so that each link is found in a
-// directory that was checked before.
-func trustedDirectory(path string) (string, error) {
-	current, rest := "/", split(path)
-	if err := checkDirectory(current); err != nil {
-		return "", err
+// explain words what is wrong with the directory of a socket.
+func explain(err error) error {
+	if missing, ok := errors.AsType[*fs.PathError](err); ok && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("directory %s does not exist: create it, or set RuntimeDirectory= in the unit: %w", missing.Path, err)
 	}
-	for links := 0; len(rest) > 0; {
-		name := rest[0]
-		rest = rest[1:]
-		if name == ".." { // only out of a link; current has none
-			current = filepath.Dir(current)
-			continue
-		}
-		next := filepath.Join(current, name)
-		info, err := os.Lstat(next)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return "", fmt.Errorf("directory %s does not exist: create it, or set RuntimeDirectory= in the unit: %w", next, err)
-		case err != nil:
-			return "", err
-		case info.Mode()&fs.ModeSymlink != 0:
-			if links++; links > maxLinks {
-				return "", fmt.Errorf("%s: %w", path, syscall.ELOOP)
-			}
-			if !ours(info) {
-				return "", fmt.Errorf("%s is a symbolic link of uid %d, who could point it elsewhere: use a path without it", next, owner(info))
-			}
-			target, err := os.Readlink(next)
-			if err != nil {
-				return "", err
-			}
-			if filepath.IsAbs(target) {
-				current = "/"
-			}
-			rest = append(split(target), rest...)
-		default:
-			if err := checkDirectory(next); err != nil {
-				return "", err
-			}
-			current = next
-		}
-	}
-	return current, nil
-}
-
-func checkDirectory(path string) error {
-	info, err := os.Lstat(path)
-	if err != nil {
+	bad, ok := errors.AsType[*safepath.Error](err)
+	if !ok {
 		return err
 	}
-	const others = 0o022
-	switch {
-	case !info.IsDir():
-		return fmt.Errorf("%s is not a directory", path)
-	case !ours(info):
-		return fmt.Errorf("directory %s belongs to uid %d, who could replace the socket: it must belong to root or uid %d", path, owner(info), os.Geteuid())
-	case info.Mode().Perm()&others != 0 && info.Mode()&fs.ModeSticky == 0:
-		return fmt.Errorf("directory %s has mode %04o, so that others could replace the socket: chmod go-w %[1]s", path, info.Mode().Perm())
+	switch mode := bad.Entry.Mode & 0o777; {
+	case errors.Is(err, safepath.ErrSymlink):
+		return fmt.Errorf("%s is a symbolic link of uid %d, who could point it elsewhere: use a path without it", bad.Path, bad.Entry.UID)
+	case errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("%s is not a directory", bad.Path)
+	case !bad.Entry.Trusted():
+		return fmt.Errorf("directory %s belongs to uid %d, who could replace the socket: it must belong to root or uid %d", bad.Path, bad.Entry.UID, os.Geteuid())
+	default:
+		return fmt.Errorf("directory %s has mode %04o, so that others could replace the socket: chmod go-w %[1]s", bad.Path, mode)
 	}
-	return nil
 }
-
-// split gives the components of a path without empty ones and dots.
-func split(path string) []string {
-	var parts []string
-	for _, p := range strings.Split(path, "/") {
-		if p != "" && p != "." {
-			parts = append(parts, p)
-		}
-	}
-	return parts
-}
-
-func ours(info fs.FileInfo) bool {
-	uid := owner(info)
-	return uid == 0 || uid == uint32(os.Geteuid())
-}
-
-func owner(info fs.FileInfo) uint32 { return info.Sys().(*syscall.Stat_t).Uid }

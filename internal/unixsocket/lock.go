@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // lockTurns: each is the end of one holder between our open and our lock.
@@ -44,8 +46,8 @@ func tryLock(f *os.File, path string) (bool, error) {
 		return false, err
 	}
 	// In a directory like /tmp it may be somebody's who wants to keep us out.
-	if !info.Mode().IsRegular() || !ours(info) {
-		return false, fmt.Errorf("lock file %s is not a file of ours (%v, uid %d): remove it", path, info.Mode(), owner(info))
+	if owner := safepath.EntryOf(info); !info.Mode().IsRegular() || !owner.Trusted() {
+		return false, fmt.Errorf("lock file %s is not a file of ours (%v, uid %d): remove it", path, info.Mode(), owner.UID)
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	switch {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // Every value that reaches a command, a path or a shell line is refused when it
@@ -48,7 +49,7 @@ func TestHostileData(t *testing.T) {
 	}
 	for _, f := range fields {
 		for _, v := range values {
-			t.Run(f.name+"/"+cut(v), func(t *testing.T) {
+			t.Run(f.name+"/"+text.Cut(v, 80), func(t *testing.T) {
 				cm := clientMount(f.typ)
 				f.set(cm, v)
 				plan, err := ForMount(cm, 0, template(), Options{})

@@ -106,7 +106,7 @@ func withoutUnmount() *nnf.StorageProfile {
 
 // defaults are the options of a daemon that a site has not configured.
 func defaults() Options {
-	return Options{Roots: strings.Split(safepath.DefaultRoots, ","), MountOptions: strings.Split(safepath.DefaultOptions, ",")}
+	return Options{Roots: strings.Split(safepath.DefaultMountRoots, ","), MountOptions: strings.Split(safepath.DefaultMountOptions, ",")}
 }
 
 func mustPlan(t testing.TB, cm *dws.ClientMount, p *nnf.StorageProfile, o Options) *Plan {

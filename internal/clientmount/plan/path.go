@@ -37,8 +37,8 @@ func checkPath(field, p string, roots []string) (string, error) {
 	if i := strings.IndexByte(p, '$'); i >= 0 {
 		return "", refused(field, p, "variable "+variableName(p[i:])+" is not known here")
 	}
-	if !safepath.PathText(p) {
-		return "", refused(field, p, safepath.PathRule)
+	if !safepath.MountPathText(p) {
+		return "", refused(field, p, safepath.MountPathRule)
 	}
 	for name := range strings.SplitSeq(p, "/") {
 		switch {
@@ -50,7 +50,7 @@ func checkPath(field, p string, roots []string) (string, error) {
 	}
 
 	p = path.Clean(p)
-	if reason := safepath.Denied(p); reason != "" {
+	if reason := safepath.DenyMount(p); reason != "" {
 		return "", refused(field, p, reason)
 	}
 	inside := func(root string) bool { return safepath.Below(p, path.Clean(root)) }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 func TestCheckPath(t *testing.T) {
@@ -73,7 +74,7 @@ func TestCheckPath(t *testing.T) {
 		{"/etc/x", []string{"/etc"}, "", "on or below /etc"},
 	}
 	for _, tt := range tests {
-		t.Run(cut(tt.path), func(t *testing.T) {
+		t.Run(text.Cut(tt.path, 80), func(t *testing.T) {
 			got, err := checkPath("mountPath", tt.path, tt.roots)
 			if tt.want != "" {
 				if err != nil || got != tt.want {

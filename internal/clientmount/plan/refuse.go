@@ -3,9 +3,9 @@ package plan
 import (
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // fatal ends the job: the object itself is wrong and waiting will not mend it.
@@ -25,21 +25,12 @@ func refused(field, value, rule string) *dws.ResourceError {
 
 // quote makes a value of somebody else fit to print: short, in quotes, without
 // control characters.
-func quote(s string) string { return strconv.QuoteToASCII(cut(s)) }
+func quote(s string) string { return text.Quote(s) }
 
 // shorten is quote without the quotes, for texts that others match.
 func shorten(s string) string {
 	q := quote(s)
 	return q[1 : len(q)-1]
-}
-
-// cut keeps the first 80 bytes or so.
-func cut(s string) string {
-	const most = 80
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "..."
 }
 
 func entryField(index int, name string) string {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
 )
 
@@ -201,13 +202,7 @@ func NewRecords(log *slog.Logger, rate float64, burst int) *unixsocket.Records {
 }
 
 // clip bounds what callers get into the log.
-func clip(s string) string {
-	const most = 512
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
-}
+func clip(s string) string { return text.Clip(s, 512) }
 
 // unwrapped is the innermost fault's cause, whose text is for the log.
 func unwrapped(err error) error {

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // Names of the files, as the daemons' configuration has them.
@@ -46,7 +48,7 @@ func (c *Credentials) Write(dir string) ([]Written, error) {
 	if err != nil {
 		return nil, err
 	}
-	if mode := info.Mode(); mode.Perm()&0o002 != 0 && mode&fs.ModeSticky == 0 {
+	if safepath.EntryOf(info).ReplaceableBy(safepath.Everybody) {
 		return nil, fmt.Errorf("everybody can put files into %s, so nobody could trust those of ours: chmod o-w %s", dir, dir)
 	}
 	files := []struct {

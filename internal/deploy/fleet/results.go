@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
@@ -119,7 +120,7 @@ func (r *ResultsFile) Add(res Result) {
 }
 
 func short(s string) string {
-	return strings.ToValidUTF8(text.Line(s[:min(len(s), resultsText)]), "")
+	return strings.ToValidUTF8(text.Line(text.Cut(s, resultsText)), "")
 }
 
 func (r *ResultsFile) write(line any) {
@@ -164,7 +165,7 @@ func FailedIn(path, command string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := trusted(path, info); err != nil {
+	if err := safepath.CheckFile(path, info); err != nil {
 		return nil, err
 	}
 	s := bufio.NewScanner(f)
@@ -192,20 +193,6 @@ func FailedIn(path, command string) ([]string, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return slices.DeleteFunc(head.Nodes, func(n string) bool { return done[n] }), nil
-}
-
-// trusted returns why the file does not decide on which nodes something is done.
-func trusted(path string, info fs.FileInfo) error {
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file", path)
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() && st.Uid != 0 {
-		return fmt.Errorf("%s belongs to another user (uid %d)", path, st.Uid)
-	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s may be written by other users (mode %04o)", path, info.Mode().Perm())
-	}
-	return nil
 }
 
 // wholeLines is bufio.ScanLines without a last line that has no line feed: its run was killed while it wrote it.

@@ -11,7 +11,7 @@ import (
 // whose manifest the scripts can read.
 func FuzzReport(f *testing.F) {
 	f.Add("nnf-deploy\tprobe\t1\narch\tx86_64\nsystemd\t252\nfile\tabsent\t-\t-\t/etc/clientmountd/service.token\nend\n")
-	f.Add("nnf-deploy\tprobe\t1\nsystemd\tx\narch\tx86_64\ncontent\t/etc/systemd/system/clientmountd.service.d/a b.conf\tW1NlcnZpY2VdCg==\nunit\tclientmountd.service\tActiveState=active\npending\tnnf-dm\nend\n")
+	f.Add("nnf-deploy\tprobe\t1\nsystemd\tx\narch\tx86_64\ncontent\t/etc/systemd/system/clientmountd.service.d/a b.conf\tW1NlcnZpY2VdCg==\nunit\tclientmountd.service\tQWN0aXZlU3RhdGU9YWN0aXZlCg==\npending\tnnf-dm\nend\n")
 	f.Add("nnf-deploy\tprobe\t1\nsystemd\t1\narch\taarch64\npackage\tnnf-dm\tx y\tz\nowner\t/usr/bin/nnf-dm\tz\nspace\t/etc\t-5\nstatus\tclientmountd\teyJ2ZXJzaW9uIjoxLCJtb3VudHMiOnsiY291bnQiOi0xfX0=\nend\n")
 	f.Add("nnf-deploy\tprobe\t1\nsystemd\tx\narch\tx86_64\ncontent\t/etc/systemd/system/clientmountd.service.d/a b/override.conf\t" + base64.StdEncoding.EncodeToString([]byte(oldOverride)) + "\nend\n")
 	f.Fuzz(func(t *testing.T, answer string) {

@@ -3,6 +3,8 @@ package target
 import (
 	"slices"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
 // Whose a file of systemd is.
@@ -19,7 +21,7 @@ const (
 // earlier daemon's install has written (contract deploy.md 2) is known by the
 // pid file that nobody writes, and by having nothing else.
 func unitOwner(bin, text string) owner {
-	if strings.HasPrefix(text, "# Written by "+bin+" install.") {
+	if strings.HasPrefix(text, systemd.WrittenBy(bin)) {
 		return own
 	}
 	keys, values := directives(text)
@@ -28,7 +30,7 @@ func unitOwner(bin, text string) owner {
 			return foreign
 		}
 	}
-	pid := "/var/run/" + bin + ".pid"
+	pid := systemd.OlderPIDFile(bin)
 	if values["PIDFile"] == pid && values["ExecStartPre"] == "/bin/rm -f "+pid {
 		return installer
 	}

@@ -48,8 +48,11 @@ type Answered struct {
 // Installed is an installed package.
 type Installed struct{ NEVRA, Header string }
 
-// Unit is what systemd says of a unit.
-type Unit struct{ Load, Active, Sub, File, Result, Status, PID, Restarts, Path string }
+// Unit is the state of a unit as "systemctl show" reports it.
+type Unit struct {
+	Load, Active, File string // LoadState, ActiveState, UnitFileState
+	Status             string // StatusText: what the daemon reports, for people
+}
 
 func newReport() *Report {
 	return &Report{
@@ -126,7 +129,9 @@ func (r *Report) take(f []string) {
 			r.BadExpiry[at(1)] = true
 		}
 	case "unit":
-		r.unit(at(1), strings.Join(f[min(2, len(f)):], " "))
+		data, _ := base64.StdEncoding.DecodeString(at(2)) // of a damaged answer nothing is known
+		p := systemd.Properties(string(data))
+		r.Units[at(1)] = Unit{p["LoadState"], p["ActiveState"], p["UnitFileState"], p["StatusText"]}
 	case "package":
 		one := Installed{at(2), at(3)}
 		if other, twice := r.Packages[at(1)]; twice && other != one {
@@ -159,18 +164,6 @@ func (r *Report) take(f []string) {
 	case "pending":
 		r.Pending = append(r.Pending, at(1))
 	}
-}
-
-func (r *Report) unit(name, property string) {
-	u := r.Units[name]
-	key, value, _ := strings.Cut(property, "=")
-	if p := map[string]*string{
-		"LoadState": &u.Load, "ActiveState": &u.Active, "SubState": &u.Sub, "UnitFileState": &u.File, "Result": &u.Result,
-		"StatusText": &u.Status, "MainPID": &u.PID, "NRestarts": &u.Restarts, "FragmentPath": &u.Path,
-	}[key]; p != nil {
-		*p = value
-	}
-	r.Units[name] = u
 }
 
 // Problem is why a node cannot be brought to what is wanted, with what to do.

@@ -186,33 +186,33 @@ var rooms = map[string]string{
 	"text/hint":  "text",
 	"text/usage": "text", // wrong command lines, of daemons and tools alike
 	"api":        "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "",
-	"safepath":            "",
-	"node":                "",
-	"unixsocket":          "",
+	"safepath":            "text",
+	"node":                "safepath text",
+	"unixsocket":          "safepath",
 	"config":              "safepath text text/usage",
-	"kube":                "api api/dws api/nnf",
+	"kube":                "api api/dws api/nnf text",
 	"systemd":             "text text/hint", // systemctl and files of units; what the units run is not its business
 	"systemd/fakesystemd": "",               // for tests
 	"daemon":              "text",
 	"daemon/oneprocessor": "",
 	"command":             "config daemon systemd text/hint text/usage version", // the command line that the daemons share
 
-	"clientmount":      "api api/dws api/nnf clientmount/plan daemon kube node systemd", // of systemd only what a status looks like
-	"clientmount/plan": "api api/dws api/nnf safepath",
+	"clientmount":      "api api/dws api/nnf clientmount/plan daemon kube node safepath systemd", // of systemd only what a status looks like
+	"clientmount/plan": "api api/dws api/nnf safepath text",
 
 	"datamovement":                   "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube text", // decides, and moves nothing
-	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube unixsocket version",
+	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube text unixsocket version",
 	"datamovement/client":            "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
 	"datamovement/client/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
 
 	"deploy/nodeset":     "",                                     // host lists; which nodes there are is not its business
 	"deploy/inventory":   "api api/dws deploy/nodeset kube text", // what is to be installed where
-	"deploy/credentials": "api deploy/inventory kube",
-	"deploy/payload":     "",                                          // packages and programs on the administrator's host
-	"deploy/remote":      "",                                          // scripts on nodes; what they do is not its business
-	"deploy/target":      "deploy/payload deploy/remote kube systemd", // one node; of systemd only what a status looks like
-	"deploy/fleet":       "deploy/nodeset text text/terminal",         // many; what is done there is not its business
-	"deploy/fakenode":    "deploy/remote",                             // for tests
+	"deploy/credentials": "api deploy/inventory kube safepath",
+	"deploy/payload":     "",                                           // packages and programs on the administrator's host
+	"deploy/remote":      "",                                           // scripts on nodes; what they do is not its business
+	"deploy/target":      "deploy/payload deploy/remote kube systemd",  // one node; of systemd only what a status looks like
+	"deploy/fleet":       "deploy/nodeset safepath text text/terminal", // many; what is done there is not its business
+	"deploy/fakenode":    "deploy/remote",                              // for tests
 
 	"cli":        "text/hint text/usage version", // the command line that the tools share
 	"cli/screen": "datamovement/client text text/terminal",

@@ -35,8 +35,7 @@ claims() {
 
 unit() {
   [ -n "$systemd" ] || return 0
-  systemctl show --property=LoadState,ActiveState,SubState,UnitFileState,Result,MainPID,NRestarts,StatusText,FragmentPath "$1" |
-    while IFS= read -r line; do printf 'unit\t%s\t%s\n' "$1" "$line"; done
+  printf 'unit\t%s\t%s\n' "$1" "$(systemctl show --property=LoadState,ActiveState,UnitFileState,StatusText "$1" | base64 | tr -d '\n')"
 }
 
 daemon() {
