@@ -125,7 +125,7 @@ func (p *process) prepare() error {
 		return err
 	}
 	p.transport = server.Transport{
-		Listener: p.listener, Pulse: server.NewPulse(p.listener), Handshake: p.cfg.Limits.HandshakeTime,
+		Listener: p.listener, Check: server.NewSelfCheck(p.listener), Handshake: p.cfg.Limits.HandshakeTime,
 		MaxMessage: int(p.cfg.Limits.MessageSize), MaxMemory: p.cfg.Limits.MemoryPerUser, TotalMemory: p.cfg.Limits.Memory,
 		Records: p.records, Shutdown: p.shutdownTimeout, Idle: p.idle, Quit: p.quit, Log: p.log,
 	}
@@ -190,7 +190,7 @@ func (p *process) main(ctx context.Context) error {
 	p.notifier.Ready()
 	if p.service == nil {
 		p.status("simulated, nothing is copied")
-		go watchdog.Run(ctx, p.transport.Pulse.Probe)
+		go watchdog.Run(ctx, p.transport.Check.Probe)
 		return server.ServeSimulated(ctx, p.transport)
 	}
 	p.status("waiting for requests")
@@ -198,7 +198,7 @@ func (p *process) main(ctx context.Context) error {
 		if err := p.service.Probe(ctx); err != nil {
 			return err
 		}
-		return p.transport.Pulse.Probe(ctx)
+		return p.transport.Check.Probe(ctx)
 	})
 	return server.Serve(ctx, p.service, p.transport)
 }

@@ -19,7 +19,6 @@ import (
 	"unicode/utf8"
 
 	"k8s.io/apimachinery/pkg/util/validation"
-
 )
 
 // WorkflowRef names a workflow.

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 )
 
@@ -79,16 +80,16 @@ func TestAbsentUntilMade(t *testing.T) {
 		if again, err := s.Create(t.Context(), user(1001), keyed); err != nil || again != uid {
 			t.Fatalf("%q %v", again, err)
 		}
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if _, err := s.Status(t.Context(), user(1002), job7, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
 			t.Fatal(err)
 		}
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		// Another workflow is another question.
 		if _, err := s.Status(t.Context(), user(1001), datamovement.WorkflowRef{Name: "other"}, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
 			t.Fatal(err)
 		}
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 )
@@ -83,7 +84,7 @@ func TestCancelledMeanwhile(t *testing.T) {
 	for name, call := range map[string]func(s *Service, uid string) error{
 		"status": func(s *Service, uid string) error {
 			a, err := s.Status(context.Background(), user(1001), job7, uid, 0)
-			if err == nil && a.Result != datamovement.ResultCancelled {
+			if err == nil && a.Result != v1.DataMovementStatusResponse_CANCELLED {
 				err = errors.New("not cancelled")
 			}
 			return err
@@ -248,7 +249,7 @@ func TestList(t *testing.T) {
 		other("of-the-controller", func(dm *nnf.DataMovement) { dm.Labels[api.LabelInitiator] = "copy_in" })
 		other("of-nobody", func(dm *nnf.DataMovement) { delete(dm.Labels, api.LabelOwnerKind) })
 		other("of-another-workflow", func(dm *nnf.DataMovement) { dm.Labels[api.LabelOwnerName] = "job8" })
-		list := func(c Call, want ...string) {
+		list := func(c datamovement.Caller, want ...string) {
 			t.Helper()
 			got, err := s.List(t.Context(), c, job7)
 			slices.Sort(got)
@@ -283,7 +284,7 @@ func TestAnotherDaemon(t *testing.T) {
 			t.Fatal(err)
 		}
 		next, _ := newService(t, c)
-		wantState(t, next, runs, 0, datamovement.StateRunning, datamovement.ResultUnknown)
+		wantState(t, next, runs, 0, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if uids, err := next.List(t.Context(), user(1001), job7); err != nil || !slices.Equal(uids, []string{runs}) {
 			t.Errorf("%q, %v", uids, err)
 		}

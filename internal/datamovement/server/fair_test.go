@@ -47,7 +47,7 @@ func (l *limited) pass(ctx context.Context) error {
 	return nil
 }
 
-func as(ctx context.Context, uid uint32) (context.Context, Call) {
+func as(ctx context.Context, uid uint32) (context.Context, datamovement.Caller) {
 	c := user(uid)
 	return context.WithValue(ctx, callKey{}, c), c
 }

@@ -411,6 +411,6 @@ func newService(t *testing.T, c *cluster) (*Service, *lines) {
 	return s, log
 }
 
-func user(uid uint32) Call {
-	return Call{Caller: datamovement.Caller{UID: uid, GID: 100, PID: 7}, RPC: "/test"}
+func user(uid uint32) datamovement.Caller {
+	return datamovement.Caller{UID: uid, GID: 100, PID: 7, RPC: "/test"}
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
@@ -217,7 +218,7 @@ func TestFeedLost(t *testing.T) {
 func TestWaitAcrossARelist(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
-		answer := make(chan datamovement.Answer)
+		answer := make(chan *v1.DataMovementStatusResponse)
 		go func() {
 			a, _ := s.Status(t.Context(), user(1001), job7, uid, -1)
 			answer <- a
@@ -230,7 +231,7 @@ func TestWaitAcrossARelist(t *testing.T) {
 		c.tell(rabbit, func(h kube.Handler[nnf.DataMovement]) { h.Replace([]*nnf.DataMovement{&ended}) })
 		c.mu.Unlock()
 		begin := time.Now()
-		if a := <-answer; a.Result != datamovement.ResultSuccess || time.Since(begin) != 0 {
+		if a := <-answer; a.Result != v1.DataMovementStatusResponse_SUCCESS || time.Since(begin) != 0 {
 			t.Errorf("%+v after %s", a, time.Since(begin))
 		}
 	})

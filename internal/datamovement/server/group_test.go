@@ -201,7 +201,7 @@ func TestGroup(t *testing.T) {
 
 // story follows a group and writes down what it is shown, one entry for each
 // round.
-func story(t *testing.T, s *Service, caller Call, uids ...string) (rounds chan string, ended chan error) {
+func story(t *testing.T, s *Service, caller datamovement.Caller, uids ...string) (rounds chan string, ended chan error) {
 	t.Helper()
 	rounds, ended = make(chan string, 100), make(chan error, 1)
 	g, err := s.group(t.Context(), caller, job7, uids)

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 )
@@ -177,7 +178,7 @@ func TestBlindWaits(t *testing.T) {
 				for i := range flood {
 					go s.await(t.Context(), user(1002), job7, s.feed(rabbit), "old-1002-"+strconv.Itoa(i), time.Hour)
 				}
-				done := make(chan datamovement.Answer)
+				done := make(chan *v1.DataMovementStatusResponse)
 				go func() {
 					a, _ := s.Status(t.Context(), user(1001), job7, uid, -1)
 					done <- a
@@ -190,7 +191,7 @@ func TestBlindWaits(t *testing.T) {
 				c.mu.Unlock()
 				c.requests()
 				began := time.Now()
-				if a := <-done; a.Result != datamovement.ResultSuccess {
+				if a := <-done; a.Result != v1.DataMovementStatusResponse_SUCCESS {
 					t.Errorf("%+v", a)
 				}
 				if took := time.Since(began); took > 2*blindAfter {
@@ -239,14 +240,14 @@ func TestBlindPolls(t *testing.T) {
 		c.endWatches()
 		time.Sleep(time.Minute)
 		c.set(uid, running)
-		wantState(t, s, uid, 0, datamovement.StateRunning, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		c.mu.Lock()
 		c.fail = errBroken
 		c.mu.Unlock()
 		time.Sleep(time.Minute)
 		c.requests()
 		for range 10 {
-			wantState(t, s, uid, 0, datamovement.StateRunning, datamovement.ResultUnknown)
+			wantState(t, s, uid, 0, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		}
 		if n := len(slices.DeleteFunc(c.requests(), func(r string) bool { return !strings.HasPrefix(r, "get ") })); n > 2 {
 			t.Errorf("10 polls at once cost %d reads", n)

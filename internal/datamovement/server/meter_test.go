@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
 )
 
@@ -190,7 +190,7 @@ func TestMemoryPerUser(t *testing.T) {
 		return err
 	}
 	call := func() error {
-		_, err := pb.NewDataMoverClient(r.dial(t)).Version(t.Context(), new(emptypb.Empty))
+		_, err := v1.NewDataMoverClient(r.dial(t)).Version(t.Context(), new(emptypb.Empty))
 		return err
 	}
 	stream := uint32(1)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
@@ -34,7 +35,7 @@ func created(t *testing.T, s *Service) string {
 	return uid
 }
 
-func wantState(t *testing.T, s *Service, uid string, wait int64, state datamovement.State, result datamovement.Result) {
+func wantState(t *testing.T, s *Service, uid string, wait int64, state v1.DataMovementStatusResponse_State, result v1.DataMovementStatusResponse_Status) {
 	t.Helper()
 	a, err := s.Status(t.Context(), user(1001), job7, uid, wait)
 	if err != nil || a.State != state || a.Result != result {
@@ -89,16 +90,16 @@ func TestCreateSteps(t *testing.T) {
 func TestStatusPolls(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		synctest.Wait()
 		c.requests()
 		for range 50 {
-			wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+			wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 			time.Sleep(time.Second)
 		}
 		c.set(uid, running)
 		synctest.Wait()
-		wantState(t, s, uid, 0, datamovement.StateRunning, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if got := c.requests(); len(got) > 0 {
 			t.Errorf("polls made requests: %q", got)
 		}
@@ -117,14 +118,14 @@ func TestStatusWaits(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
 		start := time.Now()
-		wantState(t, s, uid, 7, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 7, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if d := time.Since(start); d != 7*time.Second {
 			t.Errorf("waited %s, want the limit", d)
 		}
 		// The end of an invalid request has no end time.
 		go func() { time.Sleep(time.Minute); c.set(uid, running); c.set(uid, finished(nnf.MovementInvalid)) }()
 		start = time.Now()
-		wantState(t, s, uid, -1, datamovement.StateCompleted, datamovement.ResultInvalid)
+		wantState(t, s, uid, -1, v1.DataMovementStatusResponse_COMPLETED, v1.DataMovementStatusResponse_INVALID)
 		if d := time.Since(start); d != time.Minute {
 			t.Errorf("waited %s, want until the end", d)
 		}
@@ -142,7 +143,7 @@ func TestStatusWaitEndsWithCaller(t *testing.T) {
 			t.Errorf("%v after %s", err, time.Since(start))
 		}
 		go func() { time.Sleep(time.Second); s.EndWaits() }()
-		wantState(t, s, uid, -1, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, -1, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if d := time.Since(start); d != 4*time.Second {
 			t.Errorf("the shutdown did not end the wait: %s", d)
 		}
@@ -163,7 +164,7 @@ func TestWaiterLimit(t *testing.T) {
 		if _, err := s.Status(t.Context(), user(0), job7, uid, 1); err != nil {
 			t.Errorf("another user: %v", err)
 		}
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 	})
 }
 
@@ -204,7 +205,7 @@ func TestForeign(t *testing.T) {
 func TestCancelBeforeStart(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
-		waited := make(chan datamovement.Answer)
+		waited := make(chan *v1.DataMovementStatusResponse)
 		go func() {
 			a, _ := s.Status(t.Context(), user(1001), job7, uid, -1)
 			waited <- a
@@ -213,13 +214,13 @@ func TestCancelBeforeStart(t *testing.T) {
 		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
 			t.Fatal(err)
 		}
-		if a := <-waited; a.Result != datamovement.ResultCancelled {
+		if a := <-waited; a.Result != v1.DataMovementStatusResponse_CANCELLED {
 			t.Errorf("the waiter got %+v", a)
 		}
 		if c.movements[uid] != nil {
 			t.Error("it is still there, and the rabbit will never end it")
 		}
-		wantState(t, s, uid, 0, datamovement.StateCompleted, datamovement.ResultCancelled)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_COMPLETED, v1.DataMovementStatusResponse_CANCELLED)
 		if _, err := s.Status(t.Context(), user(1002), job7, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
 			t.Errorf("a foreigner learns of it: %v", err)
 		}
@@ -245,7 +246,7 @@ func TestDelete(t *testing.T) {
 		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
 			t.Fatal(err)
 		}
-		wantState(t, s, uid, 0, datamovement.StateCancelling, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_CANCELLING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		start := time.Now()
 		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrActive) || time.Since(start) != deleteWait {
 			t.Errorf("%v after %s", err, time.Since(start))
@@ -302,7 +303,7 @@ func TestExternalCompute(t *testing.T) {
 		if dm := c.movements[uid]; dm.Namespace != nnf.NamespaceDataMovement || dm.Spec.Source.Path != wish.Source {
 			t.Errorf("lustre: %+v", dm)
 		}
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 	})
 }
 
@@ -311,7 +312,7 @@ func TestExternalCompute(t *testing.T) {
 func TestForeignCostsWhatMissingCosts(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
 		uid, early := created(t, s), created(t, s)
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if err := s.Cancel(t.Context(), user(1001), job7, early); err != nil {
 			t.Fatal(err)
 		}
@@ -347,7 +348,7 @@ func TestForeignCostsWhatMissingCosts(t *testing.T) {
 	})
 }
 
-func snapshotOf(ctx context.Context, s *Service, c Call, uid string) error {
+func snapshotOf(ctx context.Context, s *Service, c datamovement.Caller, uid string) error {
 	g, err := s.group(ctx, c, job7, []string{uid})
 	if err != nil {
 		return err
@@ -360,13 +361,13 @@ func snapshotOf(ctx context.Context, s *Service, c Call, uid string) error {
 func TestAPIServerDown(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
 		uid := created(t, s)
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		synctest.Wait()
 		c.mu.Lock()
 		c.fail = apiError(500, "secret words of the server")
 		c.mu.Unlock()
 		time.Sleep(time.Second)
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		_, err := s.Create(t.Context(), user(1001), wish)
 		if !errors.Is(err, datamovement.ErrUnavailable) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("create: %v", err)
@@ -390,7 +391,7 @@ func TestReadAgain(t *testing.T) {
 		fail(broke)
 		go func() { time.Sleep(readAgain / 2); fail(nil) }()
 		c.requests()
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if n := strings.Count(strings.Join(c.requests(), " "), "get nnfdatamovements"); n != 2 {
 			t.Errorf("%d reads, want 2", n)
 		}

@@ -18,8 +18,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
-	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
-	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
 
@@ -196,7 +196,7 @@ const unreadCalls = 12
 // Over the wire: answers that are not read count, streams and others; further
 // ones are refused; and all is forgotten when they are read, or the client goes.
 func TestUnreadAnswers(t *testing.T) {
-	w := &pb2.Workflow{Name: "job7", Namespace: "default"}
+	w := &v2.Workflow{Name: "job7", Namespace: "default"}
 	encoded := func(m proto.Message) []byte {
 		b, err := proto.Marshal(m)
 		if err != nil {
@@ -209,10 +209,10 @@ func TestUnreadAnswers(t *testing.T) {
 		body   []byte
 		end    func(t *testing.T, conn net.Conn)
 	}{
-		"lists, then the client goes":   {"/datamovement.DataMover/List", encoded(&pb.DataMovementListRequest{Workflow: wire7}), func(_ *testing.T, c net.Conn) { c.Close() }},
-		"lists, then they are read":     {"/datamovement.DataMover/List", encoded(&pb.DataMovementListRequest{Workflow: wire7}), func(_ *testing.T, c net.Conn) { go io.Copy(io.Discard, c) }},
-		"watches, then the client goes": {"/datamovement.v2.DataMover/Watch", encoded(&pb2.WatchRequest{Workflow: w}), func(_ *testing.T, c net.Conn) { c.Close() }},
-		"watches, then they are cancelled": {"/datamovement.v2.DataMover/Watch", encoded(&pb2.WatchRequest{Workflow: w}), func(t *testing.T, c net.Conn) {
+		"lists, then the client goes":   {"/datamovement.DataMover/List", encoded(&v1.DataMovementListRequest{Workflow: wire7}), func(_ *testing.T, c net.Conn) { c.Close() }},
+		"lists, then they are read":     {"/datamovement.DataMover/List", encoded(&v1.DataMovementListRequest{Workflow: wire7}), func(_ *testing.T, c net.Conn) { go io.Copy(io.Discard, c) }},
+		"watches, then the client goes": {"/datamovement.v2.DataMover/Watch", encoded(&v2.WatchRequest{Workflow: w}), func(_ *testing.T, c net.Conn) { c.Close() }},
+		"watches, then they are cancelled": {"/datamovement.v2.DataMover/Watch", encoded(&v2.WatchRequest{Workflow: w}), func(t *testing.T, c net.Conn) {
 			for i := range uint32(unreadCalls) {
 				if _, err := c.Write(bytesOf(frameReset, 0, 2*i+1, 4)); err != nil {
 					t.Error(err)
@@ -242,7 +242,7 @@ func TestUnreadAnswers(t *testing.T) {
 				t.Errorf("%d bytes were held, of %d", highest, rigMemory)
 			}
 			list := func() error {
-				_, err := pb.NewDataMoverClient(r.dial(t)).List(t.Context(), &pb.DataMovementListRequest{Workflow: wire7})
+				_, err := v1.NewDataMoverClient(r.dial(t)).List(t.Context(), &v1.DataMovementListRequest{Workflow: wire7})
 				return err
 			}
 			// Watches that were refused have left some space.
@@ -268,7 +268,7 @@ func TestWatchPages(t *testing.T) {
 	r := serveRig(t, func(o *Options) { o.Settings.Limits.Waiters = 100 })
 	const n = 3*pageStates + 1
 	r.many(n)
-	stream, err := pb2.NewDataMoverClient(r.dial(t)).Watch(t.Context(), &pb2.WatchRequest{Workflow: &pb2.Workflow{Name: "job7", Namespace: "default"}})
+	stream, err := v2.NewDataMoverClient(r.dial(t)).Watch(t.Context(), &v2.WatchRequest{Workflow: &v2.Workflow{Name: "job7", Namespace: "default"}})
 	if err != nil {
 		t.Fatal(err)
 	}
