@@ -30,12 +30,33 @@ type Parts struct {
 	Profile     *nnf.DataMovementProfile // from ChooseProfile
 }
 
+// Check refuses a mount for which no movement can be made. It needs no profile, so
+// that a request is not looked up further for nothing.
+func (p *Parts) Check() error {
+	switch {
+	case p.Workflow == nil || p.Mount.Reference == nil:
+		return NewFault(ErrUnavailable, v2.ErrorReason_INTERNAL, "the request was not looked up completely")
+	case p.Mount.Type != dws.TypeLustre && p.Mount.Type != dws.TypeGFS2:
+		return NewFault(ErrInvalid, v2.ErrorReason_FILESYSTEM_NOT_SUPPORTED, "filesystem not supported: '%s'", trimmed(p.Mount.Type))
+	// Teardown of the directive waits for its movements; one that it cannot find
+	// would outlive the storage.
+	case p.Mount.Type == dws.TypeLustre && p.Mount.DirectiveIndex == "":
+		return failed(v2.ErrorReason_MOUNT_NOT_FOUND, "unable to find directive index label on compute ClientMount, %s/%s", p.Mount.Namespace, p.Mount.Name)
+	case p.Mount.Type == dws.TypeGFS2 && p.Rabbit == "":
+		return NewFault(ErrUnavailable, v2.ErrorReason_UNAVAILABLE, "the rabbit of this node is not known yet: try again")
+	}
+	return nil
+}
+
 // Object returns the NnfDataMovement that the rabbit understands, complete but
 // for the apiVersion, which is the one that the API server serves. Both types
 // carry the labels of the directive and the job, so that Teardown of the
 // directive finds them.
 func Object(p *Parts) (*nnf.DataMovement, error) {
-	if p.Workflow == nil || p.Mount.Reference == nil || p.Profile == nil {
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	if p.Profile == nil {
 		return nil, NewFault(ErrUnavailable, v2.ErrorReason_INTERNAL, "the request was not looked up completely")
 	}
 	dm := &nnf.DataMovement{
@@ -54,22 +75,11 @@ func Object(p *Parts) (*nnf.DataMovement, error) {
 		},
 	}
 	prefix := nnf.PrefixMovement
-	switch p.Mount.Type {
-	case dws.TypeLustre:
-		// Teardown of the directive waits for its movements; one that it cannot
-		// find would outlive the storage.
-		if p.Mount.DirectiveIndex == "" {
-			return nil, failed(v2.ErrorReason_MOUNT_NOT_FOUND, "unable to find directive index label on compute ClientMount, %s/%s", p.Mount.Namespace, p.Mount.Name)
-		}
+	if p.Mount.Type == dws.TypeGFS2 {
+		prefix, dm.Namespace = nnf.PrefixNodeMovement, p.Rabbit
+	} else {
 		dm.Namespace = nnf.NamespaceDataMovement
 		dm.Spec.Destination.StorageReference = p.Destination
-	case dws.TypeGFS2:
-		if p.Rabbit == "" {
-			return nil, NewFault(ErrUnavailable, v2.ErrorReason_UNAVAILABLE, "the rabbit of this node is not known yet: try again")
-		}
-		prefix, dm.Namespace = nnf.PrefixNodeMovement, p.Rabbit
-	default:
-		return nil, NewFault(ErrInvalid, v2.ErrorReason_FILESYSTEM_NOT_SUPPORTED, "filesystem not supported: '%s'", trimmed(p.Mount.Type))
 	}
 	dm.GenerateName = prefix
 	dm.Labels = labels(p)

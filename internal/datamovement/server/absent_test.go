@@ -7,10 +7,10 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // Who asks again and again for what is not there, or not theirs, costs one
@@ -32,7 +32,7 @@ func TestAbsentCostsOneRequest(t *testing.T) {
 			"missing batch":   {func() error { _, err := s.group(ctx, eve, job7, []string{"batch-00112233445566778899"}); return err }, 0},
 		} {
 			synctest.Wait()
-			time.Sleep(absentTime)
+			wait.Advance(absentTime)
 			for round := range 3 {
 				c.requests()
 				before := log.count("event=dm-refused")
@@ -55,7 +55,7 @@ func TestAbsentCostsOneRequest(t *testing.T) {
 				if n := log.count("event=dm-refused") - before; n != times*tt.records {
 					t.Errorf("%s: %d records of %d refusals", name, n, times)
 				}
-				time.Sleep(absentTime)
+				wait.Advance(absentTime)
 			}
 		}
 	})
@@ -123,7 +123,7 @@ func TestAbsentIsBounded(t *testing.T) {
 		if n := a.order.Len(); n != maxAbsentAll {
 			t.Errorf("%d names in all, want %d", n, maxAbsentAll)
 		}
-		time.Sleep(absentTime)
+		wait.Advance(absentTime)
 		if _, ok := a.find(user(0), job7, "name-0"); ok || len(a.names)+len(a.users)+a.order.Len() != 0 {
 			t.Errorf("%d names of %d users stay", len(a.names), len(a.users))
 		}

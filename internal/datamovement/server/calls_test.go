@@ -172,7 +172,7 @@ func TestEmptyRequests2(t *testing.T) {
 
 // A connection that does not say whose it is gets nowhere.
 func TestNoIdentity(t *testing.T) {
-	g := &gate{log: slog.New(slog.DiscardHandler), over: t.Context()}
+	g := &interceptor{log: slog.New(slog.DiscardHandler), over: t.Context()}
 	called := false
 	for name, ctx := range map[string]context.Context{
 		"no peer": t.Context(), "no credentials": peer.NewContext(t.Context(), &peer.Peer{Addr: &net.UnixAddr{}}),
@@ -191,7 +191,7 @@ func TestNoIdentity(t *testing.T) {
 	if _, _, err := (peerCredentials{}).ClientHandshake(t.Context(), "", a); err == nil {
 		t.Error("these are no credentials of a client")
 	}
-	if c := callOf(t.Context()); c.RPC != "" {
+	if c := callerOf(t.Context()); c.RPC != "" {
 		t.Error("a call out of nowhere")
 	}
 }

@@ -53,6 +53,9 @@ func (s *Service) create(ctx context.Context, c datamovement.Caller, r *datamove
 	if p.Destination, err = s.look.destination(ctx, r); err != nil {
 		return "", step.At(err)
 	}
+	if err := p.Check(); err != nil {
+		return "", step.At(err)
+	}
 	if p.Profile, err = s.look.profile(ctx, r.Profile); err != nil {
 		return "", datamovement.StepProfile.At(err)
 	}

@@ -15,6 +15,7 @@ import (
 	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 var (
@@ -29,9 +30,9 @@ func TestCreateFails(t *testing.T) {
 	for name, tt := range map[string]struct {
 		world  func(*cluster)
 		wish   func(*datamovement.Request)
-		caller Call
+		caller datamovement.Caller
 		kind   error
-		reason datamovement.Reason
+		reason v2.ErrorReason
 		text   string
 		last   string // last request; empty: none at all
 	}{
@@ -168,7 +169,7 @@ func TestSetSettings(t *testing.T) {
 			t.Errorf("options are off: %v", err)
 		}
 		c.requests()
-		time.Sleep(time.Minute)
+		wait.Advance(time.Minute)
 		uid := created(t, s)
 		if n := len(c.requests()); n != 9 {
 			t.Errorf("%d requests though nothing is remembered", n)

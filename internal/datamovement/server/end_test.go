@@ -17,6 +17,7 @@ import (
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 var errConflict = apiError(http.StatusConflict, metav1.StatusReasonConflict)
@@ -84,7 +85,7 @@ func TestCancelledMeanwhile(t *testing.T) {
 	for name, call := range map[string]func(s *Service, uid string) error{
 		"status": func(s *Service, uid string) error {
 			a, err := s.Status(context.Background(), user(1001), job7, uid, 0)
-			if err == nil && a.Result != v1.DataMovementStatusResponse_CANCELLED {
+			if err == nil && a.Status != v1.DataMovementStatusResponse_CANCELLED {
 				err = errors.New("not cancelled")
 			}
 			return err
@@ -186,8 +187,8 @@ func TestDeleteWaits(t *testing.T) {
 		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrExhausted) {
 			t.Errorf("over the limit of waiters: %v", err)
 		}
-		time.Sleep(time.Minute)
-		go func() { time.Sleep(time.Second); s.EndWaits() }()
+		wait.Advance(time.Minute)
+		time.AfterFunc(time.Second, func() { s.EndWaits() })
 		begin = time.Now()
 		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrActive) || time.Since(begin) != time.Second {
 			t.Errorf("%v after %s", err, time.Since(begin))
@@ -215,7 +216,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("asked the server: %q", got)
 		}
 		for name, call := range calls {
-			time.Sleep(absentTime)
+			wait.Advance(absentTime)
 			for uid, where := range map[string]string{"x": nnf.NamespaceDataMovement, "nnf-dm-x": nnf.NamespaceDataMovement, "nnf-dm-node-x": rabbit, "copy-in": nnf.NamespaceDataMovement} {
 				if err := call(uid); !errors.Is(err, datamovement.ErrNotFound) {
 					t.Errorf("%s of %q: %v", name, uid, err)

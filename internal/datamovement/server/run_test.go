@@ -20,6 +20,7 @@ import (
 
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // A shutdown with everything going on — waits, streams, watches, connections
@@ -42,18 +43,18 @@ func TestShutdownLeavesNothing(t *testing.T) {
 		defer silent.Close()
 		w := &v2.Workflow{Name: "job7", Namespace: "default"}
 		ends := make(chan codes.Code, 100)
-		wait := func(f func() error) { go func() { ends <- status.Code(f()) }() }
+		start := func(f func() error) { go func() { ends <- status.Code(f()) }() }
 		const each = 5
 		for range each {
-			wait(func() error {
+			start(func() error {
 				s, err := m.Status(ctx, &v1.DataMovementStatusRequest{Workflow: wire7, Uid: c.Uid, MaxWaitTime: -1})
 				if err == nil && s.State != v1.DataMovementStatusResponse_PENDING {
 					t.Errorf("%v", s)
 				}
 				return err
 			})
-			wait(func() error { _, err := m2.Wait(ctx, &v2.WaitRequest{Workflow: w, Uids: []string{c.Uid}}); return err })
-			wait(func() error {
+			start(func() error { _, err := m2.Wait(ctx, &v2.WaitRequest{Workflow: w, Uids: []string{c.Uid}}); return err })
+			start(func() error {
 				s, err := m2.Watch(ctx, &v2.WatchRequest{Workflow: w, Uids: []string{c.Uid}})
 				for err == nil {
 					_, err = s.Recv()
@@ -61,16 +62,14 @@ func TestShutdownLeavesNothing(t *testing.T) {
 				return err
 			})
 		}
-		wait(func() error {
+		start(func() error {
 			s, err := grpc_health_v1.NewHealthClient(conn).Watch(ctx, new(grpc_health_v1.HealthCheckRequest))
 			for err == nil {
 				_, err = s.Recv()
 			}
 			return err
 		})
-		for n := 0; n < 3*each; n, _ = r.s.waiters.InUse(1001) {
-			time.Sleep(time.Millisecond)
-		}
+		wait.Until(t, "all waiting requests", func() bool { n, _ := r.s.waiters.InUse(1001); return n == 3*each })
 		r.stop()
 		got := map[codes.Code]int{}
 		for range 3*each + 1 {

@@ -114,7 +114,7 @@ func serve(ctx context.Context, t Transport, register func(*grpc.Server), stoppi
 	ended := make(chan error, 1)
 	go func() { ended <- daemon.Safely(func() error { return server.Serve(t.Listener) }) }()
 	defer t.Check.serve(server)()
-	if err := wait(ctx, t, ended); err != nil {
+	if err := untilStop(ctx, t, ended); err != nil {
 		server.Stop()
 		return err
 	}
@@ -131,8 +131,8 @@ func serve(ctx context.Context, t Transport, register func(*grpc.Server), stoppi
 
 var errServingEnded = errors.New("the socket is not served any more")
 
-// wait returns nil when it is time to stop.
-func wait(ctx context.Context, t Transport, ended chan error) error {
+// untilStop returns nil when it is time to stop.
+func untilStop(ctx context.Context, t Transport, ended chan error) error {
 	for {
 		select {
 		case <-ctx.Done():

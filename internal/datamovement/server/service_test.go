@@ -15,6 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // bubble runs f with a service in a synctest bubble.
@@ -38,8 +39,8 @@ func created(t *testing.T, s *Service) string {
 func wantState(t *testing.T, s *Service, uid string, wait int64, state v1.DataMovementStatusResponse_State, result v1.DataMovementStatusResponse_Status) {
 	t.Helper()
 	a, err := s.Status(t.Context(), user(1001), job7, uid, wait)
-	if err != nil || a.State != state || a.Result != result {
-		t.Errorf("Status: state %d, result %d, %v; want %d, %d", a.State, a.Result, err, state, result)
+	if err != nil || a.State != state || a.Status != result {
+		t.Errorf("Status: state %d, result %d, %v; want %d, %d", a.State, a.Status, err, state, result)
 	}
 }
 
@@ -61,7 +62,7 @@ func TestCreateRequests(t *testing.T) {
 		if got := c.requests(); !slices.Equal(got, want) {
 			t.Errorf("at once: %q\nwant: %q", got, want)
 		}
-		time.Sleep(jobWindow + time.Millisecond)
+		wait.Advance(jobWindow + time.Millisecond)
 		created(t, s)
 		want = []string{"get workflows default/job7", "get clientmounts compute-01/cm-0", "get clientmounts rabbit-01/cm-1", "create nnfdatamovements rabbit-01"}
 		if got := c.requests(); !slices.Equal(got, want) {
@@ -95,7 +96,7 @@ func TestStatusPolls(t *testing.T) {
 		c.requests()
 		for range 50 {
 			wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
-			time.Sleep(time.Second)
+			wait.Advance(time.Second)
 		}
 		c.set(uid, running)
 		synctest.Wait()
@@ -106,8 +107,7 @@ func TestStatusPolls(t *testing.T) {
 		if n := c.watching(); n != 1 {
 			t.Errorf("%d watches", n)
 		}
-		time.Sleep(linger + time.Second)
-		synctest.Wait()
+		wait.Advance(linger + time.Second)
 		if n := c.watching(); n != 0 {
 			t.Errorf("%d watches though nobody follows", n)
 		}
@@ -123,7 +123,7 @@ func TestStatusWaits(t *testing.T) {
 			t.Errorf("waited %s, want the limit", d)
 		}
 		// The end of an invalid request has no end time.
-		go func() { time.Sleep(time.Minute); c.set(uid, running); c.set(uid, finished(nnf.MovementInvalid)) }()
+		time.AfterFunc(time.Minute, func() { c.set(uid, running); c.set(uid, finished(nnf.MovementInvalid)) })
 		start = time.Now()
 		wantState(t, s, uid, -1, v1.DataMovementStatusResponse_COMPLETED, v1.DataMovementStatusResponse_INVALID)
 		if d := time.Since(start); d != time.Minute {
@@ -142,7 +142,7 @@ func TestStatusWaitEndsWithCaller(t *testing.T) {
 		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 3*time.Second {
 			t.Errorf("%v after %s", err, time.Since(start))
 		}
-		go func() { time.Sleep(time.Second); s.EndWaits() }()
+		time.AfterFunc(time.Second, func() { s.EndWaits() })
 		wantState(t, s, uid, -1, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if d := time.Since(start); d != 4*time.Second {
 			t.Errorf("the shutdown did not end the wait: %s", d)
@@ -214,7 +214,7 @@ func TestCancelBeforeStart(t *testing.T) {
 		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
 			t.Fatal(err)
 		}
-		if a := <-waited; a.Result != v1.DataMovementStatusResponse_CANCELLED {
+		if a := <-waited; a.Status != v1.DataMovementStatusResponse_CANCELLED {
 			t.Errorf("the waiter got %+v", a)
 		}
 		if c.movements[uid] != nil {
@@ -251,7 +251,7 @@ func TestDelete(t *testing.T) {
 		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrActive) || time.Since(start) != deleteWait {
 			t.Errorf("%v after %s", err, time.Since(start))
 		}
-		go func() { time.Sleep(2 * time.Second); c.set(uid, finished(nnf.MovementCancelled)) }()
+		time.AfterFunc(2*time.Second, func() { c.set(uid, finished(nnf.MovementCancelled)) })
 		if err := s.Delete(t.Context(), user(1001), job7, uid); err != nil || c.movements[uid] != nil {
 			t.Errorf("cancel, then delete: %v", err)
 		}
@@ -282,7 +282,7 @@ func TestRabbitLookup(t *testing.T) {
 			t.Errorf("no rabbit: %v", err)
 		}
 		c.system.Spec.StorageNodes = nodes
-		time.Sleep(refreshAfter + time.Second)
+		wait.Advance(refreshAfter + time.Second)
 		created(t, s)
 	})
 }
@@ -294,7 +294,7 @@ func TestExternalCompute(t *testing.T) {
 		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrFailed) {
 			t.Errorf("gfs2: %v", err)
 		}
-		time.Sleep(time.Nanosecond) // what was read for the first one is no reason to refuse the next
+		wait.Advance(time.Nanosecond) // what was read for the first one is no reason to refuse the next
 		c.mounts = nil
 		c.mount(node, mount0, dws.TypeLustre)
 		c.mount("rabbit-02", mount0, dws.TypeLustre)
@@ -327,7 +327,7 @@ func TestForeignCostsWhatMissingCosts(t *testing.T) {
 		} {
 			for what, foreign := range map[string]string{"followed": uid, "cancelled early": early} {
 				missing := foreign + "9"
-				time.Sleep(absentTime) // what was asked before is forgotten
+				wait.Advance(absentTime) // what was asked before is forgotten
 				var asked [2]string
 				c.requests()
 				before := log.count("event=dm-refused")
@@ -366,7 +366,7 @@ func TestAPIServerDown(t *testing.T) {
 		c.mu.Lock()
 		c.fail = apiError(500, "secret words of the server")
 		c.mu.Unlock()
-		time.Sleep(time.Second)
+		wait.Advance(time.Second)
 		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		_, err := s.Create(t.Context(), user(1001), wish)
 		if !errors.Is(err, datamovement.ErrUnavailable) || strings.Contains(err.Error(), "secret") {
@@ -389,7 +389,7 @@ func TestReadAgain(t *testing.T) {
 		}
 		broke := errors.New("connection reset by peer")
 		fail(broke)
-		go func() { time.Sleep(readAgain / 2); fail(nil) }()
+		time.AfterFunc(readAgain/2, func() { fail(nil) })
 		c.requests()
 		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if n := strings.Count(strings.Join(c.requests(), " "), "get nnfdatamovements"); n != 2 {
@@ -398,7 +398,7 @@ func TestReadAgain(t *testing.T) {
 		for err, want := range map[error]int{broke: 2, apiError(503, ""): 1, errMissing: 1} {
 			fail(err)
 			s.feed(rabbit).forget(uid)
-			time.Sleep(absentTime)
+			wait.Advance(absentTime)
 			c.requests()
 			if _, err := s.Status(t.Context(), user(1001), job7, uid, 0); err == nil {
 				t.Error("no error")
@@ -422,7 +422,7 @@ func TestCreateRate(t *testing.T) {
 		if _, err := s.Create(t.Context(), user(0), wish); err != nil {
 			t.Errorf("another user: %v", err)
 		}
-		time.Sleep(time.Second)
+		wait.Advance(time.Second)
 		created(t, s)
 	})
 }
@@ -452,7 +452,7 @@ func TestRecordLimit(t *testing.T) {
 		if _, err := s.Status(t.Context(), user(1002), job7, "no name!", 0); err == nil || log.count("uid=1002") != 1 {
 			t.Errorf("another user: %v, %d records", err, log.count("uid=1002"))
 		}
-		time.Sleep(time.Minute)
+		wait.Advance(time.Minute)
 		if log.count("event=dm-suppressed") != 1 || log.count("uid=1001 count=95") != 1 {
 			t.Errorf("no record of what was suppressed:\n%s", log.b.String())
 		}

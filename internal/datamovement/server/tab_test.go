@@ -21,6 +21,7 @@ import (
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // gRPC must tell when it is done with the smallest encoded answer.
@@ -37,7 +38,7 @@ func TestTab(t *testing.T) {
 		a := &meters{most: 1000, over: func(identity) {}}
 		_, c, m := metered(a, 7)
 		_, c2, _ := metered(a, 7)
-		first, second := &tab{conn: c.(*meteredConn)}, &tab{conn: c2.(*meteredConn)}
+		first, second := &charge{conn: c.(*meteredConn)}, &charge{conn: c2.(*meteredConn)}
 		ctx := t.Context()
 		held := func(want int64) {
 			t.Helper()
@@ -49,21 +50,21 @@ func TestTab(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		if err := second.take(ctx, 100); !errors.Is(err, errNoRoom) || time.Since(began) != patience {
+		if err := second.take(ctx, 100); !errors.Is(err, errNoMemory) || time.Since(began) != patience {
 			t.Errorf("no space: %v after %v", err, time.Since(began))
 		}
-		if err := second.take(ctx, 800); !errors.Is(err, errNoRoom) || time.Since(began) != patience {
+		if err := second.take(ctx, 800); !errors.Is(err, errNoMemory) || time.Since(began) != patience {
 			t.Errorf("more than there can be: %v after %v", err, time.Since(began))
 		}
 		held(700)
-		go func() { time.Sleep(time.Second); first.give(100) }()
+		time.AfterFunc(time.Second, func() { first.give(100) })
 		began = time.Now()
 		if err := second.take(ctx, 100); err != nil || time.Since(began) != time.Second {
 			t.Errorf("space after a second: %v after %v", err, time.Since(began))
 		}
 		held(700)
 		gone, cancel := context.WithCancel(ctx)
-		go func() { time.Sleep(time.Second); cancel() }()
+		time.AfterFunc(time.Second, func() { cancel() })
 		if err := second.take(gone, 100); !errors.Is(err, context.Canceled) {
 			t.Errorf("for a caller who has gone: %v", err)
 		}
@@ -71,7 +72,7 @@ func TestTab(t *testing.T) {
 		for range 2 * waitingAnswers {
 			go func() {
 				began := time.Now()
-				if err := second.take(ctx, 200); errors.Is(err, errNoRoom) && time.Since(began) == 0 {
+				if err := second.take(ctx, 200); errors.Is(err, errNoMemory) && time.Since(began) == 0 {
 					refused++ // goroutines of the bubble may end at once
 				}
 			}()
@@ -80,8 +81,7 @@ func TestTab(t *testing.T) {
 		if refused != waitingAnswers {
 			t.Errorf("of %d calls %d are refused at once, want %d", 2*waitingAnswers, refused, waitingAnswers)
 		}
-		time.Sleep(patience)
-		synctest.Wait()
+		wait.Advance(patience)
 		if m.queue != 0 {
 			t.Errorf("%d calls wait", m.queue)
 		}
@@ -226,11 +226,7 @@ func TestUnreadAnswers(t *testing.T) {
 			r.many(300) // 60 KB of names
 			until := func(what string, ok func() bool) {
 				t.Helper()
-				for before := time.Now(); !ok(); time.Sleep(time.Millisecond) {
-					if time.Since(before) > 10*time.Second {
-						t.Fatalf("%s: %d bytes are held", what, r.held(1001))
-					}
-				}
+				wait.Until(t, what, ok)
 			}
 			highest := int64(0)
 			conn := r.unread(t, tt.method, tt.body, unreadCalls)

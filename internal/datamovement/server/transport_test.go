@@ -23,6 +23,7 @@ import (
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
 )
 
@@ -39,7 +40,7 @@ type rig struct {
 	shutdown atomic.Int64
 
 	connections *unixsocket.Limiter
-	pulse       *Pulse
+	check       *SelfCheck
 	meters      meters
 }
 
@@ -77,13 +78,13 @@ func serveRig(t *testing.T, change ...func(*Options)) *rig {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r.stop, r.pulse = cancel, NewPulse(l)
+	r.stop, r.check = cancel, NewSelfCheck(l)
 	var served error
 	go func() {
 		defer close(r.ended)
 		served = Serve(ctx, r.s, Transport{
 			Listener: l, MaxMessage: 64 << 10, MaxMemory: rigMemory, Handshake: 5 * time.Second, Shutdown: func() time.Duration { return time.Duration(r.shutdown.Load()) }, Log: o.Log,
-			Idle: o.Idle, Pulse: r.pulse, meters: &r.meters,
+			Idle: o.Idle, Check: r.check, meters: &r.meters,
 		})
 	}()
 	t.Cleanup(func() {
@@ -241,9 +242,7 @@ func TestStreamLimit(t *testing.T) {
 		_, err := m.Status(t.Context(), &v1.DataMovementStatusRequest{Uid: c.Uid, MaxWaitTime: -1})
 		waited <- err
 	}()
-	for n := 0; n == 0; n, _ = r.s.waiters.InUse(1001) {
-		time.Sleep(time.Millisecond)
-	}
+	wait.Until(t, "the waiting request", func() bool { n, _ := r.s.waiters.InUse(1001); return n > 0 })
 	if _, err := m.Version(t.Context(), new(emptypb.Empty)); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("second request: %v", err)
 	}
