@@ -165,7 +165,7 @@ lint: need-go need-lint ## gofmt, vet, staticcheck, shellcheck
 	cd internal/tools && $(GO) build -buildvcs=false -o ../../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	bin/staticcheck ./...
 	shellcheck $$(git ls-files '*.sh' .ci/run 2>/dev/null || find . -name '*.sh')
-	shellcheck --shell=bash packaging/completion/*
+	shellcheck --shell=bash $$(find packaging/completion -maxdepth 1 -type f)
 
 .PHONY: bench
 bench: need-test build-daemon devcluster bin/standin ## measured figures beside their targets (6 minutes; BENCHFLAGS=--json, --check)

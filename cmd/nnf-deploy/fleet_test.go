@@ -8,7 +8,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/compute-daemons/compute-daemons/internal/deploy/fakenode"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote/fakenode"
 )
 
 // fleet NODE...: folders that stand for nodes, whose systemd knows the units of

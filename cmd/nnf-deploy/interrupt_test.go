@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
-	"github.com/compute-daemons/compute-daemons/internal/deploy/fakenode"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote/fakenode"
 )
 
 // daemon is a stand-in that takes a moment to get ready, and remembers with which

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
-	"github.com/compute-daemons/compute-daemons/internal/deploy/fakenode"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote/fakenode"
 )
 
 // startSSHD runs a real sshd with its default settings on a loopback port. Each

@@ -6,7 +6,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
-	"github.com/compute-daemons/compute-daemons/internal/deploy/fakenode"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote/fakenode"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
 )
 

@@ -62,7 +62,7 @@ func runDaemon(ctx context.Context, v *command.Invocation) int {
 	return daemon.Run(ctx, daemon.Options{
 		Log: p.log, Notifier: p.notifier, Main: p.main, Reload: p.reload,
 		ShutdownTimeout: func() time.Duration { return p.shutdownTimeout() + 5*time.Second },
-		Left:            func() string { return fmt.Sprintf("%d connections", p.listener.Stats().Open) },
+		Left:            func() string { return fmt.Sprintf("%d connections", p.listener.Open()) },
 	})
 }
 
@@ -159,8 +159,9 @@ func (p *process) settingsFile() string {
 	return config.NnfdmTable(new(config.Nnfdm)).File
 }
 
-// courtesy is how many connections above its limit a user gets, to be told so.
-const courtesy = 2
+// overLimit is how many connections above its limit a user gets, so that the server can
+// answer why it refuses.
+const overLimit = 2
 
 func (p *process) listen() error {
 	mode, err := config.Permissions(p.cfg.Socket.Mode)
@@ -170,7 +171,7 @@ func (p *process) listen() error {
 	p.connections = unixsocket.NewLimiter(connectionsOf(&p.cfg))
 	p.listener, err = unixsocket.Listen(unixsocket.Options{
 		Path: p.cfg.Socket.Path, Mode: mode, Group: p.cfg.Socket.Group, Log: p.log,
-		Limiter: p.connections, Courtesy: courtesy, Handshake: p.cfg.Limits.HandshakeTime, HandshakeBytes: preface, Idle: p.idle, Records: p.records,
+		Limiter: p.connections, OverLimit: overLimit, Handshake: p.cfg.Limits.HandshakeTime, HandshakeBytes: preface, Idle: p.idle, Records: p.records,
 	})
 	return err
 }

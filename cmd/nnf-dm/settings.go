@@ -18,7 +18,7 @@ func connectionsOf(c *config.Nnfdm) unixsocket.LimiterOptions {
 	return unixsocket.LimiterOptions{
 		What: "connections", Total: c.Limits.Connections,
 		Reserve: c.Limits.Connections * c.Limits.ConnectionReserve / 100,
-		User:    unixsocket.Share{Slots: c.Limits.ConnectionsPerUser},
+		User:    unixsocket.Quota{Slots: c.Limits.ConnectionsPerUser},
 	}
 }
 

@@ -273,8 +273,8 @@ func (r *registry) sharers(uid string, p *plan.Plan) (here, elsewhere []sharer) 
 	return here, elsewhere
 }
 
-// living returns the first sharer whose object exists, or nil.
-func living(list []sharer) *sharer {
+// firstAlive returns the first sharer whose object exists, or nil.
+func firstAlive(list []sharer) *sharer {
 	for i := range list {
 		if list[i].alive {
 			return &list[i]
@@ -341,7 +341,7 @@ func (r *registry) inherit(uid string, m *MountRecord) (changed bool) {
 }
 
 // sequence waits for the turn to work on a volume. The error is the cause of
-// the end of waits.
-func (r *registry) sequence(waits context.Context, p *plan.Plan) (done func(), err error) {
-	return r.sequences.Lock(waits, p.Volume())
+// the end of ctx.
+func (r *registry) sequence(ctx context.Context, p *plan.Plan) (done func(), err error) {
+	return r.sequences.Lock(ctx, p.Volume())
 }

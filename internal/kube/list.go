@@ -125,3 +125,29 @@ func (c *Client) page(ctx context.Context, what op, o pageOptions, retries int) 
 	}
 	return &l, nil
 }
+
+// List returns the objects of a namespace ("" for all), optionally only those
+// that match a label selector. It is a consistent read. Objects that cannot be
+// decoded are logged and left out.
+func List[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns, selector string) ([]*T, error) {
+	return listFrom[T, P](ctx, c, r, ns, selector, "")
+}
+
+// ListAtHand is List for a state that the server has at hand: it costs the server
+// little and is answered at once, while a consistent read waits for the server's
+// cache, up to 100 ms after a write. The state may be out of date, by as much as
+// the server's cache is behind.
+func ListAtHand[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns, selector string) ([]*T, error) {
+	return listFrom[T, P](ctx, c, r, ns, selector, "0")
+}
+
+func listFrom[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns, selector, resourceVersion string) ([]*T, error) {
+	var out []*T
+	t := &typed[T, P]{log: c.o.Log, kind: r.Kind, h: Handler[T]{Replace: func(items []*T) { out = items }}}
+	l, err := c.list(ctx, op{verb: "list", r: r, ns: ns}, resourceVersion, selector, maxRetries)
+	if err != nil {
+		return nil, err
+	}
+	t.replace(l.Items)
+	return out, nil
+}

@@ -2,9 +2,11 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,4 +51,54 @@ func (c *Client) Served(ctx context.Context, group string, known []string) (stri
 	}
 	return "", fmt.Errorf("%w: API server %s serves %s as %s, this program knows %s; update the older side",
 		ErrNotServed, c.host, group, clip(strings.Join(theirs, ", ")), ours)
+}
+
+// Versions remembers which version of each API group the server serves. The zero
+// value knows none. It is safe for concurrent use.
+type Versions struct {
+	mu    sync.Mutex
+	found map[string]string // by group
+}
+
+// Use calls f with the version of the group, which discover finds when it is not
+// known. If the error of f is ErrVersionGone, the version is found again and f is
+// called once more; again is then true.
+func (v *Versions) Use(group string, discover func(again bool) (string, error), f func(version string) error) error {
+	for again := false; ; again = true {
+		version, err := v.version(group, func() (string, error) { return discover(again) })
+		if err != nil {
+			return err
+		}
+		if err = f(version); again || !errors.Is(err, ErrVersionGone) {
+			return err
+		}
+		v.Forget(group)
+	}
+}
+
+func (v *Versions) version(group string, discover func() (string, error)) (string, error) {
+	v.mu.Lock()
+	version := v.found[group]
+	v.mu.Unlock()
+	if version != "" {
+		return version, nil
+	}
+	version, err := discover()
+	if err != nil {
+		return "", err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.found == nil {
+		v.found = map[string]string{}
+	}
+	v.found[group] = version
+	return version, nil
+}
+
+// Forget has the version of the group found again when it is next needed.
+func (v *Versions) Forget(group string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.found, group)
 }

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -17,10 +18,6 @@ type WatchOptions struct {
 	// OnState is called from Watch's goroutine when the state changes, not
 	// for each retry.
 	OnState func(State)
-	// StreamList gets the initial state through the watch itself: one request
-	// instead of two, but a server on which nothing happens may take some
-	// 100 ms for it. Servers that cannot do it are asked for a list.
-	StreamList bool
 }
 
 const (
@@ -79,7 +76,7 @@ func Watch[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns st
 		state: tracker{on: o.OnState},
 		delay: backoff{first: c.times.retry},
 		away:  backoff{first: c.times.lost},
-		lost:  true, from: "0", stream: o.StreamList,
+		lost:  true, from: "0",
 	}
 	if _, err := w.what.path(); err != nil {
 		return err
@@ -158,7 +155,7 @@ func (w *watcher) run(ctx context.Context) error {
 		if w.rv != "" && kindOf(err) == kindConnection {
 			delay = &w.away
 		}
-		pause(ctx, delay.next(err))
+		Pause(ctx, delay.next(err))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -177,18 +174,18 @@ func (w *watcher) relist(ahead bool) {
 	w.lost, w.stuck = true, 0
 }
 
-// lostPosition tells that the server cannot go on from our resourceVersion:
+// lostPosition reports that the server cannot go on from our resourceVersion:
 // its history is shorter (410), or, after a restore, older (too large).
 func lostPosition(err error) bool {
 	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || tooLarge(err) || errors.Is(err, errOlder)
 }
 
-// tooLarge tells that the server's history ends before our resourceVersion.
+// tooLarge reports that the server's history ends before our resourceVersion.
 func tooLarge(err error) bool {
 	return apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
 }
 
-// refusesStream tells that the server does not know, or does not allow, a watch
+// refusesStream reports that the server does not know, or does not allow, a watch
 // that starts with the current objects.
 func refusesStream(err error) bool {
 	switch code := kindOf(err); code {
@@ -199,7 +196,7 @@ func refusesStream(err error) bool {
 	}
 }
 
-// fromContent tells that the server answered, but with something that may come
+// fromContent reports that the server answered, but with something that may come
 // again at the same position.
 func fromContent(err error) bool {
 	if errors.Is(err, errBadFrame) || errors.Is(err, errFrameTooBig) {
@@ -210,4 +207,112 @@ func fromContent(err error) bool {
 		return true
 	}
 	return false
+}
+
+// State says how a watch is doing.
+type State struct {
+	// Connected: the last request succeeded.
+	Connected bool
+	// Synced: Handler.Replace was called at least once. It stays true while
+	// the server is away; what the caller knows is then merely old.
+	Synced bool
+	// Since is when Connected last changed.
+	Since time.Time
+	// LastError is the latest failure; it stays after reconnecting, so that
+	// the message can say what was wrong.
+	LastError error
+	// Failures counts the failed attempts since the connection was lost; in
+	// the State that reports a reconnect, those before it.
+	Failures int
+}
+
+// tracker calls its listener when the state changes: connected, lost, another
+// kind of failure, connected again. Retries that fail the same way are silent.
+type tracker struct {
+	on    func(State)
+	now   State
+	known bool // the listener has heard something
+}
+
+func (t *tracker) tell() {
+	t.known = true
+	if t.on != nil {
+		t.on(t.now)
+	}
+}
+
+// up records a success.
+func (t *tracker) up(synced bool) {
+	change := !t.known || !t.now.Connected || (synced && !t.now.Synced)
+	if !t.known || !t.now.Connected {
+		t.now.Connected, t.now.Since = true, time.Now()
+	}
+	t.now.Synced = t.now.Synced || synced
+	if change {
+		t.tell()
+	}
+	t.now.Failures = 0
+}
+
+// down records a failure.
+func (t *tracker) down(err error) {
+	change := !t.known || t.now.Connected || !SameTrouble(err, t.now.LastError)
+	if !t.known || t.now.Connected {
+		t.now.Connected, t.now.Since = false, time.Now()
+	}
+	t.now.LastError = err
+	t.now.Failures++
+	if change {
+		t.tell()
+	}
+}
+
+// Delays between attempts: 0.8 s, doubled each time, each drawn from half to
+// one and a half of that, never above 30 s. The first one is jittered too:
+// when an API server restarts, all nodes lose their watch in the same moment.
+// After the loss of the connection of a running watch they start with 3 s: most
+// likely the server restarts, and in its first second it accepts connections
+// but cannot check credentials yet (401) and has not filled its caches (429).
+const (
+	backoffFirst = 800 * time.Millisecond
+	backoffLost  = 3 * time.Second
+	backoffBase  = 24 * time.Second
+	backoffCap   = 30 * time.Second
+	// retryAfterCap bounds what a server may ask for.
+	retryAfterCap = 60 * time.Second
+	// healthyAfter is how long a watch must have lasted to start again from
+	// the first delay; a flapping server keeps the long ones.
+	healthyAfter = 30 * time.Second
+)
+
+type backoff struct{ first, base time.Duration }
+
+func (b *backoff) reset() { b.base = 0 }
+
+// next returns how long to wait after err.
+func (b *backoff) next(err error) time.Duration {
+	if b.base == 0 {
+		b.base = b.first
+	} else {
+		b.base = min(2*b.base, backoffBase)
+	}
+	d := min(b.base/2+rand.N(b.base), backoffCap)
+	if err != nil {
+		if asked, ok := apierrors.SuggestsClientDelay(err); ok && asked > 0 {
+			// Spread above what was asked, so that not all come at once.
+			least := min(time.Duration(asked)*time.Second, retryAfterCap)
+			d = max(d, least+rand.N(b.first))
+		}
+	}
+	return d
+}
+
+// Pause waits for d, or returns early when ctx ends.
+func Pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }

@@ -195,7 +195,7 @@ func (n *Node) carryOut(r request) ([]string, error) {
 // inMemory are the types of file systems that need neither a server nor a device.
 var inMemory = []string{"tmpfs", "devtmpfs", "ramfs"}
 
-// mayBlock tells whether a walk to path and through it meets a file system that may not
+// mayBlock reports whether a walk to path and through it meets a file system that may not
 // answer: any that is mounted there or above, except the root file system, which this
 // program itself runs from, and those in memory. It reads only the mount table. A table
 // that cannot be read proves nothing.
@@ -204,7 +204,7 @@ func (n *Node) mayBlock(path string) bool {
 	return err != nil || passes(table, path)
 }
 
-// passes tells whether the way to path leads through a mount of table that may block.
+// passes reports whether the way to path leads through a mount of table that may block.
 func passes(table []Mount, path string) bool {
 	return slices.ContainsFunc(table, func(m Mount) bool {
 		return m.Mountpoint != "/" && safepath.Within(path, m.Mountpoint) && !slices.Contains(inMemory, m.FSType)

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
@@ -365,7 +366,7 @@ func TestChownOfAFrozenMount(t *testing.T) {
 		}
 	}
 	thaw()
-	waitUntil(t, "the child ends", func() bool { return ProcessStart(failed.PID) == "" })
+	wait.Until(t, "the child ends", func() bool { return ProcessStart(failed.PID) == "" })
 }
 
 // frozen is a mounted file system on which every write hangs until thaw. It is in the
@@ -377,7 +378,7 @@ func frozen(t *testing.T) (mnt string, thaw func()) {
 			t.Skip("a file system to freeze needs", tool)
 		}
 	}
-	top := scene(t)
+	top := tmpfsDir(t)
 	mnt = top + "/mnt"
 	must(t, os.WriteFile(top+"/image", nil, 0o600))
 	must(t, os.Truncate(top+"/image", 16<<20))
@@ -400,15 +401,6 @@ func frozen(t *testing.T) (mnt string, thaw func()) {
 	thaw = func() { unix.IoctlSetInt(int(dir.Fd()), fiThaw, 0) }
 	t.Cleanup(func() { thaw(); dir.Close() })
 	return mnt, thaw
-}
-
-func waitUntil(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it does not happen: ", what)
-		}
-	}
 }
 
 // BenchmarkChild is the price of an operation in a child, with this test binary.

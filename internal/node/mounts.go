@@ -60,20 +60,6 @@ func (n *Node) MountsOn(path string) ([]Mount, error) {
 	return n.mounts(func(at string) bool { return at == path })
 }
 
-// MountByID returns the mount with this id, hidden or not, or nil when the table has
-// none. The kernel gives the id of a mount that is gone to a later one: compare the
-// device and the mount point, too.
-func (n *Node) MountByID(id int) (*Mount, error) {
-	table, err := n.mounts(func(string) bool { return true })
-	if err != nil {
-		return nil, err
-	}
-	if i := slices.IndexFunc(table, func(m Mount) bool { return m.ID == id }); i >= 0 {
-		return &table[i], nil
-	}
-	return nil, nil
-}
-
 // HiddenBy returns nil when m is the mount that a process finds at its mount point,
 // else the mount that a process finds there instead: one that is stacked on m, or one
 // that is mounted over a directory above it. The error is fs.ErrNotExist when m is no
@@ -93,7 +79,7 @@ func (n *Node) HiddenBy(m Mount) (*Mount, error) {
 	return nil, nil
 }
 
-// follows tells whether m goes away when of is unmounted: it is a copy that the
+// follows reports whether m goes away when of is unmounted: it is a copy that the
 // kernel has made in another mount namespace, and keeps in step.
 func (m Mount) follows(of Mount) bool {
 	for _, p := range strings.Fields(of.Propagation) {

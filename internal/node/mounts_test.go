@@ -130,15 +130,16 @@ func TestMountsOn(t *testing.T) {
 	}
 }
 
-func TestMountByID(t *testing.T) {
-	n := plant(t, "machine")
-	for id, want := range map[int]string{30: "/mnt/nnf/xfs", 42: "/mnt/stack", 50: "/mnt/over/below", 2: "", 0: ""} {
-		m, err := n.MountByID(id)
-		must(t, err)
-		if (m != nil) != (want != "") || m != nil && (m.ID != id || m.Mountpoint != want) {
-			t.Errorf("%d: %+v, want %q", id, m, want)
-		}
+// mountByID returns the mount with this id, hidden or not.
+func mountByID(t *testing.T, n *Node, id int) Mount {
+	t.Helper()
+	table, err := n.mounts(func(string) bool { return true })
+	must(t, err)
+	i := slices.IndexFunc(table, func(m Mount) bool { return m.ID == id })
+	if i < 0 {
+		t.Fatalf("no mount has the id %d", id)
 	}
+	return table[i]
 }
 
 func TestHiddenBy(t *testing.T) {
@@ -150,22 +151,18 @@ func TestHiddenBy(t *testing.T) {
 		42: 40, // two on top of it: the visible one
 		50: 51, // a mount over its parent directory
 	} {
-		m, err := n.MountByID(id)
-		must(t, err)
-		got, err := n.HiddenBy(*m)
+		got, err := n.HiddenBy(mountByID(t, n, id))
 		must(t, err)
 		if (got != nil) != (by != 0) || got != nil && got.ID != by {
 			t.Errorf("%d: %+v, want %d", id, got, by)
 		}
 	}
-	m, err := n.MountByID(30)
-	must(t, err)
 	for name, change := range map[string]func(*Mount){
 		"unmounted":           func(m *Mount) { m.ID = 1000 },
 		"id is another mount": func(m *Mount) { m.Mountpoint = "/mnt/nnf/xfs/sub" },
 		"another device":      func(m *Mount) { m.Minor++ },
 	} {
-		gone := *m
+		gone := mountByID(t, n, 30)
 		change(&gone)
 		if by, err := n.HiddenBy(gone); !errors.Is(err, fs.ErrNotExist) || by != nil {
 			t.Errorf("%s: %+v, %v", name, by, err)

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -184,6 +187,162 @@ func (n *Node) remove(path string) error {
 	}
 	if err := unix.Unlinkat(p.FD(), name, 0); err != nil && err != unix.ENOENT {
 		return &fs.PathError{Op: "remove", Path: path, Err: err}
+	}
+	return nil
+}
+
+// MissingTargets lists what MakeDirectory or MakeFile would have to make for the
+// mount target path, from the top. A caller that must survive a crash writes it
+// down first. It is empty when nothing is missing, and when something is in the way
+// that the Make functions refuse.
+func (n *Node) MissingTargets(path string) []string {
+	missing, err := n.carryOut(request{Op: opMissing, Path: path})
+	if err != nil {
+		n.log().Debug("cannot find out which part of a mount target is missing", "path", path, "error", err)
+	}
+	return missing
+}
+
+func (n *Node) missingTargets(path string) []string {
+	if safepath.CheckPath(path) != nil {
+		return nil
+	}
+	var missing []string
+	for i := 1; i <= len(path); i++ {
+		if i < len(path) && path[i] != '/' {
+			continue
+		}
+		part := path[:i]
+		if len(missing) > 0 {
+			missing = append(missing, part)
+			continue
+		}
+		st, err := os.Lstat(part)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			missing = append(missing, part)
+		case err != nil || !st.IsDir():
+			return nil
+		}
+	}
+	return missing
+}
+
+// Chown gives the directory, file or device node at path to uid and gid. No symlink
+// is followed, neither above path nor at it. On a mount point this is the root of
+// what is mounted there, or the bound device node.
+func (n *Node) Chown(path string, uid, gid uint32) error {
+	_, err := n.carryOut(request{Op: opChown, Path: path, UID: uid, GID: gid})
+	return err
+}
+
+// ChownMount is Chown for the root of m, and refuses when another mount has taken
+// the place of m since the table was read.
+func (n *Node) ChownMount(m Mount, uid, gid uint32) error {
+	_, err := n.carryOut(request{Op: opChown, Path: m.Mountpoint, MountID: m.ID, UID: uid, GID: gid})
+	return err
+}
+
+// chown does the work of both. expected is the id of the mount at path; 0 means any.
+func (n *Node) chown(path string, expected int, uid, gid uint32) error {
+	p, _, err := safepath.OpenParent(path, false)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	fd, err := unix.Openat(p.FD(), filepath.Base(path), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	if expected != 0 {
+		switch id, err := mountID(fd); {
+		case err != nil:
+			return err
+		case id != expected:
+			return fmt.Errorf("%s: another mount is there now (id %d, expected %d)", path, id, expected)
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return fmt.Errorf("%s: %w", path, safepath.ErrSymlink)
+	}
+	if st.Uid == uid && st.Gid == gid {
+		return nil // it is asked for at every reconcile: spare the file system a write
+	}
+	if err := unix.Fchownat(fd, "", int(uid), int(gid), unix.AT_EMPTY_PATH); err != nil {
+		return &fs.PathError{Op: "chown", Path: path, Err: err}
+	}
+	return nil
+}
+
+// mountID returns the id of the mount that our own descriptor fd was opened
+// through, without touching the file system.
+func mountID(fd int) (int, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		return 0, err
+	}
+	return parseMountID(string(b))
+}
+
+func parseMountID(fdinfo string) (int, error) {
+	for line := range strings.Lines(fdinfo) {
+		if v, ok := strings.CutPrefix(line, "mnt_id:"); ok {
+			return strconv.Atoi(strings.TrimSpace(v))
+		}
+	}
+	return 0, fmt.Errorf("the kernel does not say which mount a file is on: no mnt_id in fdinfo")
+}
+
+// WriteFileIn replaces the file name in the directory dir, which users may be
+// able to write to: the new content goes to a fresh file that is made with
+// O_EXCL and then renamed, so no link of another user is followed, and
+// readers see the old file or the new one. The file is 0644 and owned by uid
+// and gid. dir itself is walked without following links.
+func (n *Node) WriteFileIn(dir, name string, data []byte, uid, gid uint32) error {
+	_, err := n.carryOut(request{Op: opWriteFile, Path: dir, Name: name, Data: data, UID: uid, GID: gid})
+	return err
+}
+
+func (n *Node) writeFileIn(dir, name string, data []byte, uid, gid uint32) error {
+	if name == "" || strings.ContainsRune(name, '/') {
+		return fmt.Errorf("%q is not a file name", name)
+	}
+	// The directory is the root of a mount that users own, so unlike for a
+	// mount target its own owner does not matter.
+	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("cannot open %s: %w", dir, err)
+	}
+	defer unix.Close(fd)
+	tmp := fmt.Sprintf("%s.%d.new", name, os.Getpid())
+	// One that a crash left behind is ours or a trap; either way it goes.
+	_ = unix.Unlinkat(fd, tmp, 0)
+	out, err := unix.Openat(fd, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot make %s in %s: %w", tmp, dir, err)
+	}
+	f := os.NewFile(uintptr(out), tmp)
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chown(int(uid), int(gid))
+	}
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = unix.Renameat(fd, tmp, fd, name)
+	}
+	if err != nil {
+		_ = unix.Unlinkat(fd, tmp, 0)
+		return fmt.Errorf("cannot write %s in %s: %w", name, dir, err)
 	}
 	return nil
 }

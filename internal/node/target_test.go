@@ -123,38 +123,6 @@ func asRoot(t *testing.T) {
 	}
 }
 
-func TestUnsafeParents(t *testing.T) {
-	asRoot(t)
-	dir := func(mode fs.FileMode, uid, gid int) func(string) {
-		return func(p string) {
-			must(t, os.Mkdir(p, 0o755))
-			must(t, os.Chown(p, uid, gid))
-			must(t, os.Chmod(p, mode))
-		}
-	}
-	for _, tt := range []struct {
-		name   string
-		parent func(string)
-		bad    bool
-	}{
-		{"root's", dir(0o755, 0, 0), false},
-		{"of the group root", dir(0o775, 0, 0), false},
-		{"sticky", dir(0o777|fs.ModeSticky, 0, 0), false},
-		{"foreign group reads", dir(0o755, 0, 1234), false},
-		{"all may write", dir(0o777, 0, 0), true},
-		{"a foreign group may write", dir(0o775, 0, 1234), true},
-		{"a user's", dir(0o755, 1234, 0), true},
-		{"a user's, sticky", dir(0o755|fs.ModeSticky, 1234, 0), true},
-	} {
-		top := t.TempDir()
-		tt.parent(top + "/p")
-		created, err := (&Node{}).MakeDirectory(top + "/p/q/r")
-		if tt.bad != errors.Is(err, safepath.ErrUnsafe) || tt.bad && (!strings.HasPrefix(err.Error(), top+"/p: ") || created != nil) || !tt.bad && err != nil {
-			t.Errorf("%s: %q, %v", tt.name, created, err)
-		}
-	}
-}
-
 // In /tmp a user can put something in our place and take it away again.
 func TestUsersEntryInASharedDirectory(t *testing.T) {
 	asRoot(t)
@@ -372,7 +340,7 @@ func TestResolveTargetOnADeadMount(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	top := scene(t)
+	top := tmpfsDir(t)
 	must(t, os.Chmod(top, 0o755))
 	must(t, os.MkdirAll(top+"/var/mnt/dead", 0o755))
 	must(t, os.Symlink("var/mnt", top+"/mnt"))
@@ -396,5 +364,57 @@ func TestResolveTargetOnADeadMount(t *testing.T) {
 		}
 	case <-time.After(busy):
 		t.Error("waits for the server of the mount")
+	}
+}
+
+func TestMissingTargets(t *testing.T) {
+	base := t.TempDir()
+	there := filepath.Join(base, "there")
+	if err := os.Mkdir(there, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(base, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(there, filepath.Join(base, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		path string
+		want []string
+	}{
+		{"there", nil},
+		{"there/a", []string{"there/a"}},
+		{"there/a/b/c", []string{"there/a", "there/a/b", "there/a/b/c"}},
+		{"file", nil},
+		{"file/a", nil},
+		{"link/a", nil}, // refused later, so nothing will be made
+	} {
+		var want []string
+		for _, w := range tt.want {
+			want = append(want, filepath.Join(base, w))
+		}
+		if got := new(Node).MissingTargets(filepath.Join(base, tt.path)); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", tt.path, got, want)
+		}
+	}
+	for _, bad := range []string{"", "/", "relative", base + "//a", base + "/../a"} {
+		if got := new(Node).MissingTargets(bad); got != nil {
+			t.Errorf("%s: %q", bad, got)
+		}
+	}
+}
+
+// What is announced is what is made then, and what RemoveTarget takes back.
+func TestMissingTargetsAreMade(t *testing.T) {
+	n := &Node{}
+	path := filepath.Join(t.TempDir(), "a/b/fs")
+	announced := n.MissingTargets(path)
+	made, err := n.MakeFile(path)
+	if err != nil || len(made) != 3 || !slices.Equal(announced, made) {
+		t.Fatalf("announced %q, made %q, %v", announced, made, err)
+	}
+	if left, err := n.RemoveTarget(path, announced); err != nil || len(left) > 0 {
+		t.Fatalf("%q %v", left, err)
 	}
 }

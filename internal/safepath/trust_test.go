@@ -1,6 +1,7 @@
 package safepath
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -100,6 +101,41 @@ func TestWriters(t *testing.T) {
 		}
 		if fmt.Sprint(got) != fmt.Sprint(tt.writers) || e.ReplaceableBy(Groups) != tt.replaceable {
 			t.Errorf("%04o, gid %d: %v, %v", tt.mode, tt.gid, got, e.ReplaceableBy(Groups))
+		}
+	}
+}
+
+func TestUnsafeParents(t *testing.T) {
+	asRoot(t)
+	dir := func(mode fs.FileMode, uid, gid int) func(string) {
+		return func(p string) {
+			must(t, os.Mkdir(p, 0o755))
+			must(t, os.Chown(p, uid, gid))
+			must(t, os.Chmod(p, mode))
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		parent func(string)
+		bad    bool
+	}{
+		{"root's", dir(0o755, 0, 0), false},
+		{"of the group root", dir(0o775, 0, 0), false},
+		{"sticky", dir(0o777|fs.ModeSticky, 0, 0), false},
+		{"foreign group reads", dir(0o755, 0, 1234), false},
+		{"all may write", dir(0o777, 0, 0), true},
+		{"a foreign group may write", dir(0o775, 0, 1234), true},
+		{"a user's", dir(0o755, 1234, 0), true},
+		{"a user's, sticky", dir(0o755|fs.ModeSticky, 1234, 0), true},
+	} {
+		top := t.TempDir()
+		tt.parent(top + "/p")
+		parent, created, err := OpenParent(top+"/p/q/r", true)
+		if err == nil {
+			parent.Close()
+		}
+		if tt.bad != errors.Is(err, ErrUnsafe) || tt.bad && (!strings.HasPrefix(err.Error(), top+"/p: ") || created != nil) || !tt.bad && err != nil {
+			t.Errorf("%s: %q, %v", tt.name, created, err)
 		}
 	}
 }

@@ -5,10 +5,10 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
@@ -40,7 +40,7 @@ func (a *address) flags(f *pflag.FlagSet) {
 func (a *address) of(server string) (inventory.Address, error) {
 	all, err := inventory.ForComputes(server, a.host, a.port)
 	if err != nil && (a.host != "" || a.port != "") {
-		return all, cli.Usagef("%v", err)
+		return all, usage.Errorf("%v", err)
 	}
 	return all, err
 }

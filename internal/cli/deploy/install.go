@@ -12,6 +12,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 type installSettings struct {
@@ -86,16 +87,16 @@ func (c *installSettings) check(args []string) (names []string, err error) {
 	}
 	switch {
 	case given > 1:
-		return nil, cli.Usagef("--rpm, --binary-dir and --no-programs exclude each other")
+		return nil, usage.Errorf("--rpm, --binary-dir and --no-programs exclude each other")
 	case given == 1 && c.noBuild:
-		return nil, cli.Usagef("--no-build is for --source: nothing is built with --rpm, --binary-dir or --no-programs")
+		return nil, usage.Errorf("--no-build is for --source: nothing is built with --rpm, --binary-dir or --no-programs")
 	case c.maxFailures < 0:
-		return nil, cli.Usagef("--max-failures cannot be negative")
+		return nil, usage.Errorf("--max-failures cannot be negative")
 	case c.ready < time.Second || c.limit < time.Second:
-		return nil, cli.Usagef("--ready-timeout and --node-timeout are a second at least")
+		return nil, usage.Errorf("--ready-timeout and --node-timeout are a second at least")
 	}
 	if _, err := fleet.ParseBatch(c.batch, 1); err != nil {
-		return nil, cli.Usagef("--batch: %v", err)
+		return nil, usage.Errorf("--batch: %v", err)
 	}
 	return names, c.nodes.check(names)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 // Program is nnf-deploy.
@@ -68,7 +69,7 @@ func commonFlags(f *pflag.FlagSet, v *call) {
 
 func checkCommon(v *call) error {
 	if !slices.Contains(formats, v.output) {
-		return cli.Usagef("--output is one of %s, not %.80q", strings.Join(formats, ", "), v.output)
+		return usage.Errorf("--output is one of %s, not %.80q", strings.Join(formats, ", "), v.output)
 	}
 	return nil
 }

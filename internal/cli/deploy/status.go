@@ -12,6 +12,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 type statusSettings struct {
@@ -44,7 +45,7 @@ func statusFlags(f *pflag.FlagSet, v *call) {
 func runStatus(ctx context.Context, v *call) error {
 	c := &v.status
 	if c.limit < time.Second {
-		return cli.Usagef("--node-timeout is a second at least")
+		return usage.Errorf("--node-timeout is a second at least")
 	}
 	j, want, err := v.early(ctx, func(ctx context.Context) (*job, target.Want, error) { return v.onlyNodes(ctx, &c.nodes) })
 	if errors.Is(err, errNoneFailed) {

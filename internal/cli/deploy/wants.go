@@ -13,6 +13,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/credentials"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
@@ -115,7 +116,7 @@ func readCredentials(dir string, alone bool, want *target.Daemon) error {
 	for _, f := range []struct {
 		name string
 		into *[]byte
-	}{{credentials.TokenFile, &want.Token}, {credentials.CertFile, &want.CA}} {
+	}{{product.TokenFile, &want.Token}, {product.CertFile, &want.CA}} {
 		data, err := os.ReadFile(filepath.Join(below, f.name))
 		if err != nil {
 			return fmt.Errorf("credentials of %s: %w", want.Name, err)

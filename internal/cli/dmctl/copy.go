@@ -11,6 +11,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 type copySettings struct {
@@ -149,4 +150,4 @@ func madeJSON(made client.Made) madeDocument {
 	return out
 }
 
-var noWorkflow = hint.Add(cli.Usagef("the workflow is not known"), "give --workflow; a job has the name in DW_WORKFLOW_NAME")
+var noWorkflow = hint.Add(usage.Errorf("the workflow is not known"), "give --workflow; a job has the name in DW_WORKFLOW_NAME")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 // Program is nnf-dmctl.
@@ -20,7 +21,6 @@ var Program = cli.Program[*call]{
 	Flags:    commonFlags,
 	Check:    checkCommon,
 	Commands: []*command{copyCommand, statusCommand, waitCommand, cancelCommand, listCommand, deleteCommand, versionCommand},
-	PassOn:   []string{"--socket", "--workflow", "-w", "--namespace", "-n"},
 	Environment: []cli.Variable{
 		{Name: "DW_WORKFLOW_NAME", Meaning: "name of the workflow; set in every job"},
 		{Name: "DW_WORKFLOW_NAMESPACE", Meaning: "namespace of the workflow; set in every job, default: default"},
@@ -59,14 +59,14 @@ func withDaemon(run func(context.Context, *call) error) func(context.Context, *c
 func withIDs(run func(context.Context, *call) error) func(context.Context, *call) error {
 	return func(ctx context.Context, v *call) error {
 		if slices.Contains(v.Args, "") {
-			return cli.Usagef("an ID is empty")
+			return usage.Errorf("an ID is empty")
 		}
 		return withDaemon(run)(ctx, v)
 	}
 }
 
 // ids completes ids.
-const ids = "list --quiet"
+const ids = "list --quiet --output text"
 
 // settings is what environment and flags say.
 type settings struct {
@@ -113,9 +113,9 @@ func waitFlags(f *pflag.FlagSet, v *call) {
 func checkCommon(v *call) error {
 	switch {
 	case !slices.Contains(formats, v.output):
-		return cli.Usagef("--output must be %s, not %.80q", strings.Join(formats, " or "), v.output)
+		return usage.Errorf("--output must be %s, not %.80q", strings.Join(formats, " or "), v.output)
 	case v.timeout < 0:
-		return cli.Usagef("--timeout cannot be negative")
+		return usage.Errorf("--timeout cannot be negative")
 	}
 	return nil
 }

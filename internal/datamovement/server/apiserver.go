@@ -3,12 +3,10 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -92,54 +90,25 @@ var knownVersions = map[string][]string{
 type apiServer struct {
 	client   Client
 	queue    fairQueue
-	mu       sync.Mutex
-	versions map[string]string // by group
+	versions kube.Versions
 }
 
-func newAPIServer(c Client) *apiServer {
-	return &apiServer{client: c, versions: make(map[string]string)}
-}
-
-func (a *apiServer) resource(ctx context.Context, k kind) (kube.Resource, error) {
-	a.mu.Lock()
-	v := a.versions[k.group]
-	a.mu.Unlock()
-	if v == "" {
-		// All users share the answer, so none of them waits for another one's turn.
-		err := a.queue.run(shared(ctx), func() (err error) {
-			v, err = a.client.Served(ctx, k.group, knownVersions[k.group])
-			return err
-		})
-		if err != nil {
-			return kube.Resource{}, err
-		}
-		a.mu.Lock()
-		a.versions[k.group] = v
-		a.mu.Unlock()
-	}
-	return kube.Resource{Group: k.group, Version: v, Plural: k.plural, Kind: k.kind}, nil
-}
-
-func (a *apiServer) forget(group string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.versions, group)
-}
+func newAPIServer(c Client) *apiServer { return &apiServer{client: c} }
 
 // with calls f with the resource, and a second time if its version is not served
 // any more.
 func (a *apiServer) with(ctx context.Context, k kind, f func(kube.Resource) error) error {
-	for again := true; ; again = false {
-		res, err := a.resource(ctx, k)
-		if err != nil {
+	discover := func(bool) (v string, err error) {
+		// All users share the answer, so none of them waits for another one's turn.
+		err = a.queue.run(shared(ctx), func() error {
+			v, err = a.client.Served(ctx, k.group, knownVersions[k.group])
 			return err
-		}
-		err = f(res)
-		if !again || !errors.Is(err, kube.ErrVersionGone) {
-			return err
-		}
-		a.forget(k.group)
+		})
+		return v, err
 	}
+	return a.versions.Use(k.group, discover, func(version string) error {
+		return f(kube.Resource{Group: k.group, Version: version, Plural: k.plural, Kind: k.kind})
+	})
 }
 
 // request is with for one request, which waits for its turn.

@@ -144,7 +144,7 @@ func (s *Service) make(ctx context.Context, dm *nnf.DataMovement, key string) (*
 			return nil, datamovement.NewFault(datamovement.ErrUnavailable, v2.ErrorReason_UNAVAILABLE,
 				"the data movement of this request_key is being deleted: try again")
 		}
-		pause(ctx, wait)
+		kube.Pause(ctx, wait)
 		wait *= 2
 		if err := ctx.Err(); err != nil {
 			return nil, err

@@ -44,7 +44,7 @@ func (l *limited) pass(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	pause(context.Background(), each)
+	kube.Pause(context.Background(), each)
 	<-l.queue
 	return nil
 }

@@ -301,7 +301,7 @@ func (s *Service) confirm(c datamovement.Caller, r *datamovement.Request, j *job
 func (s *Service) confirmAll(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, sl *jobSlot) {
 	tries := 0
 	for wait := jobWindow; ; wait = jobWindow {
-		pause(ctx, wait)
+		kube.Pause(ctx, wait)
 		s.jobs.mu.Lock()
 		todo := sl.unconfirmed
 		if len(todo) == 0 || ctx.Err() != nil || tries >= confirmTries {
@@ -330,7 +330,7 @@ func (s *Service) confirmAll(ctx context.Context, c datamovement.Caller, w datam
 		s.jobs.mu.Lock()
 		sl.unconfirmed = append(open, sl.unconfirmed...)
 		s.jobs.mu.Unlock()
-		pause(ctx, confirmRetry)
+		kube.Pause(ctx, confirmRetry)
 	}
 }
 

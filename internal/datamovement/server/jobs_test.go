@@ -17,6 +17,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
 // changes are what ends a user's right to copy from a mount.
@@ -194,7 +195,7 @@ func TestBatchStopsWithTheWorkflow(t *testing.T) {
 		c.mu.Lock()
 		c.onCreate = func() {
 			c.workflow.Status.State = dws.StatePostRun
-			pause(context.Background(), 2*jobWindow) // a slow server
+			kube.Pause(context.Background(), 2*jobWindow) // a slow server
 		}
 		c.mu.Unlock()
 		_, results, err := s.CreateBatch(t.Context(), user(1001), wish, pairsOf("a", "b", "c"), "")

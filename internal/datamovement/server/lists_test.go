@@ -10,6 +10,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
 // Calls at the same time share a request, but none gets an answer that is older
@@ -22,7 +23,7 @@ func TestSharedLists(t *testing.T) {
 		fetch := func() ([]*nnf.DataMovement, error) {
 			sent.Add(1)
 			items := make([]*nnf.DataMovement, state.Load())
-			pause(context.Background(), time.Second)
+			kube.Pause(context.Background(), time.Second)
 			return items, nil
 		}
 		type answer struct{ asked, got int }

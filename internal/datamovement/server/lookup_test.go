@@ -23,7 +23,7 @@ func TestRemembered(t *testing.T) {
 		var fail error
 		r := newCached(func(ctx context.Context) (int, error) {
 			asked++
-			pause(context.WithoutCancel(ctx), time.Second)
+			kube.Pause(context.WithoutCancel(ctx), time.Second)
 			return asked, fail
 		})
 		get := func(age time.Duration, value int, fresh bool) {

@@ -162,7 +162,7 @@ func graceful(server *grpc.Server, t Transport) {
 	go func() {
 		defer close(done)
 		if l, ok := t.Listener.(*unixsocket.Listener); ok {
-			l.Arrive(t.Shutdown()) // later connections are for the next process
+			l.Drain(t.Shutdown()) // later connections are for the next process
 		}
 		server.GracefulStop()
 	}()

@@ -124,9 +124,9 @@ func (s *Service) SetSettings(n Settings) {
 	s.settings.Store(&n)
 	l := n.Limits
 	s.api.queue.set(l.API)
-	s.streams.Set(unixsocket.LimiterOptions{What: "requests", User: unixsocket.Share{Slots: l.Streams}})
-	s.waiters.Set(unixsocket.LimiterOptions{What: "waiting requests", User: unixsocket.Share{Slots: l.Waiters}})
-	s.creates.Set(unixsocket.LimiterOptions{What: "data movements", User: unixsocket.Share{Rate: float64(l.CreatesPerSecond), Burst: l.CreateBurst}})
+	s.streams.Set(unixsocket.LimiterOptions{What: "requests", User: unixsocket.Quota{Slots: l.Streams}})
+	s.waiters.Set(unixsocket.LimiterOptions{What: "waiting requests", User: unixsocket.Quota{Slots: l.Waiters}})
+	s.creates.Set(unixsocket.LimiterOptions{What: "data movements", User: unixsocket.Quota{Rate: float64(l.CreatesPerSecond), Burst: l.CreateBurst}})
 }
 
 // EndWaits lets every request that waits return what is known, now and in

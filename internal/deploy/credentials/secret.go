@@ -11,6 +11,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -66,8 +67,8 @@ func fromSecret(ctx context.Context, admin *kube.Client, r Request) (*Credential
 				return nil, fmt.Errorf("ca.crt in Secret %s: %w", place, err)
 			}
 			c := &Credentials{Token: token, CA: ca, Account: r.Account, Source: "Secret " + place}
-			said, err := kube.Of(token)
-			if errors.Is(err, kube.ErrExpiry) {
+			said, err := kube.ClaimsOf(token)
+			if errors.Is(err, kube.ErrClaimedExpiry) {
 				c.note("the token in Secret " + place + ": " + err.Error())
 			}
 			if end := said.Expires; !end.IsZero() {
@@ -114,4 +115,38 @@ func checkCA(data []byte) error {
 		return fmt.Errorf("no PEM certificate in it")
 	}
 	return nil
+}
+
+// account is what we read of a ServiceAccount.
+type account struct {
+	Secrets []struct {
+		Name string `json:"name"`
+	} `json:"secrets"`
+}
+
+// absent looks what there is instead of a Secret or an account, and says what to
+// do. An administrator who may not look gets the plain answer.
+func absent(ctx context.Context, admin *kube.Client, r Request) error {
+	missing := fmt.Sprintf("there is no ServiceAccount %s", r.Account)
+	var a account
+	err := admin.Get(ctx, accounts, r.Account.Namespace, r.Account.Name, &a)
+	if err == nil {
+		for _, s := range a.Secrets {
+			// Kubernetes before 1.24 made them, with names of its own.
+			if strings.HasPrefix(s.Name, r.Account.Name+"-token-") {
+				return fmt.Errorf("there is no Secret %s/%s, but the account has %q: add --secret %s", r.Account.Namespace, r.Secret, s.Name, s.Name)
+			}
+		}
+		return fmt.Errorf("there is no Secret %s/%s with a token of the account: %s, or use --bound, which needs none", r.Account.Namespace, r.Secret, remedy(r.Program))
+	}
+	p, _ := product.Of(r.Program)
+	for _, old := range p.OlderAccounts {
+		if old != r.Account && admin.Get(ctx, accounts, old.Namespace, old.Name, nil) == nil {
+			return fmt.Errorf("%s, but an older installation's %s: add --service-account %s --namespace %s, or %s", missing, old, old.Name, old.Namespace, remedy(r.Program))
+		}
+	}
+	if !kube.IsNotFound(err) {
+		return fmt.Errorf("there is no Secret %s/%s, and whether there is its account cannot be told: %w", r.Account.Namespace, r.Secret, err)
+	}
+	return fmt.Errorf("%s: is this the right cluster (%s)? otherwise %s", missing, admin.Address(), remedy(r.Program))
 }

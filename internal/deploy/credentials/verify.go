@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -43,7 +45,7 @@ func verify(ctx context.Context, admin *kube.Client, c *Credentials, r Request) 
 }
 
 func try(ctx context.Context, admin *kube.Client, c *Credentials, r Request) error {
-	said, _ := kube.Of(c.Token) // nothing of a token of another kind
+	said, _ := kube.ClaimsOf(c.Token) // nothing of a token of another kind
 	if c.Expires.IsZero() {
 		c.Expires = said.Expires
 	}
@@ -65,9 +67,6 @@ func try(ctx context.Context, admin *kube.Client, c *Credentials, r Request) err
 	}
 	if user != r.Account.User() {
 		return fmt.Errorf("the token of %s is that of %q, not of %q: is it the right Secret?", c.Source, user, r.Account.User())
-	}
-	if r.RightsKnown {
-		return nil
 	}
 	return checkRights(ctx, as, c, r)
 }
@@ -136,8 +135,8 @@ func checkRights(ctx context.Context, as *kube.Client, c *Credentials, r Request
 		})
 	}
 	group.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("the rights of %s cannot be checked: %w", c.Account, first(errs))
+	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
+		return fmt.Errorf("the rights of %s cannot be checked: %w", c.Account, errs[i])
 	}
 	c.Rights = len(list)
 	var missing, unused []string
@@ -155,15 +154,6 @@ func checkRights(ctx context.Context, as *kube.Client, c *Credentials, r Request
 	}
 	if len(unused) > 0 {
 		c.note(fmt.Sprintf("%s may not, what this %s does without but older ones need: %s", c.Account.User(), r.Program, strings.Join(unused, ", ")))
-	}
-	return nil
-}
-
-func first(errs []error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -191,4 +181,37 @@ func mayI(ctx context.Context, as *kube.Client, r right) (bool, error) {
 	at.Verb, at.Group, at.Resource, at.Subresource = r.verb, r.group, r.resource, r.sub
 	err := as.Create(ctx, accesses, "", a, &a)
 	return a.Status.Allowed, err
+}
+
+// right is one verb on one resource, in all namespaces.
+type right struct {
+	group, resource, sub, verb string
+	used                       bool
+}
+
+// String is the form of kubectl auth can-i and of our messages.
+func (r right) String() string {
+	s := r.verb + " " + r.resource + "." + r.group
+	if r.sub != "" {
+		s += "/" + r.sub
+	}
+	return s
+}
+
+// rightsOf are all of a program, those that it uses first.
+func rightsOf(program string) (list []right) {
+	p, _ := product.Of(program)
+	for _, used := range []bool{true, false} {
+		for _, r := range p.Rules {
+			resource, sub, _ := strings.Cut(r.Resource, "/")
+			verbs := r.Other
+			if used {
+				verbs = r.Used
+			}
+			for verb := range strings.FieldsSeq(verbs) {
+				list = append(list, right{r.Group, resource, sub, verb, used})
+			}
+		}
+	}
+	return list
 }

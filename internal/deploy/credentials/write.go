@@ -9,13 +9,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
-)
-
-// Names of the files, as the daemons' configuration has them.
-const (
-	TokenFile = "service.token"
-	CertFile  = "service.cert"
 )
 
 // Written is what became of a file.
@@ -54,7 +49,7 @@ func (c *Credentials) Write(dir string) ([]Written, error) {
 	files := []struct {
 		name string
 		data []byte
-	}{{TokenFile, []byte(c.Token)}, {CertFile, c.CA}}
+	}{{product.TokenFile, []byte(c.Token)}, {product.CertFile, c.CA}}
 	var done []Written
 	staged := make(map[string]string) // final name by temporary one
 	defer func() {

@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -115,12 +114,8 @@ func replaceable(path string) error {
 func (r *ResultsFile) Add(res Result) {
 	r.write(resultsNode{
 		Node: res.Node, Result: res.State, Failed: !slices.Contains(r.good, res.State), Seconds: math.Round(res.Time.Seconds()*1000) / 1000,
-		Cause: short(res.Cause), Hint: short(res.Hint),
+		Cause: text.Line(text.Cut(res.Cause, resultsText)), Hint: text.Line(text.Cut(res.Hint, resultsText)),
 	})
-}
-
-func short(s string) string {
-	return strings.ToValidUTF8(text.Line(text.Cut(s, resultsText)), "")
 }
 
 func (r *ResultsFile) write(line any) {

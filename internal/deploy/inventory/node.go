@@ -2,9 +2,10 @@ package inventory
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/nodeset"
 	"github.com/compute-daemons/compute-daemons/internal/text"
@@ -17,11 +18,12 @@ type Node struct {
 }
 
 // maxName is the longest name that DNS and Kubernetes know.
-const maxName = 253
+const maxName = validation.DNS1123SubdomainMaxLength
 
-// name is a DNS name as Kubernetes takes it (RFC 1123). It cannot begin with the
-// hyphen of an option, and nothing in it means anything to a shell or to ssh.
-var name = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+// dnsName reports whether s is a DNS name as Kubernetes takes it (RFC 1123). It cannot
+// start with the hyphen of an option, and nothing in it means anything to a shell or to
+// ssh.
+func dnsName(s string) bool { return len(validation.IsDNS1123Subdomain(s)) == 0 }
 
 // CheckName returns what is wrong with the name of a node.
 func CheckName(s string) error {
@@ -30,9 +32,9 @@ func CheckName(s string) error {
 		return fmt.Errorf("a node's name is empty")
 	case len(s) > maxName:
 		return fmt.Errorf("a node's name has %d characters, at most %d are possible", len(s), maxName)
-	case name.MatchString(strings.ToLower(s)) && s != strings.ToLower(s):
+	case dnsName(strings.ToLower(s)) && s != strings.ToLower(s):
 		return fmt.Errorf("node %q: names are in lower case", s)
-	case !name.MatchString(s):
+	case !dnsName(s):
 		return fmt.Errorf("%q cannot be the name of a node: only a-z, 0-9, hyphens and dots, beginning and ending with a letter or digit", s)
 	}
 	return nil

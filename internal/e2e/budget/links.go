@@ -83,6 +83,7 @@ var budgets = map[string]budget{
 		// It reaches the API server as the daemons do, and is no daemon.
 		modules: with(without(modules, "github.com/BurntSushi/toml", "github.com/coreos/go-systemd/v22", "github.com/lmittmann/tint", "github.com/moby/sys/mountinfo"), map[string]string{
 			"github.com/vbauerster/mpb/v8":  "the progress bar, as in nnf-dmctl",
+			"go.yaml.in/yaml/v3":            "files of existing installations: unknown keys with their lines, which v2, that client-go links, does not give",
 			"github.com/mattn/go-runewidth": "how many columns a cell of the table takes; mpb needs it as well",
 			"github.com/VividCortex/ewma":   "mpb: speeds, not used",
 			"github.com/acarl005/stripansi": "mpb: what a text looks like without its colours",
@@ -197,27 +198,29 @@ var rooms = map[string]string{
 	"daemon/oneprocessor": "",
 	"command":             "config daemon systemd text/hint text/usage version", // the command line that the daemons share
 
-	"clientmount":      "api api/dws api/nnf clientmount/plan daemon kube node safepath systemd", // of systemd only what a status looks like
-	"clientmount/plan": "api api/dws api/nnf safepath text",
+	"clientmount":           "api api/dws api/nnf clientmount/failpoint clientmount/plan daemon kube node safepath systemd", // of systemd only what a status looks like
+	"clientmount/plan":      "api api/dws api/nnf safepath text",
+	"clientmount/failpoint": "",
 
 	"datamovement":                   "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube text", // decides, and moves nothing
 	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube text unixsocket version",
 	"datamovement/client":            "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
 	"datamovement/client/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
 
-	"deploy/nodeset":     "",                                     // host lists; which nodes there are is not its business
-	"deploy/inventory":   "api api/dws deploy/nodeset kube text", // what is to be installed where
-	"deploy/credentials": "api deploy/inventory kube safepath",
-	"deploy/payload":     "",                                           // packages and programs on the administrator's host
-	"deploy/remote":      "",                                           // scripts on nodes; what they do is not its business
-	"deploy/target":      "deploy/payload deploy/remote kube systemd",  // one node; of systemd only what a status looks like
-	"deploy/fleet":       "deploy/nodeset safepath text text/terminal", // many; what is done there is not its business
-	"deploy/fakenode":    "deploy/remote",                              // for tests
+	"deploy/nodeset":         "",                                                    // host lists; which nodes there are is not its business
+	"deploy/product":         "api",                                                 // what the daemons consist of
+	"deploy/inventory":       "api api/dws deploy/nodeset deploy/product kube text", // what is to be installed where
+	"deploy/credentials":     "deploy/inventory deploy/product kube safepath",
+	"deploy/payload":         "deploy/product",                                           // packages and programs on the administrator's host
+	"deploy/remote":          "",                                                         // scripts on nodes; what they do is not its business
+	"deploy/target":          "deploy/payload deploy/product deploy/remote kube systemd", // one node; of systemd only what a status looks like
+	"deploy/fleet":           "deploy/nodeset safepath text text/terminal",               // many; what is done there is not its business
+	"deploy/remote/fakenode": "deploy/product deploy/remote",                             // for tests
 
-	"cli":        "text/hint text/usage version", // the command line that the tools share
+	"cli":        "text text/hint text/usage version", // the command line that the tools share
 	"cli/screen": "datamovement/client text text/terminal",
-	"cli/dmctl":  "cli cli/screen datamovement/client text text/hint version",
-	"cli/deploy": "cli deploy/credentials deploy/fleet deploy/inventory deploy/nodeset deploy/payload deploy/remote deploy/target kube text text/hint version",
+	"cli/dmctl":  "cli cli/screen datamovement/client text text/hint text/usage version",
+	"cli/deploy": "cli deploy/credentials deploy/fleet deploy/inventory deploy/nodeset deploy/payload deploy/product deploy/remote deploy/target kube text text/hint text/usage version",
 }
 
 // MaxSize is how large the released binary of a program may be, in bytes.
