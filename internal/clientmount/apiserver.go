@@ -3,12 +3,12 @@ package clientmount
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -20,9 +20,6 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// messageLimit bounds status.error.debugMessage, in bytes.
-const messageLimit = 4 << 10
-
 // Client is what the controller asks of the API server; *kube.Client is the
 // real one. Requests observe the turn in their context (kube.WithTurn).
 type Client interface {
@@ -32,7 +29,35 @@ type Client interface {
 	Servers(ctx context.Context, r kube.Resource, selector string) ([]*dws.Servers, error)
 }
 
-// remote is the API server as this room sees it: four requests, patches only.
+// MountsResource is the clientmounts resource in a version of its group.
+func MountsResource(version string) kube.Resource {
+	return kube.Resource{Group: api.GroupDWS, Version: version, Plural: "clientmounts", Kind: "ClientMount"}
+}
+
+// Source is where objects come from; *kube.Client with kube.Watch is the real
+// one.
+type Source interface {
+	// Served finds the version to speak.
+	Served(ctx context.Context, group string, known []string) (string, error)
+	// Watch feeds the handler until ctx ends or the version is gone.
+	Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error
+}
+
+// Server is the real Source.
+type Server struct{ *kube.Client }
+
+// Watch follows one resource in one namespace.
+func (s Server) Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error {
+	return kube.Watch(ctx, s.Client, r, namespace, kube.WatchOptions{OnState: onState}, h)
+}
+
+// Servers lists Servers objects of all namespaces by labels.
+func (s Server) Servers(ctx context.Context, r kube.Resource, selector string) ([]*dws.Servers, error) {
+	return kube.List[dws.Servers](ctx, s.Client, r, "", selector)
+}
+
+// remote is the API server as the reconciler uses it: reads of single objects and
+// patches, never a write of a whole object.
 type remote struct {
 	client Client
 	mounts func() kube.Resource // with the version found by discovery
@@ -73,16 +98,9 @@ func (m *meter) since(t time.Time) { m.spent += time.Since(t) }
 // that is under way or ended less than shareFor ago.
 func (c *remote) profile(ctx context.Context, namespace, name string, fresh bool) (*nnf.StorageProfile, error) {
 	return c.profiles.get(ctx, namespace+"/"+name, fresh, func(ctx context.Context) (*nnf.StorageProfile, error) {
-		return c.getProfile(ctx, namespace, name)
+		p := new(nnf.StorageProfile)
+		return p, c.getNNF(ctx, "nnfstorageprofiles", "NnfStorageProfile", namespace, name, p)
 	})
-}
-
-func (c *remote) getProfile(ctx context.Context, namespace, name string) (*nnf.StorageProfile, error) {
-	p := new(nnf.StorageProfile)
-	if err := c.getNNF(ctx, "nnfstorageprofiles", "NnfStorageProfile", namespace, name, p); err != nil {
-		return nil, err
-	}
-	return p, nil
 }
 
 // getNNF reads an object of the nnf group.
@@ -99,12 +117,60 @@ func (c *remote) getNNF(ctx context.Context, plural, kind, namespace, name strin
 	})
 }
 
+// unanswered reports whether the API server did not answer: it is down, overloaded
+// or restarting. That there is no such profile, or that we may not read it, is an
+// answer.
+func unanswered(err error) bool {
+	e := (*kube.Error)(nil)
+	return errors.As(err, &e) && !kube.IsNotFound(err) && !kube.IsForbidden(err)
+}
+
+// findServers goes from the object's owner, an NnfStorage, to the one Servers
+// object of the same allocation.
+func (a *attempt) findServers() (*dws.Servers, error) {
+	storage := new(nnf.StorageOwner)
+	if err := a.remote.getNNF(a.ctx, "nnfstorages", "NnfStorage", a.cm.Label(api.LabelOwnerNamespace), a.cm.Label(api.LabelOwnerName), storage); err != nil {
+		return nil, err
+	}
+	var keys []string
+	values := map[string]string{}
+	add := func(key, value string) { keys = append(keys, key); values[key] = value }
+	switch kind := storage.Labels[api.LabelOwnerKind]; kind {
+	case "Workflow":
+		add(api.LabelWorkflowName, storage.Labels[api.LabelWorkflowName])
+		add(api.LabelWorkflowNamespace, storage.Labels[api.LabelWorkflowNamespace])
+		add(api.LabelDirectiveIndex, a.cm.Label(api.LabelDirectiveIndex))
+	case "PersistentStorageInstance":
+		add(api.LabelOwnerKind, kind)
+		add(api.LabelOwnerName, storage.Labels[api.LabelOwnerName])
+		add(api.LabelOwnerNamespace, storage.Labels[api.LabelOwnerNamespace])
+	default:
+		return nil, fmt.Errorf("NnfStorage %s belongs to a %.60q, neither to a Workflow nor to a PersistentStorageInstance", storage.Name, kind)
+	}
+	var selector []string
+	for _, k := range keys {
+		if values[k] == "" {
+			return nil, fmt.Errorf("label %s is missing, cannot find the Servers object", k)
+		}
+		selector = append(selector, k+"="+values[k])
+	}
+	mounts := a.remote.mounts()
+	list, err := a.remote.client.Servers(a.ctx, kube.Resource{Group: mounts.Group, Version: mounts.Version, Plural: "servers", Kind: "Servers"}, strings.Join(selector, ","))
+	if err != nil {
+		return nil, err
+	}
+	if len(list) != 1 {
+		return nil, fmt.Errorf("%d Servers objects match %s, expected one", len(list), strings.Join(selector, ","))
+	}
+	return list[0], nil
+}
+
 // finalizerTries bounds how often a finalizer patch follows a list that others
 // change at the same time.
 const finalizerTries = 4
 
 // addFinalizer puts our finalizer on the object. A JSON patch that tests the
-// list we saw cannot drop somebody else's finalizer and is not disturbed by
+// list we saw cannot drop a finalizer of others and does not fail because of
 // unrelated changes.
 func (c *remote) addFinalizer(ctx context.Context, cm *dws.ClientMount) error {
 	return c.patchFinalizers(ctx, cm, func() []patchOp {
@@ -118,7 +184,7 @@ func (c *remote) addFinalizer(ctx context.Context, cm *dws.ClientMount) error {
 	})
 }
 
-// removeFinalizer takes exactly our finalizer off the list.
+// removeFinalizer removes only our finalizer from the list.
 func (c *remote) removeFinalizer(ctx context.Context, cm *dws.ClientMount) error {
 	return c.patchFinalizers(ctx, cm, func() []patchOp {
 		i := slices.Index(cm.Finalizers, api.FinalizerClientMount)
@@ -175,6 +241,10 @@ func (c *remote) patchFinalizers(ctx context.Context, cm *dws.ClientMount, ops f
 	return fmt.Errorf("the list of finalizers keeps changing: %w", err)
 }
 
+func hasFinalizer(o metav1.Object) bool {
+	return slices.Contains(o.GetFinalizers(), api.FinalizerClientMount)
+}
+
 // patchStatus writes the whole status as a merge patch on the subresource: no
 // resource version, so no conflicts, and fields of newer schemas survive.
 func (c *remote) patchStatus(ctx context.Context, cm *dws.ClientMount, s *dws.ClientMountStatus) error {
@@ -201,96 +271,7 @@ func (c *remote) patchStatus(ctx context.Context, cm *dws.ClientMount, s *dws.Cl
 	return err
 }
 
-func hasFinalizer(o metav1.Object) bool {
-	return slices.Contains(o.GetFinalizers(), api.FinalizerClientMount)
-}
-
-// shorten keeps the head and the tail of a long message; commands say what is
-// wrong at either end.
-func shorten(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	const gap = " … (shortened) … "
-	head, tail := limit*2/3, limit-limit*2/3-len(gap)
-	for head > 0 && !utf8.RuneStart(s[head]) {
-		head--
-	}
-	from := len(s) - tail
-	for from < len(s) && !utf8.RuneStart(s[from]) {
-		from++
-	}
-	return s[:head] + gap + s[from:]
-}
-
-// MountsResource is the clientmounts resource in a version of its group.
-func MountsResource(version string) kube.Resource {
-	return kube.Resource{Group: api.GroupDWS, Version: version, Plural: "clientmounts", Kind: "ClientMount"}
-}
-
-// Source is where objects come from; *kube.Client with kube.Watch is the real
-// one.
-type Source interface {
-	// Served finds the version to speak.
-	Served(ctx context.Context, group string, known []string) (string, error)
-	// Watch feeds the handler until ctx ends or the version is gone.
-	Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error
-}
-
-// Server is the real Source.
-type Server struct{ *kube.Client }
-
-// Watch follows one resource in one namespace.
-func (s Server) Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error {
-	return kube.Watch(ctx, s.Client, r, namespace, kube.WatchOptions{OnState: onState}, h)
-}
-
-// Servers lists Servers objects of all namespaces by labels.
-func (s Server) Servers(ctx context.Context, r kube.Resource, selector string) ([]*dws.Servers, error) {
-	return kube.List[dws.Servers](ctx, s.Client, r, "", selector)
-}
-
-// findServers goes from the object's owner, an NnfStorage, to the one Servers
-// object of the same allocation.
-func (a *attempt) findServers() (*dws.Servers, error) {
-	storage := new(nnf.StorageOwner)
-	if err := a.remote.getNNF(a.ctx, "nnfstorages", "NnfStorage", a.cm.Label(api.LabelOwnerNamespace), a.cm.Label(api.LabelOwnerName), storage); err != nil {
-		return nil, err
-	}
-	var keys []string
-	values := map[string]string{}
-	add := func(key, value string) { keys = append(keys, key); values[key] = value }
-	switch kind := storage.Labels[api.LabelOwnerKind]; kind {
-	case "Workflow":
-		add(api.LabelWorkflowName, storage.Labels[api.LabelWorkflowName])
-		add(api.LabelWorkflowNamespace, storage.Labels[api.LabelWorkflowNamespace])
-		add(api.LabelDirectiveIndex, a.cm.Label(api.LabelDirectiveIndex))
-	case "PersistentStorageInstance":
-		add(api.LabelOwnerKind, kind)
-		add(api.LabelOwnerName, storage.Labels[api.LabelOwnerName])
-		add(api.LabelOwnerNamespace, storage.Labels[api.LabelOwnerNamespace])
-	default:
-		return nil, fmt.Errorf("NnfStorage %s belongs to a %.60q, neither to a Workflow nor to a PersistentStorageInstance", storage.Name, kind)
-	}
-	var selector []string
-	for _, k := range keys {
-		if values[k] == "" {
-			return nil, fmt.Errorf("label %s is missing, cannot find the Servers object", k)
-		}
-		selector = append(selector, k+"="+values[k])
-	}
-	mounts := a.remote.mounts()
-	list, err := a.remote.client.Servers(a.ctx, kube.Resource{Group: mounts.Group, Version: mounts.Version, Plural: "servers", Kind: "Servers"}, strings.Join(selector, ","))
-	if err != nil {
-		return nil, err
-	}
-	if len(list) != 1 {
-		return nil, fmt.Errorf("%d Servers objects match %s, expected one", len(list), strings.Join(selector, ","))
-	}
-	return list[0], nil
-}
-
-// shareFor is how long after its end a read may still serve those who do not
+// shareFor is how long after its end a read may still serve callers that do not
 // need a fresh one.
 const shareFor = time.Second
 
@@ -301,10 +282,10 @@ type shared[T any] struct {
 	reads map[string]*read[T]
 }
 
-// read is one read and those who wait for it. The lock of shared guards what
-// may change before done is closed.
+// read is one read and its waiting callers. The lock of shared guards what may
+// change before done is closed.
 type read[T any] struct {
-	turn    *kube.Turn // the most urgent one of those who wait
+	turn    *kube.Turn // the most urgent one of the waiting callers
 	sent    bool       // the server may have answered already
 	waiters int
 	cancel  context.CancelFunc
@@ -377,7 +358,7 @@ func (s *shared[T]) start(ctx context.Context, key string, f func(context.Contex
 	return r
 }
 
-// leave is called for one who waits no more.
+// leave is called for a caller that no longer waits.
 func (s *shared[T]) leave(key string, r *read[T]) {
 	s.mu.Lock()
 	r.waiters--

@@ -54,38 +54,13 @@ func (a *attempt) mounted() result {
 	if err := a.prepareRecord(plans, status); err != nil {
 		return a.finish(status, failed(dws.WrapError(dws.Major, "", err)))
 	}
-	inTheWay, err := a.dropObsolete(plans)
+	err := a.mountAll(plans, status)
 	if errors.Is(err, errInterrupted) {
 		return a.interrupted(status)
 	}
 	first = keep(first, err)
-	for i, p := range plans {
-		if p == nil || slices.ContainsFunc(inTheWay, func(old claim) bool { c := claimOf(p); return old.hides(&c) }) {
-			status.Mounts[i].Ready = false
-			continue
-		}
-		m := a.w.record.at(p.Path)
-		before := m.Ready
-		began := time.Now()
-		commands, err := a.mountOne(p, m)
-		a.commands += commands
-		if errors.Is(err, errInterrupted) {
-			return a.interrupted(status)
-		}
-		m.Ready, status.Mounts[i].Ready = err == nil, err == nil
-		if err != nil {
-			a.log.Debug("mount failed", "mount_path", p.Path, "error", err, daemon.EventID(eventFailed))
-			first = keep(first, err)
-			continue
-		}
-		a.serversFile(p)
-		if !before {
-			a.log.Info("mounted file system", "mount_path", p.Path, "type", p.Type, "device", p.Device,
-				"duration", time.Since(began), "commands", commands, daemon.EventID(eventMounted))
-		}
-	}
 	failpoint.At("mount/done")
-	if err := a.save(a.w.record); err != nil {
+	if err := a.saveRecord(); err != nil {
 		first = keep(first, dws.WrapError(dws.Major, "", err))
 	}
 	if first != nil {
@@ -95,94 +70,6 @@ func (a *attempt) mounted() result {
 	a.log.Debug("ClientMount is mounted", "duration", time.Since(a.began), "commands", a.commands, "requests", a.meter.spent,
 		"overhead", time.Since(a.began)-a.commands-a.meter.spent, daemon.EventID(eventMounted))
 	return res
-}
-
-// reserve claims the paths of the plans. Another ClientMount's path is refused;
-// a leftover of one that no longer exists counts only while it is mounted.
-func (a *attempt) reserve(plans []*plan.Plan) error {
-	for {
-		err := a.registry.reserve(a.uid, a.cm.Name, plans)
-		c := (*conflictError)(nil)
-		if !errors.As(err, &c) || a.registry.alive(c.uid, c.other) {
-			return err
-		}
-		c.gone = true
-		table, merr := a.machine.MountsOn(c.otherPath)
-		if merr != nil || len(table) > 0 {
-			return err
-		}
-		if a.release(c.uid, c.otherPath) != nil {
-			return err
-		}
-	}
-}
-
-// release ends what the record of a deleted ClientMount says about a path.
-func (a *attempt) release(uid, path string) error {
-	done, err := a.records.update(uid, func(r *Record) {
-		if m := r.at(path); m != nil {
-			m.Unmounted = true
-		}
-	})
-	if err != nil {
-		return err
-	}
-	a.registry.forget(uid, path)
-	if done && a.released != nil {
-		a.released(uid)
-	}
-	return nil
-}
-
-// mountOne mounts one entry, in turn with other users of its volume, and
-// returns the time spent in commands.
-func (a *attempt) mountOne(p *plan.Plan, m *MountRecord) (time.Duration, error) {
-	done, err := a.registry.sequence(a.steps, p)
-	if err != nil {
-		return 0, errInterrupted
-	}
-	defer done()
-	here, _ := a.registry.sharers(a.uid, p)
-	if a.registry.inherit(a.uid, m) {
-		if err := a.save(a.w.record); err != nil {
-			return 0, dws.WrapError(dws.Major, "", err)
-		}
-	}
-	a.takeOver(p, here)
-	run := a.newRunner(p, m, a.saveRecord)
-	run.ready, run.shared = m.Ready, len(here) > 0
-	err = run.mount()
-	return run.commands, err
-}
-
-// takeOver ends what deleted ClientMounts still claim at the plan's path: our
-// record has inherited it, so it is no orphan any more. A record of theirs that
-// cannot be written is only logged.
-func (a *attempt) takeOver(p *plan.Plan, here []sharer) {
-	for _, s := range here {
-		if s.alive {
-			continue
-		}
-		if err := a.release(s.uid, p.Path); err != nil {
-			a.log.Warn("cannot update the record of a deleted ClientMount whose mount is taken over; continuing", "predecessor", s.name, "error", err, daemon.EventID(eventRecord))
-			continue
-		}
-		a.log.Info("took over what an earlier ClientMount left mounted", "mount_path", p.Path, "predecessor", s.name, daemon.EventID(eventOrphan))
-	}
-}
-
-// hold puts our finalizer on the object, so that it stays until we have
-// unmounted. It is put on once: an administrator who removes it has given up this
-// node.
-func (a *attempt) hold() error {
-	if a.w.held {
-		return nil
-	}
-	if err := a.remote.addFinalizer(a.ctx, a.cm); err != nil {
-		return err
-	}
-	a.w.held = true
-	return nil
 }
 
 // plans fetches the profile and makes one plan per mount. The plan of a mount that
@@ -262,6 +149,7 @@ func (a *attempt) realPath(path string, outer []*plan.Plan) (string, error) {
 	return a.machine.ResolveTarget(path)
 }
 
+// profile returns the storage profile of the object.
 func (a *attempt) profile() (*nnf.StorageProfile, error) {
 	const text = "unable to get file system information"
 	namespace, name, err := plan.ProfileRef(a.cm)
@@ -278,6 +166,90 @@ func (a *attempt) profile() (*nnf.StorageProfile, error) {
 		return nil, dws.WrapError(dws.Minor, text, err)
 	}
 	return p, nil
+}
+
+// recordedPlans returns the recorded plans of the object's mounts in their order if
+// all of them are ready, else nil.
+func (a *attempt) recordedPlans() []*plan.Plan {
+	plans := make([]*plan.Plan, len(a.cm.Spec.Mounts))
+	for i := range plans {
+		m := a.recorded(i, nil)
+		if m == nil || !m.Ready {
+			return nil
+		}
+		plan := m.Plan
+		plans[i] = &plan
+	}
+	return plans
+}
+
+// recorded returns the record of mount i: by path if there is a plan, else by its
+// place in the list.
+func (a *attempt) recorded(i int, p *plan.Plan) *MountRecord {
+	if a.w.record == nil {
+		return nil
+	}
+	if p != nil {
+		return a.w.record.at(p.Path)
+	}
+	for j := range a.w.record.Mounts {
+		if a.w.record.Mounts[j].Plan.Index == i {
+			return &a.w.record.Mounts[j]
+		}
+	}
+	return nil
+}
+
+// halfUnmounted reports whether an unmount of entry i has started, or ended, that no
+// status reports.
+func (a *attempt) halfUnmounted(i int) bool {
+	return a.w.record != nil && slices.ContainsFunc(a.w.record.Mounts, func(m MountRecord) bool {
+		return m.Plan.Index == i && (m.Unmounting || m.Unmounted)
+	})
+}
+
+// isNew reports whether a plan is about something else than what the record lists
+// at its path. Without a record, the status of the object says what is mounted.
+func (a *attempt) isNew(p *plan.Plan) bool {
+	if p == nil || a.w.record == nil {
+		return false
+	}
+	m := a.w.record.at(p.Path)
+	return m == nil || !m.Plan.SamePlace(p)
+}
+
+// reserve claims the paths of the plans. Another ClientMount's path is refused;
+// a leftover of one that no longer exists counts only while it is mounted.
+func (a *attempt) reserve(plans []*plan.Plan) error {
+	for {
+		err := a.registry.reserve(a.uid, a.cm.Name, plans)
+		c := (*conflictError)(nil)
+		if !errors.As(err, &c) || a.registry.alive(c.uid, c.other) {
+			return err
+		}
+		c.gone = true
+		table, merr := a.machine.MountsOn(c.otherPath)
+		if merr != nil || len(table) > 0 {
+			return err
+		}
+		if a.release(c.uid, c.otherPath) != nil {
+			return err
+		}
+	}
+}
+
+// hold puts our finalizer on the object, so that it stays until we have
+// unmounted. It is put on once: an administrator who removes it has given up this
+// node.
+func (a *attempt) hold() error {
+	if a.w.held {
+		return nil
+	}
+	if err := a.remote.addFinalizer(a.ctx, a.cm); err != nil {
+		return err
+	}
+	a.w.held = true
+	return nil
 }
 
 // prepareRecord writes down what is about to be done, before the first effect.
@@ -309,17 +281,44 @@ func (a *attempt) prepareRecord(plans []*plan.Plan, status *dws.ClientMountStatu
 	return nil
 }
 
-// save writes the record; the registry follows it.
-func (r *reconciler) save(rec *Record) error {
-	r.registry.keep(rec.UID, rec)
-	return r.records.Save(rec)
+// mountAll undoes recorded mounts that are no longer asked for and mounts those that
+// are. status is updated. The result is the first error, or errInterrupted.
+func (a *attempt) mountAll(plans []*plan.Plan, status *dws.ClientMountStatus) error {
+	inTheWay, first := a.dropObsolete(plans)
+	if errors.Is(first, errInterrupted) {
+		return first
+	}
+	for i, p := range plans {
+		if p == nil || slices.ContainsFunc(inTheWay, func(old claim) bool { c := claimOf(p); return old.hides(&c) }) {
+			status.Mounts[i].Ready = false
+			continue
+		}
+		m := a.w.record.at(p.Path)
+		before := m.Ready
+		began := time.Now()
+		commands, err := a.mountOne(p, m)
+		a.commands += commands
+		if errors.Is(err, errInterrupted) {
+			return err
+		}
+		m.Ready, status.Mounts[i].Ready = err == nil, err == nil
+		if err != nil {
+			a.log.Debug("mount failed", "mount_path", p.Path, "error", err, daemon.EventID(eventFailed))
+			first = keep(first, err)
+			continue
+		}
+		a.serversFile(p)
+		if !before {
+			a.log.Info("mounted file system", "mount_path", p.Path, "type", p.Type, "device", p.Device,
+				"duration", time.Since(began), "commands", commands, daemon.EventID(eventMounted))
+		}
+	}
+	return first
 }
-
-func (a *attempt) saveRecord() error { return a.save(a.w.record) }
 
 // dropObsolete undoes recorded mounts that the object no longer asks for, or
 // asks for from another device, last one first. Those that could not be undone
-// are left in the way of what would be mounted at, above or below their paths.
+// are in the way of what would be mounted at, above or below their paths.
 func (a *attempt) dropObsolete(plans []*plan.Plan) (inTheWay []claim, _ error) {
 	rec := a.w.record
 	var kept []MountRecord
@@ -373,45 +372,41 @@ func (a *attempt) dropObsolete(plans []*plan.Plan) (inTheWay []claim, _ error) {
 	return inTheWay, keep(first, a.save(rec))
 }
 
-// recordedPlans returns the plans of a record in which every mount of the
-// object is whole, in their order, or nil.
-func (a *attempt) recordedPlans() []*plan.Plan {
-	plans := make([]*plan.Plan, len(a.cm.Spec.Mounts))
-	for i := range plans {
-		m := a.recorded(i, nil)
-		if m == nil || !m.Ready {
-			return nil
+// mountOne mounts one entry, in turn with other users of its volume, and
+// returns the time spent in commands.
+func (a *attempt) mountOne(p *plan.Plan, m *MountRecord) (time.Duration, error) {
+	done, err := a.registry.sequence(a.steps, p)
+	if err != nil {
+		return 0, errInterrupted
+	}
+	defer done()
+	here, _ := a.registry.sharers(a.uid, p)
+	if a.registry.inherit(a.uid, m) {
+		if err := a.saveRecord(); err != nil {
+			return 0, dws.WrapError(dws.Major, "", err)
 		}
-		plan := m.Plan
-		plans[i] = &plan
 	}
-	return plans
+	a.takeOver(p, here)
+	run := a.newRunner(p, m, a.saveRecord)
+	run.ready, run.shared = m.Ready, len(here) > 0
+	err = run.mount()
+	return run.commands, err
 }
 
-// halfUnmounted reports whether an unmount of entry i has started, or ended, that no
-// status reports.
-func (a *attempt) halfUnmounted(i int) bool {
-	return a.w.record != nil && slices.ContainsFunc(a.w.record.Mounts, func(m MountRecord) bool {
-		return m.Plan.Index == i && (m.Unmounting || m.Unmounted)
-	})
-}
-
-// isNew reports whether a plan is about something else than what the record lists
-// at its path. Without a record, the status of the object says what is mounted.
-func (a *attempt) isNew(p *plan.Plan) bool {
-	if p == nil || a.w.record == nil {
-		return false
+// takeOver ends what deleted ClientMounts still claim at the plan's path: our
+// record has inherited it, so it is no orphan any more. A record of theirs that
+// cannot be written is only logged.
+func (a *attempt) takeOver(p *plan.Plan, here []sharer) {
+	for _, s := range here {
+		if s.alive {
+			continue
+		}
+		if err := a.release(s.uid, p.Path); err != nil {
+			a.log.Warn("cannot update the record of a deleted ClientMount whose mount is taken over; continuing", "predecessor", s.name, "error", err, daemon.EventID(eventRecord))
+			continue
+		}
+		a.log.Info("took over what an earlier ClientMount left mounted", "mount_path", p.Path, "predecessor", s.name, daemon.EventID(eventOrphan))
 	}
-	m := a.w.record.at(p.Path)
-	return m == nil || !m.Plan.SamePlace(p)
-}
-
-// keep returns the first of two errors.
-func keep(first, err error) error {
-	if first != nil {
-		return first
-	}
-	return err
 }
 
 // mount runs the mount sequence. The result is nil, errInterrupted or a

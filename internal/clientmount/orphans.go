@@ -206,3 +206,20 @@ func orphanPaths(r *Record) string {
 	}
 	return strings.Join(paths, " ")
 }
+
+// release ends what the record of a deleted ClientMount says about a path.
+func (a *attempt) release(uid, path string) error {
+	done, err := a.records.update(uid, func(r *Record) {
+		if m := r.at(path); m != nil {
+			m.Unmounted = true
+		}
+	})
+	if err != nil {
+		return err
+	}
+	a.registry.forget(uid, path)
+	if done && a.released != nil {
+		a.released(uid)
+	}
+	return nil
+}

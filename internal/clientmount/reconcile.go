@@ -18,8 +18,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// deleteRescanLimit bounds the courtesy rescan before a finalizer goes.
-const deleteRescanLimit = 10 * time.Second
+// messageLimit bounds status.error.debugMessage, in bytes.
+const messageLimit = 4 << 10
 
 // errInterrupted is returned when no further step may start, because task.steps
 // has ended. It is never reported as a failure.
@@ -381,3 +381,31 @@ func (a *attempt) withdraw(status *dws.ClientMountStatus, untrue func(i int) boo
 	}
 	return a.publish(status)
 }
+
+func allReady(s *dws.ClientMountStatus) bool {
+	return !slices.ContainsFunc(s.Mounts, func(m dws.MountStatus) bool { return !m.Ready })
+}
+
+func resetStatus(s *dws.ClientMountStatus, state dws.State) *dws.ClientMountStatus {
+	out := &dws.ClientMountStatus{Mounts: make([]dws.MountStatus, len(s.Mounts))}
+	for i := range out.Mounts {
+		out.Mounts[i].State = state
+	}
+	return out
+}
+
+// keep returns the first of two errors.
+func keep(first, err error) error {
+	if first != nil {
+		return first
+	}
+	return err
+}
+
+// save writes the record; the registry follows it.
+func (r *reconciler) save(rec *Record) error {
+	r.registry.keep(rec.UID, rec)
+	return r.records.Save(rec)
+}
+
+func (a *attempt) saveRecord() error { return a.save(a.w.record) }

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
@@ -186,4 +187,22 @@ func count(n int, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// shorten keeps the beginning and the end of a long message; commands print the
+// cause of a failure at either end.
+func shorten(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	const gap = " … (shortened) … "
+	head, tail := limit*2/3, limit-limit*2/3-len(gap)
+	for head > 0 && !utf8.RuneStart(s[head]) {
+		head--
+	}
+	from := len(s) - tail
+	for from < len(s) && !utf8.RuneStart(s[from]) {
+		from++
+	}
+	return s[:head] + gap + s[from:]
 }

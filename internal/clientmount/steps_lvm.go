@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/node"
@@ -178,33 +179,41 @@ func (r *runner) diagnose() {
 	r.log.Warn("state of the devices after a failed deactivation", "namespaces", names, "dlm", text, daemon.EventID(eventDiagnosis))
 }
 
-// rescanOnDelete makes the kernel forget namespaces that the rabbit detaches after
-// the deletion of a ClientMount. Failures are only logged.
-func rescanOnDelete(ctx context.Context, mc Machine, plans []*plan.Plan, l Limits, warn func(msg string, args ...any)) {
+// deleteRescanLimit bounds the rescan before a finalizer is removed.
+const deleteRescanLimit = 10 * time.Second
+
+// rescan makes the kernel forget namespaces that the rabbit detaches after the
+// deletion of a ClientMount. It must not wait for a command that hangs. Failures are
+// only logged.
+func (t *task) rescan(plans []*plan.Plan) {
 	var want []node.Namespace
 	var nqns []string
-	any := false
+	blocks := false
 	for _, p := range plans {
-		if p.Type == "lustre" {
+		if p.Type == dws.TypeLustre {
 			continue
 		}
-		any = true
+		blocks = true
 		w, q, _ := wanted(p)
 		want, nqns = append(want, w...), append(nqns, q...)
 	}
-	if !any {
+	if !blocks {
 		return
 	}
-	if err := mc.RescanNVMe(ctx, nqns, l.Command); err != nil {
-		warn("could not rescan NVMe devices", "error", err)
+	ctx, cancel := context.WithTimeout(t.ctx, deleteRescanLimit)
+	defer cancel()
+	machine := t.machineFor(ctx, t.log, purpose{uid: t.uid, apart: true})
+	limit := t.limits().Command
+	if err := machine.RescanNVMe(ctx, nqns, limit); err != nil {
+		t.log.Warn("could not rescan NVMe devices", "error", err, daemon.EventID(eventRescan))
 		return
 	}
 	if len(want) == 0 {
 		return
 	}
-	have, err := mc.Namespaces(ctx, l.Command)
+	have, err := machine.Namespaces(ctx, limit)
 	if err != nil {
-		warn("could not get NVMe device list", "error", err)
+		t.log.Warn("could not get NVMe device list", "error", err, daemon.EventID(eventRescan))
 		return
 	}
 	var still []node.Namespace
@@ -216,7 +225,7 @@ func rescanOnDelete(ctx context.Context, mc Machine, plans []*plan.Plan, l Limit
 		}
 	}
 	if len(still) > 0 {
-		warn("NVMe namespaces are still attached", "namespaces", namespaces(still))
+		t.log.Warn("NVMe namespaces are still attached", "namespaces", namespaces(still), daemon.EventID(eventRescan))
 	}
 }
 

@@ -62,7 +62,7 @@ func (r *runner) mountStep(name string, s *plan.Step) error {
 		return fmt.Errorf("could not mount file system %s: %w", r.plan.Path, keep(failed, err))
 	}
 	if r.plan.Type == dws.TypeLustre {
-		if m.FSType != failpoint.FSType("lustre") {
+		if m.FSType != failpoint.FSType(dws.TypeLustre) {
 			return errForeign(*m, r.plan)
 		}
 		return nil
@@ -99,7 +99,7 @@ func (r *runner) makeTarget(name string) error {
 		}
 	}
 	create := r.machine.MakeDirectory
-	if r.plan.Target == "file" {
+	if r.plan.Target == plan.TargetFile {
 		create = r.machine.MakeFile
 	}
 	created, err := create(r.plan.Path)
@@ -132,10 +132,9 @@ func (r *runner) note(m *node.Mount) error {
 	return r.save()
 }
 
-// unmountStep takes our mount away and then the target. It acts on the mount
-// that the record identifies, wherever it stands in the mount table, and is
-// done when the table shows none of ours at the path. Other mounts are left
-// alone.
+// unmountStep unmounts our mount and then removes the target. It acts on the mount
+// that the record identifies, wherever it is in the mount table, and is done when
+// the table shows none of ours at the path. Other mounts are left alone.
 func (r *runner) unmountStep(name string, s *plan.Step) error {
 	for range stackLimit {
 		m, err := r.mine()
@@ -219,16 +218,15 @@ func (r *runner) mine() (*node.Mount, error) {
 	return nil, hidden
 }
 
-// chown sets the owner of the mounted root (or of the bound device node), and
-// only after a look that it is ours.
+// chown sets the owner of the mounted root (or of the bound device node), after a
+// check that it is ours.
 func (r *runner) chown(s *plan.Step) error {
 	m, err := r.machine.MountAt(r.plan.Path)
 	if err != nil {
 		return err
 	}
 	if m == nil {
-		// The profile has no mount command; there is nothing of ours to own.
-		return nil
+		return nil // the profile has no mount command
 	}
 	if mine, err := ours(r.machine, *m, r.plan, r.rec); err != nil || !mine {
 		if err == nil {
@@ -267,7 +265,7 @@ func ours(mc Machine, m node.Mount, p *plan.Plan, rec *MountRecord) (bool, error
 	noted := rec != nil && rec.Mounted.is(m)
 	switch {
 	case p.Type == dws.TypeLustre:
-		if m.FSType != failpoint.FSType("lustre") {
+		if m.FSType != failpoint.FSType(dws.TypeLustre) {
 			return false, nil
 		}
 		return noted || plan.SameLustre(m.Source, p.Source()) || shownAs(mc, m, p), nil
@@ -336,9 +334,9 @@ func made(mc Machine, m node.Mount, p *plan.Plan, rec *MountRecord) (bool, error
 	if !rec.Mounting || m.FSType != failpoint.FSType(p.FSType) {
 		return false, nil
 	}
-	// Another process has mounted a block device that is not ours meanwhile.
-	// Of a Lustre file system the kernel may show other servers than the
-	// command named, but not another name.
+	// A block device that is not ours was mounted by another process. Of a Lustre
+	// file system the kernel may show other servers than the command named, but not
+	// another name.
 	return p.Type == dws.TypeLustre && strings.HasSuffix(m.Source, ":/"+p.Lustre.FSName), nil
 }
 
@@ -368,7 +366,7 @@ const serversFileName = ".nnf-servers.json"
 const serversLimit = 1 << 16
 
 // serversText is one line of JSON with sorted keys; the five known ones are
-// always there. A rabbit stands once per allocation, in nnfNode once in all.
+// always there. A rabbit is listed once for each allocation, in nnfNode once.
 func serversText(s *dws.Servers) ([]byte, error) {
 	out := map[string][]string{"mdt": {}, "mgt": {}, "mgtmdt": {}, "nnfNode": {}, "ost": {}}
 	total := 0

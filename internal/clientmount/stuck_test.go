@@ -348,24 +348,24 @@ func TestRescanOfADeletionWhileCommandsHang(t *testing.T) {
 	})
 	p := &plan.Plan{Type: dws.TypeXFS, Path: "/mnt/a", VG: "v"}
 	r.stuck.add(os.Getpid(), "lvchange", purpose{uid: "a", plans: []*plan.Plan{p}}.keys("lvchange", "lvchange")...)
-	warned := 0
+	var out bytes.Buffer
 	rescan := func(uid string) []string {
 		lines = nil
-		m := r.machineFor(t.Context(), r.log, purpose{uid: uid, apart: true})
-		rescanOnDelete(t.Context(), m, []*plan.Plan{p}, r.limits(), func(string, ...any) { warned++ })
+		(&task{reconciler: r, uid: uid, ctx: t.Context(), log: slog.New(slog.NewTextHandler(&out, nil))}).rescan([]*plan.Plan{p})
 		return lines
 	}
+	warnings := func() int { return strings.Count(out.String(), "level=WARN") }
 	both := []string{"nvme ns-rescan /dev/nvme0", "nvme ns-rescan /dev/nvme1"}
-	if got := rescan("a"); !slices.Equal(got, both) || warned != 0 {
-		t.Errorf("while lvchange hangs: %q, %d warnings", got, warned)
+	if got := rescan("a"); !slices.Equal(got, both) || warnings() != 0 {
+		t.Errorf("while lvchange hangs: %q, %d warnings", got, warnings())
 	}
 	fail = hung("nvme")
-	if got := rescan("a"); len(got) != 1 || warned != 1 {
-		t.Errorf("the first hangs: %q, %d warnings", got, warned)
+	if got := rescan("a"); len(got) != 1 || warnings() != 1 {
+		t.Errorf("the first hangs: %q, %d warnings", got, warnings())
 	}
 	fail = nil
-	if got := rescan("b"); len(got) != 0 || warned != 2 {
-		t.Errorf("another deletion: %q, %d warnings", got, warned)
+	if got := rescan("b"); len(got) != 0 || warnings() != 2 {
+		t.Errorf("another deletion: %q, %d warnings", got, warnings())
 	}
 	lines = nil
 	if err := r.machineFor(t.Context(), r.log, purpose{uid: "c"}).RescanNVMe(t.Context(), nil, 0); err != nil || !slices.Equal(lines, both[1:]) {

@@ -1,7 +1,6 @@
 package clientmount
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"time"
@@ -14,7 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// unmounted takes all mounts down, last one first. A mount that is reported
+// unmounted undoes all mounts, last one first. A mount that is reported
 // unmounted and ready is not touched again: its hooks may have stopped the
 // services that a second pass would need.
 func (a *attempt) unmounted(invalid error) result {
@@ -33,17 +32,6 @@ func (a *attempt) unmounted(invalid error) result {
 	a.registry.keep(a.uid, a.w.record)
 	failpoint.At("unmount/done")
 	return a.finish(status, nil)
-}
-
-// notUnmounted ends an attempt whose unmountAll returned an error.
-func (a *attempt) notUnmounted(status *dws.ClientMountStatus, err error) result {
-	switch {
-	case errors.Is(err, errInterrupted):
-		return a.interrupted(status)
-	case unanswered(err):
-		return a.apiFailure("cannot get the storage profile", err)
-	}
-	return a.finish(status, failed(err))
 }
 
 // delete unmounts what may be mounted and removes the finalizer.
@@ -66,7 +54,9 @@ func (a *attempt) delete(invalid error) result {
 		if undone {
 			a.removeLeftTargets()
 		}
-		a.rescan()
+		if a.plan.Mode == "" || a.plan.Mode == plan.ModeReal {
+			a.rescan(a.w.record.plans())
+		}
 	}
 	a.progress.end()
 	if err := a.remote.removeFinalizer(a.ctx, a.cm); err != nil && !kube.IsNotFound(err) {
@@ -79,6 +69,17 @@ func (a *attempt) delete(invalid error) result {
 	a.registry.keep(a.uid, nil)
 	failpoint.At("record/removed")
 	return result{finished: true}
+}
+
+// notUnmounted ends an attempt whose unmountAll returned an error.
+func (a *attempt) notUnmounted(status *dws.ClientMountStatus, err error) result {
+	switch {
+	case errors.Is(err, errInterrupted):
+		return a.interrupted(status)
+	case unanswered(err):
+		return a.apiFailure("cannot get the storage profile", err)
+	}
+	return a.finish(status, failed(err))
 }
 
 // unmountAll undoes, last one first, what the record of the object lists;
@@ -135,70 +136,6 @@ func (a *attempt) unmountAll(status *dws.ClientMountStatus, invalid error) error
 	return first
 }
 
-// saveUndone saves the record while mounts are undone, which continues even if the
-// record cannot be written.
-func (a *attempt) saveUndone() {
-	if err := a.saveRecord(); err != nil && a.w.unsaved != err.Error() {
-		a.w.unsaved = err.Error()
-		a.log.Warn("cannot save the record of what is being undone; continuing", "error", err, daemon.EventID(eventRecord))
-	}
-}
-
-// unmountOne undoes one mount, in turn with other users of its volume; see
-// unmountInTurn.
-func (a *attempt) unmountOne(p *plan.Plan, m *MountRecord) (commands time.Duration, keeper string, err error) {
-	done, err := a.registry.sequence(a.steps, p)
-	if err != nil {
-		return 0, "", errInterrupted
-	}
-	defer done()
-	return a.unmountInTurn(a.newRunner(p, m, a.saveRecord))
-}
-
-// unmountInTurn undoes one mount. A mount that another ClientMount uses stays, and
-// keeper names that one; a volume that is mounted elsewhere stays active. The claim
-// ends with the turn, so that the next one to unmount does not leave the mount to
-// us. The time is that of commands.
-func (t *task) unmountInTurn(run *runner) (commands time.Duration, keeper string, err error) {
-	t.registry.inherit(t.uid, run.rec)
-	here, elsewhere := t.registry.sharers(t.uid, run.plan)
-	if s := firstAlive(here); s != nil {
-		t.registry.handOver(t.uid, run.rec)
-		run.rec.Created = nil
-		t.registry.forget(t.uid, run.plan.Path)
-		return 0, s.name, nil
-	}
-	run.keepVolume = firstAlive(elsewhere) != nil
-	if err = run.unmount(); err == nil {
-		t.registry.forget(t.uid, run.plan.Path)
-	}
-	return run.commands, "", err
-}
-
-// removeLeftTargets looks again at directories that were made for one mount
-// and could not go with it, because another mount below them went later.
-func (a *attempt) removeLeftTargets() {
-	for i := range a.w.record.Mounts {
-		m := &a.w.record.Mounts[i]
-		if len(m.Created) == 0 {
-			continue
-		}
-		left, err := a.machine.RemoveTarget(m.Plan.Path, m.Created)
-		if err != nil {
-			a.log.Debug("mount target left behind", "mount_path", m.Plan.Path, "left", left, "error", err, daemon.EventID(eventLeftover))
-		}
-		m.Created = left
-	}
-}
-
-// undoOptions are the options for plans to unmount: what is mounted is unmounted
-// wherever it is.
-func (a *attempt) undoOptions() plan.Options {
-	o := a.plan
-	o.Roots = nil
-	return o
-}
-
 // undoPlans returns how each mount is undone: by the profile as it is now when it
 // still describes the storage that was mounted, else by the record. Mounts that
 // are undone already are left out. So are, in an object without a record, those
@@ -248,7 +185,7 @@ func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*pl
 		}
 		out = append(out, p)
 	}
-	// What the record has beyond the object's list goes as well.
+	// What the record has beyond the object's list is unmounted as well.
 	if a.w.record != nil {
 		for i := range a.w.record.Mounts {
 			m := &a.w.record.Mounts[i]
@@ -262,45 +199,12 @@ func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*pl
 	return out, nil
 }
 
-// neverMounted reports that nothing has to be undone for an entry that no
-// record lists: the object does not say that it was mounted (by an earlier
-// daemon, or before the node was booted), and its volume is not mounted at its
-// path, or is there for another ClientMount.
-func (a *attempt) neverMounted(i int, p *plan.Plan) (bool, error) {
-	if a.registry.taken(a.uid, p) {
-		return true, nil
-	}
-	// If there is a record, the status of the object is about what it lists.
-	if was := a.cm.Status.Mounts; a.w.record == nil && i < len(was) && was[i].State == dws.Mounted && was[i].Ready {
-		return false, nil
-	}
-	table, err := a.machine.MountsOn(p.Path)
-	if err != nil {
-		return false, err
-	}
-	for _, m := range table {
-		if mine, err := ours(a.machine, m, p, nil); err != nil || mine {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-// recorded finds the record of mount i: by path when a plan is at hand, else
-// by its place in the list.
-func (a *attempt) recorded(i int, p *plan.Plan) *MountRecord {
-	if a.w.record == nil {
-		return nil
-	}
-	if p != nil {
-		return a.w.record.at(p.Path)
-	}
-	for j := range a.w.record.Mounts {
-		if a.w.record.Mounts[j].Plan.Index == i {
-			return &a.w.record.Mounts[j]
-		}
-	}
-	return nil
+// undoOptions are the options for plans to unmount: what is mounted is unmounted
+// wherever it is.
+func (a *attempt) undoOptions() plan.Options {
+	o := a.plan
+	o.Roots = nil
+	return o
 }
 
 // fallback plans an unmount without any profile, by the shipped commands. The
@@ -331,38 +235,68 @@ func (a *attempt) fallback(i int) *plan.Plan {
 	return first
 }
 
-// unanswered reports whether the API server did not answer: it is down, overloaded
-// or restarting. That there is no such profile, or that we may not read it, is an
-// answer.
-func unanswered(err error) bool {
-	e := (*kube.Error)(nil)
-	return errors.As(err, &e) && !kube.IsNotFound(err) && !kube.IsForbidden(err)
-}
-
-// rescan makes the kernel forget the namespaces of a deleted object.
-func (a *attempt) rescan() {
-	if a.plan.Mode != "" && a.plan.Mode != plan.ModeReal {
-		return
+// neverMounted reports that nothing has to be undone for an entry that no
+// record lists: the object does not say that it was mounted (by an earlier
+// daemon, or before the node was booted), and its volume is not mounted at its
+// path, or is there for another ClientMount.
+func (a *attempt) neverMounted(i int, p *plan.Plan) (bool, error) {
+	if a.registry.taken(a.uid, p) {
+		return true, nil
 	}
-	ctx, cancel := context.WithTimeout(a.ctx, deleteRescanLimit)
-	defer cancel()
-	machine := a.machineFor(ctx, a.log, purpose{uid: a.uid, apart: true})
-	plans := a.w.record.plans()
-	rescanOnDelete(ctx, machine, plans, a.limits(), func(msg string, args ...any) {
-		a.log.Warn(msg, append(args, daemon.EventID(eventRescan))...)
-	})
-}
-
-func allReady(s *dws.ClientMountStatus) bool {
-	return !slices.ContainsFunc(s.Mounts, func(m dws.MountStatus) bool { return !m.Ready })
-}
-
-func resetStatus(s *dws.ClientMountStatus, state dws.State) *dws.ClientMountStatus {
-	out := &dws.ClientMountStatus{Mounts: make([]dws.MountStatus, len(s.Mounts))}
-	for i := range out.Mounts {
-		out.Mounts[i].State = state
+	// If there is a record, the status of the object is about what it lists.
+	if was := a.cm.Status.Mounts; a.w.record == nil && i < len(was) && was[i].State == dws.Mounted && was[i].Ready {
+		return false, nil
 	}
-	return out
+	table, err := a.machine.MountsOn(p.Path)
+	if err != nil {
+		return false, err
+	}
+	for _, m := range table {
+		if mine, err := ours(a.machine, m, p, nil); err != nil || mine {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// saveUndone saves the record while mounts are undone, which continues even if the
+// record cannot be written.
+func (a *attempt) saveUndone() {
+	if err := a.saveRecord(); err != nil && a.w.unsaved != err.Error() {
+		a.w.unsaved = err.Error()
+		a.log.Warn("cannot save the record of what is being undone; continuing", "error", err, daemon.EventID(eventRecord))
+	}
+}
+
+// unmountOne undoes one mount, in turn with other users of its volume; see
+// unmountInTurn.
+func (a *attempt) unmountOne(p *plan.Plan, m *MountRecord) (commands time.Duration, keeper string, err error) {
+	done, err := a.registry.sequence(a.steps, p)
+	if err != nil {
+		return 0, "", errInterrupted
+	}
+	defer done()
+	return a.unmountInTurn(a.newRunner(p, m, a.saveRecord))
+}
+
+// unmountInTurn undoes one mount. A mount that another ClientMount uses stays, and
+// keeper names that one; a volume that is mounted elsewhere stays active. The claim
+// ends with the turn, so that the next one to unmount does not leave the mount to
+// us. The time is that of commands.
+func (t *task) unmountInTurn(run *runner) (commands time.Duration, keeper string, err error) {
+	t.registry.inherit(t.uid, run.rec)
+	here, elsewhere := t.registry.sharers(t.uid, run.plan)
+	if s := firstAlive(here); s != nil {
+		t.registry.handOver(t.uid, run.rec)
+		run.rec.Created = nil
+		t.registry.forget(t.uid, run.plan.Path)
+		return 0, s.name, nil
+	}
+	run.keepVolume = firstAlive(elsewhere) != nil
+	if err = run.unmount(); err == nil {
+		t.registry.forget(t.uid, run.plan.Path)
+	}
+	return run.commands, "", err
 }
 
 // unmount runs the unmount sequence; results as for mount.
@@ -390,8 +324,8 @@ func (r *runner) unmount() error {
 	return nil
 }
 
-// unmountSteps is the plan's sequence. A profile that has lost its mount
-// commands since does not keep what is mounted from being unmounted.
+// unmountSteps is the plan's sequence. What is mounted is unmounted even if the
+// profile no longer has any mount command.
 func (r *runner) unmountSteps() []plan.Step {
 	steps := r.plan.Unmount
 	isUnmount := func(s plan.Step) bool { return s.Kind == plan.Unmount || s.Kind == plan.Unlink }
@@ -403,4 +337,21 @@ func (r *runner) unmountSteps() []plan.Step {
 		at = len(steps)
 	}
 	return slices.Insert(slices.Clone(steps), at, r.plan.BuiltinUnmount())
+}
+
+// removeLeftTargets tries again to remove directories that were made for one mount
+// and could not be removed with it, because another mount below them was unmounted
+// later.
+func (a *attempt) removeLeftTargets() {
+	for i := range a.w.record.Mounts {
+		m := &a.w.record.Mounts[i]
+		if len(m.Created) == 0 {
+			continue
+		}
+		left, err := a.machine.RemoveTarget(m.Plan.Path, m.Created)
+		if err != nil {
+			a.log.Debug("mount target left behind", "mount_path", m.Plan.Path, "left", left, "error", err, daemon.EventID(eventLeftover))
+		}
+		m.Created = left
+	}
 }

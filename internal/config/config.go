@@ -1,15 +1,14 @@
-// Package config turns one table of settings into everything that speaks of
-// them: the keys of the TOML file, environment names, flags, their help, the
-// commented default file and the dump of what is in effect.
+// Package config turns one table of settings into everything that describes them:
+// the keys of the TOML file, environment names, flags, their help, the commented
+// default file and the dump of the values in effect.
 //
 // Each later layer wins: defaults, the main file, its drop-in directory in
-// lexical order, the environment, flags. Every value remembers which layer it
-// came from, and every complaint names the place to repair.
+// lexical order, the environment, flags. Every value remembers the layer that it
+// came from, and every error names the file and line, variable or flag to correct.
 //
-// The package knows what a setting looks like and where it may be given. It
-// must not know what a setting does: it opens no connection, changes no
-// process-wide state and imports no other package of this repository. What
-// belongs to a single daemon is in a file of that daemon's name.
+// The package knows what a setting looks like and where it may be given. It must
+// not know which settings a daemon has or what they do: it opens no connection and
+// changes no process-wide state.
 package config
 
 import (
@@ -22,14 +21,14 @@ type Kind int
 
 // The kinds, with the TOML type that the file must use for each.
 const (
-	String   Kind = iota // a string; field *string
-	Bool                 // true or false; field *bool
-	Int                  // an integer; field *int
-	Port                 // a TCP port, as an integer or a string, or ""; field *string
-	Duration             // a string with a unit, "1h30m"; field *time.Duration
-	Size                 // bytes, as a string with a unit, "20MiB", or an integer; field *int64
-	Strings              // an array of strings; field *[]string
-	Enum                 // one of Setting.Values, as a string; field *string
+	String   Kind = iota // a string; the field is of a string type
+	Bool                 // true or false; the field is a bool
+	Int                  // an integer; the field is an int, int64 or float
+	Port                 // a TCP port, as an integer or a string, or ""; the field is of a string type
+	Duration             // a string with a unit, "1h30m"; the field is a time.Duration
+	Size                 // bytes, as a string with a unit, "20MiB", or an integer; the field is as for Int
+	Strings              // an array of strings; the field is a []string
+	Enum                 // one of Setting.Values, as a string; the field is of a string type
 )
 
 // Noun is how help and messages call a value of the kind.
@@ -54,16 +53,15 @@ type Setting struct {
 
 	Switches []Switch // flags without a value that mean one value of this setting
 
-	Reload     bool   // takes effect on reload; the others need a restart
-	Secret     bool   // never shown
-	Hidden     bool   // accepted, but left out of the help and of the default file
-	Deprecated string // when it is still given, warn with this advice
+	Reload bool // takes effect on reload; the others need a restart
 
 	// Check looks at a value that has the right kind and range: string, bool,
 	// int, int64, time.Duration or []string. Its error says what is accepted.
 	Check func(value any) error
 
-	// Field points at where the value goes, see Kind for its type.
+	// Field points at where the value goes, see Kind for its type: at the field that
+	// the code reads which the setting is for. An encoding.TextUnmarshaler gets the
+	// value in the syntax of a flag; Check must have accepted it.
 	Field any
 }
 

@@ -148,9 +148,7 @@ func (r *reader) unknownKey(key string, primitive toml.Primitive) {
 	}
 	known := []string{"version"}
 	for i := range r.table.Settings {
-		if s := &r.table.Settings[i]; !s.Hidden {
-			known = append(known, s.Key)
-		}
+		known = append(known, r.table.Settings[i].Key)
 	}
 	r.problem(line, "unknown key "+quote(key)+text.DidYouMean(key, known))
 }

@@ -74,10 +74,10 @@ func (t *Table) flagSet(line *commandLine) *pflag.FlagSet {
 	for i := range t.Settings {
 		s := &t.Settings[i]
 		if s.Flag != "" {
-			add(s.Flag, s.Kind.Noun(), s.Hidden, func(text string) error { return line.take(s, s.Flag, text) })
+			add(s.Flag, s.Kind.Noun(), false, func(text string) error { return line.take(s, s.Flag, text) })
 		}
 		for _, sw := range s.Switches {
-			add(sw.Flag, "boolean", s.Hidden, func(text string) error {
+			add(sw.Flag, "boolean", false, func(text string) error {
 				if text != "true" {
 					return nil // --mock=false asks for nothing
 				}
@@ -153,7 +153,7 @@ func Usage(w io.Writer, t *Table) error {
 			title = "general"
 		}
 		for _, s := range t.in(section.Name) {
-			if s.Flag == "" || s.Hidden {
+			if s.Flag == "" {
 				continue
 			}
 			if title != "" {
@@ -192,9 +192,6 @@ func (s *Setting) flagHelp(b *strings.Builder) {
 		notes = append(notes, "environment "+names)
 	}
 	text := s.Help
-	if s.Deprecated != "" {
-		text = "Deprecated: " + s.Deprecated + ". " + text
-	}
 	if len(notes) > 0 {
 		text = strings.TrimSuffix(text, ".") + " (" + strings.Join(notes, "; ") + ")."
 	}

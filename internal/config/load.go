@@ -13,11 +13,9 @@ import (
 // Sources says where to look. The zero value reads the table's default file
 // and its drop-ins, with neither environment nor flags.
 type Sources struct {
-	File         string   // main file; "" is the table's default, or what --config names
-	FileRequired bool     // the main file must be there; --config implies it
-	Dir          string   // drop-in directory; "" is config.d beside the main file
-	Environ      []string // "NAME=value", as from os.Environ
-	Args         []string // arguments without the program's name and its sub-command
+	File    string   // main file; "" is the table's default, or what --config names
+	Environ []string // "NAME=value", as from os.Environ
+	Args    []string // arguments without the program's name and its sub-command
 }
 
 // Result is what all layers together say.
@@ -74,7 +72,7 @@ func load(t *Table, src Sources) (Result, []string, error) {
 		return result, line.rest, errors.Join(problems...)
 	}
 	result.settle(t, layers)
-	result.Warnings = slices.Concat(line.warnings, warnings, result.deprecated())
+	result.Warnings = append(line.warnings, warnings...)
 	return result, line.rest, nil
 }
 
@@ -93,26 +91,16 @@ func defaults(t *Table) ([]Value, error) {
 
 // readFiles reads the main file and its drop-ins, noting in r which were there.
 func (r *Result) readFiles(t *Table, src Sources, flag string) (values []Value, problems []error) {
-	file, required := src.File, src.FileRequired
-	if flag != "" {
-		file, required = flag, true
-	}
-	if file == "" {
-		file = t.File
-	}
-	dir := src.Dir
-	if dir == "" {
-		dir = filepath.Join(filepath.Dir(file), "config.d")
-	}
+	file := cmp.Or(flag, src.File, t.File)
 	paths := []string{file}
-	more, problem := dropIns(dir)
+	more, problem := dropIns(filepath.Join(filepath.Dir(file), "config.d"))
 	if problem != nil {
 		problems = append(problems, problem)
 	}
 	for i, path := range append(paths, more...) {
 		data, found, problem := readFile(path)
 		if !found {
-			if i == 0 && required {
+			if i == 0 && flag != "" {
 				problem = &Problem{File: path, Text: "does not exist (" + t.Program + " config default writes one)"}
 				problems = append(problems, problem)
 			}
@@ -142,15 +130,6 @@ func (r *Result) settle(t *Table, layers []Value) {
 	for i := range t.Settings {
 		r.Values = append(r.Values, last[&t.Settings[i]])
 	}
-}
-
-func (r *Result) deprecated() (warnings []string) {
-	for _, v := range r.Values {
-		if v.Setting.Deprecated != "" && v.Origin.Layer != Default {
-			warnings = append(warnings, v.Origin.String()+": "+v.Setting.Key+" is deprecated: "+v.Setting.Deprecated)
-		}
-	}
-	return warnings
 }
 
 func (r *Result) fill() error {
@@ -202,13 +181,8 @@ type Value struct {
 	Origin  Origin
 }
 
-// Literal is the value as TOML writes it; a secret that is set is not shown.
-func (v Value) Literal() string {
-	if v.Setting.Secret && bare(v.Setting.Kind, v.Value) != v.Setting.Default {
-		return tomlString("(not shown)")
-	}
-	return v.Setting.literal(v.Value)
-}
+// Literal is the value as TOML writes it.
+func (v Value) Literal() string { return v.Setting.literal(v.Value) }
 
 // Problem is one thing wrong in one file.
 type Problem struct {
@@ -242,13 +216,8 @@ func byLine(problems []*Problem) {
 	})
 }
 
-// complain prefixes an error with the key, and hides what a secret was.
-func (s *Setting) complain(err error) string {
-	if s.Secret {
-		return s.Key + ": the value is not accepted (a secret, not shown)"
-	}
-	return s.Key + ": " + err.Error()
-}
+// complain prefixes an error with the key.
+func (s *Setting) complain(err error) string { return s.Key + ": " + err.Error() }
 
 // Reload loads anew into the fields of t, which must be a table bound to a
 // fresh structure, never to the one that the running daemon reads. Changed are
@@ -324,9 +293,11 @@ func (e environment) values(t *Table) (values []Value, warnings []string, proble
 	return values, warnings, problems
 }
 
-// harmless is an error of Env.Convert that only warns, while others of the same
-// name stop the program.
 type harmless struct{ error }
+
+// Harmless marks an error of Env.Convert: the value is ignored with a warning,
+// while other errors of the same name stop the program.
+func Harmless(err error) error { return harmless{err} }
 
 func isHarmless(err error) bool {
 	_, ok := errors.AsType[harmless](err)

@@ -1,10 +1,13 @@
 package config
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
 	"maps"
 	"math"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -186,23 +189,63 @@ func number(v any) (int64, bool) {
 
 // fill writes v to where the table points.
 func (s *Setting) fill(v any) error {
-	switch field := s.Field.(type) {
-	case nil:
+	wrong := errors.New("config: no way to fill the field of " + s.Key)
+	if s.Field == nil {
 		return nil // a table for documentation only
-	case *string:
-		*field = v.(string)
-	case *bool:
-		*field = v.(bool)
-	case *int:
-		*field = v.(int)
-	case *int64:
-		*field = v.(int64)
-	case *time.Duration:
-		*field = v.(time.Duration)
-	case *[]string:
-		*field = slices.Clone(v.([]string))
-	default:
-		return errors.New("config: no way to fill the field of " + s.Key)
+	}
+	if field, ok := s.Field.(encoding.TextUnmarshaler); ok {
+		return field.UnmarshalText([]byte(bare(s.Kind, v)))
+	}
+	field, value := reflect.ValueOf(s.Field), reflect.ValueOf(v)
+	if field.Kind() != reflect.Pointer || !fits(field.Elem().Type(), v) {
+		return wrong
+	}
+	if list, ok := v.([]string); ok {
+		value = reflect.ValueOf(slices.Clone(list))
+	}
+	field.Elem().Set(value.Convert(field.Elem().Type()))
+	return nil
+}
+
+// fits reports whether a field of type t takes v: text goes to texts, a number to
+// numbers that hold it, and a duration to durations alone.
+func fits(t reflect.Type, v any) bool {
+	switch v := v.(type) {
+	case string:
+		return t.Kind() == reflect.String
+	case bool:
+		return t.Kind() == reflect.Bool
+	case []string:
+		return t == reflect.TypeFor[[]string]()
+	case time.Duration:
+		return t == reflect.TypeFor[time.Duration]()
+	case int, int64:
+		n, _ := number(v)
+		switch t.Kind() {
+		case reflect.Int, reflect.Int64:
+			return t != reflect.TypeFor[time.Duration]()
+		case reflect.Float32, reflect.Float64:
+			return n == int64(float32(n))
+		}
+	}
+	return false
+}
+
+// NamespaceName is a Check: it accepts what Kubernetes accepts as the name of a
+// namespace (RFC 1123 label), and "".
+func NamespaceName(value any) error {
+	name := value.(string)
+	foreign := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
+	if len(name) > 63 || strings.ContainsFunc(name, foreign) || strings.HasPrefix(name, "-") || strings.HasSuffix(name, "-") {
+		return fmt.Errorf("%s cannot name a namespace, accepted: up to 63 of a-z, 0-9 and \"-\" (which is neither first nor last)", quote(name))
+	}
+	return nil
+}
+
+// AbsolutePath is a Check: it accepts clean absolute paths other than /.
+func AbsolutePath(value any) error {
+	if path := value.(string); !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" {
+		return fmt.Errorf("%s is not accepted: an absolute path below / without \"..\", \"//\" or a slash at the end", quote(path))
 	}
 	return nil
 }

@@ -101,11 +101,11 @@ func (o LogOptions) detect() string {
 	return "text"
 }
 
-// ErrorPrefix is what makes a line on w an error in the journal, when w is the
+// errorPrefix is what makes a line on w an error in the journal, when w is the
 // standard error that systemd has given the process (sd-daemon(3)). It is for
 // what is said before there is a logger; otherwise it would be of no priority
 // that anybody looks for.
-func ErrorPrefix(w io.Writer, getenv func(string) string) string {
+func errorPrefix(w io.Writer, getenv func(string) string) string {
 	if file, ok := w.(*os.File); ok && isJournalStream(file, getenv("JOURNAL_STREAM")) {
 		return "<3>"
 	}

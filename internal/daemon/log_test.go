@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/slogtest"
 	"time"
@@ -22,8 +21,7 @@ import (
 
 // helpers are programs that this test binary can be, by DAEMON_TEST_HELPER.
 var helpers = map[string]func() int{
-	"broken-stderr":   helperBrokenStderr,
-	"mount-namespace": helperMountNamespace,
+	"broken-stderr": helperBrokenStderr,
 }
 
 // helper runs this binary again as the named program, with its standard output
@@ -81,37 +79,6 @@ func TestBrokenStandardError(t *testing.T) {
 	cmd.Stderr = w
 	if got, want := run(), "child: \"\" signal: broken pipe\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
-func helperMountNamespace() int {
-	same, detail, err := InHostMountNamespace("")
-	slog.Info("compared", "detail", detail)
-	fmt.Println(same, err)
-	return 0
-}
-
-// The kernel's own answer, in the namespace of this test and in a private one.
-func TestMountNamespaceForReal(t *testing.T) {
-	if _, err := os.Stat("/proc/1/mountinfo"); err != nil {
-		t.Skipf("the mount table of process 1 is hidden here: %v", err)
-	}
-	host, err1 := os.Readlink("/proc/1/ns/mnt")
-	own, err2 := os.Readlink("/proc/self/ns/mnt")
-	if err1 != nil || err2 != nil {
-		t.Skipf("only root may see the namespace of process 1: %v", err1)
-	}
-	_, run := helper(t, "mount-namespace")
-	if got, want := run(), fmt.Sprintln(host == own, nil); got != want {
-		t.Errorf("in our namespace: got %q, want %q", got, want)
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("only root may make a mount namespace")
-	}
-	cmd, run := helper(t, "mount-namespace")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	if got, want := run(), fmt.Sprintln(false, nil); got != want {
-		t.Errorf("in a private namespace: got %q, want %q", got, want)
 	}
 }
 
@@ -201,7 +168,7 @@ func TestDetect(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", name, got, c.want)
 		}
 		prefix := map[bool]string{true: "<3>"}[c.want == "journal"]
-		if got := ErrorPrefix(c.writer, o.Getenv); got != prefix {
+		if got := errorPrefix(c.writer, o.Getenv); got != prefix {
 			t.Errorf("%s: errors begin with %q, want %q", name, got, prefix)
 		}
 	}

@@ -3,7 +3,6 @@ package daemon
 import (
 	"bytes"
 	"fmt"
-	"log/slog"
 	"math"
 	"os"
 	"runtime"
@@ -16,9 +15,9 @@ import (
 
 // RuntimeOptions are the wanted limits of the Go runtime.
 type RuntimeOptions struct {
-	MemLimit int64  // bytes of memory to stay under, soft; 0 leaves it as it is
-	GOGC     string // per cent of heap growth between collections, or "off"; "" leaves it
-	MaxProcs int    // threads that run Go code at once; 0 leaves it
+	MemLimit int64 // bytes of memory to stay under, soft; 0 leaves it as it is
+	GOGC     int   // per cent of heap growth between collections, negative for off; 0 leaves it
+	MaxProcs int   // threads that run Go code at once; 0 leaves it
 
 	TakenProcs bool // the process began with one thread: 0 above gives the others back
 
@@ -40,10 +39,6 @@ func ApplyRuntime(o RuntimeOptions) (RuntimeLimits, error) {
 	if o.Getenv == nil {
 		o.Getenv = os.Getenv
 	}
-	percent, err := parseGOGC(o.GOGC)
-	if err != nil {
-		return RuntimeLimits{}, err
-	}
 	if o.MemLimit < 0 || o.MaxProcs < 0 {
 		return RuntimeLimits{}, fmt.Errorf("memory limit %d and number of processors %d must not be negative", o.MemLimit, o.MaxProcs)
 	}
@@ -54,7 +49,8 @@ func ApplyRuntime(o RuntimeOptions) (RuntimeLimits, error) {
 	}
 	in.MemLimit = debug.SetMemoryLimit(-1)
 
-	if o.GOGC == "" || o.Getenv("GOGC") != "" {
+	percent := o.GOGC
+	if percent == 0 || o.Getenv("GOGC") != "" {
 		// There is no call that only reads it.
 		percent = debug.SetGCPercent(100)
 	}
@@ -73,32 +69,9 @@ func ApplyRuntime(o RuntimeOptions) (RuntimeLimits, error) {
 	return in, nil
 }
 
-func parseGOGC(s string) (int, error) {
-	switch s {
-	case "":
-		return 0, nil
-	case "off":
-		return -1, nil
-	}
-	n, err := strconv.Atoi(s)
-	if err != nil || n <= 0 || n > math.MaxInt32 {
-		return 0, fmt.Errorf("gogc %q is neither a percentage above 0 nor \"off\"", s)
-	}
-	return n, nil
-}
-
 // String is, for example, "memory limit 24 MiB, gogc 100, 2 processors".
 func (l RuntimeLimits) String() string {
 	return "memory limit " + l.memLimit() + ", gogc " + l.gogc() + ", " + strconv.Itoa(l.MaxProcs) + " processors"
-}
-
-// LogValue makes three fields of it.
-func (l RuntimeLimits) LogValue() slog.Value {
-	return slog.GroupValue(
-		slog.String("gomemlimit", l.memLimit()),
-		slog.String("gogc", l.gogc()),
-		slog.Int("gomaxprocs", l.MaxProcs),
-	)
 }
 
 func (l RuntimeLimits) gogc() string {
@@ -123,13 +96,13 @@ func (l RuntimeLimits) memLimit() string {
 	return strconv.FormatInt(l.MemLimit, 10) + " B"
 }
 
-// ReturnMemory gives back what starting and working needed and waiting does
+// returnMemory gives back what starting and working needed and waiting does
 // not. It is called when the daemon has become idle.
 //
 // The Go heap is left alone until there has been a garbage collection: the
 // first one allocates more than it frees in a heap of this size, and from then
 // on the runtime wakes up every two minutes for the next.
-func ReturnMemory() error {
+func returnMemory() error {
 	var gc debug.GCStats
 	if debug.ReadGCStats(&gc); gc.NumGC > 0 {
 		debug.FreeOSMemory()

@@ -169,23 +169,13 @@ func (c *Client) Get(ctx context.Context, r Resource, ns, name string, into any)
 
 // Create creates obj and reads the result into a pointer, unless nil.
 func (c *Client) Create(ctx context.Context, r Resource, ns string, obj, into any) error {
-	body, err := json.Marshal(obj)
-	if err != nil {
-		return fmt.Errorf("%s cannot be encoded: %w", r.Kind, err)
-	}
-	req := c.rest.Post().Body(body).SetHeader("Content-Type", "application/json")
-	return c.do(ctx, op{verb: "create", r: r, ns: ns}, req, into)
+	return c.doWith(ctx, op{verb: "create", r: r, ns: ns}, c.rest.Post(), obj, into)
 }
 
 // CreateFor creates obj as a subresource of an object, such as a token of a
 // service account, and reads the result into a pointer.
 func (c *Client) CreateFor(ctx context.Context, r Resource, ns, name, subresource string, obj, into any) error {
-	body, err := json.Marshal(obj)
-	if err != nil {
-		return fmt.Errorf("%s cannot be encoded: %w", r.Kind, err)
-	}
-	req := c.rest.Post().Body(body).SetHeader("Content-Type", "application/json")
-	return c.do(ctx, op{verb: "create", r: r, ns: ns, name: name, named: true, sub: subresource}, req, into)
+	return c.doWith(ctx, op{verb: "create", r: r, ns: ns, name: name, named: true, sub: subresource}, c.rest.Post(), obj, into)
 }
 
 // Patch patches an object or one of its subresources ("" or "status") and
@@ -197,6 +187,67 @@ func (c *Client) Patch(ctx context.Context, r Resource, ns, name, subresource st
 // Delete deletes one object.
 func (c *Client) Delete(ctx context.Context, r Resource, ns, name string) error {
 	return c.do(ctx, op{verb: "delete", r: r, ns: ns, name: name, named: true}, c.rest.Delete(), nil)
+}
+
+// DeleteObject deletes one object if it is still the one with that UID: a name
+// may have been given to another object since. IsConflict is true of the error
+// when it has.
+func (c *Client) DeleteObject(ctx context.Context, r Resource, ns, name string, uid types.UID) error {
+	options := metav1.DeleteOptions{
+		TypeMeta:      metav1.TypeMeta{APIVersion: "v1", Kind: "DeleteOptions"},
+		Preconditions: &metav1.Preconditions{UID: &uid},
+	}
+	return c.doWith(ctx, op{verb: "delete", r: r, ns: ns, name: name, named: true}, c.rest.Delete(), options, nil)
+}
+
+// doWith is do with a body.
+func (c *Client) doWith(ctx context.Context, what op, req *rest.Request, obj, into any) error {
+	body, err := json.Marshal(obj)
+	if err != nil {
+		return fmt.Errorf("%s cannot be encoded: %w", what.r.Kind, err)
+	}
+	return c.do(ctx, what, req.Body(body).SetHeader("Content-Type", "application/json"), into)
+}
+
+// do sends a request about one object and reads the answer into a pointer, unless nil.
+func (c *Client) do(ctx context.Context, what op, req *rest.Request, into any) error {
+	path, err := what.path()
+	if err != nil {
+		return err
+	}
+	if err := c.send(ctx, what, req.AbsPath(path).MaxRetries(maxRetries), into); err != nil {
+		return err
+	}
+	if m, ok := into.(metav1.Object); ok {
+		m.SetManagedFields(nil)
+	}
+	return nil
+}
+
+// send sends one request within the time limit and decodes the answer into a pointer,
+// unless nil.
+func (c *Client) send(ctx context.Context, what op, req *rest.Request, into any) error {
+	ctx, err := c.admit(ctx)
+	if err != nil {
+		return c.explain(ctx, what, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	defer cancel()
+	res := req.Do(ctx)
+	if err := res.Error(); err != nil { // unlike that of Raw it has the Status of the answer
+		return c.explain(ctx, what, err)
+	}
+	if into == nil {
+		return nil
+	}
+	data, err := res.Raw()
+	if err != nil {
+		return c.explain(ctx, what, err)
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("%s: the API server's answer cannot be read: %w", what, err)
+	}
+	return nil
 }
 
 // RetryRate is how many requests per second retries get at most, 0 when there is
@@ -227,52 +278,6 @@ func (c *Client) admit(ctx context.Context) (context.Context, error) {
 		r.sent, r.granted = nil, new(atomic.Bool)
 		r.granted.Store(true)
 	}), nil
-}
-
-// DeleteObject deletes one object if it is still the one with that UID: a name
-// may have been given to another object since. IsConflict is true of the error
-// when it has.
-func (c *Client) DeleteObject(ctx context.Context, r Resource, ns, name string, uid types.UID) error {
-	body, err := json.Marshal(metav1.DeleteOptions{
-		TypeMeta:      metav1.TypeMeta{APIVersion: "v1", Kind: "DeleteOptions"},
-		Preconditions: &metav1.Preconditions{UID: &uid},
-	})
-	if err != nil {
-		return fmt.Errorf("%s cannot be encoded: %w", r.Kind, err)
-	}
-	req := c.rest.Delete().Body(body).SetHeader("Content-Type", "application/json")
-	return c.do(ctx, op{verb: "delete", r: r, ns: ns, name: name, named: true}, req, nil)
-}
-
-// do sends one request within the time limit and decodes the answer.
-func (c *Client) do(ctx context.Context, what op, req *rest.Request, into any) error {
-	path, err := what.path()
-	if err != nil {
-		return err
-	}
-	if ctx, err = c.admit(ctx); err != nil {
-		return c.explain(ctx, what, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
-	defer cancel()
-	res := req.AbsPath(path).MaxRetries(maxRetries).Do(ctx)
-	if err := res.Error(); err != nil {
-		return c.explain(ctx, what, err)
-	}
-	if into == nil {
-		return nil
-	}
-	data, err := res.Raw()
-	if err != nil {
-		return c.explain(ctx, what, err)
-	}
-	if err := json.Unmarshal(data, into); err != nil {
-		return fmt.Errorf("%s: the API server's answer cannot be read: %w", what, err)
-	}
-	if m, ok := into.(metav1.Object); ok {
-		m.SetManagedFields(nil)
-	}
-	return nil
 }
 
 // seconds renders a time-out for the API server.

@@ -9,7 +9,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/json"
 )
 
 const (
@@ -87,11 +86,6 @@ func (c *Client) page(ctx context.Context, what op, o pageOptions, retries int) 
 	if err != nil {
 		return nil, err
 	}
-	if ctx, err = c.admit(ctx); err != nil {
-		return nil, c.explain(ctx, what, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
-	defer cancel()
 	req := c.rest.Get().AbsPath(path).MaxRetries(retries)
 	// A server that answers from its cache ignores the size of a page. One whose
 	// cache is not filled yet would read from etcd because of it, and the nodes of
@@ -111,17 +105,9 @@ func (c *Client) page(ctx context.Context, what op, o pageOptions, retries int) 
 	if o.selector != "" {
 		req.Param("labelSelector", o.selector)
 	}
-	res := req.Do(ctx)
-	if err := res.Error(); err != nil {
-		return nil, c.explain(ctx, what, err)
-	}
-	data, err := res.Raw()
-	if err != nil {
-		return nil, c.explain(ctx, what, err)
-	}
 	var l rawList
-	if err := json.Unmarshal(data, &l); err != nil {
-		return nil, fmt.Errorf("%s: the API server's answer cannot be read: %w", what, err)
+	if err := c.send(ctx, what, req, &l); err != nil {
+		return nil, err
 	}
 	return &l, nil
 }

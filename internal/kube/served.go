@@ -10,7 +10,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/json"
 )
 
 // Served returns the first of the known versions of an API group that the
@@ -18,27 +17,14 @@ import (
 // and names what each side knows.
 func (c *Client) Served(ctx context.Context, group string, known []string) (string, error) {
 	what := op{verb: "discover", r: Resource{Group: group, Kind: group}}
-	ctx, err := c.admit(ctx)
-	if err != nil {
-		return "", c.explain(ctx, what, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
-	defer cancel()
-	res := c.rest.Get().AbsPath("/apis", group).MaxRetries(maxRetries).Do(ctx)
 	ours := strings.Join(known, ", ")
-	if err := res.Error(); err != nil {
-		if apierrors.IsNotFound(err) {
-			return "", fmt.Errorf("%w: API server %s does not serve %s at all, needed is one of %s; are its CRDs installed?", ErrNotServed, c.host, group, ours)
-		}
-		return "", c.explain(ctx, what, err)
-	}
 	var g metav1.APIGroup
-	data, err := res.Raw()
-	if err == nil {
-		err = json.Unmarshal(data, &g)
-	}
-	if err != nil {
-		return "", fmt.Errorf("%s: the API server's answer cannot be read: %w", what, err)
+	err := c.send(ctx, what, c.rest.Get().AbsPath("/apis", group).MaxRetries(maxRetries), &g)
+	switch {
+	case apierrors.IsNotFound(err):
+		return "", fmt.Errorf("%w: API server %s does not serve %s at all, needed is one of %s; are its CRDs installed?", ErrNotServed, c.host, group, ours)
+	case err != nil:
+		return "", err
 	}
 	var theirs []string
 	for _, v := range g.Versions {

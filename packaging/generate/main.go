@@ -16,7 +16,9 @@ import (
 
 	deploy "github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/catalog"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/completion"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/man"
@@ -102,7 +104,7 @@ func outputs(root string) (files []output, err error) {
 		output{"packaging/completion/" + deploy.Name, deploy.Program.Completion("bash")},
 		output{"packaging/completion/zsh/_" + deploy.Name, deploy.Program.Completion("zsh")},
 		output{"packaging/completion/fish/" + deploy.Name + ".fish", deploy.Program.Completion("fish")})
-	for _, table := range []*config.Table{config.ClientmountdTable(new(config.Clientmountd)), config.NnfdmTable(new(config.Nnfdm))} {
+	for _, table := range []*config.Table{new(clientmount.Configuration).Table(), new(server.Configuration).Table()} {
 		files = append(files, output{"packaging/completion/" + table.Program, completion.Daemon(table)})
 		page, err := records(root, table.Program)
 		if err != nil {

@@ -1,7 +1,12 @@
+// Package dmctl is the command line of nnf-dmctl: one file per sub-command, with its
+// flags and help, and in this file the table of them and the exit codes.
+//
+// It must not know the daemon's protocol.
 package dmctl
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -36,14 +41,14 @@ const Name = "nnf-dmctl"
 
 type command = cli.Command[*call]
 
-// call is a sub-command at work.
+// call is one run of a sub-command.
 type call struct {
 	*cli.Call
 	settings
 	client *client.Client
 }
 
-// withDaemon lets a command talk to the daemon.
+// withDaemon opens the connection to the daemon for a command.
 func withDaemon(run func(context.Context, *call) error) func(context.Context, *call) error {
 	return func(ctx context.Context, v *call) (err error) {
 		if v.client, err = client.Open(client.Options{Socket: v.socket, Workflow: v.workflow, Namespace: v.namespace}); err != nil {
@@ -54,8 +59,8 @@ func withDaemon(run func(context.Context, *call) error) func(context.Context, *c
 	}
 }
 
-// withIDs is withDaemon for a command whose arguments are ids, of which none would
-// stand for all copies of the workflow.
+// withIDs is withDaemon for a command whose arguments are ids. An empty id would mean
+// all copies of the workflow.
 func withIDs(run func(context.Context, *call) error) func(context.Context, *call) error {
 	return func(ctx context.Context, v *call) error {
 		if slices.Contains(v.Args, "") {
@@ -68,7 +73,7 @@ func withIDs(run func(context.Context, *call) error) func(context.Context, *call
 // ids completes ids.
 const ids = "list --quiet --output text"
 
-// settings is what environment and flags say.
+// settings are the values of environment and flags.
 type settings struct {
 	socket, workflow, namespace string
 	output                      string
@@ -120,8 +125,64 @@ func checkCommon(v *call) error {
 	return nil
 }
 
-// Manual is the reference for docs/nnf-dmctl.md, from what the program itself
-// goes by.
+// Manual returns the reference for docs/nnf-dmctl.md.
 func Manual() string {
 	return Program.Guide().Manual() + "If several copies have ended differently, the exit code of `status`, `wait` and `copy --wait` is that of a failed copy, else that of a\ndeleted one, else that of a cancelled one.\n\n"
+}
+
+// Exit codes, beside those of every program. They are documented and never change
+// their meaning.
+const (
+	ExitOK          = cli.ExitOK
+	ExitFailed      = cli.ExitFailed
+	ExitUsage       = cli.ExitUsage
+	ExitNotFound    = 3
+	ExitCancelled   = 4
+	ExitTimeout     = 5
+	ExitDenied      = 6
+	ExitUnreachable = 7
+)
+
+// exits documents the exit codes.
+var exits = []cli.Exit{
+	{Code: ExitOK, Meaning: "success; with --wait, the copies have succeeded"},
+	{Code: ExitFailed, Meaning: "the copy, or the request for it, has failed"},
+	{Code: ExitUsage, Meaning: "the command line is wrong, or the daemon refuses a path or an option"},
+	{Code: ExitNotFound, Meaning: "the workflow or the copy does not exist or is not yours"},
+	{Code: ExitCancelled, Meaning: "the copy was cancelled"},
+	{Code: ExitTimeout, Meaning: "--timeout has expired; the copy continues"},
+	{Code: ExitDenied, Meaning: "permission denied"},
+	{Code: ExitUnreachable, Meaning: "the daemon cannot be reached, or it cannot reach the rabbit or the API server"},
+	{Code: cli.ExitSignal + 2, Meaning: "detached by Ctrl-C (143: by SIGTERM); the copy continues"},
+}
+
+var exitOfKind = map[client.Kind]int{
+	client.Failed: ExitFailed, client.Invalid: ExitUsage, client.NotFound: ExitNotFound,
+	client.Denied: ExitDenied, client.TimedOut: ExitTimeout, client.Interrupted: ExitFailed, client.Unreachable: ExitUnreachable,
+}
+
+// exitOf is the exit code for an error.
+func exitOf(err error) int {
+	if e := (*client.Error)(nil); errors.As(err, &e) {
+		return exitOfKind[e.Kind]
+	}
+	return cli.ExitOf(err)
+}
+
+var exitOfResult = map[client.Result]int{
+	client.Failure: ExitFailed, client.Refused: ExitFailed, client.Cancelled: ExitCancelled, client.Deleted: ExitNotFound,
+}
+
+// exitOfAll is the exit code for the states of copies: that of a failed copy, else that
+// of a deleted one, else that of a cancelled one. A copy that has not ended counts as
+// success.
+func exitOfAll(all []client.Movement) int {
+	worst := ExitOK
+	for _, m := range all {
+		code := exitOfResult[m.Result]
+		if code != ExitOK && (worst == ExitOK || code < worst) {
+			worst = code
+		}
+	}
+	return worst
 }

@@ -1,7 +1,8 @@
-// Package fleet does one task on many nodes: so many at once, in batches, on to the
-// next when one fails, and shows people and programs how it goes.
+// Package fleet runs one task on many nodes: a limited number at a time, in batches, and
+// it continues with the next node when one has failed. It keeps the results file.
 //
-// It must not know what the task is.
+// It must not know what the task is, nor how progress and results are shown: an Observer
+// is called with each change.
 package fleet
 
 import (

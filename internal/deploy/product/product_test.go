@@ -11,7 +11,9 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 )
 
 const root = "../../../"
@@ -110,8 +112,8 @@ func TestPackages(t *testing.T) {
 // puts them.
 func TestSettings(t *testing.T) {
 	tables := map[string]*config.Table{
-		"clientmountd": config.ClientmountdTable(new(config.Clientmountd)),
-		"nnf-dm":       config.NnfdmTable(new(config.Nnfdm)),
+		"clientmountd": new(clientmount.Configuration).Table(),
+		"nnf-dm":       new(server.Configuration).Table(),
 	}
 	for _, d := range Daemons {
 		table := tables[d.Name]

@@ -183,7 +183,7 @@ var forbidden = map[string]string{
 
 // rooms are the floors of the house: what may use what within the module.
 var rooms = map[string]string{
-	"version": "", "text": "", "text/terminal": "",
+	"version": "", "text": "",
 	"text/hint":  "text",
 	"text/usage": "text", // wrong command lines, of daemons and tools alike
 	"api":        "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "",
@@ -194,16 +194,15 @@ var rooms = map[string]string{
 	"kube":                "api api/dws api/nnf text",
 	"systemd":             "text text/hint", // systemctl and files of units; what the units run is not its business
 	"systemd/fakesystemd": "",               // for tests
-	"daemon":              "text",
+	"daemon":              "config daemon/oneprocessor kube systemd text text/hint text/usage version",
 	"daemon/oneprocessor": "",
-	"command":             "config daemon systemd text/hint text/usage version", // the command line that the daemons share
 
-	"clientmount":           "api api/dws api/nnf clientmount/failpoint clientmount/plan daemon kube node safepath systemd", // of systemd only what a status looks like
+	"clientmount":           "api api/dws api/nnf clientmount/failpoint clientmount/plan config daemon kube node safepath systemd text",
 	"clientmount/plan":      "api api/dws api/nnf safepath text",
 	"clientmount/failpoint": "",
 
 	"datamovement":                   "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube text", // decides, and moves nothing
-	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube text unixsocket version",
+	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf config daemon datamovement kube systemd text unixsocket version",
 	"datamovement/client":            "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
 	"datamovement/client/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
 
@@ -214,13 +213,13 @@ var rooms = map[string]string{
 	"deploy/payload":         "deploy/product",                                           // packages and programs on the administrator's host
 	"deploy/remote":          "",                                                         // scripts on nodes; what they do is not its business
 	"deploy/target":          "deploy/payload deploy/product deploy/remote kube systemd", // one node; of systemd only what a status looks like
-	"deploy/fleet":           "deploy/nodeset safepath text text/terminal",               // many; what is done there is not its business
+	"deploy/fleet":           "deploy/nodeset safepath text",                             // many; what is done there is not its business
 	"deploy/remote/fakenode": "deploy/product deploy/remote",                             // for tests
 
 	"cli":        "text text/hint text/usage version", // the command line that the tools share
-	"cli/screen": "datamovement/client text text/terminal",
+	"cli/screen": "text",
 	"cli/dmctl":  "cli cli/screen datamovement/client text text/hint text/usage version",
-	"cli/deploy": "cli deploy/credentials deploy/fleet deploy/inventory deploy/nodeset deploy/payload deploy/product deploy/remote deploy/target kube text text/hint text/usage version",
+	"cli/deploy": "cli cli/screen deploy/credentials deploy/fleet deploy/inventory deploy/nodeset deploy/payload deploy/product deploy/remote deploy/target kube text text/hint text/usage version",
 }
 
 // MaxSize is how large the released binary of a program may be, in bytes.

@@ -15,7 +15,7 @@ import (
 // logKeys finds the words that stand where a key of a log call stands.
 func logKeys(t *testing.T, dirs ...string) []string {
 	t.Helper()
-	first := map[string]int{"With": 0, "Debug": 1, "Info": 1, "Warn": 1, "Error": 1, "Log": 3, "warn": 1}
+	first := map[string]int{"With": 0, "Debug": 1, "Info": 1, "Warn": 1, "Error": 1, "Log": 3, "warn": 1, "Started": 1}
 	var keys []string
 	Inspect(t, root, func(n ast.Node) {
 		call, ok := n.(*ast.CallExpr)

@@ -22,7 +22,7 @@ func settings(table *config.Table) string {
 			if !dotted {
 				where, key = "", s.Key
 			}
-			if where != section.Name || s.Hidden {
+			if where != section.Name {
 				continue
 			}
 			var env []string

@@ -5,10 +5,25 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"testing"
 
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 	"github.com/compute-daemons/compute-daemons/internal/systemd/fakesystemd"
 )
+
+// Main is TestMain of a daemon: it makes the daemon and systemctl commands of the
+// scripts, so that each call is a process of its own, with the Machine of the
+// script. The environment of a script holds nothing of ours.
+func Main(m *testing.M, p *daemon.Program) {
+	p.Service.Machine = Machine()
+	testscript.Main(m, map[string]func(){
+		p.Name:      func() { os.Exit(p.Run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) },
+		"systemctl": Systemctl,
+	})
+}
 
 // Machine is the one of a script for the verbs of the service: the folder $ROOT
 // with a stand-in for systemd, and the user $AS. Without them it has no right to

@@ -4,7 +4,8 @@ import (
 	"maps"
 	"strings"
 
-	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/catalog"
 )
 
@@ -72,7 +73,7 @@ func (d *daemon) options(p *page) {
 		for i := range t.Settings {
 			s := &t.Settings[i]
 			where, _, _ := strings.Cut(s.Key, ".")
-			if where != section.Name || s.Flag == "" || s.Hidden {
+			if where != section.Name || s.Flag == "" {
 				continue
 			}
 			if !begun {
@@ -109,9 +110,8 @@ func sentence(s string) string {
 }
 
 func clientmountd() *daemon {
-	c := new(config.Clientmountd)
 	return &daemon{
-		table: config.ClientmountdTable(c),
+		table: new(clientmount.Configuration).Table(),
 		lead:  "mount rabbit storage on a compute node",
 		description: []string{
 			"It runs as root on every compute node of a Near-Node Flash (rabbit) system. Its work is the `ClientMount` objects in the namespace that has the node's name. For each it puts its finalizer on the object, reads the pinned storage profile, activates the block devices by LVM, mounts, runs the hooks of the profile, and writes into the status how that went; to unmount it goes the same way backwards.",
@@ -202,9 +202,8 @@ func commonEnvironment() []item {
 }
 
 func nnfdm() *daemon {
-	c := new(config.Nnfdm)
 	return &daemon{
-		table: config.NnfdmTable(c),
+		table: new(server.Configuration).Table(),
 		lead:  "serve the Copy Offload API on a compute node",
 		description: []string{
 			"A job asks it over a Unix socket to copy between rabbit storage and a global Lustre file system. It makes an `NnfDataMovement` object, which the rabbit executes, tells how far that is, cancels and deletes it. It copies nothing itself and needs no privileges. `nnf-dmctl`(1) is a client for people and scripts.",

@@ -82,6 +82,16 @@ func Make(dir, name string) error {
 	return os.WriteFile(filepath.Join(dir, name, "run/fake/sockets"), []byte(sockets), 0o644)
 }
 
+// Calls is how often ssh was called.
+func (f *Fleet) Calls() int {
+	f.t.Helper()
+	data, err := os.ReadFile(filepath.Join(f.Dir, ".calls"))
+	if !errors.Is(err, fs.ErrNotExist) {
+		f.check(err)
+	}
+	return strings.Count(string(data), "\n")
+}
+
 func (f *Fleet) check(err error) {
 	f.t.Helper()
 	if err != nil {
