@@ -22,8 +22,8 @@ type Client interface {
 	Served(ctx context.Context, group string, known []string) (string, error)
 	Get(ctx context.Context, r kube.Resource, namespace, name string, into any) error
 	// List reads the objects of a namespace, "" for all, into a pointer to a slice
-	// of pointers to objects. A list at hand may be out of date.
-	List(ctx context.Context, r kube.Resource, namespace, selector string, atHand bool, into any) error
+	// of pointers to objects. A list from the server's cache may be out of date.
+	List(ctx context.Context, r kube.Resource, namespace, selector string, fromCache bool, into any) error
 	Create(ctx context.Context, r kube.Resource, namespace string, obj, into any) error
 	Patch(ctx context.Context, r kube.Resource, namespace, name, subresource string, pt types.PatchType, body []byte, into any) error
 	// Delete deletes one object if it is still the one with that UID.
@@ -40,23 +40,23 @@ func (c Cluster) Delete(ctx context.Context, r kube.Resource, ns, name string, u
 }
 
 // List implements Client.
-func (c Cluster) List(ctx context.Context, r kube.Resource, ns, selector string, atHand bool, into any) error {
+func (c Cluster) List(ctx context.Context, r kube.Resource, ns, selector string, fromCache bool, into any) error {
 	switch out := into.(type) {
 	case *[]*dws.ClientMount:
-		return listInto(ctx, c, r, ns, selector, atHand, out)
+		return listInto(ctx, c, r, ns, selector, fromCache, out)
 	case *[]*lus.LustreFileSystem:
-		return listInto(ctx, c, r, ns, selector, atHand, out)
+		return listInto(ctx, c, r, ns, selector, fromCache, out)
 	case *[]*nnf.DataMovementProfile:
-		return listInto(ctx, c, r, ns, selector, atHand, out)
+		return listInto(ctx, c, r, ns, selector, fromCache, out)
 	case *[]*nnf.DataMovement:
-		return listInto(ctx, c, r, ns, selector, atHand, out)
+		return listInto(ctx, c, r, ns, selector, fromCache, out)
 	}
 	return fmt.Errorf("lists of %s cannot be read into a %T", r.Kind, into)
 }
 
-func listInto[T any, P kube.Object[T]](ctx context.Context, c Cluster, r kube.Resource, ns, selector string, atHand bool, into *[]*T) (err error) {
-	if atHand {
-		*into, err = kube.ListAtHand[T, P](ctx, c.Client, r, ns, selector)
+func listInto[T any, P kube.Object[T]](ctx context.Context, c Cluster, r kube.Resource, ns, selector string, fromCache bool, into *[]*T) (err error) {
+	if fromCache {
+		*into, err = kube.ListCached[T, P](ctx, c.Client, r, ns, selector)
 	} else {
 		*into, err = kube.List[T, P](ctx, c.Client, r, ns, selector)
 	}
@@ -122,9 +122,9 @@ func (a *apiServer) get(ctx context.Context, k kind, ns, name string, into any) 
 	return a.request(ctx, k, func(res kube.Resource) error { return a.client.Get(ctx, res, ns, name, into) })
 }
 
-func (a *apiServer) list(ctx context.Context, k kind, ns string, labels map[string]string, atHand bool, into any) error {
+func (a *apiServer) list(ctx context.Context, k kind, ns string, labels map[string]string, fromCache bool, into any) error {
 	return a.request(ctx, k, func(res kube.Resource) error {
-		return a.client.List(ctx, res, ns, selectorOf(labels), atHand, into)
+		return a.client.List(ctx, res, ns, selectorOf(labels), fromCache, into)
 	})
 }
 

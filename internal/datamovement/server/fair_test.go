@@ -27,13 +27,13 @@ func (l *limited) Get(ctx context.Context, r kube.Resource, ns, name string, int
 	return l.cluster.Get(ctx, r, ns, name, into)
 }
 
-func (l *limited) List(ctx context.Context, r kube.Resource, ns, selector string, atHand bool, into any) error {
+func (l *limited) List(ctx context.Context, r kube.Resource, ns, selector string, fromCache bool, into any) error {
 	if r.Plural == kindClientMount.plural {
 		if err := l.pass(ctx); err != nil {
 			return err
 		}
 	}
-	return l.cluster.List(ctx, r, ns, selector, atHand, into)
+	return l.cluster.List(ctx, r, ns, selector, fromCache, into)
 }
 
 const each = 20 * time.Millisecond // 50 a second

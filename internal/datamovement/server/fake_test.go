@@ -266,13 +266,13 @@ func (c *cluster) Delete(_ context.Context, r kube.Resource, ns, name string, ui
 	return nil
 }
 
-func (c *cluster) List(_ context.Context, r kube.Resource, ns, selector string, atHand bool, into any) error {
+func (c *cluster) List(_ context.Context, r kube.Resource, ns, selector string, fromCache bool, into any) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch out := into.(type) {
 	case *[]*dws.ClientMount:
 		all := c.mounts
-		if atHand && c.cached != nil {
+		if fromCache && c.cached != nil {
 			all = c.cached
 		}
 		for _, cm := range all {
@@ -280,7 +280,7 @@ func (c *cluster) List(_ context.Context, r kube.Resource, ns, selector string, 
 				*out = append(*out, cm)
 			}
 		}
-		if atHand {
+		if fromCache {
 			return c.request("list %s %s at hand", r.Plural, ns)
 		}
 		return c.request("list %s %s", r.Plural, ns)

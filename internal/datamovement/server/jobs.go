@@ -92,13 +92,13 @@ func (j *job) settle(ctx context.Context, l *lookup, ns string, keep func(string
 		return ctx.Err()
 	}
 	defer func() { <-j.turn }()
-	list := func(atHand bool) (*mountSet, error) {
+	list := func(fromCache bool) (*mountSet, error) {
 		begin := time.Now()
-		items, err := l.clientMounts(ctx, j.workflow, ns, keep, atHand)
+		items, err := l.clientMounts(ctx, j.workflow, ns, keep, fromCache)
 		if err != nil {
 			return nil, err
 		}
-		set := &mountSet{items: items, listed: begin, newest: !atHand, read: make(map[mountName]struct{})}
+		set := &mountSet{items: items, listed: begin, newest: !fromCache, read: make(map[mountName]struct{})}
 		j.sets[ns] = set
 		return set, nil
 	}

@@ -172,9 +172,9 @@ func (l *lookup) workflow(ctx context.Context, w datamovement.WorkflowRef) (*dws
 
 // clientMounts lists a workflow's ClientMounts in a namespace, or in all of which
 // keep is true.
-func (l *lookup) clientMounts(ctx context.Context, wf *dws.Workflow, ns string, keep func(namespace string) bool, atHand bool) (items []*dws.ClientMount, err error) {
+func (l *lookup) clientMounts(ctx context.Context, wf *dws.Workflow, ns string, keep func(namespace string) bool, fromCache bool) (items []*dws.ClientMount, err error) {
 	labels := map[string]string{api.LabelWorkflowName: wf.Name, api.LabelWorkflowNamespace: wf.Namespace}
-	err = l.api.list(ctx, kindClientMount, ns, labels, atHand, &items)
+	err = l.api.list(ctx, kindClientMount, ns, labels, fromCache, &items)
 	if keep != nil {
 		items = slices.DeleteFunc(items, func(cm *dws.ClientMount) bool { return !keep(cm.Namespace) })
 	}
