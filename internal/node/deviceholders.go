@@ -152,7 +152,7 @@ func (w *worker) on(st *unix.Statx_t) bool {
 }
 
 // stat looks at the file that the link name in dir leads to; to is the text of the link.
-// It returns nil for what is no file, and for what may lie on a dead server.
+// It returns nil if that is not a file, or may be on a server that does not answer.
 func (w *worker) stat(p *candidate, dir int, name, to string) *unix.Statx_t {
 	if !strings.HasPrefix(to, "/") || to == "/dev/null" || p.space.remote(to) {
 		return nil

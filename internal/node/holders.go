@@ -121,7 +121,7 @@ type search struct {
 	device bool  // any mount of the device counts, not m alone
 	limit  int
 	own    *space
-	// Processes that an earlier search still waits for, see await.
+	// Processes that an earlier search still waits for, see Node.await.
 	waiting map[int64]bool
 	root    Device // of the root file system in our namespace, when device is set
 
@@ -139,7 +139,7 @@ type space struct {
 	points []string // where it has our file system
 	table  []string // where it has any, only when far is not empty
 	far    []string // those of table that may wait for a server
-	stays  bool     // also when ours is unmounted
+	stays  bool     // even when ours is unmounted
 	first  int      // its process with the lowest number
 }
 
@@ -157,7 +157,7 @@ func (s *search) full() bool {
 	return s.limit > 0 && len(s.found) >= s.limit
 }
 
-// sorted returns what was found: what is no process first, then processes by number.
+// sorted returns the holders: first those that are not processes, then processes by number.
 func (s *search) sorted() []Holder {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -41,7 +41,7 @@ func (c Cluster) Delete(ctx context.Context, r kube.Resource, ns, name string, u
 // of date.
 func (c Cluster) ClientMounts(ctx context.Context, r kube.Resource, ns, selector string, atHand bool) ([]*dws.ClientMount, error) {
 	if atHand {
-		return kube.ListAtHand[dws.ClientMount](ctx, c.Client, r, ns, selector)
+		return kube.ListCached[dws.ClientMount](ctx, c.Client, r, ns, selector)
 	}
 	return kube.List[dws.ClientMount](ctx, c.Client, r, ns, selector)
 }
