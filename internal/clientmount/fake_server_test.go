@@ -183,6 +183,11 @@ func (s *fakeServer) jsonPatch(body []byte) error {
 	return nil
 }
 
+// Watch is not used: tests call the handler themselves.
+func (s *fakeServer) Watch(context.Context, kube.Resource, string, func(kube.State), kube.Handler[dws.ClientMount]) error {
+	return errors.ErrUnsupported
+}
+
 func (s *fakeServer) Servers(_ context.Context, _ kube.Resource, selector string) ([]*dws.Servers, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
