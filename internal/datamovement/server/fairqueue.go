@@ -7,12 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
-	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/compute-daemons/compute-daemons/internal/api/dws"
-	"github.com/compute-daemons/compute-daemons/internal/api/lus"
-	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
-	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 )
 
 // requestsPerUser is how many requests to the API server one user may have under
@@ -26,71 +22,23 @@ type APIShare struct {
 	Percent    int // of both, for one user
 }
 
-// fair is a Client whose requests on behalf of a user wait for their turn among
-// those of all users. Requests of the daemon itself do not wait.
-type fair struct {
-	Client
-	turns *turns
-}
-
-func (f fair) Served(ctx context.Context, group string, known []string) (v string, err error) {
-	err = f.turns.take(ours(ctx), func() error { v, err = f.Client.Served(ctx, group, known); return err })
-	return v, err
-}
-
-func (f fair) Get(ctx context.Context, r kube.Resource, ns, name string, into any) error {
-	return f.turns.take(ctx, func() error { return f.Client.Get(ctx, r, ns, name, into) })
-}
-
-func (f fair) Create(ctx context.Context, r kube.Resource, ns string, obj, into any) error {
-	return f.turns.take(ctx, func() error { return f.Client.Create(ctx, r, ns, obj, into) })
-}
-
-func (f fair) Patch(ctx context.Context, r kube.Resource, ns, name, sub string, pt types.PatchType, body []byte, into any) error {
-	return f.turns.take(ctx, func() error { return f.Client.Patch(ctx, r, ns, name, sub, pt, body, into) })
-}
-
-func (f fair) Delete(ctx context.Context, r kube.Resource, ns, name string, uid types.UID) error {
-	return f.turns.take(ctx, func() error { return f.Client.Delete(ctx, r, ns, name, uid) })
-}
-
-func (f fair) ClientMounts(ctx context.Context, r kube.Resource, ns, selector string, atHand bool) (out []*dws.ClientMount, err error) {
-	err = f.turns.take(ctx, func() error { out, err = f.Client.ClientMounts(ctx, r, ns, selector, atHand); return err })
-	return out, err
-}
-
-func (f fair) FileSystems(ctx context.Context, r kube.Resource) (out []*lus.LustreFileSystem, err error) {
-	err = f.turns.take(ctx, func() error { out, err = f.Client.FileSystems(ctx, r); return err })
-	return out, err
-}
-
-func (f fair) Profiles(ctx context.Context, r kube.Resource, ns string) (out []*nnf.DataMovementProfile, err error) {
-	err = f.turns.take(ctx, func() error { out, err = f.Client.Profiles(ctx, r, ns); return err })
-	return out, err
-}
-
-func (f fair) Movements(ctx context.Context, r kube.Resource, selector string) (out []*nnf.DataMovement, err error) {
-	err = f.turns.take(ctx, func() error { out, err = f.Client.Movements(ctx, r, selector); return err })
-	return out, err
-}
-
-// turns gives the requests of the users their turns: one of each user after the
-// other, as fast as all users together may ask, and no user more than a share
-// of that. So a user waits for one request of each other user, however much
-// those ask for, and what the shares leave over is there at once. The zero value
-// has no limit.
-type turns struct {
+// fairQueue schedules the users' requests to the API server: one of each user after
+// the other, as fast as all users together may send, and no user more than a
+// share of that. So a user waits for one request of each other user, however many
+// those send, and a user with a free share does not wait. The zero value has no
+// limit.
+type fairQueue struct {
 	mu    sync.Mutex
 	share APIShare
 	all   *rate.Limiter // nil: no limit
-	users map[uint32]*queue
+	users map[uint32]*userQueue
 	ready list.List // queues with waiting requests, next to be served first
 	timer *time.Timer
 	swept time.Time
 }
 
-// queue is one user's. It is forgotten when it is empty and its bucket is full.
-type queue struct {
+// userQueue is one user's. It is forgotten when it is empty and its bucket is full.
+type userQueue struct {
 	uid     uint32
 	bucket  *rate.Limiter // nil: no limit
 	under   int           // requests under way
@@ -105,7 +53,7 @@ type ticket struct {
 }
 
 // set changes the limits.
-func (t *turns) set(s APIShare) {
+func (t *fairQueue) set(s APIShare) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s == t.share {
@@ -121,7 +69,7 @@ func (t *turns) set(s APIShare) {
 	t.serve()
 }
 
-func (t *turns) bucket() *rate.Limiter {
+func (t *fairQueue) bucket() *rate.Limiter {
 	if t.share.QPS <= 0 {
 		return nil
 	}
@@ -129,10 +77,10 @@ func (t *turns) bucket() *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(float64(t.share.QPS)*part), max(int(float64(t.share.Burst)*part), 1))
 }
 
-// take calls f when it is the turn of the call in ctx. Without a call it is
-// always, and counts for the limit of all.
-func (t *turns) take(ctx context.Context, f func() error) error {
-	c, ok := ctx.Value(callKey{}).(Call)
+// run calls f when it is the turn of the caller in ctx. Requests of the daemon
+// itself, which have no caller, do not wait but count for the limit of all.
+func (t *fairQueue) run(ctx context.Context, f func() error) error {
+	c, ok := ctx.Value(callerKey{}).(datamovement.Caller)
 	if !ok {
 		t.mu.Lock()
 		if t.all != nil {
@@ -156,16 +104,16 @@ func (t *turns) take(ctx context.Context, f func() error) error {
 	return f()
 }
 
-func (t *turns) enter(uid uint32) (*queue, *ticket) {
+func (t *fairQueue) enter(uid uint32) (*userQueue, *ticket) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep()
 	q := t.users[uid]
 	if q == nil {
 		if t.users == nil {
-			t.users = make(map[uint32]*queue)
+			t.users = make(map[uint32]*userQueue)
 		}
-		q = &queue{uid: uid, bucket: t.bucket()}
+		q = &userQueue{uid: uid, bucket: t.bucket()}
 		t.users[uid] = q
 	}
 	k := &ticket{granted: make(chan struct{})}
@@ -178,7 +126,7 @@ func (t *turns) enter(uid uint32) (*queue, *ticket) {
 }
 
 // leave takes back a request that is still waiting; granted tells that it is not.
-func (t *turns) leave(q *queue, k *ticket) (granted bool) {
+func (t *fairQueue) leave(q *userQueue, k *ticket) (granted bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if k.place == nil {
@@ -189,7 +137,7 @@ func (t *turns) leave(q *queue, k *ticket) (granted bool) {
 	return false
 }
 
-func (t *turns) remove(q *queue, k *ticket) {
+func (t *fairQueue) remove(q *userQueue, k *ticket) {
 	q.waiting.Remove(k.place)
 	k.place = nil
 	if q.waiting.Len() == 0 && q.place != nil {
@@ -198,7 +146,7 @@ func (t *turns) remove(q *queue, k *ticket) {
 	}
 }
 
-func (t *turns) done(q *queue) {
+func (t *fairQueue) done(q *userQueue) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	q.under--
@@ -208,7 +156,7 @@ func (t *turns) done(q *queue) {
 
 // serve grants what may go out now, and makes sure that it is called again. It
 // is called under mu.
-func (t *turns) serve() {
+func (t *fairQueue) serve() {
 	if t.timer != nil {
 		t.timer.Stop()
 		t.timer = nil
@@ -230,7 +178,7 @@ rounds:
 		granted = false
 		e := t.ready.Front()
 		for range t.ready.Len() {
-			q, next := e.Value.(*queue), e.Next()
+			q, next := e.Value.(*userQueue), e.Next()
 			switch {
 			case q.under >= requestsPerUser || later(q.bucket, now):
 			case later(t.all, now):
@@ -251,8 +199,8 @@ rounds:
 	}
 }
 
-// grant lets the first request of q go, and q to the end of the line.
-func (t *turns) grant(q *queue, now time.Time) {
+// grant sends the first request of q and moves q to the end of the line.
+func (t *fairQueue) grant(q *userQueue, now time.Time) {
 	for _, l := range []*rate.Limiter{t.all, q.bucket} {
 		if l != nil {
 			l.AllowN(now, 1)
@@ -268,7 +216,7 @@ func (t *turns) grant(q *queue, now time.Time) {
 }
 
 // forget drops a queue that says nothing. It is called under mu.
-func (t *turns) forget(q *queue) {
+func (t *fairQueue) forget(q *userQueue) {
 	if q.under == 0 && q.waiting.Len() == 0 && (q.bucket == nil || q.bucket.Tokens() >= float64(q.bucket.Burst())) {
 		delete(t.users, q.uid)
 	}
@@ -276,7 +224,7 @@ func (t *turns) forget(q *queue) {
 
 // sweep forgets, once a second, the users whose buckets have refilled. It is
 // called under mu.
-func (t *turns) sweep() {
+func (t *fairQueue) sweep() {
 	if now := time.Now(); now.Sub(t.swept) >= time.Second {
 		t.swept = now
 		for _, q := range t.users {
@@ -285,6 +233,6 @@ func (t *turns) sweep() {
 	}
 }
 
-// ours is ctx for a request whose answer all users share, so that none of them
+// shared is ctx for a request whose answer all users share, so that none of them
 // waits for the turn of another.
-func ours(ctx context.Context) context.Context { return context.WithValue(ctx, callKey{}, nil) }
+func shared(ctx context.Context) context.Context { return context.WithValue(ctx, callerKey{}, nil) }

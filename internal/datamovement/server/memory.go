@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"net"
 	"runtime"
@@ -20,7 +21,7 @@ var errTooMuch = errors.New("the requests and answers of one user take more memo
 // of a request until its answer is on the way, and by what calls hold for the
 // user, such as answers that the client has not read. For requests they look at
 // the frames of the connections (RFC 9113): the limits of gRPC count requests
-// that have come in whole, and those of one connection. For the rest see tab.
+// that have come in whole, and those of one connection. For the rest see charge.
 type meters struct {
 	most  int64 // bytes per user; 0: any number
 	total int64 // bytes of all users; 0: any number
@@ -129,10 +130,10 @@ func (a *meters) watch(c net.Conn, id *identity) net.Conn {
 	if a.users == nil {
 		a.users = make(map[uint32]*meter)
 	}
-	m := a.users[id.UID]
+	m := a.users[id.caller.UID]
 	if m == nil {
-		m = &meter{all: a, uid: id.UID}
-		a.users[id.UID] = m
+		m = &meter{all: a, uid: id.caller.UID}
+		a.users[id.caller.UID] = m
 	}
 	m.conns++
 	id.meter = m
@@ -168,7 +169,7 @@ type meteredConn struct {
 
 	in, out frames
 
-	owed int64 // by the tabs of its calls, under the mutex of all meters
+	owed int64 // by the charges of its calls, under the mutex of all meters
 	gone bool  // likewise: nothing is owed any more
 }
 
@@ -266,5 +267,52 @@ func (c *meteredConn) forget(stream uint32) {
 	delete(c.live, stream)
 	if len(c.live) == 0 && c.calls != nil {
 		c.calls.End()
+	}
+}
+
+// Kinds and flags of HTTP/2 frames (RFC 9113, 6).
+const (
+	frameData         = 0
+	frameHeaders      = 1
+	frameReset        = 3
+	frameContinuation = 9
+
+	flagEndStream = 1
+)
+
+// frame is the head of one.
+type frame struct {
+	kind, flags byte
+	stream      uint32
+	size        int64 // of what follows
+}
+
+// frames finds the heads of frames in a stream of bytes, however it is cut.
+type frames struct {
+	head [9]byte
+	have int   // bytes of the head
+	left int64 // bytes to pass over before the next head
+}
+
+// between tells that the next byte begins a frame.
+func (f *frames) between() bool { return f.left == 0 && f.have == 0 }
+
+func (f *frames) feed(b []byte, see func(frame)) {
+	for len(b) > 0 {
+		if f.left > 0 {
+			n := min(f.left, int64(len(b)))
+			f.left -= n
+			b = b[n:]
+			continue
+		}
+		n := copy(f.head[f.have:], b)
+		f.have += n
+		b = b[n:]
+		if f.have < len(f.head) {
+			return
+		}
+		f.have = 0
+		f.left = int64(f.head[0])<<16 | int64(f.head[1])<<8 | int64(f.head[2])
+		see(frame{kind: f.head[3], flags: f.head[4], stream: binary.BigEndian.Uint32(f.head[5:]) &^ (1 << 31), size: f.left})
 	}
 }

@@ -3,10 +3,58 @@ package server
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 )
+
+// List returns the uids of the caller's movements of a workflow that this node
+// has made. Those of others are not shown.
+func (s *Service) List(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef) ([]string, error) {
+	if err := w.Check(); err != nil {
+		return nil, s.judged(c, "", err)
+	}
+	items, err := s.listed(ctx, c, w, nil)
+	if err != nil {
+		return nil, err
+	}
+	uids := s.policy().List(c, w, items)
+	if len(uids) == 0 {
+		s.recordHidden(c, w, items)
+	}
+	return uids, nil
+}
+
+// recordHidden is for a caller who is shown nothing of what there is. It returns
+// the record.
+func (s *Service) recordHidden(c datamovement.Caller, w datamovement.WorkflowRef, items []*nnf.DataMovement) (object, reason string) {
+	for _, dm := range items {
+		if v := s.policy().Listed(c, dm, w); v.Outcome == datamovement.Hidden {
+			object, reason = w.Namespace+"/"+w.Name, v.Outcome.String()+": "+v.Reason
+			s.record(c, object, reason)
+			return object, reason // one record for one request
+		}
+	}
+	return "", ""
+}
+
+// listed reads the movements of a workflow that have further labels.
+func (s *Service) listed(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, further map[string]string) ([]*nnf.DataMovement, error) {
+	node := s.o.Node
+	if s.settings.Load().Policy.ListWorkflow && further == nil {
+		node = ""
+	}
+	labels := datamovement.Selector(w, node)
+	maps.Copy(labels, further)
+	key := listKey{c.UID, selectorOf(labels)}
+	items, err := s.lists.get(ctx, key, func() (items []*nnf.DataMovement, err error) {
+		err = s.api.list(ctx, kindMovement, "", labels, false, &items)
+		return items, err
+	})
+	return items, s.judged(c, w.Namespace+"/"+w.Name, err)
+}
 
 // lists lets calls of one user that ask for the same list at the same time share
 // one request: a list of thousands of movements takes much memory and time to

@@ -13,63 +13,63 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// Pulse proves that clients are let in and answered, for the watchdog: the
-// socket's accept loop comes round, and a call of the health service goes the
-// way of every call. The call comes by a connection inside the process, which is
-// made for it: no client's place, no descriptor and no memory in between, and
-// it does not keep an idle daemon from leaving.
-type Pulse struct {
-	door   Door
+// SelfCheck checks for the watchdog that clients are accepted and answered: the
+// socket's accept loop runs, and a call of the health service passes through the
+// same interceptors as every call. The call uses a connection inside the process
+// that is made for it: it takes no client's place, no descriptor and no memory
+// between two checks, and does not keep an idle daemon from ending.
+type SelfCheck struct {
+	socket Socket
 	inside *bufconn.Listener // with a buffer, because both ends of HTTP/2 speak first
 	over   chan struct{}
 	end    func()
 }
 
-// Door is a listening socket, a *unixsocket.Listener.
-type Door interface {
+// Socket is a listening socket, a *unixsocket.Listener.
+type Socket interface {
 	Probe(context.Context) error
 }
 
-// NewPulse makes the Pulse of one Transport that listens at door.
-func NewPulse(door Door) *Pulse {
-	p := &Pulse{door: door, inside: bufconn.Listen(writeBuffer), over: make(chan struct{})}
-	p.end = sync.OnceFunc(func() { close(p.over) })
-	return p
+// NewSelfCheck makes the SelfCheck of one Transport that listens at socket.
+func NewSelfCheck(socket Socket) *SelfCheck {
+	c := &SelfCheck{socket: socket, inside: bufconn.Listen(writeBuffer), over: make(chan struct{})}
+	c.end = sync.OnceFunc(func() { close(c.over) })
+	return c
 }
 
 // Probe returns nil when the service answers. A shutdown has a time limit of its
-// own, so from its begin on nothing is asked.
-func (p *Pulse) Probe(ctx context.Context) error {
+// own, so nothing is checked once it has started.
+func (c *SelfCheck) Probe(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answer := make(chan error, 1)
 	go func() {
-		if err := p.door.Probe(ctx); err != nil {
+		if err := c.socket.Probe(ctx); err != nil {
 			answer <- fmt.Errorf("the socket takes no clients: %w", err)
 			return
 		}
-		answer <- p.call(ctx)
+		answer <- c.call(ctx)
 	}()
 	var err error
 	select {
-	case <-p.over:
+	case <-c.over:
 		cancel()
 		<-answer
 	case err = <-answer:
 	}
 	select {
-	case <-p.over:
+	case <-c.over:
 		return nil
 	default:
 		return err
 	}
 }
 
-// call is one of the health service's Check. A gRPC client would stay, with
-// goroutines and buffers, for one question in half a minute.
-func (p *Pulse) call(ctx context.Context) error {
+// call makes one call of the health service's Check. A gRPC client would keep
+// goroutines and buffers for one call in half a minute.
+func (c *SelfCheck) call(ctx context.Context) error {
 	const empty = "\x00\x00\x00\x00\x00" // not compressed, no bytes: a request without fields
-	conn, err := p.inside.DialContext(ctx)
+	conn, err := c.inside.DialContext(ctx)
 	if err != nil {
 		return fmt.Errorf("the service does not answer: %w", err)
 	}
@@ -100,27 +100,27 @@ func (p *Pulse) call(ctx context.Context) error {
 	return nil
 }
 
-// serve lets the gRPC server take the calls, until it has stopped: wait waits for
+// serve lets the gRPC server take the calls until it has stopped. wait waits for
 // that.
-func (p *Pulse) serve(g *grpc.Server) (wait func()) {
-	if p == nil {
+func (c *SelfCheck) serve(g *grpc.Server) (wait func()) {
+	if c == nil {
 		return func() {}
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = g.Serve(selfListener{p.inside}) // ends when g stops; Probe tells when it ends before
+		_ = g.Serve(selfListener{c.inside}) // ends when g stops; Probe tells when it ends before
 	}()
 	return func() {
-		p.stop()
+		c.stop()
 		<-ended
 	}
 }
 
 // stop is called when the shutdown begins.
-func (p *Pulse) stop() {
-	if p != nil {
-		p.end()
+func (c *SelfCheck) stop() {
+	if c != nil {
+		c.end()
 	}
 }
 
@@ -134,5 +134,26 @@ func (l selfListener) Accept() (net.Conn, error) {
 	return selfConn{c}, nil
 }
 
-// selfConn is by its type known to peerCredentials.
+// selfConn is recognized by peerCredentials by its type.
 type selfConn struct{ net.Conn }
+
+// Probe returns nil when the locks that requests take can be had; x of their way. Locks know no ctx, so a goroutine of a service that
+// hangs stays behind: the watchdog is about to end the process.
+func (s *Service) Probe(ctx context.Context) error {
+	free := make(chan struct{})
+	go func() {
+		defer close(free)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, f := range s.feeds {
+			f.get("")
+		}
+		s.tombstones.find("")
+	}()
+	select {
+	case <-free:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -29,51 +29,51 @@ const (
 	waitingAnswers = 64
 )
 
-// errNoRoom is what a user gets who holds too much.
-var errNoRoom = datamovement.LimitExceeded("limits.memory_per_user")
+// errNoMemory is what a user gets who holds too much.
+var errNoMemory = datamovement.LimitExceeded("limits.memory_per_user")
 
-// tab counts the memory that one call holds for its user beside the request:
+// charge counts the memory that one call holds for its user beside the request:
 // what it follows, and its answers from their encoding until gRPC has written
 // them or the client is gone. HTTP/2's flow control lets a client leave answers
-// unread for as long as it likes. A nil *tab counts nothing.
-type tab struct {
+// unread for as long as it likes. A nil *charge counts nothing.
+type charge struct {
 	conn    *meteredConn
 	owed    int64 // under the mutex of all meters
 	closed  bool  // likewise: nothing is owed any more
 	ordered int64 // what order has taken for the next answer; the call's goroutine has it
 }
 
-type tabKey struct{}
+type chargeKey struct{}
 
-func tabOf(ctx context.Context) *tab {
-	t, _ := ctx.Value(tabKey{}).(*tab)
-	return t
+func chargeOf(ctx context.Context) *charge {
+	c, _ := ctx.Value(chargeKey{}).(*charge)
+	return c
 }
 
 // take waits until there is space for so many bytes, but not for long. The error
-// is errNoRoom, or that of ctx.
-func (t *tab) take(ctx context.Context, bytes int64) error {
-	if t == nil || bytes <= 0 {
+// is errNoMemory, or that of ctx.
+func (c *charge) take(ctx context.Context, bytes int64) error {
+	if c == nil || bytes <= 0 {
 		return nil
 	}
-	m := t.conn.id.meter
+	m := c.conn.id.meter
 	var timer *time.Timer
 	for last := false; ; {
 		m.all.mu.Lock()
 		limit := m.limit()
 		switch {
-		case t.closed || t.conn.gone:
+		case c.closed || c.conn.gone:
 			m.all.mu.Unlock()
 			return context.Canceled
 		case limit == 0 || m.held+bytes <= soft(limit):
 			m.change(bytes)
-			t.owed += bytes
-			t.conn.owed += bytes
+			c.owed += bytes
+			c.conn.owed += bytes
 			m.all.mu.Unlock()
 			return nil
 		case last || bytes > soft(limit) || timer == nil && m.queue >= waitingAnswers:
 			m.all.mu.Unlock()
-			return errNoRoom
+			return errNoMemory
 		}
 		if m.freed == nil {
 			m.freed = make(chan struct{})
@@ -99,72 +99,72 @@ func (t *tab) take(ctx context.Context, bytes int64) error {
 }
 
 // give gives back what take has taken. It may be called late.
-func (t *tab) give(bytes int64) {
-	if t == nil || bytes <= 0 {
+func (c *charge) give(bytes int64) {
+	if c == nil || bytes <= 0 {
 		return
 	}
-	m := t.conn.id.meter
+	m := c.conn.id.meter
 	m.all.mu.Lock()
 	defer m.all.mu.Unlock()
-	if t.closed || t.conn.gone {
+	if c.closed || c.conn.gone {
 		return
 	}
-	t.owed -= bytes
-	t.conn.owed -= bytes
+	c.owed -= bytes
+	c.conn.owed -= bytes
 	m.change(-bytes)
 }
 
 // close gives everything back, for a call whose answers gRPC has dropped.
-func (t *tab) close() {
-	m := t.conn.id.meter
+func (c *charge) close() {
+	m := c.conn.id.meter
 	m.all.mu.Lock()
 	defer m.all.mu.Unlock()
-	if !t.closed && !t.conn.gone {
-		m.change(-t.owed)
-		t.conn.owed -= t.owed
+	if !c.closed && !c.conn.gone {
+		m.change(-c.owed)
+		c.conn.owed -= c.owed
 	}
-	t.closed = true
+	c.closed = true
 }
 
 // order reserves space for an answer that is about to be put together.
-func (t *tab) order(ctx context.Context, bytes int64) error {
-	if t == nil {
+func (c *charge) order(ctx context.Context, bytes int64) error {
+	if c == nil {
 		return nil
 	}
-	err := t.take(ctx, bytes)
+	err := c.take(ctx, bytes)
 	if err == nil {
-		t.ordered += bytes
+		c.ordered += bytes
 	}
 	return err
 }
 
 // answer returns what to send instead of message, so that it is counted until
 // gRPC has written it. only tells that the call has no other answer.
-func (t *tab) answer(ctx context.Context, message any, only bool) (any, error) {
+func (c *charge) answer(ctx context.Context, message any, only bool) (any, error) {
 	m, ok := message.(proto.Message)
-	if t == nil || !ok {
+	if c == nil || !ok {
 		return message, nil
 	}
 	size := proto.Size(m)
-	if only && size <= smallAnswer && t.ordered == 0 {
+	if only && size <= smallAnswer && c.ordered == 0 {
 		return message, nil
 	}
 	bytes := int64(max(size, leastBuffer))
-	if bytes > t.ordered {
-		if err := t.take(ctx, bytes-t.ordered); err != nil {
-			t.give(t.ordered)
-			t.ordered = 0
+	if bytes > c.ordered {
+		if err := c.take(ctx, bytes-c.ordered); err != nil {
+			c.give(c.ordered)
+			c.ordered = 0
 			return nil, err
 		}
 	}
-	bytes, t.ordered = max(bytes, t.ordered), 0
-	return &answer{tab: t, message: m, size: size, bytes: bytes}, nil
+	bytes, c.ordered = max(bytes, c.ordered), 0
+	return &answer{charge: c, message: m, size: size, bytes: bytes}, nil
 }
 
 // answer is a message of which so many bytes are counted. As a mem.BufferPool it
 // learns when its encoded form is not needed any more.
 type answer struct {
-	tab     *tab
+	charge  *charge
 	message proto.Message
 	size    int
 	bytes   int64
@@ -174,7 +174,7 @@ type answer struct {
 func (a *answer) Get(n int) *[]byte { b := make([]byte, n); return &b }
 
 // Put implements mem.BufferPool.
-func (a *answer) Put(*[]byte) { a.tab.give(a.bytes) }
+func (a *answer) Put(*[]byte) { a.charge.give(a.bytes) }
 
 // answerCodec encodes answers, and everything else like the codec within.
 type answerCodec struct{ encoding.CodecV2 }
@@ -199,15 +199,15 @@ type counted struct {
 	grpc.ServerStream
 	ctx    context.Context
 	method string
-	gate   *gate
+	calls  *interceptor
 }
 
 func (s counted) Context() context.Context { return s.ctx }
 
 func (s counted) SendMsg(m any) error {
-	a, err := tabOf(s.ctx).answer(s.ctx, m, false)
+	a, err := chargeOf(s.ctx).answer(s.ctx, m, false)
 	if err != nil {
-		s.gate.audit(callOf(s.ctx), "answer", err.Error())
+		s.calls.audit(callerOf(s.ctx), "answer", err.Error())
 		return grpcError(s.method, err)
 	}
 	return s.ServerStream.SendMsg(a)

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
@@ -65,16 +66,16 @@ func movement(change ...func(*nnf.DataMovement)) *nnf.DataMovement {
 	return dm
 }
 
-// parts are those of the example in the contract, nnf-dm.md 4.2.6.
+// parts are those of the example that TestObjectExample has in JSON.
 func parts(typ string) *Parts {
 	p := &Parts{
 		Request: Request{
 			Workflow: job7, Source: mount0 + "/out/", Destination: "/lus/global/alice/out/", Slots: 8, MaxSlots: -1,
 		},
 		Node: node, Rabbit: rabbit, Workflow: workflow(), Identity: Identity{1001, 100},
-		Mount:   mountAt(node, mount0, typ),
-		Source:  mount0 + "/rabbit-01-3/out/",
-		Profile: "default", APIVersion: "nnf.cray.hpe.com/v1alpha11",
+		Mount:       mountAt(node, mount0, typ),
+		Source:      mount0 + "/rabbit-01-3/out/",
+		Profile:     profile("default"),
 		Destination: dws.ObjectReference{Kind: "LustreFileSystem", Name: "global", Namespace: "default"},
 	}
 	if typ == dws.TypeLustre {
@@ -83,8 +84,52 @@ func parts(typ string) *Parts {
 	return p
 }
 
+// profile has a command as administrators write it: the ids come behind the place
+// where the user's options are put.
+func profile(name string) *nnf.DataMovementProfile {
+	return &nnf.DataMovementProfile{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: nnf.DataMovementProfileData{Command: usualProfile}}
+}
+
+// parsed is a request whose paths are parsed as Check does it.
+func parsed(source, destination string) (*Request, error) {
+	r := &Request{Source: source, Destination: destination}
+	var err error
+	if source != "-" {
+		if r.from, err = parsePath(fieldSource, source); err != nil {
+			return nil, err
+		}
+	}
+	if destination != "-" {
+		r.to, err = parsePath(fieldDestination, destination)
+	}
+	return r, err
+}
+
+// mapSource is FindMount and OnRabbit for one source.
+func mapSource(source string, computes, servers []Mount) (Mount, string, error) {
+	r, err := parsed(source, "-")
+	if err != nil {
+		return Mount{}, "", err
+	}
+	m, err := FindMount(r, computes, node)
+	if err != nil {
+		return m, "", err
+	}
+	p, _, err := OnRabbit(r, m, servers, node, rabbit)
+	return m, p, err
+}
+
+// findMount is FindMount for one source.
+func findMount(source string, computes []Mount) (Mount, error) {
+	r, err := parsed(source, "-")
+	if err != nil {
+		return Mount{}, err
+	}
+	return FindMount(r, computes, node)
+}
+
 // wantFault checks kind, reason and a part of the text.
-func wantFault(t *testing.T, err error, kind error, reason Reason, text string) {
+func wantFault(t *testing.T, err error, kind error, reason v2.ErrorReason, text string) {
 	t.Helper()
 	var f *Fault
 	if !errors.As(err, &f) {

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 )
 
 func TestUUID(t *testing.T) {
@@ -34,15 +34,15 @@ func TestUUID(t *testing.T) {
 func TestSimulatedAnswers(t *testing.T) {
 	now := time.Now()
 	for _, tt := range []struct {
-		r       *pb.DataMovementCreateRequest
+		r       *v1.DataMovementCreateRequest
 		first   string // with U for the uid
 		second  string
 		command string
 	}{
-		{&pb.DataMovementCreateRequest{}, "", "", "mpirun -np 1 dcp --progress 1 src dest"},
-		{&pb.DataMovementCreateRequest{StoreStdout: true}, "Request U in progress", "Request U completed", "mpirun -np 1 dcp --progress 1 src dest"},
-		{&pb.DataMovementCreateRequest{StoreStdout: true, LogStdout: true}, "Request U in progress (with logging)", "Request U completed (with logging)", "mpirun -np 1 dcp --progress 1 src dest"},
-		{&pb.DataMovementCreateRequest{Dryrun: true}, "", "", "true"},
+		{&v1.DataMovementCreateRequest{}, "", "", "mpirun -np 1 dcp --progress 1 src dest"},
+		{&v1.DataMovementCreateRequest{StoreStdout: true}, "Request U in progress", "Request U completed", "mpirun -np 1 dcp --progress 1 src dest"},
+		{&v1.DataMovementCreateRequest{StoreStdout: true, LogStdout: true}, "Request U in progress (with logging)", "Request U completed (with logging)", "mpirun -np 1 dcp --progress 1 src dest"},
+		{&v1.DataMovementCreateRequest{Dryrun: true}, "", "", "true"},
 	} {
 		q := &simRequest{r: tt.r}
 		first, second, third := q.next("U", now), q.next("U", now.Add(time.Second)), q.next("U", now.Add(time.Hour))
@@ -52,7 +52,7 @@ func TestSimulatedAnswers(t *testing.T) {
 		if dry := tt.r.Dryrun; dry != (first.CommandStatus.Progress == 0) || dry != (second.CommandStatus.ElapsedTime == "") {
 			t.Errorf("%v: %v; %v", tt.r, first.CommandStatus, second.CommandStatus)
 		}
-		if first.StartTime == "" || first.EndTime != "" || second.EndTime != pb.TimeText(now.Add(time.Second)) || third.EndTime != second.EndTime || third.StartTime != first.StartTime {
+		if first.StartTime == "" || first.EndTime != "" || second.EndTime != v1.TimeText(now.Add(time.Second)) || third.EndTime != second.EndTime || third.StartTime != first.StartTime {
 			t.Errorf("times: %v; %v; %v", first, second, third)
 		}
 	}
@@ -62,18 +62,18 @@ func TestSimulatedNames(t *testing.T) {
 	sim, ctx := &simulated{requests: make(map[string]*simRequest)}, t.Context()
 	missing := newUUID()
 	for uid, want := range map[string]struct {
-		status pb.DataMovementStatusResponse_Status
-		cancel pb.DataMovementCancelResponse_Status
-		delete pb.DataMovementDeleteResponse_Status
+		status v1.DataMovementStatusResponse_Status
+		cancel v1.DataMovementCancelResponse_Status
+		delete v1.DataMovementDeleteResponse_Status
 		text   string // of all three
 	}{
-		"nonsense": {pb.DataMovementStatusResponse_INVALID, pb.DataMovementCancelResponse_INVALID, pb.DataMovementDeleteResponse_INVALID, "equest nonsense is invalid"},
-		missing:    {pb.DataMovementStatusResponse_NOT_FOUND, pb.DataMovementCancelResponse_NOT_FOUND, pb.DataMovementDeleteResponse_NOT_FOUND, "Request " + missing + " not found"},
+		"nonsense": {v1.DataMovementStatusResponse_INVALID, v1.DataMovementCancelResponse_INVALID, v1.DataMovementDeleteResponse_INVALID, "equest nonsense is invalid"},
+		missing:    {v1.DataMovementStatusResponse_NOT_FOUND, v1.DataMovementCancelResponse_NOT_FOUND, v1.DataMovementDeleteResponse_NOT_FOUND, "Request " + missing + " not found"},
 	} {
-		s, _ := sim.Status(ctx, &pb.DataMovementStatusRequest{Uid: uid})
-		c, _ := sim.Cancel(ctx, &pb.DataMovementCancelRequest{Uid: uid})
-		d, _ := sim.Delete(ctx, &pb.DataMovementDeleteRequest{Uid: uid})
-		if s.Status != want.status || s.State != pb.DataMovementStatusResponse_UNKNOWN_STATE || s.CommandStatus != nil || c.Status != want.cancel || d.Status != want.delete {
+		s, _ := sim.Status(ctx, &v1.DataMovementStatusRequest{Uid: uid})
+		c, _ := sim.Cancel(ctx, &v1.DataMovementCancelRequest{Uid: uid})
+		d, _ := sim.Delete(ctx, &v1.DataMovementDeleteRequest{Uid: uid})
+		if s.Status != want.status || s.State != v1.DataMovementStatusResponse_UNKNOWN_STATE || s.CommandStatus != nil || c.Status != want.cancel || d.Status != want.delete {
 			t.Errorf("%s: %v; %v; %v", uid, s, c, d)
 		}
 		for _, text := range []string{s.Message, c.Message, d.Message} {
@@ -84,7 +84,7 @@ func TestSimulatedNames(t *testing.T) {
 	}
 	var uids []string
 	for range 3 {
-		c, _ := sim.Create(ctx, &pb.DataMovementCreateRequest{})
+		c, _ := sim.Create(ctx, &v1.DataMovementCreateRequest{})
 		uids = append(uids, c.Uid)
 	}
 	slices.Sort(uids)
@@ -93,11 +93,11 @@ func TestSimulatedNames(t *testing.T) {
 	}
 	// A cancel that comes again begins its part of the script again.
 	for range 2 {
-		if c, _ := sim.Cancel(ctx, &pb.DataMovementCancelRequest{Uid: uids[0]}); c.Status != pb.DataMovementCancelResponse_SUCCESS || c.Message != "Cancel Request "+uids[0]+" initiated successfully" {
+		if c, _ := sim.Cancel(ctx, &v1.DataMovementCancelRequest{Uid: uids[0]}); c.Status != v1.DataMovementCancelResponse_SUCCESS || c.Message != "Cancel Request "+uids[0]+" initiated successfully" {
 			t.Errorf("%v", c)
 		}
-		for _, want := range []pb.DataMovementStatusResponse_State{pb.DataMovementStatusResponse_CANCELLING, pb.DataMovementStatusResponse_COMPLETED, pb.DataMovementStatusResponse_COMPLETED} {
-			if s, _ := sim.Status(ctx, &pb.DataMovementStatusRequest{Uid: uids[0]}); s.State != want || s.CommandStatus == nil || s.CommandStatus.Command != "" {
+		for _, want := range []v1.DataMovementStatusResponse_State{v1.DataMovementStatusResponse_CANCELLING, v1.DataMovementStatusResponse_COMPLETED, v1.DataMovementStatusResponse_COMPLETED} {
+			if s, _ := sim.Status(ctx, &v1.DataMovementStatusRequest{Uid: uids[0]}); s.State != want || s.CommandStatus == nil || s.CommandStatus.Command != "" {
 				t.Errorf("%v, want %s", s, want)
 			}
 		}
@@ -110,7 +110,7 @@ func TestSimulatedIsBounded(t *testing.T) {
 	for len(sim.requests) < maxSimulated {
 		sim.requests[newUUID()] = nil
 	}
-	if c, _ := sim.Create(t.Context(), &pb.DataMovementCreateRequest{}); c.Status != pb.DataMovementCreateResponse_FAILED || c.Uid != "" {
+	if c, _ := sim.Create(t.Context(), &v1.DataMovementCreateRequest{}); c.Status != v1.DataMovementCreateResponse_FAILED || c.Uid != "" {
 		t.Errorf("%v", c)
 	}
 }
