@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
@@ -189,8 +190,8 @@ func (f *Fleet) system() {
 func (f *Fleet) repository() string { return world.Root(f.t) }
 
 // daemons are what is deployed; each is the name of a program, of its unit and
-// of its folder below /etc.
-var daemons = []string{"clientmountd", "nnf-dm"}
+// of its directory below /etc.
+var daemons = product.Names()
 
 // Process is a unit's process: which it is, since when, and what it was told.
 func (n *Node) Process(unit string) string {
@@ -250,7 +251,7 @@ func (f *Fleet) rotate(daemon string) string {
 // token is what the daemon's account has now.
 func (f *Fleet) token(daemon string) string {
 	f.t.Helper()
-	data, err := os.ReadFile(filepath.Join(f.World.Cluster.Dir, daemon, "service.token"))
+	data, err := os.ReadFile(filepath.Join(f.World.Cluster.Dir, daemon, product.TokenFile))
 	if err != nil {
 		f.t.Fatal(err)
 	}

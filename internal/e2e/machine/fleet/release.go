@@ -25,8 +25,8 @@ type Release struct {
 	Sums     map[string]string // SHA-256 of each program
 }
 
-// programs that a release has.
-var programs = []string{"clientmountd", "nnf-dm", "nnf-dmctl"}
+// programs of a release.
+var programs = machine.Programs()
 
 var releases struct {
 	once sync.Once
