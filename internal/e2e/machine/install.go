@@ -6,8 +6,19 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
+
+// Programs are the programs of an installation.
+func Programs() (list []string) {
+	for _, d := range product.Daemons {
+		list = append(list, d.Programs()...)
+	}
+	return list
+}
 
 // Install installs the packages in bin/rpm. Nothing is enabled or started.
 func (m *Machine) Install() {
@@ -31,26 +42,27 @@ func (m *Machine) Install() {
 // file of config.d.
 func (m *Machine) Configure() {
 	m.t.Helper()
-	host, port, err := net.SplitHostPort(m.Stage.Cluster.Address())
+	host, port, err := net.SplitHostPort(m.World.Cluster.Address())
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	for _, d := range []struct {
-		name, group string
-		mode        fs.FileMode
-	}{{"clientmountd", "root", 0o600}, {"nnf-dm", "nnf-dm", 0o640}} {
-		etc := "/etc/" + d.name
-		for _, file := range []string{"service.token", "service.cert"} {
-			data, err := os.ReadFile(filepath.Join(m.Stage.Cluster.Dir, d.name, file))
+	for _, d := range product.Daemons {
+		etc := product.Directory(d.Name)
+		mode, err := strconv.ParseUint(d.SecretMode, 8, 32)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		for _, file := range []string{product.TokenFile, product.CertFile} {
+			data, err := os.ReadFile(filepath.Join(m.World.Cluster.Dir, d.Name, file))
 			if err != nil {
 				m.t.Fatal(err)
 			}
-			m.Put(etc+"/"+file, d.mode, data)
-			m.Do("chown root:" + d.group + " " + etc + "/" + file)
+			m.Put(etc+"/"+file, fs.FileMode(mode), data)
+			m.Do("chown " + d.Owner + " " + etc + "/" + file)
 		}
-		m.Setting(d.name, "10-cluster", fmt.Sprintf(
+		m.Setting(d.Name, "10-cluster", fmt.Sprintf(
 			"[kubernetes]\nservice_host = %q\nservice_port = %q\ntoken_file = %q\ncert_file = %q\n\n[node]\nname = %q\n",
-			host, port, etc+"/service.token", etc+"/service.cert", m.Stage.Node))
+			host, port, etc+"/"+product.TokenFile, etc+"/"+product.CertFile, m.World.Node))
 	}
 }
 

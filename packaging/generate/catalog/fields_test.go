@@ -14,10 +14,11 @@ import (
 const root = "../../.."
 
 // about is what the loggers of internal/clientmount have with them: an attempt
-// its object, a gate too, a runner its mount as well.
+// and a task their object, a guard too, a runner its mount as well.
 var about = map[string][]string{
 	"a.log": {"CLIENTMOUNT", "WORKFLOW"},
 	"g.log": {"CLIENTMOUNT", "WORKFLOW"},
+	"t.log": {"CLIENTMOUNT", "WORKFLOW"},
 	"log":   {"CLIENTMOUNT", "WORKFLOW"},
 	"r.log": {"CLIENTMOUNT", "WORKFLOW", "MOUNT_PATH"},
 }
