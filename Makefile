@@ -45,27 +45,34 @@ bin/standin: need-go
 devcluster: need-go ## bin/devcluster, a real Kubernetes API server in one process (first build: 4–5 minutes)
 	@internal/devcluster/build.sh
 
-# The packages, into bin/rpm. They are built from the source archive, whose
-# modules are in it, so that the source RPM makes the same.
+# The packages, into bin/rpm. They are built from the source archive, which has the
+# modules of the build, so that the source RPM makes the same.
 ARCHES ?= amd64 arm64
-.PHONY: rpm srpm sbom snapshot rpm-source
-rpm: need-go bin/nfpm rpm-source ## the packages, into bin/rpm (ARCHES="amd64 arm64", as Go calls them)
-	packaging/rpm.sh bin/rpm bin/nfpm $(ARCHES)
+.PHONY: rpm srpm repo sbom snapshot rpm-source
+rpm: rpm-source ## the packages, into bin/rpm (ARCHES="amd64 arm64", Go's names)
+	packaging/rpm.sh bin/rpm bin/packager $(ARCHES)
 
 srpm: need-rpm rpm-source ## the source package, into bin/rpm
 	packaging/srpm.sh bin/rpm
 
-rpm-source: need-go
-	VERSION=$(VERSION) packaging/source.sh bin/rpm
+rpm-source: need-go bin/packager
+	VERSION=$(VERSION) packaging/source.sh bin/rpm bin/packager
 
-# Pinned in a module of its own: the daemons know nothing of it.
-bin/nfpm: packaging/tools/go.mod packaging/tools/go.sum
+repo: need-repo rpm ## a dnf repository with the packages, in bin/repo (REPO_URL=https://… it is served at, GPG_KEY=… to sign it)
+	REPO_URL='$(REPO_URL)' GPG_KEY='$(GPG_KEY)' packaging/repo.sh bin/repo bin/rpm/*.rpm
+
+# The tools are pinned in a module of its own, which the daemons' go.mod does not list.
+PACKAGING_TOOL := cd packaging/tools && GOWORK=off $(GO) build -buildvcs=false -trimpath -o ../../bin/
+bin/packager: $(wildcard packaging/tools/packager/*.go) packaging/tools/go.mod packaging/tools/go.sum
 	@mkdir -p bin
-	cd packaging/tools && GOWORK=off $(GO) build -buildvcs=false -o ../../bin/nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm
+	$(PACKAGING_TOOL) ./packager
+bin/cyclonedx-gomod: packaging/tools/go.mod packaging/tools/go.sum
+	@mkdir -p bin
+	$(PACKAGING_TOOL) github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
 
-sbom: build-daemon ## what each program is made of, CycloneDX, into bin/sbom
+sbom: build-daemon bin/cyclonedx-gomod ## the modules in each program, CycloneDX, into bin/sbom
 	@mkdir -p bin/sbom
-	$(foreach b,$(BINARIES),packaging/sbom.sh bin/$(b) bin/sbom/$(b).cdx.json;)
+	$(foreach b,$(BINARIES),packaging/sbom.sh bin/$(b) bin/sbom/$(b).cdx.json $(VERSION);)
 
 # Takes minutes to build and has hundreds of modules, so no go.sum of ours lists
 # them: the version and Go's checksum database pin it.
@@ -73,7 +80,7 @@ GORELEASER := github.com/goreleaser/goreleaser/v2@v2.15.4
 bin/goreleaser:
 	GOBIN=$(CURDIR)/bin GOFLAGS=-buildvcs=false $(GO) install $(GORELEASER)
 
-snapshot: bin/goreleaser rpm srpm ## everything that a release has, into dist/ (first time: minutes)
+snapshot: bin/goreleaser bin/cyclonedx-gomod rpm srpm ## everything that a release has, into dist/ (first time: minutes)
 	VERSION=$(VERSION) TREE=$(CURDIR) bin/goreleaser check
 	VERSION=$(VERSION) TREE=$(CURDIR) bin/goreleaser release --snapshot --clean
 
@@ -112,8 +119,8 @@ scenes-others:
 
 # Whole machines: systemd in a container, then a virtual machine. Both come from
 # one root file system, which is made once (about a minute), and have the packages
-# of this tree. The packages' own tests come first; their first time compiles nfpm
-# and the daemons from their vendored modules, minutes.
+# of this tree. The tests of the packages themselves come first. The first time they
+# compile nfpm, and the daemons from their vendored modules, which takes minutes.
 .PHONY: e2e e2e-packages e2e-machine e2e-rpm e2e-container e2e-fleet e2e-vm e2e-one-by-one
 e2e: need-e2e build-daemon devcluster ## the packages, and the installed daemons on whole machines: systemd in a container, a fleet of those, a virtual machine (15-25 minutes)
 	@began=$$SECONDS; rm -f bin/e2e.times; \
@@ -127,13 +134,14 @@ e2e-one-by-one:
 	@$(MAKE) --no-print-directory timed-e2e-vm
 timed-%:
 	@began=$$SECONDS; $(MAKE) --no-print-directory $* E2E_NEEDS=; echo "make: $* took $$((SECONDS - began)) s" >>bin/e2e.times
-e2e-packages: need-rpm bin/nfpm ## the packages: contents, both ways of making them, the same bytes again, install to remove
+e2e-packages: need-rpm need-repo bin/packager bin/cyclonedx-gomod ## the packages: contents, both ways of building them, the same bytes again, install to remove, repository
+	cd packaging/tools && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) test -buildvcs=false -count=1 ./...
 	$(GO) test -buildvcs=false -count=1 -timeout 30m ./internal/e2e/packages
 e2e-machine:
 	@internal/e2e/machine/prepare.sh || [ $$? = 3 ] # 3: not here; the tests say so
 e2e-rpm: need-go # for the machines, which are of this kind
 	@$(MAKE) --no-print-directory rpm ARCHES=amd64
-E2E_NEEDS := build-daemon bin/nfpm e2e-rpm
+E2E_NEEDS := build-daemon bin/packager e2e-rpm
 e2e-container e2e-fleet e2e-vm: e2e-%: $(E2E_NEEDS)
 	cd internal/e2e/machine/$* && E2E_MACHINE=1 $(GO) test -buildvcs=false -count=1 -timeout 30m -v .
 
@@ -165,7 +173,7 @@ lint: need-go need-lint ## gofmt, vet, staticcheck, shellcheck
 	cd internal/tools && $(GO) build -buildvcs=false -o ../../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	bin/staticcheck ./...
 	shellcheck $$(git ls-files '*.sh' .ci/run 2>/dev/null || find . -name '*.sh')
-	shellcheck --shell=bash packaging/completion/*
+	shellcheck --shell=bash $$(find packaging/completion -maxdepth 1 -type f)
 
 .PHONY: bench
 bench: need-test build-daemon devcluster bin/standin ## measured figures beside their targets (6 minutes; BENCHFLAGS=--json, --check)
@@ -178,7 +186,7 @@ clean: ## remove bin/
 
 # What a target needs is checked for, and installed where a package manager and
 # the rights for it are at hand.
-.PHONY: need-go need-lint need-demo need-test need-rpm need-e2e
+.PHONY: need-go need-lint need-demo need-test need-rpm need-repo need-e2e
 need-go:
 	@command -v $(GO) >/dev/null || { echo "make: Go 1.26 or newer is needed: see https://go.dev/dl" >&2; exit 1; }
 need-lint:
@@ -189,5 +197,7 @@ need-test: need-go
 	@internal/e2e/need.sh mkfs.xfs losetup findmnt systemd-analyze $$([ -z "$${E2E_REQUIRE:-}" ] || echo ssh sshd tcsh fish)
 need-rpm: need-go
 	@internal/e2e/need.sh rpmbuild rpm rpmlint
-need-e2e: need-test
+need-repo: need-go
+	@internal/e2e/need.sh createrepo_c $(if $(E2E_REQUIRE)$(GPG_KEY),gpg rpmsign)
+need-e2e: need-test need-repo
 	@! command -v apt-get >/dev/null || internal/e2e/need.sh mmdebstrap systemd-nspawn qemu-system-x86_64 busybox cpio depmod mke2fs ssh

@@ -72,7 +72,7 @@ func TestRelease(t *testing.T) {
 	}
 	// goreleaser fills templates in arguments, but not in the command.
 	if len(release.SBOMs) != 1 || release.SBOMs[0].Artifacts != "binary" || strings.Contains(release.SBOMs[0].Cmd, "{{") {
-		t.Errorf("lists of contents: %+v", release.SBOMs)
+		t.Errorf("lists of modules: %+v", release.SBOMs)
 	} else if script := strings.TrimPrefix(release.SBOMs[0].Args[0], "{{ .Env.TREE }}/"); !exists(filepath.Join("..", script)) {
 		t.Errorf("there is no %s", script)
 	}

@@ -1,8 +1,5 @@
 #!/bin/sh
-# sbom.sh PROGRAM DOCUMENT  writes what PROGRAM is made of into DOCUMENT. Both may
-# be relative to any folder.
+# sbom.sh PROGRAM DOCUMENT VERSION  writes the modules of PROGRAM, a CycloneDX document.
+# The same program gives the same document. make bin/cyclonedx-gomod builds the tool.
 set -eu
-program=$(realpath "$1")
-document=$(realpath -m "$2")
-cd "$(dirname "$0")/.."
-GOOS='' GOARCH='' go run -buildvcs=false ./packaging/sbom "$program" >"$document"
+exec "$(dirname "$0")/../bin/cyclonedx-gomod" bin -json -noserial -notimestamp -std -version "$3" -output "$2" "$1"

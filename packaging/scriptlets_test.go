@@ -1,46 +1,37 @@
 package packaging
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
-func read(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
-// nfpm and rpmbuild take the same scriptlets, and none is forgotten.
+// Each scriptlet is used, by the package and at the time that its name says.
 func TestScriptletsAreUsed(t *testing.T) {
-	names := map[string]string{"pre": "preinstall", "post": "postinstall", "preun": "preremove", "postun": "postremove"}
+	names := map[string]string{"preinstall": "pre", "postinstall": "post", "preremove": "preun", "postremove": "postun"}
 	files, err := filepath.Glob("scriptlets/*.sh")
 	if err != nil || len(files) < 7 {
 		t.Fatalf("%q, %v", files, err)
 	}
-	spec := read(t, "compute-daemons.spec")
-	for _, file := range files {
-		stem := strings.TrimSuffix(filepath.Base(file), ".sh")
-		cut := strings.LastIndex(stem, "-")
-		pkg, kind := stem[:cut], stem[cut+1:]
-		if line := "%" + kind + " -n " + pkg + " -f packaging/" + file + "\n"; !strings.Contains(spec, line) {
-			t.Errorf("the spec lacks %q", line)
+	var used []string
+	for _, p := range packages(t) {
+		for kind, file := range p.Scripts {
+			used = append(used, strings.TrimPrefix(file, "packaging/"))
+			if want := "packaging/scriptlets/" + p.Name + "-" + names[kind] + ".sh"; file != want {
+				t.Errorf("the scriptlet %s of %s is %s, want %s", kind, p.Name, file, want)
+			}
 		}
-		if line := "  " + names[kind] + ": packaging/" + file + "\n"; !strings.Contains(read(t, "nfpm/"+pkg+".yaml"), line) {
-			t.Errorf("nfpm/%s.yaml lacks %q", pkg, line)
-		}
+	}
+	if slices.Sort(used); !slices.Equal(used, files) {
+		t.Errorf("used are %q, there are %q", used, files)
 	}
 }
 
-// A scriptlet that fails leaves an rpm transaction half done; one that is not
-// silent is noise in each image build. None goes near a mount, or deletes.
+// No scriptlet fails, because that leaves an rpm transaction half done, or prints
+// anything, because that is noise in each image build. None touches a mount or deletes.
 func TestScriptletsAreHarmless(t *testing.T) {
 	files, _ := filepath.Glob("scriptlets/*.sh")
 	word := regexp.MustCompile(`(?:^|[^-\w])(u?mount|rm|mv|lvchange|vgchange|restart|kill)\b`)
@@ -65,5 +56,24 @@ func TestScriptletsAreHarmless(t *testing.T) {
 		if out, err := exec.Command("sh", "-n", file).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v: %s", file, err, out)
 		}
+	}
+}
+
+// nnf-dm-pre.sh creates the user with the line of sysusers.d, which is not installed yet
+// when it runs.
+func TestUserIsThatOfSysusers(t *testing.T) {
+	script := read(t, "scriptlets/nnf-dm-pre.sh")
+	found := false
+	for line := range strings.Lines(read(t, "../systemd/sysusers.d/nnf-dm.conf")) {
+		if strings.HasPrefix(line, "#") || strings.TrimSpace(line) == "" {
+			continue
+		}
+		found = true
+		if !strings.Contains(script, "\n"+line) {
+			t.Errorf("the scriptlet lacks %q", line)
+		}
+	}
+	if !found {
+		t.Error("sysusers.d creates no user")
 	}
 }

@@ -1,13 +1,15 @@
 #!/bin/sh
-# source.sh OUT  makes OUT/compute-daemons-VERSION.tar.gz: what git knows of this
-# tree, as it is on disk, and the modules that it is built from, in vendor/.
-# OUT/source is the same, unpacked: the packages are built from nothing else.
+# source.sh OUT PACKAGER  makes OUT/compute-daemons-VERSION.tar.gz: the files of this
+# tree that git knows, as they are on disk, the modules of the build in vendor/, and the
+# spec, which the program PACKAGER writes. OUT/source has the same, unpacked: all
+# packages are built from it.
 #
-# A tree without git that has the file VERSION, as the archive itself has, makes
-# the same archive again.
+# A tree without git that has the file VERSION, such as an unpacked archive, gives the
+# same archive again.
 set -eu
 mkdir -p "$1"
-out=$(cd "$1" && pwd)
+out=$(realpath "$1")
+packager=$(realpath "$2")
 cd "$(dirname "$0")/.."
 umask 022
 
@@ -25,14 +27,14 @@ case $version in "" | *[!A-Za-z0-9.+-]*)
   exit 1
   ;;
 esac
-# The spec and rpm's own names have the RPM's version, programs have git's.
+# The programs have git's version; the RPMs have the version and release in rpm's order.
 # shellcheck disable=SC2046 # two words
 set -- $(packaging/version.sh "$version")
 name=compute-daemons-$1
 
+# Packages of other versions would be mistaken for packages of this one.
 rm -rf "$out/source"
-# What another version has left here is not this one's.
-for old in "$out"/clientmountd-[0-9]*.rpm "$out"/nnf-dm-[0-9]*.rpm "$out"/compute-daemons-[0-9]*; do
+for old in "$out"/*-[0-9]*.rpm "$out"/compute-daemons-[0-9]*.tar.gz; do
   case $old in
   *-"$1-$2".*.rpm) ;;
   *) rm -f "$old" ;;
@@ -43,8 +45,8 @@ list | tar -c --null --files-from=- -f - | tar -x -C "$out/source/$name" -f -
 (
   cd "$out/source/$name"
   echo "$version" >VERSION
-  sed -i "s/^\(%global upstream_version\).*/\1 $version/; s/^\(%global rpm_version\).*/\1 $1/; s/^\(%global rpm_release\).*/\1 $2/; s/^\(%global source_date\).*/\1 $epoch/" \
-    packaging/compute-daemons.spec
+  VERSION=$version RPM_VERSION=$1 RPM_RELEASE=$2 SOURCE_DATE_EPOCH=$epoch \
+    "$packager" spec packaging/compute-daemons.spec.tmpl >packaging/compute-daemons.spec
   [ -d vendor ] || GOFLAGS=-mod=mod GOWORK=off go mod vendor
   chmod -R u=rwX,go=rX .
   find . -exec touch -h -d "@$epoch" {} +

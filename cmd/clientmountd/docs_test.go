@@ -5,20 +5,19 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
-	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/manual"
 )
 
 // The settings in the manual are those of the table; -update writes them.
 func TestManualSettings(t *testing.T) {
-	manual.Read(t, program).Settings(t, config.ClientmountdTable(new(config.Clientmountd)), *update)
+	manual.Read(t, program.Name).Settings(t, new(clientmount.Configuration).Table(), *update)
 }
 
-func TestManualEvents(t *testing.T) { manual.Read(t, program).Events(t, clientmount.Events()) }
+func TestManualEvents(t *testing.T) { manual.Read(t, program.Name).Events(t, clientmount.Events()) }
 
 // Every step that can fail has its text in the reference of status.error.
 func TestManualErrors(t *testing.T) {
-	reference := manual.Read(t, program).Section(t, "## What status.error says")
+	reference := manual.Read(t, program.Name).Section(t, "## What status.error says")
 	seen := 0
 	for _, s := range manual.Literals(t, "internal/clientmount/plan", "internal/clientmount") {
 		text, isStep := strings.CutPrefix(s, "unable to ")
@@ -37,5 +36,5 @@ func TestManualErrors(t *testing.T) {
 }
 
 func TestManualFields(t *testing.T) {
-	manual.Read(t, program).Fields(t, "internal/clientmount", "internal/kube", "internal/node", "internal/daemon", "cmd/clientmountd")
+	manual.Read(t, program.Name).Fields(t, "internal/clientmount", "internal/kube", "internal/node", "internal/daemon")
 }

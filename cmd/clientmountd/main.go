@@ -5,10 +5,13 @@ import (
 	"context"
 	"os"
 
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
+var program = clientmount.Program()
+
 func main() {
 	node.RunChild()
-	os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+	os.Exit(program.Run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }

@@ -23,19 +23,19 @@ func TestStatusCountsRecords(t *testing.T) {
 	if err := manager.Boot(); err != nil {
 		t.Fatal(err)
 	}
-	was := machine
-	defer func() { machine = was }()
-	machine = systemd.Machine{
+	was := program.Service.Machine
+	defer func() { program.Service.Machine = was }()
+	program.Service.Machine = systemd.Machine{
 		Root: root, Run: manager.Run, UID: func() int { return 0 },
 		Program: func(string) (string, error) { return "/usr/bin/clientmountd", nil },
 	}
-	if code := run(t.Context(), []string{"install", "--config=/dev/null", "--runtime-directory=" + runtime}, nil, new(bytes.Buffer), t.Output()); code != 0 {
+	if code := program.Run(t.Context(), []string{"install", "--config=/dev/null", "--runtime-directory=" + runtime}, nil, new(bytes.Buffer), t.Output()); code != 0 {
 		t.Fatalf("install: %d", code)
 	}
 	look := func(count, unreadable int) {
 		t.Helper()
 		var out bytes.Buffer
-		if code := run(t.Context(), []string{"status", "-o", "json"}, nil, &out, t.Output()); code != 0 {
+		if code := program.Run(t.Context(), []string{"status", "-o", "json"}, nil, &out, t.Output()); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
 		s, err := systemd.ParseStatus(out.Bytes())
@@ -86,12 +86,12 @@ func TestStatusCountsRecords(t *testing.T) {
 		"start -o json":       "",
 	} {
 		var errs bytes.Buffer
-		if code := run(t.Context(), strings.Fields(args), nil, new(bytes.Buffer), &errs); code != 2 || !strings.Contains(errs.String(), want) {
+		if code := program.Run(t.Context(), strings.Fields(args), nil, new(bytes.Buffer), &errs); code != 2 || !strings.Contains(errs.String(), want) {
 			t.Errorf("%s: %d %s", args, code, &errs)
 		}
 	}
 	var out bytes.Buffer
-	if code := run(t.Context(), []string{"status", "--output=text"}, nil, &out, t.Output()); code != 0 || !strings.HasPrefix(out.String(), "Service is stopped\n") {
+	if code := program.Run(t.Context(), []string{"status", "--output=text"}, nil, &out, t.Output()); code != 0 || !strings.HasPrefix(out.String(), "Service is stopped\n") {
 		t.Errorf("%d %s", code, &out)
 	}
 }

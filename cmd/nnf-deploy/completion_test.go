@@ -5,14 +5,18 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
 )
 
-func TestCompletionLint(t *testing.T) { script.NewCompletion(t, deploy.Name).Lint() }
+func TestCompletionLint(t *testing.T) {
+	for _, shell := range cli.Shells {
+		t.Run(shell, func(t *testing.T) { script.NewCompletion(t, deploy.Name, shell).Lint() })
+	}
+}
 
 func TestCompletion(t *testing.T) {
-	c := script.NewCompletion(t, deploy.Name)
 	files := t.TempDir()
 	if err := os.WriteFile(filepath.Join(files, "config"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -20,7 +24,7 @@ func TestCompletion(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(files, "credentials"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, tt := range []struct{ line, want string }{
+	offers := [][2]string{
 		{"cred", "credentials"},
 		{"help ver", "version"},
 		{"-o json cred", "credentials"},
@@ -38,9 +42,12 @@ func TestCompletion(t *testing.T) {
 		{"-o ", "text json"},
 		{"credentials --output=j", "json"},
 		{"version --da", ""},
-		{"completion ", "bash"},
+		{"completion ", "bash zsh fish"},
 		{"credentials ", ""},
-	} {
-		c.Offers(tt.line, tt.want)
+	}
+	for _, shell := range cli.Shells {
+		t.Run(shell, func(t *testing.T) {
+			script.NewCompletion(t, deploy.Name, shell).Offers(offers)
+		})
 	}
 }

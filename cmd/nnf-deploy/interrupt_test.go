@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
-	"github.com/compute-daemons/compute-daemons/internal/deploy/fakenode"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote/fakenode"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // daemon is a stand-in that takes a moment to get ready, and remembers with which
@@ -25,8 +27,8 @@ ready) cat "$R/etc/${0##*/}/service.token" >"$R/run/fake/started.${0##*/}"; slee
 esac
 `
 
-// stage is a fleet on which both daemons run, and the program beside it.
-type stage struct {
+// testFleet is a fleet on which both daemons run, and the program beside it.
+type testFleet struct {
 	t     *testing.T
 	fleet *fakenode.Fleet
 	nodes []*fakenode.Node
@@ -34,9 +36,9 @@ type stage struct {
 	args  []string
 }
 
-func newStage(t *testing.T, count int) *stage {
+func newTestFleet(t *testing.T, count int) *testFleet {
 	t.Helper()
-	s := &stage{t: t, fleet: fakenode.New(t), bin: t.TempDir()}
+	s := &testFleet{t: t, fleet: fakenode.New(t), bin: t.TempDir()}
 	exe, err := os.Executable()
 	for _, name := range []string{deploy.Name, "fakessh"} {
 		err = errors.Join(err, os.Symlink(exe, filepath.Join(s.bin, name)))
@@ -47,11 +49,12 @@ func newStage(t *testing.T, count int) *stage {
 	system := "apiVersion: dataworkflowservices.github.io/v1alpha7\nkind: SystemConfiguration\nspec:\n  externalComputeNodes:\n"
 	for i := range count {
 		n := s.fleet.Node(fmt.Sprintf("compute-%02d", i+1))
-		for _, name := range []string{"clientmountd", "nnf-dm"} {
-			n.Put("usr/bin/"+name, daemon, 0o755)
-			n.Put("usr/lib/systemd/system/"+name+".service", "[Unit]\n", 0o644)
+		for _, d := range product.Daemons {
+			n.Put(product.Path(d.Name), daemon, 0o755)
+			for _, unit := range d.Units() {
+				n.Put(product.PackageDirectory+"/"+unit, "[Unit]\n", 0o644)
+			}
 		}
-		n.Put("usr/lib/systemd/system/nnf-dm.socket", "[Unit]\n", 0o644)
 		s.nodes = append(s.nodes, n)
 		system += "  - name: " + n.Name + "\n"
 	}
@@ -61,7 +64,7 @@ func newStage(t *testing.T, count int) *stage {
 	return s
 }
 
-func (s *stage) write(name, text string) {
+func (s *testFleet) write(name, text string) {
 	s.t.Helper()
 	path := filepath.Join(s.bin, name)
 	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
@@ -70,14 +73,14 @@ func (s *stage) write(name, text string) {
 }
 
 // credentials are those that the next run brings.
-func (s *stage) credentials(word string) {
-	for _, d := range []string{"clientmountd", "nnf-dm"} {
-		s.write("credentials/"+d+"/service.token", word)
-		s.write("credentials/"+d+"/service.cert", word)
+func (s *testFleet) credentials(word string) {
+	for _, d := range product.Names() {
+		s.write("credentials/"+d+"/"+product.TokenFile, word)
+		s.write("credentials/"+d+"/"+product.CertFile, word)
 	}
 }
 
-func (s *stage) command(more ...string) (*exec.Cmd, *bytes.Buffer) {
+func (s *testFleet) command(more ...string) (*exec.Cmd, *bytes.Buffer) {
 	cmd := exec.Command(filepath.Join(s.bin, deploy.Name), append(s.args, more...)...)
 	cmd.Env = []string{fakenode.Folder + "=" + s.fleet.Dir, "PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
 	out := new(bytes.Buffer)
@@ -87,7 +90,7 @@ func (s *stage) command(more ...string) (*exec.Cmd, *bytes.Buffer) {
 
 // whole checks that a node has all of one word or all of the other, that its
 // daemons run with what it has, and that nothing is left of the run.
-func (s *stage) whole(n *fakenode.Node, words ...string) (word string) {
+func (s *testFleet) whole(n *fakenode.Node, words ...string) (word string) {
 	s.t.Helper()
 	word = n.Get("etc/clientmountd/service.token")
 	if !strings.Contains(" "+strings.Join(words, " ")+" ", " "+word+" ") {
@@ -107,7 +110,7 @@ func (s *stage) whole(n *fakenode.Node, words ...string) (word string) {
 }
 
 // settle waits for the end of all switches.
-func (s *stage) settle() {
+func (s *testFleet) settle() {
 	s.t.Helper()
 	for _, n := range s.nodes {
 		lock := filepath.Join(n.Root, "var/lib/nnf-deploy/lock")
@@ -119,10 +122,10 @@ func (s *stage) settle() {
 	}
 }
 
-// Whenever Ctrl-C comes, however often, and even when the program is killed: each
-// node is old or new, and the next run brings all of them to the new.
+// Whenever Ctrl-C comes, however often, and even if the program is killed: each node
+// is old or new, and the next run makes all of them new.
 func TestInterrupted(t *testing.T) {
-	s := newStage(t, 6)
+	s := newTestFleet(t, 6)
 	s.credentials("old")
 	if cmd, out := s.command(); cmd.Run() != nil {
 		t.Fatal(out)
@@ -148,10 +151,10 @@ func TestInterrupted(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(tt.after) // any moment will do
+		time.Sleep(tt.after) // there is nothing to wait for: the test is about any moment of the run
 		for _, sig := range tt.sends {
-			_ = cmd.Process.Signal(sig) // it may have ended
-			time.Sleep(30 * time.Millisecond)
+			_ = cmd.Process.Signal(sig)       // it may have ended
+			time.Sleep(30 * time.Millisecond) // so that two signals are not taken for one
 		}
 		_ = cmd.Wait()
 		if code := cmd.ProcessState.ExitCode(); code != tt.exit && code != 0 {
@@ -177,14 +180,14 @@ func TestInterrupted(t *testing.T) {
 
 // Ctrl-C says what it means, and the table has all nodes.
 func TestInterruptedIsTold(t *testing.T) {
-	s := newStage(t, 4)
+	s := newTestFleet(t, 4)
 	s.credentials("old")
 	s.nodes[0].Fault("slow 1500")
 	cmd, out := s.command("--parallel", "1")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(500 * time.Millisecond)
+	wait.Until(t, "the connection to the first node", func() bool { return s.fleet.Calls() > 0 })
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -200,5 +203,30 @@ func TestInterruptedIsTold(t *testing.T) {
 	}
 	if code := cmd.ProcessState.ExitCode(); code != 130 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// Something else manages the node and changes back what was brought: that is not
+// passed over.
+func TestChangedBack(t *testing.T) {
+	s := newTestFleet(t, 2)
+	s.credentials("old")
+	if cmd, out := s.command(); cmd.Run() != nil {
+		t.Fatal(out)
+	}
+	s.nodes[1].Put("usr/bin/nnf-dm", strings.Replace(daemon, "sleep 0.3", `printf another >"$R/etc/clientmountd/service.token"`, 1), 0o755)
+	s.credentials("new")
+	cmd, out := s.command()
+	_ = cmd.Run()
+	if code := cmd.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	for _, want := range []string{
+		"compute-01  ok      ",
+		"it was installed, and then: not as it was left: replace /etc/clientmountd/service.token (does something else manage this node?)\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
 	}
 }

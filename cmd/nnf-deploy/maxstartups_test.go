@@ -15,13 +15,14 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
-	"github.com/compute-daemons/compute-daemons/internal/deploy/fakenode"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote/fakenode"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // startSSHD runs a real sshd with its default settings on a loopback port. Each
 // login runs its command on the node of this name. It returns what nnf-deploy
 // needs to reach the sshd under any name, and the server's log.
-func startSSHD(t *testing.T, s *stage, node string) (config string, port int, log func() string) {
+func startSSHD(t *testing.T, s *testFleet, node string) (config string, port int, log func() string) {
 	t.Helper()
 	const sshd = "/usr/sbin/sshd"
 	for _, tool := range []string{sshd, "ssh", "ssh-keygen"} {
@@ -97,12 +98,7 @@ ForceCommand %[3]s=%[4]s exec %[2]s/fakessh -- %[5]s "$SSH_ORIGINAL_COMMAND"
 		}
 		return string(data)
 	}
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(log(), "Server listening"); {
-		if time.Now().After(deadline) {
-			t.Fatalf("sshd does not start: %s", log())
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	wait.Until(t, "sshd to listen", func() bool { return strings.Contains(log(), "Server listening") })
 	return filepath.Join(s.bin, "ssh_config"), port, log
 }
 
@@ -111,7 +107,7 @@ ForceCommand %[3]s=%[4]s exec %[2]s/fakessh -- %[5]s "$SSH_ORIGINAL_COMMAND"
 // of --parallel.
 func TestFortyNodesBehindOneSSHD(t *testing.T) {
 	const nodes = 40
-	s := newStage(t, 1)
+	s := newTestFleet(t, 1)
 	config, port, log := startSSHD(t, s, "compute-01")
 	system := "apiVersion: dataworkflowservices.github.io/v1alpha7\nkind: SystemConfiguration\nspec:\n  externalComputeNodes:\n"
 	for i := range nodes {

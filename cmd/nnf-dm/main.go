@@ -4,8 +4,12 @@ package main
 import (
 	"context"
 	"os"
+
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 )
 
+var program = server.Program()
+
 func main() {
-	os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+	os.Exit(program.Run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }

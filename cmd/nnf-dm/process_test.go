@@ -52,9 +52,9 @@ func launch(t *testing.T, socket string, files []*os.File, env []string, args ..
 		t.Fatal(err)
 	}
 	args = append([]string{"--config=/dev/null", "--log-format=text", "--socket=" + socket}, args...)
-	p.cmd = exec.Command(program, args...)
+	p.cmd = exec.Command(program.Name, args...)
 	if files != nil { // the variable must have the number of the very process
-		p.cmd = exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh", program}, args...)...)
+		p.cmd = exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh", program.Name}, args...)...)
 		env = append(env, "LISTEN_FDS=1")
 	}
 	p.cmd.ExtraFiles = files

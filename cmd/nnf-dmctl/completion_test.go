@@ -6,14 +6,18 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
 )
 
-func TestCompletionLint(t *testing.T) { script.NewCompletion(t, dmctl.Name).Lint() }
+func TestCompletionLint(t *testing.T) {
+	for _, shell := range cli.Shells {
+		t.Run(shell, func(t *testing.T) { script.NewCompletion(t, dmctl.Name, shell).Lint() })
+	}
+}
 
 func TestCompletion(t *testing.T) {
-	c := script.NewCompletion(t, dmctl.Name)
 	d := startDaemon(t, false)
 	t.Setenv("NNF_DM_SOCKET", d.Socket)
 	t.Setenv("DW_WORKFLOW_NAME", "job")
@@ -28,7 +32,7 @@ func TestCompletion(t *testing.T) {
 	}
 	all := "copy status wait cancel list delete version completion help"
 	ids := "nnf-dm-node-1 nnf-dm-node-2"
-	for _, tt := range []struct{ line, want string }{
+	offers := [][2]string{
 		{"", all},
 		{"c", "copy cancel completion"},
 		{"help st", "status"},
@@ -46,9 +50,12 @@ func TestCompletion(t *testing.T) {
 		{"copy --slots 4 " + files + "/res", files + "/result " + files + "/resume"},
 		{"copy --batch " + files + "/resu", files + "/result " + files + "/resume"},
 		{"--workflow status list --q", "--quiet"},
-		{"completion ", "bash"},
+		{"completion ", "bash zsh fish"},
 		{"list ", ""},
-	} {
-		c.Offers(tt.line, tt.want)
+	}
+	for _, shell := range cli.Shells {
+		t.Run(shell, func(t *testing.T) {
+			script.NewCompletion(t, dmctl.Name, shell).Offers(offers)
+		})
 	}
 }

@@ -21,7 +21,7 @@ func TestManualReference(t *testing.T) {
 // Every field, state and result of the JSON documents is named.
 func TestManualJSON(t *testing.T) {
 	text := manual.Read(t, dmctl.Name).Text
-	source, err := os.ReadFile("../../internal/datamovement/client/movement.go")
+	source, err := os.ReadFile("../../internal/datamovement/client/client.go")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/client/fakedaemon"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
 )
+
+var update = flag.Bool("update", false, "write golden texts into the scripts and the documentation instead of comparing")
 
 // TestMain makes the program a command of the scripts: each call is a process of
 // its own, with an environment that holds nothing of ours.
@@ -28,7 +31,7 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
-			// A path of a socket has 107 bytes; the script's own folder may be deep.
+			// The path of a socket has at most 107 bytes (unix(7)).
 			dir, err := os.MkdirTemp("", "dm")
 			if err != nil {
 				return err
@@ -45,8 +48,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// daemon new|old|stop|resume|finish|log: a fake daemon, of today or without
-// version 2; log writes the calls that it has seen into the file daemon-log.
+// daemon new|old|stop|resume|finish|log: a fake daemon with or without version 2 of
+// the API; log writes the calls so far into the file daemon-log.
 func daemon(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: daemon new|old|stop|resume|finish|log")

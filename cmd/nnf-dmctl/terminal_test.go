@@ -3,38 +3,29 @@ package main
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/client/fakedaemon"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// patience is for what must come; nothing here waits so long unless it fails.
-const patience = 30 * time.Second
-
-// session is the program on a terminal of its own, as a user has it.
+// session is the program on a terminal of its own.
 type session struct {
-	t      *testing.T
-	cmd    *exec.Cmd
-	master *os.File
-	stdout bytes.Buffer
-	ended  chan error
-	read   chan struct{} // closed when the terminal has hung up
-
-	mu     sync.Mutex
-	screen bytes.Buffer
+	t        *testing.T
+	cmd      *exec.Cmd
+	terminal *script.Terminal
+	stdout   bytes.Buffer
+	ended    chan error
 }
 
 // startDaemon returns a fake daemon that ends with the test.
@@ -53,31 +44,6 @@ func startDaemon(t *testing.T, old bool) *fakedaemon.Daemon {
 	return d
 }
 
-// openTerminal returns both ends of a new pseudo-terminal.
-func openTerminal(t *testing.T, columns, rows uint16) (master, slave *os.File) {
-	t.Helper()
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal("no pseudo-terminal on this machine: ", err)
-	}
-	master = os.NewFile(uintptr(fd), "ptmx")
-	t.Cleanup(func() { master.Close() })
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}); err != nil {
-		t.Fatal(err)
-	}
-	return master, slave
-}
-
 // onTerminal starts the program with standard error and input on a terminal of 24
 // rows, or on one without a size if it has 0 columns.
 func onTerminal(t *testing.T, socket string, columns uint16, environ []string, args ...string) *session {
@@ -86,9 +52,7 @@ func onTerminal(t *testing.T, socket string, columns uint16, environ []string, a
 	if columns == 0 {
 		rows = 0
 	}
-	master, slave := openTerminal(t, columns, rows)
-	defer slave.Close()
-	s := &session{t: t, master: master, ended: make(chan error, 1), read: make(chan struct{})}
+	s := &session{t: t, terminal: script.OpenTerminal(t, columns, rows), ended: make(chan error, 1)}
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -96,83 +60,50 @@ func onTerminal(t *testing.T, socket string, columns uint16, environ []string, a
 	s.cmd = &exec.Cmd{
 		Path: exe, Args: append([]string{dmctl.Name}, args...),
 		Env:   append([]string{"TERM=xterm", "NNF_DM_SOCKET=" + socket, "DW_WORKFLOW_NAME=job"}, environ...),
-		Stdin: slave, Stdout: &s.stdout, Stderr: slave,
+		Stdin: s.terminal.Screen, Stdout: &s.stdout, Stderr: s.terminal.Screen,
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL},
 	}
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		defer close(s.read)
-		buf := make([]byte, 4096)
-		for {
-			n, err := master.Read(buf)
-			s.mu.Lock()
-			s.screen.Write(buf[:n])
-			s.mu.Unlock()
-			if err != nil { // EIO: nobody has it open any more
-				return
-			}
-		}
-	}()
+	s.terminal.Screen.Close()
 	go func() { s.ended <- s.cmd.Wait() }()
 	t.Cleanup(func() {
 		s.cmd.Process.Kill()
-		<-s.read
-		if t.Failed() {
-			t.Logf("the terminal: %s", s.end())
+		if shown := s.terminal.Ended(); t.Failed() {
+			t.Logf("the terminal: %q", shown[max(0, len(shown)-600):])
 		}
 	})
 	return s
-}
-
-func (s *session) seen() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.screen.String()
-}
-
-// end is the last of it, for messages.
-func (s *session) end() string {
-	seen := s.seen()
-	return fmt.Sprintf("%q", seen[max(0, len(seen)-600):])
 }
 
 // await returns when the terminal has shown what matches.
 func (s *session) await(pattern string) {
 	s.t.Helper()
 	want := regexp.MustCompile(pattern)
-	for end := time.Now().Add(patience); !want.MatchString(s.seen()); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			s.t.Fatalf("%q was not shown", pattern)
-		}
-	}
+	wait.Until(s.t, "the terminal to show "+pattern, func() bool { return want.MatchString(s.terminal.Shown()) })
 }
 
-// awaitCall returns when the daemon was asked for what.
-func (s *session) awaitCall(d *fakedaemon.Daemon, what string) {
+// awaitCall returns when the daemon has received a call.
+func (s *session) awaitCall(d *fakedaemon.Daemon, call string) {
 	s.t.Helper()
-	for end := time.Now().Add(patience); !strings.Contains(strings.Join(d.Log(), "\n"), what); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			s.t.Fatalf("the daemon was not asked: %q", d.Log())
-		}
-	}
+	wait.Until(s.t, "the call "+call, func() bool { return strings.Contains(strings.Join(d.Log(), "\n"), call) })
 }
 
-// press types on the keyboard.
+// press types keys.
 func (s *session) press(keys string) {
 	s.t.Helper()
-	if _, err := io.WriteString(s.master, keys); err != nil {
+	if _, err := io.WriteString(s.terminal.Keyboard, keys); err != nil {
 		s.t.Fatal(err)
 	}
 }
 
-// exits waits for the end.
+// exits waits for the end of the program.
 func (s *session) exits(want int) {
 	s.t.Helper()
 	select {
 	case err := <-s.ended:
-		<-s.read
+		s.terminal.Ended()
 		code := 0
 		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 			code = exit.ExitCode()
@@ -180,8 +111,8 @@ func (s *session) exits(want int) {
 		if code != want {
 			s.t.Fatalf("exit code %d (%v), want %d", code, err, want)
 		}
-	case <-time.After(patience):
-		s.t.Fatal("it does not end")
+	case <-time.After(time.Minute):
+		s.t.Fatal("the program does not end")
 	}
 }
 
@@ -194,7 +125,7 @@ func TestProgressBar(t *testing.T) {
 	// State, percent, bar, elapsed time, rate, time left; below it the message.
 	s.await(`running +50% \[=+>? +\] 2\.\ds  512\.000 MiB/s  2 secs left`)
 	s.await(`\nCopied 1\.000 GiB \(50%\) in 2\.000 secs`)
-	s.await(`2\.[1-9]s  512`) // the clock goes on between the command's messages
+	s.await(`2\.[1-9]s  512`) // the clock continues between the messages of the command
 	d.Finish()
 	s.exits(0)
 	s.await(`success +100% \[=+>?\] 4\.0s`)
@@ -203,7 +134,7 @@ func TestProgressBar(t *testing.T) {
 	}
 }
 
-// On a narrow terminal nothing may wrap: the bar would crawl down the screen.
+// On a narrow terminal no line may wrap, because the bar could not be redrawn in place.
 func TestNarrowTerminal(t *testing.T) {
 	t.Parallel()
 	const columns = 40
@@ -213,7 +144,7 @@ func TestNarrowTerminal(t *testing.T) {
 	s.await(`\nCopied 1\.000 GiB`)
 	d.Finish()
 	s.exits(0)
-	for line := range strings.SplitSeq(regexp.MustCompile(`\x1b\[[0-9]*[A-Za-z]`).ReplaceAllString(s.seen(), ""), "\n") {
+	for line := range strings.SplitSeq(regexp.MustCompile(`\x1b\[[0-9]*[A-Za-z]`).ReplaceAllString(s.terminal.Shown(), ""), "\n") {
 		if n := len([]rune(strings.TrimRight(line, "\r"))); n > columns {
 			t.Errorf("%d columns: %q", n, line)
 		}
@@ -231,14 +162,14 @@ func TestSeveralCopies(t *testing.T) {
 }
 
 // The only escape sequences on the terminal are those of the bar.
-func TestNoEscapesOfOthers(t *testing.T) {
+func TestNoForeignEscapes(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, false)
 	s := onTerminal(t, d.Socket, 200, nil, "copy", "--wait", "/mnt/escape", "/lus/a")
 	s.exits(1)
 	s.await(`\\x1b\]0;owned`)
 	own := regexp.MustCompile(`\x1b\[\d*[AJ]`)
-	for _, r := range own.ReplaceAllString(s.seen(), "") {
+	for _, r := range own.ReplaceAllString(s.terminal.Shown(), "") {
 		if r < ' ' && r != '\r' && r != '\n' || r >= 0x7f && r < 0xa0 || r == 0x202e {
 			t.Errorf("%U on the terminal", r)
 		}
@@ -250,7 +181,7 @@ func TestDumbTerminal(t *testing.T) {
 	d := startDaemon(t, false)
 	s := onTerminal(t, d.Socket, 120, []string{"TERM=dumb"}, "copy", "--wait", "/mnt/ok", "/lus/a")
 	s.exits(0)
-	if seen := s.seen(); strings.Contains(seen, "\x1b") || !strings.Contains(seen, "nnf-dmctl: nnf-dm-node-1: running 50%") {
+	if seen := s.terminal.Shown(); strings.Contains(seen, "\x1b") || !strings.Contains(seen, "nnf-dmctl: nnf-dm-node-1: running 50%") {
 		t.Errorf("%q", seen)
 	}
 }
@@ -262,13 +193,13 @@ func TestTerminalWithoutSize(t *testing.T) {
 	d := startDaemon(t, false)
 	s := onTerminal(t, d.Socket, 0, nil, "copy", "--wait", "/mnt/ok", "/lus/a")
 	s.exits(0)
-	if seen := s.seen(); strings.Contains(seen, "\x1b") || !strings.Contains(seen, "nnf-dmctl: nnf-dm-node-1: running 50%, 2s, 1.000 GiB, 512.000 MiB/s, 2 secs left: Copied") {
+	if seen := s.terminal.Shown(); strings.Contains(seen, "\x1b") || !strings.Contains(seen, "nnf-dmctl: nnf-dm-node-1: running 50%, 2s, 1.000 GiB, 512.000 MiB/s, 2 secs left: Copied") {
 		t.Errorf("%q", seen)
 	}
 }
 
-// A time stamp before dcp's words hides none of its figures, and the percentage of
-// the daemon is the one in the line.
+// The figures of a dcp line with a time stamp are shown, with the percentage that the
+// daemon reports.
 func TestStampedLines(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, false)
@@ -287,12 +218,12 @@ func TestQuietTerminal(t *testing.T) {
 	d := startDaemon(t, false)
 	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "--quiet", "/mnt/ok", "/lus/a")
 	s.exits(0)
-	if seen := s.seen() + s.stdout.String(); seen != "" {
+	if seen := s.terminal.Shown() + s.stdout.String(); seen != "" {
 		t.Errorf("%q", seen)
 	}
 }
 
-// The first Ctrl-C leaves the copy alone, and says how to come back.
+// The first Ctrl-C detaches and prints how to follow the copy again.
 func TestCtrlCDetaches(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, false)
@@ -311,7 +242,7 @@ func TestCtrlCDetaches(t *testing.T) {
 	again.exits(0)
 }
 
-// The second one cancels, and waits for the end of the copy.
+// The second Ctrl-C cancels and waits for the end of the copy.
 func TestCtrlCTwiceCancels(t *testing.T) {
 	t.Parallel()
 	for _, old := range []bool{false, true} {
@@ -330,7 +261,7 @@ func TestCtrlCTwiceCancels(t *testing.T) {
 	}
 }
 
-// A copy that ends while the user decides has ended well.
+// A copy that ends within the grace time is a success.
 func TestCtrlCAndEnd(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, false)
@@ -342,7 +273,7 @@ func TestCtrlCAndEnd(t *testing.T) {
 	s.exits(0)
 }
 
-// The third one leaves a copy whose end is a long time coming.
+// The third Ctrl-C detaches from a copy that takes long to cancel.
 func TestCtrlCThreeTimes(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, false)
@@ -357,7 +288,7 @@ func TestCtrlCThreeTimes(t *testing.T) {
 	s.await(`to follow it again: nnf-dmctl wait nnf-dm-node-1`)
 }
 
-// Before there is an id nobody can say what became of the request.
+// Before there is an id, the outcome of the request is not known.
 func TestCtrlCWhileAsking(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, false)
@@ -368,7 +299,7 @@ func TestCtrlCWhileAsking(t *testing.T) {
 	s.await(`nnf-dmctl: error: detached by interrupt\r\nnnf-dmctl: hint: nnf-dmctl list shows whether the copy was started`)
 }
 
-// Whoever ends the job does not end the copy.
+// Signals that end the job do not end the copy.
 func TestSignalsDetach(t *testing.T) {
 	t.Parallel()
 	for signal, code := range map[syscall.Signal]int{syscall.SIGTERM: 143, syscall.SIGHUP: 129} {
@@ -386,7 +317,7 @@ func TestSignalsDetach(t *testing.T) {
 	}
 }
 
-// A daemon that is restarted, as by an update, is not missed.
+// A restart of the daemon does not end following.
 func TestDaemonRestarts(t *testing.T) {
 	t.Parallel()
 	for _, quiet := range []string{"--quiet=false", "--quiet"} {

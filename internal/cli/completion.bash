@@ -1,43 +1,16 @@
 # bash completion for @NAME@.  shellcheck shell=bash
 
 _@FUNCTION@() {
-  local cur prev word command='' skip='' i flags='@FLAGS@'
-  @LOCALS@
-  cur=${COMP_WORDS[COMP_CWORD]}
-  prev=${COMP_WORDS[COMP_CWORD - 1]}
+  local cur=${COMP_WORDS[COMP_CWORD]} kind
+  if [[ $cur == '=' ]]; then cur=''; fi
   COMPREPLY=()
-
-  # Which command is it?
-  for ((i = 1; i < COMP_CWORD; i++)); do
-    word=${COMP_WORDS[i]}
-    @PASS@
-    if [[ $word == '=' ]]; then continue; fi
-    if [[ -n $skip ]]; then
-      skip=''
-      continue
-    fi
-    case $word in
-      @VALUES@) skip=$word ;;
-      -*) ;;
-      *) [[ -n $command ]] || command=$word ;;
-    esac
-  done
-
-  if [[ $prev == '=' ]]; then prev=${COMP_WORDS[COMP_CWORD - 2]}; fi
-  if [[ $cur == '=' ]]; then cur=''; prev=${COMP_WORDS[COMP_CWORD - 1]}; fi
-  case $prev in
-    @WORDS@
-  esac
-
-  case $command in
-    @CASES@
-  esac
-  if [[ $cur == -* ]]; then
-    mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$cur")
-    return
-  fi
-  case $command in
-    @ARGUMENTS@
+  {
+    read -r kind || return 0
+    mapfile -t COMPREPLY
+  } < <("${COMP_WORDS[0]}" __complete bash "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+  case $kind in
+    files) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+    directories) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
   esac
 }
 

@@ -1,172 +1,247 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/compute-daemons/compute-daemons/internal/text"
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
-// Files says that arguments are names of files.
+// Files as Command.Complete means that the arguments are names of files.
 const Files = "\x00files"
 
-// words is the annotation of a flag that takes one of some words.
-const words = "words"
+// wordsKey is the annotation of a flag that takes one of several words.
+const wordsKey = "words"
 
-// Words says which words a flag takes, for completion. It panics when there is no
-// such flag: the table is wrong.
+// Words declares the words that a flag takes, for completion. It panics if there is no
+// such flag, because the table is wrong then.
 func Words(f *pflag.FlagSet, flag string, list ...string) {
-	if err := f.SetAnnotation(flag, words, slices.Clone(list)); err != nil {
+	if err := f.SetAnnotation(flag, wordsKey, slices.Clone(list)); err != nil {
 		panic(err)
 	}
 }
 
+// Shells are those for which there is a completion script.
+var Shells = []string{"bash", "zsh", "fish"}
+
+//go:embed completion.bash
+var bashScript string
+
+//go:embed completion.zsh
+var zshScript string
+
+//go:embed completion.fish
+var fishScript string
+
+// Completion returns the completion script for one of Shells. The script has no list of
+// its own: for each completion it runs the program with completeCommand, and the
+// program answers from its table.
+func (p *Program[C]) Completion(shell string) string {
+	pattern := map[string]string{"bash": bashScript, "zsh": zshScript, "fish": fishScript}[shell]
+	return strings.NewReplacer("@NAME@", p.Name, "@FUNCTION@", strings.ReplaceAll(p.Name, "-", "_")).Replace(pattern)
+}
+
 func (p *Program[C]) completionCommand() *Command[C] {
 	return &Command[C]{
-		Name: "completion", Args: "bash", Short: "print a script that completes command lines in bash",
-		Long: "For this shell: source <(" + p.Name + " completion bash)",
+		Name: "completion", Args: "SHELL", Short: "print a script that completes command lines in bash, zsh or fish",
+		Long: "For the running shell: source <(" + p.Name + " completion bash), or with zsh. In fish:\n" +
+			p.Name + " completion fish | source",
 		Most: 1,
 		Run: func(_ context.Context, v C) error {
 			c := v.base()
 			switch {
 			case len(c.Args) == 0:
-				return usage.Errorf("completion needs the name of the shell: bash")
-			case c.Args[0] != "bash":
-				return usage.Errorf("completion exists for bash, not for %.80q", c.Args[0])
+				return usage.Errorf("completion needs the name of the shell: %s", strings.Join(Shells, ", "))
+			case !slices.Contains(Shells, c.Args[0]):
+				return usage.Unknown("shell", c.Args[0], Shells)
 			}
-			_, err := io.WriteString(c.Stdout, p.Completion())
+			_, err := io.WriteString(c.Stdout, p.Completion(c.Args[0]))
 			return err
 		},
 	}
 }
 
-//go:embed completion.bash
-var completionScript string
+// completeCommand SHELL WORD... is what the scripts run. The words are those behind the
+// program's name, up to the word with the cursor, which may be empty. The first line of
+// the answer is the kind of what follows: "words", one to a line, with a tab and a
+// description for zsh and fish; or "files" or "directories", which the shell completes.
+// No help shows this command.
+const completeCommand = "__complete"
 
-const fromFiles, fromFolders = `mapfile -t COMPREPLY < <(compgen -f -- "$cur")`, `mapfile -t COMPREPLY < <(compgen -d -- "$cur")`
+// candidate is a word that the shell may offer.
+type candidate struct{ word, meaning string }
 
-func fromWords(list string) string {
-	return `mapfile -t COMPREPLY < <(compgen -W '` + list + `' -- "$cur")`
-}
+// Kinds of answers of completeCommand.
+const (
+	kindWords       = "words"
+	kindFiles       = "files"
+	kindDirectories = "directories"
+)
 
-// Completion is the script that bash reads: the table filled into its pattern.
-func (p *Program[C]) Completion() string {
-	var names, flags []string
-	arguments := []branch{{[]string{"''", "help"}, ""}, {[]string{"completion"}, fromWords("bash")}}
-	asks := false
-	for _, c := range p.commands() {
-		names = append(names, c.Name)
-		if f := flagNames(p.ownFlags(c)); f != "" {
-			flags = append(flags, fmt.Sprintf("%s) flags+=' %s' ;;", c.Name, f))
-		}
-		switch {
-		case c.Complete == Files:
-			arguments = add(arguments, c.Name, fromFiles)
-		case c.Complete != "":
-			asks = true
-			arguments = add(arguments, c.Name, `mapfile -t found < <("${ask[@]}" `+c.Complete+" 2>/dev/null)\n"+`mapfile -t COMPREPLY < <(compgen -W "${found[*]}" -- "$cur")`)
-		}
+// printCompletion is completeCommand.
+func (p *Program[C]) printCompletion(ctx context.Context, process Process, shell string, words []string) int {
+	if shell == "bash" {
+		words = joinAssignments(words)
 	}
-	arguments[0].then = fromWords(strings.Join(names, " "))
-	var values []branch
-	var all []string
-	p.eachValued(func(f *pflag.Flag, pattern string) {
-		all = append(all, pattern)
-		values = add(values, pattern, valueOf(f))
-	})
-	locals, pass := "", ""
-	if asks {
-		locals = "  local -a ask=(" + p.Name + ") found=()\n"
-		pass = "    case $skip in\n      " + strings.Join(p.PassOn, " | ") + ") [[ $word == '=' ]] || ask+=(\"$skip\" \"$word\") ;;\n    esac\n"
+	if len(words) == 0 {
+		words = []string{""}
 	}
-	return strings.NewReplacer(
-		"@NAME@", p.Name,
-		"@FUNCTION@", strings.ReplaceAll(p.Name, "-", "_"),
-		"@FLAGS@", flagNames(p.commonFlags())+" --help",
-		"@VALUES@", strings.Join(all, " | "),
-		"  @LOCALS@\n", locals,
-		"    @PASS@\n", pass,
-		"    @WORDS@\n", branches(values, "return"),
-		"    @CASES@\n", "    "+strings.Join(flags, "\n    ")+"\n",
-		"    @ARGUMENTS@\n", branches(arguments, ""),
-	).Replace(completionScript)
-}
-
-// branch is one of a case of bash.
-type branch struct {
-	patterns []string
-	then     string
-}
-
-// add lets a pattern do what others do, or begins a branch.
-func add(list []branch, pattern, then string) []branch {
-	for i := range list {
-		if list[i].then == then {
-			list[i].patterns = append(list[i].patterns, pattern)
-			return list
-		}
-	}
-	return append(list, branch{[]string{pattern}, then})
-}
-
-func branches(list []branch, last string) string {
+	kind, list := p.complete(ctx, process, words[:len(words)-1], words[len(words)-1])
 	var b strings.Builder
-	for _, one := range list {
-		b.WriteString("    " + strings.Join(one.patterns, " | ") + ")\n")
-		for _, line := range append(strings.Split(one.then, "\n"), last) {
-			if line != "" {
-				b.WriteString("      " + line + "\n")
+	b.WriteString(kind + "\n")
+	for _, c := range list {
+		b.WriteString(text.Line(c.word))
+		if shell != "bash" && c.meaning != "" {
+			b.WriteString("\t" + c.meaning)
+		}
+		b.WriteByte('\n')
+	}
+	if _, err := io.WriteString(process.Stdout, b.String()); err != nil {
+		return ExitFailed
+	}
+	return ExitOK
+}
+
+// joinAssignments makes one word of "--flag", "=" and "value": bash splits words at "=".
+func joinAssignments(words []string) (list []string) {
+	for i, w := range words {
+		n := len(list)
+		if n > 0 && strings.HasPrefix(list[n-1], "--") && (w == "=" || i > 0 && words[i-1] == "=" && strings.HasSuffix(list[n-1], "=")) {
+			list[n-1] += w
+			continue
+		}
+		list = append(list, w)
+	}
+	return list
+}
+
+// complete returns what may replace the word current, which stands behind the words
+// before.
+func (p *Program[C]) complete(ctx context.Context, process Process, before []string, current string) (string, []candidate) {
+	var command *Command[C]
+	var name string
+	var open *pflag.Flag // takes the next word
+	var common []string  // flags of every command, as they are given
+	all, flags := p.commonFlags(), p.commonFlags()
+	for _, w := range before {
+		isCommon := open != nil && all.Lookup(open.Name) != nil
+		switch {
+		case open != nil:
+			open = nil
+		case strings.HasPrefix(w, "-"):
+			var f *pflag.Flag
+			f, open = flagOf(flags, w)
+			isCommon = f != nil && all.Lookup(f.Name) != nil
+		case name == "":
+			name = w
+			if command = p.find(name); command != nil {
+				flags.AddFlagSet(p.ownFlags(command))
 			}
 		}
-		b.WriteString("      ;;\n")
-	}
-	return b.String()
-}
-
-func flagNames(f *pflag.FlagSet) string {
-	var names []string
-	f.VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
-	return strings.Join(names, " ")
-}
-
-// eachValued visits the flags that take the next word, of any command. A name has
-// the same meaning everywhere.
-func (p *Program[C]) eachValued(visit func(f *pflag.Flag, pattern string)) {
-	seen := map[string]bool{}
-	one := func(f *pflag.Flag) {
-		if f.NoOptDefVal != "" || seen[f.Name] {
-			return
+		if isCommon {
+			common = append(common, w)
 		}
-		seen[f.Name] = true
-		pattern := "--" + f.Name
-		if f.Shorthand != "" {
-			pattern += " | -" + f.Shorthand
+	}
+	flag, value, assigned := strings.Cut(current, "=")
+	switch {
+	case open != nil:
+		return valuesOf(open, current)
+	case assigned && strings.HasPrefix(flag, "--"):
+		if f, _ := flagOf(flags, flag); f != nil {
+			return valuesOf(f, value)
 		}
-		visit(f, pattern)
+		return kindWords, nil
+	case strings.HasPrefix(current, "-"):
+		return kindWords, starting(current, append(flagNames(flags), candidate{"--help", "show the help of the command"}))
+	case name == "", name == "help":
+		return kindWords, starting(current, p.commandNames())
+	case name == "completion":
+		return kindWords, starting(current, plainWords(Shells))
+	case command == nil || command.Complete == "":
+		return kindWords, nil
+	case command.Complete == Files:
+		return kindFiles, nil
 	}
-	p.commonFlags().VisitAll(one)
-	for _, c := range p.commands() {
-		p.ownFlags(c).VisitAll(one)
-	}
+	return kindWords, starting(current, plainWords(p.ask(ctx, process, append(common, strings.Fields(command.Complete)...))))
 }
 
-// valueOf completes the value of a flag: words, or the names of files or folders,
-// if its placeholder says so.
-func valueOf(f *pflag.Flag) string {
-	if list, ok := f.Annotations[words]; ok {
-		return fromWords(strings.Join(list, " "))
+// flagOf returns the flag of a word such as --name, --name=value or -n, and again as
+// open if the flag takes the next word.
+func flagOf(flags *pflag.FlagSet, word string) (f, open *pflag.Flag) {
+	name, long := strings.CutPrefix(word, "--")
+	name, _, assigned := strings.Cut(name, "=")
+	switch {
+	case long:
+		f = flags.Lookup(name)
+	case len(word) == 2:
+		f = flags.ShorthandLookup(word[1:])
 	}
-	switch name, _ := pflag.UnquoteUsage(f); name {
+	if f != nil && f.NoOptDefVal == "" && !assigned {
+		open = f
+	}
+	return f, open
+}
+
+// valuesOf completes the value of a flag: its words, or files or directories if its
+// placeholder is one of theirs.
+func valuesOf(f *pflag.Flag, current string) (string, []candidate) {
+	if list, ok := f.Annotations[wordsKey]; ok {
+		return kindWords, starting(current, plainWords(list))
+	}
+	switch placeholder, _ := pflag.UnquoteUsage(f); placeholder {
 	case "FILE", "PATH", "PROGRAM":
-		return fromFiles
+		return kindFiles, nil
 	case "DIR":
-		return fromFolders
+		return kindDirectories, nil
 	}
-	return ""
+	return kindWords, nil
+}
+
+func (p *Program[C]) commandNames() (list []candidate) {
+	for _, c := range p.commands() {
+		list = append(list, candidate{c.Name, c.Short})
+	}
+	return list
+}
+
+func flagNames(flags *pflag.FlagSet) (list []candidate) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		_, meaning := pflag.UnquoteUsage(f)
+		list = append(list, candidate{"--" + f.Name, meaning})
+	})
+	return list
+}
+
+func plainWords(words []string) (list []candidate) {
+	for _, w := range words {
+		list = append(list, candidate{word: w})
+	}
+	return list
+}
+
+func starting(prefix string, list []candidate) []candidate {
+	return slices.DeleteFunc(list, func(c candidate) bool { return !strings.HasPrefix(c.word, prefix) })
+}
+
+// askTime is how long a user waits for a completion that asks another process.
+const askTime = 5 * time.Second
+
+// ask runs a command line of this program and returns the words that it prints.
+func (p *Program[C]) ask(ctx context.Context, process Process, args []string) []string {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	var out bytes.Buffer
+	process.Stdin, process.Stdout, process.Stderr = strings.NewReader(""), &out, io.Discard
+	if code := p.Run(ctx, process, args); code != ExitOK {
+		return nil
+	}
+	return strings.Fields(out.String())
 }

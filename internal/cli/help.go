@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/spf13/pflag"
 )
 
 func (p *Program[C]) helpCommand() *Command[C] {
@@ -66,4 +68,103 @@ func (p *Program[C]) details(c *Command[C]) string {
 		text += "\n" + e.Comment + "\n\n    " + strings.ReplaceAll(e.Lines, "\n", "\n    ") + "\n"
 	}
 	return text + "\n" + p.Name + " help lists the flags of all commands, the environment and the exit codes.\n"
+}
+
+// Guide is what a program goes by, for its manual page and documentation.
+type Guide struct {
+	Commands    []Entry
+	Flags       []Flag // of every command
+	Environment []Variable
+	Exits       []Exit
+}
+
+// Entry is one sub-command in it.
+type Entry struct {
+	Name, Arguments string
+	Synopsis        string // the whole line
+	Short, Long     string
+	Flags           []Flag // its own
+	Examples        []Example
+}
+
+// Example is a command line, or several, that people may copy.
+type Example struct{ Comment, Lines string }
+
+// Flag is one flag.
+type Flag struct{ Name, Letter, Value, Meaning, Default string }
+
+// Variable is a name in the environment.
+type Variable struct{ Name, Meaning string }
+
+// Exit is an exit code.
+type Exit struct {
+	Code    int
+	Meaning string
+}
+
+// Guide describes the program.
+func (p *Program[C]) Guide() Guide {
+	g := Guide{Environment: p.Environment, Exits: p.Exits}
+	for _, c := range p.commands() {
+		g.Commands = append(g.Commands, Entry{c.Name, c.Args, p.synopsis(c), c.Short, c.Long, describe(p.ownFlags(c)), c.Examples})
+	}
+	all := p.commonFlags()
+	all.BoolP("help", "h", false, "show the help of the command")
+	g.Flags = describe(all)
+	return g
+}
+
+// describe lists a set of flags. Defaults that say nothing are left out.
+func describe(flags *pflag.FlagSet) (list []Flag) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		value, meaning := pflag.UnquoteUsage(f)
+		fallback := f.DefValue
+		if fallback == "false" || fallback == "0s" || fallback == "[]" || fallback == "0" {
+			fallback = ""
+		}
+		list = append(list, Flag{f.Name, f.Shorthand, value, strings.TrimSpace(meaning), fallback})
+	})
+	return list
+}
+
+// Manual is the guide in Markdown, as a part of a page in docs.
+func (g Guide) Manual() string {
+	var b strings.Builder
+	for _, c := range g.Commands {
+		fmt.Fprintf(&b, "\n### %s\n\n    %s\n\n%s.\n", c.Name, c.Synopsis, strings.ToUpper(c.Short[:1])+c.Short[1:])
+		if c.Long != "" {
+			b.WriteString("\n" + c.Long + "\n")
+		}
+		flagTable(&b, c.Flags)
+	}
+	b.WriteString("\n### Flags of all commands\n")
+	flagTable(&b, g.Flags)
+	b.WriteString("\n### Environment\n\n| name | meaning |\n| --- | --- |\n")
+	for _, e := range g.Environment {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", e.Name, e.Meaning)
+	}
+	b.WriteString("\n### Exit codes\n\n| code | meaning |\n| --- | --- |\n")
+	for _, e := range g.Exits {
+		fmt.Fprintf(&b, "| %d | %s |\n", e.Code, e.Meaning)
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+func flagTable(b *strings.Builder, flags []Flag) {
+	if len(flags) == 0 {
+		return
+	}
+	b.WriteString("\n| flag | meaning | default |\n| --- | --- | --- |\n")
+	for _, f := range flags {
+		name := "`--" + strings.TrimSpace(f.Name+" "+f.Value) + "`"
+		if f.Letter != "" {
+			name = "`-" + f.Letter + "`, " + name
+		}
+		fallback := ""
+		if f.Default != "" {
+			fallback = "`" + f.Default + "`"
+		}
+		fmt.Fprintf(b, "| %s | %s | %s |\n", name, strings.ReplaceAll(f.Meaning, "|", `\|`), fallback)
+	}
 }

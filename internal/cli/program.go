@@ -1,3 +1,29 @@
+// Package cli runs programs with sub-commands. One table per program describes its
+// commands, flags, environment and exit codes. Parsing, help, suggestions, completion
+// for bash, zsh and fish, the manual page and the reference in docs are made from it.
+//
+// # Why not cobra
+//
+// The alternative was github.com/spf13/cobra 1.10, with the same tables, linker flags
+// and flag package (pflag, which this package uses as well). Measured for linux/amd64:
+//
+//	                         this package   cobra
+//	nnf-dmctl                8,741,026 B    8,933,538 B (+ 192,512)
+//	nnf-deploy               11,931,810 B   12,120,226 B (+ 188,416)
+//	further modules linked   none           cobra; text/template of the standard library
+//	modules for man pages    none           cobra/doc, go-md2man, go.yaml.in/yaml/v3
+//	completion               bash zsh fish  bash zsh fish powershell
+//	bash completion needs    bash           bash and the package bash-completion
+//	suggestions              words, flags   words
+//
+// The size alone would not decide. But cobra would replace only the parsing loop and the
+// completion scripts here, about 250 lines. Error and hint lines with suggestions for
+// flags, exit codes, the help with its sections for environment and exit codes, and
+// manual pages with the same sections would remain code of this module: they are set
+// for all four programs, and cobra formats them differently. Completion works like
+// cobra's: the shell asks the program.
+//
+// The package must not know what a program does.
 package cli
 
 import (
@@ -22,8 +48,7 @@ type Program[C Caller] struct {
 	New         func(*Call) C           // a call with the defaults of its flags, also from the environment
 	Flags       func(*pflag.FlagSet, C) // those of every command; they may also stand before its name
 	Check       func(C) error           // of those flags; nil: nothing can be wrong
-	Commands    []*Command[C]           // help and completion come behind them
-	PassOn      []string                // flags, as --flag or -f, that completion needs for Command.Complete
+	Commands    []*Command[C]           // completion and help are added behind them
 	Environment []Variable
 	Exits       []Exit
 	ExitOf      func(error) int // nil: the function ExitOf
@@ -41,23 +66,20 @@ type Command[C Caller] struct {
 	Examples []Example
 	Least    int    // arguments
 	Most     int    // -1: any number
-	Complete string // the arguments: Files, or the command of this program that prints them; "": not at all
+	Complete string // completes the arguments: Files, or the command line of this program that prints them; "": nothing
 	Flags    func(*pflag.FlagSet, C)
 	Run      func(context.Context, C) error
 }
 
-// UsageError is a wrong command line.
-type UsageError = usage.Error
-
-// Usagef makes a *UsageError.
-func Usagef(format string, args ...any) error { return usage.Errorf(format, args...) }
-
-// Run does what the arguments say and returns the exit code.
+// Run executes a command line and returns the exit code.
 func (p *Program[C]) Run(ctx context.Context, process Process, args []string) int {
+	if len(args) > 1 && args[0] == completeCommand {
+		return p.printCompletion(ctx, process, args[1], args[2:])
+	}
 	v := p.New(&Call{Process: process, Program: p.Name})
 	c := v.base()
 	name, err := p.run(ctx, v, args)
-	switch u := (*UsageError)(nil); {
+	switch u := (*usage.Error)(nil); {
 	case err == nil:
 		return c.Code
 	case errors.Is(err, pflag.ErrHelp):
@@ -115,9 +137,9 @@ func (p *Program[C]) run(ctx context.Context, v C, args []string) (string, error
 	c.given = func(flag string) bool { return flags.Changed(flag) || root.Changed(flag) }
 	switch {
 	case len(c.Args) < command.Least:
-		return name, Usagef("%s needs %s", name, command.Args)
+		return name, usage.Errorf("%s needs %s", name, command.Args)
 	case command.Most >= 0 && len(c.Args) > command.Most:
-		return name, Usagef("unexpected argument %.80q", c.Args[command.Most])
+		return name, usage.Errorf("unexpected argument %.80q", c.Args[command.Most])
 	}
 	if p.Check != nil {
 		if err := p.Check(v); err != nil {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 // order is a call of the program that these tests play.
@@ -36,7 +38,7 @@ func shop() *Program[*order] {
 		},
 		Check: func(v *order) error {
 			if v.times < 0 {
-				return Usagef("--times cannot be negative")
+				return usage.Errorf("--times cannot be negative")
 			}
 			return nil
 		},
@@ -52,7 +54,6 @@ func shop() *Program[*order] {
 				return Interrupted(ctx, ctx.Err())
 			}},
 		},
-		PassOn:      []string{"--loud", "-l"},
 		Environment: []Variable{{"TIMES", "how often"}},
 		Exits:       []Exit{{ExitOK, "done"}},
 	}
@@ -82,8 +83,8 @@ func TestRun(t *testing.T) {
 		{"echo a --times x", 2, "", "shop: error: flag --times: \"x\" is not a whole number\nshop: hint: see shop echo --help\n"},
 		{"fail a b", 1, "", "shop: error: bad\\x1b: special\n"},
 		{"help nothing", 2, "", "shop: error: unknown command \"nothing\"\nshop: hint: see shop help --help\n"},
-		{"completion", 2, "", "shop: error: completion needs the name of the shell: bash\nshop: hint: see shop completion --help\n"},
-		{"completion zsh", 2, "", "shop: error: completion exists for bash, not for \"zsh\"\nshop: hint: see shop completion --help\n"},
+		{"completion", 2, "", "shop: error: completion needs the name of the shell: bash, zsh, fish\nshop: hint: see shop completion --help\n"},
+		{"completion csh", 2, "", "shop: error: unknown shell \"csh\"\nshop: hint: did you mean \"zsh\"? see shop completion --help\n"},
 	} {
 		var stdout, stderr strings.Builder
 		code := shop().Run(t.Context(), Process{Stdout: &stdout, Stderr: &stderr}, strings.Fields(tt.line))
@@ -175,26 +176,5 @@ func TestGuide(t *testing.T) {
 	}
 	if len(g.Flags) != 2 || g.Flags[0].Letter != "l" || g.Flags[1].Name != "help" || len(g.Environment) != 1 || len(g.Exits) != 1 {
 		t.Errorf("%+v", g)
-	}
-}
-
-// What bash makes of it is tested with the programs.
-func TestCompletion(t *testing.T) {
-	p := shop()
-	text := p.Completion()
-	for _, want := range []string{
-		"complete -o filenames -F _shop shop\n", "compgen -W 'echo fail wait completion help'", "    echo) flags+=' --times' ;;\n",
-		"local -a ask=(shop)", "--loud | -l) [[ $word == '=' ]] || ask+=", `"${ask[@]}" list 2>/dev/null`, "    --times)\n      return\n      ;;\n",
-		"    echo)\n      mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n      ;;\n",
-	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("no %q in\n%s", want, text)
-		}
-	}
-	if p.Commands[1].Complete = ""; strings.Contains(p.Completion(), "ask") {
-		t.Error("it has what asks the program, and nothing does")
-	}
-	if strings.Contains(text, "@") && strings.Contains(strings.ReplaceAll(text, "[@]", ""), "@") {
-		t.Errorf("a place was not filled:\n%s", text)
 	}
 }

@@ -1,3 +1,17 @@
+// Package clientmount reconciles this node's ClientMounts. It is the only package
+// that connects Kubernetes with the machine: the watch delivers objects, package
+// plan makes the steps, package node carries them out, and one status patch
+// reports the result.
+//
+// One loop owns all state that is shared between objects (controller.go). Each
+// object has at most one worker, which runs only while there is work (worker.go),
+// so an idle node runs nothing and a mount that hangs does not delay the others.
+// A worker runs one attempt (reconcile.go): it mounts (mount.go) or unmounts
+// (unmount.go) by the steps of a plan (steps*.go). What must survive a crash is in
+// a record on disk before the first effect (record.go).
+//
+// It must not know how requests are sent, how a command line is put together
+// or how the kernel is asked; and it never writes a spec.
 package clientmount
 
 import (
@@ -9,6 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
@@ -16,8 +31,13 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// errStopped is the answer to who still asks after the loop has ended.
-var errStopped = errors.New("the controller has stopped")
+// Why a context of the controller has ended (context.Cause).
+var (
+	errStopped         = errors.New("the controller has stopped")
+	errShutdownTimeout = errors.New("the shutdown time is over")
+	errStopping        = errors.New("the daemon stops")
+	errSuperseded      = errors.New("superseded by a newer state of the object")
+)
 
 // Options say what a Controller works on.
 type Options struct {
@@ -32,7 +52,7 @@ type Options struct {
 	RetryRate float64
 	Plan      plan.Options
 	Orphans   OrphanPolicy
-	// How long running steps may go on after the daemon was told to stop.
+	// How long running steps may continue after the daemon was told to stop.
 	ShutdownTimeout time.Duration
 	// Status gets one line whenever what it says has changed, from the loop.
 	Status func(line string)
@@ -53,8 +73,18 @@ type Controller struct {
 	grace  atomic.Int64 // the shutdown time, in nanoseconds
 	mounts atomic.Pointer[kube.Resource]
 
-	calls   chan func()
-	stopped chan struct{}
+	calls chan func()
+
+	// What ends work. Each context is the parent of the next, and each attempt has
+	// a child of steps, which also ends when the object gets a newer state
+	// (errSuperseded).
+	loop     context.Context // until Run returns: errStopped
+	commands context.Context // until the shutdown time is over: errShutdownTimeout
+	steps    context.Context // until the daemon is told to stop: errStopping
+
+	endLoop, endCommands, endSteps context.CancelCauseFunc
+
+	workers sync.WaitGroup
 
 	// Owned by the loop.
 	objects map[string]*object
@@ -64,33 +94,33 @@ type Controller struct {
 	// what an older state of them mounted is no orphan.
 	malformed map[string]bool
 	line      string
-	calm      calm
-	stopping  atomic.Bool
-	workers   sync.WaitGroup
-	commands  context.Context // ends when the shutdown time is over
+	idle      idleTimer
 }
 
 // object is what the loop knows of one ClientMount.
 type object struct {
 	name     string
-	newest   *dws.ClientMount   // nil: gone from the API server
-	ran      *dws.ClientMount   // what the running or last attempt was based on
-	running  bool               // an attempt is under way
-	cancel   context.CancelFunc // ends its waits
-	timer    *time.Timer        // next attempt
-	failures int                // attempts in a row that failed
-	verify   bool               // the next attempt only looks whether all is well
+	newest   *dws.ClientMount // nil: gone from the API server
+	ran      *dws.ClientMount // what the running or last attempt was based on
+	running  bool             // an attempt is under way
+	abandon  func()           // ends that attempt before its next step, because it is superseded
+	timer    *time.Timer      // next attempt
+	failures int              // attempts in a row that failed
+	verify   bool             // the next attempt only checks that nothing has changed
 	last     result
 	work     *work
-	orphan   *Record // instead of an object: a record nobody asks for
+	orphan   *Record // instead of an object: a record that belongs to no object
 }
 
 // New makes a controller; Run starts it.
 func New(o Options) *Controller {
 	c := &Controller{
-		o: o, calls: make(chan func()), stopped: make(chan struct{}),
-		objects: map[string]*object{}, malformed: map[string]bool{}, calm: calm{f: o.Idle},
+		o: o, calls: make(chan func()),
+		objects: map[string]*object{}, malformed: map[string]bool{}, idle: idleTimer{f: o.Idle},
 	}
+	c.loop, c.endLoop = context.WithCancelCause(context.Background())
+	c.commands, c.endCommands = context.WithCancelCause(c.loop)
+	c.steps, c.endSteps = context.WithCancelCause(c.commands)
 	c.limits.Store(&o.Limits)
 	c.mounts.Store(&o.Mounts)
 	c.SetShutdownTimeout(o.ShutdownTimeout)
@@ -99,8 +129,8 @@ func New(o Options) *Controller {
 		stuck: newStuckTable(), registry: &registry{}, limits: func() Limits { return *c.limits.Load() },
 		progressAfter: 5 * time.Second,
 		remote: remote{
-			client: o.Client, profileVersion: new(atomic.Pointer[string]),
-			profiles: new(shared[*nnf.StorageProfile]), versions: new(shared[string]),
+			client: o.Client, versions: new(kube.Versions),
+			profiles: new(shared[*nnf.StorageProfile]), discoveries: new(shared[string]),
 			mounts: func() kube.Resource { return *c.mounts.Load() },
 		},
 	}
@@ -118,64 +148,56 @@ func New(o Options) *Controller {
 // SetLimits changes times and counts for the attempts that start from now on.
 func (c *Controller) SetLimits(l Limits) { c.limits.Store(&l) }
 
-// SetShutdownTimeout changes how long running steps may go on when the daemon
+// SetShutdownTimeout changes how long running steps may continue when the daemon
 // is told to stop.
 func (c *Controller) SetShutdownTimeout(d time.Duration) { c.grace.Store(int64(d)) }
 
 // ShutdownTimeout is that time.
 func (c *Controller) ShutdownTimeout() time.Duration { return time.Duration(c.grace.Load()) }
 
-// SetResource changes the API version that is spoken, after a discovery.
-func (c *Controller) SetResource(r kube.Resource) { c.mounts.Store(&r) }
-
 // Run is the loop. It returns when ctx has ended and no worker is left, or
 // when the shutdown time is over; workers that are left then hang in the
 // kernel. Mounts are never touched by stopping.
 func (c *Controller) Run(ctx context.Context) error {
-	defer close(c.stopped)
-	hard, abandon := context.WithCancel(context.WithoutCancel(ctx))
-	defer abandon()
-	c.commands = hard
+	defer c.endLoop(errStopped)
 	for {
 		select {
 		case f := <-c.calls:
 			f()
-			c.say()
-			c.rest()
+			c.publishLine()
+			c.checkIdle()
 		case <-ctx.Done():
-			c.calm.work()
-			return c.drain(abandon)
+			c.idle.stop()
+			return c.drain()
 		}
 	}
 }
 
+// stopping reports whether no new attempt may start.
+func (c *Controller) stopping() bool { return c.steps.Err() != nil }
+
 // drain lets the running steps end, within the shutdown time.
-func (c *Controller) drain(abandon context.CancelFunc) error {
-	c.stopping.Store(true)
+func (c *Controller) drain() error {
+	c.endSteps(errStopping)
 	for _, o := range c.objects {
 		o.stopTimer()
-		if o.cancel != nil {
-			o.cancel()
-		}
 	}
-	idle := make(chan struct{})
-	go func() { c.workers.Wait(); close(idle) }()
+	done := make(chan struct{})
+	go func() { c.workers.Wait(); close(done) }()
 	limit := time.NewTimer(c.ShutdownTimeout())
 	defer limit.Stop()
-	abandoned := false
 	for {
 		select {
 		case f := <-c.calls:
 			f()
-		case <-idle:
+		case <-done:
 			return nil
 		case <-limit.C:
-			if abandoned {
+			if c.commands.Err() != nil {
 				return fmt.Errorf("commands are still running after the shutdown time: %s", c.runningNames())
 			}
 			// Running commands are now told to end; they get a moment.
-			abandoned = true
-			abandon()
+			c.endCommands(errShutdownTimeout)
 			limit.Reset(3 * time.Second)
 		}
 	}
@@ -185,17 +207,17 @@ func (c *Controller) drain(abandon context.CancelFunc) error {
 func (c *Controller) do(f func()) {
 	select {
 	case c.calls <- f:
-	case <-c.stopped:
+	case <-c.loop.Done():
 	}
 }
 
-// Probe goes once through the loop and back: proof that it makes progress.
+// Probe sends one call through the loop: proof that it makes progress.
 func (c *Controller) Probe(ctx context.Context) error {
 	done := make(chan struct{})
 	select {
 	case c.calls <- func() { close(done) }:
-	case <-c.stopped:
-		return errStopped
+	case <-c.loop.Done():
+		return context.Cause(c.loop)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -210,7 +232,7 @@ func (c *Controller) Probe(ctx context.Context) error {
 // Upsert takes the newest state of an object from the watch.
 func (c *Controller) Upsert(cm *dws.ClientMount) { c.do(func() { c.upsert(cm) }) }
 
-// Delete takes notice that an object is gone.
+// Delete is called when an object is gone.
 func (c *Controller) Delete(name string) { c.do(func() { c.gone(name) }) }
 
 // Replace takes the complete list of the node's objects.
@@ -230,7 +252,7 @@ func (c *Controller) Replace(list []*dws.ClientMount) {
 		if !c.synced {
 			c.synced = true
 			c.o.Log.Info("ready: the ClientMounts of this node are known", "clientmounts", len(list), daemon.EventID(eventReady))
-			c.calm.work()
+			c.idle.stop()
 			if c.o.Synced != nil {
 				c.o.Synced()
 			}
@@ -248,7 +270,7 @@ func (c *Controller) upsert(cm *dws.ClientMount) {
 	o.newest = cm
 	switch {
 	case o.running && changed(o.ran, cm):
-		o.cancel()
+		o.abandon()
 	case !o.running && (o.ran == nil || changed(o.ran, cm)):
 		c.start(o)
 	}
@@ -263,7 +285,7 @@ func (c *Controller) gone(name string) {
 	}
 	o.newest = nil
 	if o.running {
-		o.cancel()
+		o.abandon()
 		return
 	}
 	c.drop(o)
@@ -278,7 +300,7 @@ func (c *Controller) drop(o *object) {
 	}
 }
 
-// changed tells whether the difference between two states of an object asks
+// changed reports whether the difference between two states of an object asks
 // for action. Our own writes, and what others do to status or annotations, do
 // not: otherwise every write would be followed by another pass.
 func changed(a, b *dws.ClientMount) bool {
@@ -290,5 +312,42 @@ func (o *object) stopTimer() {
 	if o.timer != nil {
 		o.timer.Stop()
 		o.timer = nil
+	}
+}
+
+// handler connects a watch with the loop.
+func (c *Controller) handler() kube.Handler[dws.ClientMount] {
+	return kube.Handler[dws.ClientMount]{
+		Replace:   c.Replace,
+		Upsert:    c.Upsert,
+		Delete:    func(_, name string) { c.Delete(name) },
+		Malformed: func(_, name string, _ error) { c.do(func() { c.malformed[name] = true }) },
+	}
+}
+
+// Follow supplies the controller with the objects of this node until ctx ends.
+// It finds the served version first, and again when the server stops serving
+// it. It retries while the API server is down.
+func (c *Controller) Follow(ctx context.Context) error {
+	failures := 0
+	for {
+		version, err := c.o.Client.Served(ctx, api.GroupDWS, api.VersionsDWS)
+		if err == nil {
+			failures = 0
+			r := MountsResource(version)
+			c.mounts.Store(&r)
+			err = c.o.Client.Watch(ctx, r, c.o.Node, c.APIState, c.handler())
+		} else if ctx.Err() == nil {
+			c.APIState(kube.State{LastError: err, Since: time.Now()})
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		failures++
+		c.o.Log.Debug("the watch ended, finding the served version again", "error", err, daemon.EventID(eventAPI))
+		kube.Pause(ctx, pause(failures, c.limits.Load().RetryMax, false))
+		if ctx.Err() != nil {
+			return nil
+		}
 	}
 }

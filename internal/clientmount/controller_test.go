@@ -3,15 +3,17 @@ package clientmount
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
@@ -21,139 +23,92 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// loop runs a controller on fakes.
-type loop struct {
-	*bench
-	c      *Controller
-	cancel context.CancelFunc
-	ended  chan error
-	lines  []string
-	synced int
-}
-
-func startLoop(t *testing.T, b *bench, change func(*Options)) *loop {
-	l := &loop{bench: b, ended: make(chan error, 1)}
-	o := Options{
-		Node: "compute-01", Client: b.server, Machine: b.machine, Records: b.rec.records, Mounts: MountsResource("v1alpha7"),
-		Limits: Limits{Command: time.Minute, Hook: time.Minute, RetryMax: 30 * time.Second}, Log: slog.New(slog.DiscardHandler),
-		ShutdownTimeout: 10 * time.Second, Status: func(s string) { l.lines = append(l.lines, s) }, Synced: func() { l.synced++ },
-	}
-	if change != nil {
-		change(&o)
-	}
-	l.c = New(o)
-	ctx, cancel := context.WithCancel(context.Background())
-	l.cancel = cancel
-	go func() { l.ended <- l.c.Run(ctx) }()
-	return l
-}
-
-func (l *loop) stop() error {
-	l.cancel()
-	return <-l.ended
-}
-
 func TestLoopLife(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
-		l := startLoop(t, b, nil)
+	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		l.c.APIState(kube.State{Connected: true})
-		l.c.Replace([]*dws.ClientMount{b.server.object()})
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
 		synctest.Wait()
-		if l.synced != 1 || !b.machine.mounted(testPath) {
-			t.Fatalf("synced %d, mounted %v", l.synced, b.machine.mounted(testPath))
+		if l.synced != 1 || !l.machine.mounted(testPath) {
+			t.Fatalf("synced %d, mounted %v", l.synced, l.machine.mounted(testPath))
 		}
 		if got := l.lines[len(l.lines)-1]; got != "1 mount ready for 1 ClientMount; API server answers" {
 			t.Errorf("status line %q", got)
 		}
-		b.machine.done()
+		l.machine.done()
 		// Our own write comes back by the watch: nothing to do.
-		l.c.Upsert(b.server.object())
+		l.c.Upsert(l.server.object())
 		synctest.Wait()
-		b.expect("after our own write", b.machine.done(), nil)
+		l.expect("after our own write", l.machine.done(), nil)
 
-		b.want(dws.Unmounted)
-		l.c.Upsert(b.server.object())
+		l.want(dws.Unmounted)
+		l.c.Upsert(l.server.object())
 		synctest.Wait()
-		b.delete()
-		l.c.Upsert(b.server.object())
+		l.delete()
+		l.c.Upsert(l.server.object())
 		synctest.Wait()
 		l.c.Delete("default-job7-0-computes")
 		synctest.Wait()
 		if got := l.lines[len(l.lines)-1]; got != "0 mounts ready for 0 ClientMounts; API server answers" {
 			t.Errorf("status line %q", got)
 		}
-		if len(b.server.written()) != 4 {
+		if len(l.server.written()) != 4 {
 			t.Errorf("a life costs four writes")
-		}
-		if err := l.stop(); err != nil {
-			t.Error(err)
 		}
 	})
 }
 
 // Failures are retried with growing pauses that stay below the ceiling.
 func TestLoopBackoff(t *testing.T) {
-	b := newBench(t, dws.TypeLustre)
-	synctest.Test(t, func(t *testing.T) {
-		b.machine.fail["mount"] = errors.New("no route")
-		l := startLoop(t, b, nil)
-		l.c.Replace([]*dws.ClientMount{b.server.object()})
+	runLoop(t, dws.TypeLustre, nil, func(t *testing.T, l *loop) {
+		l.machine.fail["mount"] = errors.New("no route")
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
 		var pauses []time.Duration
 		last := time.Now()
 		for range 10 {
-			for len(b.machine.done()) == 0 {
-				time.Sleep(50 * time.Millisecond)
-			}
+			wait.Until(t, "the next attempt", func() bool { return len(l.machine.done()) > 0 })
 			pauses = append(pauses, time.Since(last))
 			last = time.Now()
 		}
 		if pauses[1] > 350*time.Millisecond || pauses[9] < 20*time.Second || pauses[9] > 31*time.Second {
 			t.Errorf("pauses %v", pauses)
 		}
-		if got := b.server.written(); len(got) != 2 {
+		if got := l.server.written(); len(got) != 2 {
 			t.Errorf("the same failure is written once: %q", got)
 		}
-		l.stop()
 	})
 }
 
-// What failed for want of the API server goes on when it answers again, and
-// does not wait for the end of a long pause.
+// What failed because the API server did not answer continues when it answers again,
+// and does not wait for the end of a long pause.
 func TestLoopResume(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
-		b.server.fail["status"] = errors.New("no answer")
-		l := startLoop(t, b, nil)
+	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
+		l.server.fail["status"] = errors.New("no answer")
 		l.c.APIState(kube.State{LastError: errors.New("no answer"), Since: time.Now()})
-		l.c.Replace([]*dws.ClientMount{b.server.object()})
-		time.Sleep(10 * time.Minute)
-		if !b.machine.mounted(testPath) || b.server.object().Status.AllReady {
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
+		wait.Advance(10 * time.Minute)
+		if !l.machine.mounted(testPath) || l.server.object().Status.AllReady {
 			t.Fatal("mounted and not yet told")
 		}
-		delete(b.server.fail, "status")
+		delete(l.server.fail, "status")
 		l.c.APIState(kube.State{Connected: true})
-		time.Sleep(2 * time.Second)
-		if !b.server.object().Status.AllReady {
+		wait.Advance(2 * time.Second)
+		if !l.server.object().Status.AllReady {
 			t.Error("not told within two seconds")
 		}
-		l.stop()
 	})
 }
 
-// A mount that hangs holds up neither another object nor the probe; a stop
-// waits for it no longer than the shutdown time.
+// A mount that hangs delays neither another object nor the probe; a stop waits for
+// it no longer than the shutdown time.
 func TestLoopStuckMount(t *testing.T) {
-	b := newBench(t, dws.TypeLustre)
-	synctest.Test(t, func(t *testing.T) {
-		b.machine.block["mount -t lustre 10.1.1.2@tcp:/job7fs"] = make(chan struct{})
-		l := startLoop(t, b, nil)
+	runLoop(t, dws.TypeLustre, nil, func(t *testing.T, l *loop) {
+		l.machine.block["mount -t lustre 10.1.1.2@tcp:/job7fs"] = make(chan struct{})
 		other := testObject(dws.TypeLustre)
 		other.Name, other.UID = "other", "bbbb-2"
 		other.Spec.Mounts[0].MountPath, other.Spec.Mounts[0].Device.Lustre.FileSystemName = "/mnt/nnf/other", "other"
-		l.c.Replace([]*dws.ClientMount{b.server.object(), other})
+		l.c.Replace([]*dws.ClientMount{l.server.object(), other})
 		synctest.Wait()
-		if !b.machine.mounted("/mnt/nnf/other") || b.machine.mounted(testPath) {
+		if !l.machine.mounted("/mnt/nnf/other") || l.machine.mounted(testPath) {
 			t.Fatal("the stuck mount held up the other")
 		}
 		if err := l.c.Probe(context.Background()); err != nil {
@@ -172,124 +127,217 @@ func TestLoopStuckMount(t *testing.T) {
 
 // A newer state cuts the sequence short between two steps.
 func TestLoopSuperseded(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
+	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		gate := make(chan struct{})
-		b.machine.block["hook pre-activate"] = gate
-		l := startLoop(t, b, nil)
-		l.c.Replace([]*dws.ClientMount{b.server.object()})
+		l.machine.block["hook pre-activate"] = gate
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
 		synctest.Wait()
-		b.want(dws.Unmounted)
-		l.c.Upsert(b.server.object())
+		l.want(dws.Unmounted)
+		l.c.Upsert(l.server.object())
 		synctest.Wait()
 		close(gate)
 		synctest.Wait()
-		for _, line := range b.machine.done() {
+		for _, line := range l.machine.done() {
 			if strings.HasPrefix(line, "mount") {
-				t.Errorf("mounted although nobody wants it any more: %q", line)
+				t.Errorf("mounted although it is no longer asked for: %q", line)
 			}
 		}
-		if st := b.server.object().Status; !st.AllReady || st.Mounts[0].State != dws.Unmounted {
+		if st := l.server.object().Status; !st.AllReady || st.Mounts[0].State != dws.Unmounted {
 			t.Errorf("status %s", describe(&st))
 		}
-		l.stop()
 	})
 }
 
 // A long operation says in between that it is under way.
 func TestLoopProgress(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
+	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		gate := make(chan struct{})
-		b.machine.block["hook pre-activate"] = gate
-		l := startLoop(t, b, nil)
-		l.c.Replace([]*dws.ClientMount{b.server.object()})
-		time.Sleep(6 * time.Second)
-		if got := b.server.written(); len(got) != 2 || got[1] != "status [{mounted false}] false" {
+		l.machine.block["hook pre-activate"] = gate
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
+		wait.Advance(6 * time.Second)
+		if got := l.server.written(); len(got) != 2 || got[1] != "status [{mounted false}] false" {
 			t.Errorf("writes %q", got)
 		}
 		close(gate)
 		synctest.Wait()
-		b.expect("outcome", b.server.written(), []string{"status [{mounted true}] true"})
-		l.stop()
+		l.expect("outcome", l.server.written(), []string{"status [{mounted true}] true"})
 	})
-}
-
-func TestLoopOrphans(t *testing.T) {
-	for _, policy := range []OrphanPolicy{OrphansReport, OrphansUnmount} {
-		t.Run(string(policy), func(t *testing.T) {
-			b := newBench(t, dws.TypeXFS)
-			b.reconcile()
-			synctest.Test(t, func(t *testing.T) {
-				l := startLoop(t, b, func(o *Options) { o.Orphans = policy })
-				l.c.Replace(nil)
-				synctest.Wait()
-				if got := b.machine.mounted(testPath); got != (policy == OrphansReport) {
-					t.Errorf("mounted: %v", got)
-				}
-				if got := l.lines[len(l.lines)-1]; strings.Contains(got, "1 orphaned") != (policy == OrphansReport) {
-					t.Errorf("status line %q", got)
-				}
-				l.stop()
-			})
-		})
-	}
 }
 
 // An object that can no longer be read is not taken for deleted.
 func TestLoopMalformed(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
-		l := startLoop(t, b, func(o *Options) { o.Orphans = OrphansUnmount })
+	runLoop(t, dws.TypeXFS, func(o *Options) { o.Orphans = OrphansUnmount }, func(t *testing.T, l *loop) {
 		h := l.c.handler()
-		h.Replace([]*dws.ClientMount{b.server.object()})
+		h.Replace([]*dws.ClientMount{l.server.object()})
 		synctest.Wait()
-		h.Malformed("compute-01", b.server.object().Name, errors.New("bad"))
+		h.Malformed("compute-01", l.server.object().Name, errors.New("bad"))
 		h.Replace(nil)
 		synctest.Wait()
-		if !b.machine.mounted(testPath) {
+		if !l.machine.mounted(testPath) {
 			t.Error("unmounted because it could not be read")
 		}
-		h.Delete("compute-01", b.server.object().Name)
+		h.Delete("compute-01", l.server.object().Name)
 		synctest.Wait()
-		if b.machine.mounted(testPath) {
+		if l.machine.mounted(testPath) {
 			t.Error("really deleted now: an orphan")
 		}
-		l.stop()
 	})
 }
 
 // A ready mount is looked at again after the verify interval, and repaired.
 func TestLoopVerify(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
-		l := startLoop(t, b, func(o *Options) { o.Limits.Verify = time.Hour })
-		l.c.Replace([]*dws.ClientMount{b.server.object()})
+	runLoop(t, dws.TypeXFS, func(o *Options) { o.Limits.Verify = time.Hour }, func(t *testing.T, l *loop) {
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
 		synctest.Wait()
-		b.machine.done()
-		b.machine.mu.Lock()
-		b.machine.table = nil
-		b.machine.mu.Unlock()
-		time.Sleep(2 * time.Hour)
-		if !b.machine.mounted(testPath) {
+		l.machine.done()
+		l.machine.mu.Lock()
+		l.machine.table = nil
+		l.machine.mu.Unlock()
+		wait.Advance(2 * time.Hour)
+		if !l.machine.mounted(testPath) {
 			t.Error("not repaired")
 		}
-		l.stop()
 	})
 }
 
-func TestLoopAPIStateLine(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
-		l := startLoop(t, b, nil)
-		l.c.APIState(kube.State{LastError: errors.New("connection refused"), Since: time.Now()})
+// Only those that wait for the path that has become free start again.
+func TestOthersStayBlocked(t *testing.T) {
+	runLoop(t, dws.TypeLustre, longRetries, func(t *testing.T, l *loop) {
+		holder, other := lustreMount("holder", "/mnt/a/below"), lustreMount("other", "/mnt/b")
+		l.edit(at("/mnt/a"))
+		l.c.Replace([]*dws.ClientMount{holder, other})
 		synctest.Wait()
-		if got := l.lines[len(l.lines)-1]; !strings.Contains(got, "API server has not answered since") || !strings.Contains(got, "connection refused") {
-			t.Errorf("status line %q", got)
+		l.c.Upsert(l.server.object())
+		wait.Advance(30 * time.Minute) // the pauses of its retries are long now
+		gets := func() int {
+			l.server.mu.Lock()
+			defer l.server.mu.Unlock()
+			return l.server.gets
 		}
-		l.stop()
-		if err := l.c.Probe(context.Background()); !errors.Is(err, errStopped) {
-			t.Errorf("probe after the end: %v", err)
+		before := gets()
+		l.c.Upsert(unmounted(other))
+		synctest.Wait()
+		if n := gets() - before; n != 1 {
+			t.Errorf("%d reads of the profile for one unmount", n)
+		}
+	})
+}
+
+// A path that becomes free while the attempt that it blocks still reports is
+// not missed.
+func TestFreedWhileReporting(t *testing.T) {
+	runLoop(t, dws.TypeLustre, longRetries, func(t *testing.T, l *loop) {
+		l.c.Replace(nil)
+		o := &object{name: "x", newest: l.server.object(), ran: l.server.object(), running: true, failures: 10}
+		l.c.do(func() {
+			l.c.objects["x"] = o
+			l.c.ended(o, result{retry: true, failed: true, blocked: &conflictError{uid: "gone", otherPath: testPath}})
+		})
+		wait.Advance(time.Second)
+		if !l.machine.mounted(testPath) {
+			t.Error("waits for a path that is free")
+		}
+	})
+}
+
+// An object that waits for the path of another starts as soon as the path is
+// free, not after the pause of a retry.
+func TestPathThatBecomesFree(t *testing.T) {
+	runLoop(t, dws.TypeLustre, longRetries, func(t *testing.T, l *loop) {
+		holder := lustreMount("holder", testPath+"/below")
+		l.c.Replace([]*dws.ClientMount{holder})
+		synctest.Wait()
+		if !l.machine.mounted(testPath + "/below") {
+			t.Fatal("the first one is not mounted")
+		}
+		l.c.Upsert(l.server.object())
+		wait.Advance(2 * time.Minute) // the pauses of its retries grow
+		if st := l.server.object().Status; st.Error == nil {
+			t.Fatalf("status %s", describe(&st))
+		}
+		l.c.Upsert(unmounted(holder))
+		wait.Advance(time.Second)
+		if st := l.server.object().Status; !st.AllReady || !l.machine.mounted(testPath) {
+			t.Errorf("still waiting: %s", describe(&st))
+		}
+	})
+}
+
+func longRetries(o *Options) { o.Limits.RetryMax = time.Hour }
+
+// lustreMount is another object that mounts the same file system at a path.
+func lustreMount(name, path string) *dws.ClientMount {
+	cm := testObject(dws.TypeLustre)
+	cm.Name, cm.UID, cm.Spec.Mounts[0].MountPath = name, types.UID("uid-"+name), path
+	return cm
+}
+
+// unmounted is the object after its desired state was changed.
+func unmounted(cm *dws.ClientMount) *dws.ClientMount {
+	changed := *cm
+	changed.Spec.DesiredState = dws.Unmounted
+	changed.Generation++
+	return &changed
+}
+
+// Idle is called once after work, later than the work, and not again without work.
+func TestIdleIsCalledOnce(t *testing.T) {
+	var called atomic.Int32
+	runLoop(t, dws.TypeXFS, func(o *Options) { o.Idle = func() { called.Add(1) } }, func(t *testing.T, l *loop) {
+		expect := func(what string, n int32) {
+			t.Helper()
+			synctest.Wait()
+			if got := called.Load(); got != n {
+				t.Errorf("%s: called %d times, want %d", what, got, n)
+			}
+		}
+		wait.Advance(time.Hour)
+		expect("before the first list", 0)
+		l.c.Replace(nil)
+		expect("right after the list", 0)
+		wait.Advance(idleAfter)
+		expect("after the list", 1)
+
+		wait.Advance(time.Hour)
+		for range 3 { // what comes without work, as the watchdog's probe
+			if err := l.c.Probe(context.Background()); err != nil {
+				t.Error(err)
+			}
+		}
+		wait.Advance(time.Hour)
+		expect("nothing happened", 1)
+
+		l.c.Upsert(l.server.object())
+		wait.Advance(idleAfter - 1)
+		expect("right after a mount", 1)
+		l.want(dws.Unmounted)
+		l.c.Upsert(l.server.object())
+		wait.Advance(idleAfter - 1)
+		expect("the next work started before", 1)
+		wait.Advance(time.Nanosecond)
+		expect("after the unmount", 2)
+	})
+}
+
+// While an attempt hangs the daemon is not idle, and stopping leaves no timer.
+func TestIdleWaitsForAttempts(t *testing.T) {
+	var called atomic.Int32
+	runLoop(t, dws.TypeXFS, func(o *Options) { o.Idle = func() { called.Add(1) } }, func(t *testing.T, l *loop) {
+		gate := make(chan struct{})
+		l.machine.block["mount"] = gate
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
+		wait.Advance(time.Minute)
+		if called.Load() != 0 {
+			t.Error("idle while a mount hangs")
+		}
+		close(gate)
+		wait.Advance(idleAfter - 1)
+		if err := l.stop(); err != nil {
+			t.Error(err)
+		}
+		wait.Advance(time.Minute)
+		if called.Load() != 0 {
+			t.Error("idle after the end")
 		}
 	})
 }

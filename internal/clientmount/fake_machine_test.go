@@ -56,9 +56,7 @@ type fakeCaller struct {
 	runner node.Runner
 }
 
-func (f *fakeMachine) For(_ node.Caller, gate func(node.Runner) node.Runner) Machine {
-	return fakeCaller{f, gate(f)}
-}
+func (f *fakeMachine) For(c node.Caller) Machine { return fakeCaller{f, c.Exec} }
 
 func (c fakeCaller) Run(ctx context.Context, cmd node.Command) (node.Result, error) {
 	return c.runner.Run(ctx, cmd)
@@ -210,17 +208,6 @@ func (f *fakeMachine) MountsOn(path string) (on []node.Mount, _ error) {
 		}
 	}
 	return on, nil
-}
-
-func (f *fakeMachine) MountByID(id int) (*node.Mount, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, m := range f.table {
-		if m.ID == id {
-			return &m, nil
-		}
-	}
-	return nil, nil
 }
 
 // HiddenBy finds what was mounted later at the same path or above it.

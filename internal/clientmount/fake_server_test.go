@@ -5,15 +5,24 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
 	"reflect"
+	"strings"
 	"sync"
+	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -83,7 +92,7 @@ func (s *fakeServer) Patch(_ context.Context, r kube.Resource, _, name, sub stri
 		return notFound(r, name)
 	}
 	if name != s.cm.Name {
-		return nil // a bystander, whose writes nobody looks at
+		return nil // another object, whose writes no test reads
 	}
 	switch {
 	case sub == "status" && pt == types.MergePatchType:
@@ -174,6 +183,11 @@ func (s *fakeServer) jsonPatch(body []byte) error {
 	return nil
 }
 
+// Watch is not used: tests call the handler themselves.
+func (s *fakeServer) Watch(context.Context, kube.Resource, string, func(kube.State), kube.Handler[dws.ClientMount]) error {
+	return errors.ErrUnsupported
+}
+
 func (s *fakeServer) Servers(_ context.Context, _ kube.Resource, selector string) ([]*dws.Servers, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,4 +227,129 @@ func notFound(r kube.Resource, name string) error {
 
 func invalid() error {
 	return apierrors.NewInvalid(schema.GroupKind{Kind: "ClientMount"}, "x", nil)
+}
+
+// latency is how long the apiServer takes to answer.
+const latency = 3 * time.Millisecond
+
+// apiServer answers the requests of a kube.Client in virtual time.
+type apiServer struct {
+	mu       sync.Mutex
+	profiles map[string]bool
+	finals   map[string][]string
+	ready    map[string]time.Time // when a status reported that all is ready
+	requests []apiRequest
+}
+
+type apiRequest struct {
+	at   time.Time
+	line string
+}
+
+func newAPIServer(profiles ...string) *apiServer {
+	s := &apiServer{profiles: map[string]bool{}, finals: map[string][]string{}, ready: map[string]time.Time{}}
+	for _, p := range profiles {
+		s.profiles[p] = true
+	}
+	return s
+}
+
+func (s *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	s.mu.Lock()
+	s.requests = append(s.requests, apiRequest{time.Now(), r.Method + " " + r.URL.Path})
+	s.mu.Unlock()
+	select {
+	case <-time.After(latency):
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	code, out := s.answer(r)
+	body, err := json.Marshal(out)
+	if err != nil {
+		return nil, err
+	}
+	return &http.Response{StatusCode: code, Status: http.StatusText(code), Request: r, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(string(body)))}, nil
+}
+
+func (s *apiServer) answer(r *http.Request) (int, any) {
+	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	switch {
+	case len(parts) == 2:
+		return 200, map[string]any{"kind": "APIGroup", "versions": []any{map[string]any{"version": api.VersionsNNF[0]}}}
+	case r.Method == http.MethodGet:
+		name := parts[len(parts)-1]
+		if !s.profiles[name] {
+			return 404, map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404, "reason": "NotFound",
+				"message": name + " not found", "details": map[string]any{"name": name}}
+		}
+		p := testProfile()
+		p.Name = name
+		return 200, p
+	}
+	name := parts[6]
+	body, _ := io.ReadAll(r.Body)
+	if len(parts) == 8 {
+		var patch struct{ Status dws.ClientMountStatus }
+		if err := json.Unmarshal(body, &patch); err != nil {
+			return 400, nil
+		}
+		if patch.Status.AllReady {
+			s.ready[name] = time.Now()
+		}
+	} else {
+		s.finals[name] = []string{api.FinalizerClientMount}
+	}
+	cm := &dws.ClientMount{}
+	cm.Name, cm.Finalizers = name, s.finals[name]
+	return 200, cm
+}
+
+func (s *apiServer) setProfile(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.profiles[name] = true
+}
+
+// since returns the requests from a moment on.
+func (s *apiServer) since(t time.Time) (out []apiRequest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.requests {
+		if !r.at.Before(t) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// client returns a real kube.Client on the fake server.
+func (s *apiServer) client(t *testing.T) *kube.Client {
+	t.Helper()
+	config := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(config, []byte(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],
+"clusters":[{"name":"c","cluster":{"server":"http://api.test"}}],"users":[{"name":"u","user":{}}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := kube.Dial(kube.Options{Kubeconfig: config, QPS: qps, Burst: burst, Transport: s, Environ: func(string) string { return "" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// readyAfter waits until a status reports an object ready and returns how long that
+// took since began.
+func (s *apiServer) readyAfter(t *testing.T, name string, began time.Time) (took time.Duration) {
+	t.Helper()
+	wait.Within(t, time.Hour, name+" to be ready", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		at, ok := s.ready[name]
+		took = at.Sub(began)
+		return ok
+	})
+	return took
 }

@@ -5,11 +5,13 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
@@ -58,67 +60,186 @@ func testProfile() *nnf.StorageProfile {
 	return p
 }
 
-// bench is one reconciler on fakes.
-type bench struct {
+// fixture is one reconciler on fakes.
+type fixture struct {
 	t       *testing.T
 	machine *fakeMachine
 	server  *fakeServer
 	rec     *reconciler
 	work    *work
-	stop    atomic.Bool
 }
 
-func newBench(t *testing.T, typ string) *bench {
-	b := &bench{t: t, machine: newFakeMachine(), server: newFakeServer(testObject(typ), testProfile())}
+func newFixture(t *testing.T, typ string) *fixture {
+	f := &fixture{t: t, machine: newFakeMachine(), server: newFakeServer(testObject(typ), testProfile())}
 	records, err := OpenRecords(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.restart(records)
-	return b
+	f.restart(records)
+	return f
+}
+
+func (f *fixture) options(records *Records) Options {
+	return Options{
+		Node: "compute-01", Client: f.server, Machine: f.machine, Records: records, Mounts: MountsResource("v1alpha7"),
+		Limits: Limits{Command: time.Minute, Hook: time.Minute, DeviceRetries: 3, RetryMax: 30 * time.Second}, Log: slog.New(slog.DiscardHandler),
+	}
 }
 
 // restart makes a new reconciler that knows only what is on disk.
-func (b *bench) restart(records *Records) {
-	c := New(Options{
-		Node: "compute-01", Client: b.server, Machine: b.machine, Records: records, Mounts: MountsResource("v1alpha7"),
-		Limits: Limits{Command: time.Minute, Hook: time.Minute, DeviceRetries: 3, RetryMax: 30 * time.Second}, Log: slog.New(slog.DiscardHandler),
-	})
-	b.rec = c.rec
+func (f *fixture) restart(records *Records) {
+	f.rec = New(f.options(records)).rec
 	// No loop runs here.
-	b.rec.released, b.rec.registry.freed = nil, nil
-	b.rec.registry.alive = func(string, string) bool { return true }
-	b.rec.progressAfter = 0
-	b.work = &work{}
+	f.rec.released, f.rec.registry.freed = nil, nil
+	f.rec.registry.alive = func(string, string) bool { return true }
+	f.rec.progressAfter = 0
+	f.work = &work{}
 }
 
 // reconcile runs one attempt on the object as the server has it now.
-func (b *bench) reconcile() result {
-	cm := b.server.object()
+func (f *fixture) reconcile() result {
+	cm := f.server.object()
 	if cm == nil {
-		b.t.Fatal("the object is gone")
+		f.t.Fatal("the object is gone")
 	}
-	return b.rec.reconcile(context.Background(), context.Background(), b.stop.Load, b.work, cm)
+	return f.rec.reconcile(context.Background(), context.Background(), f.work, cm)
 }
 
-func (b *bench) want(state dws.State) {
-	b.server.mu.Lock()
-	defer b.server.mu.Unlock()
-	b.server.cm.Spec.DesiredState = state
-	b.server.cm.Generation++
+func (f *fixture) want(state dws.State) {
+	f.server.mu.Lock()
+	defer f.server.mu.Unlock()
+	f.server.cm.Spec.DesiredState = state
+	f.server.cm.Generation++
 }
 
-func (b *bench) delete() {
-	b.server.mu.Lock()
-	defer b.server.mu.Unlock()
+func (f *fixture) delete() {
+	f.server.mu.Lock()
+	defer f.server.mu.Unlock()
 	now := metav1.Now()
-	b.server.cm.DeletionTimestamp = &now
-	b.server.cm.Generation++
+	f.server.cm.DeletionTimestamp = &now
+	f.server.cm.Generation++
 }
 
-func (b *bench) expect(what string, got, want []string) {
-	b.t.Helper()
+func (f *fixture) expect(what string, got, want []string) {
+	f.t.Helper()
 	if !slices.Equal(got, want) {
-		b.t.Fatalf("%s:\n got  %s\n want %s", what, strings.Join(got, "\n      "), strings.Join(want, "\n      "))
+		f.t.Fatalf("%s:\n got  %s\n want %s", what, strings.Join(got, "\n      "), strings.Join(want, "\n      "))
 	}
+}
+
+// task is the work on an object with this uid.
+func (f *fixture) task(uid string) *task {
+	return &task{reconciler: f.rec, uid: uid, ctx: f.t.Context(), steps: f.t.Context(), log: f.rec.log}
+}
+
+// loop runs a controller on fakes.
+type loop struct {
+	*fixture
+	c      *Controller
+	cancel context.CancelFunc
+	ended  func() error // waits until Run has returned
+	lines  []string
+	synced int
+}
+
+// startLoop starts a controller on the fakes of a fixture. It must be called in a
+// bubble of testing/synctest.
+func startLoop(f *fixture, change func(*Options)) *loop {
+	l := &loop{fixture: f}
+	o := f.options(f.rec.records)
+	o.Limits.DeviceRetries = 0
+	o.ShutdownTimeout = 10 * time.Second
+	o.Status, o.Synced = func(s string) { l.lines = append(l.lines, s) }, func() { l.synced++ }
+	if change != nil {
+		change(&o)
+	}
+	l.c = New(o)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	l.cancel, l.ended = cancel, sync.OnceValue(func() error { return <-ended })
+	go func() { ended <- l.c.Run(ctx) }()
+	return l
+}
+
+// stop may be called more than once.
+func (l *loop) stop() error {
+	l.cancel()
+	return l.ended()
+}
+
+// runLoop runs a test on the loop of a new fixture, in a bubble of testing/synctest,
+// and stops it.
+func runLoop(t *testing.T, typ string, change func(*Options), test func(t *testing.T, l *loop)) {
+	t.Helper()
+	newFixture(t, typ).runLoop(t, change, test)
+}
+
+func (f *fixture) runLoop(t *testing.T, change func(*Options), test func(t *testing.T, l *loop)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		l := startLoop(f, change)
+		test(t, l)
+		if err := l.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// beside adds a second object to a fixture: its own server, the same machine and
+// the same reconciler.
+func (f *fixture) beside(name string, uid types.UID, change func(*dws.ClientMount)) *fixture {
+	cm := testObject(f.server.cm.Spec.Mounts[0].Type)
+	cm.Name, cm.UID = name, uid
+	if change != nil {
+		change(cm)
+	}
+	other := &fixture{t: f.t, machine: f.machine, server: newFakeServer(cm, testProfile()), work: &work{}}
+	rec := *f.rec
+	rec.remote.client = other.server
+	other.rec = &rec
+	return other
+}
+
+func at(path string) func(*dws.ClientMount) {
+	return func(cm *dws.ClientMount) { cm.Spec.Mounts[0].MountPath = path }
+}
+
+func otherVolume(cm *dws.ClientMount) { cm.Spec.Mounts[0].Device.DeviceReference.Data++ }
+
+func effects(log []string) (out []string) {
+	for _, line := range log {
+		if verb, _, _ := strings.Cut(line, " "); slices.Contains([]string{"mount", "umount", "lvchange", "mkdir", "touch", "remove", "hook", "vgchange"}, verb) {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+// edit changes the object as a user would.
+func (f *fixture) edit(change func(*dws.ClientMount)) {
+	f.server.mu.Lock()
+	defer f.server.mu.Unlock()
+	change(f.server.cm)
+	f.server.cm.Generation++
+}
+
+func twoMounts(cm *dws.ClientMount) {
+	second := cm.Spec.Mounts[0]
+	second.MountPath = "/mnt/nnf/second"
+	cm.Spec.Mounts = append(cm.Spec.Mounts, second)
+}
+
+// again creates the object again under its old name, while no daemon runs.
+func (f *fixture) again(uid types.UID) {
+	f.server.cm = testObject(f.server.cm.Spec.Mounts[0].Type)
+	f.server.cm.UID = uid
+	f.machine.done()
+	f.restart(f.rec.records)
+	f.rec.registry.alive = func(uid, _ string) bool { return uid == string(f.server.cm.UID) }
+}
+
+// attempt makes the attempt that unmountOne is called on.
+func (f *fixture) attempt() *attempt {
+	cm := f.server.object()
+	return &attempt{task: *f.task(string(cm.UID)), w: f.work, cm: cm}
 }

@@ -3,10 +3,12 @@ package clientmount
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/failpoint"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 )
 
@@ -23,10 +25,10 @@ const (
 // cannot hold a blank.
 const orphanPrefix = "orphan "
 
-// findOrphans looks for records that no object asks for. It is called when the
-// complete list is known and when an object went away.
+// findOrphans looks for records that belong to no object. It is called when the
+// complete list is known and when an object is gone.
 func (c *Controller) findOrphans() {
-	if c.stopping.Load() {
+	if c.stopping() {
 		return
 	}
 	records, err := c.o.Records.List()
@@ -60,7 +62,7 @@ func (c *Controller) findOrphans() {
 	}
 }
 
-// busyWith tells whether an attempt for that uid still runs.
+// busyWith reports whether an attempt for that uid still runs.
 func (c *Controller) busyWith(uid string) bool {
 	for _, o := range c.objects {
 		if o.running && o.work != nil && o.work.uid == uid {
@@ -72,23 +74,20 @@ func (c *Controller) busyWith(uid string) bool {
 
 // unmountOrphan undoes a record in a worker of its own.
 func (c *Controller) unmountOrphan(o *object) {
-	if c.stopping.Load() {
+	if c.stopping() {
 		return
 	}
 	o.running = true
-	waits, cancel := context.WithCancel(c.commands)
-	o.cancel = cancel
 	c.workers.Go(func() {
-		defer cancel()
-		err := c.rec.undo(c.commands, waits, o.orphan.UID)
+		err := c.rec.undo(c.commands, c.steps, o.orphan.UID)
 		c.do(func() {
-			o.running, o.cancel = false, nil
+			o.running = false
 			if err == nil {
 				o.stopTimer()
 				delete(c.objects, o.name)
 				return
 			}
-			if errors.Is(err, errSuperseded) || c.stopping.Load() {
+			if c.stopping() {
 				return
 			}
 			o.failures++
@@ -96,7 +95,7 @@ func (c *Controller) unmountOrphan(o *object) {
 				c.o.Log.Warn("cannot unmount what a deleted ClientMount left", "clientmount", o.orphan.Name, "error", err, daemon.EventID(eventOrphan))
 			}
 			o.stopTimer()
-			o.timer = newTimer(pause(o.failures, c.limits.Load().RetryMax, false), func() { c.do(func() { c.unmountOrphan(o) }) })
+			o.timer = time.AfterFunc(pause(o.failures, c.limits.Load().RetryMax, false), func() { c.do(func() { c.unmountOrphan(o) }) })
 		})
 	})
 }
@@ -115,13 +114,13 @@ func (c *Controller) alive(uid, name string) bool {
 	select {
 	case yes := <-answer:
 		return yes
-	case <-c.stopped:
+	case <-c.loop.Done():
 		return true
 	}
 }
 
-// forgetOrphan takes notice that a living object has taken an orphan over. One
-// that is being undone finds that out for itself.
+// forgetOrphan is called when an object has taken an orphan over. An orphan that is
+// being undone finds that in its record.
 func (c *Controller) forgetOrphan(uid string) {
 	c.do(func() {
 		key := orphanPrefix + uid
@@ -133,16 +132,17 @@ func (c *Controller) forgetOrphan(uid string) {
 }
 
 // undo unmounts everything that the record of a deleted object lists, last
-// one first. Living objects may take over some of it meanwhile, so the file is
-// read again in each mount's turn, and only that mount is changed in it.
-func (r *reconciler) undo(ctx, waits context.Context, uid string) error {
-	failpoint("orphan/begin")
+// one first. Other objects may take over some of it meanwhile, so the file is
+// read again in each mount's turn, and only that mount is changed in it. ctx and
+// steps are those of a task.
+func (r *reconciler) undo(ctx, steps context.Context, uid string) error {
+	failpoint.At("orphan/begin")
 	rec, err := r.records.Load(uid)
 	if rec == nil {
 		return err
 	}
-	log := r.log.With("clientmount", rec.Name, "workflow", rec.Workflow)
-	if err := r.leftCommands(waits, log, rec); err != nil {
+	t := &task{reconciler: r, uid: uid, ctx: ctx, steps: steps, log: r.log.With("clientmount", rec.Name, "workflow", rec.Workflow)}
+	if err := t.leftCommands(rec); err != nil {
 		return err
 	}
 	var first error
@@ -150,22 +150,23 @@ func (r *reconciler) undo(ctx, waits context.Context, uid string) error {
 		if rec.Mounts[i].Unmounted {
 			continue
 		}
-		first = keep(first, r.undoOne(ctx, waits, log, rec, rec.Mounts[i].Plan.Path))
-		if errors.Is(first, errSuperseded) {
+		first = keep(first, t.undoOne(&rec.Mounts[i].Plan))
+		if errors.Is(first, errInterrupted) {
 			return first
 		}
 	}
 	return first
 }
 
-// undoOne unmounts what a deleted object has mounted at a path.
-func (r *reconciler) undoOne(ctx, waits context.Context, log *slog.Logger, old *Record, path string) error {
-	done, err := r.registry.sequence(waits, &old.at(path).Plan)
+// undoOne unmounts what a deleted object has mounted by a plan.
+func (t *task) undoOne(p *plan.Plan) error {
+	done, err := t.registry.sequence(t.steps, p)
 	if err != nil {
-		return errSuperseded
+		return errInterrupted
 	}
 	defer done()
-	rec, err := r.records.Load(old.UID)
+	path := p.Path
+	rec, err := t.records.Load(t.uid)
 	if err != nil {
 		return err
 	}
@@ -174,26 +175,24 @@ func (r *reconciler) undoOne(ctx, waits context.Context, log *slog.Logger, old *
 		return nil // taken over, or the record is gone
 	}
 	save := func() error {
-		_, err := r.records.update(rec.UID, func(onDisk *Record) {
+		_, err := t.records.update(t.uid, func(onDisk *Record) {
 			if at := onDisk.at(path); at != nil {
 				*at = *m
 			}
 		})
 		return err
 	}
-	run := r.runnerOf(ctx, log, rec.UID, &m.Plan)
-	run.rec, run.save, run.waits = m, save, waits
-	_, keeper, err := r.unmountInTurn(ctx, run, rec.UID)
+	_, keeper, err := t.unmountInTurn(t.newRunner(&m.Plan, m, save))
 	if err != nil {
 		return err
 	}
-	failpoint("orphan/undone")
+	failpoint.At("orphan/undone")
 	m.Unmounted, m.Mounted, m.Mounting = true, nil, false
 	if err := save(); err != nil {
 		return err
 	}
 	if keeper == "" {
-		log.Info("unmounted what a deleted ClientMount left", "mount_path", path, daemon.EventID(eventUnmounted))
+		t.log.Info("unmounted what a deleted ClientMount left", "mount_path", path, daemon.EventID(eventUnmounted))
 	}
 	return nil
 }
@@ -206,4 +205,21 @@ func orphanPaths(r *Record) string {
 		}
 	}
 	return strings.Join(paths, " ")
+}
+
+// release ends what the record of a deleted ClientMount says about a path.
+func (a *attempt) release(uid, path string) error {
+	done, err := a.records.update(uid, func(r *Record) {
+		if m := r.at(path); m != nil {
+			m.Unmounted = true
+		}
+	})
+	if err != nil {
+		return err
+	}
+	a.registry.forget(uid, path)
+	if done && a.released != nil {
+		a.released(uid)
+	}
+	return nil
 }

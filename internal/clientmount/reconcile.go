@@ -7,19 +7,25 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/failpoint"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// deleteRescanLimit bounds the courtesy rescan before a finalizer goes.
-const deleteRescanLimit = 10 * time.Second
+// messageLimit bounds status.error.debugMessage, in bytes.
+const messageLimit = 4 << 10
 
-// reconciler brings one ClientMount to its wanted state. It holds what all
+// errInterrupted is returned when no further step may start, because task.steps
+// has ended. It is never reported as a failure.
+var errInterrupted = errors.New("interrupted between two steps")
+
+// reconciler brings one ClientMount to its desired state. It holds what all
 // objects share and no state of any object.
 type reconciler struct {
 	node    string
@@ -46,7 +52,7 @@ type work struct {
 	record   *Record
 	loaded   bool
 	unknown  bool   // the record could not be read, so the object claims what it asks for
-	calm     bool   // no command of an earlier daemon runs any more for it
+	waited   bool   // no command of an earlier daemon runs any more for it
 	held     bool   // our finalizer is on the object, whatever the watch says yet
 	reported string // text of the last failure that was logged
 	refused  refusal
@@ -72,14 +78,36 @@ type result struct {
 	blocked  *conflictError // a path is in use by another object
 }
 
-// reconcile is one attempt. waits ends early when the object changes or the
-// daemon stops; stopping tells the two apart. A panic ends the attempt, not
-// the daemon.
-func (r *reconciler) reconcile(ctx, waits context.Context, stopping func() bool, w *work, cm *dws.ClientMount) (res result) {
+// task is work on one object: an attempt on one that exists, or undoing what a
+// deleted one has left.
+type task struct {
+	*reconciler
+	uid   string
+	ctx   context.Context // of commands and requests
+	steps context.Context // ends before ctx: no further step starts, and waiting ends
+	log   *slog.Logger
+}
+
+// attempt is the state of one reconcile.
+type attempt struct {
+	task
+	remote   remote
+	meter    *meter
+	machine  Machine // for the object as a whole
+	w        *work
+	cm       *dws.ClientMount
+	began    time.Time
+	commands time.Duration
+	progress *progress
+}
+
+// reconcile is one attempt. steps ends before ctx if the object changes or the
+// daemon stops (errStopping). A panic ends the attempt, not the daemon.
+func (r *reconciler) reconcile(ctx, steps context.Context, w *work, cm *dws.ClientMount) (res result) {
 	log := r.log.With("clientmount", cm.Name, "workflow", cm.Label(api.LabelWorkflowName))
-	m := &meter{Client: r.remote.client}
-	a := &attempt{reconciler: r, remote: r.remote, meter: m, ctx: ctx, waits: waits, stopping: stopping, w: w, cm: cm, log: log, began: time.Now()}
-	a.remote.client = m
+	t := task{reconciler: r, uid: string(cm.UID), ctx: ctx, steps: steps, log: log}
+	a := &attempt{task: t, remote: r.remote, meter: &meter{Client: r.remote.client}, w: w, cm: cm, began: time.Now()}
+	a.remote.client = a.meter
 	defer func() {
 		if p := recover(); p != nil {
 			a.progress.end()
@@ -90,43 +118,26 @@ func (r *reconciler) reconcile(ctx, waits context.Context, stopping func() bool,
 	return a.run()
 }
 
-// attempt is the state of one reconcile.
-type attempt struct {
-	*reconciler
-	remote   remote
-	machine  Machine // for the object as a whole
-	meter    *meter
-	ctx      context.Context
-	waits    context.Context
-	stopping func() bool
-	w        *work
-	cm       *dws.ClientMount
-	log      *slog.Logger
-	began    time.Time
-	commands time.Duration
-	progress *progress
-}
-
 func (a *attempt) run() result {
-	failpoint("reconcile/begin")
-	a.machine = a.machineFor(a.ctx, a.log, purpose{uid: string(a.cm.UID)})
+	failpoint.At("reconcile/begin")
+	a.machine = a.machineFor(a.ctx, a.log, purpose{uid: a.uid})
 	if !a.w.loaded {
 		a.w.status = &a.cm.Status
-		rec, err := a.records.Load(string(a.cm.UID))
+		rec, err := a.records.Load(a.uid)
 		if err != nil {
 			return a.withoutRecord(err)
 		}
 		a.w.record, a.w.loaded = rec, true
 		if a.w.unknown { // what it has claimed is known now
-			a.registry.keep(string(a.cm.UID), rec)
+			a.registry.keep(a.uid, rec)
 		}
 	}
-	if a.w.record != nil && !a.w.calm {
-		if err := a.leftCommands(a.waits, a.log, a.w.record); err != nil {
-			return result{} // superseded; the next attempt looks again
+	if a.w.record != nil && !a.w.waited {
+		if err := a.leftCommands(a.w.record); err != nil {
+			return result{} // interrupted; the next attempt waits again
 		}
 	}
-	a.w.calm = true
+	a.w.waited = true
 	invalid := plan.CheckObject(a.cm, a.node)
 	switch {
 	case a.cm.DeletionTimestamp != nil:
@@ -166,13 +177,13 @@ func (a *attempt) withoutRecord(err error) result {
 // refuse reports an object that must not be acted on. Nothing was done for
 // it, so it needs no finalizer.
 func (a *attempt) refuse(err error) result {
-	a.registry.keep(string(a.cm.UID), a.w.record) // nothing but what is recorded
+	a.registry.keep(a.uid, a.w.record) // nothing but what is recorded
 	status := a.baseStatus(a.cm.Spec.DesiredState)
 	return a.finish(status, err)
 }
 
-// baseStatus is the status to start from: what is published already when it
-// pursues the same state, else everything not ready (RESET of contract 4).
+// baseStatus is the status to start from: what is published already if it is about
+// the same state, else no mount is ready.
 func (a *attempt) baseStatus(s dws.State) *dws.ClientMountStatus {
 	if s != dws.Mounted && s != dws.Unmounted {
 		s = dws.Unmounted // the schema knows no other
@@ -192,8 +203,8 @@ func (a *attempt) baseStatus(s dws.State) *dws.ClientMountStatus {
 	return out
 }
 
-// finish writes the status when it differs from what is published, logs an
-// error once per text, and says what comes next.
+// finish writes the status if it differs from what is published, logs an error once
+// per text, and returns what comes next.
 func (a *attempt) finish(status *dws.ClientMountStatus, failure error) result {
 	res := result{}
 	status.Error = nil
@@ -208,7 +219,7 @@ func (a *attempt) finish(status *dws.ClientMountStatus, failure error) result {
 	} else {
 		a.w.reported = ""
 	}
-	status.AllReady = failure == nil && !slices.ContainsFunc(status.Mounts, func(m dws.MountStatus) bool { return !m.Ready })
+	status.AllReady = failure == nil && allReady(status)
 	a.progress.end()
 	if !sameStatus(a.w.status, status) {
 		if err := a.remote.patchStatus(a.ctx, a.cm, status); err != nil {
@@ -258,7 +269,143 @@ func sameStatus(a, b *dws.ClientMountStatus) bool {
 	return a.AllReady == b.AllReady && slices.Equal(a.Mounts, b.Mounts) && a.Error.SameAs(b.Error)
 }
 
-// failed puts the contract's prefix before the error of a mount or unmount.
+// failed puts the prefix that workload managers know before the error of a mount or
+// unmount.
 func failed(err error) error {
 	return dws.WrapError(dws.Minor, "mount/unmount failed", err)
 }
+
+// progress publishes {state, ready:false} once while an operation is under way. A
+// quick operation ends before anybody could read that, so it saves the write.
+type progress struct {
+	lock   chan struct{} // holds one value while the write or end runs
+	timer  *time.Timer
+	over   bool
+	state  atomic.Int32
+	cancel context.CancelFunc // of the write
+}
+
+// What became of the write.
+const (
+	progressWaits = iota
+	progressSent
+	progressCancelled
+)
+
+// end stops publishing and waits for a write that is under way, so that the
+// outcome is written after it. One that still waits for its turn is not sent. A
+// nil progress has nothing to end.
+func (p *progress) end() {
+	if p == nil {
+		return
+	}
+	p.timer.Stop()
+	if p.state.CompareAndSwap(progressWaits, progressCancelled) {
+		p.cancel()
+	}
+	p.lock <- struct{}{}
+	p.over = true
+	<-p.lock
+}
+
+func (a *attempt) startProgress(s dws.State) {
+	status := a.baseStatus(s)
+	if sameStatus(a.w.status, status) || a.progressAfter <= 0 {
+		return
+	}
+	p := &progress{lock: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(a.ctx)
+	p.cancel = cancel
+	ctx = kube.WithSent(ctx, func() {
+		if !p.state.CompareAndSwap(progressWaits, progressSent) {
+			cancel()
+		}
+	})
+	a.progress = p
+	p.lock <- struct{}{}
+	defer func() { <-p.lock }()
+	p.timer = time.AfterFunc(a.progressAfter, func() {
+		p.lock <- struct{}{}
+		defer func() { <-p.lock }()
+		if !p.over {
+			// A failed write is no loss: the outcome follows.
+			_ = a.publishWith(ctx, status)
+		}
+	})
+}
+
+// publish writes an intermediate status.
+func (a *attempt) publish(status *dws.ClientMountStatus) error { return a.publishWith(a.ctx, status) }
+
+func (a *attempt) publishWith(ctx context.Context, status *dws.ClientMountStatus) error {
+	if sameStatus(a.w.status, status) {
+		return nil
+	}
+	if err := a.reconciler.remote.patchStatus(ctx, a.cm, status); err != nil {
+		return err
+	}
+	copied := *status
+	copied.Mounts = append([]dws.MountStatus(nil), status.Mounts...)
+	a.w.status = &copied
+	return nil
+}
+
+// interrupted ends an attempt between two steps. When the daemon stops, what
+// is known is written to the status; when the object changed, the next attempt
+// starts at once and writes its own.
+func (a *attempt) interrupted(status *dws.ClientMountStatus) result {
+	a.progress.end()
+	if context.Cause(a.steps) != errStopping {
+		return result{}
+	}
+	if a.w.status != nil && slices.Equal(a.w.status.Mounts, status.Mounts) {
+		return result{} // an error that is published stays true
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), 5*time.Second)
+	defer cancel()
+	a.ctx = ctx
+	return a.finish(status, nil)
+}
+
+// withdraw takes back the ready:true of the entries for which it is no longer
+// true.
+func (a *attempt) withdraw(status *dws.ClientMountStatus, untrue func(i int) bool) error {
+	changed := false
+	for i := range status.Mounts {
+		if m := &status.Mounts[i]; m.Ready && untrue(i) {
+			m.Ready, changed = false, true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return a.publish(status)
+}
+
+func allReady(s *dws.ClientMountStatus) bool {
+	return !slices.ContainsFunc(s.Mounts, func(m dws.MountStatus) bool { return !m.Ready })
+}
+
+func resetStatus(s *dws.ClientMountStatus, state dws.State) *dws.ClientMountStatus {
+	out := &dws.ClientMountStatus{Mounts: make([]dws.MountStatus, len(s.Mounts))}
+	for i := range out.Mounts {
+		out.Mounts[i].State = state
+	}
+	return out
+}
+
+// keep returns the first of two errors.
+func keep(first, err error) error {
+	if first != nil {
+		return first
+	}
+	return err
+}
+
+// save writes the record; the registry follows it.
+func (r *reconciler) save(rec *Record) error {
+	r.registry.keep(rec.UID, rec)
+	return r.records.Save(rec)
+}
+
+func (a *attempt) saveRecord() error { return a.save(a.w.record) }

@@ -1,196 +1,59 @@
 package clientmount
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
-	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
 // A whole life costs four writes, runs each hook once and leaves nothing.
 func TestLife(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	if res := b.reconcile(); res != (result{}) {
+	f := newFixture(t, dws.TypeXFS)
+	if res := f.reconcile(); res != (result{}) {
 		t.Fatalf("mount: %+v", res)
 	}
-	b.expect("mount", b.machine.done(), []string{
+	f.expect("mount", f.machine.done(), []string{
 		"hook pre-activate f9Tk", "lvs " + testVG, "lvchange --activate y " + testVG + "/" + testLV,
 		"mkdir " + testPath, "mount -t xfs " + testDevice + " " + testPath, "hook post-mount",
 	})
-	b.expect("writes", b.server.written(), []string{"finalizers [" + api.FinalizerClientMount + "]", "status [{mounted true}] true"})
+	f.expect("writes", f.server.written(), []string{"finalizers [" + api.FinalizerClientMount + "]", "status [{mounted true}] true"})
 
-	if res := b.reconcile(); res != (result{}) {
+	if res := f.reconcile(); res != (result{}) {
 		t.Fatalf("again: %+v", res)
 	}
-	b.expect("a second pass looks but does nothing", b.machine.done(), []string{"lvs " + testVG})
-	b.expect("and writes nothing", b.server.written(), nil)
+	f.expect("a second pass looks but does nothing", f.machine.done(), []string{"lvs " + testVG})
+	f.expect("and writes nothing", f.server.written(), nil)
 
-	b.want(dws.Unmounted)
-	b.reconcile()
-	b.expect("unmount", b.machine.done(), []string{
+	f.want(dws.Unmounted)
+	f.reconcile()
+	f.expect("unmount", f.machine.done(), []string{
 		"hook pre-unmount", "umount " + testPath, "remove " + testPath + " [" + testPath + "]",
 		"lvs " + testVG, "lvchange --activate n " + testVG + "/" + testLV, "hook post-deactivate",
 	})
-	b.expect("writes", b.server.written(), []string{"status [{unmounted true}] true"})
-	b.reconcile()
-	b.expect("unmounted and ready is not touched again", b.machine.done(), nil)
+	f.expect("writes", f.server.written(), []string{"status [{unmounted true}] true"})
+	f.reconcile()
+	f.expect("unmounted and ready is not touched again", f.machine.done(), nil)
 
-	b.delete()
-	if res := b.reconcile(); !res.finished {
+	f.delete()
+	if res := f.reconcile(); !res.finished {
 		t.Fatalf("delete: %+v", res)
 	}
-	b.expect("delete", b.machine.done(), []string{"rescan nqn.2014-08.org.example:disk0"})
-	b.expect("writes", b.server.written(), []string{"finalizers []"})
-	if left, err := b.rec.records.List(); err != nil || len(left) > 0 {
+	f.expect("delete", f.machine.done(), []string{"rescan nqn.2014-08.org.example:disk0"})
+	f.expect("writes", f.server.written(), []string{"finalizers []"})
+	if left, err := f.rec.records.List(); err != nil || len(left) > 0 {
 		t.Fatalf("records left: %v %v", left, err)
 	}
-}
-
-func TestDeleteWhileMounted(t *testing.T) {
-	for _, typ := range []string{dws.TypeXFS, dws.TypeGFS2, dws.TypeRaw, dws.TypeLustre} {
-		t.Run(typ, func(t *testing.T) {
-			b := newBench(t, typ)
-			b.reconcile()
-			if !b.machine.mounted(testPath) {
-				t.Fatalf("not mounted: %q", b.machine.done())
-			}
-			b.server.written()
-			b.delete()
-			if res := b.reconcile(); !res.finished || b.machine.mounted(testPath) {
-				t.Fatalf("%+v, mounted %v, %q", res, b.machine.mounted(testPath), b.machine.done())
-			}
-			b.expect("one write", b.server.written(), []string{"finalizers []"})
-			if b.machine.lvs[testVG+"/"+testLV] {
-				t.Error("the logical volume is still active")
-			}
-		})
-	}
-}
-
-// The profile may be gone before the unmount; the record has the commands.
-func TestUnmountWithoutProfile(t *testing.T) {
-	for name, forget := range map[string]bool{"by the record": false, "by computed names": true} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t, dws.TypeXFS)
-			b.reconcile()
-			b.machine.done()
-			b.server.profile = nil
-			if forget {
-				if err := b.rec.records.Remove("aaaa-1"); err != nil {
-					t.Fatal(err)
-				}
-			}
-			b.restart(b.rec.records)
-			b.want(dws.Unmounted)
-			if res := b.reconcile(); res.failed {
-				t.Fatalf("%+v %s", res, describe(&b.server.object().Status))
-			}
-			if b.machine.mounted(testPath) || b.machine.lvs[testVG+"/"+testLV] {
-				t.Fatalf("left mounted or active: %q", b.machine.done())
-			}
-			ran := strings.Join(b.machine.done(), "\n")
-			if hooks := strings.Contains(ran, "hook pre-unmount"); hooks == forget {
-				t.Errorf("hooks ran: %v\n%s", hooks, ran)
-			}
-		})
-	}
-}
-
-// Hooks run again after a failure, never after success is recorded.
-func TestHooksAtLeastOnce(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.machine.fail["mount -t xfs"] = &node.CommandError{Line: "mount -t xfs", Stderr: "wrong fs type", Err: node.ExitStatus(32)}
-	if res := b.reconcile(); !res.retry || !res.failed || res.hopeless {
-		t.Fatalf("%+v", res)
-	}
-	st := b.server.object().Status
-	want := "mount/unmount failed: unable to mount file system: could not mount file system " + testPath + ": command: mount -t xfs - stderr: wrong fs type - stdout:  - error: exit status 32"
-	if st.Error == nil || st.Error.DebugMessage != want || st.Error.Severity != dws.Major || st.Mounts[0].Ready || st.AllReady {
-		t.Fatalf("status %s", describe(&st))
-	}
-	delete(b.machine.fail, "mount -t xfs")
-	b.machine.done()
-	b.reconcile()
-	if got := b.machine.done(); got[0] != "hook pre-activate f9Tk" {
-		t.Errorf("the whole sequence repeats: %q", got)
-	}
-	b.restart(b.rec.records)
-	b.reconcile()
-	b.expect("restart of the daemon", b.machine.done(), []string{"lvs " + testVG})
-}
-
-// A foreign mount at our path is neither used nor unmounted.
-func TestForeignMount(t *testing.T) {
-	for _, typ := range []string{dws.TypeXFS, dws.TypeRaw, dws.TypeLustre} {
-		t.Run(typ, func(t *testing.T) {
-			b := newBench(t, typ)
-			b.machine.table = []node.Mount{{ID: 7, Mountpoint: testPath, FSType: typ, Source: testDevice, Major: 8, Minor: 1, Root: "/other"}}
-			b.reconcile()
-			st := b.server.object().Status
-			if st.Error == nil || !strings.Contains(st.Error.DebugMessage, "unexpected mount at path "+testPath) {
-				t.Fatalf("status %s", describe(&st))
-			}
-			b.want(dws.Unmounted)
-			b.reconcile()
-			if !b.machine.mounted(testPath) {
-				t.Fatal("the foreign mount was unmounted")
-			}
-			for _, line := range b.machine.done() {
-				if strings.HasPrefix(line, "umount") || strings.HasPrefix(line, "mount") {
-					t.Errorf("ran %q", line)
-				}
-			}
-		})
-	}
-}
-
-func TestBusyNamesTheHolder(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.reconcile()
-	b.machine.fail["umount"] = &node.CommandError{Line: "umount " + testPath, Stderr: "umount: " + testPath + ": target is busy.\n", Err: node.ExitStatus(32)}
-	b.want(dws.Unmounted)
-	b.reconcile()
-	st := b.server.object().Status
-	if st.Error == nil || !strings.Contains(st.Error.DebugMessage, "in use by pid 4242 (vim, uid 1001): cwd "+testPath+"/src") {
-		t.Fatalf("status %s", describe(&st))
-	}
-	if st.Mounts[0].Ready || st.Mounts[0].State != dws.Unmounted {
-		t.Errorf("status %s", describe(&st))
-	}
-}
-
-// Mounts come up in order and go down in reverse; one failure does not keep
-// the others from being tried and the first error is reported.
-func TestSeveralMounts(t *testing.T) {
-	b := newBench(t, dws.TypeLustre)
-	for i, path := range []string{"/mnt/nnf/b", "/mnt/nnf/c"} {
-		m := b.server.cm.Spec.Mounts[0]
-		m.MountPath = path
-		m.Device.Lustre = &dws.LustreDevice{FileSystemName: "fs" + string(rune('b'+i)), MGSAddresses: "10.1.1.2@tcp"}
-		b.server.cm.Spec.Mounts = append(b.server.cm.Spec.Mounts, m)
-	}
-	b.machine.fail["mount -t lustre 10.1.1.2@tcp:/fsb"] = errors.New("no route to the server")
-	b.reconcile()
-	st := b.server.object().Status
-	if st.Mounts[0].Ready != true || st.Mounts[1].Ready || !st.Mounts[2].Ready || !strings.Contains(st.Error.DebugMessage, "no route") {
-		t.Fatalf("status %s", describe(&st))
-	}
-	delete(b.machine.fail, "mount -t lustre 10.1.1.2@tcp:/fsb")
-	b.reconcile()
-	b.machine.done()
-	b.want(dws.Unmounted)
-	b.reconcile()
-	var order []string
-	for _, line := range b.machine.done() {
-		if p, ok := strings.CutPrefix(line, "umount "); ok {
-			order = append(order, p)
-		}
-	}
-	b.expect("unmount order", order, []string{"/mnt/nnf/c", "/mnt/nnf/b", testPath})
 }
 
 func TestBadObjects(t *testing.T) {
@@ -210,19 +73,19 @@ func TestBadObjects(t *testing.T) {
 		"no profile label":   {func(cm *dws.ClientMount) { delete(cm.Labels, api.LabelPinnedProfileName) }, api.LabelPinnedProfileName},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, dws.TypeXFS)
-			c.change(b.server.cm)
-			res := b.reconcile()
-			st := b.server.object().Status
+			f := newFixture(t, dws.TypeXFS)
+			c.change(f.server.cm)
+			res := f.reconcile()
+			st := f.server.object().Status
 			if !res.hopeless || st.Error == nil || st.Error.Severity != dws.Fatal || !strings.Contains(st.Error.DebugMessage, c.text) {
 				t.Fatalf("%+v, status %s", res, describe(&st))
 			}
-			if got := b.machine.done(); len(got) > 0 {
+			if got := f.machine.done(); len(got) > 0 {
 				t.Errorf("effects of a refused object: %q", got)
 			}
-			b.delete()
-			if len(b.server.cm.Finalizers) > 0 {
-				if res := b.reconcile(); !res.finished {
+			f.delete()
+			if len(f.server.cm.Finalizers) > 0 {
+				if res := f.reconcile(); !res.finished {
 					t.Errorf("cannot be deleted: %+v", res)
 				}
 			}
@@ -230,153 +93,180 @@ func TestBadObjects(t *testing.T) {
 	}
 }
 
-// The device may be attached late: a rescan is tried, but not for ever.
-func TestActivationRetry(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.machine.fail["no lv"] = errors.New("yes")
-	times := 0
-	b.machine.rescan = func(f *fakeMachine) {
-		if times++; times == 2 {
-			f.mu.Lock()
-			delete(f.fail, "no lv")
-			f.mu.Unlock()
-		}
-	}
-	if res := b.reconcile(); res.failed || times != 2 {
-		t.Fatalf("%+v after %d rescans: %s", res, times, describe(&b.server.object().Status))
-	}
-
-	b = newBench(t, dws.TypeXFS)
-	b.machine.fail["no lv"] = errors.New("yes")
-	b.reconcile()
-	st := b.server.object().Status
-	if st.Error == nil || st.Error.Severity != dws.Major || !strings.Contains(st.Error.DebugMessage, "unable to activate block device: could not find logical volume "+testVG+"/"+testLV) ||
-		!strings.Contains(st.Error.DebugMessage, "3 rescans") {
-		t.Fatalf("status %s", describe(&st))
-	}
-
-	b = newBench(t, dws.TypeXFS)
-	b.machine.fail["no lv"], b.machine.fail["namespaces"] = errors.New("yes"), errors.New("yes")
-	b.reconcile()
-	if st := b.server.object().Status; !strings.Contains(st.Error.DebugMessage, "missing after a rescan: nqn.2014-08.org.example:disk0 namespace 12") {
-		t.Fatalf("status %s", describe(&st))
-	}
-}
-
-// When the wish turns back in the middle of an unmount, the old ready:true is
-// withdrawn before the mounts come up again.
-func TestTurnBack(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.reconcile()
-	b.server.written()
-	b.want(dws.Unmounted)
-	b.machine.fail["umount"] = errors.New("no")
-	b.server.fail["status"] = errors.New("API server away")
-	b.reconcile()
-	delete(b.machine.fail, "umount")
-	delete(b.server.fail, "status")
-	b.want(dws.Mounted)
-	b.machine.done()
-	b.reconcile()
-	b.expect("writes", b.server.written(), []string{"status [{mounted false}] false", "status [{mounted true}] true"})
-	if got := b.machine.done(); got[0] != "hook pre-activate f9Tk" {
-		t.Errorf("hooks of a half unmounted file system run again: %q", got)
-	}
-}
-
-// The unmount ended but its status was never written: the way back runs the
-// hooks, because nothing is mounted any more.
-func TestTurnBackAfterUnmount(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.reconcile()
-	b.want(dws.Unmounted)
-	b.server.fail["status"] = errors.New("API server away")
-	b.reconcile()
-	if b.machine.mounted(testPath) {
-		t.Fatal("still mounted")
-	}
-	delete(b.server.fail, "status")
-	b.server.written()
-	b.machine.done()
-	b.want(dws.Mounted)
-	b.restart(b.rec.records)
-	b.reconcile()
-	if got := b.machine.done(); got[0] != "hook pre-activate f9Tk" || !b.machine.mounted(testPath) {
-		t.Errorf("%q", got)
-	}
-	b.expect("writes", b.server.written(), []string{"status [{mounted false}] false", "status [{mounted true}] true"})
-}
-
-// What is mounted and ready stays reported so when its profile goes; without
-// a record there is nothing to go by.
-func TestReadyMountWithoutProfile(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.reconcile()
-	b.server.written()
-	b.server.profile = nil
-	b.restart(b.rec.records)
-	if res := b.reconcile(); res.failed {
-		t.Fatalf("%+v %s", res, describe(&b.server.object().Status))
-	}
-	b.expect("writes", b.server.written(), nil)
-	if err := b.rec.records.Remove("aaaa-1"); err != nil {
-		t.Fatal(err)
-	}
-	b.restart(b.rec.records)
-	if res := b.reconcile(); !res.failed {
-		t.Fatal("mounted by what?")
-	}
-	if st := b.server.object().Status; st.Error.Severity != dws.Major || st.Mounts[0].Ready {
-		t.Errorf("status %s", describe(&st))
-	}
-}
-
-// A changed spec takes the old mount away before the new one comes.
-func TestChangedPath(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.reconcile()
-	b.server.cm.Spec.Mounts[0].MountPath = "/mnt/nnf/elsewhere"
-	b.server.cm.Generation++
-	if res := b.reconcile(); res.failed {
-		t.Fatal(describe(&b.server.object().Status))
-	}
-	if b.machine.mounted(testPath) || !b.machine.mounted("/mnt/nnf/elsewhere") {
-		t.Fatalf("table %+v", b.machine.table)
-	}
-}
-
-func TestFinalizerOfOthersSurvives(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.server.cm.Finalizers = []string{"example.org/a"}
-	stale := b.server.object()
-	b.server.cm.Finalizers = []string{"example.org/a", "example.org/b"}
-	if res := b.rec.reconcile(context.Background(), context.Background(), b.stop.Load, b.work, stale); res.failed {
-		t.Fatalf("%+v", res)
-	}
-	b.expect("finalizers", b.server.object().Finalizers, []string{"example.org/a", "example.org/b", api.FinalizerClientMount})
-	b.delete()
-	b.reconcile()
-	b.expect("finalizers", b.server.object().Finalizers, []string{"example.org/a", "example.org/b"})
-}
-
 func TestPanicEndsTheAttemptOnly(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.rec.machine = nil
-	if res := b.reconcile(); !res.retry || !res.failed {
+	f := newFixture(t, dws.TypeXFS)
+	f.rec.machine = nil
+	if res := f.reconcile(); !res.retry || !res.failed {
 		t.Fatalf("%+v", res)
 	}
 }
 
 func TestInterrupted(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	waits, cancel := context.WithCancel(context.Background())
-	cancel()
-	b.stop.Store(true)
-	cm := b.server.object()
-	res := b.rec.reconcile(context.Background(), waits, b.stop.Load, b.work, cm)
+	f := newFixture(t, dws.TypeXFS)
+	steps, end := context.WithCancelCause(t.Context())
+	end(errStopping)
+	res := f.rec.reconcile(t.Context(), steps, f.work, f.server.object())
 	if res.failed {
 		t.Fatalf("%+v", res)
 	}
-	b.expect("no step starts after a stop", b.machine.done(), nil)
-	b.expect("the status says what is pursued", b.server.written(), []string{"finalizers [" + api.FinalizerClientMount + "]", "status [{mounted false}] false"})
+	f.expect("no step starts after a stop", f.machine.done(), nil)
+	f.expect("the status says what is pursued", f.server.written(), []string{"finalizers [" + api.FinalizerClientMount + "]", "status [{mounted false}] false"})
+}
+
+// Hooks are not repeated because a status could not be written.
+func TestRefusedStatus(t *testing.T) {
+	f := newFixture(t, dws.TypeXFS)
+	f.server.fail["status"] = errors.New("denied by a webhook")
+	for range 3 {
+		f.reconcile()
+	}
+	f.want(dws.Unmounted)
+	for range 3 {
+		f.reconcile()
+	}
+	ran := map[string]int{}
+	for _, line := range f.machine.done() {
+		if strings.HasPrefix(line, "hook") || strings.HasPrefix(line, "umount") {
+			ran[line]++
+		}
+	}
+	for line, n := range ran {
+		if n != 1 {
+			t.Errorf("%q ran %d times", line, n)
+		}
+	}
+	if len(ran) != 5 {
+		t.Errorf("%v", ran)
+	}
+	delete(f.server.fail, "status")
+	if f.reconcile(); !f.server.object().Status.AllReady {
+		t.Error(describe(&f.server.object().Status))
+	}
+}
+
+// A record that cannot be read stops everything for its object, and is never
+// overwritten.
+func TestUnreadableRecord(t *testing.T) {
+	for name, text := range map[string]string{
+		"damaged": `{"version":1,"na`, "empty": "", "of another object": `{"version":1,"uid":"zzzz"}`, "newer": `{"version":99,"uid":"aaaa-1","mounts":"elsewhere"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, dws.TypeXFS)
+			f.reconcile()
+			file, err := f.rec.records.file("aaaa-1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			good, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			f.restart(f.rec.records)
+			f.machine.done()
+			for _, change := range []func(){func() {}, func() { f.want(dws.Unmounted) }, f.delete} {
+				change()
+				res := f.reconcile()
+				st := f.server.object().Status
+				if !res.failed || res.finished || st.Error == nil || st.Error.Severity != dws.Major || !strings.Contains(st.Error.DebugMessage, file) {
+					t.Fatalf("%+v, status %s", res, describe(&st))
+				}
+			}
+			f.expect("effects", f.machine.done(), nil)
+			above := f.beside("job8", "bbbb-2", func(cm *dws.ClientMount) { otherVolume(cm); at("/mnt/nnf")(cm) })
+			if res := above.reconcile(); res.blocked == nil {
+				t.Errorf("a mount above what may be mounted: %+v %s", res, describe(&above.server.object().Status))
+			}
+			f.expect("effects of another object", f.machine.done(), nil)
+			if now, err := os.ReadFile(file); err != nil || string(now) != text {
+				t.Fatalf("the file was changed: %q %v", now, err)
+			}
+			if err := os.WriteFile(file, good, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if res := f.reconcile(); !res.finished || f.machine.mounted(testPath) {
+				t.Errorf("%+v after the repair", res)
+			}
+		})
+	}
+}
+
+// Undoing needs no record that can be written; mounting does.
+func TestUnwritableRecords(t *testing.T) {
+	f := newFixture(t, dws.TypeXFS)
+	f.reconcile()
+	dir := f.rec.records.dir
+	f.rec.records.dir = filepath.Join(dir, "gone") // every write fails
+	f.machine.done()
+	other := f.beside("job8", "bbbb-2", func(cm *dws.ClientMount) { otherVolume(cm); at("/mnt/nnf/other")(cm) })
+	if res := other.reconcile(); !res.failed || !strings.Contains(describe(&other.server.object().Status), "cannot save the record") {
+		t.Fatal(describe(&other.server.object().Status))
+	}
+	f.expect("effects of a mount that cannot be recorded", f.machine.done(), nil)
+	other.delete()
+	if res := other.reconcile(); !res.finished {
+		t.Fatalf("%+v", res)
+	}
+	f.expect("and of its deletion", effects(f.machine.done()), nil)
+	f.want(dws.Unmounted)
+	if f.reconcile(); f.machine.mounted(testPath) || !f.server.object().Status.AllReady {
+		t.Fatal(describe(&f.server.object().Status))
+	}
+	f.delete()
+	if res := f.reconcile(); !res.finished {
+		t.Fatalf("%+v", res)
+	}
+}
+
+// Two GETs of the profile and four writes in a whole life.
+func TestRequestsPerLife(t *testing.T) {
+	f := newFixture(t, dws.TypeXFS)
+	f.reconcile()
+	f.want(dws.Unmounted)
+	f.reconcile()
+	f.delete()
+	f.reconcile()
+	if n := len(f.server.written()); f.server.gets != 2 || n != 4 {
+		t.Errorf("%d GETs, %d writes", f.server.gets, n)
+	}
+}
+
+// A status that cannot be written for long is one line in the log, even if
+// the mount fails at the same time, and whatever the texts name.
+func TestRefusedWriteIsLoggedOnce(t *testing.T) {
+	for _, mountFails := range []bool{false, true} {
+		t.Run(fmt.Sprintf("mount fails %v", mountFails), func(t *testing.T) {
+			f := newFixture(t, dws.TypeXFS)
+			var out bytes.Buffer
+			f.rec.log = slog.New(slog.NewTextHandler(&out, nil))
+			if mountFails {
+				f.machine.fail["mount"] = errors.New("no such device")
+			}
+			for i := range 5 {
+				f.server.fail["status"] = fmt.Errorf("read from port %d: connection reset", 4000+i)
+				f.reconcile()
+			}
+			count := func(text string, want int) {
+				t.Helper()
+				if n := strings.Count(out.String(), text); n != want {
+					t.Errorf("%q is there %d times, want %d:\n%s", text, n, want, &out)
+				}
+			}
+			count("cannot write the status", 1)
+			if mountFails {
+				count("ClientMount failed", 1)
+			}
+			f.server.fail["status"] = apierrors.NewUnauthorized("who are you")
+			f.reconcile()
+			count("cannot write the status", 2) // another trouble
+			delete(f.server.fail, "status")
+			f.reconcile()
+			f.want(dws.Unmounted)
+			f.server.fail["status"] = apierrors.NewUnauthorized("who are you")
+			f.reconcile()
+			count("cannot write the status", 3) // the same again, after a success
+		})
+	}
 }

@@ -15,7 +15,10 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/failpoint"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
+	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // recordVersion is the layout of a record. A daemon reads only its own layout
@@ -32,9 +35,9 @@ const recordSuffix = ".json"
 // halfWritten ends the name of a record that is being written.
 const halfWritten = ".new"
 
-// Record remembers, across a crash of the daemon, what was begun for one
+// Record remembers, across a crash of the daemon, what was started for one
 // ClientMount: it is written before the first effect and removed after the
-// last. It lives in the runtime directory, so it vanishes with the mounts at a
+// last. It is in the runtime directory, so it vanishes with the mounts at a
 // reboot.
 type Record struct {
 	Version   int           `json:"version"`
@@ -57,16 +60,16 @@ type MountRecord struct {
 	// what is there afterwards was mounted by that command, even if the daemon
 	// died before it could note Mounted.
 	Mounting bool `json:"mounting,omitempty"`
-	// What the mount table said right after our mount, nil before.
+	// What the mount table showed right after our mount, nil before.
 	Mounted *Identity `json:"mounted,omitempty"`
-	// The whole mount sequence went through in this boot.
+	// The whole mount sequence was completed in this boot.
 	Ready bool `json:"ready,omitempty"`
-	// An unmount has begun; hooks and services may be gone already.
+	// An unmount has started; hooks may have stopped services already.
 	Unmounting bool `json:"unmounting,omitempty"`
-	// The whole unmount sequence went through: nothing is left to undo.
+	// The whole unmount sequence was completed: nothing is left to undo.
 	Unmounted bool `json:"unmounted,omitempty"`
 
-	holders string // who used the mount, as it was last logged by this process
+	holders string // of the mount, as this process last logged them
 }
 
 // isMounted reports whether there is something to undo; false for nil.
@@ -112,13 +115,22 @@ func (r *Record) at(path string) *MountRecord {
 	return nil
 }
 
+// plans returns the plans of all mounts.
+func (r *Record) plans() []*plan.Plan {
+	plans := make([]*plan.Plan, len(r.Mounts))
+	for i := range r.Mounts {
+		plans[i] = &r.Mounts[i].Plan
+	}
+	return plans
+}
+
 // pending reports whether anything may still have to be undone. A nil record
 // has nothing.
 func (r *Record) pending() bool {
 	return r != nil && slices.ContainsFunc(r.Mounts, func(m MountRecord) bool { return !m.Unmounted })
 }
 
-// errUnreadable says that a record exists but cannot be used. It is never
+// errUnreadable means that a record exists but cannot be used. It is never
 // treated like a missing record: something may be mounted.
 var errUnreadable = errors.New("record cannot be used")
 
@@ -126,13 +138,14 @@ var errUnreadable = errors.New("record cannot be used")
 type Records struct {
 	dir string
 	mu  sync.Mutex // held while update changes a file
-	// What is true of objects that are gone although their files could not be
-	// changed: uid to *Record. Else the same would be undone again and again.
+	// The records of deleted objects whose files could not be changed, by uid:
+	// *Record. Otherwise the same would be undone again and again.
 	undone sync.Map
 }
 
-// file is keyed by UID: an object that was deleted and made again under its
-// old name is another object, and the old one's mounts are then orphans.
+// file returns the file of an object's record. It is named by UID: an object that
+// was deleted and created again under its old name is another object, and the
+// mounts of the old one are then orphans.
 func (s *Records) file(uid string) (string, error) {
 	if uid == "" || len(uid) > 128 || strings.ContainsFunc(uid, func(r rune) bool {
 		return !(r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
@@ -143,9 +156,8 @@ func (s *Records) file(uid string) (string, error) {
 }
 
 // Save replaces the record in one step, so a crash leaves the old or the new.
-// A record that is on disk as it is needs no writing. The directory is
-// memory-backed; what it must survive is the daemon, not the machine, hence no
-// fsync.
+// A record that is unchanged on disk is not written. There is no fsync: the
+// directory is in memory, and the record must survive the daemon, not the machine.
 func (s *Records) Save(r *Record) error {
 	name, err := s.file(r.UID)
 	if err != nil {
@@ -164,10 +176,10 @@ func (s *Records) Save(r *Record) error {
 		return nil
 	}
 	tmp := name + halfWritten
-	failpoint("record/save")
+	failpoint.At("record/save")
 	err = os.WriteFile(tmp, b, 0o600)
 	if err == nil {
-		failpoint("record/written")
+		failpoint.At("record/written")
 		err = os.Rename(tmp, name)
 	}
 	if err != nil {
@@ -176,7 +188,7 @@ func (s *Records) Save(r *Record) error {
 	}
 	r.onDisk = sum
 	s.undone.Delete(r.UID)
-	failpoint("record/saved")
+	failpoint.At("record/saved")
 	return nil
 }
 
@@ -293,4 +305,92 @@ func readRecord(name string) (*Record, error) {
 		return nil, fmt.Errorf("%w: %s is not a record of the object it is named after (version %d, uid %.140q)%s", errUnreadable, name, r.Version, r.UID, repair)
 	}
 	return r, nil
+}
+
+// OpenRecords makes the directory <runtime>/mounts (0700) if it is missing. The
+// commands in a record are run as root, so no other user may be able to put a record
+// there: neither directory may be a symbolic link, another user's, or writable by
+// others.
+func OpenRecords(runtimeDir string) (*Records, error) {
+	const hint = "; give the daemon its own directory with daemon.runtime_directory (RuntimeDirectory= in the unit)"
+	dir := RecordsDirectory(runtimeDir)
+	// The directory above decides who may rename the runtime directory.
+	if err := safepath.CheckParent(filepath.Dir(runtimeDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("runtime directory %s cannot be trusted: %w%s", runtimeDir, err, hint)
+	}
+	if err := os.MkdirAll(runtimeDir, 0o755); err != nil {
+		return nil, fmt.Errorf("runtime directory cannot be made: %w%s", err, hint)
+	}
+	if err := safepath.CheckPrivate(runtimeDir); err != nil {
+		return nil, fmt.Errorf("runtime directory cannot be trusted: %w%s", err, hint)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("runtime directory cannot be written to: %w%s", err, hint)
+	}
+	if err := safepath.CheckPrivate(dir); err != nil {
+		return nil, fmt.Errorf("runtime directory cannot be trusted: %w%s", err, hint)
+	}
+	// What a crash left half written was never in force.
+	half, err := filepath.Glob(filepath.Join(dir, "*"+recordSuffix+halfWritten))
+	for _, name := range half {
+		err = errors.Join(err, os.Remove(name))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("runtime directory cannot be tidied up: %w%s", err, hint)
+	}
+	return &Records{dir: dir}, nil
+}
+
+// RecordsDirectory is where the records are, below a runtime directory.
+func RecordsDirectory(runtimeDir string) string { return filepath.Join(runtimeDir, "mounts") }
+
+// Mounted is what the records contain about mounts that are in place.
+type Mounted struct {
+	Objects    int // records, one for each ClientMount, with at least one mount in place
+	Unreadable int // records that cannot be used: something may be mounted
+}
+
+// Table shows what is mounted at exactly a path, as node.Node does.
+type Table interface {
+	MountsOn(path string) ([]node.Mount, error)
+}
+
+// ReadMounted counts records with mounts in place. It changes nothing and touches
+// no mount: the record must list one, and the mount table must show it. If
+// the table cannot be read the record decides alone. No directory is no mount.
+func ReadMounted(runtimeDir string, table Table) (Mounted, error) {
+	dir := RecordsDirectory(runtimeDir)
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return Mounted{}, nil
+	case err != nil:
+		return Mounted{}, fmt.Errorf("records cannot be read: %w", err)
+	}
+	var m Mounted
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), recordSuffix) {
+			continue // one that is half written was never in force
+		}
+		r, err := readRecord(filepath.Join(dir, e.Name()))
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // removed meanwhile
+		case err != nil:
+			m.Unreadable++
+		case slices.ContainsFunc(r.Mounts, func(one MountRecord) bool { return one.inPlace(table) }):
+			m.Objects++
+		}
+	}
+	return m, nil
+}
+
+// inPlace reports whether the recorded mount is there.
+func (m *MountRecord) inPlace(table Table) bool {
+	if m.Unmounted || m.Mounted == nil && !m.Mounting && !m.Ready {
+		return false
+	}
+	on, err := table.MountsOn(m.Plan.Path)
+	return err != nil || slices.ContainsFunc(on, func(one node.Mount) bool {
+		return m.Mounted == nil || m.Mounted.is(one) || m.Mounted.Device == one.Device().String()
+	})
 }

@@ -1,6 +1,7 @@
 package clientmount
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
+	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
 func TestRecordRoundTrip(t *testing.T) {
@@ -27,7 +29,7 @@ func TestRecordRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := s.Load(r.UID)
-	if err != nil || got.Name != r.Name || got.Workflow != "job7" || *got.Mounts[0].Mounted != *r.Mounts[0].Mounted || !samePlace(&got.Mounts[0].Plan, p) {
+	if err != nil || got.Name != r.Name || got.Workflow != "job7" || *got.Mounts[0].Mounted != *r.Mounts[0].Mounted || !got.Mounts[0].Plan.SamePlace(p) {
 		t.Fatalf("%+v %v", got, err)
 	}
 	if len(got.Mounts[0].Plan.Unmount) != len(p.Unmount) {
@@ -50,7 +52,7 @@ func TestRecordRoundTrip(t *testing.T) {
 	}
 }
 
-// A damaged record is said and kept; it neither stops the daemon nor hides the
+// A damaged record is reported and kept; it neither stops the daemon nor hides the
 // others.
 func TestRecordDamage(t *testing.T) {
 	dir := t.TempDir()
@@ -106,3 +108,258 @@ func TestRecordNames(t *testing.T) {
 		}
 	}
 }
+
+// A record that could not be removed is none any more, until the next start.
+func TestRecordThatCannotBeRemoved(t *testing.T) {
+	f := newFixture(t, dws.TypeXFS)
+	f.reconcile()
+	records := f.rec.records
+	file := filepath.Join(records.dir, "aaaa-1.json")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(file, "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := records.Remove("aaaa-1"); err == nil {
+		t.Fatal("it was removed")
+	}
+	if r, err := records.Load("aaaa-1"); r != nil || err != nil {
+		t.Errorf("%+v %v", r, err)
+	}
+	if list, err := records.List(); err != nil || len(list) != 1 || list[0].UID != "aaaa-1" || list[0].pending() {
+		t.Errorf("%+v %v", list, err)
+	}
+	if err := os.RemoveAll(file); err != nil {
+		t.Fatal(err)
+	}
+	f.server.cm.UID = "aaaa-1"
+	if err := records.Save(newRecord(f.server.cm, time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := records.Load("aaaa-1"); r == nil || err != nil {
+		t.Errorf("a new record is not found: %v", err)
+	}
+}
+
+// A half-written record that a crash left is removed at the next start; the complete
+// one stays.
+func TestHalfWrittenRecords(t *testing.T) {
+	dir := t.TempDir()
+	records, err := OpenRecords(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := records.Save(&Record{Version: recordVersion, UID: "a-1"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a-1.json.new", "b-2.json.new"} {
+		if err := os.WriteFile(filepath.Join(dir, "mounts", name), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err = OpenRecords(dir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(filepath.Join(dir, "mounts"))
+	if err != nil || len(left) != 1 || left[0].Name() != "a-1.json" {
+		t.Errorf("%v %v", left, err)
+	}
+}
+
+// A record that is on disk as it is needs no writing: a daemon that starts with a
+// directory that is full or read-only still knows that everything is in place.
+func TestUnchangedRecord(t *testing.T) {
+	f := newFixture(t, dws.TypeXFS)
+	f.reconcile()
+	f.restart(f.rec.records)
+	records, file := f.rec.records, ""
+	var err error
+	if file, err = records.file("aaaa-1"); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res := f.reconcile(); res.failed {
+		t.Fatal(describe(&f.server.object().Status))
+	}
+	if after, err := os.Stat(file); err != nil || !os.SameFile(before, after) {
+		t.Errorf("the record was written again (%v)", err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	f.reconcile()
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("a record that was removed is not written again: %v", err)
+	}
+}
+
+// What Save accepts, Load can read, and nothing else is saved.
+func TestRecordSize(t *testing.T) {
+	f := newFixture(t, dws.TypeXFS)
+	f.reconcile()
+	rec := f.work.record.clone()
+	for _, kilobytes := range []int{1, 4000, 5000} {
+		rec.Mounts[0].Created = []string{strings.Repeat("a", kilobytes<<10)}
+		saved := f.rec.records.Save(rec)
+		if (saved == nil) != (kilobytes < 4096) {
+			t.Errorf("%d kB: %v", kilobytes, saved)
+		}
+		if _, err := f.rec.records.Load(rec.UID); err != nil {
+			t.Errorf("%d kB: %v", kilobytes, err)
+		}
+	}
+}
+
+// A user who can put a file into the directory of records, or replace the directory,
+// has commands run as root.
+func TestOpenRecords(t *testing.T) {
+	mkdir := func(t *testing.T, path string, mode os.FileMode) string {
+		t.Helper()
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil { // the umask does not count
+			t.Fatal(err)
+		}
+		return path
+	}
+	for name, test := range map[string]struct {
+		make func(t *testing.T, base string) string // returns the runtime directory
+		want string                                 // "" is accepted
+	}{
+		"new":         {func(_ *testing.T, base string) string { return base + "/run" }, ""},
+		"new, deep":   {func(_ *testing.T, base string) string { return base + "/a/b/run" }, ""},
+		"systemd's":   {func(t *testing.T, base string) string { return mkdir(t, base+"/run", 0o755) }, ""},
+		"used before": {func(t *testing.T, base string) string { mkdir(t, base+"/run/mounts", 0o700); return base + "/run" }, ""},
+		"in a sticky directory": {func(t *testing.T, base string) string {
+			return mkdir(t, base+"/tmp", 0o777|os.ModeSticky) + "/run"
+		}, ""},
+		"in a directory open to all": {func(t *testing.T, base string) string { return mkdir(t, base+"/tmp", 0o777) + "/run" }, "others can write to "},
+		"open to all":                {func(t *testing.T, base string) string { return mkdir(t, base+"/run", 0o777) }, "can be written by others (mode 0777)"},
+		"open to a group":            {func(t *testing.T, base string) string { return mkdir(t, base+"/run", 0o770) }, "can be written by others (mode 0770)"},
+		"records open to all": {func(t *testing.T, base string) string {
+			mkdir(t, base+"/run/mounts", 0o707)
+			return base + "/run"
+		}, "mounts can be written by others (mode 0707)"},
+		"a file": {func(t *testing.T, base string) string {
+			if err := os.WriteFile(base+"/run", nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return base + "/run"
+		}, "not a directory"},
+		"a link": {func(t *testing.T, base string) string {
+			if err := os.Symlink(mkdir(t, base+"/real", 0o700), base+"/run"); err != nil {
+				t.Fatal(err)
+			}
+			return base + "/run"
+		}, "run is a symbolic link"},
+		"records are a link": {func(t *testing.T, base string) string {
+			if err := os.Symlink(mkdir(t, base+"/real", 0o700), mkdir(t, base+"/run", 0o755)+"/mounts"); err != nil {
+				t.Fatal(err)
+			}
+			return base + "/run"
+		}, "mounts is a symbolic link"},
+		"another user's": {func(t *testing.T, base string) string {
+			dir := mkdir(t, base+"/run", 0o755)
+			if err := os.Chown(dir, 12345, 0); err != nil {
+				t.Skip("only root can give a directory away: ", err)
+			}
+			return dir
+		}, "belongs to uid 12345"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := test.make(t, mkdir(t, t.TempDir(), 0o755))
+			_, err := OpenRecords(dir)
+			switch {
+			case test.want == "" && err != nil:
+				t.Fatal(err)
+			case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "daemon.runtime_directory")):
+				t.Fatalf("got %v, want %q and what to do", err, test.want)
+			case test.want != "":
+				return
+			}
+			st, err := os.Stat(filepath.Join(dir, "mounts"))
+			if err != nil || st.Mode().Perm() != 0o700 {
+				t.Errorf("the directory of records: %v %v", st, err)
+			}
+		})
+	}
+}
+
+// The records that the daemon writes in the life of a ClientMount, as status
+// counts them.
+func TestReadMounted(t *testing.T) {
+	f := newFixture(t, dws.TypeXFS)
+	runtime := filepath.Dir(f.rec.records.dir)
+	look := func(want Mounted) {
+		t.Helper()
+		before, _ := os.ReadDir(runtime)
+		got, err := ReadMounted(runtime, f.machine)
+		if after, _ := os.ReadDir(runtime); err != nil || got != want || len(after) != len(before) {
+			t.Errorf("%+v %v, want %+v", got, err, want)
+		}
+	}
+	look(Mounted{})
+	f.want(dws.Mounted)
+	f.machine.fail["mount"] = errors.New("no such device")
+	f.reconcile()
+	if list, _ := f.rec.records.List(); len(list) != 1 {
+		t.Fatalf("a mount that fails has %d records", len(list))
+	}
+	look(Mounted{})
+	delete(f.machine.fail, "mount")
+	f.reconcile()
+	look(Mounted{Objects: 1})
+	table := f.machine.table
+	f.machine.table = nil // unmounted manually
+	look(Mounted{})
+	f.machine.table = table
+	f.restart(f.rec.records)
+	look(Mounted{Objects: 1})
+	f.want(dws.Unmounted)
+	f.reconcile()
+	look(Mounted{})
+
+	// Records that cannot be read are counted separately; half-written ones are not counted.
+	for name, text := range map[string]string{"a.json": "{", "b.json": `{"version": 99}`, "c.json.new": "{"} {
+		if err := os.WriteFile(filepath.Join(RecordsDirectory(runtime), name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look(Mounted{Unreadable: 2})
+	if got, err := ReadMounted(filepath.Join(runtime, "none"), f.machine); err != nil || got != (Mounted{}) {
+		t.Errorf("%+v %v", got, err)
+	}
+	if err := errors.Join(os.RemoveAll(RecordsDirectory(runtime)), os.WriteFile(RecordsDirectory(runtime), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadMounted(runtime, f.machine); err == nil {
+		t.Error("a file in the place of the directory passes for no mounts")
+	}
+}
+
+// A table that cannot be read proves nothing: the record decides.
+func TestReadMountedWithoutTable(t *testing.T) {
+	for _, tt := range []struct {
+		m    MountRecord
+		want bool
+	}{
+		{MountRecord{}, false},
+		{MountRecord{Mounting: true}, true},
+		{MountRecord{Ready: true}, true},
+		{MountRecord{Mounted: &Identity{ID: 7}}, true},
+		{MountRecord{Mounted: &Identity{ID: 7}, Unmounted: true}, false},
+	} {
+		if got := tt.m.inPlace(noTable{}); got != tt.want {
+			t.Errorf("%+v: %v", tt.m, got)
+		}
+	}
+}
+
+type noTable struct{}
+
+func (noTable) MountsOn(string) ([]node.Mount, error) { return nil, errors.New("no /proc") }

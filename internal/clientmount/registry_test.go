@@ -1,53 +1,16 @@
 package clientmount
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
-	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 )
-
-// beside adds a second object to a bench: its own server, the same machine and
-// the same reconciler.
-func (b *bench) beside(name string, uid types.UID, change func(*dws.ClientMount)) *bench {
-	cm := testObject(b.server.cm.Spec.Mounts[0].Type)
-	cm.Name, cm.UID = name, uid
-	if change != nil {
-		change(cm)
-	}
-	other := &bench{t: b.t, machine: b.machine, server: newFakeServer(cm, testProfile()), work: &work{}}
-	rec := *b.rec
-	rec.remote.client = other.server
-	other.rec = &rec
-	return other
-}
-
-func at(path string) func(*dws.ClientMount) {
-	return func(cm *dws.ClientMount) { cm.Spec.Mounts[0].MountPath = path }
-}
-
-func otherVolume(cm *dws.ClientMount) { cm.Spec.Mounts[0].Device.DeviceReference.Data++ }
-
-func effects(log []string) (out []string) {
-	for _, line := range log {
-		if verb, _, _ := strings.Cut(line, " "); slices.Contains([]string{"mount", "umount", "lvchange", "mkdir", "touch", "remove", "hook", "vgchange"}, verb) {
-			out = append(out, line)
-		}
-	}
-	return out
-}
 
 // Two objects with the same volume at the same path: one mount, which goes with
 // the last of them, whichever that is.
@@ -55,7 +18,7 @@ func TestSharedMount(t *testing.T) {
 	for _, typ := range []string{dws.TypeXFS, dws.TypeGFS2, dws.TypeRaw, dws.TypeLustre} {
 		for _, firstLeaves := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, first leaves first %t", typ, firstLeaves), func(t *testing.T) {
-				a := newBench(t, typ)
+				a := newFixture(t, typ)
 				a.machine.missing = []string{testPath}
 				a.reconcile()
 				a.machine.missing = nil
@@ -100,7 +63,7 @@ func TestSharedMount(t *testing.T) {
 
 // The volume stays active as long as it is mounted at another path.
 func TestSharedVolume(t *testing.T) {
-	a := newBench(t, dws.TypeXFS)
+	a := newFixture(t, dws.TypeXFS)
 	a.reconcile()
 	b := a.beside("job8", "bbbb-2", at("/mnt/nnf/other"))
 	if res := b.reconcile(); res.failed {
@@ -129,7 +92,7 @@ func TestConflict(t *testing.T) {
 		"path below": {at(testPath + "/sub"), "mount path " + testPath + "/sub lies below " + testPath + ", where ClientMount default-job7-0-computes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := newBench(t, dws.TypeXFS)
+			a := newFixture(t, dws.TypeXFS)
 			a.reconcile()
 			freed := 0
 			a.rec.registry.freed = func() { freed++ }
@@ -162,9 +125,9 @@ func TestConflict(t *testing.T) {
 	}
 }
 
-// A neighbour is no conflict.
+// A path beside another is no conflict.
 func TestNoConflict(t *testing.T) {
-	a := newBench(t, dws.TypeXFS)
+	a := newFixture(t, dws.TypeXFS)
 	a.reconcile()
 	b := a.beside("job8", "bbbb-2", func(cm *dws.ClientMount) { otherVolume(cm); at(testPath + "0")(cm) })
 	b.machine.lvs[testVG+"/lv-4"] = true
@@ -176,7 +139,7 @@ func TestNoConflict(t *testing.T) {
 // After a restart the registry knows what the records list, before any
 // object has been looked at.
 func TestRegistryFromRecords(t *testing.T) {
-	a := newBench(t, dws.TypeXFS)
+	a := newFixture(t, dws.TypeXFS)
 	a.reconcile()
 	a.restart(a.rec.records)
 	b := a.beside("job8", "bbbb-2", at("/mnt/nnf"))
@@ -188,7 +151,7 @@ func TestRegistryFromRecords(t *testing.T) {
 // One that has claimed its path and waits for its turn inherits what the one
 // that leaves knows.
 func TestHandOver(t *testing.T) {
-	a := newBench(t, dws.TypeLustre)
+	a := newFixture(t, dws.TypeLustre)
 	a.machine.missing = []string{testPath}
 	a.machine.shows = "192.0.2.1@tcp:/job7fs" // so that only the record can tell
 	a.reconcile()
@@ -212,358 +175,103 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
-// The identity decides what is unmounted: whatever the source says, in the
-// whole table, and nothing else.
-func TestUnmountByIdentity(t *testing.T) {
-	foreign := node.Mount{ID: 7, Mountpoint: testPath, FSType: "ext4", Source: "/dev/sda1", Major: 8, Minor: 1, Root: "/"}
-	t.Run("hidden", func(t *testing.T) {
-		b := newBench(t, dws.TypeXFS)
-		b.reconcile()
-		b.machine.table = append(b.machine.table, foreign)
-		b.want(dws.Unmounted)
-		b.reconcile()
-		st := b.server.object().Status
-		if st.Error == nil || !strings.Contains(st.Error.DebugMessage, "is hidden by device /dev/sda1 type ext4") || st.Mounts[0].Ready || len(b.machine.table) != 2 {
-			t.Fatalf("status %s, table %v", describe(&st), b.machine.table)
-		}
-		b.machine.table = b.machine.table[:1]
-		if b.reconcile(); len(b.machine.table) != 0 || !b.server.object().Status.AllReady {
-			t.Errorf("table %v", b.machine.table)
-		}
-	})
-	t.Run("replaced", func(t *testing.T) {
-		b := newBench(t, dws.TypeXFS)
-		b.reconcile()
-		b.machine.table = []node.Mount{foreign}
-		b.machine.done()
-		b.delete()
-		if res := b.reconcile(); !res.finished || len(b.machine.table) != 1 {
-			t.Errorf("%+v, table %v", res, b.machine.table)
-		}
-		for _, line := range b.machine.done() {
-			if strings.HasPrefix(line, "umount") {
-				t.Errorf("ran %q", line)
-			}
-		}
-	})
-	t.Run("command that does nothing", func(t *testing.T) {
-		b := newBench(t, dws.TypeXFS)
-		b.server.profile.Data.XFS.FileSystem.Compute.Unmount = "--help"
-		b.reconcile()
-		b.want(dws.Unmounted)
-		b.reconcile()
-		if st := b.server.object().Status; st.Error == nil || !strings.Contains(st.Error.DebugMessage, "reported success but") || st.Mounts[0].Ready {
-			t.Errorf("status %s", describe(&st))
-		}
-	})
-	t.Run("profile that lost its commands", func(t *testing.T) {
-		b := newBench(t, dws.TypeXFS)
-		b.reconcile()
-		f := &b.server.profile.Data.XFS.FileSystem.Compute
-		f.Mount, f.Unmount = "", ""
-		b.want(dws.Unmounted)
-		b.reconcile()
-		if st := b.server.object().Status; b.machine.mounted(testPath) || st.Error != nil {
-			t.Errorf("status %s", describe(&st))
-		}
-	})
-}
-
-// What our own command mounted is ours whatever the kernel shows as its source,
-// even if the daemon dies before it can note it.
-func TestOtherSource(t *testing.T) {
-	for name, noted := range map[string]bool{"noted": true, "not noted": false} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t, dws.TypeLustre)
-			b.server.cm.Spec.Mounts[0].Device.Lustre.MGSAddresses = "mgs.example.org@tcp"
-			b.machine.shows = "192.0.2.1@tcp:/job7fs"
-			if res := b.reconcile(); res.failed {
-				t.Fatal(describe(&b.server.object().Status))
-			}
-			if !noted {
-				rec := b.work.record.clone()
-				rec.Mounts[0].Mounted, rec.Mounts[0].Mounting = nil, true
-				if err := b.rec.records.Save(rec); err != nil {
-					t.Fatal(err)
-				}
-			}
-			b.restart(b.rec.records)
-			b.machine.done()
-			if res := b.reconcile(); res.failed {
-				t.Fatal(describe(&b.server.object().Status))
-			}
-			b.expect("effects after the restart", effects(b.machine.done()), nil)
-			b.delete()
-			if res := b.reconcile(); !res.finished || b.machine.mounted(testPath) {
-				t.Errorf("%+v", res)
-			}
-		})
-	}
-}
-
-// An object that was never mounted undoes nothing that it names.
-func TestNeverMounted(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.machine.lvs[testVG+"/"+testLV] = true // another user's
-	b.want(dws.Unmounted)
+// An object that has had its turn to unmount no longer uses the mount, even if the
+// record still lists it: of two that leave at the same time the last one unmounts.
+func TestBothLeaveAtOnce(t *testing.T) {
+	a := newFixture(t, dws.TypeXFS)
+	a.reconcile()
+	b := a.beside("job8", "bbbb-2", nil)
 	b.reconcile()
-	b.delete()
-	if res := b.reconcile(); !res.finished {
-		t.Fatalf("%+v", res)
+	for _, leaves := range []*fixture{a, b} {
+		m := &leaves.work.record.Mounts[0]
+		plan := m.Plan
+		if _, _, err := leaves.attempt().unmountOne(&plan, m); err != nil {
+			t.Fatal(err)
+		}
 	}
-	b.expect("effects", effects(b.machine.done()), nil)
+	if a.machine.mounted(testPath) || a.machine.lvs[testVG+"/"+testLV] {
+		t.Error("both have left and the mount is still there")
+	}
 }
 
-// Hooks are not repeated because a status could not be written.
-func TestRefusedStatus(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.server.fail["status"] = errors.New("denied by a webhook")
-	for range 3 {
-		b.reconcile()
+// An object that has only reserved its path keeps no mount: it may never come
+// to record that it uses it.
+func TestReservedIsNotUsed(t *testing.T) {
+	a := newFixture(t, dws.TypeXFS)
+	a.reconcile()
+	b := a.beside("job8", "bbbb-2", nil)
+	b.server.fail["finalizer"] = errors.New("API server away")
+	b.reconcile()
+	a.want(dws.Unmounted)
+	if a.reconcile(); a.machine.mounted(testPath) {
+		t.Fatal("left to an object that has nothing on record")
 	}
-	b.want(dws.Unmounted)
-	for range 3 {
-		b.reconcile()
-	}
-	ran := map[string]int{}
-	for _, line := range b.machine.done() {
-		if strings.HasPrefix(line, "hook") || strings.HasPrefix(line, "umount") {
-			ran[line]++
-		}
-	}
-	for line, n := range ran {
-		if n != 1 {
-			t.Errorf("%q ran %d times", line, n)
-		}
-	}
-	if len(ran) != 5 {
-		t.Errorf("%v", ran)
-	}
-	delete(b.server.fail, "status")
-	if b.reconcile(); !b.server.object().Status.AllReady {
+	delete(b.server.fail, "finalizer")
+	if res := b.reconcile(); res.failed || !a.machine.mounted(testPath) {
 		t.Error(describe(&b.server.object().Status))
 	}
 }
 
-// A record that cannot be read stops everything for its object, and is never
-// overwritten.
-func TestUnreadableRecord(t *testing.T) {
-	for name, text := range map[string]string{
-		"damaged": `{"version":1,"na`, "empty": "", "of another object": `{"version":1,"uid":"zzzz"}`, "newer": `{"version":99,"uid":"aaaa-1","mounts":"elsewhere"}`,
+// A path that was reserved is free again when the object turns back, or is
+// refused, before anything was mounted.
+func TestReservedPathIsGivenBack(t *testing.T) {
+	for name, change := range map[string]func(*dws.ClientMount){
+		"unmounted": func(cm *dws.ClientMount) { cm.Spec.DesiredState = dws.Unmounted },
+		"refused":   func(cm *dws.ClientMount) { cm.Spec.Node = "another" },
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, dws.TypeXFS)
-			b.reconcile()
-			file, err := b.rec.records.file("aaaa-1")
-			if err != nil {
-				t.Fatal(err)
-			}
-			good, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			b.restart(b.rec.records)
-			b.machine.done()
-			for _, wish := range []func(){func() {}, func() { b.want(dws.Unmounted) }, b.delete} {
-				wish()
-				res := b.reconcile()
-				st := b.server.object().Status
-				if !res.failed || res.finished || st.Error == nil || st.Error.Severity != dws.Major || !strings.Contains(st.Error.DebugMessage, file) {
-					t.Fatalf("%+v, status %s", res, describe(&st))
+			a := newFixture(t, dws.TypeXFS)
+			a.server.fail["finalizer"] = errors.New("API server away")
+			a.reconcile()
+			delete(a.server.fail, "finalizer")
+			a.edit(change)
+			a.reconcile()
+			b := a.beside("job8", "bbbb-2", otherVolume)
+			if b.rec.reconcile(t.Context(), t.Context(), b.work, b.server.object()); b.server.object().Status.Error != nil {
+				if text := b.server.object().Status.Error.DebugMessage; text == "" || b.work.record == nil {
+					t.Errorf("still blocked: %s", text)
 				}
 			}
-			b.expect("effects", b.machine.done(), nil)
-			above := b.beside("job8", "bbbb-2", func(cm *dws.ClientMount) { otherVolume(cm); at("/mnt/nnf")(cm) })
-			if res := above.reconcile(); res.blocked == nil {
-				t.Errorf("a mount above what may be mounted: %+v %s", res, describe(&above.server.object().Status))
-			}
-			b.expect("effects of another object", b.machine.done(), nil)
-			if now, err := os.ReadFile(file); err != nil || string(now) != text {
-				t.Fatalf("the file was changed: %q %v", now, err)
-			}
-			if err := os.WriteFile(file, good, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if res := b.reconcile(); !res.finished || b.machine.mounted(testPath) {
-				t.Errorf("%+v after the repair", res)
-			}
 		})
 	}
 }
 
-// Undoing needs no record that can be written; mounting does.
-func TestUnwritableRecords(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.reconcile()
-	dir := b.rec.records.dir
-	b.rec.records.dir = filepath.Join(dir, "gone") // every write fails
-	b.machine.done()
-	other := b.beside("job8", "bbbb-2", func(cm *dws.ClientMount) { otherVolume(cm); at("/mnt/nnf/other")(cm) })
-	if res := other.reconcile(); !res.failed || !strings.Contains(describe(&other.server.object().Status), "cannot save the record") {
-		t.Fatal(describe(&other.server.object().Status))
+// Handing over repeatedly leaves one note with the object that stays.
+func TestHandedOverOften(t *testing.T) {
+	a := newFixture(t, dws.TypeXFS)
+	a.reconcile()
+	m := a.work.record.Mounts[0]
+	for range 5 {
+		a.rec.registry.handOver("another", &m)
 	}
-	b.expect("effects of a mount that cannot be recorded", b.machine.done(), nil)
-	other.delete()
-	if res := other.reconcile(); !res.finished {
-		t.Fatalf("%+v", res)
-	}
-	b.expect("and of its deletion", effects(b.machine.done()), nil)
-	b.want(dws.Unmounted)
-	if b.reconcile(); b.machine.mounted(testPath) || !b.server.object().Status.AllReady {
-		t.Fatal(describe(&b.server.object().Status))
-	}
-	b.delete()
-	if res := b.reconcile(); !res.finished {
-		t.Fatalf("%+v", res)
+	if n := len(a.rec.registry.users["aaaa-1"].handed); n != 1 {
+		t.Errorf("%d notes about one mount", n)
 	}
 }
 
-// A record that is on disk as it is needs no writing: a daemon that starts with a
-// directory that is full or read-only still knows that everything is in place.
-func TestUnchangedRecord(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.reconcile()
-	b.restart(b.rec.records)
-	records, file := b.rec.records, ""
-	var err error
-	if file, err = records.file("aaaa-1"); err != nil {
-		t.Fatal(err)
+// While an edited object exchanges the volume at its path, the path is free for
+// a moment. An object that takes it then keeps it.
+func TestPathTakenDuringExchange(t *testing.T) {
+	a := newFixture(t, dws.TypeLustre)
+	a.reconcile()
+	b := a.beside("job8", "bbbb-2", nil)
+	p := a.work.record.Mounts[0].Plan
+	a.edit(func(cm *dws.ClientMount) { cm.Spec.Mounts[0].Device.Lustre.FileSystemName = "job8fs" })
+	a.machine.onLine = func(line string) {
+		if line == "umount "+testPath {
+			if err := a.rec.registry.reserve("bbbb-2", "job8", []*plan.Plan{&p}); err != nil {
+				t.Error(err)
+			}
+		}
 	}
-	before, err := os.Stat(file)
-	if err != nil {
-		t.Fatal(err)
+	if res := a.reconcile(); res.blocked == nil || a.machine.mounted(testPath) {
+		t.Errorf("%s, table %+v", describe(&a.server.object().Status), a.machine.table)
 	}
+	a.machine.onLine = nil
 	if res := b.reconcile(); res.failed {
-		t.Fatal(describe(&b.server.object().Status))
+		t.Error(describe(&b.server.object().Status))
 	}
-	if after, err := os.Stat(file); err != nil || !os.SameFile(before, after) {
-		t.Errorf("the record was written again (%v)", err)
+	if res := a.reconcile(); res.blocked == nil || len(a.machine.table) != 1 {
+		t.Errorf("%s, table %+v", describe(&a.server.object().Status), a.machine.table)
 	}
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
-	b.reconcile()
-	if _, err := os.Stat(file); err != nil {
-		t.Errorf("a record that was removed is not written again: %v", err)
-	}
-}
-
-// What Save accepts, Load can read, and nothing else is saved.
-func TestRecordSize(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.reconcile()
-	rec := b.work.record.clone()
-	for _, kilobytes := range []int{1, 4000, 5000} {
-		rec.Mounts[0].Created = []string{strings.Repeat("a", kilobytes<<10)}
-		saved := b.rec.records.Save(rec)
-		if (saved == nil) != (kilobytes < 4096) {
-			t.Errorf("%d kB: %v", kilobytes, saved)
-		}
-		if _, err := b.rec.records.Load(rec.UID); err != nil {
-			t.Errorf("%d kB: %v", kilobytes, err)
-		}
-	}
-}
-
-// Two GETs of the profile and four writes in a whole life.
-func TestRequestsPerLife(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.reconcile()
-	b.want(dws.Unmounted)
-	b.reconcile()
-	b.delete()
-	b.reconcile()
-	if n := len(b.server.written()); b.server.gets != 2 || n != 4 {
-		t.Errorf("%d GETs, %d writes", b.server.gets, n)
-	}
-}
-
-// Root's links are resolved once; afterwards the record tells.
-func TestLinkInThePath(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.machine.link = [2]string{"/mnt/", "/var/mnt/"}
-	real := "/var" + testPath
-	if res := b.reconcile(); res.failed || !b.machine.mounted(real) {
-		t.Fatalf("%s, table %v", describe(&b.server.object().Status), b.machine.table)
-	}
-	b.machine.fail["resolve"] = errors.New("a server that does not answer")
-	b.restart(b.rec.records)
-	if res := b.reconcile(); res.failed {
-		t.Fatal(describe(&b.server.object().Status))
-	}
-	b.delete()
-	if res := b.reconcile(); !res.finished || b.machine.mounted(real) {
-		t.Errorf("%+v", res)
-	}
-}
-
-// What was mounted before the site changed mount.roots stays mounted and ready,
-// and is unmounted.
-func TestRootsChanged(t *testing.T) {
-	b := newBench(t, dws.TypeXFS)
-	b.reconcile()
-	b.restart(b.rec.records)
-	b.rec.plan.Roots = []string{"/elsewhere"}
-	if res := b.reconcile(); res.failed {
-		t.Fatal(describe(&b.server.object().Status))
-	}
-	fresh := b.beside("job8", "bbbb-2", func(cm *dws.ClientMount) { otherVolume(cm); at("/mnt/nnf/other")(cm) })
-	fresh.rec.plan = b.rec.plan
-	if res := fresh.reconcile(); !res.hopeless {
-		t.Errorf("a new mount outside the roots: %+v", res)
-	}
-	b.delete()
-	if res := b.reconcile(); !res.finished || b.machine.mounted(testPath) {
-		t.Errorf("%+v", res)
-	}
-}
-
-// An object that waits for the path of another starts as soon as the path is
-// free, not after the pause of a retry.
-func TestPathThatBecomesFree(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		records, err := OpenRecords(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		server := newFakeServer(testObject(dws.TypeLustre), testProfile())
-		machine := newFakeMachine()
-		c := New(Options{
-			Node: "compute-01", Client: server, Machine: machine, Records: records, Mounts: MountsResource("v1alpha7"),
-			Limits: Limits{Command: time.Minute, Hook: time.Minute, RetryMax: time.Hour}, Log: slog.New(slog.DiscardHandler),
-		})
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- c.Run(ctx) }()
-
-		holder := testObject(dws.TypeLustre)
-		holder.Name, holder.UID = "holder", "hhhh-1"
-		holder.Spec.Mounts[0].MountPath = testPath + "/below"
-		c.Replace([]*dws.ClientMount{holder})
-		synctest.Wait()
-		if !machine.mounted(testPath + "/below") {
-			t.Fatal("the first one is not mounted")
-		}
-		c.Upsert(server.object())
-		time.Sleep(2 * time.Minute) // virtual: the pauses of its retries grow
-		synctest.Wait()
-		if st := server.object().Status; st.Error == nil {
-			t.Fatalf("status %s", describe(&st))
-		}
-		changed := *holder
-		changed.Spec.DesiredState, changed.Generation = dws.Unmounted, 2
-		c.Upsert(&changed)
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if st := server.object().Status; !st.AllReady || !machine.mounted(testPath) {
-			t.Errorf("still waiting: %s", describe(&st))
-		}
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/node"
@@ -16,10 +17,9 @@ import (
 // errNoLV means that LVM does not know the logical volume (yet).
 var errNoLV = errors.New("could not find logical volume")
 
-// activate brings the logical volume up unless it is active already (contract
-// clientmountd.md 5.2, steps 4 and 5).
-func (r *runner) activate(ctx context.Context, s *plan.Step) error {
-	lv, err := r.findLV(ctx)
+// activate activates the logical volume unless it is active already.
+func (r *runner) activate(s *plan.Step) error {
+	lv, err := r.findLV()
 	if err != nil {
 		return err
 	}
@@ -29,29 +29,30 @@ func (r *runner) activate(ctx context.Context, s *plan.Step) error {
 	if lv.Active() {
 		return nil
 	}
-	return r.command(ctx, s.Argv)
+	return r.command(s.Argv)
 }
 
-// deactivate takes the logical volume down; absent or inactive is done.
-func (r *runner) deactivate(ctx context.Context, s *plan.Step) error {
-	lv, err := r.findLV(ctx)
+// deactivate deactivates the logical volume; if it is absent or inactive there is
+// nothing to do.
+func (r *runner) deactivate(s *plan.Step) error {
+	lv, err := r.findLV()
 	switch {
 	case err != nil:
 		return err
 	case lv == nil:
-		return r.removeMap(ctx)
+		return r.removeMap()
 	case !lv.Active():
 		return nil
 	}
-	return r.command(ctx, s.Argv)
+	return r.command(s.Argv)
 }
 
-// removeMap takes away what the storage has left that went before its volume
-// was deactivated: LVM knows neither any more, but the kernel still has the
-// volume's device. It leads to disks that are gone, also when they come back,
-// because they come back as others; and LVM would then take the volume for
+// removeMap removes the stale device of a volume whose storage was detached before
+// the volume was deactivated: LVM no longer knows either, but the kernel still has
+// the volume's device. It refers to disks that are gone, even if they are attached
+// again, because they then get other devices; LVM would take the volume for
 // active, and every mount would fail.
-func (r *runner) removeMap(ctx context.Context) error {
+func (r *runner) removeMap() error {
 	d, err := r.machine.BlockDevice(r.plan.Device)
 	if err != nil {
 		return nil // nothing is left
@@ -59,7 +60,7 @@ func (r *runner) removeMap(ctx context.Context) error {
 	if name, err := r.machine.DMName(d); err != nil || name != r.plan.DMName {
 		return nil // whatever it is, it is not the device mapper's
 	}
-	if err := r.command(ctx, []string{"dmsetup", "remove", r.plan.DMName}); err != nil {
+	if err := r.command([]string{"dmsetup", "remove", r.plan.DMName}); err != nil {
 		return fmt.Errorf("the storage went away before %s was deactivated, and its device cannot be removed: %w", r.plan.Device, err)
 	}
 	r.log.Warn("the storage went away before its volume was deactivated; the volume's device has been removed", "device", r.plan.Device,
@@ -67,16 +68,16 @@ func (r *runner) removeMap(ctx context.Context) error {
 	return nil
 }
 
-// lockStop gives up the shared volume group's locks when none of its volumes
-// is in use any more. A lock manager that is gone already is as good.
-func (r *runner) lockStop(ctx context.Context, s *plan.Step) error {
+// lockStop releases the shared volume group's locks if none of its volumes is in
+// use any more. If the lock manager has ended already there is nothing to do.
+func (r *runner) lockStop(s *plan.Step) error {
 	began := time.Now()
-	has, err := r.machine.HasVG(ctx, r.plan.VG, r.limits.Command)
+	has, err := r.machine.HasVG(r.ctx, r.plan.VG, r.limits.Command)
 	r.commands += time.Since(began)
 	if err != nil || !has {
 		return err
 	}
-	lvs, err := r.lvs(ctx)
+	lvs, err := r.lvs()
 	if err != nil {
 		return err
 	}
@@ -85,15 +86,15 @@ func (r *runner) lockStop(ctx context.Context, s *plan.Step) error {
 			return nil
 		}
 	}
-	err = r.command(ctx, s.Argv)
+	err = r.command(s.Argv)
 	if err != nil && strings.Contains(err.Error(), "lvmlockd process is not running") {
 		return nil
 	}
 	return err
 }
 
-func (r *runner) findLV(ctx context.Context) (*node.LV, error) {
-	lvs, err := r.lvs(ctx)
+func (r *runner) findLV() (*node.LV, error) {
+	lvs, err := r.lvs()
 	if err != nil {
 		return nil, err
 	}
@@ -105,9 +106,9 @@ func (r *runner) findLV(ctx context.Context) (*node.LV, error) {
 	return nil, nil
 }
 
-func (r *runner) lvs(ctx context.Context) ([]node.LV, error) {
+func (r *runner) lvs() ([]node.LV, error) {
 	began := time.Now()
-	lvs, err := r.machine.LVs(ctx, r.plan.VG, r.limits.Command)
+	lvs, err := r.machine.LVs(r.ctx, r.plan.VG, r.limits.Command)
 	r.commands += time.Since(began)
 	return lvs, err
 }
@@ -116,22 +117,10 @@ func activation(k plan.Kind) bool {
 	return k == plan.WaitVG || k == plan.LockStart || k == plan.Activate || k == plan.WaitDevice
 }
 
-// firstActivation is the index of the first step of the activation group;
-// there is one, because one of them failed.
-func firstActivation(steps []plan.Step) int {
-	for i := range steps {
-		if activation(steps[i].Kind) {
-			return i
-		}
-	}
-	return 0
-}
-
 // afterActivationFailure decides whether an activation is worth another try
-// now (contract 5.4): namespaces may have been attached since the last scan.
-// Tries are counted, so a volume that never comes ends as an error with its
-// cause and not as an endless loop.
-func (r *runner) afterActivationFailure(ctx context.Context, cause error, retries *int) (again bool, err error) {
+// now: namespaces may have been attached since the last scan. Tries are counted, so
+// a volume that never appears ends as an error with its cause.
+func (r *runner) afterActivationFailure(cause error, retries *int) (again bool, err error) {
 	if !r.plan.Rescan {
 		return false, cause
 	}
@@ -146,14 +135,14 @@ func (r *runner) afterActivationFailure(ctx context.Context, cause error, retrie
 	r.log.Debug("rescanning NVMe devices", "step", "rescan", "attempt", *retries, "error", cause, daemon.EventID(eventRescan))
 	began := time.Now()
 	defer func() { r.commands += time.Since(began) }()
-	if err := r.machine.RescanNVMe(ctx, nqns, r.limits.Command); err != nil {
+	if err := r.machine.RescanNVMe(r.ctx, nqns, r.limits.Command); err != nil {
 		return false, fmt.Errorf("%w; could not rescan NVMe devices: %w", cause, err)
 	}
 	if len(want) > 0 {
-		missing, err := r.machine.WaitNamespaces(r.waits, want, r.limits.DeviceWait, r.limits.Command)
+		missing, err := r.machine.WaitNamespaces(r.steps, want, r.limits.DeviceWait, r.limits.Command)
 		switch {
-		case r.stop():
-			return false, errSuperseded
+		case r.interrupted():
+			return false, errInterrupted
 		case err != nil:
 			return false, fmt.Errorf("%w; could not get NVMe device list: %w", cause, err)
 		case len(missing) > 0:
@@ -167,23 +156,22 @@ func (r *runner) afterActivationFailure(ctx context.Context, cause error, retrie
 		defer t.Stop()
 		select {
 		case <-t.C:
-		case <-r.waits.Done():
+		case <-r.steps.Done():
 		}
 	}
-	if r.stop() {
-		return false, errSuperseded
+	if r.interrupted() {
+		return false, errInterrupted
 	}
 	return true, nil
 }
 
-// diagnose writes to the log what an administrator needs when a deactivation
-// failed (contract 5.2, step 9). It never fails.
-func (r *runner) diagnose(ctx context.Context) {
+// diagnose logs what an administrator needs when a deactivation failed.
+func (r *runner) diagnose() {
 	names := "unknown"
-	if list, err := r.apart.Namespaces(ctx, r.limits.Command); err == nil {
+	if list, err := r.apart.Namespaces(r.ctx, r.limits.Command); err == nil {
 		names = namespaces(list)
 	}
-	dlm, err := r.apart.Run(ctx, node.Command{Argv: []string{"dlm_tool", "ls", "-n"}, Timeout: r.limits.Command})
+	dlm, err := r.apart.Run(r.ctx, node.Command{Argv: []string{"dlm_tool", "ls", "-n"}, Timeout: r.limits.Command})
 	text := strings.TrimSpace(dlm.Stdout)
 	if err != nil {
 		text = err.Error()
@@ -191,33 +179,41 @@ func (r *runner) diagnose(ctx context.Context) {
 	r.log.Warn("state of the devices after a failed deactivation", "namespaces", names, "dlm", text, daemon.EventID(eventDiagnosis))
 }
 
-// rescanOnDelete makes the kernel forget namespaces that the rabbit takes away
-// (contract 4.3). It is a courtesy: failures are logged and hold up nothing.
-func rescanOnDelete(ctx context.Context, mc Machine, plans []*plan.Plan, l Limits, warn func(msg string, args ...any)) {
+// deleteRescanLimit bounds the rescan before a finalizer is removed.
+const deleteRescanLimit = 10 * time.Second
+
+// rescan makes the kernel forget namespaces that the rabbit detaches after the
+// deletion of a ClientMount. It must not wait for a command that hangs. Failures are
+// only logged.
+func (t *task) rescan(plans []*plan.Plan) {
 	var want []node.Namespace
 	var nqns []string
-	any := false
+	blocks := false
 	for _, p := range plans {
-		if p.Type == "lustre" {
+		if p.Type == dws.TypeLustre {
 			continue
 		}
-		any = true
+		blocks = true
 		w, q, _ := wanted(p)
 		want, nqns = append(want, w...), append(nqns, q...)
 	}
-	if !any {
+	if !blocks {
 		return
 	}
-	if err := mc.RescanNVMe(ctx, nqns, l.Command); err != nil {
-		warn("could not rescan NVMe devices", "error", err)
+	ctx, cancel := context.WithTimeout(t.ctx, deleteRescanLimit)
+	defer cancel()
+	machine := t.machineFor(ctx, t.log, purpose{uid: t.uid, apart: true})
+	limit := t.limits().Command
+	if err := machine.RescanNVMe(ctx, nqns, limit); err != nil {
+		t.log.Warn("could not rescan NVMe devices", "error", err, daemon.EventID(eventRescan))
 		return
 	}
 	if len(want) == 0 {
 		return
 	}
-	have, err := mc.Namespaces(ctx, l.Command)
+	have, err := machine.Namespaces(ctx, limit)
 	if err != nil {
-		warn("could not get NVMe device list", "error", err)
+		t.log.Warn("could not get NVMe device list", "error", err, daemon.EventID(eventRescan))
 		return
 	}
 	var still []node.Namespace
@@ -229,7 +225,7 @@ func rescanOnDelete(ctx context.Context, mc Machine, plans []*plan.Plan, l Limit
 		}
 	}
 	if len(still) > 0 {
-		warn("NVMe namespaces are still attached", "namespaces", namespaces(still))
+		t.log.Warn("NVMe namespaces are still attached", "namespaces", namespaces(still), daemon.EventID(eventRescan))
 	}
 }
 
@@ -248,4 +244,17 @@ func namespaces(list []node.Namespace) string {
 	return strings.Join(s, ", ")
 }
 
-func parseNSID(s string) (uint64, error) { return strconv.ParseUint(s, 10, 32) }
+// wanted turns a plan's NVMe list into what the node can look for. Entries whose
+// namespace id is not a decimal number cannot be found and are listed in bad.
+func wanted(p *plan.Plan) (want []node.Namespace, nqns []string, bad []string) {
+	for _, n := range p.NVMe {
+		id, err := strconv.ParseUint(n.NamespaceID, 10, 32)
+		if err != nil {
+			bad = append(bad, n.DeviceSerial+"/"+n.NamespaceID)
+			continue
+		}
+		want = append(want, node.Namespace{NQN: n.DeviceSerial, NSID: id})
+		nqns = append(nqns, n.DeviceSerial)
+	}
+	return want, nqns, bad
+}

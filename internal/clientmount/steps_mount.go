@@ -2,6 +2,7 @@ package clientmount
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,16 +11,11 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/failpoint"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
-
-// holderTimes bound the search for what keeps a mount or a device busy. With the first the
-// answer is there within 200 ms. Only when it found nobody, on a node with
-// thousands of processes or a full load, a second and longer search follows,
-// because a late answer is worth more than none.
-var holderTimes = []time.Duration{150 * time.Millisecond, 2 * time.Second}
 
 // stackLimit bounds how many mounts of ours on top of each other are undone.
 const stackLimit = 4
@@ -27,7 +23,7 @@ const stackLimit = 4
 // mountStep puts the file system at its path unless it is there already. What
 // our own command makes appear there is ours, whatever the kernel shows as its
 // source.
-func (r *runner) mountStep(ctx context.Context, name string, s *plan.Step) error {
+func (r *runner) mountStep(name string, s *plan.Step) error {
 	m, err := r.machine.MountAt(r.plan.Path)
 	if err != nil {
 		return err
@@ -49,9 +45,9 @@ func (r *runner) mountStep(ctx context.Context, name string, s *plan.Step) error
 	if err := r.makeTarget(name); err != nil {
 		return fmt.Errorf("could not make the mount target: %w", err)
 	}
-	failpoint(name + "/target")
-	failed := r.command(ctx, s.Argv)
-	failpoint(name + "/mounted")
+	failpoint.At(name + "/target")
+	failed := r.command(s.Argv)
+	failpoint.At(name + "/mounted")
 	if m, err = r.machine.MountAt(r.plan.Path); err != nil {
 		return keep(failed, err)
 	}
@@ -66,7 +62,7 @@ func (r *runner) mountStep(ctx context.Context, name string, s *plan.Step) error
 		return fmt.Errorf("could not mount file system %s: %w", r.plan.Path, keep(failed, err))
 	}
 	if r.plan.Type == dws.TypeLustre {
-		if m.FSType != fstype("lustre") {
+		if m.FSType != failpoint.FSType(dws.TypeLustre) {
 			return errForeign(*m, r.plan)
 		}
 		return nil
@@ -103,11 +99,11 @@ func (r *runner) makeTarget(name string) error {
 		}
 	}
 	create := r.machine.MakeDirectory
-	if r.plan.Target == "file" {
+	if r.plan.Target == plan.TargetFile {
 		create = r.machine.MakeFile
 	}
 	created, err := create(r.plan.Path)
-	failpoint(name + "/made")
+	failpoint.At(name + "/made")
 	// Others may have made or removed some of it meanwhile.
 	if r.rec.Created = union(had, created); !slices.Equal(r.rec.Created, announced) {
 		err = keep(err, r.save())
@@ -136,11 +132,10 @@ func (r *runner) note(m *node.Mount) error {
 	return r.save()
 }
 
-// unmountStep takes our mount away and then the target. It acts on the mount
-// that the record identifies, wherever it stands in the mount table, and is
-// done when the table shows none of ours at the path. Other mounts are left
-// alone.
-func (r *runner) unmountStep(ctx context.Context, name string, s *plan.Step) error {
+// unmountStep unmounts our mount and then removes the target. It acts on the mount
+// that the record identifies, wherever it is in the mount table, and is done when
+// the table shows none of ours at the path. Other mounts are left alone.
+func (r *runner) unmountStep(name string, s *plan.Step) error {
 	for range stackLimit {
 		m, err := r.mine()
 		if err != nil {
@@ -149,11 +144,11 @@ func (r *runner) unmountStep(ctx context.Context, name string, s *plan.Step) err
 		if m == nil {
 			break
 		}
-		if err := r.command(ctx, s.Argv); err != nil {
+		if err := r.command(s.Argv); err != nil {
 			err = fmt.Errorf("could not unmount file system %s: %w", r.plan.Path, err)
-			return r.explainBusy(ctx, *m, err)
+			return r.explainBusy(*m, err)
 		}
-		failpoint(name + "/unmounted")
+		failpoint.At(name + "/unmounted")
 		table, err := r.machine.MountsOn(r.plan.Path)
 		if err != nil {
 			return err
@@ -177,7 +172,7 @@ func (r *runner) unmountStep(ctx context.Context, name string, s *plan.Step) err
 	}
 	if len(r.rec.Created) > 0 {
 		left, err := r.machine.RemoveTarget(r.plan.Path, r.rec.Created)
-		failpoint(name + "/removed")
+		failpoint.At(name + "/removed")
 		switch {
 		case err != nil:
 			r.log.Info("mount target left behind", "path", r.plan.Path, "left", left, "error", err, daemon.EventID(eventLeftover))
@@ -211,7 +206,7 @@ func (r *runner) mine() (*node.Mount, error) {
 		}
 		by, err := r.machine.HiddenBy(m)
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // gone in this moment
+		case errors.Is(err, fs.ErrNotExist): // gone in between
 		case err != nil:
 			return nil, err
 		case by == nil:
@@ -223,79 +218,15 @@ func (r *runner) mine() (*node.Mount, error) {
 	return nil, hidden
 }
 
-// explainBusy adds who uses the mount when that is why umount refused.
-func (r *runner) explainBusy(ctx context.Context, m node.Mount, err error) error {
-	if !node.IsBusy(err) {
-		return err
-	}
-	return r.explain(ctx, err, "mount is in use", "unmount", "nested mounts, exports, loop devices or swap",
-		func(ctx context.Context, limit int) ([]node.Holder, error) { return r.machine.Holders(ctx, m, limit) })
-}
-
-// explainInUse adds who uses the volume's device when that is why it was not deactivated.
-func (r *runner) explainInUse(ctx context.Context, err error) error {
-	if err == nil || !node.IsInUse(err) {
-		return err
-	}
-	d, derr := r.machine.BlockDevice(r.plan.Device)
-	if derr != nil {
-		return fmt.Errorf("%w; could not find out who uses it: %w", err, derr)
-	}
-	return r.explain(ctx, err, "device is in use", "deactivate", "exports, overlays and mount namespaces without processes",
-		func(ctx context.Context, limit int) ([]node.Holder, error) {
-			return r.machine.DeviceHolders(ctx, d, limit)
-		})
-}
-
-// explain adds to err who the search finds. They are logged with msg when they are others
-// than the last time: a mount may be in use for hours. When no holder is found the text
-// names where else to look.
-func (r *runner) explain(ctx context.Context, err error, msg, step, elsewhere string, search holderSearch) error {
-	const inText, inLog = 5, 16
-	holders, herr := findHolders(ctx, inLog, search)
-	if len(holders) == 0 {
-		if herr == nil {
-			return fmt.Errorf("%w; no process was found that uses it: look for %s", err, elsewhere)
-		}
-		return fmt.Errorf("%w; could not find out who uses it: %w", err, herr)
-	}
-	text := node.HolderText(holders, inText)
-	if text == r.rec.holders {
-		holders = nil
-	}
-	r.rec.holders = text
-	for _, h := range holders {
-		r.log.Warn(msg, "step", step, "holder", h.String(), "holder_pid", h.PID, "holder_uid", h.UID, "holder_command", h.Command,
-			"holder_kind", h.Kind, "holder_path", h.Path, "holder_unit", h.Unit, "holder_namespace", h.Namespace, daemon.EventID(eventBusy))
-	}
-	return fmt.Errorf("%w; in use by %s", err, text)
-}
-
-type holderSearch func(ctx context.Context, limit int) ([]node.Holder, error)
-
-func findHolders(ctx context.Context, most int, search holderSearch) (list []node.Holder, err error) {
-	for _, limit := range holderTimes {
-		look, cancel := context.WithTimeout(ctx, limit)
-		list, err = search(look, most)
-		late := look.Err() != nil
-		cancel()
-		if len(list) > 0 || !late || ctx.Err() != nil {
-			break
-		}
-	}
-	return list, err
-}
-
-// chown sets the owner of the mounted root (or of the bound device node), and
-// only after a look that it is ours.
+// chown sets the owner of the mounted root (or of the bound device node), after a
+// check that it is ours.
 func (r *runner) chown(s *plan.Step) error {
 	m, err := r.machine.MountAt(r.plan.Path)
 	if err != nil {
 		return err
 	}
 	if m == nil {
-		// The profile has no mount command; there is nothing of ours to own.
-		return nil
+		return nil // the profile has no mount command
 	}
 	if mine, err := ours(r.machine, *m, r.plan, r.rec); err != nil || !mine {
 		if err == nil {
@@ -304,4 +235,180 @@ func (r *runner) chown(s *plan.Step) error {
 		return err
 	}
 	return r.machine.ChownMount(*m, s.UID, s.GID)
+}
+
+func identityOf(m node.Mount) *Identity {
+	return &Identity{
+		ID: m.ID, Device: m.Device().String(), Root: m.Root, FSType: m.FSType, Source: m.Source,
+	}
+}
+
+// is reports whether a mount is the recorded one. The kernel gives mount ids, and
+// the numbers of devices that are no hardware (major 0), to the next mount as soon
+// as they are free, so there the source text counts as well. The text of a block
+// device may change, when the device is renamed.
+func (id *Identity) is(m node.Mount) bool {
+	return id != nil && id.ID == m.ID && id.Device == m.Device().String() && id.Root == m.Root && id.FSType == m.FSType &&
+		(m.Major != 0 || id.Source == m.Source)
+}
+
+// ours reports whether the mount at a plan's path gives access to the plan's
+// volume. The kernel's device number decides, never the source text, and the
+// target itself is not touched: it may be on a server that does not answer.
+// rec may be nil.
+//
+// In the order of trust: the device node that the plan names; the device
+// mapper name of the mounted device, when the node is gone already; and what
+// we noted right after our own mount. A Lustre file system has no device: what
+// we noted, else its servers and its name.
+func ours(mc Machine, m node.Mount, p *plan.Plan, rec *MountRecord) (bool, error) {
+	noted := rec != nil && rec.Mounted.is(m)
+	switch {
+	case p.Type == dws.TypeLustre:
+		if m.FSType != failpoint.FSType(dws.TypeLustre) {
+			return false, nil
+		}
+		return noted || plan.SameLustre(m.Source, p.Source()) || shownAs(mc, m, p), nil
+	case p.Type == dws.TypeRaw:
+		have, err := mc.BoundDevice(m)
+		if err != nil {
+			return noted, nil
+		}
+		return sameDevice(mc, have, p, noted)
+	default:
+		if m.FSType != failpoint.FSType(p.FSType) {
+			return false, nil
+		}
+		if failpoint.HasNoDevice(p.FSType) {
+			return noted || m.Source == p.Device, nil
+		}
+		return sameDevice(mc, m.Device(), p, noted)
+	}
+}
+
+// lookupLimit bounds how long the addresses of a Lustre server are looked up.
+const lookupLimit = 2 * time.Second
+
+// shownAs reports whether the kernel shows addresses where the object has host
+// names. It asks the resolver, so it comes last.
+func shownAs(mc Machine, m node.Mount, p *plan.Plan) bool {
+	hosts := plan.LustreHosts(p.Source())
+	if len(hosts) == 0 {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookupLimit)
+	defer cancel()
+	addresses := map[string][]string{}
+	for _, host := range hosts {
+		if found, err := mc.LookupHost(ctx, host); err == nil {
+			addresses[host] = found
+		}
+	}
+	return plan.ShownAs(p.Source(), m.Source, addresses)
+}
+
+func sameDevice(mc Machine, have node.Device, p *plan.Plan, noted bool) (bool, error) {
+	if want, err := mc.BlockDevice(p.Device); err == nil {
+		return have == want, nil
+	}
+	name, err := mc.DMName(have)
+	if err != nil {
+		return noted, nil
+	}
+	if name != "" {
+		return name == p.DMName, nil
+	}
+	return noted, nil
+}
+
+// made reports whether a mount must be undone by us: it was noted after our
+// mount command, or it gives access to our volume at our path, or our command
+// was about to run when the daemon died and this appeared there.
+func made(mc Machine, m node.Mount, p *plan.Plan, rec *MountRecord) (bool, error) {
+	if rec.Mounted.is(m) {
+		return true, nil
+	}
+	if mine, err := ours(mc, m, p, rec); mine || err != nil {
+		return mine, err
+	}
+	if !rec.Mounting || m.FSType != failpoint.FSType(p.FSType) {
+		return false, nil
+	}
+	// A block device that is not ours was mounted by another process. Of a Lustre
+	// file system the kernel may show other servers than the command named, but not
+	// another name.
+	return p.Type == dws.TypeLustre && strings.HasSuffix(m.Source, ":/"+p.Lustre.FSName), nil
+}
+
+// errForeign reports a mount that is not ours, and what to do about it.
+func errForeign(m node.Mount, p *plan.Plan) error {
+	const hint = "; it was not made for this ClientMount and is left alone: unmount it manually, or correct mountPath"
+	if p.Type == dws.TypeLustre {
+		return fmt.Errorf("unexpected mount at path %s. Expected device %s of type lustre, found device %s type %s%s",
+			p.Path, p.Source(), m.Source, m.FSType, hint)
+	}
+	return fmt.Errorf("unexpected mount at path %s. Device %s (%s) type %s, expected %s%s",
+		p.Path, m.Source, m.Device(), m.FSType, p.Device, hint)
+}
+
+// errHidden reports that our mount cannot be unmounted, because a path leads to
+// another one.
+func errHidden(mine node.Mount, by *node.Mount) error {
+	return fmt.Errorf("unexpected mount at path %s. The mount of this ClientMount (mount id %d, device %s) is hidden by device %s type %s at %s, which was not made for it and is left alone: unmount that one manually",
+		mine.Mountpoint, mine.ID, mine.Device(), by.Source, by.FSType, by.Mountpoint)
+}
+
+// serversFileName is the file in a Lustre file system's root that tells jobs
+// which rabbits serve it.
+const serversFileName = ".nnf-servers.json"
+
+// serversLimit bounds how many names one allocation may add.
+const serversLimit = 1 << 16
+
+// serversText is one line of JSON with sorted keys; the five known ones are
+// always there. A rabbit is listed once for each allocation, in nnfNode once.
+func serversText(s *dws.Servers) ([]byte, error) {
+	out := map[string][]string{"mdt": {}, "mgt": {}, "mgtmdt": {}, "nnfNode": {}, "ost": {}}
+	total := 0
+	for _, set := range s.Spec.AllocationSets {
+		for _, st := range set.Storage {
+			if total += max(st.AllocationCount, 0); total > serversLimit {
+				return nil, errors.New("the Servers object lists too many allocations")
+			}
+			for range st.AllocationCount {
+				out[set.Label] = append(out[set.Label], st.Name)
+			}
+			if !slices.Contains(out["nnfNode"], st.Name) {
+				out["nnfNode"] = append(out["nnfNode"], st.Name)
+			}
+		}
+	}
+	b, err := json.Marshal(out)
+	return append(b, '\n'), err
+}
+
+// serversFile carries out the step that needs the API server. A failure is only
+// logged: the mount is good without the file.
+func (a *attempt) serversFile(p *plan.Plan) {
+	s := p.MountStep(plan.ServersFile)
+	if s == nil {
+		return
+	}
+	if err := a.writeServersFile(p, s); err != nil {
+		a.log.Warn("could not write the Lustre servers file", "mount_path", p.Path, "error", err, daemon.EventID(eventServers))
+	}
+}
+
+// writeServersFile writes that file. It needs rights that the shipped role
+// does not give, so mount.servers_file is off unless a site asks for it.
+func (a *attempt) writeServersFile(p *plan.Plan, s *plan.Step) error {
+	servers, err := a.findServers()
+	if err != nil {
+		return err
+	}
+	text, err := serversText(servers)
+	if err != nil {
+		return err
+	}
+	return a.machine.WriteFileIn(p.Path, serversFileName, text, s.UID, s.GID)
 }

@@ -78,8 +78,8 @@ func (t *stuckTable) add(pid int, line string, keys ...string) {
 	}
 }
 
-// hangs tells whether err is that of a command that hangs, or that was not
-// started because an earlier one does: to try again at once cannot help.
+// hangs reports whether err is that of a command that hangs, or that was not
+// started because an earlier one does: an immediate retry cannot help.
 func hangs(err error) bool {
 	c := (*node.CommandError)(nil)
 	return errors.Is(err, node.ErrHangs) || errors.As(err, &c) && c.PID > 0
@@ -99,16 +99,16 @@ const nvmeKey = "program nvme"
 // purpose is what a command is started for.
 type purpose struct {
 	uid   string
-	plans []*plan.Plan // none: the ClientMount as a whole
+	plans []*plan.Plan // none: not about one mount
 	// apart is for commands that must not wait for others of the ClientMount, and
 	// are skipped rather than repeated: diagnosis, and the rescan of a deletion.
 	apart bool
 }
 
-// keys returns under which keys a command is remembered when it hangs. It keeps
-// back whatever is started next for the same ClientMount or path. A command of
-// LVM also keeps back those that other ClientMounts would start for the same
-// volume group; one that is not about a ClientMount, the same one of any.
+// keys returns under which keys a command is remembered when it hangs. It delays
+// the next command for the same ClientMount or path. A command of LVM also delays
+// those of other ClientMounts for the same volume group; nvme and dlm_tool, which
+// are not about a ClientMount, delay the same command of any.
 func (p purpose) keys(program, line string) []string {
 	var keys []string
 	if !p.apart {
@@ -132,8 +132,8 @@ func (p purpose) keys(program, line string) []string {
 }
 
 // awaited returns which keys keep a command from being started: its own, except
-// that nvme for one device waits for nvme for another only if it is a courtesy.
-// A change also waits for a query that hangs.
+// that nvme for one device waits for nvme for another only if it is apart. A change
+// also waits for a query that hangs.
 func (p purpose) awaited(program, line string) []string {
 	keys := slices.DeleteFunc(p.keys(program, line), func(key string) bool { return key == nvmeKey && !p.apart })
 	if lvmPrograms[program] == lvmChange {
@@ -144,17 +144,17 @@ func (p purpose) awaited(program, line string) []string {
 	return keys
 }
 
-// gate is the only way to start a program for a ClientMount, for package node
+// guard is the only way to start a program for a ClientMount, for package node
 // as well. It refuses while an earlier one hangs, marks what it starts for the
 // next daemon, and remembers what hangs.
-type gate struct {
+type guard struct {
 	next  node.Runner
 	table *stuckTable
 	log   *slog.Logger
 	purpose
 }
 
-func (g *gate) Run(ctx context.Context, c node.Command) (node.Result, error) {
+func (g *guard) Run(ctx context.Context, c node.Command) (node.Result, error) {
 	program, line := "", c.String()
 	if len(c.Argv) > 0 {
 		program = filepath.Base(c.Argv[0])
@@ -173,7 +173,38 @@ func (g *gate) Run(ctx context.Context, c node.Command) (node.Result, error) {
 
 // machineFor returns the node as it may be used for p until ctx ends.
 func (r *reconciler) machineFor(ctx context.Context, log *slog.Logger, p purpose) Machine {
-	return r.machine.For(node.Caller{Context: ctx, Limit: r.limits().Command}, func(next node.Runner) node.Runner {
-		return &gate{next: next, table: r.stuck, log: log, purpose: p}
+	return r.machine.For(node.Caller{
+		Context: ctx, Limit: r.limits().Command, Exec: &guard{next: r.machine, table: r.stuck, log: log, purpose: p},
 	})
+}
+
+// markOf is in the environment of every command for an object, so that the next
+// daemon finds a command that outlives this one. An object's uid is not public on
+// the node, and only root's processes count.
+func markOf(uid string) string { return "CLIENTMOUNTD_OBJECT=" + uid }
+
+// leftCommands waits for commands that an earlier daemon started for the object
+// and that outlived it: a mount that appears after we looked would be the second
+// one, an umount would remove what we just found in place. It is called once, and
+// only if there is a record, so that there was an earlier daemon. A command that
+// still runs after its time limit is remembered as hanging. The result is
+// errInterrupted if the wait was cut short.
+func (t *task) leftCommands(rec *Record) error {
+	l := t.limits()
+	limit := max(l.Command, l.Hook)
+	if l.Command == 0 || l.Hook == 0 {
+		limit = 0
+	}
+	left, err := t.reconciler.machine.WaitLeft(t.steps, markOf(rec.UID), limit, func(l node.Left) {
+		t.log.Warn("waiting for a command that an earlier daemon left", "command", l.Line, "pid", l.PID, daemon.EventID(eventStuck))
+	})
+	if err != nil {
+		return errInterrupted
+	}
+	why := purpose{uid: rec.UID, plans: rec.plans()}
+	for _, l := range left {
+		t.log.Error("command of an earlier daemon hangs", "command", l.Line, "pid", l.PID, "limit", limit, daemon.EventID(eventStuck))
+		t.stuck.add(l.PID, l.Line, why.keys(l.Program, l.Line)...)
+	}
+	return nil
 }

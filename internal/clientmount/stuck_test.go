@@ -18,8 +18,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// hung is the error of a command that no signal ends. This very process stands in
-// for the command: it keeps running.
+// hung is the error of a command that no signal ends. This process stands in for the
+// command: it keeps running.
 func hung(line string) error {
 	return &node.CommandError{Line: line, Err: errors.New("still running after SIGKILL"), TimedOut: true, PID: os.Getpid()}
 }
@@ -64,7 +64,7 @@ func TestStuckTable(t *testing.T) {
 
 // What hangs keeps back the same ClientMount, the same path, LVM for the same volume
 // group, and no other command.
-func TestGateKeys(t *testing.T) {
+func TestGuardKeys(t *testing.T) {
 	plan := func(path, vg string) []*plan.Plan { return []*plan.Plan{{Path: path, VG: vg}} }
 	argv := func(words ...string) node.Command { return node.Command{Argv: words} }
 	hook := node.Command{Shell: "do it"}
@@ -110,7 +110,7 @@ func TestGateKeys(t *testing.T) {
 			table, ran := newStuckTable(), 0
 			run := func(p purpose, c node.Command, err error) error {
 				next := runs(func(context.Context, node.Command) (node.Result, error) { ran++; return node.Result{}, err })
-				_, err = (&gate{next: next, table: table, log: slog.New(slog.DiscardHandler), purpose: p}).Run(t.Context(), c)
+				_, err = (&guard{next: next, table: table, log: slog.New(slog.DiscardHandler), purpose: p}).Run(t.Context(), c)
 				return err
 			}
 			if err := run(tt.of, tt.hangs, hung(tt.hangs.String())); errors.Is(err, node.ErrHangs) || !hangs(err) {
@@ -148,25 +148,25 @@ func TestHangingCommandIsStartedOnce(t *testing.T) {
 		{dws.TypeRaw, "chown", "unable to set"},
 	} {
 		t.Run(tt.typ+" "+tt.command, func(t *testing.T) {
-			b := newBench(t, tt.typ)
+			f := newFixture(t, tt.typ)
 			var log bytes.Buffer
-			b.rec.log = slog.New(slog.NewTextHandler(&log, nil))
-			b.machine.fail[tt.command] = hung(tt.command)
-			b.reconcile()
-			ran := slices.DeleteFunc(b.machine.done(), func(l string) bool { return !strings.HasPrefix(l, tt.command) })
+			f.rec.log = slog.New(slog.NewTextHandler(&log, nil))
+			f.machine.fail[tt.command] = hung(tt.command)
+			f.reconcile()
+			ran := slices.DeleteFunc(f.machine.done(), func(l string) bool { return !strings.HasPrefix(l, tt.command) })
 			if len(ran) != 1 {
 				t.Fatalf("at first %q", ran)
 			}
-			b.reconcile() // from here on the text is that of the refusal
-			st := b.server.object().Status
-			writes := len(b.server.writes)
+			f.reconcile() // from here on the text is that of the refusal
+			st := f.server.object().Status
+			writes := len(f.server.writes)
 			log.Reset()
 			for range 4 {
-				if res := b.reconcile(); !res.retry || res.hopeless {
+				if res := f.reconcile(); !res.retry || res.hopeless {
 					t.Errorf("%+v", res)
 				}
 			}
-			for _, line := range b.machine.done() {
+			for _, line := range f.machine.done() {
 				if !strings.HasPrefix(line, "mkdir ") && !strings.HasPrefix(line, "touch ") && !strings.HasPrefix(line, "rescan ") {
 					t.Errorf("started %q", line)
 				}
@@ -174,17 +174,17 @@ func TestHangingCommandIsStartedOnce(t *testing.T) {
 			if st.Error == nil || st.Error.Severity != dws.Major || !strings.Contains(st.Error.DebugMessage, "an earlier command still hangs: pid ") {
 				t.Fatalf("status %s", describe(&st))
 			}
-			if n := len(b.server.writes); n != writes {
+			if n := len(f.server.writes); n != writes {
 				t.Errorf("%d more writes of the status", n-writes)
 			}
 			if log.Len() > 0 {
 				t.Errorf("logged again: %s", &log)
 			}
 			// It has ended: the next attempt works as usual.
-			b.rec.stuck.by = map[string][]stuckCommand{"object aaaa-1": {{pid: os.Getpid(), start: "1"}}}
-			delete(b.machine.fail, tt.command)
-			if b.reconcile(); !b.server.object().Status.AllReady {
-				st := b.server.object().Status
+			f.rec.stuck.by = map[string][]stuckCommand{"object aaaa-1": {{pid: os.Getpid(), start: "1"}}}
+			delete(f.machine.fail, tt.command)
+			if f.reconcile(); !f.server.object().Status.AllReady {
+				st := f.server.object().Status
 				t.Errorf("afterwards: %s", describe(&st))
 			}
 		})
@@ -194,16 +194,16 @@ func TestHangingCommandIsStartedOnce(t *testing.T) {
 // The lock manager's state is of interest when a deactivation starts to hang, and not
 // with each retry.
 func TestDiagnosisOfAHangingDeactivation(t *testing.T) {
-	b := newBench(t, dws.TypeGFS2)
-	b.reconcile()
-	b.machine.done()
-	b.machine.fail["lvchange"] = hung("lvchange")
-	b.want(dws.Unmounted)
+	f := newFixture(t, dws.TypeGFS2)
+	f.reconcile()
+	f.machine.done()
+	f.machine.fail["lvchange"] = hung("lvchange")
+	f.want(dws.Unmounted)
 	for range 4 {
-		b.reconcile()
+		f.reconcile()
 	}
 	count := map[string]int{}
-	for _, line := range b.machine.done() {
+	for _, line := range f.machine.done() {
 		word, _, _ := strings.Cut(line, " ")
 		count[word]++
 	}
@@ -215,24 +215,24 @@ func TestDiagnosisOfAHangingDeactivation(t *testing.T) {
 // Every command for an object can be found by the next daemon.
 func TestEveryCommandIsMarked(t *testing.T) {
 	for _, typ := range []string{dws.TypeGFS2, dws.TypeRaw, dws.TypeLustre} {
-		b := newBench(t, typ)
+		f := newFixture(t, typ)
 		commands := 0
 		count := func() {
-			commands += len(slices.DeleteFunc(b.machine.done(), func(l string) bool {
+			commands += len(slices.DeleteFunc(f.machine.done(), func(l string) bool {
 				word, _, _ := strings.Cut(l, " ")
 				return slices.Contains([]string{"mkdir", "touch", "remove", "rescan"}, word) // not by the fake's Run
 			}))
 		}
-		b.reconcile()
-		b.want(dws.Unmounted)
-		b.machine.fail["lvchange"] = errors.New("in use")
-		b.reconcile() // with a diagnosis
-		delete(b.machine.fail, "lvchange")
-		b.reconcile()
-		b.delete()
-		b.reconcile()
+		f.reconcile()
+		f.want(dws.Unmounted)
+		f.machine.fail["lvchange"] = errors.New("in use")
+		f.reconcile() // with a diagnosis
+		delete(f.machine.fail, "lvchange")
+		f.reconcile()
+		f.delete()
+		f.reconcile()
 		count()
-		if marked := b.machine.marked[markOf("aaaa-1")]; commands < 4 || marked != commands {
+		if marked := f.machine.marked[markOf("aaaa-1")]; commands < 4 || marked != commands {
 			t.Errorf("%s: %d of %d commands are marked", typ, marked, commands)
 		}
 	}
@@ -249,28 +249,28 @@ func TestLeftCommandKeys(t *testing.T) {
 		{node.Left{PID: os.Getpid(), Program: "bash", Line: "bash -c x"}, false, true},
 		{node.Left{PID: os.Getpid(), Program: "clientmountd-child", Line: "clientmountd-child chown /x"}, false, true},
 	} {
-		b := newBench(t, dws.TypeXFS)
-		b.reconcile()
-		b.machine.left = map[string][]node.Left{markOf("aaaa-1"): {tt.left}}
-		b.restart(b.rec.records)
-		if err := b.rec.leftCommands(t.Context(), b.rec.log, mustLoad(t, b)); err != nil {
+		f := newFixture(t, dws.TypeXFS)
+		f.reconcile()
+		f.machine.left = map[string][]node.Left{markOf("aaaa-1"): {tt.left}}
+		f.restart(f.rec.records)
+		if err := f.task("aaaa-1").leftCommands(mustLoad(t, f)); err != nil {
 			t.Fatal(err)
 		}
 		plans := []*plan.Plan{{Path: "/mnt/nnf/other", VG: testVG}}
-		_, err := b.rec.machineFor(t.Context(), b.rec.log, purpose{uid: "other", plans: plans}).LVs(t.Context(), testVG, 0)
+		_, err := f.rec.machineFor(t.Context(), f.rec.log, purpose{uid: "other", plans: plans}).LVs(t.Context(), testVG, 0)
 		if errors.Is(err, node.ErrHangs) != tt.vg {
 			t.Errorf("%s, another object of the group: %v", tt.left.Line, err)
 		}
-		_, err = b.rec.machineFor(t.Context(), b.rec.log, purpose{uid: "aaaa-1"}).Run(t.Context(), node.Command{Argv: []string{"true"}})
+		_, err = f.rec.machineFor(t.Context(), f.rec.log, purpose{uid: "aaaa-1"}).Run(t.Context(), node.Command{Argv: []string{"true"}})
 		if errors.Is(err, node.ErrHangs) != tt.ofObject {
 			t.Errorf("%s, the object: %v", tt.left.Line, err)
 		}
 	}
 }
 
-func mustLoad(t *testing.T, b *bench) *Record {
+func mustLoad(t *testing.T, f *fixture) *Record {
 	t.Helper()
-	rec, err := b.rec.records.Load("aaaa-1")
+	rec, err := f.rec.records.Load("aaaa-1")
 	if err != nil || rec == nil {
 		t.Fatal(rec, err)
 	}
@@ -297,8 +297,8 @@ func realNode(t *testing.T, mountinfo string, run runs) *reconciler {
 	}
 }
 
-// The programs that package node starts on its own go through the gate too.
-func TestGateHoldsForPackageNode(t *testing.T) {
+// The programs that package node starts on its own are checked, too.
+func TestGuardHoldsForPackageNode(t *testing.T) {
 	plans := []*plan.Plan{{Path: "/mnt/a", VG: "v"}}
 	for name, start := range map[string]func(m Machine) error{
 		"lvs":            func(m Machine) error { _, err := m.LVs(t.Context(), "v", 0); return err },
@@ -348,24 +348,24 @@ func TestRescanOfADeletionWhileCommandsHang(t *testing.T) {
 	})
 	p := &plan.Plan{Type: dws.TypeXFS, Path: "/mnt/a", VG: "v"}
 	r.stuck.add(os.Getpid(), "lvchange", purpose{uid: "a", plans: []*plan.Plan{p}}.keys("lvchange", "lvchange")...)
-	warned := 0
+	var out bytes.Buffer
 	rescan := func(uid string) []string {
 		lines = nil
-		m := r.machineFor(t.Context(), r.log, purpose{uid: uid, apart: true})
-		rescanOnDelete(t.Context(), m, []*plan.Plan{p}, r.limits(), func(string, ...any) { warned++ })
+		(&task{reconciler: r, uid: uid, ctx: t.Context(), log: slog.New(slog.NewTextHandler(&out, nil))}).rescan([]*plan.Plan{p})
 		return lines
 	}
+	warnings := func() int { return strings.Count(out.String(), "level=WARN") }
 	both := []string{"nvme ns-rescan /dev/nvme0", "nvme ns-rescan /dev/nvme1"}
-	if got := rescan("a"); !slices.Equal(got, both) || warned != 0 {
-		t.Errorf("while lvchange hangs: %q, %d warnings", got, warned)
+	if got := rescan("a"); !slices.Equal(got, both) || warnings() != 0 {
+		t.Errorf("while lvchange hangs: %q, %d warnings", got, warnings())
 	}
 	fail = hung("nvme")
-	if got := rescan("a"); len(got) != 1 || warned != 1 {
-		t.Errorf("the first hangs: %q, %d warnings", got, warned)
+	if got := rescan("a"); len(got) != 1 || warnings() != 1 {
+		t.Errorf("the first hangs: %q, %d warnings", got, warnings())
 	}
 	fail = nil
-	if got := rescan("b"); len(got) != 0 || warned != 2 {
-		t.Errorf("another deletion: %q, %d warnings", got, warned)
+	if got := rescan("b"); len(got) != 0 || warnings() != 2 {
+		t.Errorf("another deletion: %q, %d warnings", got, warnings())
 	}
 	lines = nil
 	if err := r.machineFor(t.Context(), r.log, purpose{uid: "c"}).RescanNVMe(t.Context(), nil, 0); err != nil || !slices.Equal(lines, both[1:]) {
@@ -388,5 +388,45 @@ func TestNestedTargetIsMadeByAChild(t *testing.T) {
 	}
 	if list, _ := filepath.Glob(top + "/x/*"); len(list) != 1 {
 		t.Errorf("made %q", list)
+	}
+}
+
+// A command of an earlier daemon that does not end keeps us from the path, and
+// the status says which one.
+func TestCommandOfEarlierDaemonHangs(t *testing.T) {
+	f := newFixture(t, dws.TypeXFS)
+	f.reconcile()
+	f.machine.effect([]string{"umount", testPath})
+	f.machine.done()
+	// This process stands in for it: it does not end.
+	f.machine.left = map[string][]node.Left{markOf("aaaa-1"): {{PID: os.Getpid(), Line: "umount " + testPath}}}
+	f.restart(f.rec.records)
+	f.reconcile()
+	if st := f.server.object().Status; st.Error == nil || !strings.Contains(st.Error.DebugMessage, "an earlier command still hangs") {
+		t.Fatalf("status %s", describe(&st))
+	}
+	if f.machine.mounted(testPath) {
+		t.Error("mounted beside a command that hangs")
+	}
+}
+
+// The wait is done once in the life of a daemon, and again when it was cut
+// short; without a record there is nothing to wait for.
+func TestLeftCommandsAreWaitedForOnce(t *testing.T) {
+	f := newFixture(t, dws.TypeXFS)
+	f.reconcile()
+	if !f.work.waited {
+		t.Error("a new object waits")
+	}
+	f.machine.done()
+	f.restart(f.rec.records)
+	waits, cancel := context.WithCancel(t.Context())
+	cancel()
+	if res := f.rec.reconcile(t.Context(), waits, f.work, f.server.object()); res.failed || f.work.waited {
+		t.Errorf("%+v, waited %t", res, f.work.waited)
+	}
+	f.expect("steps after a wait that was cut short", f.machine.done(), nil)
+	if f.reconcile(); !f.work.waited || !f.machine.mounted(testPath) {
+		t.Error("the next attempt does not continue")
 	}
 }

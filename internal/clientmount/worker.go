@@ -19,11 +19,11 @@ const firstPause = 250 * time.Millisecond
 // its own. There is no common limit on how many run: one that hangs in the
 // kernel must not take a place from another.
 func (c *Controller) start(o *object) {
-	if c.stopping.Load() || o.running {
+	if c.stopping() || o.running {
 		return
 	}
 	o.stopTimer()
-	c.calm.work()
+	c.idle.stop()
 	if o.work == nil || o.work.uid != string(o.newest.UID) {
 		o.work = &work{uid: string(o.newest.UID)}
 		o.failures = 0
@@ -36,22 +36,24 @@ func (c *Controller) start(o *object) {
 	turn := o.turn()
 	o.work.mayShare = o.first() && !o.last.failed && cm.Spec.DesiredState == dws.Mounted && cm.DeletionTimestamp == nil
 	o.ran, o.running, o.verify = o.newest, true, false
-	waits, cancel := context.WithCancel(c.commands)
-	// What follows is a first attempt: it must not wait until this one gets
-	// the turn of a retry.
-	o.cancel = func() { cancel(); turn.Raise() }
+	steps, end := context.WithCancelCause(c.steps)
+	o.abandon = func() { end(errSuperseded) }
+	// What follows is a first attempt, or the end of the daemon: it must not wait
+	// until this attempt gets the turn of a retry.
+	keepTurn := context.AfterFunc(steps, turn.Raise)
 	w := o.work
 	c.workers.Go(func() {
-		defer cancel()
-		res := c.rec.reconcile(kube.WithTurn(c.commands, turn), waits, c.stopping.Load, w, cm)
+		defer end(nil)
+		res := c.rec.reconcile(kube.WithTurn(c.commands, turn), steps, w, cm)
+		keepTurn()
 		c.do(func() { c.ended(o, res) })
 	})
 }
 
 // ended decides what follows an attempt.
 func (c *Controller) ended(o *object, res result) {
-	o.running, o.cancel, o.last = false, nil, res
-	if c.stopping.Load() {
+	o.running, o.abandon, o.last = false, nil, res
+	if c.stopping() {
 		return
 	}
 	switch {
@@ -65,7 +67,7 @@ func (c *Controller) ended(o *object, res result) {
 			c.findOrphans()
 		}
 	case res.blocked != nil && !c.rec.registry.holds(res.blocked.uid, res.blocked.otherPath):
-		o.failures = 0 // what it waits for has happened in this moment
+		o.failures = 0 // what it waits for has happened in between
 		c.start(o)
 	case res.retry:
 		o.failures++
@@ -79,14 +81,14 @@ func (c *Controller) ended(o *object, res result) {
 	}
 }
 
-// first tells whether the next attempt is the first one since the object was
+// first reports whether the next attempt is the first one since the object was
 // made or changed. An object that was failing when the daemon started is most
 // likely still failing, so its attempt counts as a retry.
 func (o *object) first() bool {
 	return o.failures == 0 && !o.verify && (o.ran != nil || !knownFailing(o.newest))
 }
 
-// turn says how urgent the requests of the next attempt are.
+// turn returns how urgent the requests of the next attempt are.
 func (o *object) turn() *kube.Turn {
 	switch {
 	case o.first():
@@ -97,7 +99,7 @@ func (o *object) turn() *kube.Turn {
 	return kube.RetryTurn(o.failures)
 }
 
-// knownFailing tells that the published status is the failure of what the
+// knownFailing reports whether the published status is the failure of what the
 // object still asks for.
 func knownFailing(cm *dws.ClientMount) bool {
 	return cm.Status.Error != nil && cm.DeletionTimestamp == nil &&
@@ -118,8 +120,8 @@ const retrySlack = 1.25
 // than the node's budget of retries has requests for, so nothing piles up
 // before the API server, and a corrected profile is noticed after RetryMax or
 // after retrySlack × failing objects / RetryRate seconds, whichever is longer.
-// An object that started to fail a moment ago does not pay for those that fail for
-// long.
+// An object that has just started to fail does not wait for those that have failed
+// for long.
 func (c *Controller) retryPause(o *object, hopeless bool) time.Duration {
 	d := pause(o.failures, c.limits.Load().RetryMax, hopeless)
 	if c.o.RetryRate <= 0 {
@@ -145,11 +147,12 @@ func (c *Controller) startAfter(o *object, d time.Duration) {
 	})
 }
 
-// resumeSpread is the time over which attempts begin again when the API server
-// is back, so that the nodes of a machine do not come all at once.
+// resumeSpread is the time over which attempts start again when the API server
+// answers, so that the nodes of a cluster do not send their requests all at once.
 const resumeSpread = time.Second
 
-// resume ends the pauses of attempts that failed for want of the API server.
+// resume ends the pauses of attempts that failed because the API server did not
+// answer.
 func (c *Controller) resume() {
 	for _, o := range c.objects {
 		if o.timer != nil && o.last.api && o.newest != nil {
@@ -159,7 +162,7 @@ func (c *Controller) resume() {
 	}
 }
 
-// unblock starts the attempts again that waited for a path that is free now.
+// unblock starts the attempts that waited for a path that is free now.
 func (c *Controller) unblock() {
 	for _, o := range c.objects {
 		if by := o.last.blocked; o.timer != nil && by != nil && o.newest != nil && !c.rec.registry.holds(by.uid, by.otherPath) {
@@ -170,8 +173,8 @@ func (c *Controller) unblock() {
 }
 
 // pause is the time before the next attempt, with jitter so that the nodes of
-// a job do not come back together. A hopeless case is looked at again only in
-// case the administrator corrected the profile.
+// a job do not retry at the same time. A hopeless case is retried only in case
+// the administrator corrected the profile.
 func pause(failures int, most time.Duration, hopeless bool) time.Duration {
 	d := most
 	if n := failures - 1; n < 16 && !hopeless {
@@ -180,19 +183,19 @@ func pause(failures int, most time.Duration, hopeless bool) time.Duration {
 	return jitter(d, 0.2)
 }
 
-// jitter spreads d by ± part of it, never above d for the caller's ceiling.
+// jitter shortens d by a random part of it, at most by the given one.
 func jitter(d time.Duration, part float64) time.Duration {
 	return time.Duration(float64(d) * (1 - part*rand.Float64()))
 }
 
-// Running names the ClientMounts that are being worked on; it may be called
-// from anywhere, and says so when the loop does not answer.
+// Running names the ClientMounts that are being worked on; "unknown" if the loop
+// does not answer within a second. It may be called from anywhere.
 func (c *Controller) Running() string {
 	names := make(chan string, 1)
 	select {
 	case c.calls <- func() { names <- c.runningNames() }:
 		return <-names
-	case <-c.stopped:
+	case <-c.loop.Done():
 		return "nothing"
 	case <-time.After(time.Second):
 		return "unknown"
@@ -208,4 +211,43 @@ func (c *Controller) runningNames() string {
 	}
 	slices.Sort(names)
 	return strings.Join(names, ", ")
+}
+
+// idleAfter is how long no attempt must have run before the daemon counts as
+// idle: longer than the pauses between the steps of a job's start.
+const idleAfter = 5 * time.Second
+
+// idleTimer calls f once when work has ended, some time after the last attempt or
+// the first complete list. The timer exists only until then.
+type idleTimer struct {
+	f     func()
+	timer *time.Timer
+	busy  bool
+}
+
+// stop is called when work starts.
+func (t *idleTimer) stop() {
+	t.busy = true
+	if t.timer != nil {
+		t.timer.Stop()
+		t.timer = nil
+	}
+}
+
+// start is called when no attempt runs; only the first call after stop counts.
+func (t *idleTimer) start() {
+	if t.busy && t.f != nil {
+		t.busy = false
+		t.timer = time.AfterFunc(idleAfter, t.f)
+	}
+}
+
+// checkIdle is called by the loop after each call.
+func (c *Controller) checkIdle() {
+	for _, o := range c.objects {
+		if o.running {
+			return
+		}
+	}
+	c.idle.start()
 }

@@ -1,13 +1,21 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
+	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
@@ -140,9 +148,7 @@ func (r *reader) unknownKey(key string, primitive toml.Primitive) {
 	}
 	known := []string{"version"}
 	for i := range r.table.Settings {
-		if s := &r.table.Settings[i]; !s.Hidden {
-			known = append(known, s.Key)
-		}
+		known = append(known, r.table.Settings[i].Key)
 	}
 	r.problem(line, "unknown key "+quote(key)+text.DidYouMean(key, known))
 }
@@ -186,4 +192,222 @@ func oneLine(text string) string {
 		}
 		return c
 	}, text)
+}
+
+// Bounds on what is read. A real file is a few kilobytes.
+const (
+	maxFile    = 1 << 20
+	maxDropIns = 256
+)
+
+// readFile returns the text of a configuration file. A file that is not there
+// answers found = false. Whatever is not an ordinary file of reasonable size
+// that only its owner and group can write is refused, without ever blocking.
+func readFile(path string) (data []byte, found bool, problem *Problem) {
+	wrong := func(format string, args ...any) ([]byte, bool, *Problem) {
+		return nil, true, &Problem{File: path, Text: fmt.Sprintf(format, args...)}
+	}
+	if path == os.DevNull {
+		return nil, true, nil // the customary way to say "no file"
+	}
+	// O_NONBLOCK: opening a named pipe must not wait for its writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return wrong("cannot be read: %v", cause(err))
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return wrong("cannot be read: %v", cause(err))
+	case info.IsDir():
+		return wrong("is a directory, accepted: a file")
+	case !info.Mode().IsRegular():
+		return wrong("is not an ordinary file")
+	case safepath.EntryOf(info).WritableBy(safepath.Everybody):
+		return wrong("can be written by everybody, so its content is not trusted (chmod o-w)")
+	}
+	data, err = io.ReadAll(io.LimitReader(f, maxFile+1))
+	switch {
+	case err != nil:
+		return wrong("cannot be read: %v", cause(err))
+	case len(data) > maxFile:
+		return wrong("is larger than 1 MiB, this is no configuration file")
+	}
+	return data, true, nil
+}
+
+// cause strips the path that the caller names anyway.
+func cause(err error) error {
+	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
+		return pathError.Err
+	}
+	return err
+}
+
+// dropIns lists dir/*.toml in lexical order. Hidden files are an editor's, not
+// the administrator's. A directory that is not there has none.
+func dropIns(dir string) ([]string, *Problem) {
+	entries, err := os.ReadDir(dir) // sorted by name
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &Problem{File: dir, Text: fmt.Sprintf("cannot be listed: %v", cause(err))}
+	}
+	var paths []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".toml") && !strings.HasPrefix(e.Name(), ".") {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	if len(paths) > maxDropIns {
+		return nil, &Problem{File: dir, Text: fmt.Sprintf("holds %d files, accepted: at most %d", len(paths), maxDropIns)}
+	}
+	return paths, nil
+}
+
+// Bounds on the structure of a file. Ours needs one level of tables and one of
+// arrays; the parser takes time that grows with the square of the nesting.
+const (
+	maxBraces   = 256  // in the whole file
+	maxBrackets = 8192 // in the whole file
+	maxDots     = 256  // in one line
+)
+
+// shape refuses text that is not UTF-8 or is nested beyond all reason, before
+// the parser sees it. Comment lines may hold anything.
+func shape(data []byte) (line int, text string) {
+	braces, brackets := 0, 0
+	for l := range bytes.Lines(data) {
+		line++
+		if !utf8.Valid(l) {
+			return line, "is not UTF-8"
+		}
+		if bytes.HasPrefix(bytes.TrimLeft(l, " \t"), []byte("#")) {
+			continue
+		}
+		braces += bytes.Count(l, []byte("{"))
+		brackets += bytes.Count(l, []byte("["))
+		if braces > maxBraces || brackets > maxBrackets || bytes.Count(l, []byte(".")) > maxDots {
+			return line, "too deeply nested, this is no configuration file"
+		}
+	}
+	return 0, ""
+}
+
+// fromTOML checks a value of the file, in the library's plain types, and
+// returns it in the Go type of its kind.
+func (s *Setting) fromTOML(data any) (any, error) {
+	v, ok, err := s.typed(data)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, fmt.Errorf("%s where %s is wanted, accepted: %s", typeName(data), withArticle(s.Kind.Noun()), s.example())
+	}
+	return v, s.accept(v)
+}
+
+// typed answers ok = false for a value of the wrong TOML type. The file is
+// stricter than a flag: "5" is not 5, so that a reader can trust what it says.
+func (s *Setting) typed(data any) (v any, ok bool, err error) {
+	switch data := data.(type) {
+	case string:
+		switch s.Kind {
+		case String, Enum, Port, Duration, Size:
+			v, err = s.convert(data)
+			return v, true, err
+		case Int:
+			n, isWord := s.Words[data]
+			return int(n), isWord, nil
+		}
+	case int64:
+		switch s.Kind {
+		case Int:
+			if int64(int(data)) != data {
+				return nil, true, fmt.Errorf("%d is out of range", data)
+			}
+			return int(data), true, nil
+		case Port:
+			return strconv.FormatInt(data, 10), true, nil
+		case Size:
+			if data < 0 {
+				return nil, true, fmt.Errorf("%d is negative, accepted: %s", data, s.example())
+			}
+			return data, true, nil
+		}
+	case bool:
+		return data, s.Kind == Bool, nil
+	case []any:
+		if s.Kind != Strings {
+			return nil, false, nil
+		}
+		list := make([]string, len(data))
+		for i, item := range data {
+			if list[i], ok = item.(string); !ok {
+				return nil, true, fmt.Errorf("%s in the list, accepted: %s", typeName(item), s.example())
+			}
+		}
+		return list, true, nil
+	}
+	return nil, false, nil
+}
+
+// example says by one value how the kind is written in the file.
+func (s *Setting) example() string {
+	switch s.Kind {
+	case Bool:
+		return "true or false"
+	case Int:
+		return "a number without quotes" + s.orWords()
+	case Port:
+		return `for example 6443`
+	case Duration:
+		return `a text in quotes, for example "30s", "5m" or "1h30m"`
+	case Size:
+		return `a text in quotes, for example "20MiB", or a number of bytes` + s.orWords()
+	case Strings:
+		return `a list of texts, for example ["/a", "/b"]`
+	case Enum:
+		return `"` + strings.Join(s.Values, `", "`) + `"`
+	default:
+		return "a text in quotes"
+	}
+}
+
+// typeName is what an administrator calls the TOML type of data.
+func typeName(data any) string {
+	switch data.(type) {
+	case string:
+		return "a string"
+	case int64:
+		return "an integer"
+	case float64:
+		return "a number with a fraction"
+	case bool:
+		return "a boolean"
+	case []any:
+		return "a list"
+	case map[string]any:
+		return "a table"
+	case []map[string]any:
+		return "a list of tables"
+	}
+	return "a date or time"
+}
+
+func isTable(data any) bool {
+	_, ok := data.(map[string]any)
+	return ok
+}
+
+func withArticle(noun string) string {
+	if noun == "integer" {
+		return "an " + noun
+	}
+	return "a " + noun
 }

@@ -1,13 +1,17 @@
-package config
+package config_test
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/config"
 )
 
 // Each file is wrong; what is said about it is golden. F stands for the file.
@@ -52,7 +56,7 @@ func TestFileErrors(t *testing.T) {
 		"nested inline tables":    {"a = " + strings.Repeat("{ a = ", 100000), `F:1: too deeply nested, this is no configuration file`},
 		"nested lists":            {"a = " + strings.Repeat("[\n", 100000), `F:8193: too deeply nested, this is no configuration file`},
 		"long dotted key":         {"\n" + strings.Repeat("a.", 100000) + "a = 1", `F:2: too deeply nested, this is no configuration file`},
-		"larger than 1 MiB":       {strings.Repeat("#", maxFile+1), `F: is larger than 1 MiB, this is no configuration file`},
+		"larger than 1 MiB":       {strings.Repeat("#", config.MaxFile+1), `F: is larger than 1 MiB, this is no configuration file`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := write(t, map[string]string{"config.toml": test.text})
@@ -64,7 +68,7 @@ func TestFileErrors(t *testing.T) {
 			if want := strings.ReplaceAll(test.want, "F:", file+":"); err.Error() != want {
 				t.Errorf("got  %s\nwant %s", err, want)
 			}
-			if c.Log.Level != "" {
+			if c.Log.Format != "" {
 				t.Error("a field was filled in spite of the error")
 			}
 		})
@@ -78,7 +82,7 @@ func TestManyUnknownKeysAreBounded(t *testing.T) {
 	}
 	start := time.Now()
 	_, _, err := loadIn(t, write(t, map[string]string{"config.toml": b.String()}), nil, nil)
-	if err == nil || strings.Count(err.Error(), "\n") != maxUnknown || !strings.Contains(err.Error(), "and 29980 more unknown keys") {
+	if err == nil || strings.Count(err.Error(), "\n") != config.MaxUnknown || !strings.Contains(err.Error(), "and 29980 more unknown keys") {
 		t.Errorf("got %v", err)
 	}
 	if d := time.Since(start); d > 20*time.Second {
@@ -110,9 +114,9 @@ func TestNotAFile(t *testing.T) {
 		dir + "/missing.toml":    "does not exist (clientmountd config default writes one)",
 		dir + "/forged: ok\nx: ": "does not exist (clientmountd config default writes one)",
 	} {
-		c := &Clientmountd{}
-		_, _, err := Load(ClientmountdTable(c), Sources{File: file, FileRequired: true, Dir: dir + "/none"})
-		if err == nil || err.Error() != clean(file)+": "+want {
+		c := &clientmount.Configuration{}
+		_, _, err := config.Load(c.Table(), config.Sources{Args: []string{"--config", file}})
+		if err == nil || !strings.HasSuffix("\n"+err.Error(), "\n"+config.CleanName(file)+": "+want) {
 			t.Errorf("%q: %v, want %s", file, err, want)
 		}
 	}
@@ -131,7 +135,7 @@ func TestDropInDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Log.Level != "error" || c.Log.Format != "text" || c.Mount.VGWait != 3*time.Second {
+	if c.Log.Level.Level() != slog.LevelError || c.Log.Format != "text" || c.Controller.Limits.VGWait != 3*time.Second {
 		t.Errorf("%+v", c)
 	}
 	want := []string{dir + "/config.toml", dir + "/config.d/10-first.toml", dir + "/config.d/9-last.toml"}
@@ -153,7 +157,7 @@ func TestDropInDirectoryProblems(t *testing.T) {
 		t.Errorf("a file as directory: %v", err)
 	}
 	files := map[string]string{}
-	for i := range maxDropIns + 1 {
+	for i := range config.MaxDropIns + 1 {
 		files[fmt.Sprintf("config.d/%03d.toml", i)] = ""
 	}
 	dir = write(t, files)
@@ -171,10 +175,10 @@ func TestDropInDirectoryProblems(t *testing.T) {
 // What may look like deep nesting but is plain text stays accepted.
 func TestShapeAcceptsText(t *testing.T) {
 	text := "# " + strings.Repeat("[{.", 10000) + "\n\tversion = 1 # fine\n"
-	if line, problem := shape([]byte(text)); problem != "" {
+	if line, problem := config.Shape([]byte(text)); problem != "" {
 		t.Errorf("line %d: %s", line, problem)
 	}
-	if _, problems := parseFile(ClientmountdTable(&Clientmountd{}), "f", []byte("\xef\xbb\xbfversion = 1\r\n")); len(problems) > 0 {
+	if _, problems := config.ParseFile(new(clientmount.Configuration).Table(), "f", []byte("\xef\xbb\xbfversion = 1\r\n")); len(problems) > 0 {
 		t.Errorf("byte order mark and CRLF: %v", problems[0])
 	}
 }

@@ -74,10 +74,10 @@ func (t *Table) flagSet(line *commandLine) *pflag.FlagSet {
 	for i := range t.Settings {
 		s := &t.Settings[i]
 		if s.Flag != "" {
-			add(s.Flag, s.Kind.Noun(), s.Hidden, func(text string) error { return line.take(s, s.Flag, text) })
+			add(s.Flag, s.Kind.Noun(), false, func(text string) error { return line.take(s, s.Flag, text) })
 		}
 		for _, sw := range s.Switches {
-			add(sw.Flag, "boolean", s.Hidden, func(text string) error {
+			add(sw.Flag, "boolean", false, func(text string) error {
 				if text != "true" {
 					return nil // --mock=false asks for nothing
 				}
@@ -131,4 +131,84 @@ func longFlags(set *pflag.FlagSet, args []string) []string {
 		}
 	}
 	return out
+}
+
+// Usage writes the help for the command line: the flags by section, in at most
+// 80 columns, each with its default and its name in the environment.
+func Usage(w io.Writer, t *Table) error {
+	var b strings.Builder
+	b.WriteString(wrap("", t.Summary))
+	if len(t.Synopsis) > 0 {
+		b.WriteString("\nUsage:\n")
+		for _, line := range t.Synopsis {
+			b.WriteString("  " + line + "\n")
+		}
+	}
+	b.WriteString("\nFlags:\n")
+	flagHelp(&b, "--"+configFlag+" FILE", fmt.Sprintf("The configuration file, with config.d beside it (default %s).", t.File))
+	flagHelp(&b, "-h, --help", "Print this help.")
+	for _, section := range t.Sections {
+		title := section.Name
+		if title == "" {
+			title = "general"
+		}
+		for _, s := range t.in(section.Name) {
+			if s.Flag == "" {
+				continue
+			}
+			if title != "" {
+				fmt.Fprintf(&b, "\nFlags for %s:\n", title)
+				title = ""
+			}
+			s.flagHelp(&b)
+		}
+	}
+	b.WriteString("\n" + wrap("", fmt.Sprintf("Flags may be written with one dash or two. They win over the environment, which wins over the file. More settings are in the file: %s config default", t.Program)))
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// Argument stands for the value in the help of the flag: FILE, debug|info. "": the
+// flag needs none.
+func (s *Setting) Argument() string {
+	switch {
+	case s.Unit != "":
+		return s.Unit
+	case s.Kind == Enum:
+		return strings.Join(s.Values, "|")
+	case s.Kind == Bool:
+		return ""
+	}
+	return strings.ToUpper(s.Kind.Noun())
+}
+
+func (s *Setting) flagHelp(b *strings.Builder) {
+	head := strings.TrimSpace("--" + s.Flag + " " + s.Argument())
+	var notes []string
+	if s.Default != "" {
+		notes = append(notes, "default "+s.Default)
+	}
+	if names := s.envNames(); names != "" {
+		notes = append(notes, "environment "+names)
+	}
+	text := s.Help
+	if len(notes) > 0 {
+		text = strings.TrimSuffix(text, ".") + " (" + strings.Join(notes, "; ") + ")."
+	}
+	flagHelp(b, head, text)
+	for _, sw := range s.Switches {
+		flagHelp(b, "--"+sw.Flag, fmt.Sprintf("The same as --%s %s.", s.Flag, sw.Value))
+	}
+}
+
+func flagHelp(b *strings.Builder, head, text string) {
+	b.WriteString("  " + head + "\n" + wrap("        ", text))
+}
+
+// CheckArgs reads the arguments and uses none of them: no file and no
+// environment is looked at. It returns the words that are no flags; its errors
+// are ErrHelp or a *usage.Error.
+func CheckArgs(t *Table, args []string) (rest []string, err error) {
+	line, err := parseArgs(t, args)
+	return line.rest, err
 }

@@ -1,13 +1,16 @@
-package config
+package config_test
 
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
@@ -51,7 +54,7 @@ func TestFlagForms(t *testing.T) {
 		{[]string{"--", "-mock"}, "mount.mode", "real", []string{"-mock"}},
 		{[]string{"--mock", "word"}, "mount.mode", "mock", []string{"word"}},
 	} {
-		r, rest, err := Load(ClientmountdTable(&Clientmountd{}), Sources{File: "/dev/null", Args: test.args})
+		r, rest, err := config.Load(new(clientmount.Configuration).Table(), config.Sources{File: "/dev/null", Args: test.args})
 		if err != nil {
 			t.Errorf("%q: %v", test.args, err)
 			continue
@@ -83,7 +86,7 @@ func TestFlagErrorsAreUsageErrors(t *testing.T) {
 		{[]string{"--=x"}, "bad flag syntax: --=x"},
 		{[]string{"--=x\nforged"}, "bad flag syntax: --=x forged"},
 	} {
-		_, _, err := Load(ClientmountdTable(&Clientmountd{}), Sources{File: "/dev/null", Args: test.args})
+		_, _, err := config.Load(new(clientmount.Configuration).Table(), config.Sources{File: "/dev/null", Args: test.args})
 		have := fmt.Sprint(err)
 		if next := hint.Of(err); next != "" {
 			have += " (" + next + ")"
@@ -99,8 +102,8 @@ func TestFlagErrorsAreUsageErrors(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	for _, args := range [][]string{{"-h"}, {"--help"}, {"-help"}, {"--mock", "-h"}, {"x", "-h", "--nonsense"}} {
-		_, _, err := Load(ClientmountdTable(&Clientmountd{}), Sources{File: "/nonexistent", FileRequired: true, Args: args})
-		if !errors.Is(err, ErrHelp) {
+		_, _, err := config.Load(new(clientmount.Configuration).Table(), config.Sources{Args: append([]string{"--config=/nonexistent"}, args...)})
+		if !errors.Is(err, config.ErrHelp) {
 			t.Errorf("%q: %v", args, err)
 		}
 		if _, ok := errors.AsType[*usage.Error](err); ok {
@@ -113,8 +116,8 @@ func TestHelp(t *testing.T) {
 func TestLegacyFlags(t *testing.T) {
 	args := strings.Fields("-zap-devel --zap-encoder console --zap-log-level=debug --zap-stacktrace-level error -zap-time-encoding iso8601 --node-name n")
 	c, r, err := loadIn(t, t.TempDir(), nil, args)
-	if err != nil || c.Node.Name != "n" || c.Log.Level != "info" {
-		t.Fatalf("%q, %q, %v", c.Node.Name, c.Log.Level, err)
+	if err != nil || c.Node != "n" || c.Log.Level.Level() != slog.LevelInfo {
+		t.Fatalf("%q, %q, %v", c.Node, c.Log.Level.Level(), err)
 	}
 	if len(r.Warnings) != 5 {
 		t.Fatalf("warnings %q", r.Warnings)
@@ -131,5 +134,32 @@ func TestLegacyFlagWarnsOnce(t *testing.T) {
 	_, r, err := loadIn(t, t.TempDir(), nil, []string{"--zap-devel", "--zap-devel=false"})
 	if err != nil || len(r.Warnings) != 1 {
 		t.Errorf("%q, %v", r.Warnings, err)
+	}
+}
+
+func TestCheckArgs(t *testing.T) {
+	t.Setenv("GOMEMLIMIT", "nonsense") // nothing but the arguments counts
+	for _, tt := range []struct {
+		args string
+		rest []string
+		says string
+	}{
+		{"", nil, ""},
+		{"--node-name x -kubernetes-qps=5 --config=/none/such", nil, ""},
+		{"--zap-devel", nil, ""},
+		{"--node-name x now", []string{"now"}, ""},
+		{"--node-nam x", nil, "did you mean --node-name?"},
+		{"--kubernetes-qps=none", nil, "kubernetes.qps"},
+		{"--node-name", nil, "node-name"},
+	} {
+		rest, err := config.CheckArgs(new(clientmount.Configuration).Table(), strings.Fields(tt.args))
+		if _, wrong := errors.AsType[*usage.Error](err); wrong != (tt.says != "") || wrong && !strings.Contains(err.Error()+hint.Of(err), tt.says) {
+			t.Errorf("%q: %v", tt.args, err)
+		} else if err == nil && !slices.Equal(rest, tt.rest) {
+			t.Errorf("%q: rest %q", tt.args, rest)
+		}
+	}
+	if _, err := config.CheckArgs(new(clientmount.Configuration).Table(), []string{"--node-name=x", "-h"}); !errors.Is(err, config.ErrHelp) {
+		t.Errorf("help: %v", err)
 	}
 }

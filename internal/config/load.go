@@ -1,19 +1,21 @@
 package config
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"reflect"
 	"slices"
+	"strings"
 )
 
 // Sources says where to look. The zero value reads the table's default file
 // and its drop-ins, with neither environment nor flags.
 type Sources struct {
-	File         string   // main file; "" is the table's default, or what --config names
-	FileRequired bool     // the main file must be there; --config implies it
-	Dir          string   // drop-in directory; "" is config.d beside the main file
-	Environ      []string // "NAME=value", as from os.Environ
-	Args         []string // arguments without the program's name and its sub-command
+	File    string   // main file; "" is the table's default, or what --config names
+	Environ []string // "NAME=value", as from os.Environ
+	Args    []string // arguments without the program's name and its sub-command
 }
 
 // Result is what all layers together say.
@@ -70,7 +72,7 @@ func load(t *Table, src Sources) (Result, []string, error) {
 		return result, line.rest, errors.Join(problems...)
 	}
 	result.settle(t, layers)
-	result.Warnings = slices.Concat(line.warnings, warnings, result.deprecated())
+	result.Warnings = append(line.warnings, warnings...)
 	return result, line.rest, nil
 }
 
@@ -89,26 +91,16 @@ func defaults(t *Table) ([]Value, error) {
 
 // readFiles reads the main file and its drop-ins, noting in r which were there.
 func (r *Result) readFiles(t *Table, src Sources, flag string) (values []Value, problems []error) {
-	file, required := src.File, src.FileRequired
-	if flag != "" {
-		file, required = flag, true
-	}
-	if file == "" {
-		file = t.File
-	}
-	dir := src.Dir
-	if dir == "" {
-		dir = filepath.Join(filepath.Dir(file), "config.d")
-	}
+	file := cmp.Or(flag, src.File, t.File)
 	paths := []string{file}
-	more, problem := dropIns(dir)
+	more, problem := dropIns(filepath.Join(filepath.Dir(file), "config.d"))
 	if problem != nil {
 		problems = append(problems, problem)
 	}
 	for i, path := range append(paths, more...) {
 		data, found, problem := readFile(path)
 		if !found {
-			if i == 0 && required {
+			if i == 0 && flag != "" {
 				problem = &Problem{File: path, Text: "does not exist (" + t.Program + " config default writes one)"}
 				problems = append(problems, problem)
 			}
@@ -140,15 +132,6 @@ func (r *Result) settle(t *Table, layers []Value) {
 	}
 }
 
-func (r *Result) deprecated() (warnings []string) {
-	for _, v := range r.Values {
-		if v.Setting.Deprecated != "" && v.Origin.Layer != Default {
-			warnings = append(warnings, v.Origin.String()+": "+v.Setting.Key+" is deprecated: "+v.Setting.Deprecated)
-		}
-	}
-	return warnings
-}
-
 func (r *Result) fill() error {
 	for _, v := range r.Values {
 		if err := v.Setting.fill(v.Value); err != nil {
@@ -156,4 +139,181 @@ func (r *Result) fill() error {
 		}
 	}
 	return nil
+}
+
+// Layer is where a value can come from, weakest first.
+type Layer int
+
+// The layers, in the order in which each overrides the one before it.
+const (
+	Default Layer = iota
+	File
+	Environment
+	Flag
+)
+
+// Origin says where a value came from.
+type Origin struct {
+	Layer Layer
+	Name  string // path of the file, name in the environment, or flag without dashes
+	Line  int    // File: counted from 1
+}
+
+// String is what people read: "default", "/etc/…/config.toml:12",
+// "environment NODE_NAME" or "flag --node-name".
+func (o Origin) String() string {
+	switch o.Layer {
+	case File:
+		return place(o.Name, o.Line)
+	case Environment:
+		return "environment " + o.Name
+	case Flag:
+		return "flag --" + o.Name
+	}
+	return "default"
+}
+
+// Value is a setting together with what it is set to, in the Go type of its
+// kind, and why.
+type Value struct {
+	Setting *Setting
+	Value   any
+	Origin  Origin
+}
+
+// Literal is the value as TOML writes it.
+func (v Value) Literal() string { return v.Setting.literal(v.Value) }
+
+// Problem is one thing wrong in one file.
+type Problem struct {
+	File string
+	Line int // 0 when it is about the file as a whole
+	Text string
+}
+
+// Error names the place first, as compilers do, so that editors can jump.
+func (p *Problem) Error() string { return place(p.File, p.Line) + ": " + p.Text }
+
+func place(file string, line int) string {
+	if line == 0 {
+		return clean(file)
+	}
+	return fmt.Sprintf("%s:%d", clean(file), line)
+}
+
+// clean keeps a name with control characters from forging lines of the log.
+func clean(name string) string {
+	if printable(name) != nil {
+		return quote(name)
+	}
+	return name
+}
+
+// byLine sorts for the reader who goes through the file from the top.
+func byLine(problems []*Problem) {
+	slices.SortStableFunc(problems, func(a, b *Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Text, b.Text))
+	})
+}
+
+// complain prefixes an error with the key.
+func (s *Setting) complain(err error) string { return s.Key + ": " + err.Error() }
+
+// Reload loads anew into the fields of t, which must be a table bound to a
+// fresh structure, never to the one that the running daemon reads. Changed are
+// the keys whose new value is in effect; ignored those that changed as well but
+// need a restart, and that keep their old value and origin.
+//
+// With an error nothing changed: the result is old, and the fields of t are
+// untouched.
+func Reload(old Result, t *Table, src Sources) (result Result, changed, ignored []string, err error) {
+	result, _, err = load(t, src)
+	if err != nil {
+		return old, nil, nil, err
+	}
+	for i := range result.Values {
+		now := &result.Values[i]
+		before, ok := old.Lookup(now.Setting.Key)
+		switch {
+		case !ok || reflect.DeepEqual(before.Value, now.Value):
+		case now.Setting.Reload:
+			changed = append(changed, now.Setting.Key)
+		default:
+			ignored = append(ignored, now.Setting.Key)
+			now.Value, now.Origin = before.Value, before.Origin
+		}
+	}
+	return result, changed, ignored, result.fill()
+}
+
+// environment is what a process was started with. The first of two entries
+// with one name counts, as in Go's own os.Getenv.
+type environment map[string]string
+
+func newEnvironment(environ []string) environment {
+	env := make(environment, len(environ))
+	for _, entry := range environ {
+		name, value, found := strings.Cut(entry, "=")
+		if _, twice := env[name]; found && !twice {
+			env[name] = value
+		}
+	}
+	return env
+}
+
+// values returns the settings that the environment makes. Errors are of names
+// that may not be garbage, warnings of those that may.
+func (e environment) values(t *Table) (values []Value, warnings []string, problems []error) {
+	for i := range t.Settings {
+		s := &t.Settings[i]
+		for _, env := range s.Env {
+			v, use, err := e.value(s, env)
+			switch {
+			case err == nil && use:
+				values = append(values, Value{s, v, Origin{Environment, env.Name, 0}})
+			case err == nil:
+				continue
+			case env.Lenient || isHarmless(err):
+				text := fmt.Sprintf("environment %s is ignored: %s", env.Name, s.complain(err))
+				if !slices.Contains(warnings, text) {
+					warnings = append(warnings, text)
+				}
+				continue
+			default:
+				problems = append(problems, fmt.Errorf("environment %s: %s", env.Name, s.complain(err)))
+			}
+			break
+		}
+	}
+	for _, n := range t.Notices {
+		if _, present := e[n.Name]; present {
+			warnings = append(warnings, fmt.Sprintf("environment %s: %s", n.Name, n.Text))
+		}
+	}
+	return values, warnings, problems
+}
+
+type harmless struct{ error }
+
+// Harmless marks an error of Env.Convert: the value is ignored with a warning,
+// while other errors of the same name stop the program.
+func Harmless(err error) error { return harmless{err} }
+
+func isHarmless(err error) bool {
+	_, ok := errors.AsType[harmless](err)
+	return ok
+}
+
+func (e environment) value(s *Setting, env Env) (v any, use bool, err error) {
+	text, present := e[env.Name]
+	if !present || (text == "" && !env.Presence) {
+		return nil, false, nil
+	}
+	if env.Convert != nil {
+		if text, use, err = env.Convert(text); err != nil || !use {
+			return nil, false, err
+		}
+	}
+	v, err = s.parse(text)
+	return v, err == nil, err
 }

@@ -1,7 +1,8 @@
-package config
+package config_test
 
 import (
 	"errors"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
@@ -25,17 +28,17 @@ func TestLayers(t *testing.T) {
 		environ      []string
 		args         []string
 		want, origin string
-		layer        Layer
+		layer        config.Layer
 	}{
-		{"default", nil, nil, nil, "", "default", Default},
-		{"file", map[string]string{"config.toml": main}, nil, nil, "from-file", "DIR/config.toml:2", File},
-		{"drop-in", map[string]string{"config.toml": main, "config.d/a.toml": drop}, nil, nil, "from-dropin", "DIR/config.d/a.toml:3", File},
-		{"drop-in alone", map[string]string{"config.d/a.toml": drop}, nil, nil, "from-dropin", "DIR/config.d/a.toml:3", File},
-		{"environment", map[string]string{"config.toml": main, "config.d/a.toml": drop}, env, nil, "from-env", "environment NODE_NAME", Environment},
-		{"empty environment", map[string]string{"config.toml": main}, []string{"NODE_NAME="}, nil, "from-file", "DIR/config.toml:2", File},
-		{"flag", map[string]string{"config.toml": main, "config.d/a.toml": drop}, env, []string{"--node-name", "from-flag"}, "from-flag", "flag --node-name", Flag},
-		{"last flag", nil, env, []string{"--node-name=one", "-node-name", "two"}, "two", "flag --node-name", Flag},
-		{"empty flag", nil, env, []string{"--node-name="}, "", "flag --node-name", Flag},
+		{"default", nil, nil, nil, "", "default", config.Default},
+		{"file", map[string]string{"config.toml": main}, nil, nil, "from-file", "DIR/config.toml:2", config.File},
+		{"drop-in", map[string]string{"config.toml": main, "config.d/a.toml": drop}, nil, nil, "from-dropin", "DIR/config.d/a.toml:3", config.File},
+		{"drop-in alone", map[string]string{"config.d/a.toml": drop}, nil, nil, "from-dropin", "DIR/config.d/a.toml:3", config.File},
+		{"environment", map[string]string{"config.toml": main, "config.d/a.toml": drop}, env, nil, "from-env", "environment NODE_NAME", config.Environment},
+		{"empty environment", map[string]string{"config.toml": main}, []string{"NODE_NAME="}, nil, "from-file", "DIR/config.toml:2", config.File},
+		{"flag", map[string]string{"config.toml": main, "config.d/a.toml": drop}, env, []string{"--node-name", "from-flag"}, "from-flag", "flag --node-name", config.Flag},
+		{"last flag", nil, env, []string{"--node-name=one", "-node-name", "two"}, "two", "flag --node-name", config.Flag},
+		{"empty flag", nil, env, []string{"--node-name="}, "", "flag --node-name", config.Flag},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := write(t, test.files)
@@ -44,8 +47,8 @@ func TestLayers(t *testing.T) {
 				t.Fatal(err)
 			}
 			v, ok := r.Lookup("node.name")
-			if !ok || c.Node.Name != test.want || v.Value != test.want {
-				t.Errorf("field %q, value %v, want %q", c.Node.Name, v.Value, test.want)
+			if !ok || c.Node != test.want || v.Value != test.want {
+				t.Errorf("field %q, value %v, want %q", c.Node, v.Value, test.want)
 			}
 			if got := strings.ReplaceAll(v.Origin.String(), dir, "DIR"); got != test.origin || v.Origin.Layer != test.layer {
 				t.Errorf("origin %s (%d), want %s (%d)", got, v.Origin.Layer, test.origin, test.layer)
@@ -66,18 +69,18 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want Clientmountd
+	var want clientmount.Configuration
 	want.Kubernetes.QPS, want.Kubernetes.Burst = 20, 40
-	want.Kubernetes.RequestTimeout, want.Kubernetes.WatchTimeout = 30*time.Second, time.Hour
-	want.Mount.CommandTimeout, want.Mount.HookTimeout = 2*time.Minute, 10*time.Minute
-	want.Mount.VGWait, want.Mount.DeviceWait = time.Second, 10*time.Second
-	want.Mount.DeviceRetries, want.Mount.RetryMax = 8, 30*time.Second
-	want.Mount.Orphans, want.Mount.Mode = "report", "real"
-	want.Mount.Roots, want.Mount.Options = []string{"/mnt"}, []string{"nosuid", "nodev"}
-	want.Mount.VerifyInterval = 10 * time.Hour
-	want.Daemon.RuntimeDirectory, want.Daemon.ShutdownTimeout, want.Daemon.MountNamespace = "/run/clientmountd", time.Minute, "host"
-	want.Log.Level, want.Log.Format = "info", "auto"
-	want.Runtime.GoMemLimit, want.Runtime.GoGC, want.Runtime.GoMaxProcs = 20<<20, 100, 1
+	want.Kubernetes.Timeout, want.Kubernetes.MinWatchTimeout = 30*time.Second, time.Hour
+	want.Controller.Limits.Command, want.Controller.Limits.Hook = 2*time.Minute, 10*time.Minute
+	want.Controller.Limits.VGWait, want.Controller.Limits.DeviceWait = time.Second, 10*time.Second
+	want.Controller.Limits.DeviceRetries, want.Controller.Limits.RetryMax = 8, 30*time.Second
+	want.Controller.Orphans, want.Controller.Plan.Mode = "report", "real"
+	want.Controller.Plan.Roots, want.Controller.Plan.MountOptions = []string{"/mnt"}, []string{"nosuid", "nodev"}
+	want.Controller.Limits.Verify = 10 * time.Hour
+	want.RuntimeDirectory, want.Controller.ShutdownTimeout, want.MountNamespace = "/run/clientmountd", time.Minute, "host"
+	want.Log.Level, want.Log.Format = new(slog.LevelVar), "auto"
+	want.Runtime.MemLimit, want.Runtime.GOGC, want.Runtime.MaxProcs = 20<<20, 100, 1
 	if !reflect.DeepEqual(*c, want) {
 		t.Errorf("got  %+v\nwant %+v", *c, want)
 	}
@@ -89,8 +92,8 @@ func TestDefaults(t *testing.T) {
 // An empty list of options is a wish, not the default.
 func TestNoMountOptions(t *testing.T) {
 	c, _, err := loadIn(t, write(t, map[string]string{"config.toml": "mount.options = []"}), nil, nil)
-	if err != nil || len(c.Mount.Options) != 0 {
-		t.Errorf("options %q, %v", c.Mount.Options, err)
+	if err != nil || len(c.Controller.Plan.MountOptions) != 0 {
+		t.Errorf("options %q, %v", c.Controller.Plan.MountOptions, err)
 	}
 }
 
@@ -140,21 +143,23 @@ gomaxprocs = 14
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Clientmountd{StrictCredentials: true}
-	want.Kubernetes.ServiceHost, want.Kubernetes.ServicePort = "h", "1"
+	want := clientmount.Configuration{}
+	want.Kubernetes.Strict = true
+	want.Kubernetes.Host, want.Kubernetes.Port = "h", "1"
 	want.Kubernetes.TokenFile, want.Kubernetes.CertFile, want.Kubernetes.Kubeconfig = "t", "c", "k"
 	want.Kubernetes.QPS, want.Kubernetes.Burst = 2, 3
-	want.Kubernetes.RequestTimeout, want.Kubernetes.WatchTimeout = 4*time.Second, 5*time.Minute
-	want.Node.Name = "n"
-	want.Mount.CommandTimeout, want.Mount.HookTimeout = 6*time.Second, 7*time.Second
-	want.Mount.VGWait, want.Mount.DeviceWait = 8*time.Second, 9*time.Second
-	want.Mount.DeviceRetries, want.Mount.RetryMax = 10, 11*time.Second
-	want.Mount.Orphans, want.Mount.Roots, want.Mount.ServersFile = "unmount", []string{"/a", "/b"}, true
-	want.Mount.Options = []string{"noexec"}
-	want.Mount.Mode, want.Mount.MockPath = "kind", "m"
-	want.Daemon.RuntimeDirectory, want.Daemon.ShutdownTimeout, want.Daemon.MountNamespace = "/r", 12*time.Second, "any"
-	want.Log.Level, want.Log.Format = "debug", "json"
-	want.Runtime.GoMemLimit, want.Runtime.GoGC, want.Runtime.GoMaxProcs = 13<<20, -1, 14
+	want.Kubernetes.Timeout, want.Kubernetes.MinWatchTimeout = 4*time.Second, 5*time.Minute
+	want.Node = "n"
+	want.Controller.Limits.Command, want.Controller.Limits.Hook = 6*time.Second, 7*time.Second
+	want.Controller.Limits.VGWait, want.Controller.Limits.DeviceWait = 8*time.Second, 9*time.Second
+	want.Controller.Limits.DeviceRetries, want.Controller.Limits.RetryMax = 10, 11*time.Second
+	want.Controller.Orphans, want.Controller.Plan.Roots, want.Controller.Plan.ServersFile = "unmount", []string{"/a", "/b"}, true
+	want.Controller.Plan.MountOptions = []string{"noexec"}
+	want.Controller.Plan.Mode, want.Controller.Plan.MockPath = "kind", "m"
+	want.RuntimeDirectory, want.Controller.ShutdownTimeout, want.MountNamespace = "/r", 12*time.Second, "any"
+	want.Log.Level, want.Log.Format = new(slog.LevelVar), "json"
+	want.Log.Level.Set(slog.LevelDebug)
+	want.Runtime.MemLimit, want.Runtime.GOGC, want.Runtime.MaxProcs = 13<<20, -1, 14
 	if !reflect.DeepEqual(*c, want) {
 		t.Errorf("got  %+v\nwant %+v", *c, want)
 	}
@@ -176,7 +181,7 @@ environment NNF_COMMAND_TIMEOUT_SECONDS: mount.command_timeout: "soon" is not a 
 	if wrong, ok := errors.AsType[*usage.Error](err); ok {
 		t.Errorf("a bad file is a usage error: %v", wrong)
 	}
-	if problem, ok := errors.AsType[*Problem](err); !ok || problem.Line != 1 || problem.File != dir+"/config.toml" {
+	if problem, ok := errors.AsType[*config.Problem](err); !ok || problem.Line != 1 || problem.File != dir+"/config.toml" {
 		t.Errorf("no Problem to be found: %+v", problem)
 	}
 	_, _, err = loadIn(t, dir, environ, []string{"--nonsense"})
@@ -190,8 +195,8 @@ func TestConfigFlagNamesTheFile(t *testing.T) {
 		"config.toml": "node.name = \"default\"", "other/my.toml": "node.name = \"other\"", "other/config.d/x.toml": "log.level = \"debug\"",
 	})
 	c, r, err := loadIn(t, dir, nil, []string{"--config", dir + "/other/my.toml"})
-	if err != nil || c.Node.Name != "other" || c.Log.Level != "debug" || len(r.Files) != 2 {
-		t.Errorf("%q, %v, %v", c.Node.Name, r.Files, err)
+	if err != nil || c.Node != "other" || c.Log.Level.Level() != slog.LevelDebug || len(r.Files) != 2 {
+		t.Errorf("%q, %v, %v", c.Node, r.Files, err)
 	}
 	for args, want := range map[string]string{
 		"--config=" + dir + "/none": dir + "/none: does not exist (clientmountd config default writes one)",
@@ -201,31 +206,19 @@ func TestConfigFlagNamesTheFile(t *testing.T) {
 			t.Errorf("%s: %v, want %s", args, err, want)
 		}
 	}
-	if c, _, err := loadIn(t, dir, nil, []string{"--config", os.DevNull}); err != nil || c.Node.Name != "" {
-		t.Errorf("%s as file: %q, %v", os.DevNull, c.Node.Name, err)
+	if c, _, err := loadIn(t, dir, nil, []string{"--config", os.DevNull}); err != nil || c.Node != "" {
+		t.Errorf("%s as file: %q, %v", os.DevNull, c.Node, err)
 	}
 }
 
 func TestMissingFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "none.toml")
-	table := ClientmountdTable(&Clientmountd{})
-	if _, _, err := Load(table, Sources{File: file}); err != nil {
+	table := new(clientmount.Configuration).Table()
+	if _, _, err := config.Load(table, config.Sources{File: file}); err != nil {
 		t.Errorf("a file that need not be there: %v", err)
 	}
-	if _, _, err := Load(table, Sources{File: file, FileRequired: true}); err == nil {
+	if _, _, err := config.Load(table, config.Sources{Args: []string{"--config", file}}); err == nil {
 		t.Error("no error for a file that must be there")
-	}
-}
-
-func TestDeprecatedSettingWarns(t *testing.T) {
-	var old string
-	table := &Table{Program: "test", Settings: []Setting{{Key: "old", Flag: "old", Kind: String, Deprecated: "use new", Field: &old}}}
-	r, _, err := Load(table, Sources{File: os.DevNull, Args: []string{"--old=x"}})
-	if want := []string{"flag --old: old is deprecated: use new"}; err != nil || !slices.Equal(r.Warnings, want) || old != "x" {
-		t.Errorf("%q, %v, want %q", r.Warnings, err, want)
-	}
-	if r, _, err = Load(table, Sources{File: os.DevNull}); err != nil || len(r.Warnings) > 0 {
-		t.Errorf("unused: %q, %v", r.Warnings, err)
 	}
 }
 
@@ -298,8 +291,88 @@ func TestEnvironment(t *testing.T) {
 func TestMapperWaitGarbageIsIgnored(t *testing.T) {
 	for _, text := range []string{"0", "-1", "soon", "10s", "99999999999999999999", "9999999"} {
 		c, r, err := loadIn(t, t.TempDir(), []string{"NNF_MAPPER_WAIT_TIMEOUT=" + text}, nil)
-		if err != nil || c.Mount.VGWait != time.Second || c.Mount.DeviceWait != 10*time.Second || len(r.Warnings) != 2 {
-			t.Errorf("%s: %v, %v, %q, %v", text, c.Mount.VGWait, c.Mount.DeviceWait, r.Warnings, err)
+		if err != nil || c.Controller.Limits.VGWait != time.Second || c.Controller.Limits.DeviceWait != 10*time.Second || len(r.Warnings) != 2 {
+			t.Errorf("%s: %v, %v, %q, %v", text, c.Controller.Limits.VGWait, c.Controller.Limits.DeviceWait, r.Warnings, err)
 		}
+	}
+}
+
+func TestReload(t *testing.T) {
+	dir := write(t, map[string]string{"config.toml": "log.level = \"info\"\nnode.name = \"a\"\nmount.roots = [\"/a\"]\n"})
+	file := filepath.Join(dir, "config.toml")
+	src := config.Sources{File: file, Args: []string{"--hook-timeout=7m"}}
+	first := &clientmount.Configuration{}
+	old, _, err := config.Load(first.Table(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := *first
+
+	rewrite := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	// Nothing changed but where it is written.
+	rewrite("\n\nlog.level = \"info\"\nnode.name = \"a\"\nmount.roots = [\"/a\"]\n")
+	c := &clientmount.Configuration{}
+	r, changed, ignored, err := config.Reload(old, c.Table(), src)
+	if err != nil || len(changed)+len(ignored) > 0 || !reflect.DeepEqual(*c, before) {
+		t.Errorf("unchanged: %q, %q, %v, %+v", changed, ignored, err, *c)
+	}
+	if v, _ := r.Lookup("log.level"); v.Origin.Line != 3 {
+		t.Errorf("the line is still %d", v.Origin.Line)
+	}
+
+	// Some may change, some need a restart, and a flag still wins.
+	rewrite("log.level = \"debug\"\nnode.name = \"b\"\nmount.roots = [\"/b\"]\nmount.command_timeout = \"5s\"\nmount.hook_timeout = \"1m\"\n")
+	c = &clientmount.Configuration{}
+	r, changed, ignored, err = config.Reload(old, c.Table(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"mount.command_timeout", "log.level"}; !slices.Equal(changed, want) {
+		t.Errorf("changed %q, want %q", changed, want)
+	}
+	if want := []string{"node.name", "mount.roots"}; !slices.Equal(ignored, want) {
+		t.Errorf("ignored %q, want %q", ignored, want)
+	}
+	if c.Log.Level.Level() != slog.LevelDebug || c.Controller.Limits.Command != 5*time.Second || c.Controller.Limits.Hook != 7*time.Minute ||
+		c.Node != "a" || !slices.Equal(c.Controller.Plan.Roots, []string{"/a"}) {
+		t.Errorf("after reload %+v", *c)
+	}
+	if v, _ := r.Lookup("node.name"); v.Value != "a" || v.Origin.String() != file+":2" {
+		t.Errorf("node.name is %v of %s", v.Value, v.Origin)
+	}
+	if !reflect.DeepEqual(*first, before) {
+		t.Error("the structure in use was written to")
+	}
+
+	// What is ignored is named again at the next reload, since it still waits.
+	if _, _, again, err := config.Reload(r, new(clientmount.Configuration).Table(), src); err != nil || !slices.Equal(again, ignored) {
+		t.Errorf("second reload ignores %q, %v", again, err)
+	}
+}
+
+func TestReloadOfABadFileKeepsTheOld(t *testing.T) {
+	dir := write(t, map[string]string{"config.toml": "log.level = \"warn\"\n"})
+	src := config.Sources{File: filepath.Join(dir, "config.toml")}
+	old, _, err := config.Load(new(clientmount.Configuration).Table(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(src.File, []byte("log.level = \"debug\"\nlog.colour = true\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, untouched := &clientmount.Configuration{}, &clientmount.Configuration{}
+	untouched.Table()
+	r, changed, ignored, err := config.Reload(old, c.Table(), src)
+	if err == nil || !strings.Contains(err.Error(), `config.toml:2: unknown key "log.colour"`) {
+		t.Errorf("error %v", err)
+	}
+	if !reflect.DeepEqual(r, old) || changed != nil || ignored != nil || !reflect.DeepEqual(c, untouched) {
+		t.Errorf("something changed: %q, %q, %+v", changed, ignored, *c)
 	}
 }

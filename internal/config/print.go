@@ -33,7 +33,7 @@ func Check(w io.Writer, t *Table, src Sources) error {
 }
 
 // Dump writes what is in effect as TOML, with the origin of each value behind
-// it. Secrets are not shown.
+// it.
 func Dump(w io.Writer, t *Table, r Result) error {
 	keys, values := 0, 0
 	for _, v := range r.Values {
@@ -77,9 +77,6 @@ func DefaultFile(t *Table) string {
 			fmt.Fprintf(&b, "[%s]\n", section.Name)
 		}
 		for _, s := range t.in(section.Name) {
-			if s.Hidden {
-				continue
-			}
 			b.WriteString("\n" + wrap("# ", s.Help) + wrap("# ", s.facts()))
 			v, err := s.parse(s.Default)
 			if err != nil {
@@ -94,9 +91,6 @@ func DefaultFile(t *Table) string {
 // facts are what the table knows beyond the help, as sentences.
 func (s *Setting) facts() string {
 	var facts []string
-	if s.Deprecated != "" {
-		facts = append(facts, "Deprecated: "+s.Deprecated+".")
-	}
 	if accepted := s.Accepted(); accepted != "" {
 		facts = append(facts, "Accepted: "+accepted+".")
 	}
@@ -133,4 +127,33 @@ func (s *Setting) envNames() string {
 		names[i] = env.Name
 	}
 	return strings.Join(names, ", ")
+}
+
+// columns is what every terminal and every man page has.
+const columns = 80
+
+// wrap breaks text at blanks into lines of at most columns, each beginning with
+// prefix. A word longer than that stays whole.
+func wrap(prefix, text string) string {
+	var b strings.Builder
+	width := 0
+	for word := range strings.FieldsSeq(text) {
+		switch {
+		case width == 0:
+			b.WriteString(prefix)
+			width = len(prefix)
+		case width+1+len(word) > columns:
+			b.WriteString("\n" + prefix)
+			width = len(prefix)
+		default:
+			b.WriteByte(' ')
+			width++
+		}
+		b.WriteString(word)
+		width += len(word)
+	}
+	if width > 0 {
+		b.WriteByte('\n')
+	}
+	return b.String()
 }

@@ -1,9 +1,13 @@
 package config
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -185,23 +189,199 @@ func number(v any) (int64, bool) {
 
 // fill writes v to where the table points.
 func (s *Setting) fill(v any) error {
-	switch field := s.Field.(type) {
-	case nil:
+	wrong := errors.New("config: no way to fill the field of " + s.Key)
+	if s.Field == nil {
 		return nil // a table for documentation only
-	case *string:
-		*field = v.(string)
-	case *bool:
-		*field = v.(bool)
-	case *int:
-		*field = v.(int)
-	case *int64:
-		*field = v.(int64)
-	case *time.Duration:
-		*field = v.(time.Duration)
-	case *[]string:
-		*field = slices.Clone(v.([]string))
-	default:
-		return errors.New("config: no way to fill the field of " + s.Key)
+	}
+	if field, ok := s.Field.(encoding.TextUnmarshaler); ok {
+		return field.UnmarshalText([]byte(bare(s.Kind, v)))
+	}
+	field, value := reflect.ValueOf(s.Field), reflect.ValueOf(v)
+	if field.Kind() != reflect.Pointer || !fits(field.Elem().Type(), v) {
+		return wrong
+	}
+	if list, ok := v.([]string); ok {
+		value = reflect.ValueOf(slices.Clone(list))
+	}
+	field.Elem().Set(value.Convert(field.Elem().Type()))
+	return nil
+}
+
+// fits reports whether a field of type t takes v: text goes to texts, a number to
+// numbers that hold it, and a duration to durations alone.
+func fits(t reflect.Type, v any) bool {
+	switch v := v.(type) {
+	case string:
+		return t.Kind() == reflect.String
+	case bool:
+		return t.Kind() == reflect.Bool
+	case []string:
+		return t == reflect.TypeFor[[]string]()
+	case time.Duration:
+		return t == reflect.TypeFor[time.Duration]()
+	case int, int64:
+		n, _ := number(v)
+		switch t.Kind() {
+		case reflect.Int, reflect.Int64:
+			return t != reflect.TypeFor[time.Duration]()
+		case reflect.Float32, reflect.Float64:
+			return n == int64(float32(n))
+		}
+	}
+	return false
+}
+
+// NamespaceName is a Check: it accepts what Kubernetes accepts as the name of a
+// namespace (RFC 1123 label), and "".
+func NamespaceName(value any) error {
+	name := value.(string)
+	foreign := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
+	if len(name) > 63 || strings.ContainsFunc(name, foreign) || strings.HasPrefix(name, "-") || strings.HasSuffix(name, "-") {
+		return fmt.Errorf("%s cannot name a namespace, accepted: up to 63 of a-z, 0-9 and \"-\" (which is neither first nor last)", quote(name))
 	}
 	return nil
 }
+
+// AbsolutePath is a Check: it accepts clean absolute paths other than /.
+func AbsolutePath(value any) error {
+	if path := value.(string); !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" {
+		return fmt.Errorf("%s is not accepted: an absolute path below / without \"..\", \"//\" or a slash at the end", quote(path))
+	}
+	return nil
+}
+
+// literal is v as the file writes it.
+func (s *Setting) literal(v any) string {
+	switch v := v.(type) {
+	case string:
+		return tomlString(v)
+	case []string:
+		items := make([]string, len(v))
+		for i, item := range v {
+			items[i] = tomlString(item)
+		}
+		return "[" + strings.Join(items, ", ") + "]"
+	case int, int64:
+		n, _ := number(v)
+		for _, w := range sortedKeys(s.Words) {
+			if s.Words[w] == n {
+				return tomlString(w)
+			}
+		}
+		if s.Kind == Size {
+			return tomlString(formatSize(n))
+		}
+	case time.Duration:
+		return tomlString(formatDuration(v))
+	}
+	return bare(s.Kind, v)
+}
+
+// bare is v as a flag writes it.
+func bare(kind Kind, v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case bool:
+		return strconv.FormatBool(v)
+	case int:
+		return strconv.Itoa(v)
+	case int64:
+		return formatSize(v)
+	case time.Duration:
+		return formatDuration(v)
+	case []string:
+		return strings.Join(v, ",")
+	}
+	return "(" + kind.Noun() + ")"
+}
+
+// formatDuration drops the zero units that time.Duration prints: 2m, not 2m0s.
+func formatDuration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// sizeUnits are those of the Go runtime's GOMEMLIMIT, largest first.
+var sizeUnits = []struct {
+	name string
+	size int64
+}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
+
+// parseSize reads bytes: "1024", "20MiB". Fractions and negative sizes are
+// refused.
+func parseSize(text string) (int64, error) {
+	unit := int64(1)
+	for _, u := range sizeUnits {
+		if digits, found := strings.CutSuffix(text, u.name); found {
+			text, unit = strings.TrimSpace(digits), u.size
+			break
+		}
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 || strings.HasPrefix(text, "+") {
+		return 0, errors.New("not a size")
+	}
+	if n > math.MaxInt64/unit {
+		return 0, errors.New("size too large")
+	}
+	return n * unit, nil
+}
+
+// formatSize is the shortest exact form.
+func formatSize(n int64) string {
+	for _, u := range sizeUnits[:len(sizeUnits)-1] {
+		if n != 0 && n%u.size == 0 {
+			return strconv.FormatInt(n/u.size, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(n, 10) + "B"
+}
+
+// tomlString is a basic string of TOML. Go's own quoting has escapes (\x, \a)
+// that TOML has not, so what is special is written by its number (\u0009).
+func tomlString(text string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range text {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r < ' ' || r == 0x7f:
+			hex := strconv.FormatInt(int64(r), 16)
+			b.WriteString(`\u` + strings.Repeat("0", 4-len(hex)) + hex)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// quote shows a text of somebody else's in a message: escaped and bounded.
+func quote(text string) string {
+	const most = 80
+	if len(text) > most {
+		return strconv.Quote(strings.ToValidUTF8(text[:most], "")) + "..."
+	}
+	return strconv.Quote(text)
+}
+
+// clip keeps a message of the TOML library, which repeats the text that it
+// cannot read in full, short enough for one line.
+func clip(message string) string {
+	const most = 300
+	if len(message) <= most {
+		return message
+	}
+	return strings.ToValidUTF8(message[:most], "") + "..."
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -165,3 +165,18 @@ func TestFormat(t *testing.T) {
 		}
 	}
 }
+
+func TestWrap(t *testing.T) {
+	long := strings.Repeat("x", 100)
+	for text, want := range map[string]string{
+		"":                          "",
+		"one":                       "# one\n",
+		"one  two":                  "# one two\n",
+		strings.Repeat("word ", 16): "# " + strings.Repeat("word ", 14) + "word\n# word\n",
+		"a " + long + " b":          "# a\n# " + long + "\n# b\n",
+	} {
+		if got := wrap("# ", text); got != want {
+			t.Errorf("wrap(%q) = %q, want %q", text, got, want)
+		}
+	}
+}

@@ -3,8 +3,11 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 )
@@ -188,4 +191,59 @@ func (r *run) left() string {
 		return err.Error()
 	}
 	return text
+}
+
+// listen subscribes to the signals of a daemon. Broken pipes are taken too and
+// never looked at: a Go program dies when its standard error breaks, which a
+// restart of the journal does. They are not ignored, because commands that we
+// start would inherit that.
+func listen(hup bool) (<-chan os.Signal, func()) {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	if hup {
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	pipes := make(chan os.Signal, 1)
+	signal.Notify(pipes, syscall.SIGPIPE)
+	return signals, func() {
+		signal.Stop(signals)
+		signal.Stop(pipes)
+	}
+}
+
+// signalled is the cause of Main's ctx; a Main that returns it ended well.
+type signalled struct{ os.Signal }
+
+func (s signalled) Error() string        { return "received signal: " + s.String() }
+func (s signalled) Is(target error) bool { return target == context.Canceled }
+
+func signalNumber(sig os.Signal) int {
+	n, _ := sig.(syscall.Signal)
+	return int(n)
+}
+
+// PanicError is a panic turned into an error.
+type PanicError struct {
+	Value any
+	Stack []byte // of the goroutine that panicked
+}
+
+// Error does not include the stack: log it as an attribute of its own.
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
+// Unwrap returns the value when it is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// Safely calls f and returns its error, or a *PanicError when it panics. One
+// malformed object must cost its own work only, never the process.
+func Safely(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &PanicError{Value: r, Stack: debug.Stack()}
+		}
+	}()
+	return f()
 }

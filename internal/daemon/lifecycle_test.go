@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,7 +13,26 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
+
+// TestMain also is the program that some tests start again in another mount
+// namespace or with another standard error.
+func TestMain(m *testing.M) {
+	if helper := os.Getenv("DAEMON_TEST_HELPER"); helper != "" {
+		os.Exit(helpers[helper]())
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// peek looks at the next datagram without waiting for one.
+func peek(fd int) (string, bool) {
+	buf := make([]byte, 8192)
+	n, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+	return string(buf[:max(n, 0)]), err == nil
+}
 
 // life is a Run in a bubble of its own time.
 type life struct {
@@ -289,5 +309,26 @@ func TestRealSignals(t *testing.T) {
 	})
 	if code != ExitOK {
 		t.Errorf("exit code %d: %s", code, out)
+	}
+}
+
+func TestSafely(t *testing.T) {
+	if err := Safely(func() error { return nil }); err != nil {
+		t.Error(err)
+	}
+	if err := Safely(func() error { return fs.ErrExist }); err != fs.ErrExist {
+		t.Errorf("changed the error: %v", err)
+	}
+	err := Safely(func() error { panic("boom") })
+	var p *PanicError
+	if !errors.As(err, &p) || err.Error() != "panic: boom" || !strings.Contains(string(p.Stack), "TestSafely") {
+		t.Errorf("got %#v", err)
+	}
+	if err := Safely(func() error { panic(fs.ErrExist) }); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("the cause is lost: %v", err)
+	}
+	var nilMap map[string]int
+	if err := Safely(func() error { nilMap["x"] = 1; return nil }); err == nil || !strings.Contains(err.Error(), "nil map") {
+		t.Errorf("runtime error: %v", err)
 	}
 }

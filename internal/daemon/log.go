@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"context"
+	"encoding"
 	"fmt"
 	"io"
 	"log/slog"
@@ -8,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/lmittmann/tint"
 	"golang.org/x/sys/unix"
@@ -98,11 +101,11 @@ func (o LogOptions) detect() string {
 	return "text"
 }
 
-// ErrorPrefix is what makes a line on w an error in the journal, when w is the
+// errorPrefix is what makes a line on w an error in the journal, when w is the
 // standard error that systemd has given the process (sd-daemon(3)). It is for
 // what is said before there is a logger; otherwise it would be of no priority
 // that anybody looks for.
-func ErrorPrefix(w io.Writer, getenv func(string) string) string {
+func errorPrefix(w io.Writer, getenv func(string) string) string {
 	if file, ok := w.(*os.File); ok && isJournalStream(file, getenv("JOURNAL_STREAM")) {
 		return "<3>"
 	}
@@ -126,3 +129,235 @@ func isJournalStream(file *os.File, stream string) bool {
 	}
 	return st.Dev == wantDev && st.Ino == wantIno
 }
+
+// Event is a kind of log record that administrators can select by: with
+// `journalctl MESSAGE_ID=…` in the journal, by event=name everywhere else. The
+// ID also keys the explanation in the journal's message catalogue, so an ID
+// must never change or be given a second meaning.
+type Event struct {
+	ID   string // 32 lower-case hexadecimal digits, as `systemd-id128 new` prints
+	Name string // what other log formats show: lower case, words joined by '-'
+}
+
+// EventID is the attribute that marks a record as one of kind e.
+func EventID(e Event) slog.Attr { return slog.Any(eventKey, e) }
+
+const eventKey = "event"
+
+// LogValue shows the name: handlers that know nothing of Event print event=name.
+func (e Event) LogValue() slog.Value { return slog.StringValue(e.Name) }
+
+// Valid reports whether the journal would accept the ID.
+func (e Event) Valid() bool {
+	if len(e.ID) != 32 || e.Name == "" {
+		return false
+	}
+	for _, c := range []byte(e.ID) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// The events that this package logs itself.
+var (
+	EventStopping    = Event{ID: "393a4bf9e873460d80aa6dbd15bb4801", Name: "stopping"}
+	EventStopped     = Event{ID: "5e2a089cdedf4707a9e6c01eb8824386", Name: "stopped"}
+	EventStopForced  = Event{ID: "0bc93dadb49d419297883c74543d0abb", Name: "stop-forced"}
+	EventReload      = Event{ID: "7a571ca2ac9a49e88990eacf2eb7b47a", Name: "reload"}
+	EventPanic       = Event{ID: "a0efbdb028df4dbca7f7ca7e847b984f", Name: "panic"}
+	EventLoopStuck   = Event{ID: "f1952051c94d434f96be569816be0981", Name: "loop-stuck"}
+	EventLoopAnswers = Event{ID: "a0646f3fc4db48199b73f7c8e659bdc9", Name: "loop-answers"}
+)
+
+// Events lists them, for the test that keeps the message catalogue complete.
+func Events() []Event {
+	return []Event{EventStopping, EventStopped, EventStopForced, EventReload, EventPanic, EventLoopStuck, EventLoopAnswers}
+}
+
+// tidy stands before a library's handler and hands it only values that the
+// library prints safely and without surprises. What that means differs by
+// format, so the two functions are given.
+type tidy struct {
+	slog.Handler
+	message func(string) string
+	key     func(string) string
+	value   func(key string, v slog.Value) (string, slog.Value) // never a group
+}
+
+func (h tidy) Handle(ctx context.Context, r slog.Record) error {
+	out := slog.NewRecord(r.Time, r.Level, h.message(r.Message), r.PC)
+	r.Attrs(func(a slog.Attr) bool {
+		out.AddAttrs(h.attr(a))
+		return true
+	})
+	return h.Handler.Handle(ctx, out)
+}
+
+func (h tidy) WithAttrs(attrs []slog.Attr) slog.Handler {
+	tidied := make([]slog.Attr, len(attrs))
+	for i, a := range attrs {
+		tidied[i] = h.attr(a)
+	}
+	h.Handler = h.Handler.WithAttrs(tidied)
+	return h
+}
+
+func (h tidy) WithGroup(name string) slog.Handler {
+	h.Handler = h.Handler.WithGroup(h.key(name))
+	return h
+}
+
+func (h tidy) attr(a slog.Attr) slog.Attr {
+	v := a.Value.Resolve()
+	if v.Kind() == slog.KindGroup {
+		members := v.Group()
+		tidied := make([]slog.Attr, len(members))
+		for i, m := range members {
+			tidied[i] = h.attr(m)
+		}
+		return slog.Attr{Key: h.key(a.Key), Value: slog.GroupValue(tidied...)}
+	}
+	if a.Equal(slog.Attr{}) {
+		return a // handlers leave these out
+	}
+	key, v := h.value(h.key(a.Key), v)
+	return slog.Attr{Key: key, Value: v}
+}
+
+func sameKey(key string) string { return key }
+
+// plainKey replaces what could not stand before the = without quotes.
+func plainKey(key string) string {
+	if key == "" || plain(key) {
+		return key
+	}
+	return strings.Map(func(r rune) rune {
+		if plain(string(r)) {
+			return r
+		}
+		return '_'
+	}, key)
+}
+
+func clipMessage(s string) string { return clip(s, maxValue) }
+
+// jsonValue keeps numbers, booleans and times; everything else becomes text. The
+// duration named duration becomes the number duration_ms, as in the journal.
+func jsonValue(key string, v slog.Value) (string, slog.Value) {
+	switch v.Kind() {
+	case slog.KindDuration:
+		if key == durationKey {
+			return durationKey + "_ms", slog.Float64Value(milliseconds(v.Duration()))
+		}
+		return key, slog.StringValue(v.Duration().String())
+	case slog.KindString, slog.KindAny:
+		return key, slog.StringValue(clip(valueText(v), maxValue))
+	default:
+		return key, v
+	}
+}
+
+// textValue is for slog's own text handler, which quotes whatever needs it.
+func textValue(key string, v slog.Value) (string, slog.Value) {
+	switch v.Kind() {
+	case slog.KindDuration:
+		return key, slog.DurationValue(shortDuration(v.Duration()))
+	case slog.KindString, slog.KindAny:
+		return key, slog.StringValue(clip(valueText(v), maxValue))
+	default:
+		return key, v
+	}
+}
+
+// tintValue is for tint, which lets escape sequences through on purpose: with
+// colours on it even turns the four characters `\x1b` of a quoted string into a
+// real escape. Only byte slices are quoted without that, so everything that is
+// not plain goes as bytes.
+func tintValue(key string, v slog.Value) (string, slog.Value) {
+	key, v = textValue(key, v)
+	if v.Kind() == slog.KindString && v.String() != "" && !plain(v.String()) {
+		return key, slog.AnyValue([]byte(v.String()))
+	}
+	return key, v
+}
+
+// maxValue bounds each value of a log record, in bytes. Output of commands and
+// text out of API objects end up in values; a log line must not become a way
+// to fill the memory or the disk of a compute node.
+const maxValue = 64 << 10
+
+// valueText is the text of a resolved attribute value: errors by their
+// message, never by a richer form that could carry a stack; bytes as they are.
+// A value whose own method panics yields the panic's text, because a log line
+// must not end the program.
+func valueText(v slog.Value) (s string) {
+	defer func() {
+		if r := recover(); r != nil {
+			s = fmt.Sprintf("!PANIC: %v", r)
+		}
+	}()
+	if v.Kind() != slog.KindAny {
+		return v.String()
+	}
+	switch x := v.Any().(type) {
+	case nil:
+		return "<nil>"
+	case error:
+		return x.Error()
+	case []byte:
+		return string(x)
+	case fmt.Stringer:
+		return x.String()
+	case encoding.TextMarshaler:
+		b, err := x.MarshalText()
+		if err != nil {
+			return "!ERROR: " + err.Error()
+		}
+		return string(b)
+	default:
+		return fmt.Sprintf("%+v", x)
+	}
+}
+
+// clip cuts s to at most limit bytes plus a note of how long it was; it does
+// not cut a UTF-8 sequence in two.
+func clip(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return text.Clip(s, limit) + " (" + strconv.Itoa(len(s)) + " bytes)"
+}
+
+// plain reports whether s can stand after key= without quotes.
+func plain(s string) bool {
+	if s == "" || !utf8.ValidString(s) {
+		return false
+	}
+	for _, r := range s {
+		if r == ' ' || r == '=' || r == '"' || r == '\\' || !strconv.IsPrint(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// shortDuration rounds d to what a person reads: 41ms, 1.2s, not 41.203118ms.
+func shortDuration(d time.Duration) time.Duration {
+	switch abs := d.Abs(); {
+	case abs >= 10*time.Second:
+		return d.Round(100 * time.Millisecond)
+	case abs >= time.Second:
+		return d.Round(10 * time.Millisecond)
+	case abs >= 10*time.Millisecond:
+		return d.Round(time.Millisecond)
+	case abs >= time.Millisecond:
+		return d.Round(100 * time.Microsecond)
+	default:
+		return d.Round(time.Microsecond)
+	}
+}
+
+// milliseconds is d for machines: whole microseconds, written in milliseconds.
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

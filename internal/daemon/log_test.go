@@ -1,20 +1,114 @@
 package daemon
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/slogtest"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// helpers are programs that this test binary can be, by DAEMON_TEST_HELPER.
+var helpers = map[string]func() int{
+	"broken-stderr": helperBrokenStderr,
+}
+
+// helper runs this binary again as the named program, with its standard output
+// caught.
+func helper(t *testing.T, name string) (*exec.Cmd, func() string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Env = append(os.Environ(), "DAEMON_TEST_HELPER="+name)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd, func() string {
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(stdout)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		return string(b)
+	}
+}
+
+// helperBrokenStderr logs into a pipe that nobody reads, as after a restart of
+// the journal; a Go program dies of that unless it takes SIGPIPE.
+func helperBrokenStderr() int {
+	log, _, err := NewLogger(LogOptions{Format: "text"})
+	if err != nil {
+		return 3
+	}
+	return Run(context.Background(), Options{Log: log, Main: func(context.Context) error {
+		for range 3 {
+			log.Info("into the void")
+		}
+		// What we start must still die of a broken pipe.
+		out, err := exec.Command("/bin/sh", "-c", "kill -PIPE $$; echo survived").Output()
+		fmt.Printf("child: %q %v\n", out, err)
+		return nil
+	}})
+}
+
+func TestBrokenStandardError(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	defer w.Close()
+	cmd, run := helper(t, "broken-stderr")
+	cmd.Stderr = w
+	if got, want := run(), "child: \"\" signal: broken pipe\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// buffer is what a logger wrote; the writer and the test may be two goroutines.
+type buffer struct {
+	mu   sync.Mutex
+	data []byte
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.data = append(b.data, p...)
+	return len(p), nil
+}
+
+func (b *buffer) Bytes() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]byte(nil), b.data...)
+}
+
+func (b *buffer) Reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.data = nil
+}
+
+func (b *buffer) String() string { return string(b.Bytes()) }
+func (b *buffer) Len() int       { return len(b.Bytes()) }
 
 func environ(pairs ...string) func(string) string {
 	return func(key string) string {
@@ -74,7 +168,7 @@ func TestDetect(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", name, got, c.want)
 		}
 		prefix := map[bool]string{true: "<3>"}[c.want == "journal"]
-		if got := ErrorPrefix(c.writer, o.Getenv); got != prefix {
+		if got := errorPrefix(c.writer, o.Getenv); got != prefix {
 			t.Errorf("%s: errors begin with %q, want %q", name, got, prefix)
 		}
 	}
@@ -246,6 +340,102 @@ func TestEventsAreValidAndUnique(t *testing.T) {
 	for _, bad := range []Event{{}, {Name: "x"}, {ID: "0123", Name: "x"}, {ID: strings.Repeat("A", 32), Name: "x"}, {ID: strings.Repeat("a", 32)}} {
 		if bad.Valid() {
 			t.Errorf("%+v passes for valid", bad)
+		}
+	}
+}
+
+type stringer struct{}
+
+func (stringer) String() string { return "a stringer" }
+
+type panicking struct{}
+
+func (panicking) String() string { panic("boom") }
+
+type stackedError struct{}
+
+func (stackedError) Error() string              { return "short" }
+func (stackedError) Format(s fmt.State, _ rune) { fmt.Fprint(s, "short\nwith a stack") }
+
+type marshals struct{ err error }
+
+func (m marshals) MarshalText() ([]byte, error) { return []byte("marshalled"), m.err }
+
+func TestValueText(t *testing.T) {
+	var nilError *PanicError
+	for name, c := range map[string]struct {
+		in   any
+		want string
+	}{
+		"string":             {"a b", "a b"},
+		"int":                {-7, "-7"},
+		"bool":               {true, "true"},
+		"nil":                {nil, "<nil>"},
+		"error":              {errors.New("no such device"), "no such device"},
+		"error with stack":   {stackedError{}, "short"},
+		"bytes":              {[]byte("raw\xff"), "raw\xff"},
+		"stringer":           {stringer{}, "a stringer"},
+		"marshaler":          {marshals{}, "marshalled"},
+		"marshaler fails":    {marshals{errors.New("bad")}, "!ERROR: bad"},
+		"slice":              {[]string{"a", "b"}, "[a b]"},
+		"struct":             {struct{ A int }{1}, "{A:1}"},
+		"panicking stringer": {panicking{}, "!PANIC: boom"},
+	} {
+		if got := valueText(slog.AnyValue(c.in).Resolve()); got != c.want {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
+	}
+	if got := valueText(slog.AnyValue(error(nilError))); !strings.HasPrefix(got, "!PANIC") {
+		t.Errorf("nil pointer in an error: got %q", got)
+	}
+}
+
+func TestClip(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{"", ""},
+		{"12345", "12345"},
+		{"123456", "12345… (6 bytes)"},
+		{"1234äx", "1234… (7 bytes)"}, // not half an ä
+		{"123äxx", "123ä… (7 bytes)"},
+		{"\x80\x80\x80\x80\x80\x80\x80", "\x80… (7 bytes)"}, // not UTF-8 at all: any cut does
+	} {
+		if got := clip(c.in, 5); got != c.want {
+			t.Errorf("clip(%q) = %q, want %q", c.in, got, c.want)
+		}
+	}
+}
+
+func TestPlain(t *testing.T) {
+	for in, want := range map[string]bool{
+		"":                  false,
+		"/mnt/nnf/job7":     true,
+		"größe":             true,
+		"a b":               false,
+		"a=b":               false,
+		`a"b`:               false,
+		`a\x1b`:             false,
+		"a\nb":              false,
+		"a\xff":             false,
+		"rabbit[0-3].local": true,
+	} {
+		if got := plain(in); got != want {
+			t.Errorf("plain(%q) = %v", in, got)
+		}
+	}
+}
+
+func TestShortDuration(t *testing.T) {
+	for in, want := range map[time.Duration]string{
+		0:                         "0s",
+		1234 * time.Nanosecond:    "1µs",
+		1234 * time.Microsecond:   "1.2ms",
+		41237 * time.Microsecond:  "41ms",
+		1234567890:                "1.23s",
+		12345 * time.Millisecond:  "12.3s",
+		-41237 * time.Microsecond: "-41ms",
+	} {
+		if got := shortDuration(in).String(); got != want {
+			t.Errorf("shortDuration(%s) = %s, want %s", in, got, want)
 		}
 	}
 }

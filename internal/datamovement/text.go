@@ -1,19 +1,14 @@
 package datamovement
 
 import (
-	"strconv"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // quote makes a value of somebody else fit to print: short, in quotes, without
 // control characters.
-func quote(s string) string {
-	const most = 80
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "..."
-	}
-	return strconv.QuoteToASCII(s)
-}
+func quote(s string) string { return text.Quote(s) }
 
 // only tells whether s is made of ASCII letters, digits and the given others.
 func only(s, others string) bool {

@@ -5,12 +5,12 @@
 # question.
 set -euo pipefail
 declare -A deb=([mkfs.xfs]=xfsprogs [losetup]=mount [findmnt]=util-linux [shellcheck]=shellcheck [systemd-analyze]=systemd [man]=man-db [journalctl]=systemd
-  [rpmbuild]=rpm [rpmlint]="rpmlint python3-magic cpio"
+  [rpmbuild]=rpm [rpmlint]="rpmlint python3-magic cpio" [createrepo_c]=createrepo-c [gpg]=gnupg [rpmsign]=rpm
   [mmdebstrap]=mmdebstrap [systemd-nspawn]=systemd-container [qemu-system-x86_64]=qemu-system-x86
   [busybox]=busybox-static [cpio]=cpio [depmod]=kmod [mke2fs]=e2fsprogs
   [ssh]=openssh-client [sshd]=openssh-server)
 declare -A rpm=([mkfs.xfs]=xfsprogs [losetup]=util-linux [findmnt]=util-linux [shellcheck]=ShellCheck [systemd-analyze]=systemd [man]=man-db [journalctl]=systemd
-  [rpmbuild]=rpm-build [ssh]=openssh-clients)
+  [rpmbuild]=rpm-build [gpg]=gnupg2 [rpmsign]=rpm-sign [ssh]=openssh-clients)
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for c in "$@"; do command -v "$c" >/dev/null || missing+=("$c"); done

@@ -1,63 +1,100 @@
-// Package kube reads what a token says of itself (RFC 7519), for messages and
-// for times: the API server checks the signature, we never do. A token comes from
-// elsewhere, so nothing in it is believed before it is within its bounds.
 package kube
 
 import (
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"strings"
 	"time"
 )
 
-// Claims are those that are used here.
+// maxAccount bounds what a token may put into our messages.
+const maxAccount = 256
+
+// Claims is what a JSON web token claims (RFC 7519), for messages and for times. The
+// API server checks the signature, this package does not. A token comes from
+// elsewhere, so a claim is used only within its bounds.
 type Claims struct {
 	Subject string
 	Expires time.Time // zero: the token does not expire
 }
 
-// ErrNone reports a text that is not the claims of a token.
-var ErrNone = errors.New("not the claims of a token")
+// ErrNoClaims reports a text that is not the claims of a token.
+var ErrNoClaims = errors.New("not the claims of a token")
 
-// ErrExpiry reports an expiry that is no date between the years 1970 and 9999:
-// no other one can be written in JSON and in RFC 3339.
-var ErrExpiry = errors.New("its expiry is not a valid date")
+// ErrClaimedExpiry reports an expiry outside the years 1970 to 9999: JSON and RFC 3339
+// have no text for it.
+var ErrClaimedExpiry = errors.New("its expiry is not a valid date")
 
-// last is the last second of the year 9999.
-const last = 253402300799
+// lastSecond is the last second of the year 9999.
+const lastSecond = 253402300799
 
-// Parse reads the middle part of a token. With ErrExpiry the other claims are
+// ParseClaims reads the middle part of a token. With ErrClaimedExpiry the other claims are
 // valid.
-func Parse(part string) (Claims, error) {
+func ParseClaims(part string) (Claims, error) {
 	data, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(part, "="))
 	if err != nil {
-		return Claims{}, ErrNone
+		return Claims{}, ErrNoClaims
 	}
 	var raw struct {
 		Subject string       `json:"sub"`
 		Expires *json.Number `json:"exp"`
 	}
 	if json.Unmarshal(data, &raw) != nil {
-		return Claims{}, ErrNone
+		return Claims{}, ErrNoClaims
 	}
 	c := Claims{Subject: raw.Subject}
 	if raw.Expires == nil {
 		return c, nil
 	}
 	seconds, err := raw.Expires.Float64()
-	if err != nil || !(seconds >= 0 && seconds <= last) {
-		return c, ErrExpiry
+	if err != nil || !(seconds >= 0 && seconds <= lastSecond) {
+		return c, ErrClaimedExpiry
 	}
 	c.Expires = time.Unix(int64(seconds), 0).UTC()
 	return c, nil
 }
 
-// Of reads the claims of a whole token.
-func Of(token string) (Claims, error) {
+// ClaimsOf reads the claims of a whole token.
+func ClaimsOf(token string) (Claims, error) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		return Claims{}, ErrNone
+		return Claims{}, ErrNoClaims
 	}
-	return Parse(parts[1])
+	return ParseClaims(parts[1])
+}
+
+// accountOfToken returns the sub claim of a token, such as
+// "system:serviceaccount:nnf-system:nnf-clientmount", or "" if there is none.
+func accountOfToken(token string) string {
+	c, _ := ClaimsOf(token)
+	return printable(c.Subject)
+}
+
+// accountOfCert returns the user name in a client certificate.
+func accountOfCert(data []byte) string {
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return ""
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return ""
+	}
+	return printable(c.Subject.CommonName)
+}
+
+// printable returns s if it is a short text of printable ASCII, else "".
+func printable(s string) string {
+	if len(s) > maxAccount {
+		return ""
+	}
+	for _, r := range s {
+		if r < ' ' || r > '~' {
+			return ""
+		}
+	}
+	return s
 }

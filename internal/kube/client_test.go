@@ -2,12 +2,15 @@ package kube
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -173,7 +176,7 @@ func TestListInPages(t *testing.T) {
 			}
 			list := List[dws.ClientMount]
 			if tt.cached {
-				list = ListAtHand[dws.ClientMount]
+				list = ListCached[dws.ClientMount]
 			}
 			got, err := list(t.Context(), s.dial(), clientMounts, "c1", "")
 			if tt.fails {
@@ -355,5 +358,38 @@ func TestServed(t *testing.T) {
 				t.Errorf("requests: %s", log)
 			}
 		})
+	}
+}
+
+func TestSameTrouble(t *testing.T) {
+	reset := func(port int) error {
+		return &net.OpError{Op: "read", Net: "tcp", Source: &net.TCPAddr{Port: port}, Err: syscall.ECONNRESET}
+	}
+	cert := &Error{err: &tls.CertificateVerificationError{Err: errors.New("unknown authority")}}
+	name := &net.DNSError{Err: "no such host"}
+	unserved := fmt.Errorf("%w: knows v1", ErrNotServed)
+	denied, busy := apierrors.NewUnauthorized("no"), apierrors.NewTooManyRequests("later", 1)
+	for _, tt := range []struct {
+		a, b error
+		want bool
+	}{
+		{reset(1), reset(2), true},
+		{reset(1), syscall.ECONNREFUSED, true},
+		{reset(1), cert, false},
+		{reset(1), name, false},
+		{name, cert, false},
+		{denied, busy, false},
+		{denied, &Error{text: "other words", err: denied}, true},
+		{unserved, reset(1), false},
+		{unserved, fmt.Errorf("%w: knows v1", ErrNotServed), true},
+		{unserved, fmt.Errorf("%w: knows v2", ErrNotServed), false},
+		{nil, denied, false},
+	} {
+		if got := SameTrouble(tt.a, tt.b); got != tt.want {
+			t.Errorf("%v and %v: %v", tt.a, tt.b, got)
+		}
+		if got := SameTrouble(tt.b, tt.a); got != tt.want {
+			t.Errorf("%v and %v: %v", tt.b, tt.a, got)
+		}
 	}
 }

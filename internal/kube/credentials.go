@@ -5,8 +5,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,11 +22,91 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
+// Options says which API server to reach, as whom, and how patiently. The zero
+// value of each field has a sensible meaning.
+type Options struct {
+	// Host and Port of the API server. Both empty: kubeconfig discovery.
+	Host, Port string
+	// TokenFile and CertFile hold the bearer token and the CA bundle. Both
+	// are looked at again for each request, so that rotation needs no restart.
+	TokenFile, CertFile string
+	// Kubeconfig is a path; it is used when Host and Port are empty. Empty:
+	// $KUBECONFIG, then in-cluster, then $HOME/.kube/config.
+	Kubeconfig string
+	// Context names one of the kubeconfig; empty: its current one.
+	Context string
+	// Service is the prefix of error texts; default "DWS client mount service".
+	Service string
+	// QPS and Burst limit our own requests; default 20 and 30. A negative
+	// QPS switches the limit off.
+	QPS   float32
+	Burst int
+	// UserAgent should name one daemon and version, for the server's metrics.
+	UserAgent string
+	// Timeout of each request that is not a watch; default 30 s.
+	Timeout time.Duration
+	// MinWatchTimeout is asked from the server for each watch, which it ends
+	// after a random time between this and twice this; default 1 h.
+	MinWatchTimeout time.Duration
+	// Strict turns a token file that others than its owner and our group can
+	// read from a warning into an error.
+	Strict bool
+	// Log receives warnings, and what client-go has to say at debug level.
+	// Default: discard.
+	Log *slog.Logger
+	// Transport replaces the network; for tests.
+	Transport http.RoundTripper
+	// Environ looks up environment variables; default os.Getenv.
+	Environ func(string) string
+}
+
+const (
+	defaultService         = "DWS client mount service"
+	defaultQPS             = 20
+	defaultBurst           = 30
+	defaultTimeout         = 30 * time.Second
+	defaultMinWatchTimeout = time.Hour
+)
+
+// withDefaults fills in what is unset and refuses what cannot be meant.
+func (o Options) withDefaults() (Options, error) {
+	if o.Service == "" {
+		o.Service = defaultService
+	}
+	if o.QPS == 0 {
+		o.QPS = defaultQPS
+	}
+	if o.Burst == 0 {
+		o.Burst = defaultBurst
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.MinWatchTimeout == 0 {
+		o.MinWatchTimeout = defaultMinWatchTimeout
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Environ == nil {
+		o.Environ = os.Getenv
+	}
+	switch {
+	case o.Timeout < 0:
+		return o, errors.New("the request time-out is negative")
+	case o.MinWatchTimeout < time.Second:
+		return o, errors.New("the watch time-out is below one second")
+	case o.QPS > 0 && o.Burst < 1:
+		return o, errors.New("the request burst is below one")
+	}
+	return o, nil
+}
+
 // inClusterDir is where Kubernetes puts a pod's credentials.
 const inClusterDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-// restConfig applies the credentials rule (contract clientmountd.md 1.4):
-// discovery when neither host nor port is given, else explicit mode.
+// restConfig finds the credentials: by discovery if neither host nor port is given,
+// else from host, port, token file and certificate file, all of which are required.
 func restConfig(o Options) (*rest.Config, error) {
 	if o.Host == "" && o.Port == "" {
 		return discoveredConfig(o)
@@ -31,8 +114,9 @@ func restConfig(o Options) (*rest.Config, error) {
 	return explicitConfig(o)
 }
 
-// explicitConfig runs the five checks of the contract in their order. The
-// beginning of each text is fixed; what follows is for the administrator.
+// explicitConfig checks host and port, token and certificate in this order. The start
+// of each text is fixed, because administrators search logs for the texts of the
+// older daemon.
 func explicitConfig(o Options) (*rest.Config, error) {
 	if o.Host == "" || o.Port == "" {
 		missing := "host"
@@ -129,8 +213,9 @@ func parseCerts(data []byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// discoveredConfig looks where the contract says, in that order. A file that
-// was named must work; the home file is a last resort.
+// discoveredConfig looks for the option, $KUBECONFIG, the credentials of a pod, and
+// $HOME/.kube/config, in this order. A file that was named must be usable; the one in
+// the home directory is a last resort.
 func discoveredConfig(o Options) (*rest.Config, error) {
 	if o.Kubeconfig != "" {
 		return kubeconfig(o.Context, o.Kubeconfig)
@@ -139,7 +224,7 @@ func discoveredConfig(o Options) (*rest.Config, error) {
 		return kubeconfig(o.Context, filepath.SplitList(env)...)
 	}
 	if host, port := o.Environ("KUBERNETES_SERVICE_HOST"), o.Environ("KUBERNETES_SERVICE_PORT"); host != "" && port != "" {
-		if _, err := fileMode(inClusterDir + "/token"); err == nil {
+		if _, err := os.Stat(inClusterDir + "/token"); err == nil {
 			in := o
 			in.Host, in.Port, in.Strict = host, port, false
 			in.TokenFile, in.CertFile = inClusterDir+"/token", inClusterDir+"/ca.crt"
@@ -147,7 +232,8 @@ func discoveredConfig(o Options) (*rest.Config, error) {
 		}
 	}
 	if home := o.Environ("HOME"); home != "" {
-		if path := filepath.Join(home, ".kube", "config"); exists(path) {
+		path := filepath.Join(home, ".kube", "config")
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 			return kubeconfig(o.Context, path)
 		}
 	}
@@ -203,4 +289,62 @@ func load(paths []string) (*clientcmdapi.Config, string, error) {
 		return nil, names, fmt.Errorf("kubeconfig %s cannot be used: %w", names, err)
 	}
 	return loaded, names, nil
+}
+
+// NodeName returns the name of this compute, which is also the namespace that
+// it watches: explicit unchanged if given, else
+// the part of the host name before the first dot.
+func NodeName(explicit string, hostname func() (string, error)) (string, error) {
+	if explicit != "" {
+		return explicit, nil
+	}
+	full, err := hostname()
+	if err != nil {
+		return "", fmt.Errorf("cannot read the host name: %w; set the node name explicitly", err)
+	}
+	short, _, _ := strings.Cut(full, ".")
+	if short == "" {
+		return "", errors.New("the host name is empty or starts with a dot; set the node name explicitly")
+	}
+	return short, nil
+}
+
+// Identity is another way to be known to the same API server, and to know it.
+type Identity struct {
+	Token string // bearer token
+	CA    []byte // PEM, instead of what the kubeconfig trusts
+	Host  string // with Port: another address of the API server; empty: the same
+	Port  string
+}
+
+// As returns a Client with that identity and nothing of the old one: no
+// certificate, password or impersonation. Like Dial it sends nothing.
+func (c *Client) As(id Identity) (*Client, error) {
+	cfg := rest.AnonymousClientConfig(c.config)
+	cfg.BearerToken = id.Token
+	cfg.Insecure, cfg.CAFile, cfg.CAData = false, "", id.CA
+	if id.Host != "" {
+		host, err := checkAddress(id.Host, id.Port)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Host, cfg.ServerName = "https://"+net.JoinHostPort(host, id.Port), ""
+	}
+	o := c.o
+	o.CertFile = "" // of the old identity; messages name it
+	return connect(o, cfg, "token")
+}
+
+// Authority returns the CA that this client trusts, as PEM; nil when that is not
+// one of its own but the system's, or nothing is verified.
+func (c *Client) Authority() ([]byte, error) {
+	switch {
+	case c.config.Insecure:
+		return nil, nil
+	case len(c.config.CAData) > 0:
+		return c.config.CAData, nil
+	case c.config.CAFile != "":
+		return readSmall(c.config.CAFile, maxCertFile)
+	}
+	return nil, nil
 }

@@ -13,6 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // ErrVersionGone means that the server does not serve the resource at this
@@ -43,22 +45,22 @@ func (e *Error) Unwrap() error { return e.err }
 // Is makes errors.Is(err, ErrVersionGone) true where it applies.
 func (e *Error) Is(target error) bool { return target == ErrVersionGone && e.gone }
 
-// IsNotFound tells that the object does not exist. It is false when the
+// IsNotFound reports that the object does not exist. It is false when the
 // version is not served, which says nothing about the object.
 func IsNotFound(err error) bool {
 	return apierrors.IsNotFound(err) && !errors.Is(err, ErrVersionGone)
 }
 
-// IsConflict tells that the object changed since the version a patch named.
+// IsConflict reports that the object changed since the version a patch named.
 func IsConflict(err error) bool { return apierrors.IsConflict(err) }
 
-// IsInvalid tells that the server refused the content of an object.
+// IsInvalid reports that the server refused the content of an object.
 func IsInvalid(err error) bool { return apierrors.IsInvalid(err) }
 
-// IsForbidden tells that the account lacks a right.
+// IsForbidden reports that the account lacks a right.
 func IsForbidden(err error) bool { return apierrors.IsForbidden(err) }
 
-// IsAlreadyExists tells that an object of that name exists.
+// IsAlreadyExists reports that an object of that name exists.
 func IsAlreadyExists(err error) bool { return apierrors.IsAlreadyExists(err) }
 
 // explain turns err of the request what into an *Error.
@@ -151,10 +153,41 @@ func (c *Client) networkText(ctx context.Context, what op, err error) string {
 }
 
 // clip bounds text of others in our messages.
-func clip(s string) string {
-	const most = 1024
-	if len(s) > most {
-		return s[:most] + "…"
+func clip(s string) string { return text.Clip(s, 1024) }
+
+// Kinds of trouble that are no HTTP status.
+const (
+	kindConnection  int32 = 0
+	kindCertificate int32 = -1
+	kindName        int32 = -2
+	kindNotServed   int32 = -3
+)
+
+// kindOf sorts errors by what an administrator would do about them: the HTTP
+// status, or what kept us from getting one.
+func kindOf(err error) int32 {
+	var api apierrors.APIStatus
+	var cert *tls.CertificateVerificationError
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, ErrNotServed):
+		return kindNotServed
+	case errors.As(err, &api):
+		return api.Status().Code
+	case errors.As(err, &cert):
+		return kindCertificate
+	case errors.As(err, &dns):
+		return kindName
 	}
-	return s
+	return kindConnection
+}
+
+// SameTrouble reports whether two failures ask the administrator for the same.
+// Their texts may differ even then: they name ports and stream numbers.
+func SameTrouble(a, b error) bool {
+	kind := kindOf(a)
+	if kind == kindNotServed && errors.Is(b, ErrNotServed) {
+		return a.Error() == b.Error()
+	}
+	return kind == kindOf(b)
 }

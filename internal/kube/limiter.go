@@ -5,7 +5,10 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -22,44 +25,28 @@ var errTooLate = errors.New("the request would wait for the limit of requests pe
 // flowcontrol.RateLimiter. While nothing waits it has no timer and no goroutine.
 type limiter struct {
 	mu      sync.Mutex
-	all     bucket
-	retries bucket
+	all     *rate.Limiter
+	retries *rate.Limiter
 	waiting []*waiter // the oldest first
 	timer   *time.Timer
 	passed  int // requests sent while others waited
 }
 
-// bucket holds tokens, of which each request takes one.
-type bucket struct {
-	rate, most float64 // tokens per second, and at once
-	tokens     float64
-	at         time.Time
-}
-
-func (b *bucket) refill(now time.Time) {
-	b.tokens = min(b.most, b.tokens+now.Sub(b.at).Seconds()*b.rate)
-	b.at = now
-}
-
-// left is the time until there is a token.
-func (b *bucket) left() time.Duration {
-	return time.Duration(max(0, 1-b.tokens) / b.rate * float64(time.Second))
+// left is the time until b has so many tokens, of which each request takes one.
+func left(b *rate.Limiter, now time.Time, tokens float64) time.Duration {
+	return time.Duration(max(0, tokens-b.TokensAt(now)) / float64(b.Limit()) * float64(time.Second))
 }
 
 type waiter struct {
 	*request
 	ready chan struct{}
-	sent  bool
 }
 
 func newLimiter(qps float32, burst int) *limiter {
-	now := time.Now()
-	l := &limiter{
-		all:     bucket{rate: float64(qps), most: float64(burst), tokens: float64(burst), at: now},
-		retries: bucket{rate: float64(qps) / retryShare, most: max(1, float64(burst)/retryShare), at: now},
+	return &limiter{
+		all:     rate.NewLimiter(rate.Limit(qps), burst),
+		retries: rate.NewLimiter(rate.Limit(qps)/retryShare, max(1, burst/retryShare)),
 	}
-	l.retries.tokens = l.retries.most
-	return l
 }
 
 // Wait returns when the request may be sent, or with the context's error.
@@ -97,9 +84,6 @@ func (l *limiter) Wait(ctx context.Context) error {
 		case <-ctx.Done():
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			if w.sent { // in this moment; another takes the token
-				l.all.tokens++
-			}
 			l.waiting = slices.DeleteFunc(l.waiting, func(x *waiter) bool { return x == w })
 			l.dispatch()
 			return ctx.Err()
@@ -107,7 +91,7 @@ func (l *limiter) Wait(ctx context.Context) error {
 	}
 }
 
-// tooLate tells that a request without a turn would be sent after its deadline
+// tooLate reports that a request without a turn would be sent after its deadline
 // only.
 func (l *limiter) tooLate(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
@@ -121,38 +105,33 @@ func (l *limiter) tooLate(ctx context.Context) bool {
 		}
 	}
 	now := time.Now()
-	l.all.refill(now)
-	late := time.Duration(max(0, before+1-l.all.tokens) / l.all.rate * float64(time.Second))
-	return now.Add(late).After(deadline)
+	return now.Add(left(l.all, now, before+1)).After(deadline)
 }
 
 // dispatch lets requests pass as long as there are tokens, and sets the timer
 // for the next token when others wait. The caller holds the lock.
 func (l *limiter) dispatch() {
 	now := time.Now()
-	l.all.refill(now)
-	l.retries.refill(now)
 	if l.timer != nil {
 		l.timer.Stop()
 		l.timer = nil
 	}
 	for len(l.waiting) > 0 {
-		if l.all.tokens < 1 {
-			l.wake(l.all.left())
+		if wait := left(l.all, now, 1); wait > 0 {
+			l.wake(wait)
 			return
 		}
-		i := l.next()
+		i := l.next(now)
 		if i < 0 { // retries only, and their share is used up
-			l.wake(max(l.all.left(), l.retries.left()))
+			l.wake(left(l.retries, now, 1))
 			return
 		}
 		w := l.waiting[i]
 		if c, _ := w.place(); c == classRetry {
-			l.retries.tokens--
+			l.retries.AllowN(now, 1)
 		}
-		l.all.tokens--
+		l.all.AllowN(now, 1)
 		l.waiting = slices.Delete(l.waiting, i, i+1)
-		w.sent = true
 		close(w.ready)
 	}
 }
@@ -167,7 +146,7 @@ func (l *limiter) wake(after time.Duration) {
 }
 
 // next chooses the request that is sent next, or returns -1.
-func (l *limiter) next() int {
+func (l *limiter) next(now time.Time) int {
 	best, oldest := -1, -1
 	var bestClass class
 	var bestRank rank
@@ -176,7 +155,7 @@ func (l *limiter) next() int {
 		if c == classOwn {
 			return i
 		}
-		if c == classRetry && l.retries.tokens < 1 {
+		if c == classRetry && left(l.retries, now, 1) > 0 {
 			continue
 		}
 		if oldest < 0 {
@@ -199,12 +178,7 @@ func (l *limiter) next() int {
 func (l *limiter) TryAccept() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.all.refill(time.Now())
-	if len(l.waiting) > 0 || l.all.tokens < 1 {
-		return false
-	}
-	l.all.tokens--
-	return true
+	return len(l.waiting) == 0 && l.all.Allow()
 }
 
 // Accept implements flowcontrol.RateLimiter.
@@ -214,4 +188,181 @@ func (l *limiter) Accept() { _ = l.Wait(context.Background()) }
 func (l *limiter) Stop() {}
 
 // QPS implements flowcontrol.RateLimiter.
-func (l *limiter) QPS() float32 { return float32(l.all.rate) }
+func (l *limiter) QPS() float32 { return float32(l.all.Limit()) }
+
+// A Turn orders the requests of one piece of work among those that wait because
+// of Options.QPS. Requests without a Turn (watches, lists, discovery, all of a
+// program that uses no turns) go first, in the order in which they came. Then:
+//
+//  1. Finishing requests of any work
+//  2. other requests of first attempts, the newest attempt first
+//  3. Reporting requests of first attempts
+//  4. requests of retries, the one with the fewest failures first, then the
+//     newest; together they get at most a quarter of the rate
+//
+// Every fourth request that is sent while others wait is the one that has waited
+// longest, whatever its rank: with n older ones before it, a request waits for at
+// most 4(n+1) others.
+//
+// A Turn is safe for concurrent use.
+type Turn struct {
+	mu      sync.Mutex
+	rank    rank
+	changed chan struct{}
+}
+
+// rank is the place of a piece of work.
+type rank struct {
+	retry    bool
+	failures int
+	seq      uint64 // a newer one has a higher number
+}
+
+func (a rank) before(b rank) bool {
+	switch {
+	case a.retry != b.retry:
+		return b.retry
+	case a.retry && a.failures != b.failures:
+		return a.failures < b.failures
+	}
+	return a.seq > b.seq
+}
+
+var turns atomic.Uint64
+
+// FirstTurn is the turn of a first attempt.
+func FirstTurn() *Turn { return newTurn(rank{seq: turns.Add(1)}) }
+
+// RetryTurn is the turn of an attempt after so many failures, or of work that
+// can wait (0).
+func RetryTurn(failures int) *Turn {
+	return newTurn(rank{retry: true, failures: failures, seq: turns.Add(1)})
+}
+
+func newTurn(r rank) *Turn { return &Turn{rank: r, changed: make(chan struct{})} }
+
+// Copy returns a turn that is as urgent now.
+func (t *Turn) Copy() *Turn { return newTurn(t.now()) }
+
+// Raise makes it the turn of a first attempt that starts now, also for requests
+// that wait already.
+func (t *Turn) Raise() { t.take(rank{seq: turns.Add(1)}) }
+
+// Join makes t at least as urgent as u. A nil u changes nothing.
+func (t *Turn) Join(u *Turn) {
+	if u != nil {
+		t.take(u.now())
+	}
+}
+
+// Changed is closed when the turn next becomes more urgent. It is nil for a nil
+// Turn.
+func (t *Turn) Changed() <-chan struct{} {
+	if t == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.changed
+}
+
+func (t *Turn) take(r rank) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r.before(t.rank) {
+		t.rank = r
+		close(t.changed)
+		t.changed = make(chan struct{})
+	}
+}
+
+func (t *Turn) now() rank {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.rank
+}
+
+// class is the first thing that the limiter looks at.
+type class int
+
+const (
+	classOwn class = iota
+	classFinish
+	classFirst
+	classReport
+	classRetry
+)
+
+// request is what a context says of the requests that are made with it.
+type request struct {
+	turn    *Turn
+	class   class // of a first attempt
+	sent    func()
+	granted *atomic.Bool // the limiter has let one request pass already
+}
+
+type requestKey struct{}
+
+func requestOf(ctx context.Context) *request {
+	r, _ := ctx.Value(requestKey{}).(*request)
+	return r
+}
+
+func withRequest(ctx context.Context, change func(*request)) context.Context {
+	r := &request{class: classFirst}
+	if old := requestOf(ctx); old != nil {
+		*r = *old
+	}
+	change(r)
+	return context.WithValue(ctx, requestKey{}, r)
+}
+
+// WithTurn gives the requests that are made with the context a turn. The time
+// that they wait for it does not count for Options.Timeout.
+func WithTurn(ctx context.Context, t *Turn) context.Context {
+	return withRequest(ctx, func(r *request) { r.turn = t })
+}
+
+// TurnOf returns the turn of a context, or nil.
+func TurnOf(ctx context.Context) *Turn {
+	if r := requestOf(ctx); r != nil {
+		return r.turn
+	}
+	return nil
+}
+
+// Finishing marks requests that complete work which has succeeded so far.
+func Finishing(ctx context.Context) context.Context {
+	return withRequest(ctx, func(r *request) { r.class = classFinish })
+}
+
+// Reporting marks requests that report a failure.
+func Reporting(ctx context.Context) context.Context {
+	return withRequest(ctx, func(r *request) { r.class = classReport })
+}
+
+// WithSent has f called just before a request that is made with the context is
+// sent: when it has waited for its turn.
+func WithSent(ctx context.Context, f func()) context.Context {
+	return withRequest(ctx, func(r *request) { r.sent = f })
+}
+
+// Sending calls what WithSent asked for. Implementations of the requests other
+// than Client call it at the same place.
+func Sending(ctx context.Context) {
+	if r := requestOf(ctx); r != nil && r.sent != nil {
+		r.sent()
+	}
+}
+
+// place returns where a request stands now.
+func (r *request) place() (class, rank) {
+	if r == nil || r.turn == nil {
+		return classOwn, rank{}
+	}
+	at := r.turn.now()
+	if at.retry && r.class != classFinish {
+		return classRetry, at
+	}
+	return r.class, at
+}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // pass lets waiting requests through one by one and returns their order.
@@ -29,7 +31,7 @@ func pass(t *testing.T, l *limiter, n int, start func(wait func(name string, ctx
 	var order []string
 	for range n {
 		order = append(order, <-got)
-		time.Sleep(time.Millisecond)
+		wait.Advance(time.Millisecond)
 	}
 	return order
 }
@@ -47,15 +49,15 @@ func drained(t *testing.T) *limiter {
 
 func TestLimiterOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		order := pass(t, drained(t), 7, func(wait func(string, context.Context)) {
+		order := pass(t, drained(t), 7, func(request func(string, context.Context)) {
 			turn := func(u *Turn) context.Context { return WithTurn(t.Context(), u) }
-			wait("retry after 5", turn(RetryTurn(5)))
-			wait("retry after 2", turn(RetryTurn(2)))
-			wait("report", Reporting(turn(FirstTurn())))
-			wait("older first", turn(FirstTurn()))
-			wait("newer first", turn(FirstTurn()))
-			wait("finish of a retry", Finishing(turn(RetryTurn(9))))
-			wait("own", t.Context())
+			request("retry after 5", turn(RetryTurn(5)))
+			request("retry after 2", turn(RetryTurn(2)))
+			request("report", Reporting(turn(FirstTurn())))
+			request("older first", turn(FirstTurn()))
+			request("newer first", turn(FirstTurn()))
+			request("finish of a retry", Finishing(turn(RetryTurn(9))))
+			request("own", t.Context())
 		})
 		want := []string{"own", "finish of a retry", "newer first", "older first",
 			"retry after 5", // the fourth of those that compete: it has waited longest
@@ -73,13 +75,15 @@ func TestLimiterDoesNotStarve(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		flood := func() {
+			every := time.NewTicker(10 * time.Millisecond) // five times what is allowed
+			defer every.Stop()
 			for ctx.Err() == nil {
 				go func() { _ = l.Wait(WithTurn(ctx, FirstTurn())) }()
-				time.Sleep(10 * time.Millisecond) // five times what is allowed
+				<-every.C
 			}
 		}
 		go flood()
-		time.Sleep(time.Second)
+		wait.Advance(time.Second)
 		l.mu.Lock()
 		older := len(l.waiting)
 		l.mu.Unlock()
@@ -92,7 +96,7 @@ func TestLimiterDoesNotStarve(t *testing.T) {
 			t.Errorf("a retry waited %v behind %d older requests, promised are %v", took, older, most)
 		}
 		cancel()
-		time.Sleep(time.Second) // until the flood has ended
+		wait.Advance(time.Second) // until the flood has ended
 	})
 }
 
@@ -135,8 +139,7 @@ func TestLimiterRates(t *testing.T) {
 						}
 					}()
 				}
-				time.Sleep(10 * time.Second)
-				synctest.Wait()
+				wait.Advance(10 * time.Second)
 				want := int32(40 + 20*10)
 				if retry {
 					want /= retryShare
@@ -144,7 +147,7 @@ func TestLimiterRates(t *testing.T) {
 				if got := n.Load(); got < want-1 || got > want {
 					t.Errorf("%d requests in 10 s, want %d", got, want)
 				}
-				time.Sleep(10 * time.Minute)
+				wait.Advance(10 * time.Minute)
 			})
 		})
 	}

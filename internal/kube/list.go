@@ -9,7 +9,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/json"
 )
 
 const (
@@ -34,7 +33,7 @@ type rawList struct {
 }
 
 // list reads a collection, page by page. resourceVersion "" asks for the newest
-// state, "0" for whatever the server has at hand, another for a state not older
+// state, "0" for the state in the server's cache, another for a state not older
 // than it. All pages are of one state: when the server has dropped that state
 // (410 Gone), the list starts from the beginning, for pages of two states may
 // lack an object that was there all the time. A page that is larger than an
@@ -87,11 +86,6 @@ func (c *Client) page(ctx context.Context, what op, o pageOptions, retries int) 
 	if err != nil {
 		return nil, err
 	}
-	if ctx, err = c.admit(ctx); err != nil {
-		return nil, c.explain(ctx, what, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
-	defer cancel()
 	req := c.rest.Get().AbsPath(path).MaxRetries(retries)
 	// A server that answers from its cache ignores the size of a page. One whose
 	// cache is not filled yet would read from etcd because of it, and the nodes of
@@ -111,17 +105,34 @@ func (c *Client) page(ctx context.Context, what op, o pageOptions, retries int) 
 	if o.selector != "" {
 		req.Param("labelSelector", o.selector)
 	}
-	res := req.Do(ctx)
-	if err := res.Error(); err != nil {
-		return nil, c.explain(ctx, what, err)
-	}
-	data, err := res.Raw()
-	if err != nil {
-		return nil, c.explain(ctx, what, err)
-	}
 	var l rawList
-	if err := json.Unmarshal(data, &l); err != nil {
-		return nil, fmt.Errorf("%s: the API server's answer cannot be read: %w", what, err)
+	if err := c.send(ctx, what, req, &l); err != nil {
+		return nil, err
 	}
 	return &l, nil
+}
+
+// List returns the objects of a namespace ("" for all), optionally only those
+// that match a label selector. It is a consistent read. Objects that cannot be
+// decoded are logged and left out.
+func List[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns, selector string) ([]*T, error) {
+	return listFrom[T, P](ctx, c, r, ns, selector, "")
+}
+
+// ListCached is List for the state in the server's cache. It costs the server little
+// and is answered at once, while a consistent read waits for the cache, up to 100 ms
+// after a write. The state may be out of date, by as much as the cache is behind.
+func ListCached[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns, selector string) ([]*T, error) {
+	return listFrom[T, P](ctx, c, r, ns, selector, "0")
+}
+
+func listFrom[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns, selector, resourceVersion string) ([]*T, error) {
+	var out []*T
+	t := &typed[T, P]{log: c.o.Log, kind: r.Kind, h: Handler[T]{Replace: func(items []*T) { out = items }}}
+	l, err := c.list(ctx, op{verb: "list", r: r, ns: ns}, resourceVersion, selector, maxRetries)
+	if err != nil {
+		return nil, err
+	}
+	t.replace(l.Items)
+	return out, nil
 }

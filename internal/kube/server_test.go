@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
@@ -298,3 +299,7 @@ func jwt(sub string) string {
 	enc := base64.RawURLEncoding.EncodeToString
 	return enc([]byte(`{"alg":"none"}`)) + "." + enc(fmt.Appendf(nil, `{"sub":%q}`, sub)) + "." + enc([]byte("x"))
 }
+
+// Nothing may go on in the background once a watch has ended: what ticks on a
+// node disturbs the job that runs there.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -84,9 +84,6 @@ func (w *watcher) watch(ctx context.Context, stream bool) error {
 		if w.lost {
 			rv = w.from
 		}
-		if rv == "0" {
-			rv = "" // the newest state is what a stream gives by default
-		}
 		req.Param("sendInitialEvents", "true").Param("resourceVersionMatch", string(metav1.ResourceVersionMatchNotOlderThan))
 	}
 	if rv != "" {

@@ -1,19 +1,24 @@
 package kube
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/transport"
+	"k8s.io/klog/v2"
 )
 
 // maxAnswer bounds an answer that is not a watch, after decompression.
@@ -21,7 +26,7 @@ const maxAnswer = 32 << 20
 
 var errAnswerTooBig = fmt.Errorf("the answer of the API server is larger than %d MiB", maxAnswer>>20)
 
-// caTransport sends requests and builds itself anew when the CA file changed,
+// caTransport sends requests and replaces its connections when the CA file changed,
 // which it looks at (one stat) before each request. A running watch keeps the
 // connection that it has.
 type caTransport struct {
@@ -112,7 +117,10 @@ func pingTimes(environ func(string) string) (idle, answer time.Duration) {
 func (t *caTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.current().RoundTrip(req)
 	if err == nil && req.URL.Query().Get("watch") == "" {
-		resp.Body = &boundedBody{ReadCloser: resp.Body, left: maxAnswer}
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{&boundedReader{resp.Body, maxAnswer, errAnswerTooBig}, resp.Body}
 	}
 	return resp, err
 }
@@ -156,17 +164,93 @@ func (t *caTransport) current() *http.Transport {
 	return t.now
 }
 
-// boundedBody fails when an answer grows beyond what we are ready to hold.
-type boundedBody struct {
-	io.ReadCloser
-	left int64
+// boundedReader fails with tooBig when more is read than what is left.
+type boundedReader struct {
+	r      io.Reader
+	left   int
+	tooBig error
 }
 
-func (b *boundedBody) Read(p []byte) (int, error) {
+func (b *boundedReader) Read(p []byte) (int, error) {
 	if b.left <= 0 {
-		return 0, errAnswerTooBig
+		return 0, b.tooBig
 	}
-	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
-	b.left -= int64(n)
+	n, err := b.r.Read(p[:min(len(p), b.left)])
+	b.left -= n
 	return n, err
+}
+
+// The kernel notices a dead connection, without waking us: after 60 s of
+// silence it probes every 15 s, and it gives up when sent data or a probe has
+// not been acknowledged for 45 s. So a half-open connection ends within two
+// minutes at idle and within 45 s when there is something to send.
+const (
+	dialTimeout   = 10 * time.Second
+	keepIdle      = 60 * time.Second
+	keepInterval  = 15 * time.Second
+	keepCount     = 3
+	unackedMillis = 45_000
+)
+
+// dial opens a connection to the API server or the proxy before it.
+func dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{
+		Timeout:         dialTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepIdle, Interval: keepInterval, Count: keepCount},
+		Control: func(_, _ string, c syscall.RawConn) error {
+			// Best effort: a kernel that refuses still has keepalive.
+			return c.Control(func(fd uintptr) {
+				_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, unackedMillis)
+			})
+		},
+	}
+	return d.DialContext(ctx, network, address)
+}
+
+// lowered passes on, at debug level, what client-go itself finds worth an
+// information, a warning or an error: those are reported by us as well, once
+// and in our words. What it says at its own verbosity levels (request bodies,
+// feature gates) is for its developers and is left out.
+type lowered struct{ slog.Handler }
+
+func (l lowered) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelInfo && l.Handler.Enabled(ctx, slog.LevelDebug)
+}
+
+func (l lowered) Handle(ctx context.Context, r slog.Record) error {
+	// klog's bridge passes errors on without asking Enabled.
+	if !l.Enabled(ctx, r.Level) {
+		return nil
+	}
+	r = r.Clone()
+	r.AddAttrs(slog.String("from", "client-go"), slog.String("its_level", r.Level.String()))
+	r.Level = slog.LevelDebug
+	return l.Handler.Handle(ctx, r)
+}
+
+func (l lowered) WithAttrs(a []slog.Attr) slog.Handler { return lowered{l.Handler.WithAttrs(a)} }
+func (l lowered) WithGroup(g string) slog.Handler      { return lowered{l.Handler.WithGroup(g)} }
+
+var klogOnce sync.Once
+
+// quietKlog leads client-go's log, which is global, into ours. The first
+// client of the process wins.
+func quietKlog(log *slog.Logger) { klogOnce.Do(func() { leadKlog(log) }) }
+
+// leadKlog also stops the timer by which klog flushes files that it has not.
+func leadKlog(log *slog.Logger) {
+	klog.StopFlushDaemon()
+	klog.SetSlogLogger(slog.New(lowered{log.Handler()}))
+}
+
+// warnings logs what the server warns about, such as deprecated versions.
+type warnings struct{ log *slog.Logger }
+
+var _ rest.WarningHandler = warnings{}
+
+// HandleWarningHeader implements rest.WarningHandler.
+func (w warnings) HandleWarningHeader(code int, agent, text string) {
+	if code == 299 && text != "" {
+		w.log.Debug("the API server warns", "text", clip(text))
+	}
 }

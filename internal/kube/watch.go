@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -17,16 +18,12 @@ type WatchOptions struct {
 	// OnState is called from Watch's goroutine when the state changes, not
 	// for each retry.
 	OnState func(State)
-	// StreamList gets the initial state through the watch itself: one request
-	// instead of two, but a server on which nothing happens may take some
-	// 100 ms for it. Servers that cannot do it are asked for a list.
-	StreamList bool
 }
 
 const (
-	// silence is how long a watch may be quiet once the server has shown
-	// (about once a minute) that it sends bookmarks: then something between
-	// us swallows data while it acknowledges it.
+	// silence is how long a watch may be quiet once the server has sent bookmarks,
+	// which come about once a minute. After that, something on the way discards
+	// data while it acknowledges it.
 	silence = 5 * time.Minute
 	// grace is what a server may be late with headers or with ending a watch.
 	grace = time.Minute
@@ -50,28 +47,26 @@ var (
 	errOlder     = errors.New("the API server sent a state that is older than what it sent before")
 	// errNoStream: the server cannot start a watch with the current objects.
 	errNoStream = errors.New("the API server does not support streaming lists")
-	// errEnded is no failure: the server ended a watch before its time.
+	// errEnded is not a failure: the server ended a watch before its time limit.
 	errEnded = errors.New("the API server ended the watch")
 )
 
-// Watch keeps h told of the objects of a namespace ("" for all) until ctx ends
-// or the resource is not served (ErrVersionGone); it returns nothing else.
-// Whatever fails in between is retried with a jittered delay of at most 30 s
-// (or what the server asks for, up to 60 s) and seen through OnState.
+// Watch reports the objects of a namespace ("" for all) to h, until ctx ends or the
+// resource is no longer served. It returns ctx's error or ErrVersionGone. Every other
+// failure is retried after a jittered delay of at most 30 s (or the delay that the
+// server asks for, up to 60 s) and reported through OnState.
 //
-// The initial list allows any state that the server has at hand
-// (resourceVersion 0): it is cheap for the server, and though it may be some
-// moments old, the watch that starts from it delivers what came since, in
-// order.
+// The initial list accepts any state in the server's cache (resourceVersion 0). That
+// is cheap for the server. The state may be some moments old, but the watch that
+// starts from it delivers all later changes, in order.
 //
-// After its regular end a watch continues from its position. After
-// anything else (a broken connection, a restart of the server, a position that
-// is no longer known) one request gets both the current objects and the events
-// that follow: a streaming list (KEP-3157) that is not older than the position.
-// A server that does not support it is asked for the events since the position,
-// and for a list only if it no longer knows the position. No state that is
-// older than the position is passed on, unless the server itself has gone back
-// in time (a restored backup).
+// After its regular end a watch continues from its position. After any other end (a
+// broken connection, a restart of the server, a position that is no longer known) one
+// request gets both the current objects and the events that follow: a streaming list
+// (KEP-3157) that is not older than the position. If the server does not support it,
+// Watch requests the events since the position, and a list only if the server no
+// longer knows the position. A state older than the position is not reported, unless
+// the server itself has gone back in time (a restored backup).
 func Watch[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns string, o WatchOptions, h Handler[T]) error {
 	w := &watcher{
 		c: c, o: o, what: op{verb: "watch", r: r, ns: ns},
@@ -79,7 +74,7 @@ func Watch[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns st
 		state: tracker{on: o.OnState},
 		delay: backoff{first: c.times.retry},
 		away:  backoff{first: c.times.lost},
-		lost:  true, from: "0", stream: o.StreamList,
+		lost:  true, from: "0",
 	}
 	if _, err := w.what.path(); err != nil {
 		return err
@@ -158,7 +153,7 @@ func (w *watcher) run(ctx context.Context) error {
 		if w.rv != "" && kindOf(err) == kindConnection {
 			delay = &w.away
 		}
-		pause(ctx, delay.next(err))
+		Pause(ctx, delay.next(err))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -177,18 +172,18 @@ func (w *watcher) relist(ahead bool) {
 	w.lost, w.stuck = true, 0
 }
 
-// lostPosition tells that the server cannot go on from our resourceVersion:
+// lostPosition reports that the server cannot go on from our resourceVersion:
 // its history is shorter (410), or, after a restore, older (too large).
 func lostPosition(err error) bool {
 	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || tooLarge(err) || errors.Is(err, errOlder)
 }
 
-// tooLarge tells that the server's history ends before our resourceVersion.
+// tooLarge reports that the server's history ends before our resourceVersion.
 func tooLarge(err error) bool {
 	return apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
 }
 
-// refusesStream tells that the server does not know, or does not allow, a watch
+// refusesStream reports that the server does not know, or does not allow, a watch
 // that starts with the current objects.
 func refusesStream(err error) bool {
 	switch code := kindOf(err); code {
@@ -199,7 +194,7 @@ func refusesStream(err error) bool {
 	}
 }
 
-// fromContent tells that the server answered, but with something that may come
+// fromContent reports that the server answered, but with something that may come
 // again at the same position.
 func fromContent(err error) bool {
 	if errors.Is(err, errBadFrame) || errors.Is(err, errFrameTooBig) {
@@ -210,4 +205,112 @@ func fromContent(err error) bool {
 		return true
 	}
 	return false
+}
+
+// State says how a watch is doing.
+type State struct {
+	// Connected: the last request succeeded.
+	Connected bool
+	// Synced: Handler.Replace was called at least once. It stays true while
+	// the server is away; what the caller knows is then merely old.
+	Synced bool
+	// Since is when Connected last changed.
+	Since time.Time
+	// LastError is the latest failure; it stays after reconnecting, so that
+	// the message can say what was wrong.
+	LastError error
+	// Failures counts the failed attempts since the connection was lost; in
+	// the State that reports a reconnect, those before it.
+	Failures int
+}
+
+// tracker calls its listener when the state changes: connected, lost, another
+// kind of failure, connected again. Retries that fail the same way are silent.
+type tracker struct {
+	on    func(State)
+	now   State
+	known bool // the listener has heard something
+}
+
+func (t *tracker) tell() {
+	t.known = true
+	if t.on != nil {
+		t.on(t.now)
+	}
+}
+
+// up records a success.
+func (t *tracker) up(synced bool) {
+	change := !t.known || !t.now.Connected || (synced && !t.now.Synced)
+	if !t.known || !t.now.Connected {
+		t.now.Connected, t.now.Since = true, time.Now()
+	}
+	t.now.Synced = t.now.Synced || synced
+	if change {
+		t.tell()
+	}
+	t.now.Failures = 0
+}
+
+// down records a failure.
+func (t *tracker) down(err error) {
+	change := !t.known || t.now.Connected || !SameTrouble(err, t.now.LastError)
+	if !t.known || t.now.Connected {
+		t.now.Connected, t.now.Since = false, time.Now()
+	}
+	t.now.LastError = err
+	t.now.Failures++
+	if change {
+		t.tell()
+	}
+}
+
+// Delays between attempts: 0.8 s, doubled each time, each drawn from half to
+// one and a half of that, never above 30 s. The first one is jittered too:
+// when an API server restarts, all nodes lose their watch in the same moment.
+// After the loss of the connection of a running watch they start with 3 s: most
+// likely the server restarts, and in its first second it accepts connections
+// but cannot check credentials yet (401) and has not filled its caches (429).
+const (
+	backoffFirst = 800 * time.Millisecond
+	backoffLost  = 3 * time.Second
+	backoffBase  = 24 * time.Second
+	backoffCap   = 30 * time.Second
+	// retryAfterCap bounds what a server may ask for.
+	retryAfterCap = 60 * time.Second
+	// healthyAfter is how long a watch must have lasted to start again from
+	// the first delay; a flapping server keeps the long ones.
+	healthyAfter = 30 * time.Second
+)
+
+type backoff struct{ first, base time.Duration }
+
+func (b *backoff) reset() { b.base = 0 }
+
+// next returns how long to wait after err.
+func (b *backoff) next(err error) time.Duration {
+	if b.base == 0 {
+		b.base = b.first
+	} else {
+		b.base = min(2*b.base, backoffBase)
+	}
+	d := min(b.base/2+rand.N(b.base), backoffCap)
+	if err != nil {
+		if asked, ok := apierrors.SuggestsClientDelay(err); ok && asked > 0 {
+			// Spread above what was asked, so that not all come at once.
+			least := min(time.Duration(asked)*time.Second, retryAfterCap)
+			d = max(d, least+rand.N(b.first))
+		}
+	}
+	return d
+}
+
+// Pause waits for d, or returns early when ctx ends.
+func Pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }

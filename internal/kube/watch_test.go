@@ -7,11 +7,14 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 type handler = func(http.ResponseWriter, *http.Request)
@@ -148,38 +151,6 @@ func TestRelistIsNotOlder(t *testing.T) {
 	if got := fmt.Sprint(s.requests()); got != "[list 0 watch 10 stream 11 list 11 list  watch 30]" {
 		t.Errorf("requests: %s", got)
 	}
-}
-
-func TestStreamList(t *testing.T) {
-	end := `{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"12","annotations":{"k8s.io/initial-events-end":"true"}}}}` + "\n"
-	t.Run("one request", func(t *testing.T) {
-		s := newServer(t)
-		s.watch = []handler{sendFrames("hold", event("ADDED", "b", "5")+event("ADDED", "a", "3")+end+event("MODIFIED", "a", "13"))}
-		v := s.start(s.dial(), WatchOptions{StreamList: true})
-		v.want(t, "replace b a", "upsert", "up")
-		v.want(t, "upsert a")
-		if got := fmt.Sprint(s.requests()); got != "[stream ]" {
-			t.Errorf("requests: %s", got)
-		}
-	})
-	t.Run("cut before the end of the initial state", func(t *testing.T) {
-		s := newServer(t)
-		s.watch = []handler{sendFrames("cut", event("ADDED", "b", "5")), sendFrames("hold", event("ADDED", "a", "3")+end)}
-		v := s.start(s.dial(), WatchOptions{StreamList: true})
-		v.want(t, "down unsynced", "replace", "upsert")
-		v.want(t, "replace a", "upsert")
-	})
-	t.Run("old server", func(t *testing.T) {
-		s := newServer(t)
-		s.watch = []handler{func(w http.ResponseWriter, _ *http.Request) {
-			sendStatus(w, 422, metav1.StatusReasonInvalid, "sendInitialEvents is forbidden", nil)
-		}, sendFrames("hold", event("ADDED", "z", "20"))}
-		v := s.start(s.dial(), WatchOptions{StreamList: true})
-		v.want(t, "upsert z")
-		if got := fmt.Sprint(s.requests()); got != "[stream  list 0 watch 10]" {
-			t.Errorf("requests: %s", got)
-		}
-	})
 }
 
 func TestMalformedObjectDoesNotHideOthers(t *testing.T) {
@@ -354,5 +325,93 @@ func TestWatchRefusesBadNamespace(t *testing.T) {
 		if err == nil || len(s.requests()) > 0 {
 			t.Errorf("%q: %v %q", ns, err, s.requests())
 		}
+	}
+}
+
+func TestTrackerTellsChangesOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told []State
+		tr := tracker{on: func(s State) { told = append(told, s) }}
+		refused := errors.New("connection refused")
+		denied := apierrors.NewUnauthorized("no")
+		begin := time.Now()
+		for range 3 {
+			wait.Advance(time.Minute)
+			tr.down(refused)
+		}
+		tr.down(denied)
+		tr.down(fmt.Errorf("again: %w", denied))
+		wait.Advance(time.Minute)
+		tr.up(false)
+		tr.up(true)
+		tr.up(true)
+		tr.up(false)
+		tr.down(refused)
+		tr.up(false)
+		want := []State{
+			{Since: begin.Add(time.Minute), LastError: refused, Failures: 1},
+			{Since: begin.Add(time.Minute), LastError: denied, Failures: 4},
+			{Connected: true, Since: begin.Add(4 * time.Minute), Failures: 5},
+			{Connected: true, Synced: true, Since: begin.Add(4 * time.Minute)},
+			{Synced: true, Since: begin.Add(4 * time.Minute), LastError: refused, Failures: 1},
+			{Connected: true, Synced: true, Since: begin.Add(4 * time.Minute), LastError: refused, Failures: 1},
+		}
+		if len(told) != len(want) {
+			t.Fatalf("told %d times, want %d: %+v", len(told), len(want), told)
+		}
+		for i, w := range want {
+			g := told[i]
+			if w.LastError == nil {
+				g.LastError = nil
+			}
+			if g.Connected != w.Connected || g.Synced != w.Synced || !g.Since.Equal(w.Since) || g.Failures != w.Failures || !errors.Is(g.LastError, w.LastError) {
+				t.Errorf("%d: %+v, want %+v", i, g, w)
+			}
+		}
+	})
+}
+
+func TestBackoff(t *testing.T) {
+	b := backoff{first: backoffFirst}
+	base := backoffFirst
+	for i := range 12 {
+		d := b.next(nil)
+		if d < base/2 || d > min(base*3/2, backoffCap) {
+			t.Errorf("delay %d is %v, around %v is wanted", i, d, base)
+		}
+		base = min(2*base, backoffBase)
+	}
+	b.reset()
+	if d := b.next(nil); d > backoffFirst*3/2 {
+		t.Errorf("%v after a reset", d)
+	}
+}
+
+func TestBackoffHonoursRetryAfter(t *testing.T) {
+	for _, tt := range []struct {
+		asked       int
+		least, most time.Duration
+	}{
+		{5, 5 * time.Second, 6 * time.Second},
+		{86400, retryAfterCap, retryAfterCap + backoffFirst},
+		{-5, 0, 2 * time.Second},
+	} {
+		b := backoff{first: backoffFirst}
+		err := &Error{err: apierrors.NewTooManyRequests("slow down", tt.asked)}
+		if d := b.next(err); d < tt.least || d > tt.most {
+			t.Errorf("%d s asked, waits %v", tt.asked, d)
+		}
+	}
+}
+
+// Nodes that lose the server in the same moment must not come back together.
+func TestBackoffSpreads(t *testing.T) {
+	seen := map[time.Duration]bool{}
+	for range 100 {
+		b := backoff{first: backoffFirst}
+		seen[b.next(nil).Truncate(10*time.Millisecond)] = true
+	}
+	if len(seen) < 30 {
+		t.Errorf("100 nodes wait only %d different times", len(seen))
 	}
 }

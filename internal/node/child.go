@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // A system call on a file system whose server or device does not answer may never
@@ -78,7 +80,7 @@ func runChild(op, path string, in io.Reader) error {
 		return fmt.Errorf("cannot read the request: %w", err)
 	}
 	r.Op, r.Path = op, path
-	n := &Node{Root: r.Root, AnyOwner: r.AnyOwner, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	n := &Node{Root: r.Root, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	paths, err := n.perform(r)
 	text, err := json.Marshal(reply{Paths: paths, Error: failureOf(err)})
 	if err != nil {
@@ -104,14 +106,13 @@ type request struct {
 	Op   string `json:"-"` // an argument of the child
 	Path string `json:"-"` // likewise
 
-	Root     string   `json:"root,omitempty"`
-	AnyOwner bool     `json:"anyOwner,omitempty"`
-	MountID  int      `json:"mountID,omitempty"`
-	UID      uint32   `json:"uid,omitempty"`
-	GID      uint32   `json:"gid,omitempty"`
-	Created  []string `json:"created,omitempty"`
-	Name     string   `json:"name,omitempty"`
-	Data     []byte   `json:"data,omitempty"`
+	Root    string   `json:"root,omitempty"`
+	MountID int      `json:"mountID,omitempty"`
+	UID     uint32   `json:"uid,omitempty"`
+	GID     uint32   `json:"gid,omitempty"`
+	Created []string `json:"created,omitempty"`
+	Name    string   `json:"name,omitempty"`
+	Data    []byte   `json:"data,omitempty"`
 }
 
 type reply struct {
@@ -155,7 +156,7 @@ func (n *Node) carryOut(r request) ([]string, error) {
 	if r.Op == opResolve {
 		way = filepath.Dir(way) // it does not touch what is mounted at the path itself
 	}
-	if checkPath(r.Path) != nil || !n.mayBlock(way) {
+	if safepath.CheckPath(r.Path) != nil || !n.mayBlock(way) {
 		if paths, err := n.perform(r); err != errMayBlock {
 			return paths, err
 		}
@@ -163,7 +164,7 @@ func (n *Node) carryOut(r request) ([]string, error) {
 	if !childReady.Load() {
 		return nil, fmt.Errorf("cannot %s %s: this program does not call node.RunChild", r.Op, r.Path)
 	}
-	r.Root, r.AnyOwner = n.Root, n.AnyOwner
+	r.Root = n.Root
 	in, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
@@ -194,19 +195,19 @@ func (n *Node) carryOut(r request) ([]string, error) {
 // inMemory are the types of file systems that need neither a server nor a device.
 var inMemory = []string{"tmpfs", "devtmpfs", "ramfs"}
 
-// mayBlock tells whether a walk to path and through it meets a file system that may not
+// mayBlock reports whether a walk to path and through it meets a file system that may not
 // answer: any that is mounted there or above, except the root file system, which this
 // program itself runs from, and those in memory. It reads only the mount table. A table
 // that cannot be read proves nothing.
 func (n *Node) mayBlock(path string) bool {
-	table, err := n.mounts(func(at string) bool { return within(path, at) })
+	table, err := n.mounts(func(at string) bool { return safepath.Within(path, at) })
 	return err != nil || passes(table, path)
 }
 
-// passes tells whether the way to path leads through a mount of table that may block.
+// passes reports whether the way to path leads through a mount of table that may block.
 func passes(table []Mount, path string) bool {
 	return slices.ContainsFunc(table, func(m Mount) bool {
-		return m.Mountpoint != "/" && within(path, m.Mountpoint) && !slices.Contains(inMemory, m.FSType)
+		return m.Mountpoint != "/" && safepath.Within(path, m.Mountpoint) && !slices.Contains(inMemory, m.FSType)
 	})
 }
 
@@ -219,7 +220,7 @@ type failure struct {
 
 // identities are the errors that callers ask about, besides those of the kernel.
 var identities = map[string]error{
-	"symlink": ErrSymlink, "unsafe": ErrUnsafe, "path": ErrBadPath,
+	"symlink": safepath.ErrSymlink, "unsafe": safepath.ErrUnsafe, "path": safepath.ErrBadPath,
 	"exists": fs.ErrExist, "missing": fs.ErrNotExist,
 }
 

@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // childTrouble makes a child of this test binary misbehave, as a test has asked for in
@@ -66,7 +69,7 @@ func blocking(t testing.TB, limit time.Duration) (*Node, *counting) {
 	must(t, os.MkdirAll(root+"/proc/self", 0o755))
 	must(t, os.WriteFile(root+"/proc/self/mountinfo", []byte(
 		"1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / /tmp rw - lustre 10.0.0.1@tcp:/x rw\n"), 0o644))
-	if !within(t.TempDir(), "/tmp") {
+	if !safepath.Within(t.TempDir(), "/tmp") {
 		t.Skip("the temporary directory is not in /tmp")
 	}
 	c := &counting{}
@@ -112,11 +115,11 @@ func TestChildDoesTheSame(t *testing.T) {
 		{"symlink", opMakeDirectory, func(n *Node, top string) outcome {
 			p, err := n.MakeDirectory(top + "/link/x")
 			return outcome{p, err}
-		}, []error{ErrSymlink}},
+		}, []error{safepath.ErrSymlink}},
 		{"unsafe", opMakeDirectory, func(n *Node, top string) outcome {
 			p, err := n.MakeDirectory(top + "/open/x")
 			return outcome{p, err}
-		}, []error{ErrUnsafe}},
+		}, []error{safepath.ErrUnsafe}},
 		{"in the way", opMakeFile, func(n *Node, top string) outcome {
 			p, err := n.MakeFile(top + "/dir")
 			return outcome{p, err}
@@ -124,7 +127,7 @@ func TestChildDoesTheSame(t *testing.T) {
 		{"not above", opRemoveTarget, func(n *Node, top string) outcome {
 			p, err := n.RemoveTarget(top+"/x", []string{top + "/elsewhere"})
 			return outcome{p, err}
-		}, []error{ErrBadPath}},
+		}, []error{safepath.ErrBadPath}},
 		{"another mount", opChown, func(n *Node, top string) outcome {
 			return outcome{nil, n.ChownMount(Mount{ID: 1 << 30, Mountpoint: top + "/dir"}, 0, 0)}
 		}, nil},
@@ -363,7 +366,7 @@ func TestChownOfAFrozenMount(t *testing.T) {
 		}
 	}
 	thaw()
-	waitUntil(t, "the child ends", func() bool { return ProcessStart(failed.PID) == "" })
+	wait.Until(t, "the child ends", func() bool { return ProcessStart(failed.PID) == "" })
 }
 
 // frozen is a mounted file system on which every write hangs until thaw. It is in the
@@ -375,7 +378,7 @@ func frozen(t *testing.T) (mnt string, thaw func()) {
 			t.Skip("a file system to freeze needs", tool)
 		}
 	}
-	top := scene(t)
+	top := tmpfsDir(t)
 	mnt = top + "/mnt"
 	must(t, os.WriteFile(top+"/image", nil, 0o600))
 	must(t, os.Truncate(top+"/image", 16<<20))
@@ -398,15 +401,6 @@ func frozen(t *testing.T) (mnt string, thaw func()) {
 	thaw = func() { unix.IoctlSetInt(int(dir.Fd()), fiThaw, 0) }
 	t.Cleanup(func() { thaw(); dir.Close() })
 	return mnt, thaw
-}
-
-func waitUntil(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it does not happen: ", what)
-		}
-	}
 }
 
 // BenchmarkChild is the price of an operation in a child, with this test binary.

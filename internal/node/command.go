@@ -4,8 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // ErrHangs is the cause when a Runner refuses to start a command because an earlier
@@ -24,7 +29,7 @@ type Command struct {
 	Shell   string        // when set: bash -c Shell, and Argv is empty
 	Timeout time.Duration // limit from the start; 0 means none
 	Env     []string      // KEY=value, added to our own environment
-	Capture int           // bytes kept of each output stream; 0 means the runner's limit
+	Capture int           // bytes kept of each output stream; 0 means 64 KiB
 
 	// Program is the file to run. When it is empty, Argv[0] is looked up in PATH.
 	Program string
@@ -81,8 +86,8 @@ type ExitStatus int
 
 func (s ExitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
-// CommandError says that a command failed. Its text is what the other side reads
-// in status.error (contract 7.2).
+// CommandError reports a command that failed. Its text becomes the status.error of
+// the object, in the format of the older daemon, which programs parse.
 type CommandError struct {
 	Line, Stdout, Stderr string
 	Err                  error // ExitStatus, a signal, the reason why it could not start
@@ -94,11 +99,7 @@ type CommandError struct {
 const maxLine = 8 << 10
 
 func (e *CommandError) Error() string {
-	line := e.Line
-	if len(line) > maxLine {
-		line = strings.ToValidUTF8(line[:maxLine], "") + "…"
-	}
-	return fmt.Sprintf("command: %s - stderr: %s - stdout: %s - error: %v", line, e.Stderr, e.Stdout, e.Err)
+	return fmt.Sprintf("command: %s - stderr: %s - stdout: %s - error: %v", text.Clip(e.Line, maxLine), e.Stderr, e.Stdout, e.Err)
 }
 
 func (e *CommandError) Unwrap() error { return e.Err }
@@ -111,8 +112,40 @@ func exitStatus(err error) int {
 	return -1
 }
 
-// survived tells whether err is that of a command that SIGKILL did not end.
+// survived reports whether err is that of a command that SIGKILL did not end.
 func survived(err error) bool {
 	c, ok := errors.AsType[*CommandError](err)
 	return ok && c.PID > 0
+}
+
+// IsBusy reports whether err means that a mount cannot be unmounted because it is in
+// use: EBUSY, or umount(8) ended with status 32 and printed that. Commands run with
+// LC_ALL=C, so the messages are known.
+func IsBusy(err error) bool {
+	if errors.Is(err, unix.EBUSY) {
+		return true
+	}
+	c, ok := errors.AsType[*CommandError](err)
+	return ok && exitStatus(c) == 32 &&
+		(strings.Contains(c.Stderr, "target is busy") || strings.Contains(c.Stderr, "device is busy"))
+}
+
+// IsInUse reports whether err means that a block device cannot be deactivated because
+// something has it open: EBUSY, or LVM or dmsetup ended with an error and printed that.
+// Commands run with LC_ALL=C, so the messages are known.
+func IsInUse(err error) bool {
+	if errors.Is(err, unix.EBUSY) {
+		return true
+	}
+	c, ok := errors.AsType[*CommandError](err)
+	return ok && exitStatus(c) > 0 && slices.ContainsFunc(inUseTexts, func(text string) bool { return strings.Contains(c.Stderr, text) })
+}
+
+// inUseTexts are what LVM prints after the name of the volume or group (lvchange, vgchange
+// and dmsetup; lvm2 from 2.02 to 2.03).
+var inUseTexts = []string{
+	" in use.", // Logical volume VG/LV in use. Logical volume VG/LV contains a filesystem in use.
+	" is used by another device",
+	" open logical volume(s)", // Can't deactivate volume group "VG" with 1 open logical volume(s)
+	"Device or resource busy", // device-mapper: remove ioctl on VG-LV (253:3) failed: ...
 }

@@ -28,7 +28,7 @@ func TestCommandString(t *testing.T) {
 	}
 }
 
-// The text is read by others: contract 7.2.
+// Programs parse this text.
 func TestCommandErrorText(t *testing.T) {
 	err := &CommandError{
 		Line:   "mount -t xfs /dev/mapper/a-lv /mnt/nnf/x-0",

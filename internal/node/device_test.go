@@ -1,13 +1,19 @@
 package node
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // mknod makes a block device node, which only root can; the test ends otherwise.
@@ -77,5 +83,164 @@ func TestDMName(t *testing.T) {
 		if got, err := n.DMName(d); err != nil || got != want {
 			t.Errorf("%v: %q, %v", d, got, err)
 		}
+	}
+}
+
+// watches returns how many inotify watches this process has.
+func watches(t testing.TB) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	count := 0
+	for _, fd := range fds {
+		if to, _ := os.Readlink("/proc/self/fd/" + fd.Name()); strings.Contains(to, "inotify") {
+			b, _ := os.ReadFile("/proc/self/fdinfo/" + fd.Name())
+			count += strings.Count(string(b), "inotify wd:")
+		}
+	}
+	return count
+}
+
+// untilWatches waits until the process has count watches: no event tells.
+func untilWatches(t testing.TB, count int) {
+	t.Helper()
+	wait.Until(t, fmt.Sprintf("%d watches", count), func() bool { return watches(t) >= count })
+}
+
+func TestWaitDevice(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		steps []func(t *testing.T, dev string) // each after the wait has seen the one before
+	}{
+		{"node", []func(*testing.T, string){
+			func(t *testing.T, dev string) { must(t, os.Mkdir(dev+"/mapper", 0o755)) },
+			func(t *testing.T, dev string) { mknod(t, dev+"/mapper/vg-lv", 253, 1) },
+		}},
+		{"symlink, then node", []func(*testing.T, string){
+			func(t *testing.T, dev string) { must(t, os.Mkdir(dev+"/mapper", 0o755)) },
+			func(t *testing.T, dev string) { must(t, os.Symlink("../dm-1", dev+"/mapper/vg-lv")) },
+			func(t *testing.T, dev string) { mknod(t, dev+"/dm-1", 253, 1) },
+		}},
+		{"renamed into place", []func(*testing.T, string){
+			func(t *testing.T, dev string) {
+				must(t, os.Mkdir(dev+"/mapper", 0o755))
+				mknod(t, dev+"/tmp", 253, 1)
+				must(t, os.Rename(dev+"/tmp", dev+"/mapper/vg-lv"))
+			},
+		}},
+		{"everything late", []func(*testing.T, string){
+			func(t *testing.T, dev string) { must(t, os.Remove(dev)) },
+			func(t *testing.T, dev string) { must(t, os.MkdirAll(dev+"/mapper", 0o755)) },
+			func(t *testing.T, dev string) { must(t, os.RemoveAll(dev+"/mapper")) },
+			func(t *testing.T, dev string) { mknod(t, dev+"/mapper/vg-lv", 253, 1) },
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			asRoot(t)
+			n := &Node{Root: t.TempDir()}
+			dev := n.Root + "/dev"
+			must(t, os.Mkdir(dev, 0o755))
+			var err error
+			var ended time.Time
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				err = n.WaitDevice(t.Context(), "/dev/mapper/vg-lv", 10*time.Second)
+				ended = time.Now()
+			})
+			untilWatches(t, 1)
+			for _, step := range tt.steps {
+				step(t, dev)
+			}
+			made := time.Now()
+			wg.Wait()
+			if err != nil {
+				t.Error(err)
+			}
+			if d := ended.Sub(made); d > 20*time.Millisecond {
+				t.Errorf("seen %v after it was there", d)
+			}
+		})
+	}
+	// They are closed in the background.
+	wait.Until(t, "the end of the watches", func() bool { return watches(t) == 0 })
+}
+
+func TestWaitDeviceEnds(t *testing.T) {
+	n := plant(t, "machine")
+	bounded(t, time.Second, func() {
+		err := n.WaitDevice(t.Context(), "/dev/mapper/late", 50*time.Millisecond)
+		if !errors.Is(err, ErrNoDevice) || !strings.HasPrefix(err.Error(), "timeout waiting for device /dev/mapper/late after 50ms") {
+			t.Errorf("late: %v", err)
+		}
+		err = n.WaitDevice(t.Context(), "/dev/null", 20*time.Millisecond)
+		if err == nil || !strings.Contains(err.Error(), "it is a regular file") {
+			t.Errorf("another kind of file: %v", err)
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- n.WaitDevice(ctx, "/dev/mapper/late", time.Hour) }()
+	untilWatches(t, 1)
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if err := n.WaitDevice(ctx, "/dev/mapper/late", time.Hour); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled before: %v", err)
+	}
+}
+
+func TestWaitDeviceThatIsThere(t *testing.T) {
+	n := plant(t, "machine")
+	mknod(t, n.Root+"/dev/dm-0", 253, 1)
+	if err := n.WaitDevice(t.Context(), "/dev/mapper/vg-lv", 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// When the kernel gives no inotify, the wait still works.
+func TestPoll(t *testing.T) {
+	looks := 0
+	err := poll(t.Context(), time.Now().Add(5*time.Second), time.Millisecond, func() (bool, error) { looks++; return looks == 2, nil })
+	if err != nil || looks != 2 {
+		t.Errorf("%d looks, %v", looks, err)
+	}
+	if err := poll(t.Context(), time.Now(), time.Hour, func() (bool, error) { return false, nil }); err != errTooLate {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := poll(ctx, time.Now().Add(time.Hour), time.Hour, func() (bool, error) { return false, nil }); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestNearest(t *testing.T) {
+	top := t.TempDir()
+	must(t, os.WriteFile(top+"/file", nil, 0o644))
+	for path, want := range map[string]string{top + "/a/b/c": top, top + "/x": top, top + "/file/x": top, "/nowhere/x": "/"} {
+		if got := nearest(path); got != want {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+}
+
+func BenchmarkWaitDeviceLatency(b *testing.B) {
+	if os.Geteuid() != 0 {
+		b.Skip("only root can make device nodes")
+	}
+	n := &Node{Root: b.TempDir()}
+	must(b, os.MkdirAll(n.Root+"/dev/mapper", 0o755))
+	path := "/dev/mapper/vg-lv"
+	for b.Loop() {
+		b.StopTimer()
+		os.Remove(filepath.Join(n.Root, path))
+		wait.Until(b, "the end of the watches", func() bool { return watches(b) == 0 })
+		done := make(chan error)
+		go func() { done <- n.WaitDevice(context.Background(), path, time.Minute) }()
+		untilWatches(b, 1)
+		b.StartTimer()
+		must(b, unix.Mknod(filepath.Join(n.Root, path), unix.S_IFBLK|0o600, int(unix.Mkdev(253, 1))))
+		must(b, <-done)
 	}
 }

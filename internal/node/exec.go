@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,10 +18,13 @@ import (
 )
 
 const (
-	defaultGrace   = 500 * time.Millisecond
+	// termGrace is the time from SIGTERM to SIGKILL.
+	termGrace = 500 * time.Millisecond
+	// defaultCapture is how many bytes of each stream are kept, unless the command
+	// says otherwise.
 	defaultCapture = 64 << 10
 	// afterKill is how long we wait for a group that got SIGKILL. Together with
-	// the default grace it keeps Run within a second after the limit.
+	// termGrace it keeps Run within a second after the limit.
 	afterKill = 400 * time.Millisecond
 	// pipeWait is how long we read on after the program ended by itself, when a
 	// process that it left behind still holds its output.
@@ -28,42 +32,39 @@ const (
 )
 
 // Exec runs commands on this machine. Each one gets a process group of its own
-// and our environment without what systemd meant for us.
+// and our environment without what systemd meant for us, and / as its directory.
 // The zero value is ready for use.
 //
 // When the limit is reached or the context ends, the whole group gets SIGTERM and,
-// after Grace, SIGKILL. A program that survives even that (state D: stuck in the
+// after 500 ms, SIGKILL. A program that survives even that (state D: stuck in the
 // kernel) is left behind: the error names its pid, and it is reaped whenever it
 // ends. Processes that a program leaves behind when it ends by itself live on,
 // but their output is no longer read.
 type Exec struct {
-	Grace   time.Duration // from SIGTERM to SIGKILL; 0 means 500 ms
-	Capture int           // bytes kept of each stream; 0 means 64 KiB
-	Dir     string        // working directory; empty means /
-	Log     *slog.Logger  // gets the end of programs that were left behind; may be nil
+	Log *slog.Logger // gets the end of programs that were left behind; may be nil
 }
 
 // Run runs c and waits for its end. Every failure is a *CommandError. It returns
-// at most Grace plus 400 ms after the limit or the end of ctx.
+// at most 900 ms after the limit or the end of ctx.
 func (e *Exec) Run(ctx context.Context, c Command) (Result, error) {
-	begin := time.Now()
+	started := time.Now()
 	failed := &CommandError{Line: c.String()}
 	if ctx.Err() != nil {
 		failed.Err, failed.TimedOut = fmt.Errorf("not started: %w", context.Cause(ctx)), true
 		return Result{}, failed
 	}
-	p, err := e.start(c)
+	p, err := start(c)
 	if err != nil {
 		failed.Err = err
-		return Result{Duration: time.Since(begin)}, failed
+		return Result{Duration: time.Since(started)}, failed
 	}
 	why := p.await(ctx, c.Timeout)
 	if why != nil {
-		p.terminate(e.grace())
+		p.terminate(termGrace)
 	} else {
 		p.settle(pipeWait)
 	}
-	res := Result{Duration: time.Since(begin)}
+	res := Result{Duration: time.Since(started)}
 	for _, o := range []struct {
 		s  *stream
 		to *string
@@ -92,15 +93,8 @@ func (e *Exec) Run(ctx context.Context, c Command) (Result, error) {
 	return res, failed
 }
 
-func (e *Exec) grace() time.Duration {
-	if e.Grace > 0 {
-		return e.Grace
-	}
-	return defaultGrace
-}
-
 // start finds the program and starts it.
-func (e *Exec) start(c Command) (_ *process, err error) {
+func start(c Command) (_ *process, err error) {
 	argv := c.Argv
 	if c.Shell != "" {
 		argv = []string{"bash", "-c", c.Shell}
@@ -114,13 +108,7 @@ func (e *Exec) start(c Command) (_ *process, err error) {
 			return nil, err
 		}
 	}
-	limit := defaultCapture
-	if e.Capture > 0 {
-		limit = e.Capture
-	}
-	if c.Capture > 0 {
-		limit = c.Capture
-	}
+	limit := cmp.Or(c.Capture, defaultCapture)
 	in, err := input(c.Input)
 	if err != nil {
 		return nil, err
@@ -147,12 +135,8 @@ func (e *Exec) start(c Command) (_ *process, err error) {
 		}
 		files = append(files, w)
 	}
-	dir := e.Dir
-	if dir == "" {
-		dir = "/"
-	}
 	p.proc, err = os.StartProcess(program, argv, &os.ProcAttr{
-		Dir:   dir,
+		Dir:   "/",
 		Env:   environment(os.Environ(), c),
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Setpgid: true},
@@ -211,4 +195,190 @@ func environment(ours []string, c Command) []string {
 		}
 	}
 	return append(env, over...)
+}
+
+// errSurvived is the cause when a program did not end on SIGKILL.
+var errSurvived = errors.New("still running after SIGKILL")
+
+// process is a started command. Its exit is seen before it is reaped: as long as
+// the leader is a zombie, the number of its group cannot be given to strangers,
+// and a signal to the group is safe.
+type process struct {
+	proc     *os.Process
+	pid      int
+	out, err *stream
+	report   *stream       // nil without Command.Report
+	exited   chan struct{} // closed when the leader has ended; it is not yet reaped
+}
+
+// stopReading ends the readers of a process that was not started.
+func (p *process) stopReading() {
+	for _, s := range []*stream{p.out, p.err, p.report} {
+		if s != nil {
+			s.stop()
+		}
+	}
+}
+
+// await returns nil when the leader has ended, or why it may not run any longer.
+func (p *process) await(ctx context.Context, limit time.Duration) error {
+	var expired <-chan time.Time
+	if limit > 0 {
+		t := time.NewTimer(limit)
+		defer t.Stop()
+		expired = t.C
+	}
+	var why error
+	select {
+	case <-p.exited:
+	case <-expired:
+		why = fmt.Errorf("time limit of %v reached", limit)
+	case <-ctx.Done():
+		why = context.Cause(ctx)
+	}
+	select {
+	case <-p.exited: // it was just in time
+		return nil
+	default:
+		return why
+	}
+}
+
+// settle waits until the leader has ended and no process holds its output, at most for d.
+func (p *process) settle(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	ends := []<-chan struct{}{p.exited, p.out.done, p.err.done}
+	if p.report != nil {
+		ends = append(ends, p.report.done)
+	}
+	for _, c := range ends {
+		select {
+		case <-c:
+		case <-t.C:
+			return
+		}
+	}
+}
+
+// terminate ends the whole group. The signals find it, since the leader is alive
+// or a zombie.
+func (p *process) terminate(grace time.Duration) {
+	unix.Kill(-p.pid, unix.SIGTERM)
+	p.settle(grace)
+	unix.Kill(-p.pid, unix.SIGKILL)
+	p.settle(afterKill)
+}
+
+// reap returns how the leader ended: nil, an ExitStatus, a signal, or errSurvived
+// when it has not. Then it is reaped in the background.
+func (p *process) reap(log *slog.Logger, line string) error {
+	select {
+	case <-p.exited:
+	default:
+		go func() {
+			start := time.Now()
+			<-p.exited
+			state, err := p.proc.Wait()
+			if log != nil {
+				log.Warn("a command that had been left behind has ended", "command", line, "pid", p.pid,
+					"state", state, "error", err, "after", time.Since(start))
+			}
+		}()
+		return fmt.Errorf("%w as pid %d", errSurvived, p.pid)
+	}
+	state, err := p.proc.Wait()
+	if err != nil {
+		return err
+	}
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Exited() && status.ExitStatus() != 0 {
+		return ExitStatus(status.ExitStatus())
+	}
+	if !state.Success() {
+		return errors.New(state.String()) // signal: killed
+	}
+	return nil
+}
+
+// capture keeps the first and the last half of what is written to it: the cause
+// is usually at one of the ends, and memory stays bounded whatever a program
+// prints.
+type capture struct {
+	limit int
+	head  []byte
+	tail  []byte // a ring once it is full
+	next  int    // where the ring is written next
+	total int64
+}
+
+func (c *capture) Write(p []byte) (int, error) {
+	written := len(p)
+	c.total += int64(written)
+	if free := c.limit/2 - len(c.head); free > 0 {
+		k := min(free, len(p))
+		c.head, p = append(c.head, p[:k]...), p[k:]
+	}
+	size := c.limit - c.limit/2
+	if len(p) > size {
+		p = p[len(p)-size:]
+	}
+	if free := size - len(c.tail); free > 0 {
+		k := min(free, len(p))
+		c.tail, p = append(c.tail, p[:k]...), p[k:]
+	}
+	for len(p) > 0 {
+		k := copy(c.tail[c.next:], p)
+		c.next, p = (c.next+k)%size, p[k:]
+	}
+	return written, nil
+}
+
+// leftOut returns how many bytes were dropped from the middle.
+func (c *capture) leftOut() int64 { return c.total - int64(len(c.head)+len(c.tail)) }
+
+// String returns what was kept, as valid UTF-8.
+func (c *capture) String() string {
+	var b strings.Builder
+	b.Write(c.head)
+	if n := c.leftOut(); n > 0 {
+		fmt.Fprintf(&b, "\n… %d bytes left out …\n", n)
+	}
+	b.Write(c.tail[c.next:])
+	b.Write(c.tail[:c.next])
+	return strings.ToValidUTF8(b.String(), "\uFFFD")
+}
+
+// stream reads one output of a command into a capture.
+type stream struct {
+	capture
+	r    *os.File
+	done chan struct{} // closed when the reader has ended
+}
+
+// newStream starts to read; w is the end that the command writes to.
+func newStream(limit int) (s *stream, w *os.File, err error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	s = &stream{capture: capture{limit: limit}, r: r, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		buf := make([]byte, 4<<10) // more would only stay in a daemon that is idle most of its life
+		for {
+			n, err := r.Read(buf)
+			s.Write(buf[:n])
+			if err != nil {
+				return // all writers are gone, or stop
+			}
+		}
+	}()
+	return s, w, nil
+}
+
+// stop ends the reader even if another process still holds the other end. The capture can be
+// read afterwards.
+func (s *stream) stop() {
+	s.r.Close()
+	<-s.done
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +18,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 func shell(s string) Command { return Command{Shell: s, Timeout: 10 * time.Second} }
@@ -104,7 +108,7 @@ func TestExecOutputIsBounded(t *testing.T) {
 		!strings.Contains(res.Stdout, " bytes left out …") {
 		t.Errorf("%d bytes: %.20q", len(res.Stdout), res.Stdout)
 	}
-	res, err = (&Exec{Capture: 100}).Run(t.Context(), Command{Shell: "seq 1000", Capture: 10})
+	res, err = new(Exec).Run(t.Context(), Command{Shell: "seq 1000", Capture: 10})
 	if err != nil || !utf8.ValidString(res.Stdout) || len(res.Stdout) > 60 {
 		t.Errorf("own limit: %q, %v", res.Stdout, err)
 	}
@@ -154,16 +158,11 @@ func TestExecKillsTheGroup(t *testing.T) {
 	must(t, err)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	must(t, err)
-	deadline := time.Now().Add(5 * time.Second)
-	for alive(pid) && time.Now().Before(deadline) {
-		time.Sleep(time.Millisecond) // the kernel buries it; there is no event for a stranger's child
-	}
-	if alive(pid) {
-		t.Errorf("pid %d lives on", pid)
-	}
+	// There is no event for a process that is not our child.
+	wait.Until(t, "the end of what the command started", func() bool { return !alive(pid) })
 }
 
-// alive tells whether pid runs: not ended, not a zombie that init has yet to reap.
+// alive reports whether pid runs: not ended, not a zombie that init has yet to reap.
 func alive(pid int) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	_, state, _ := bytes.Cut(b, []byte(") "))
@@ -207,13 +206,12 @@ func TestExecLeavesTheStuckBehind(t *testing.T) {
 	var log bytes.Buffer
 	logged := make(chan struct{})
 	h := slog.NewTextHandler(writer(func(p []byte) (int, error) { defer close(logged); return log.Write(p) }), nil)
-	e := &Exec{Grace: 10 * time.Millisecond}
-	p, err := e.start(shell("exec sleep 60"))
+	p, err := start(shell("exec sleep 60"))
 	must(t, err)
 	real := p.exited
 	p.exited = make(chan struct{})
 	why := p.await(t.Context(), 10*time.Millisecond)
-	bounded(t, time.Second, func() { p.terminate(e.grace()) })
+	bounded(t, time.Second, func() { p.terminate(10 * time.Millisecond) })
 	p.out.stop()
 	p.err.stop()
 	err = p.reap(slog.New(h), "sleep 60")
@@ -250,5 +248,108 @@ func TestExecLeaksNoDescriptors(t *testing.T) {
 	}
 	if after := count(); after > before {
 		t.Errorf("%d descriptors, then %d", before, after)
+	}
+}
+
+func TestCaptureKeepsBothEnds(t *testing.T) {
+	for _, tt := range []struct {
+		in   []string
+		want string
+	}{
+		{nil, ""},
+		{[]string{"abc"}, "abc"},
+		{[]string{"abcd", "efgh"}, "abcdefgh"}, // exactly the limit
+		{[]string{"abcdefghi"}, "abcd\n… 1 bytes left out …\nfghi"},
+		{[]string{"abcdef", "ghijkl", "m"}, "abcd\n… 5 bytes left out …\njklm"},
+		{[]string{"a", "bcdefghijklmnopqrstuvwxyz", "0", "1"}, "abcd\n… 20 bytes left out …\nyz01"},
+	} {
+		c := capture{limit: 8}
+		for _, s := range tt.in {
+			if n, err := c.Write([]byte(s)); n != len(s) || err != nil {
+				t.Errorf("Write: %d, %v", n, err)
+			}
+		}
+		if got := c.String(); got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.in, got, tt.want)
+		}
+	}
+}
+
+// However the output comes in pieces, the ends are the same.
+func TestCapturePieces(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for round := range 2000 {
+		limit := 1 + r.IntN(40)
+		var all strings.Builder
+		c := capture{limit: limit}
+		for range r.IntN(30) {
+			p := make([]byte, r.IntN(50))
+			for i := range p {
+				p[i] = byte('a' + r.IntN(26))
+			}
+			all.Write(p)
+			c.Write(p)
+		}
+		want := all.String()
+		if n := len(want) - limit; n > 0 {
+			want = fmt.Sprintf("%s\n… %d bytes left out …\n%s", want[:limit/2], n, want[len(want)-(limit-limit/2):])
+		}
+		if got := c.String(); got != want {
+			t.Fatalf("round %d, limit %d: got %q, want %q", round, limit, got, want)
+		}
+	}
+}
+
+func TestCaptureIsValidUTF8(t *testing.T) {
+	c := capture{limit: 11}
+	c.Write([]byte("ok\xff\xfe ééééééééé\xc3"))
+	if s := c.String(); !utf8.ValidString(s) || !strings.HasPrefix(s, "ok\uFFFD") {
+		t.Errorf("%q", s)
+	}
+}
+
+// ioctls of linux/fs.h that stop and release all writers of a file system.
+const (
+	fiFreeze = 0xc0045877
+	fiThaw   = 0xc0045878
+)
+
+// A writer on a frozen file system is in state D: no signal ends it. Run returns in
+// time, names it, and reaps it when the file system thaws.
+func TestExecStateD(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	mnt, thaw := frozen(t)
+
+	var log bytes.Buffer
+	logged := make(chan struct{})
+	h := slog.NewTextHandler(writer(func(p []byte) (int, error) { defer close(logged); return log.Write(p) }), nil)
+	e := &Exec{Log: slog.New(h)}
+	var ce *CommandError
+	bounded(t, 1200*time.Millisecond, func() {
+		_, err := e.Run(t.Context(), Command{Argv: []string{"touch", mnt + "/x"}, Timeout: 200 * time.Millisecond})
+		if !errors.As(err, &ce) || !ce.TimedOut || ce.PID == 0 || !errors.Is(err, errSurvived) {
+			t.Fatalf("got %v", err)
+		}
+	})
+	if !strings.Contains(ce.Error(), "error: still running after SIGKILL as pid ") || !strings.Contains(ce.Error(), "(time limit of 200ms reached)") {
+		t.Error(ce)
+	}
+	// Others are not held up by it.
+	if _, err := e.Run(t.Context(), Command{Argv: []string{"true"}, Timeout: time.Second}); err != nil {
+		t.Error("meanwhile:", err)
+	}
+	thaw()
+	select {
+	case <-logged:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it was never reaped")
+	}
+	if err := unix.Kill(ce.PID, 0); err != unix.ESRCH {
+		t.Error("it is still there:", err)
+	}
+	if !strings.Contains(log.String(), "signal: killed") && !strings.Contains(log.String(), "signal: terminated") {
+		t.Errorf("log: %s", log.String())
 	}
 }

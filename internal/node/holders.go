@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"unicode"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // Holder is one reason why a mount or a block device is busy. Command, Path and Unit
@@ -43,7 +45,7 @@ func (h Holder) String() string {
 	case "loop":
 		return "loop device " + h.Device + " backed by " + h.Path
 	case "swap":
-		if within(h.Path, "/dev") {
+		if safepath.Within(h.Path, "/dev") {
 			return "swap on " + h.Path
 		}
 		return "swap file " + h.Path
@@ -81,7 +83,7 @@ func HolderText(list []Holder, most int) string {
 	return strings.Join(s, "; ")
 }
 
-// Holders returns who keeps m busy, at most limit of them (0 means all), the mounts
+// Holders returns what keeps m busy, at most limit of them (0 means all), the mounts
 // below it first, then processes by number, one reason each. It reads only /proc and
 // /sys, never the mount itself. When ctx ends it returns what it found so far together
 // with ctx's error; so young processes are searched first, since those that came with
@@ -91,18 +93,18 @@ func HolderText(list []Holder, most int) string {
 // first process: it does not hinder umount, but keeps the device open afterwards.
 // One whose mount goes with ours, as that of a service of systemd, is not.
 //
-// To find nobody, when most processes may not be looked at, is an error.
+// If no holder is found and most processes may not be looked at, that is an error.
 func (n *Node) Holders(ctx context.Context, m Mount, limit int) ([]Holder, error) {
 	table, err := n.MountsBelow(m.Mountpoint)
 	if err != nil {
 		return nil, err
 	}
-	s := &search{n: n, m: m, limit: limit, spaces: map[string]*space{}, waiting: n.waitingNow()}
+	s := &search{n: n, m: m, limit: limit, namespaces: map[string]*mountNS{}, waiting: n.waitingNow()}
 	for _, b := range table {
 		s.add(Holder{Kind: "mount", Path: printable(b.Mountpoint)})
 	}
 	s.files()
-	own := &space{own: true, points: []string{m.Mountpoint}}
+	own := &mountNS{own: true, points: []string{m.Mountpoint}}
 	if err := s.processes(ctx, own, (*worker).links, (*worker).maps); err != nil {
 		return s.sorted(), fmt.Errorf("looking for users of %s: %w", m.Mountpoint, err)
 	}
@@ -118,27 +120,27 @@ type search struct {
 	m      Mount // what is looked for; only its device number when device is set
 	device bool  // any mount of the device counts, not m alone
 	limit  int
-	own    *space
-	// Processes that an earlier search still waits for, see await.
+	own    *mountNS
+	// Processes that an earlier search still waits for, see Node.await.
 	waiting map[int64]bool
 	root    Device // of the root file system in our namespace, when device is set
 
 	seen, denied, skipped atomic.Int64 // processes that may be looked at, may not, and cannot without waiting
 
-	mu     sync.Mutex
-	found  []Holder
-	spaces map[string]*space // by the text of the link ns/mnt
+	mu         sync.Mutex
+	found      []Holder
+	namespaces map[string]*mountNS // by the text of the link ns/mnt
 }
 
-// space is a mount namespace.
-type space struct {
-	own    bool
-	id     string   // its number, empty when it is unknown
-	points []string // where it has our file system
-	table  []string // where it has any, only when far is not empty
-	far    []string // those of table that may wait for a server
-	stays  bool     // also when ours is unmounted
-	first  int      // its process with the lowest number
+// mountNS is a mount namespace.
+type mountNS struct {
+	own      bool     // the one of this process
+	id       string   // its number, empty when it is unknown
+	points   []string // mount points of the file system that is looked for
+	remotes  []string // mount points that may wait for a server
+	below    []string // mount points on or below one of remotes
+	outlives bool     // its mount stays when ours is unmounted
+	first    int      // its process with the lowest number
 }
 
 func (s *search) add(h Holder) {
@@ -155,7 +157,7 @@ func (s *search) full() bool {
 	return s.limit > 0 && len(s.found) >= s.limit
 }
 
-// sorted returns what was found: what is no process first, then processes by number.
+// sorted returns the holders: first those that are not processes, then processes by number.
 func (s *search) sorted() []Holder {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,11 +182,11 @@ func (s *search) files() {
 		if !strings.HasPrefix(name, "loop") {
 			continue
 		}
-		if p := attribute(block, name, "loop/backing_file"); within(p, s.m.Mountpoint) {
+		if p := attribute(block, name, "loop/backing_file"); safepath.Within(p, s.m.Mountpoint) {
 			s.add(Holder{Kind: "loop", Device: printable(name), Path: printable(p)})
 		}
 	}
-	s.swaps(func(path string) bool { return within(path, s.m.Mountpoint) })
+	s.swaps(func(path string) bool { return safepath.Within(path, s.m.Mountpoint) })
 }
 
 // swaps looks for swap files and devices whose path match accepts.
@@ -209,3 +211,92 @@ func printable(s string) string {
 		return r
 	}, strings.ToValidUTF8(s, "?"))
 }
+
+// unitOf says in a few words what a process belongs to, by the text of its
+// /proc/PID/cgroup (cgroups(7)): a batch job, a container, or a unit of systemd. It
+// returns "" when the text tells none of these.
+func unitOf(cgroup string) string {
+	var path string
+	for line := range strings.Lines(cgroup) {
+		_, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+		controllers, at, _ := strings.Cut(rest, ":")
+		// Version 2 has no controllers. With version 1 systemd's own hierarchy is complete.
+		if at != "/" && (controllers == "" || controllers == "name=systemd" && path == "") {
+			path = at
+		}
+		// Slurm makes a hierarchy of its own for each controller of version 1.
+		if strings.HasPrefix(at, "/slurm") {
+			path = at
+			break
+		}
+	}
+	parts := strings.Split(path, "/")
+	if job := slurmJob(parts); job != "" {
+		return job
+	}
+	unit := ""
+	for i, part := range parts {
+		if c := container(parts[:i], part); c != "" {
+			return c
+		}
+		if !strings.HasSuffix(part, ".service") && !strings.HasSuffix(part, ".scope") {
+			continue
+		}
+		if strings.HasPrefix(unit, "user@") {
+			unit, _, _ = strings.Cut(unit, "/")
+			unit += "/" + part // a unit of the user's own manager
+		} else {
+			unit = part
+		}
+	}
+	return unit
+}
+
+// slurmJob finds .../job_123/step_0/... below a directory of Slurm.
+func slurmJob(parts []string) string {
+	slurm := false
+	for _, part := range parts {
+		slurm = slurm || strings.HasPrefix(part, "slurm") || strings.HasSuffix(part, "_slurmstepd.scope")
+		if id, ok := strings.CutPrefix(part, "job_"); ok && slurm && number(id) {
+			return "slurm job " + id
+		}
+	}
+	return ""
+}
+
+// runtimes are the prefixes that container runtimes give to the names of their scopes.
+var runtimes = [][2]string{
+	{"docker-", "docker"}, {"libpod-", "podman"}, {"cri-containerd-", "containerd"}, {"crio-", "cri-o"}, {"nerdctl-", "containerd"},
+}
+
+// shortID is how much of a container's id its runtime shows in lists.
+const shortID = 12
+
+// container returns which container the directory name of a cgroup below above is, or "".
+func container(above []string, name string) string {
+	runtime, id := "", strings.TrimSuffix(name, ".scope")
+	for _, r := range runtimes {
+		if rest, ok := strings.CutPrefix(id, r[0]); ok {
+			runtime, id = r[1]+" ", rest
+			break
+		}
+	}
+	// containerd without systemd: kubepods-...:cri-containerd:ID
+	if i := strings.LastIndexByte(id, ':'); i >= 0 {
+		id = id[i+1:]
+	}
+	if len(id) != 64 || strings.Trim(id, "0123456789abcdef") != "" {
+		return ""
+	}
+	if runtime == "" && len(above) > 0 {
+		switch parent := above[len(above)-1]; parent {
+		case "docker":
+			runtime = "docker "
+		case "libpod_parent":
+			runtime = "podman "
+		}
+	}
+	return runtime + "container " + id[:shortID]
+}
+
+func number(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // Left is a command that an earlier daemon started and that still runs.
@@ -26,12 +28,12 @@ const leftPoll = 100 * time.Millisecond
 
 // WaitLeft waits until no command is left that was started with mark, a KEY=value,
 // in its Env by a process that is gone by now, at most for limit (0: as long as ctx
-// lasts). found is told of each one before it is waited for. What still runs after
+// lasts). found is called with each one before it is waited for. What still runs after
 // limit is returned; the error is the cause of ctx's end.
 //
 // Only processes like those that Exec starts count: leaders of a process group in
-// somebody else's session, with our user id. So a service that a command has left
-// behind is not waited for, and nobody else can make us wait.
+// another session, with our user id. So a service that a command has left behind is
+// not waited for, and no other user can make us wait.
 func (n *Node) WaitLeft(ctx context.Context, mark string, limit time.Duration, found func(Left)) ([]Left, error) {
 	waits := ctx
 	if limit > 0 {
@@ -39,15 +41,15 @@ func (n *Node) WaitLeft(ctx context.Context, mark string, limit time.Duration, f
 		waits, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	told := map[int]bool{}
+	reported := map[int]bool{}
 	for {
 		list := n.left(mark)
 		if len(list) == 0 {
 			return nil, nil
 		}
 		for _, l := range list {
-			if !told[l.PID] {
-				told[l.PID] = true
+			if !reported[l.PID] {
+				reported[l.PID] = true
 				found(l)
 			}
 		}
@@ -97,7 +99,7 @@ func (n *Node) isLeft(pid int, mark string) bool {
 	return false
 }
 
-// ownProcess tells whether all user ids of a process are ours. A setuid program of
+// ownProcess reports whether all user ids of a process are ours. A setuid program of
 // a local user has that user's environment, which proves nothing.
 func ownProcess(status string) bool {
 	b, err := os.ReadFile(status)
@@ -126,11 +128,7 @@ func (n *Node) lineOf(pid int) (program, line string) {
 		return "", ""
 	}
 	words := strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")
-	line = strings.ToValidUTF8(Command{Argv: words}.String(), "?")
-	if len(line) > 300 {
-		line = strings.ToValidUTF8(line[:300], "") + "…"
-	}
-	return filepath.Base(words[0]), line
+	return filepath.Base(words[0]), text.Clip(strings.ToValidUTF8(Command{Argv: words}.String(), "?"), 300)
 }
 
 // ProcessStart tells when the process pid was started, in the kernel's ticks since

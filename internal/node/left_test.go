@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 func init() {
@@ -66,7 +68,7 @@ func TestWaitLeft(t *testing.T) {
 	}
 	release := leave(t, mark, "command")
 	// Its parent continues before the kernel shows the environment of a new program.
-	waitUntil(t, "the command is seen", func() bool { return len(n.left(mark)) == 1 })
+	wait.Until(t, "the command is seen", func() bool { return len(n.left(mark)) == 1 })
 	for _, other := range []string{"NODE_TEST_MARK=abc-", "NODE_TEST_MARK=abc-12", "TEST_MARK=abc-1", "NODE_TEST_MARK"} {
 		if left := n.left(other); len(left) > 0 {
 			t.Errorf("%s: %+v", other, left)
@@ -134,7 +136,7 @@ func TestProcessStart(t *testing.T) {
 	}
 	child := exec.Command("true")
 	must(t, child.Start())
-	waitUntil(t, "a zombie has ended", func() bool { return ProcessStart(child.Process.Pid) == "" })
+	wait.Until(t, "a zombie has ended", func() bool { return ProcessStart(child.Process.Pid) == "" })
 	must(t, child.Wait())
 }
 
@@ -144,7 +146,7 @@ func TestProcessWithoutMainThread(t *testing.T) {
 	t.Setenv("NODE_TEST_MARK", "headless")
 	pid := helper(t, "headless", &syscall.SysProcAttr{Setpgid: true}).Process.Pid
 	proc := "/proc/" + strconv.Itoa(pid)
-	waitUntil(t, "the main thread ends", func() bool { f, _ := statOf(proc); return f[0] == "Z" })
+	wait.Until(t, "the main thread ends", func() bool { f, _ := statOf(proc); return f[0] == "Z" })
 	n := &Node{}
 	if dir, _ := n.running(pid); !strings.HasPrefix(dir, proc+"/task/") || ProcessStart(pid) == "" {
 		t.Fatalf("taken for ended: %q", dir)

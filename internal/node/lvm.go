@@ -9,17 +9,20 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // LV is a logical volume as lvs reports it.
 type LV struct{ VG, Name, Attr string }
 
-// Active tells whether the volume is active here: the fifth character of lv_attr
+// Active reports whether the volume is active here: the fifth character of lv_attr
 // (lvs(8)). An attribute text that is too short is not active.
 func (l LV) Active() bool { return len(l.Attr) >= 5 && l.Attr[4] == 'a' }
 
-// ErrTimeoutVG says that a volume group did not appear in time.
+// ErrTimeoutVG reports that a volume group did not appear in time.
 var ErrTimeoutVG = errors.New("timeout waiting for VG")
 
 // vgPoll is the time between two looks at a volume group: there is no event for
@@ -43,7 +46,7 @@ func checkVG(vg string) error {
 	return nil
 }
 
-// LVs returns the logical volumes of the volume group vg; none is no error.
+// LVs returns the logical volumes of the volume group vg. Finding none is not an error.
 func (n *Node) LVs(ctx context.Context, vg string, timeout time.Duration) (lvs []LV, err error) {
 	err = n.askLVM(ctx, "lvs", "vg_name,lv_name,lv_attr", vg, timeout, func(report string) (bool, error) {
 		all, err := parseLVS(report)
@@ -53,7 +56,7 @@ func (n *Node) LVs(ctx context.Context, vg string, timeout time.Duration) (lvs [
 	return lvs, err
 }
 
-// HasVG tells whether this node sees the volume group vg.
+// HasVG reports whether this node sees the volume group vg.
 func (n *Node) HasVG(ctx context.Context, vg string, timeout time.Duration) (has bool, err error) {
 	err = n.askLVM(ctx, "vgs", "vg_name", vg, timeout, func(report string) (bool, error) {
 		names, err := parseVGS(report)
@@ -70,27 +73,23 @@ func (n *Node) WaitVG(ctx context.Context, vg string, limit, timeout time.Durati
 	if err := checkVG(vg); err != nil {
 		return err
 	}
-	deadline := time.Now().Add(limit)
-	for {
-		found, err := n.HasVG(ctx, vg, timeout)
-		switch {
-		case found:
-			return nil
-		case ctx.Err() != nil:
-			return fmt.Errorf("waiting for VG %s: %w", vg, context.Cause(ctx))
-		case errors.Is(err, exec.ErrNotFound), errors.Is(err, ErrHangs), survived(err):
-			return err // another try cannot help
-		case time.Until(deadline) <= 0 && err != nil:
-			return fmt.Errorf("%w %s: %w", ErrTimeoutVG, vg, err)
-		case time.Until(deadline) <= 0:
-			return fmt.Errorf("%w %s", ErrTimeoutVG, vg)
+	var last error
+	err := poll(ctx, time.Now().Add(limit), vgPoll, func() (found bool, err error) {
+		found, last = n.HasVG(ctx, vg, timeout)
+		if errors.Is(last, exec.ErrNotFound) || errors.Is(last, ErrHangs) || survived(last) {
+			return false, last // another try cannot help
 		}
-		t := time.NewTimer(min(vgPoll, time.Until(deadline)))
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-		}
+		return found, nil
+	})
+	switch {
+	case err == nil || ctx.Err() == nil && !errors.Is(err, errTooLate):
+		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("waiting for VG %s: %w", vg, context.Cause(ctx))
+	case last != nil:
+		return fmt.Errorf("%w %s: %w", ErrTimeoutVG, vg, last)
+	default:
+		return fmt.Errorf("%w %s", ErrTimeoutVG, vg)
 	}
 }
 
@@ -144,6 +143,180 @@ func parseJSON(tool, out string, into any) error {
 	if err == nil {
 		return nil
 	}
-	start := strings.ToValidUTF8(out[:min(len(out), 200)], "")
-	return fmt.Errorf("%s printed something other than the expected JSON (%w); it begins with %q", tool, err, start)
+	return fmt.Errorf("%s printed something other than the expected JSON (%w); it begins with %q", tool, err, text.Cut(out, 200))
+}
+
+const (
+	// lvmReportFD names the descriptor to which the LVM tools write a report. Their
+	// messages go to standard output, and come between the lines of a report that is
+	// written there too.
+	lvmReportFD = "LVM_REPORT_FD"
+	// lvmConfig overrides lvm.conf: command_names and prefix are put in front of every
+	// line, those of a report on its own descriptor too (lvm.conf(5), section log).
+	lvmConfig = `log{command_names=0 prefix="  "}`
+)
+
+// askLVM runs the LVM tool for the columns of volume group vg. parse reads the report
+// and reports whether it holds the group. A report that does counts whatever the exit
+// status is: the tools report the trouble of any group that they meet.
+func (n *Node) askLVM(ctx context.Context, tool, columns, vg string, timeout time.Duration, parse func(report string) (holds bool, err error)) error {
+	if err := checkVG(vg); err != nil {
+		return err
+	}
+	c := Command{
+		Argv:    []string{tool, "--nolock", "--config", lvmConfig, "--reportformat", "json", "-o", columns, "--select", "vg_name=" + vg},
+		Timeout: timeout, Capture: lvmCapture, Report: lvmReportFD,
+	}
+	res, err := n.Run(ctx, c)
+	if failed, ok := errors.AsType[*CommandError](err); err != nil && (!ok || failed.TimedOut || exitStatus(err) < 0) {
+		return err
+	}
+	report, messages := res.Report, res.Stdout+res.Stderr
+	own := strings.TrimSpace(report) != ""
+	if !own { // a tool that does not know LVM_REPORT_FD
+		report, messages = res.Stdout, res.Stderr
+	}
+	holds, perr := parse(report)
+	if perr != nil && !own {
+		var dropped string
+		if report, dropped = withoutMessages(report); dropped != "" {
+			var err error
+			if holds, err = parse(report); err == nil {
+				perr, messages = nil, dropped+messages
+			}
+		}
+	}
+	switch {
+	case err != nil && perr != nil && own:
+		return fmt.Errorf("%w; and %w", err, perr)
+	case err != nil && (perr != nil || !holds):
+		return err
+	case perr != nil && strings.TrimSpace(messages) != "":
+		return fmt.Errorf("%w; its messages are %q", perr, oneLine(messages))
+	case perr != nil:
+		return perr
+	}
+	if messages = oneLine(messages); messages != "" && n.shared().messages.fresh(tool, messages) {
+		n.log().Warn("an LVM tool printed messages beside its report; the report is used", "command", c.String(), "output", messages, "error", errText(err))
+	}
+	return nil
+}
+
+// withoutMessages returns what is left of out without the lines that cannot belong to
+// a report, and those lines. Every line of a report has a bracket, a brace or a quote.
+// A message with one of these stays and makes the report invalid: it must not be taken
+// for a part of it.
+func withoutMessages(out string) (report, messages string) {
+	var r, m strings.Builder
+	for line := range strings.Lines(out) {
+		if strings.ContainsAny(line, `{}[]"`) {
+			r.WriteString(line)
+		} else {
+			m.WriteString(line)
+		}
+	}
+	return r.String(), m.String()
+}
+
+// messageLimit bounds what is shown of messages, in bytes.
+const messageLimit = 2 << 10
+
+// oneLine makes the lines of a tool's messages one, safe to show.
+func oneLine(s string) string {
+	var lines []string
+	for line := range strings.Lines(s) {
+		if line = strings.Join(strings.Fields(line), " "); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return text.Clip(printable(strings.Join(lines, "; ")), messageLimit)
+}
+
+// errText is the cause of a failed command, without its output.
+func errText(err error) string {
+	if c, ok := errors.AsType[*CommandError](err); ok {
+		return c.Err.Error()
+	}
+	return ""
+}
+
+// messages remembers what was logged, so that a message that comes with every answer
+// is logged once. Numbers do not count: sizes and times change.
+type messages struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+// messagesMost bounds how many texts are remembered.
+const messagesMost = 64
+
+func (m *messages) fresh(tool, text string) bool {
+	key := tool + " " + strings.Map(func(r rune) rune {
+		if '0' <= r && r <= '9' {
+			return -1
+		}
+		return r
+	}, text)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.seen[key] {
+		return false
+	}
+	if m.seen == nil || len(m.seen) >= messagesMost {
+		m.seen = map[string]bool{}
+	}
+	m.seen[key] = true
+	return true
+}
+
+// Locks are locks by key that a caller can give up waiting for. A lock exists
+// only while it is held or waited for. The zero value is ready for use.
+type Locks struct {
+	mu    sync.Mutex
+	locks map[string]*keyLock
+}
+
+type keyLock struct {
+	turn  chan struct{} // holds one token while the lock is held
+	users int
+}
+
+// Lock waits until no other caller holds key. unlock may be called more than
+// once. The error is the cause of ctx's end.
+func (l *Locks) Lock(ctx context.Context, key string) (unlock func(), err error) {
+	l.mu.Lock()
+	k := l.locks[key]
+	if k == nil {
+		k = &keyLock{turn: make(chan struct{}, 1)}
+		if l.locks == nil {
+			l.locks = map[string]*keyLock{}
+		}
+		l.locks[key] = k
+	}
+	k.users++
+	l.mu.Unlock()
+	leave := func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if k.users--; k.users == 0 {
+			delete(l.locks, key)
+		}
+	}
+	select {
+	case k.turn <- struct{}{}:
+		return sync.OnceFunc(func() { <-k.turn; leave() }), nil
+	case <-ctx.Done():
+		leave()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// LockVG waits until no other caller works on the volume group vg, since LVM
+// commands on one group get in each other's way. unlock may be called more than
+// once. The error is the cause of ctx's end.
+func (n *Node) LockVG(ctx context.Context, vg string) (unlock func(), err error) {
+	if unlock, err = n.shared().locks.Lock(ctx, vg); err != nil {
+		return nil, fmt.Errorf("waiting for other commands on VG %s: %w", vg, err)
+	}
+	return unlock, nil
 }

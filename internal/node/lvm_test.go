@@ -1,9 +1,13 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -132,7 +136,7 @@ func TestWaitVG(t *testing.T) {
 		{name: "one look", appears: time.Hour, calls: 1, is: ErrTimeoutVG},
 		{name: "fails for ever", limit: 100 * time.Millisecond, fail: ExitStatus(5), calls: 2, took: 100 * time.Millisecond, is: ExitStatus(5), text: "timeout waiting for VG v_0: "},
 		{name: "no such program", limit: time.Hour, fail: exec.ErrNotFound, calls: 1, is: exec.ErrNotFound},
-		{name: "cancelled", limit: time.Hour, appears: 2 * time.Hour, cancelAfter: 150 * time.Millisecond, calls: 3, took: 150 * time.Millisecond, is: context.Canceled},
+		{name: "cancelled", limit: time.Hour, appears: 2 * time.Hour, cancelAfter: 150 * time.Millisecond, calls: 2, took: 150 * time.Millisecond, is: context.Canceled},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -187,7 +191,7 @@ func TestLockVG(t *testing.T) {
 				must(t, err)
 				inside++
 				most = max(most, inside)
-				time.Sleep(time.Second) // of the bubble's clock
+				<-time.After(time.Second) // of the bubble's clock
 				inside--
 				unlock()
 				unlock() // twice does no harm
@@ -195,7 +199,7 @@ func TestLockVG(t *testing.T) {
 		}
 		synctest.Wait()
 		if most != 0 {
-			t.Error("somebody got in")
+			t.Error("two callers hold the lock")
 		}
 		unlock()
 		wg.Wait()
@@ -235,4 +239,176 @@ func FuzzVGS(f *testing.F) {
 			t.Errorf("%v, %v", names, err)
 		}
 	})
+}
+
+// The texts in testdata/lvm are what lvm2 2.03.16 writes to standard output, exit
+// status 0, when the report goes there too.
+
+const cleanVGS = `{"report":[{"vg":[{"vg_name":"v_0"},{"vg_name":"2c5d0000-0000-4000-8000-00000000000b_0"}]}]}`
+
+// Whatever the messages are, a report on its own descriptor is read.
+func TestReportBesideMessages(t *testing.T) {
+	texts, err := filepath.Glob("testdata/lvm/*.txt")
+	must(t, err)
+	if len(texts) == 0 {
+		t.Fatal("no test data")
+	}
+	for _, file := range texts {
+		out, err := os.ReadFile(file)
+		must(t, err)
+		n := &Node{Exec: runs(func(_ context.Context, c Command) (Result, error) {
+			if c.Report != "LVM_REPORT_FD" || !slices.Contains(c.Argv, `log{command_names=0 prefix="  "}`) {
+				t.Errorf("asked by %q with the report on %q", c.Argv, c.Report)
+			}
+			return Result{Stdout: string(out), Report: cleanVGS}, nil
+		})}
+		for _, vg := range []string{"v_0", "2c5d0000-0000-4000-8000-00000000000b_0"} {
+			if has, err := n.HasVG(t.Context(), vg, 0); err != nil || !has {
+				t.Errorf("%s: %v, %v", file, has, err)
+			}
+		}
+		if has, err := n.HasVG(t.Context(), "v_1", 0); err != nil || has {
+			t.Errorf("%s: another group: %v, %v", file, has, err)
+		}
+	}
+}
+
+// A tool that does not know the descriptor: messages that cannot be JSON are dropped,
+// any other makes the answer unreadable. None of them is taken for an answer.
+func TestReportAmongMessages(t *testing.T) {
+	data := func(name string) string {
+		b, err := os.ReadFile("testdata/lvm/" + name + ".txt")
+		must(t, err)
+		return string(b)
+	}
+	for _, tt := range []struct {
+		name, out string
+		has       bool
+		bad       string
+	}{
+		{"clean", cleanVGS, true, ""},
+		{"a message inside", data("message-inside-json"), true, ""},
+		{"a retry inside", data("retry-inside-json"), true, ""},
+		{"before and after", "  Retrying metadata scan.\n" + cleanVGS + "\n  Done.\n", true, ""},
+		{"command names", data("command-names"), false, "something other than the expected JSON"},
+		{"a message with quotes", strings.Replace(data("retry-inside-json"), "Retrying", `Retrying "v_0"`, 1), false, "something other"},
+		{"a message that looks like a row", `  Found {"vg_name":"v_0"} in the archive.` + "\n" + `{"report":[{"vg":[]}]}`, false, "something other"},
+		{"nothing but a message", "  Retrying metadata scan.\n", false, "Retrying metadata scan"},
+		{"nothing", "", false, "something other"},
+		{"half a report", "{\"report\":[\n", false, "something other"},
+	} {
+		n := &Node{Exec: runs(func(context.Context, Command) (Result, error) { return Result{Stdout: tt.out}, nil })}
+		has, err := n.HasVG(t.Context(), "v_0", 0)
+		if has != tt.has || (err == nil) != (tt.bad == "") || err != nil && !strings.Contains(err.Error(), tt.bad) {
+			t.Errorf("%s: %v, %v", tt.name, has, err)
+		}
+	}
+}
+
+// The exit status concerns any group that the tool met; a report with ours counts.
+func TestReportOfAFailedTool(t *testing.T) {
+	const ours, empty = `{"report":[{"lv":[{"vg_name":"v_0","lv_name":"lv-0","lv_attr":"-wi-a-----"}]}]}`, `{"report":[{"lv":[]}]}`
+	for _, tt := range []struct {
+		name   string
+		res    Result
+		err    error
+		timed  bool
+		volume bool
+		texts  []string // of the error
+	}{
+		{name: "another group is broken", res: Result{Report: ours, Stderr: "  Failed to read metadata of v_9.\n"}, err: ExitStatus(5), volume: true},
+		{name: "on standard output", res: Result{Stdout: ours, Stderr: "  Failed to read metadata of v_9.\n"}, err: ExitStatus(5), volume: true},
+		{name: "without ours", res: Result{Report: empty, Stderr: "  Failed\n"}, err: ExitStatus(5), texts: []string{"command: lvs", "exit status 5"}},
+		{name: "no report", res: Result{Stderr: "  lvmlockd is not running\n"}, err: ExitStatus(5), texts: []string{"command: lvs", "lvmlockd is not running", "exit status 5"}},
+		{name: "unreadable and failed", res: Result{Report: "{\"rep", Stderr: "  no luck\n"}, err: ExitStatus(5), texts: []string{"no luck", "exit status 5", `begins with "{\"rep"`}},
+		{name: "unreadable", res: Result{Report: "{\"rep", Stderr: "  no luck\n"}, texts: []string{"no luck", `begins with "{\"rep"`}},
+		{name: "killed", res: Result{Report: ours}, err: errors.New("signal: killed"), texts: []string{"signal: killed"}},
+		{name: "too late", res: Result{Report: ours}, err: ExitStatus(0), timed: true, texts: []string{"exit status 0"}},
+	} {
+		n := &Node{Exec: runs(func(_ context.Context, c Command) (Result, error) {
+			if tt.err == nil {
+				return tt.res, nil
+			}
+			return tt.res, &CommandError{Line: c.String(), Stdout: tt.res.Stdout, Stderr: tt.res.Stderr, Err: tt.err, TimedOut: tt.timed}
+		})}
+		lvs, err := n.LVs(t.Context(), "v_0", 0)
+		if (err == nil) != (len(tt.texts) == 0) || (err == nil && len(lvs) == 1) != tt.volume {
+			t.Errorf("%s: %v, %v", tt.name, lvs, err)
+		}
+		for _, text := range tt.texts {
+			if err != nil && !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: %q is not in %v", tt.name, text, err)
+			}
+		}
+	}
+}
+
+// A message comes with every answer, and is logged once; numbers in it do not count.
+func TestMessagesAreLoggedOnce(t *testing.T) {
+	var log bytes.Buffer
+	message := ""
+	n := &Node{Log: slog.New(slog.NewTextHandler(&log, nil)), Exec: runs(func(context.Context, Command) (Result, error) {
+		return Result{Stdout: message, Report: cleanVGS}, nil
+	})}
+	for _, step := range []struct {
+		message string
+		want    int
+	}{
+		{"", 0}, {"  Retrying metadata scan.\n\n", 1}, {"  Retrying metadata scan.\n", 1},
+		{"  8303 files\n", 2}, {"  8304 files\n", 2}, {"", 2}, {"  8304 files\n", 2}, {"  bad\x1b[2J\n  more\n", 3},
+	} {
+		message = step.message
+		// What one caller was told, another need not be told.
+		if has, err := n.For(Caller{}).HasVG(t.Context(), "v_0", 0); err != nil || !has {
+			t.Fatal(has, err)
+		}
+		if got := strings.Count(log.String(), "level=WARN"); got != step.want {
+			t.Errorf("%q: %d records", message, got)
+		}
+	}
+	if !strings.Contains(log.String(), "bad?[2J; more") {
+		t.Errorf("log: %s", log.String())
+	}
+	for i := range 3 * messagesMost {
+		n.messages.fresh("lvs", strings.Repeat("x", i))
+		if len(n.messages.seen) > messagesMost {
+			t.Fatalf("%d texts are remembered", len(n.messages.seen))
+		}
+	}
+}
+
+// A hanging command is no reason to ask ten times a second for it.
+func TestWaitVGGivesUpOnAHangingCommand(t *testing.T) {
+	for _, cause := range []error{ErrHangs, &CommandError{Line: "vgs", Err: errSurvived, PID: 4711, TimedOut: true}} {
+		calls := 0
+		n := &Node{Exec: runs(func(context.Context, Command) (Result, error) { calls++; return Result{}, cause })}
+		if err := n.WaitVG(t.Context(), "v_0", time.Hour, 0); !errors.Is(err, cause) || calls != 1 {
+			t.Errorf("%d calls, %v", calls, err)
+		}
+	}
+}
+
+// A real program that writes its report to the given file.
+func TestExecReport(t *testing.T) {
+	e := &Exec{}
+	c := Command{Argv: []string{"sh", "-c", `echo message; echo trouble >&2; echo "report $1" >&"$LVM_REPORT_FD"; cat; exit 5`, "sh", "one"}, Report: lvmReportFD, Input: []byte("input")}
+	res, err := e.Run(t.Context(), c)
+	if exitStatus(err) != 5 || res.Report != "report one\n" || res.Stdout != "message\ninput" || res.Stderr != "trouble\n" || res.Truncated {
+		t.Errorf("%+v, %v", res, err)
+	}
+	c.Argv[2], c.Capture = `head -c 100000 /dev/zero | tr '\0' x >&"$LVM_REPORT_FD"`, 1000
+	if res, err = e.Run(t.Context(), c); err != nil || !res.Truncated || len(res.Report) > 1100 || res.Stdout != "" {
+		t.Errorf("%d bytes, %v", len(res.Report), err)
+	}
+	// A child of the program that keeps the descriptor open costs little.
+	bounded(t, time.Second, func() {
+		res, err = e.Run(t.Context(), Command{Argv: []string{"sh", "-c", `echo x >&"$LVM_REPORT_FD"; sleep 5 >/dev/null 2>&1 &`}, Report: lvmReportFD})
+		if err != nil || res.Report != "x\n" {
+			t.Errorf("%+v, %v", res, err)
+		}
+	})
+	res, err = e.Run(t.Context(), Command{Argv: []string{"sh", "-c", `echo "report on $LVM_REPORT_FD"; [ ! -e /proc/$$/fd/3 ]`}})
+	if err != nil || res.Stdout != "report on \n" {
+		t.Errorf("without a report: %q, %v", res.Stdout, err)
+	}
 }

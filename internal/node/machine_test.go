@@ -19,11 +19,11 @@ import (
 // These tests mount for real, each in a mount namespace of its own. A tmpfs stands
 // in for devtmpfs: bound device nodes look the same in the table.
 
-// scene is a tmpfs with room for everything, mounted over a test's own directory.
-func scene(t *testing.T) string {
+// tmpfsDir is a tmpfs with room for everything, mounted over a test's own directory.
+func tmpfsDir(t *testing.T) string {
 	t.Helper()
 	top := t.TempDir()
-	must(t, unix.Mount("scene", top, "tmpfs", 0, ""))
+	must(t, unix.Mount("test", top, "tmpfs", 0, ""))
 	t.Cleanup(func() { unix.Unmount(top, unix.MNT_DETACH) })
 	return top
 }
@@ -37,7 +37,7 @@ func TestRawBindForReal(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	top := scene(t)
+	top := tmpfsDir(t)
 	n := &Node{}
 	must(t, os.Mkdir(top+"/mapper", 0o755))
 	must(t, unix.Mount("tmpfs", top+"/mapper", "tmpfs", 0, ""))
@@ -99,7 +99,7 @@ func TestBoundDeviceBehindACover(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	top := scene(t)
+	top := tmpfsDir(t)
 	for _, d := range []string{"/dev", "/dev2", "/cover"} {
 		must(t, os.Mkdir(top+d, 0o755))
 	}
@@ -128,7 +128,7 @@ func TestDirectoryTargetForReal(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	top := scene(t)
+	top := tmpfsDir(t)
 	n := &Node{}
 	target := top + "/mnt/nnf/a b\\c"
 	created, err := n.MakeDirectory(target)
@@ -164,7 +164,7 @@ func TestHoldersForReal(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	top := scene(t)
+	top := tmpfsDir(t)
 	n := &Node{Exec: &Exec{}}
 	target := top + "/mnt"
 	must(t, os.Mkdir(target, 0o755))
@@ -267,7 +267,7 @@ func TestMountAtWhileTheTableChanges(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	top := scene(t)
+	top := tmpfsDir(t)
 	for i := range 100 { // more than one page of table
 		d := filepath.Join(top, strconv.Itoa(i))
 		must(t, os.Mkdir(d, 0o755))

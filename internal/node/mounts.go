@@ -12,6 +12,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // Mount is one line of the mount table (proc_pid_mountinfo(5)), escapes decoded.
@@ -32,10 +34,10 @@ func (m Mount) Device() Device { return Device{uint32(m.Major), uint32(m.Minor)}
 
 // MountAt returns the mount that a process finds at exactly path: the topmost one
 // when several are stacked, and none that a later mount above it hides. It returns
-// nil when path is no mount point. Only the table is read, path is never touched:
-// a dead network file system at it does no harm.
+// nil when path is not a mount point. It reads only the table and never touches path:
+// a network file system whose server does not answer does not block it.
 func (n *Node) MountAt(path string) (*Mount, error) {
-	table, err := n.mounts(func(at string) bool { return within(path, at) })
+	table, err := n.mounts(func(at string) bool { return safepath.Within(path, at) })
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +50,7 @@ func (n *Node) MountAt(path string) (*Mount, error) {
 // MountsBelow returns the mounts strictly below path, hidden ones too, in the
 // order of the table.
 func (n *Node) MountsBelow(path string) ([]Mount, error) {
-	return n.mounts(func(at string) bool { return at != path && within(at, path) })
+	return n.mounts(func(at string) bool { return at != path && safepath.Within(at, path) })
 }
 
 // MountsOn returns all mounts whose mount point is exactly path, in the order of the
@@ -58,26 +60,12 @@ func (n *Node) MountsOn(path string) ([]Mount, error) {
 	return n.mounts(func(at string) bool { return at == path })
 }
 
-// MountByID returns the mount with this id, hidden or not, or nil when the table has
-// none. The kernel gives the id of a mount that is gone to a later one: compare the
-// device and the mount point, too.
-func (n *Node) MountByID(id int) (*Mount, error) {
-	table, err := n.mounts(func(string) bool { return true })
-	if err != nil {
-		return nil, err
-	}
-	if i := slices.IndexFunc(table, func(m Mount) bool { return m.ID == id }); i >= 0 {
-		return &table[i], nil
-	}
-	return nil, nil
-}
-
 // HiddenBy returns nil when m is the mount that a process finds at its mount point,
 // else the mount that a process finds there instead: one that is stacked on m, or one
 // that is mounted over a directory above it. The error is fs.ErrNotExist when m is no
 // longer in the table.
 func (n *Node) HiddenBy(m Mount) (*Mount, error) {
-	table, err := n.mounts(func(at string) bool { return within(m.Mountpoint, at) })
+	table, err := n.mounts(func(at string) bool { return safepath.Within(m.Mountpoint, at) })
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +79,7 @@ func (n *Node) HiddenBy(m Mount) (*Mount, error) {
 	return nil, nil
 }
 
-// follows tells whether m goes away when of is unmounted: it is a copy that the
+// follows reports whether m goes away when of is unmounted: it is a copy that the
 // kernel has made in another mount namespace, and keeps in step.
 func (m Mount) follows(of Mount) bool {
 	for _, p := range strings.Fields(of.Propagation) {
@@ -100,15 +88,6 @@ func (m Mount) follows(of Mount) bool {
 		}
 	}
 	return false
-}
-
-// within tells whether path is dir or lies below it.
-func within(path, dir string) bool {
-	if dir == "/" {
-		return strings.HasPrefix(path, "/")
-	}
-	rest, ok := strings.CutPrefix(path, dir)
-	return ok && (rest == "" || rest[0] == '/')
 }
 
 // visible returns the mount that a walk from / to path ends in. The order of the

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 func TestMountAt(t *testing.T) {
@@ -128,15 +130,16 @@ func TestMountsOn(t *testing.T) {
 	}
 }
 
-func TestMountByID(t *testing.T) {
-	n := plant(t, "machine")
-	for id, want := range map[int]string{30: "/mnt/nnf/xfs", 42: "/mnt/stack", 50: "/mnt/over/below", 2: "", 0: ""} {
-		m, err := n.MountByID(id)
-		must(t, err)
-		if (m != nil) != (want != "") || m != nil && (m.ID != id || m.Mountpoint != want) {
-			t.Errorf("%d: %+v, want %q", id, m, want)
-		}
+// mountByID returns the mount with this id, hidden or not.
+func mountByID(t *testing.T, n *Node, id int) Mount {
+	t.Helper()
+	table, err := n.mounts(func(string) bool { return true })
+	must(t, err)
+	i := slices.IndexFunc(table, func(m Mount) bool { return m.ID == id })
+	if i < 0 {
+		t.Fatalf("no mount has the id %d", id)
 	}
+	return table[i]
 }
 
 func TestHiddenBy(t *testing.T) {
@@ -148,22 +151,18 @@ func TestHiddenBy(t *testing.T) {
 		42: 40, // two on top of it: the visible one
 		50: 51, // a mount over its parent directory
 	} {
-		m, err := n.MountByID(id)
-		must(t, err)
-		got, err := n.HiddenBy(*m)
+		got, err := n.HiddenBy(mountByID(t, n, id))
 		must(t, err)
 		if (got != nil) != (by != 0) || got != nil && got.ID != by {
 			t.Errorf("%d: %+v, want %d", id, got, by)
 		}
 	}
-	m, err := n.MountByID(30)
-	must(t, err)
 	for name, change := range map[string]func(*Mount){
 		"unmounted":           func(m *Mount) { m.ID = 1000 },
 		"id is another mount": func(m *Mount) { m.Mountpoint = "/mnt/nnf/xfs/sub" },
 		"another device":      func(m *Mount) { m.Minor++ },
 	} {
-		gone := *m
+		gone := mountByID(t, n, 30)
 		change(&gone)
 		if by, err := n.HiddenBy(gone); !errors.Is(err, fs.ErrNotExist) || by != nil {
 			t.Errorf("%s: %+v, %v", name, by, err)
@@ -196,20 +195,6 @@ func TestMountAtWithoutRoot(t *testing.T) {
 	}
 }
 
-func TestWithin(t *testing.T) {
-	for _, tt := range []struct {
-		path, dir string
-		want      bool
-	}{
-		{"/a/b", "/a", true}, {"/a", "/a", true}, {"/ab", "/a", false}, {"/a", "/a/b", false},
-		{"/a", "/", true}, {"socket:[1]", "/", false}, {"", "/a", false}, {"/a (deleted)", "/a", false},
-	} {
-		if got := within(tt.path, tt.dir); got != tt.want {
-			t.Errorf("within(%q, %q) = %v", tt.path, tt.dir, got)
-		}
-	}
-}
-
 // Whatever the table holds, the search ends, and what it finds is in the table.
 func FuzzMountinfo(f *testing.F) {
 	a := filepath.Join("testdata", "machine.txtar")
@@ -232,16 +217,16 @@ func FuzzMountinfo(f *testing.F) {
 		if m == nil {
 			return
 		}
-		if !slices.Contains(all, *m) || !within(path, m.Mountpoint) {
+		if !slices.Contains(all, *m) || !safepath.Within(path, m.Mountpoint) {
 			t.Errorf("%q: %+v", path, *m)
 		}
 		// MountAt reads only the lines above path: it must come to the same end.
-		few := slices.DeleteFunc(slices.Clone(all), func(m Mount) bool { return !within(path, m.Mountpoint) })
+		few := slices.DeleteFunc(slices.Clone(all), func(m Mount) bool { return !safepath.Within(path, m.Mountpoint) })
 		if f := visible(few, path); f == nil || f.Mountpoint != m.Mountpoint {
 			// Only a table that names a parent which is not above its child may differ.
 			for _, c := range all {
 				for _, p := range all {
-					if c.Parent == p.ID && !within(c.Mountpoint, p.Mountpoint) {
+					if c.Parent == p.ID && !safepath.Within(c.Mountpoint, p.Mountpoint) {
 						return
 					}
 				}

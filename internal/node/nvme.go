@@ -3,7 +3,9 @@ package node
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Namespace is one NVMe namespace that this node sees. The number in Device is the
@@ -117,4 +121,191 @@ func attribute(elem ...string) string {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
+}
+
+// nvmeCapture bounds the listing: about 1 KiB for each namespace.
+const nvmeCapture = 8 << 20
+
+// listNVMe asks nvme-cli for the namespaces.
+func (n *Node) listNVMe(ctx context.Context, timeout time.Duration) ([]Namespace, error) {
+	res, err := n.Run(ctx, Command{
+		Argv:    []string{"nvme", "list", "-v", "--output-format=json"},
+		Timeout: timeout, Capture: nvmeCapture,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return parseNVMeList(res.Stdout)
+}
+
+// The listing of nvme-cli. 1.x has the subsystem's fields in each entry of Devices,
+// 2.x has a list Subsystems there; multipath heads are next to the controllers.
+type (
+	nvmeList struct {
+		Devices []nvmeDevice
+	}
+	nvmeDevice struct {
+		nvmeSubsystem
+		Subsystems []nvmeSubsystem
+	}
+	nvmeSubsystem struct {
+		SubsystemNQN string
+		Controllers  []struct {
+			Controller string
+			Namespaces []nvmeNamespace
+		}
+		Namespaces []nvmeNamespace
+	}
+	nvmeNamespace struct {
+		NameSpace string
+		NSID      nsid
+	}
+)
+
+// nsid is a namespace's number, which some versions print as text.
+type nsid uint64
+
+func (v *nsid) UnmarshalJSON(b []byte) error {
+	var s string
+	if json.Unmarshal(b, &s) != nil {
+		s = string(b)
+	}
+	if s == "" || s == "null" {
+		return nil
+	}
+	u, err := strconv.ParseUint(s, 0, 32)
+	*v = nsid(u)
+	return err
+}
+
+// parseNVMeList reads the output of nvme list -v in the layouts of 1.x and 2.x.
+func parseNVMeList(out string) ([]Namespace, error) {
+	var doc nvmeList
+	if err := parseJSON("nvme list", out, &doc); err != nil {
+		return nil, err
+	}
+	var all []Namespace
+	for _, d := range doc.Devices {
+		for _, s := range append([]nvmeSubsystem{d.nvmeSubsystem}, d.Subsystems...) {
+			all = append(all, s.namespaces()...)
+		}
+	}
+	return all, nil
+}
+
+func (s nvmeSubsystem) namespaces() []Namespace {
+	var out []Namespace
+	add := func(controller string, spaces []nvmeNamespace) {
+		for _, ns := range spaces {
+			name := pathName.ReplaceAllString(ns.NameSpace, "$1$2")
+			if !namespaceName.MatchString(name) || ns.NSID == 0 || s.SubsystemNQN == "" {
+				continue
+			}
+			out = append(out, Namespace{Device: "/dev/" + name, Controller: controller, NQN: s.SubsystemNQN, NSID: uint64(ns.NSID)})
+		}
+	}
+	first := ""
+	for _, c := range s.Controllers {
+		if !controllerName.MatchString(c.Controller) {
+			c.Controller = ""
+		}
+		if first == "" {
+			first = c.Controller
+		}
+		add(c.Controller, c.Namespaces)
+	}
+	add(first, s.Namespaces)
+	return out
+}
+
+// RescanNVMe makes the kernel look for namespaces that were attached or detached,
+// on the controllers of the subsystems nqns; on all when nqns is empty or none of
+// them is here, since an empty subsystem may not be known by name. It uses sysfs
+// (rescan_controller) or else nvme-cli, each call limited by timeout. Controllers
+// that fail are logged; it is an error only when all fail. The kernel finishes the
+// scan later: see WaitNamespaces. A node without controllers is not an error.
+func (n *Node) RescanNVMe(ctx context.Context, nqns []string, timeout time.Duration) error {
+	all, err := n.controllers()
+	if err != nil {
+		all = names(n.kernel("/dev"), controllerName)
+	}
+	chosen := slices.DeleteFunc(slices.Clone(all), func(c string) bool {
+		return !slices.Contains(nqns, attribute(n.kernel("/sys/class/nvme"), c, "subsysnqn"))
+	})
+	if len(chosen) == 0 {
+		chosen = all
+	}
+	var failed []error
+	for _, c := range chosen {
+		if err := n.rescan(ctx, c, timeout); err != nil {
+			n.log().Warn("an NVMe controller was not rescanned", "controller", c, "error", err)
+			failed = append(failed, fmt.Errorf("%s: %w", c, err))
+		}
+	}
+	if len(failed) > 0 && len(failed) == len(chosen) {
+		return fmt.Errorf("could not rescan NVMe devices: %w", errors.Join(failed...))
+	}
+	return nil
+}
+
+func (n *Node) rescan(ctx context.Context, controller string, timeout time.Duration) error {
+	f, err := os.OpenFile(n.kernel("/sys/class/nvme/"+controller+"/rescan_controller"), os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString("1")
+		f.Close()
+		if err == nil {
+			return nil
+		}
+	}
+	_, cerr := n.Run(ctx, Command{Argv: []string{"nvme", "ns-rescan", "/dev/" + controller}, Timeout: timeout})
+	if cerr != nil && !errors.Is(err, os.ErrNotExist) {
+		return errors.Join(err, cerr)
+	}
+	return cerr
+}
+
+// WaitNamespaces waits until all of want (only NQN and NSID count) are known and
+// have their node in /dev, at most for limit, and returns those that are missing
+// then. It is woken by the kernel when something appears in /dev. The error says
+// that the namespaces could not be listed, or that ctx ended.
+func (n *Node) WaitNamespaces(ctx context.Context, want []Namespace, limit, timeout time.Duration) (missing []Namespace, err error) {
+	dev := n.kernel("/dev")
+	seen := "\x00" // nothing was listed yet
+	err = n.waitFor(ctx, limit, func() []string { return []string{dev} }, func() (bool, error) {
+		// /dev changes for many reasons; ask again only when it is about NVMe.
+		if now := strings.Join(names(dev, namespaceName), " "); now != seen {
+			seen = now
+		} else {
+			return false, nil
+		}
+		missing, err = n.missing(ctx, want, timeout)
+		return err == nil && len(missing) == 0, err
+	})
+	if errors.Is(err, errTooLate) {
+		// A last look, in case sysfs was complete only after the node appeared.
+		return n.missing(ctx, want, timeout)
+	}
+	return missing, err
+}
+
+// missing returns those of want that are not there now.
+func (n *Node) missing(ctx context.Context, want []Namespace, timeout time.Duration) ([]Namespace, error) {
+	have, err := n.Namespaces(ctx, timeout)
+	if err != nil {
+		return want, err
+	}
+	var out []Namespace
+	for _, w := range want {
+		if !slices.ContainsFunc(have, func(h Namespace) bool {
+			return h.NQN == w.NQN && h.NSID == w.NSID && n.exists(h.Device)
+		}) {
+			out = append(out, w)
+		}
+	}
+	return out, nil
+}
+
+func (n *Node) exists(dev string) bool {
+	var st unix.Stat_t
+	return unix.Lstat(filepath.Clean(n.kernel(dev)), &st) == nil
 }

@@ -4,22 +4,27 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // candidate is one process during a search.
 type candidate struct {
-	pid   int
-	dir   int // its directory in /proc, while it is looked at
-	space *space
+	pid int
+	dir int // its directory in /proc, while it is looked at
+	ns  *mountNS
 }
 
 // worker is one of several that share a search.
@@ -39,7 +44,7 @@ func (s *search) worker(proc *os.File) *worker {
 // processes looks at every process with one pass after the other: first at what is
 // cheap to see, then, at those that have no match yet, for mappings. Our own mount
 // namespace is own.
-func (s *search) processes(ctx context.Context, own *space, passes ...func(*worker, *candidate) bool) error {
+func (s *search) processes(ctx context.Context, own *mountNS, passes ...func(*worker, *candidate) bool) error {
 	proc, err := os.Open(s.n.kernel("/proc"))
 	if err != nil {
 		return err
@@ -59,7 +64,7 @@ func (s *search) processes(ctx context.Context, own *space, passes ...func(*work
 	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(b.pid, a.pid) })
 	s.own = own
 	if id, err := os.Readlink(s.n.kernel("/proc/self/ns/mnt")); err == nil {
-		s.spaces[id] = own
+		s.namespaces[id] = own
 	}
 	workers := make([]*worker, min(4, runtime.NumCPU()))
 	for i := range workers {
@@ -79,13 +84,13 @@ func (s *search) processes(ctx context.Context, own *space, passes ...func(*work
 		}
 	}
 	s.mu.Lock()
-	spaces := slices.Collect(maps.Values(s.spaces))
+	found := slices.Collect(maps.Values(s.namespaces))
 	s.mu.Unlock()
 	w := s.worker(proc)
-	for _, sp := range spaces {
-		if !sp.own && sp.stays {
-			w.look(&candidate{pid: sp.first, space: sp}, func(w *worker, p *candidate) bool {
-				w.report(p, "other namespace", sp.points[0])
+	for _, ns := range found {
+		if !ns.own && ns.outlives {
+			w.look(&candidate{pid: ns.first, ns: ns}, func(w *worker, p *candidate) bool {
+				w.report(p, "other namespace", ns.points[0])
 				return false
 			})
 		}
@@ -131,4 +136,207 @@ func (w *worker) look(p *candidate, pass func(*worker, *candidate) bool) bool {
 	defer unix.Close(dir)
 	p.dir = dir
 	return pass(w, p)
+}
+
+// namespaceOf returns the mount namespace of p.
+func (w *worker) namespaceOf(p *candidate) *mountNS {
+	id := w.link(p.dir, "ns/mnt")
+	if id == "" {
+		return w.own // a zombie, or a tree without namespaces
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if ns := w.namespaces[id]; ns != nil {
+		ns.first = min(ns.first, p.pid)
+		return ns
+	}
+	ns := &mountNS{first: p.pid, id: strings.TrimSuffix(strings.TrimPrefix(id, "mnt:["), "]")}
+	data, err := w.read(p.dir, "mountinfo")
+	if err != nil {
+		return ns // it ended: the next process of this namespace will do
+	}
+	table, err := parseTable(data, func(string) bool { return true })
+	if err != nil {
+		return ns
+	}
+	w.namespaces[id] = ns
+	if w.device {
+		ns.keep(table, w.m.Device(), w.root)
+		return ns
+	}
+	for _, m := range table {
+		if m.Major == w.m.Major && m.Minor == w.m.Minor && safepath.Within(m.Root, w.m.Root) {
+			ns.points = append(ns.points, m.Mountpoint)
+			ns.outlives = ns.outlives || !m.follows(w.m)
+		}
+	}
+	return ns
+}
+
+// enter starts the look at a process. It returns what the process runs, or "" when the
+// process is of no interest: a thread of the kernel or a zombie has nothing open and
+// nothing mapped.
+func (w *worker) enter(p *candidate) (exe string) {
+	exe, err := w.readlink(p.dir, "exe")
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		w.denied.Add(1)
+	}
+	if exe == "" {
+		return ""
+	}
+	w.seen.Add(1)
+	p.ns = w.namespaceOf(p)
+	return exe
+}
+
+// links looks at where the process stands, what it runs and has open. It returns
+// whether its mappings are still of interest.
+func (w *worker) links(p *candidate) bool {
+	exe := w.enter(p)
+	if exe == "" {
+		return false
+	}
+	for _, kind := range []string{"cwd", "root", "exe"} {
+		to := exe
+		if kind != "exe" {
+			to = w.link(p.dir, kind)
+		}
+		if p.ns.has(to) {
+			w.report(p, kind, to)
+			return false
+		}
+	}
+	return w.descriptors(p, func(fds int, fd string) bool {
+		to := w.link(fds, fd)
+		if p.ns.has(to) || !p.ns.own && safepath.Within(to, w.m.Mountpoint) && w.inherited(p, fd) {
+			w.report(p, "fd", to)
+			return true
+		}
+		return false
+	})
+}
+
+// descriptors calls match for each open descriptor of p until it returns true, and
+// returns whether it never did.
+func (w *worker) descriptors(p *candidate, match func(fds int, fd string) bool) bool {
+	fds, err := unix.Openat(p.dir, "fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fds)
+	for {
+		n, err := unix.Getdents(fds, w.buf[8<<10:])
+		if n <= 0 || err != nil {
+			return true
+		}
+		_, _, numbers := unix.ParseDirent(w.buf[8<<10:8<<10+n], -1, nil)
+		for _, fd := range numbers {
+			if match(fds, fd) {
+				return false
+			}
+		}
+	}
+}
+
+// inherited reports whether a process of another namespace has the descriptor fd open
+// through our mount.
+func (w *worker) inherited(p *candidate, fd string) bool {
+	info, err := w.read(p.dir, "fdinfo/"+fd)
+	if err != nil {
+		return false
+	}
+	id, err := parseMountID(string(info))
+	return err == nil && id == w.m.ID
+}
+
+// maps looks for a mapped file of our file system. It ends a search, so it returns false.
+func (w *worker) maps(p *candidate) bool {
+	if len(p.ns.points) == 0 && !w.device {
+		return false
+	}
+	if w.waits(int64(p.pid)) {
+		return false
+	}
+	w.at.Store(int64(p.pid)) // the kernel takes the lock of the address space
+	data, err := w.read(p.dir, "maps")
+	w.at.Store(0)
+	if err != nil {
+		return false
+	}
+	dev := []byte(fmt.Sprintf(" %02x:%02x ", w.m.Major, w.m.Minor))
+	for {
+		i := bytes.Index(data, dev)
+		if i < 0 {
+			return false
+		}
+		line, rest, _ := bytes.Cut(data[i:], []byte("\n"))
+		data = rest
+		if at := bytes.IndexByte(line, '/'); at >= 0 && (w.device || p.ns.has(string(line[at:]))) {
+			w.report(p, "mmap", string(line[at:]))
+			return false
+		}
+	}
+}
+
+func (w *worker) report(p *candidate, kind, path string) {
+	h := Holder{PID: p.pid, Kind: kind, Path: printable(strings.TrimSuffix(path, " (deleted)"))}
+	if p.ns != nil && !p.ns.own {
+		h.Namespace = printable(p.ns.id)
+	}
+	if b, err := w.read(p.dir, "cgroup"); err == nil {
+		h.Unit = printable(unitOf(string(b)))
+	}
+	if b, err := w.read(p.dir, "comm"); err == nil {
+		h.Command = printable(strings.TrimSuffix(string(b), "\n"))
+	}
+	if b, err := w.read(p.dir, "status"); err == nil {
+		for line := range strings.Lines(string(b)) {
+			if f := strings.Fields(line); len(f) > 1 && f[0] == "Uid:" {
+				uid, _ := strconv.ParseUint(f[1], 10, 32)
+				h.UID = uint32(uid)
+			}
+		}
+	}
+	w.add(h)
+}
+
+// link reads a symlink below dir, "" when it cannot.
+func (w *worker) link(dir int, name string) string {
+	to, _ := w.readlink(dir, name)
+	return to
+}
+
+func (w *worker) readlink(dir int, name string) (string, error) {
+	n, err := unix.Readlinkat(dir, name, w.buf[:8<<10])
+	if err != nil || n <= 0 {
+		return "", err
+	}
+	return string(w.buf[:n]), nil
+}
+
+// read reads a file below dir. The bytes are valid until the next read.
+func (w *worker) read(dir int, name string) ([]byte, error) {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	const most = 64 << 20 // a process may have very many mappings
+	w.big.Reset()
+	for w.big.Len() < most {
+		w.big.Grow(64 << 10)
+		free := w.big.AvailableBuffer()
+		n, err := unix.Read(fd, free[:cap(free)])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return w.big.Bytes(), nil
+		}
+		w.big.Write(free[:n])
+	}
+	return nil, errors.New("too long: " + name)
 }

@@ -4,41 +4,73 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
+// ResolveTarget returns the path of a mount target without symlinks, as
+// safepath.Target does. The last component is not touched if something is mounted on
+// it: the server of that mount may be dead. The result can be given to the other
+// functions for mount targets, which follow no symlink at all.
+func (n *Node) ResolveTarget(path string) (string, error) {
+	real, err := n.carryOut(request{Op: opResolve, Path: path})
+	if err != nil || len(real) != 1 {
+		return "", err
+	}
+	return real[0], nil
+}
+
+func (n *Node) resolveTarget(path string) (string, error) {
+	return safepath.Target(path, safepath.Hooks{
+		Known: func(path string) (bool, error) {
+			m, err := n.MountAt(path)
+			return m != nil, err // a mount point is not a symlink
+		},
+		Followed: func(path string) error {
+			if !isChild() && n.mayBlock(filepath.Dir(path)) {
+				return errMayBlock
+			}
+			return nil
+		},
+	})
+}
+
 // MakeDirectory makes the mount target path a directory with mode 0755, parents
-// too (contract 5.2, mount step 9). One that exists is fine; anything else there is
+// too. One that exists is fine; anything else there is
 // an error. created lists what was made, from the top, also together with an error:
-// give it to RemoveTarget. Errors: ErrBadPath, ErrSymlink, ErrUnsafe, or the
+// give it to RemoveTarget. Errors: safepath.ErrBadPath, safepath.ErrSymlink, safepath.ErrUnsafe, or the
 // kernel's.
 func (n *Node) MakeDirectory(path string) (created []string, err error) {
 	return n.carryOut(request{Op: opMakeDirectory, Path: path})
 }
 
 func (n *Node) makeDirectory(path string) (created []string, err error) {
-	p, created, err := n.openParent(path, true)
+	p, created, err := safepath.OpenParent(path, true)
 	if err != nil {
 		return created, err
 	}
-	defer p.close()
+	defer p.Close()
 	name := filepath.Base(path)
-	dir, made, err := n.enter(p, name, true)
+	dir, made, err := p.Enter(name, true)
 	if made {
 		created = append(created, path)
 	}
 	if err != nil {
 		return created, err
 	}
-	defer dir.close()
+	defer dir.Close()
 	var st unix.Stat_t
-	if err := unix.Fstat(dir.fd, &st); err != nil {
+	if err := unix.Fstat(dir.FD(), &st); err != nil {
 		return created, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return created, n.owned(p, name, &st)
+	return created, p.CheckEntry(name, &st)
 }
 
 // MakeFile makes the mount target path an empty file with mode 0644, its parents
@@ -49,13 +81,13 @@ func (n *Node) MakeFile(path string) (created []string, err error) {
 }
 
 func (n *Node) makeFile(path string) (created []string, err error) {
-	p, created, err := n.openParent(path, true)
+	p, created, err := safepath.OpenParent(path, true)
 	if err != nil {
 		return created, err
 	}
-	defer p.close()
+	defer p.Close()
 	name := filepath.Base(path)
-	fd, err := unix.Openat(p.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+	fd, err := unix.Openat(p.FD(), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
 	if err == nil {
 		defer unix.Close(fd)
 		if err := unix.Fchmod(fd, 0o644); err != nil { // the umask may be strict
@@ -70,20 +102,20 @@ func (n *Node) makeFile(path string) (created []string, err error) {
 }
 
 // emptyFile returns nil when name is an empty regular file.
-func (n *Node) emptyFile(p *place, name string) error {
+func (n *Node) emptyFile(p *safepath.Dir, name string) error {
 	var st unix.Stat_t
-	if err := unix.Fstatat(p.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT); err != nil {
-		return &fs.PathError{Op: "stat", Path: p.join(name), Err: err}
+	if err := unix.Fstatat(p.FD(), name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT); err != nil {
+		return &fs.PathError{Op: "stat", Path: p.Join(name), Err: err}
 	}
 	switch mode := st.Mode & unix.S_IFMT; {
 	case mode == unix.S_IFLNK:
-		return fmt.Errorf("%s: %w", p.join(name), ErrSymlink)
+		return fmt.Errorf("%s: %w", p.Join(name), safepath.ErrSymlink)
 	case mode != unix.S_IFREG:
-		return fmt.Errorf("%s: %w and is a %s, not an empty file", p.join(name), fs.ErrExist, kind(st.Mode))
+		return fmt.Errorf("%s: %w and is a %s, not an empty file", p.Join(name), fs.ErrExist, safepath.TypeName(st.Mode))
 	case st.Size != 0:
-		return fmt.Errorf("%s: %w and holds %d bytes; move it away", p.join(name), fs.ErrExist, st.Size)
+		return fmt.Errorf("%s: %w and holds %d bytes; move it away", p.Join(name), fs.ErrExist, st.Size)
 	}
-	return n.owned(p, name, &st)
+	return p.CheckEntry(name, &st)
 }
 
 // RemoveTarget removes what was made for the mount target path: of created (as the
@@ -100,12 +132,12 @@ func (n *Node) RemoveTarget(path string, created []string) (left []string, err e
 }
 
 func (n *Node) removeTarget(path string, created []string) (left []string, err error) {
-	if err := checkPath(path); err != nil {
+	if err := safepath.CheckPath(path); err != nil {
 		return nil, err
 	}
 	for _, c := range created {
-		if checkPath(c) != nil || !within(path, c) {
-			return nil, fmt.Errorf("%.200q: %w: it does not lie above %s", c, ErrBadPath, path)
+		if safepath.CheckPath(c) != nil || !safepath.Within(path, c) {
+			return nil, fmt.Errorf("%.200q: %w: it does not lie above %s", c, safepath.ErrBadPath, path)
 		}
 	}
 	deepest := slices.Clone(created)
@@ -127,16 +159,16 @@ func (n *Node) removeTarget(path string, created []string) (left []string, err e
 
 // remove removes one empty file or directory. It follows no symlink.
 func (n *Node) remove(path string) error {
-	p, _, err := n.openParent(path, false)
+	p, _, err := safepath.OpenParent(path, false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer p.Close()
 	name := filepath.Base(path)
-	switch err := unix.Unlinkat(p.fd, name, unix.AT_REMOVEDIR); err {
+	switch err := unix.Unlinkat(p.FD(), name, unix.AT_REMOVEDIR); err {
 	case nil, unix.ENOENT:
 		return nil
 	case unix.ENOTDIR:
@@ -153,8 +185,164 @@ func (n *Node) remove(path string) error {
 		}
 		return &fs.PathError{Op: "remove", Path: path, Err: err}
 	}
-	if err := unix.Unlinkat(p.fd, name, 0); err != nil && err != unix.ENOENT {
+	if err := unix.Unlinkat(p.FD(), name, 0); err != nil && err != unix.ENOENT {
 		return &fs.PathError{Op: "remove", Path: path, Err: err}
+	}
+	return nil
+}
+
+// MissingTargets lists what MakeDirectory or MakeFile would have to make for the
+// mount target path, from the top. A caller that must survive a crash writes it
+// down first. It is empty when nothing is missing, and when something is in the way
+// that the Make functions refuse.
+func (n *Node) MissingTargets(path string) []string {
+	missing, err := n.carryOut(request{Op: opMissing, Path: path})
+	if err != nil {
+		n.log().Debug("cannot find out which part of a mount target is missing", "path", path, "error", err)
+	}
+	return missing
+}
+
+func (n *Node) missingTargets(path string) []string {
+	if safepath.CheckPath(path) != nil {
+		return nil
+	}
+	var missing []string
+	for i := 1; i <= len(path); i++ {
+		if i < len(path) && path[i] != '/' {
+			continue
+		}
+		part := path[:i]
+		if len(missing) > 0 {
+			missing = append(missing, part)
+			continue
+		}
+		st, err := os.Lstat(part)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			missing = append(missing, part)
+		case err != nil || !st.IsDir():
+			return nil
+		}
+	}
+	return missing
+}
+
+// Chown gives the directory, file or device node at path to uid and gid. No symlink
+// is followed, neither above path nor at it. On a mount point this is the root of
+// what is mounted there, or the bound device node.
+func (n *Node) Chown(path string, uid, gid uint32) error {
+	_, err := n.carryOut(request{Op: opChown, Path: path, UID: uid, GID: gid})
+	return err
+}
+
+// ChownMount is Chown for the root of m, and refuses when another mount has taken
+// the place of m since the table was read.
+func (n *Node) ChownMount(m Mount, uid, gid uint32) error {
+	_, err := n.carryOut(request{Op: opChown, Path: m.Mountpoint, MountID: m.ID, UID: uid, GID: gid})
+	return err
+}
+
+// chown does the work of both. expected is the id of the mount at path; 0 means any.
+func (n *Node) chown(path string, expected int, uid, gid uint32) error {
+	p, _, err := safepath.OpenParent(path, false)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	fd, err := unix.Openat(p.FD(), filepath.Base(path), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	if expected != 0 {
+		switch id, err := mountID(fd); {
+		case err != nil:
+			return err
+		case id != expected:
+			return fmt.Errorf("%s: another mount is there now (id %d, expected %d)", path, id, expected)
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return fmt.Errorf("%s: %w", path, safepath.ErrSymlink)
+	}
+	if st.Uid == uid && st.Gid == gid {
+		return nil // it is asked for at every reconcile: spare the file system a write
+	}
+	if err := unix.Fchownat(fd, "", int(uid), int(gid), unix.AT_EMPTY_PATH); err != nil {
+		return &fs.PathError{Op: "chown", Path: path, Err: err}
+	}
+	return nil
+}
+
+// mountID returns the id of the mount that our own descriptor fd was opened
+// through, without touching the file system.
+func mountID(fd int) (int, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		return 0, err
+	}
+	return parseMountID(string(b))
+}
+
+func parseMountID(fdinfo string) (int, error) {
+	for line := range strings.Lines(fdinfo) {
+		if v, ok := strings.CutPrefix(line, "mnt_id:"); ok {
+			return strconv.Atoi(strings.TrimSpace(v))
+		}
+	}
+	return 0, fmt.Errorf("the kernel does not say which mount a file is on: no mnt_id in fdinfo")
+}
+
+// WriteFileIn replaces the file name in the directory dir, which users may be
+// able to write to: the new content goes to a fresh file that is made with
+// O_EXCL and then renamed, so no link of another user is followed, and
+// readers see the old file or the new one. The file is 0644 and owned by uid
+// and gid. dir itself is walked without following links.
+func (n *Node) WriteFileIn(dir, name string, data []byte, uid, gid uint32) error {
+	_, err := n.carryOut(request{Op: opWriteFile, Path: dir, Name: name, Data: data, UID: uid, GID: gid})
+	return err
+}
+
+func (n *Node) writeFileIn(dir, name string, data []byte, uid, gid uint32) error {
+	if name == "" || strings.ContainsRune(name, '/') {
+		return fmt.Errorf("%q is not a file name", name)
+	}
+	// The directory is the root of a mount that users own, so unlike for a
+	// mount target its own owner does not matter.
+	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("cannot open %s: %w", dir, err)
+	}
+	defer unix.Close(fd)
+	tmp := fmt.Sprintf("%s.%d.new", name, os.Getpid())
+	// One that a crash left behind is ours or a trap; either way it goes.
+	_ = unix.Unlinkat(fd, tmp, 0)
+	out, err := unix.Openat(fd, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot make %s in %s: %w", tmp, dir, err)
+	}
+	f := os.NewFile(uintptr(out), tmp)
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chown(int(uid), int(gid))
+	}
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = unix.Renameat(fd, tmp, fd, name)
+	}
+	if err != nil {
+		_ = unix.Unlinkat(fd, tmp, 0)
+		return fmt.Errorf("cannot write %s in %s: %w", name, dir, err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -9,8 +10,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 func TestMakeDirectory(t *testing.T) {
@@ -71,13 +75,13 @@ func TestTargetsThatExist(t *testing.T) {
 		{"file with content", "full", "holds 8 bytes", n.MakeFile, fs.ErrExist},
 		{"directory for file", "dir", "is a directory", n.MakeFile, fs.ErrExist},
 		{"fifo for file", "fifo", "is a named pipe", n.MakeFile, fs.ErrExist},
-		{"symlink for file", "link", "is a symlink", n.MakeFile, ErrSymlink},
-		{"dangling symlink for file", "dangling", "is a symlink", n.MakeFile, ErrSymlink},
+		{"symlink for file", "link", "is a symlink", n.MakeFile, safepath.ErrSymlink},
+		{"dangling symlink for file", "dangling", "is a symlink", n.MakeFile, safepath.ErrSymlink},
 		{"file for directory", "full", "it is a regular file", n.MakeDirectory, unix.ENOTDIR},
-		{"symlink for directory", "link", top + "/link: is a symlink", n.MakeDirectory, ErrSymlink},
-		{"below a symlink", "link/x/y", top + "/link: is a symlink", n.MakeDirectory, ErrSymlink},
-		{"below a symlink, file", "link/x/y", top + "/link: is a symlink", n.MakeFile, ErrSymlink},
-		{"below a dangling symlink", "dangling/x", top + "/dangling: is a symlink", n.MakeDirectory, ErrSymlink},
+		{"symlink for directory", "link", top + "/link: is a symlink", n.MakeDirectory, safepath.ErrSymlink},
+		{"below a symlink", "link/x/y", top + "/link: is a symlink", n.MakeDirectory, safepath.ErrSymlink},
+		{"below a symlink, file", "link/x/y", top + "/link: is a symlink", n.MakeFile, safepath.ErrSymlink},
+		{"below a dangling symlink", "dangling/x", top + "/dangling: is a symlink", n.MakeDirectory, safepath.ErrSymlink},
 		{"below a file", "full/x", "it is a regular file", n.MakeDirectory, unix.ENOTDIR},
 		{"long name", strings.Repeat("n", 256), "name too long", n.MakeDirectory, unix.ENAMETOOLONG},
 	} {
@@ -105,7 +109,7 @@ func TestBadPaths(t *testing.T) {
 			"RemoveTarget":  func() error { _, err := n.RemoveTarget(path, nil); return err },
 			"Chown":         func() error { return n.Chown(path, 0, 0) },
 		} {
-			if err := f(); !errors.Is(err, ErrBadPath) || len(err.Error()) > 400 {
+			if err := f(); !errors.Is(err, safepath.ErrBadPath) || len(err.Error()) > 400 {
 				t.Errorf("%s(%.40q): %v", name, path, err)
 			}
 		}
@@ -116,41 +120,6 @@ func TestBadPaths(t *testing.T) {
 func asRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give files to others")
-	}
-}
-
-func TestUnsafeParents(t *testing.T) {
-	asRoot(t)
-	dir := func(mode fs.FileMode, uid, gid int) func(string) {
-		return func(p string) {
-			must(t, os.Mkdir(p, 0o755))
-			must(t, os.Chown(p, uid, gid))
-			must(t, os.Chmod(p, mode))
-		}
-	}
-	for _, tt := range []struct {
-		name   string
-		parent func(string)
-		bad    bool
-	}{
-		{"root's", dir(0o755, 0, 0), false},
-		{"of the group root", dir(0o775, 0, 0), false},
-		{"sticky", dir(0o777|fs.ModeSticky, 0, 0), false},
-		{"foreign group reads", dir(0o755, 0, 1234), false},
-		{"all may write", dir(0o777, 0, 0), true},
-		{"a foreign group may write", dir(0o775, 0, 1234), true},
-		{"a user's", dir(0o755, 1234, 0), true},
-		{"a user's, sticky", dir(0o755|fs.ModeSticky, 1234, 0), true},
-	} {
-		top := t.TempDir()
-		tt.parent(top + "/p")
-		created, err := (&Node{}).MakeDirectory(top + "/p/q/r")
-		if tt.bad != errors.Is(err, ErrUnsafe) || tt.bad && (!strings.HasPrefix(err.Error(), top+"/p: ") || created != nil) || !tt.bad && err != nil {
-			t.Errorf("%s: %q, %v", tt.name, created, err)
-		}
-		if _, err := (&Node{AnyOwner: true}).MakeDirectory(top + "/p/q/r"); err != nil {
-			t.Errorf("%s, any owner: %v", tt.name, err)
-		}
 	}
 }
 
@@ -168,7 +137,7 @@ func TestUsersEntryInASharedDirectory(t *testing.T) {
 	must(t, os.Chown(top+"/d", 1234, 0))
 	must(t, os.Chown(top+"/f", 1234, 0))
 	for name, make := range map[string]func(string) ([]string, error){"/d": n.MakeDirectory, "/d/x": n.MakeDirectory, "/f": n.MakeFile} {
-		if _, err := make(top + name); !errors.Is(err, ErrUnsafe) {
+		if _, err := make(top + name); !errors.Is(err, safepath.ErrUnsafe) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -182,7 +151,7 @@ func TestSwappedForASymlink(t *testing.T) {
 	must(t, os.Mkdir(victim, 0o755))
 	must(t, os.Mkdir(top+"/a", 0o755))
 	must(t, os.Symlink("victim", top+"/link"))
-	n := &Node{AnyOwner: true}
+	n := &Node{}
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -198,7 +167,7 @@ func TestSwappedForASymlink(t *testing.T) {
 	seen := 0
 	for range 3000 {
 		created, err := n.MakeDirectory(top + "/a/b/c")
-		if errors.Is(err, ErrSymlink) {
+		if errors.Is(err, safepath.ErrSymlink) {
 			seen++
 		}
 		n.Chown(top+"/a/b", 0, 0)
@@ -238,7 +207,7 @@ func TestRemoveTarget(t *testing.T) {
 				must(t, os.Mkdir(top+"/elsewhere", 0o755))
 				must(t, os.Symlink("../../elsewhere", top+"/a/b/t"))
 			},
-			left: []string{"/a/b/t", "/a/b", "/a"}, is: ErrSymlink,
+			left: []string{"/a/b/t", "/a/b", "/a"}, is: safepath.ErrSymlink,
 		},
 		{
 			name: "below a symlink by now",
@@ -246,7 +215,7 @@ func TestRemoveTarget(t *testing.T) {
 				must(t, os.Rename(top+"/a", top+"/elsewhere"))
 				must(t, os.Symlink("elsewhere", top+"/a"))
 			},
-			left: []string{"/a/b/t", "/a/b", "/a"}, is: ErrSymlink,
+			left: []string{"/a/b/t", "/a/b", "/a"}, is: safepath.ErrSymlink,
 		},
 	} {
 		top := t.TempDir()
@@ -285,7 +254,7 @@ func TestRemoveTargetKeepsTheRest(t *testing.T) {
 	n := &Node{}
 	must(t, os.MkdirAll(top+"/a/b/t", 0o755))
 	must(t, os.Mkdir(top+"/z", 0o755))
-	if left, err := n.RemoveTarget(top+"/a/b/t", []string{top + "/z"}); !errors.Is(err, ErrBadPath) || left != nil || missing(top+"/z") || missing(top+"/a/b/t") {
+	if left, err := n.RemoveTarget(top+"/a/b/t", []string{top + "/z"}); !errors.Is(err, safepath.ErrBadPath) || left != nil || missing(top+"/z") || missing(top+"/a/b/t") {
 		t.Errorf("foreign directory: %q, %v", left, err)
 	}
 	if left, err := n.RemoveTarget(top+"/a/b/t", nil); err != nil || left != nil || missing(top+"/a/b/t") {
@@ -318,7 +287,7 @@ func TestChown(t *testing.T) {
 		t.Errorf("%v, %v", owner(top+"/d"), err)
 	}
 	for _, p := range []string{"/link", "/link/x"} {
-		if err := n.Chown(top+p, 5, 5); !errors.Is(err, ErrSymlink) {
+		if err := n.Chown(top+p, 5, 5); !errors.Is(err, safepath.ErrSymlink) {
 			t.Errorf("%s: %v", p, err)
 		}
 	}
@@ -344,5 +313,108 @@ func TestParseMountID(t *testing.T) {
 	}
 	if _, err := parseMountID("pos:\t0\n"); err == nil {
 		t.Error("no error")
+	}
+}
+
+// A user swaps an own directory for root's symlink's target: what is returned is
+// always walked again without symlinks, so nothing is made behind it.
+func TestResolveTargetThatIsSwappedLater(t *testing.T) {
+	asRoot(t)
+	top := t.TempDir()
+	must(t, os.MkdirAll(top+"/var/mnt", 0o755))
+	must(t, os.Symlink("var/mnt", top+"/mnt"))
+	n := &Node{}
+	real, err := n.ResolveTarget(top + "/mnt/x")
+	must(t, err)
+	must(t, os.Mkdir(top+"/victim", 0o755))
+	must(t, os.Rename(top+"/var/mnt", top+"/var/old"))
+	must(t, os.Symlink("../victim", top+"/var/mnt"))
+	if _, err := n.MakeDirectory(real); !errors.Is(err, safepath.ErrSymlink) || !missing(top+"/victim/x") {
+		t.Errorf("made behind a symlink: %v", err)
+	}
+}
+
+// A mount point is not looked at: its server may be dead. Here the mount is a file
+// system that answers nothing, a FUSE mount without a daemon behind it.
+func TestResolveTargetOnADeadMount(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	top := tmpfsDir(t)
+	must(t, os.Chmod(top, 0o755))
+	must(t, os.MkdirAll(top+"/var/mnt/dead", 0o755))
+	must(t, os.Symlink("var/mnt", top+"/mnt"))
+	fuse, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip("no FUSE here: ", err)
+	}
+	dead := filepath.Join(top, "var/mnt/dead")
+	must(t, unix.Mount("dead", dead, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse.Fd())))
+	defer fuse.Close()
+	defer unix.Unmount(dead, unix.MNT_DETACH)
+	done := make(chan string, 1)
+	go func() {
+		got, err := (&Node{}).ResolveTarget(top + "/mnt/dead")
+		done <- fmt.Sprintf("%s %v", got, err)
+	}()
+	select {
+	case got := <-done:
+		if got != dead+" <nil>" {
+			t.Error(got)
+		}
+	case <-time.After(busy):
+		t.Error("waits for the server of the mount")
+	}
+}
+
+func TestMissingTargets(t *testing.T) {
+	base := t.TempDir()
+	there := filepath.Join(base, "there")
+	if err := os.Mkdir(there, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(base, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(there, filepath.Join(base, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		path string
+		want []string
+	}{
+		{"there", nil},
+		{"there/a", []string{"there/a"}},
+		{"there/a/b/c", []string{"there/a", "there/a/b", "there/a/b/c"}},
+		{"file", nil},
+		{"file/a", nil},
+		{"link/a", nil}, // refused later, so nothing will be made
+	} {
+		var want []string
+		for _, w := range tt.want {
+			want = append(want, filepath.Join(base, w))
+		}
+		if got := new(Node).MissingTargets(filepath.Join(base, tt.path)); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", tt.path, got, want)
+		}
+	}
+	for _, bad := range []string{"", "/", "relative", base + "//a", base + "/../a"} {
+		if got := new(Node).MissingTargets(bad); got != nil {
+			t.Errorf("%s: %q", bad, got)
+		}
+	}
+}
+
+// What is announced is what is made then, and what RemoveTarget takes back.
+func TestMissingTargetsAreMade(t *testing.T) {
+	n := &Node{}
+	path := filepath.Join(t.TempDir(), "a/b/fs")
+	announced := n.MissingTargets(path)
+	made, err := n.MakeFile(path)
+	if err != nil || len(made) != 3 || !slices.Equal(announced, made) {
+		t.Fatalf("announced %q, made %q, %v", announced, made, err)
+	}
+	if left, err := n.RemoveTarget(path, announced); err != nil || len(left) > 0 {
+		t.Fatalf("%q %v", left, err)
 	}
 }

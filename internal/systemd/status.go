@@ -153,24 +153,18 @@ func (s *Service) started(ctx context.Context, doc *Status) Start {
 	if err != nil {
 		return start
 	}
-	for line := range strings.Lines(out) {
-		switch name, value, _ := strings.Cut(strings.TrimSpace(line), "="); name {
-		case "ExecStart":
-			// { path=/usr/bin/x ; argv[]=/usr/bin/x --y ; ignore_errors=no ; ... }
-			_, words, _ := strings.Cut(value, " argv[]=")
-			words, _, _ = strings.Cut(words, " ; ")
-			if list := strings.Fields(words); len(list) > 0 {
-				start.Args = list[1:]
-			}
-		case "Environment":
-			for _, word := range strings.Fields(value) {
-				start.Environ = append(start.Environ, strings.Trim(word, `"`))
-			}
-		case "RuntimeDirectory":
-			if list := strings.Fields(value); len(list) > 0 {
-				start.Environ = append(start.Environ, "RUNTIME_DIRECTORY=/run/"+list[0])
-			}
-		}
+	p := Properties(out)
+	// { path=/usr/bin/x ; argv[]=/usr/bin/x --y ; ignore_errors=no ; ... }
+	_, words, _ := strings.Cut(p["ExecStart"], " argv[]=")
+	words, _, _ = strings.Cut(words, " ; ")
+	if list := strings.Fields(words); len(list) > 0 {
+		start.Args = list[1:]
+	}
+	for _, word := range strings.Fields(p["Environment"]) {
+		start.Environ = append(start.Environ, strings.Trim(word, `"`))
+	}
+	if list := strings.Fields(p["RuntimeDirectory"]); len(list) > 0 {
+		start.Environ = append(start.Environ, "RUNTIME_DIRECTORY=/run/"+list[0])
 	}
 	return start
 }

@@ -1,6 +1,3 @@
-// Package text finds the word that somebody meant.
-//
-// It must not know what the words are for.
 package text
 
 import "strings"

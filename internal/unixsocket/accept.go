@@ -1,10 +1,12 @@
 package unixsocket
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,14 +17,14 @@ const (
 	lastBackOff  = time.Second
 )
 
-// Accept waits for the next connection that may come in, a *Conn. It fails only
-// when the listener is closed (net.ErrClosed) or broken: who is over a limit is
-// turned away, and while the process has no descriptor to spare, clients wait in
-// the kernel's queue.
+// Accept waits for the next connection within the limits, a *Conn. It fails only
+// when the listener is closed (net.ErrClosed) or broken. Connections above a limit are
+// closed, and while the process has no free descriptor, clients wait in the kernel's
+// queue.
 func (l *Listener) Accept() (net.Conn, error) {
 	var backOff time.Duration
 	for {
-		if err := l.gate(); err != nil {
+		if err := l.awaitAccepting(); err != nil {
 			return nil, err
 		}
 		c, err := l.acceptOne()
@@ -40,14 +42,17 @@ func (l *Listener) Accept() (net.Conn, error) {
 					"hint", "raise LimitNOFILE= in the unit, or lower the limit of connections")
 			}
 			backOff = min(max(2*backOff, firstBackOff), lastBackOff)
-			l.pause(backOff)
+			select {
+			case <-time.After(backOff):
+			case <-l.ctx.Done():
+			}
 		default:
 			return nil, fmt.Errorf("accept: %w", err)
 		}
 	}
 }
 
-// exhausted: errors of accept(2) that pass without our doing.
+// exhausted reports whether err of accept(2) means that descriptors or memory are short.
 func exhausted(err error) bool {
 	for _, e := range []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
 		if errors.Is(err, e) {
@@ -57,8 +62,8 @@ func exhausted(err error) bool {
 	return false
 }
 
-// gate answers Probe, and waits while accepting is stopped.
-func (l *Listener) gate() error {
+// awaitAccepting answers Probe, and waits while accepting is stopped.
+func (l *Listener) awaitAccepting() error {
 	for l.ctx.Err() == nil {
 		l.mu.Lock()
 		resumed := l.resumed
@@ -76,16 +81,7 @@ func (l *Listener) gate() error {
 	return net.ErrClosed
 }
 
-func (l *Listener) pause(d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-l.ctx.Done():
-	}
-}
-
-// acceptOne gives neither connection nor error for one that was turned away.
+// acceptOne returns neither connection nor error for one that was turned away.
 func (l *Listener) acceptOne() (net.Conn, error) {
 	l.accepting.RLock()
 	defer l.accepting.RUnlock()
@@ -93,23 +89,20 @@ func (l *Listener) acceptOne() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.accepted.Add(1)
 	peer, err := l.peerOf(raw)
 	if err != nil {
 		raw.Close()
-		l.noPeer.Add(1)
 		l.turnAway(Peer{}, err)
 		return nil, nil
 	}
 	release, refusal := l.limiter.Acquire(peer.UID)
 	// More than one when users without a connection have used the reserve.
-	for shared(refusal) && l.makeRoom(peer.UID) {
+	for shared(refusal) && l.evictFor(peer.UID) {
 		release, refusal = l.limiter.Acquire(peer.UID)
 	}
 	if refusal != nil {
-		l.refused.Add(1)
 		l.turnAway(peer, refusal)
-		if release = l.courteously(peer); release == nil {
+		if release = l.overLimit(peer); release == nil {
 			raw.Close()
 			return nil, nil
 		}
@@ -117,12 +110,12 @@ func (l *Listener) acceptOne() (net.Conn, error) {
 	return l.conn(raw, peer, release, refusal), nil
 }
 
-// courteously gives a place above the limits, or nil.
-func (l *Listener) courteously(p Peer) func() {
-	if l.courtesy == nil {
+// overLimit returns a slot above the limits, or nil.
+func (l *Listener) overLimit(p Peer) func() {
+	if l.above == nil {
 		return nil
 	}
-	release, err := l.courtesy.Acquire(p.UID)
+	release, err := l.above.Acquire(p.UID)
 	if err != nil {
 		return nil
 	}
@@ -148,13 +141,138 @@ func (l *Listener) conn(raw net.Conn, peer Peer, release func(), refusal error) 
 	return c
 }
 
-// turnAway tells of each, and logs few: whoever is turned away may come back a
-// thousand times a second.
+// turnAway reports each connection to Options.Turned, and logs few: a client that is
+// turned away may try again a thousand times a second.
 func (l *Listener) turnAway(p Peer, err error) {
 	if l.turned != nil {
 		l.turned(p, err)
 	}
 	if l.records.Allow(p.UID) {
 		l.log.Warn("connection turned away", "uid", p.UID, "pid", p.PID, "error", err)
+	}
+}
+
+// holders has the connections of each user. The zero value is ready.
+type holders struct {
+	mu    sync.Mutex
+	users map[uint32]map[*Conn]struct{}
+}
+
+func (h *holders) add(c *Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.users == nil {
+		h.users = make(map[uint32]map[*Conn]struct{})
+	}
+	all := h.users[c.Peer.UID]
+	if all == nil {
+		all = make(map[*Conn]struct{})
+		h.users[c.Peer.UID] = all
+	}
+	c.used.Store(time.Now().UnixNano())
+	all[c] = struct{}{}
+}
+
+// remove does nothing for a connection that it does not have.
+func (h *holders) remove(c *Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := h.users[c.Peer.UID]
+	delete(all, c)
+	if len(all) == 0 {
+		delete(h.users, c.Peer.UID)
+	}
+}
+
+// surplus returns the connection to close so that uid gets one, or nil. It is one
+// of the user with the most: the one without a call that has been idle longest, or,
+// if all have calls, the one whose last call ended first. Its user must then have no
+// fewer connections than uid. If no user has more than one, a user without any gets
+// the slot of a connection without a call.
+func (h *holders) surplus(uid uint32) *Conn {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	most := 0
+	for _, all := range h.users {
+		most = max(most, len(all))
+	}
+	mine := len(h.users[uid])
+	var found *Conn
+	busy := false
+	for other, all := range h.users {
+		if other == uid || len(all) < most {
+			continue
+		}
+		for c := range all {
+			calls := c.calls.Load() > 0
+			if found == nil || busy && !calls || busy == calls && c.used.Load() < found.used.Load() {
+				found, busy = c, calls
+			}
+		}
+	}
+	if most > mine+1 || mine == 0 && !busy {
+		return found
+	}
+	return nil
+}
+
+// shared reports that the slots of all users are taken.
+func shared(err error) bool {
+	var e *LimitError
+	return errors.As(err, &e) && e.Shared
+}
+
+// evictFor closes a connection of another user so that uid gets one, if it can.
+func (l *Listener) evictFor(uid uint32) bool {
+	c := l.held.surplus(uid)
+	if c == nil {
+		return false
+	}
+	if l.records.Allow(c.Peer.UID) {
+		l.log.Warn("connection closed to make room for another user", "uid", c.Peer.UID, "pid", c.Peer.PID,
+			"idle", time.Since(time.Unix(0, c.used.Load())).Round(time.Millisecond), "calls", c.calls.Load())
+	}
+	_ = c.Close() // the server sees the end of the connection
+	return true
+}
+
+// Probe returns nil once the goroutine that calls Accept has called it again: new
+// clients are accepted, or wait because of StopAccepting. It wakes accept(2), and
+// makes no connection. The error is that of ctx, or net.ErrClosed.
+func (l *Listener) Probe(ctx context.Context) error {
+	l.mu.Lock()
+	if l.probe == nil {
+		l.probe = make(chan struct{})
+		_ = l.ul.SetDeadline(time.Unix(1, 0)) // fails when closed, which is seen below
+	}
+	answered := l.probe
+	l.mu.Unlock()
+	select {
+	case l.asked <- struct{}{}:
+	default: // it has not looked since the last time
+	}
+	select {
+	case <-answered:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-l.ctx.Done():
+		return net.ErrClosed
+	}
+}
+
+// answer is called under mu by the goroutine that accepts.
+func (l *Listener) answer() {
+	select {
+	case <-l.asked:
+	default:
+	}
+	if l.probe == nil {
+		return
+	}
+	close(l.probe)
+	l.probe = nil
+	if l.resumed == nil {
+		_ = l.ul.SetDeadline(time.Time{})
 	}
 }

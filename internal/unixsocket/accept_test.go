@@ -1,11 +1,13 @@
 package unixsocket
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,15 +15,17 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// One user fills its share; the others do not notice.
+// One user fills its quota; the others do not notice.
 func TestConnectionsPerUser(t *testing.T) {
 	f := newFakeSocket()
 	var told []error
 	log := new(logs)
-	l := f.listener(t, Options{Log: log.logger(), Courtesy: 2,
-		Limiter: NewLimiter(LimiterOptions{What: "connections", User: Share{Slots: 3}, Total: 6}),
+	l := f.listener(t, Options{Log: log.logger(), OverLimit: 2,
+		Limiter: NewLimiter(LimiterOptions{What: "connections", User: Quota{Slots: 3}, Total: 6}),
 		Turned:  func(p Peer, err error) { told = append(told, fmt.Errorf("%d: %w", p.UID, err)) }})
 	var clients []net.Conn
 	for range 10 {
@@ -38,8 +42,8 @@ func TestConnectionsPerUser(t *testing.T) {
 	if want := "7 false,7 false,7 false,7 true,7 true,8 false"; strings.Join(got, ",") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
-	if s := l.Stats(); s.Accepted != 11 || s.Refused != 7 || s.Open != 6 || len(told) != 7 {
-		t.Errorf("%+v, told %d times", s, len(told))
+	if l.Open() != 6 || len(told) != 7 {
+		t.Errorf("%d open, told %d times", l.Open(), len(told))
 	}
 	if !errors.Is(told[0], ErrLimit) {
 		t.Error(told[0])
@@ -62,7 +66,8 @@ func TestConnectionsPerUser(t *testing.T) {
 
 func TestNoPeerIsTurnedAway(t *testing.T) {
 	f := newFakeSocket()
-	l := f.listener(t, Options{})
+	var told []error
+	l := f.listener(t, Options{Turned: func(_ Peer, err error) { told = append(told, err) }})
 	client, server := net.Pipe()
 	f.queue <- server // the fake does not know who
 	f.connect(t, 7)
@@ -72,14 +77,14 @@ func TestNoPeerIsTurnedAway(t *testing.T) {
 	if _, err := client.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("without a peer: %v", err)
 	}
-	if s := l.Stats(); s.NoPeer != 1 || s.Open != 1 {
-		t.Errorf("%+v", s)
+	if len(told) != 1 || !errors.Is(told[0], ErrNoPeer) || l.Open() != 1 {
+		t.Errorf("told %v, %d open", told, l.Open())
 	}
 }
 
 func TestOtherUserOverTheLimit(t *testing.T) {
 	needRoot(t)
-	l := listen(t, Options{Limiter: NewLimiter(LimiterOptions{User: Share{Slots: 1}})})
+	l := listen(t, Options{Limiter: NewLimiter(LimiterOptions{User: Quota{Slots: 1}})})
 	socket := "SOCKET=" + l.Addr().String()
 	first := start(t, "client", 4711, socket)
 	held := accept(t, l)
@@ -183,8 +188,9 @@ func helperExhausted() error {
 	}()
 	fmt.Println("exhausted")
 	proceed() // the client has connected
-	for !strings.Contains(log.String(), "LimitNOFILE") {
-		time.Sleep(time.Millisecond) // the other goroutine is in accept
+	reported := func() (bool, error) { return strings.Contains(log.String(), "LimitNOFILE"), nil }
+	if err := wait.For(context.Background(), "the report that descriptors are missing", reported); err != nil {
+		return err
 	}
 	for _, fd := range hoard {
 		syscall.Close(fd)
@@ -204,5 +210,146 @@ func TestOutOfDescriptors(t *testing.T) {
 	p.in.Close()
 	if got, err := io.ReadAll(c); string(got) != "ok" {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// crowd is a listener whose clients come as the test says.
+type crowd struct {
+	t     *testing.T
+	f     *fakeSocket
+	l     *Listener
+	conns map[string]*Conn // "7a": uid and a letter
+	count map[uint32]int
+}
+
+func (c *crowd) come(uids ...uint32) {
+	c.t.Helper()
+	for _, uid := range uids {
+		c.f.connect(c.t, uid)
+		conn := accept(c.t, c.l)
+		if conn.Peer.UID != uid {
+			c.t.Fatalf("%d came in, not %d", conn.Peer.UID, uid)
+		}
+		name := fmt.Sprintf("%d%c", uid, 'a'+c.count[uid])
+		c.count[uid]++
+		c.conns[name] = conn
+		wait.Advance(time.Second)
+	}
+}
+
+// here are those that are not closed.
+func (c *crowd) here() string {
+	var names []string
+	for name, conn := range c.conns {
+		if conn.Refused() == nil {
+			c.l.held.mu.Lock()
+			if _, in := c.l.held.users[conn.Peer.UID][conn]; in {
+				names = append(names, name)
+			}
+			c.l.held.mu.Unlock()
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+// When all slots are taken, users with fewer get those of users with
+// most: the longest idle first, and none with a call while there are others.
+func TestEviction(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before  []uint32
+		prepare func(c *crowd)
+		comes   []uint32
+		want    string
+	}{
+		"the longest idle of the largest holder": {
+			before: []uint32{8, 7, 7, 7}, comes: []uint32{9}, want: "7b 7c 8a 9a",
+		},
+		"one that was used lately stays": {
+			before:  []uint32{8, 7, 7, 7},
+			prepare: func(c *crowd) { c.conns["7a"].Begin(); c.conns["7a"].End() },
+			comes:   []uint32{9}, want: "7a 7c 8a 9a",
+		},
+		"one with a call stays": {
+			before:  []uint32{8, 7, 7, 7},
+			prepare: func(c *crowd) { c.conns["7a"].Begin(); c.conns["7b"].Begin() },
+			comes:   []uint32{9}, want: "7a 7b 8a 9a",
+		},
+		"unless all have calls": {
+			before: []uint32{8, 7, 7, 7},
+			prepare: func(c *crowd) {
+				for _, n := range []string{"7a", "7b", "7c"} {
+					c.conns[n].Begin()
+				}
+			},
+			comes: []uint32{9}, want: "7b 7c 8a 9a",
+		},
+		"until all have as many": {
+			before: []uint32{7, 7, 7, 7}, comes: []uint32{8, 8, 8}, want: "7c 7d 8a 8b",
+		},
+		"no user has more than one: an idle one": {
+			before: []uint32{1, 2, 3, 4}, comes: []uint32{9}, want: "2a 3a 4a 9a",
+		},
+		"no user has more than one, all with calls": {
+			before: []uint32{1, 2, 3, 4},
+			prepare: func(c *crowd) {
+				for _, conn := range c.conns {
+					conn.Begin()
+				}
+			},
+			comes: []uint32{9}, want: "1a 2a 3a 4a",
+		},
+		"the largest holder replaces no other user": {
+			before: []uint32{8, 7, 7, 7}, comes: []uint32{7}, want: "7a 7b 7c 8a",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeSocket()
+				log := new(logs)
+				c := &crowd{t: t, f: f, conns: map[string]*Conn{}, count: map[uint32]int{}}
+				c.l = f.listener(t, Options{Log: log.logger(), OverLimit: 1, Handshake: -1, Limiter: NewLimiter(LimiterOptions{What: "connections", Total: 4})})
+				c.come(tt.before...)
+				if tt.prepare != nil {
+					tt.prepare(c)
+				}
+				c.come(tt.comes...)
+				if got := c.here(); got != tt.want {
+					t.Errorf("%s stay, want %s", got, tt.want)
+				}
+				evicted := -len(strings.Fields(c.here()))
+				for _, conn := range c.conns {
+					if conn.Refused() == nil {
+						evicted++
+					}
+				}
+				if evicted > 0 != strings.Contains(log.String(), "closed to make room") {
+					t.Errorf("%d evicted, %s", evicted, log)
+				}
+				for _, conn := range c.conns {
+					conn.Close()
+				}
+				if len(c.l.held.users) != 0 {
+					t.Errorf("%v stay", c.l.held.users)
+				}
+			})
+		})
+	}
+}
+
+// The client of a connection that is closed sees its end.
+func TestEvictionEnds(t *testing.T) {
+	f := newFakeSocket()
+	l := f.listener(t, Options{Limiter: NewLimiter(LimiterOptions{What: "connections", Total: 2})})
+	idle := f.connect(t, 7)
+	f.connect(t, 7)
+	accept(t, l)
+	accept(t, l)
+	f.connect(t, 8)
+	if c := accept(t, l); c.Peer.UID != 8 || c.Refused() != nil {
+		t.Errorf("%+v: %v", c.Peer, c.Refused())
+	}
+	if _, err := idle.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the idle connection: %v", err)
 	}
 }

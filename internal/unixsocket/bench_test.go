@@ -7,7 +7,7 @@ import (
 
 // A connection from connect(2) to its peer's name and back.
 func BenchmarkAccept(b *testing.B) {
-	l := listen(b, Options{Limiter: NewLimiter(LimiterOptions{User: Share{Slots: 9}, Root: Share{Slots: 9}})})
+	l := listen(b, Options{Limiter: NewLimiter(LimiterOptions{User: Quota{Slots: 9}, Root: Quota{Slots: 9}})})
 	b.ReportAllocs()
 	for b.Loop() {
 		client, err := net.Dial("unix", l.Addr().String())
@@ -54,7 +54,7 @@ func BenchmarkPeerOf(b *testing.B) {
 }
 
 func BenchmarkLimiter(b *testing.B) {
-	l := NewLimiter(LimiterOptions{User: Share{Slots: 10, Rate: 1e9, Burst: 10}})
+	l := NewLimiter(LimiterOptions{User: Quota{Slots: 10, Rate: 1e9, Burst: 10}})
 	b.ReportAllocs()
 	for b.Loop() {
 		release, err := l.Acquire(7)

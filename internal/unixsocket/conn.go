@@ -2,20 +2,22 @@ package unixsocket
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
-// ErrSlow is what happened to a connection that did not say its first bytes in
-// time.
+// ErrSlow reports a connection on which the first bytes did not arrive in time.
 var ErrSlow = errors.New("first bytes did not come in time")
 
-// Conn is an accepted connection. Close must be called, as always; it gives the
-// caller's place among the connections back.
+// Conn is an accepted connection. Close must be called; it frees the caller's slot.
 type Conn struct {
 	net.Conn
 	Peer Peer // not changed after Accept
@@ -35,12 +37,12 @@ type Conn struct {
 	wanted  time.Time // the read deadline that the server has set
 }
 
-// Refused is nil, or the *LimitError for which this connection should not be: it
-// was let in so that the server can say so. It ends by itself in
+// Refused returns nil, or the *LimitError of a connection above a limit, which was
+// accepted so that the server can answer with it. Such a connection is closed after
 // Options.Handshake, whatever deadlines are set.
 func (c *Conn) Refused() error { return c.refusal }
 
-// Read ends with os.ErrDeadlineExceeded when the first bytes do not come in time.
+// Read returns os.ErrDeadlineExceeded if the first bytes do not arrive in time.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if !c.settled.Load() {
@@ -61,7 +63,6 @@ func (c *Conn) progress(n int, err error) {
 	c.late = c.late || slow
 	c.mu.Unlock()
 	if slow {
-		c.l.slow.Add(1)
 		c.l.turnAway(c.Peer, ErrSlow)
 	}
 }
@@ -79,8 +80,8 @@ func (c *Conn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
-// SetReadDeadline sets the time limit of reads; one that is later than that of
-// the first bytes counts once they have come.
+// SetReadDeadline sets the time limit of reads. A limit later than that of the first
+// bytes applies once they have arrived.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,7 +122,7 @@ func (c *Conn) Close() error {
 // listener prefers to close other connections when it needs a place.
 func (c *Conn) Begin() { c.calls.Add(1) }
 
-// End tells that a call has ended: once for each Begin.
+// End reports that a call has ended: once for each Begin.
 func (c *Conn) End() {
 	c.used.Store(time.Now().UnixNano())
 	c.calls.Add(-1)
@@ -132,10 +133,104 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	return c.Conn.(syscall.Conn).SyscallConn()
 }
 
-// earlier takes a zero time for never.
+// earlier returns the earlier of two times, of which zero means never.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
 	}
 	return a
+}
+
+// Peer is the process at the other end of a connection when it connected, identified
+// by kernel peer credentials (unix(7), SO_PEERCRED). A process may pass a connected
+// socket to another process, which then acts as this peer.
+type Peer struct {
+	UID, GID uint32   // effective ids, as this process's user namespace sees them; 65534 for ids that it does not know
+	PID      int32    // for the log alone: the process may be gone and the number used again; 0 outside our PID namespace
+	Groups   []uint32 // supplementary groups; nil on kernels before 4.13
+}
+
+// Root reports whether the peer is the superuser.
+func (p Peer) Root() bool { return p.UID == 0 }
+
+// Member reports whether gid is one of the peer's groups.
+func (p Peer) Member(gid uint32) bool {
+	if p.GID == gid {
+		return true
+	}
+	for _, g := range p.Groups {
+		if g == gid {
+			return true
+		}
+	}
+	return false
+}
+
+// ErrNoPeer reports a connection for which the kernel returns no peer credentials.
+var ErrNoPeer = errors.New("the kernel does not say who is at the other end")
+
+// PeerOf asks the kernel for the peer of conn, a Unix socket. Of a *Conn it returns
+// the peer that was found when it was accepted.
+func PeerOf(conn net.Conn) (Peer, error) {
+	if c, ok := conn.(*Conn); ok {
+		return c.Peer, nil
+	}
+	s, ok := conn.(syscall.Conn)
+	if !ok {
+		return Peer{}, fmt.Errorf("%w: a %T is not a socket", ErrNoPeer, conn)
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return Peer{}, fmt.Errorf("ask for the peer: %w", err)
+	}
+	var peer Peer
+	var asked error
+	if err := raw.Control(func(fd uintptr) { peer, asked = peerOfFD(int(fd)) }); err != nil {
+		return Peer{}, fmt.Errorf("ask for the peer: %w", err)
+	}
+	return peer, asked
+}
+
+func peerOfFD(fd int) (Peer, error) {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return Peer{}, fmt.Errorf("%w: %w", ErrNoPeer, os.NewSyscallError("getsockopt SO_PEERCRED", err))
+	}
+	// Every other kind of socket answers too, with ids of -1.
+	if cred.Uid == ^uint32(0) || cred.Gid == ^uint32(0) {
+		return Peer{}, fmt.Errorf("%w: not a connected Unix socket", ErrNoPeer)
+	}
+	groups, err := peerGroups(fd)
+	if err != nil {
+		return Peer{}, err
+	}
+	return Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid, Groups: groups}, nil
+}
+
+// soPeerGroups is SO_PEERGROUPS of include/uapi/asm-generic/socket.h, which
+// golang.org/x/sys does not have.
+const soPeerGroups = 59
+
+// peerGroups asks a second time if the peer is in more groups than fit. The list
+// belongs to the connection and cannot grow in between.
+func peerGroups(fd int) ([]uint32, error) {
+	var few [64]uint32
+	groups := few[:]
+	for {
+		size := uint32(4 * len(groups)) // at most NGROUPS_MAX, 65536
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, soPeerGroups,
+			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0)
+		n := int(size / 4)
+		switch {
+		case errno == 0 && n == 0, errno == unix.ENODATA, errno == unix.ENOPROTOOPT:
+			return nil, nil
+		case errno == 0:
+			return append([]uint32(nil), groups[:n]...), nil
+		case errno == unix.ERANGE && n > len(groups):
+			groups = make([]uint32, n)
+		case errno == unix.EINTR:
+		default:
+			return nil, os.NewSyscallError("getsockopt SO_PEERGROUPS", errno)
+		}
+	}
 }

@@ -2,11 +2,18 @@ package unixsocket
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"os"
+	"runtime"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestFirstBytesInTime(t *testing.T) {
@@ -21,7 +28,7 @@ func TestFirstBytesInTime(t *testing.T) {
 		deadline time.Duration // that the server sets at once; 0: none
 		events   []event
 		ends     time.Duration // when a read fails; 0: it does not within an hour
-		slow     uint64
+		slow     int
 	}{
 		{"silent", 0, 0, nil, limit, 1},
 		{"silent with the server's earlier deadline", 0, time.Second, nil, time.Second, 0},
@@ -48,7 +55,7 @@ func TestFirstBytesInTime(t *testing.T) {
 				}
 				go func() {
 					for _, e := range tt.events {
-						time.Sleep(e.after)
+						<-time.After(e.after)
 						client.Write([]byte(e.send))
 					}
 					select {
@@ -66,8 +73,8 @@ func TestFirstBytesInTime(t *testing.T) {
 				case tt.ends != 0 && (!errors.Is(err, os.ErrDeadlineExceeded) || took != tt.ends):
 					t.Errorf("ended after %v, want %v: %v", took, tt.ends, err)
 				}
-				if l.Stats().Slow != tt.slow || uint64(len(told)) != tt.slow || tt.slow > 0 && told[0] != ErrSlow {
-					t.Errorf("%d slow, told %v", l.Stats().Slow, told)
+				if len(told) != tt.slow || tt.slow > 0 && told[0] != ErrSlow {
+					t.Errorf("told %v", told)
 				}
 				client.Close()
 			})
@@ -82,7 +89,7 @@ func TestNoHandshakeLimit(t *testing.T) {
 		client := f.connect(t, 7)
 		c := accept(t, l)
 		go func() {
-			time.Sleep(24 * time.Hour)
+			<-time.After(24 * time.Hour)
 			client.Write([]byte("x"))
 		}()
 		if n, err := c.Read(make([]byte, 9)); n != 1 || err != nil {
@@ -91,13 +98,15 @@ func TestNoHandshakeLimit(t *testing.T) {
 	})
 }
 
-// A connection of courtesy ends in time, whatever the server asks for and the
+// A connection above the limit ends in time, whatever the server asks for and the
 // client sends.
 func TestCourtesyEnds(t *testing.T) {
 	for _, handshake := range []time.Duration{5 * time.Second, -1} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFakeSocket()
-			l := f.listener(t, Options{Handshake: handshake, Courtesy: 1, Limiter: NewLimiter(LimiterOptions{User: Share{Slots: 1}})})
+			slow := false
+			l := f.listener(t, Options{Handshake: handshake, OverLimit: 1, Limiter: NewLimiter(LimiterOptions{User: Quota{Slots: 1}}),
+				Turned: func(_ Peer, err error) { slow = slow || err == ErrSlow }})
 			f.connect(t, 7)
 			if c := accept(t, l); c.Refused() != nil {
 				t.Fatal(c.Refused())
@@ -135,7 +144,7 @@ func TestCourtesyEnds(t *testing.T) {
 				t.Errorf("write: %v", err)
 			}
 			c.Close()
-			if l.Stats().Slow != 0 {
+			if slow {
 				t.Error("taken for slow")
 			}
 		})
@@ -152,8 +161,8 @@ func TestCloseTwiceFreesOnePlace(t *testing.T) {
 	for range 3 {
 		a.Close()
 	}
-	if _, all := limiter.InUse(0); all != 1 || l.Stats().Open != 1 || !idle.Busy() {
-		t.Errorf("%d slots, %+v, busy %v", all, l.Stats(), idle.Busy())
+	if _, all := limiter.InUse(0); all != 1 || l.Open() != 1 || !idle.Busy() {
+		t.Errorf("%d slots, %d open, busy %v", all, l.Open(), idle.Busy())
 	}
 }
 
@@ -179,4 +188,129 @@ func TestEarlier(t *testing.T) {
 			t.Errorf("earlier(%v, %v) = %v", tt[0], tt[1], got)
 		}
 	}
+}
+
+func TestPeerIsWhoConnected(t *testing.T) {
+	needRoot(t)
+	l := listen(t, Options{})
+	for _, uid := range []uint32{4711, 65534} {
+		client := start(t, "client", uid, "SOCKET="+l.Addr().String())
+		c := accept(t, l)
+		got := c.Peer
+		slices.Sort(got.Groups)
+		if got.UID != uid || got.GID != uid+1 || got.PID != int32(client.cmd.Process.Pid) || !slices.Equal(got.Groups, []uint32{uid + 2, uid + 3}) {
+			t.Errorf("uid %d, pid %d: got %+v", uid, client.cmd.Process.Pid, got)
+		}
+		for gid, want := range map[uint32]bool{uid: false, uid + 1: true, uid + 3: true, 0: false} {
+			if got.Member(gid) != want {
+				t.Errorf("Member(%d) is %v", gid, !want)
+			}
+		}
+		if got.Root() {
+			t.Error("taken for root")
+		}
+		c.Write([]byte("hi"))
+		client.want(`answer "hi"`)
+	}
+}
+
+func TestPeerOfOurselves(t *testing.T) {
+	l := listen(t, Options{})
+	dial(t, l)
+	c := accept(t, l)
+	if p, err := PeerOf(c); err != nil || p.UID != uint32(os.Getuid()) || p.PID != int32(os.Getpid()) {
+		t.Errorf("got %+v, %v", p, err)
+	}
+	if p, err := PeerOf(c.Conn); err != nil || p.UID != c.Peer.UID || p.PID != c.Peer.PID {
+		t.Errorf("of the bare connection: %+v, %v", p, err)
+	}
+}
+
+// More groups than the first question has room for: root may set as many as
+// there can be.
+func TestPeerInManyGroups(t *testing.T) {
+	needRoot(t)
+	for _, n := range []int{0, 1, 64, 65, 1000, 65536} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			want := make([]uint32, n)
+			for i := range want {
+				want[i] = uint32(10000 + i)
+			}
+			l := listen(t, Options{})
+			done := make(chan error, 1)
+			go func() { done <- connectWithGroups(l.Addr().String(), want) }()
+			c := accept(t, l)
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(c.Peer.Groups, want) {
+				t.Errorf("got %d groups, want %d", len(c.Peer.Groups), n)
+			}
+			if n == 0 && c.Peer.Groups != nil {
+				t.Error("no groups is not nil")
+			}
+		})
+	}
+}
+
+func TestNoPeer(t *testing.T) {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	overTCP, err := net.Dial("tcp", tcp.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer overTCP.Close()
+	pipe, other := net.Pipe()
+	defer pipe.Close()
+	defer other.Close()
+	for _, c := range []net.Conn{overTCP, pipe} {
+		if p, err := PeerOf(c); !errors.Is(err, ErrNoPeer) {
+			t.Errorf("%T: %+v, %v", c, p, err)
+		}
+	}
+	l := listen(t, Options{})
+	dial(t, l)
+	closed := accept(t, l).Conn
+	closed.Close()
+	if p, err := PeerOf(closed); err == nil {
+		t.Errorf("closed: %+v", p)
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if p, err := peerOfFD(fd); !errors.Is(err, ErrNoPeer) {
+		t.Errorf("not connected: %+v, %v", p, err)
+	}
+}
+
+// connectWithGroups connects from a thread that is in these groups: the system
+// call, unlike syscall.Setgroups, changes one thread. The thread ends with the
+// goroutine because it stays locked to it.
+func connectWithGroups(path string, groups []uint32) error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		result <- func() error {
+			var first unsafe.Pointer
+			if len(groups) > 0 {
+				first = unsafe.Pointer(&groups[0])
+			}
+			if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(first), 0); errno != 0 {
+				return errno
+			}
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+		}()
+	}()
+	return <-result
 }

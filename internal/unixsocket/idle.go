@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Idle tells when nothing has been going on for a while. There is no timer
-// while something is, and none after it has told until something was again. All
+// Idle reports when no activity has been in progress for some time. There is no timer
+// during an activity, and none after the report until the next activity ends. All
 // methods may be called by several goroutines; those of a nil *Idle do nothing.
 type Idle struct {
 	tell func()
@@ -19,11 +19,11 @@ type Idle struct {
 	also    *Idle
 }
 
-// NewIdle calls tell, in a goroutine of its own, once nothing has been going on
-// for d; so also when nothing begins at all. If d is not positive it never does.
+// NewIdle calls tell, in a goroutine of its own, once no activity has been in progress
+// for d, including when none ever starts. If d is not positive it never does.
 //
-// Something may begin while tell runs, or just before: a tell that ends the
-// process asks Listener.Quiesce first, which knows.
+// An activity may start while tell runs, or just before: a tell that ends the process
+// must call Listener.Quiesce first.
 func NewIdle(d time.Duration, tell func()) *Idle {
 	i := &Idle{tell: tell, after: d}
 	i.mu.Lock()
@@ -32,11 +32,11 @@ func NewIdle(d time.Duration, tell func()) *Idle {
 	return i
 }
 
-// Also makes o hear of all that begins and ends here: one who wants to know after
-// another time. It must be called before the first Enter.
+// Also passes every start and end on to o, which reports after another time. It must
+// be called before the first Enter.
 func (i *Idle) Also(o *Idle) { i.also = o }
 
-// Enter says that something begins, such as an RPC.
+// Enter marks the start of an activity, such as an RPC.
 func (i *Idle) Enter() {
 	if i == nil {
 		return
@@ -48,7 +48,7 @@ func (i *Idle) Enter() {
 	i.disarm()
 }
 
-// Leave says that it ended: once for each Enter.
+// Leave marks its end: once for each Enter.
 func (i *Idle) Leave() {
 	if i == nil {
 		return
@@ -62,7 +62,7 @@ func (i *Idle) Leave() {
 	i.arm()
 }
 
-// Busy reports whether something is going on.
+// Busy reports whether an activity is in progress.
 func (i *Idle) Busy() bool {
 	if i == nil {
 		return false
@@ -72,8 +72,8 @@ func (i *Idle) Busy() bool {
 	return i.live > 0
 }
 
-// Set changes the time, not positive for never. What is idle is so from now on:
-// it tells after d, also when it has told already.
+// Set changes the time; not positive means never. It counts from now: an idle i reports
+// after d, even if it has reported already.
 func (i *Idle) Set(d time.Duration) {
 	if i == nil {
 		return
@@ -87,7 +87,7 @@ func (i *Idle) Set(d time.Duration) {
 	}
 }
 
-// Stop ends the telling for good.
+// Stop ends the reports for good.
 func (i *Idle) Stop() {
 	if i == nil {
 		return
@@ -105,7 +105,7 @@ func (i *Idle) arm() {
 	var t *time.Timer
 	t = time.AfterFunc(i.after, func() {
 		i.mu.Lock()
-		current := i.timer == t // else something began when the time was up
+		current := i.timer == t // else an activity started when the time was up
 		if current {
 			i.timer = nil
 		}

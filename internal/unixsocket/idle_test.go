@@ -7,9 +7,11 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// One who hears of the same after a shorter time tells on its own.
+// An Idle with a shorter time reports separately.
 func TestIdleAlso(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
@@ -24,14 +26,14 @@ func TestIdleAlso(t *testing.T) {
 		}
 		long, short := NewIdle(time.Minute, tell("long")), NewIdle(time.Second, tell("short"))
 		long.Also(short)
-		time.Sleep(10 * time.Second)
+		wait.Advance(10 * time.Second)
 		long.Enter()
-		time.Sleep(10 * time.Second)
+		wait.Advance(10 * time.Second)
 		if !short.Busy() {
 			t.Error("it was not told of the beginning")
 		}
 		long.Leave()
-		time.Sleep(time.Hour)
+		wait.Advance(time.Hour)
 		mu.Lock()
 		defer mu.Unlock()
 		for who, want := range map[string][]time.Duration{"short": {time.Second, 21 * time.Second}, "long": {80 * time.Second}} {
@@ -49,25 +51,25 @@ func TestIdle(t *testing.T) {
 		do   func(i *Idle)
 		want []time.Duration // when it tells, since the beginning
 	}{
-		{"nobody ever", func(*Idle) {}, []time.Duration{d}},
-		{"somebody, for ever", (*Idle).Enter, nil},
-		{"in the last moment", func(i *Idle) { time.Sleep(d - 1); i.Enter() }, nil},
-		{"counts from the end", func(i *Idle) { i.Enter(); time.Sleep(time.Hour); i.Leave() }, []time.Duration{time.Hour + d}},
+		{"nothing ever", func(*Idle) {}, []time.Duration{d}},
+		{"something, for ever", (*Idle).Enter, nil},
+		{"in the last moment", func(i *Idle) { wait.Advance(d - 1); i.Enter() }, nil},
+		{"counts from the end", func(i *Idle) { i.Enter(); wait.Advance(time.Hour); i.Leave() }, []time.Duration{time.Hour + d}},
 		{"the last one counts", func(i *Idle) {
 			i.Enter()
 			i.Enter()
-			time.Sleep(time.Minute)
+			wait.Advance(time.Minute)
 			i.Leave()
-			time.Sleep(time.Hour)
+			wait.Advance(time.Hour)
 			i.Leave()
 		}, []time.Duration{time.Hour + time.Minute + d}},
-		{"tells again", func(i *Idle) { time.Sleep(time.Hour); i.Enter(); i.Leave() }, []time.Duration{d, time.Hour + d}},
-		{"shorter", func(i *Idle) { time.Sleep(time.Minute); i.Set(time.Second) }, []time.Duration{time.Minute + time.Second}},
-		{"longer", func(i *Idle) { time.Sleep(time.Minute); i.Set(time.Hour) }, []time.Duration{time.Minute + time.Hour}},
-		{"the same changes nothing", func(i *Idle) { time.Sleep(time.Minute); i.Set(d) }, []time.Duration{d}},
+		{"tells again", func(i *Idle) { wait.Advance(time.Hour); i.Enter(); i.Leave() }, []time.Duration{d, time.Hour + d}},
+		{"shorter", func(i *Idle) { wait.Advance(time.Minute); i.Set(time.Second) }, []time.Duration{time.Minute + time.Second}},
+		{"longer", func(i *Idle) { wait.Advance(time.Minute); i.Set(time.Hour) }, []time.Duration{time.Minute + time.Hour}},
+		{"the same changes nothing", func(i *Idle) { wait.Advance(time.Minute); i.Set(d) }, []time.Duration{d}},
 		{"never any more", func(i *Idle) { i.Set(0) }, nil},
-		{"changed while busy", func(i *Idle) { i.Enter(); i.Set(time.Second); time.Sleep(time.Hour); i.Leave() }, []time.Duration{time.Hour + time.Second}},
-		{"changed after it has told", func(i *Idle) { time.Sleep(time.Hour); i.Set(time.Second) }, []time.Duration{d, time.Hour + time.Second}},
+		{"changed while busy", func(i *Idle) { i.Enter(); i.Set(time.Second); wait.Advance(time.Hour); i.Leave() }, []time.Duration{time.Hour + time.Second}},
+		{"changed after it has told", func(i *Idle) { wait.Advance(time.Hour); i.Set(time.Second) }, []time.Duration{d, time.Hour + time.Second}},
 		{"changed after the end", func(i *Idle) { i.Stop(); i.Set(time.Second) }, nil},
 		{"stopped", (*Idle).Stop, nil},
 		{"stopped while busy", func(i *Idle) { i.Enter(); i.Stop(); i.Leave() }, nil},
@@ -83,7 +85,7 @@ func TestIdle(t *testing.T) {
 					got = append(got, time.Since(begin))
 				})
 				tt.do(i)
-				time.Sleep(24 * time.Hour)
+				wait.Advance(24 * time.Hour)
 				mu.Lock()
 				defer mu.Unlock()
 				if len(got) != len(tt.want) {
@@ -115,12 +117,12 @@ func TestIdleIsNeverToldWhileBusy(t *testing.T) {
 		})
 		r := rand.New(rand.NewPCG(3, 4))
 		for range 5000 {
-			time.Sleep(time.Duration(r.IntN(4)) * 500 * time.Millisecond)
+			<-time.After(time.Duration(r.IntN(4)) * 500 * time.Millisecond)
 			mu.Lock()
 			busySince = time.Now()
 			mu.Unlock()
 			i.Enter()
-			time.Sleep(time.Duration(r.IntN(4)) * 500 * time.Millisecond)
+			<-time.After(time.Duration(r.IntN(4)) * 500 * time.Millisecond)
 			mu.Lock()
 			busySince = time.Time{}
 			mu.Unlock()
@@ -140,10 +142,10 @@ func TestIdleNever(t *testing.T) {
 				t.Error("Busy")
 			}
 			i.Leave()
-			time.Sleep(time.Hour)
+			wait.Advance(time.Hour)
 			i.Stop()
 			i.Set(time.Second)
-			time.Sleep(time.Hour)
+			wait.Advance(time.Hour)
 		}
 	})
 }

@@ -2,13 +2,16 @@ package unixsocket
 
 import (
 	"container/list"
-	"math"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
-// Share is what one user may take.
-type Share struct {
+// Quota is what one user may have.
+type Quota struct {
 	Slots int     // at the same time; 0: any number
 	Rate  float64 // per second, on average; 0: any number
 	Burst int     // at once before Rate counts; less than 1 is 1
@@ -17,16 +20,16 @@ type Share struct {
 // LimiterOptions are limits for one kind of thing.
 type LimiterOptions struct {
 	What  string // plural, for messages: "connections"
-	User  Share  // each uid except 0
-	Root  Share  // uid 0; the zero Share has no limits
+	User  Quota  // each uid except 0
+	Root  Quota  // uid 0; the zero Quota has no limits
 	Total int    // slots of all users together; root may take as many again; 0: any number
 	// Reserve is how many slots of Total only users without a slot may take.
 	Reserve int
 }
 
 // Limiter counts what users hold and how often they ask. Every call takes
-// constant time. It remembers users who hold something, and those whose burst
-// has not refilled; the latter are forgotten by later calls, not by a timer.
+// constant time. It keeps accounts of users with a slot, and of those whose burst
+// has not refilled; later calls drop the latter, there is no timer.
 // All methods may be called by several goroutines; those of a nil *Limiter
 // allow everything.
 type Limiter struct {
@@ -39,12 +42,27 @@ type Limiter struct {
 
 // account is one user's.
 type account struct {
-	uid   uint32
-	slots int
-	// full is when the burst will be whole again. It moves by 1/Rate with each
-	// event; that is a token bucket in one number (GCRA, ITU-T I.371).
-	full time.Time
-	rest *list.Element // in resting, or nil
+	uid    uint32
+	slots  int
+	bucket *rate.Limiter // nil before the first event
+	rest   *list.Element // in resting, or nil
+}
+
+// bucketFor returns the account's token bucket with these limits.
+func (a *account) bucketFor(limit rate.Limit, burst int) *rate.Limiter {
+	switch {
+	case a.bucket == nil:
+		a.bucket = rate.NewLimiter(limit, burst)
+	case a.bucket.Limit() != limit || a.bucket.Burst() != burst:
+		a.bucket.SetLimit(limit)
+		a.bucket.SetBurst(burst)
+	}
+	return a.bucket
+}
+
+// refilling reports whether part of the burst is used up.
+func (a *account) refilling() bool {
+	return a.bucket != nil && a.bucket.Tokens() < float64(a.bucket.Burst())
 }
 
 // NewLimiter makes a Limiter; negative numbers count as 0.
@@ -67,13 +85,13 @@ func (l *Limiter) Acquire(uid uint32) (release func(), err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	share, total := l.share(uid)
+	quota, total := l.quota(uid)
 	have := 0
 	if a := l.users[uid]; a != nil {
 		have = a.slots
 	}
-	if share.Slots > 0 && have >= share.Slots {
-		return nil, &LimitError{UID: uid, What: l.o.What, Limit: share.Slots}
+	if quota.Slots > 0 && have >= quota.Slots {
+		return nil, &LimitError{UID: uid, What: l.o.What, Limit: quota.Slots}
 	}
 	free := total - l.taken
 	if have > 0 && uid != 0 {
@@ -99,30 +117,26 @@ func (l *Limiter) release(uid uint32) {
 }
 
 // Allow counts one event of uid against its rate. The error is a *LimitError
-// that says when the next one would be allowed; a refused event costs nothing.
+// with the time until the next one would be allowed; a refused event does not count.
 func (l *Limiter) Allow(uid uint32) error {
 	if l == nil {
 		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	share, _ := l.share(uid)
-	if !(share.Rate > 0) {
+	quota, _ := l.quota(uid)
+	if !(quota.Rate > 0) {
 		return nil
 	}
 	a := l.account(uid)
 	defer l.settle(a)
-	now := time.Now()
-	burst := max(share.Burst, 1)
-	each := interval(share.Rate)
-	if a.full.Before(now) {
-		a.full = now
+	burst := max(quota.Burst, 1)
+	r := a.bucketFor(rate.Limit(quota.Rate), burst).Reserve()
+	if wait := r.Delay(); wait > 0 {
+		r.Cancel()
+		wait = min(wait.Round(time.Microsecond), 24*time.Hour)
+		return &LimitError{UID: uid, What: l.o.What, Limit: burst, Rate: quota.Rate, RetryAfter: wait}
 	}
-	// With the whole burst used, full is burst × each away.
-	if wait := a.full.Sub(now) - time.Duration(saturate(float64(burst-1)*float64(each))); wait > 0 {
-		return &LimitError{UID: uid, What: l.o.What, Limit: burst, Rate: share.Rate, RetryAfter: wait}
-	}
-	a.full = a.full.Add(each)
 	return nil
 }
 
@@ -139,14 +153,7 @@ func (l *Limiter) InUse(uid uint32) (user, all int) {
 	return user, l.taken
 }
 
-// remembered is how many users there are accounts of, for tests.
-func (l *Limiter) remembered() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.users)
-}
-
-func (l *Limiter) share(uid uint32) (s Share, total int) {
+func (l *Limiter) quota(uid uint32) (s Quota, total int) {
 	if uid == 0 {
 		// So that root can look at a node that its users have filled.
 		return l.o.Root, 2 * l.o.Total
@@ -175,14 +182,13 @@ func (l *Limiter) settle(a *account) {
 	if a.slots == 0 {
 		a.rest = l.resting.PushBack(a)
 	}
-	now := time.Now()
 	for range 4 {
 		e := l.resting.Front()
 		if e == nil {
 			return
 		}
 		old := e.Value.(*account)
-		if old.full.After(now) {
+		if old.refilling() {
 			l.resting.MoveToBack(e)
 		} else {
 			l.resting.Remove(e)
@@ -195,15 +201,29 @@ func (l *Limiter) settle(a *account) {
 	}
 }
 
-// interval is the time between two events: a day at most, so that sums of it
-// stay in range.
-func interval(rate float64) time.Duration {
-	return time.Duration(min(float64(time.Second)/rate, float64(24*time.Hour)))
+// ErrLimit is wrapped by every LimitError.
+var ErrLimit = errors.New("limit reached")
+
+// LimitError reports which limit refused which user. Its text is for the caller, and
+// tells nothing about other users.
+type LimitError struct {
+	UID        uint32
+	What       string        // what is counted: LimiterOptions.What
+	Limit      int           // slots, or the burst of a rate
+	Rate       float64       // per second; 0: the slots were the limit
+	Shared     bool          // the slots of all users together
+	RetryAfter time.Duration // 0: when one of the slots is released
 }
 
-func saturate(ns float64) int64 {
-	if ns >= math.MaxInt64/4 {
-		return math.MaxInt64 / 4
+func (e *LimitError) Error() string {
+	switch {
+	case e.Rate > 0:
+		return fmt.Sprintf("too many %s of uid %d: more than %g a second after the first %d; try again in %s",
+			e.What, e.UID, e.Rate, e.Limit, e.RetryAfter.Round(time.Millisecond))
+	case e.Shared:
+		return fmt.Sprintf("too many %s on this node: %d of all users; try again later", e.What, e.Limit)
 	}
-	return int64(ns)
+	return fmt.Sprintf("too many %s of uid %d: %d at once are allowed; end some first", e.What, e.UID, e.Limit)
 }
+
+func (e *LimitError) Unwrap() error { return ErrLimit }

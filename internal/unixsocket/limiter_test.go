@@ -9,10 +9,19 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
+// remembered is how many users there are accounts of.
+func (l *Limiter) remembered() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.users)
+}
+
 func TestSlots(t *testing.T) {
-	l := NewLimiter(LimiterOptions{What: "waits", User: Share{Slots: 2}, Root: Share{Slots: 3}, Total: 4})
+	l := NewLimiter(LimiterOptions{What: "waits", User: Quota{Slots: 2}, Root: Quota{Slots: 3}, Total: 4})
 	var releases []func()
 	for i, tt := range []struct {
 		uid  uint32
@@ -57,29 +66,29 @@ func TestRate(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name  string
-		share Share
+		quota Quota
 		asks  []ask
 	}{
-		{"no limit", Share{}, []ask{{0, 1000, 1000, 0}}},
-		{"negative is no limit", Share{Rate: -1}, []ask{{0, 1000, 1000, 0}}},
-		{"not a number is no limit", Share{Rate: math.NaN()}, []ask{{0, 1000, 1000, 0}}},
-		{"no burst is one", Share{Rate: 1}, []ask{{0, 2, 1, time.Second}, {time.Second, 2, 1, time.Second}}},
-		{"burst, then rate", Share{Rate: 2, Burst: 5}, []ask{
+		{"no limit", Quota{}, []ask{{0, 1000, 1000, 0}}},
+		{"negative is no limit", Quota{Rate: -1}, []ask{{0, 1000, 1000, 0}}},
+		{"not a number is no limit", Quota{Rate: math.NaN()}, []ask{{0, 1000, 1000, 0}}},
+		{"no burst is one", Quota{Rate: 1}, []ask{{0, 2, 1, time.Second}, {time.Second, 2, 1, time.Second}}},
+		{"burst, then rate", Quota{Rate: 2, Burst: 5}, []ask{
 			{0, 7, 5, 500 * time.Millisecond},
 			{499 * time.Millisecond, 1, 0, time.Millisecond},
 			{time.Millisecond, 2, 1, 500 * time.Millisecond},
 			{1250 * time.Millisecond, 3, 2, 250 * time.Millisecond},
 		}},
-		{"the burst refills and no more", Share{Rate: 2, Burst: 5}, []ask{{0, 5, 5, 0}, {time.Hour, 6, 5, 500 * time.Millisecond}}},
-		{"faster than the clock", Share{Rate: 1e12, Burst: 2}, []ask{{0, 1000, 1000, 0}}},
-		{"one in ages", Share{Rate: 1e-30, Burst: math.MaxInt}, []ask{{0, 1000, 1000, 0}}},
-		{"rarely", Share{Rate: 1e-30, Burst: 1}, []ask{{0, 2, 1, 24 * time.Hour}}},
+		{"the burst refills and no more", Quota{Rate: 2, Burst: 5}, []ask{{0, 5, 5, 0}, {time.Hour, 6, 5, 500 * time.Millisecond}}},
+		{"faster than the clock", Quota{Rate: 1e12, Burst: 2}, []ask{{0, 1000, 1000, 0}}},
+		{"one in ages", Quota{Rate: 1e-30, Burst: math.MaxInt}, []ask{{0, 1000, 1000, 0}}},
+		{"rarely", Quota{Rate: 1e-30, Burst: 1}, []ask{{0, 2, 1, 24 * time.Hour}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := NewLimiter(LimiterOptions{What: "copies", User: tt.share})
+				l := NewLimiter(LimiterOptions{What: "copies", User: tt.quota})
 				for i, a := range tt.asks {
-					time.Sleep(a.after)
+					wait.Advance(a.after)
 					allowed := 0
 					var last error
 					for range a.n {
@@ -104,7 +113,7 @@ func TestRate(t *testing.T) {
 
 func TestRateMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := NewLimiter(LimiterOptions{What: "copies", User: Share{Rate: 0.5, Burst: 1}})
+		l := NewLimiter(LimiterOptions{What: "copies", User: Quota{Rate: 0.5, Burst: 1}})
 		l.Allow(7)
 		got := l.Allow(7)
 		if want := "too many copies of uid 7: more than 0.5 a second after the first 1; try again in 2s"; fmt.Sprint(got) != want {
@@ -116,21 +125,21 @@ func TestRateMessage(t *testing.T) {
 	})
 }
 
-// However many users have come by, those who are forgotten are soon as many.
+// However many users have asked, few accounts are kept.
 func TestUsersAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := NewLimiter(LimiterOptions{User: Share{Rate: 1, Burst: 3}, Root: Share{Rate: 0.001}})
+		l := NewLimiter(LimiterOptions{User: Quota{Rate: 1, Burst: 3}, Root: Quota{Rate: 0.001}})
 		for uid := range uint32(100_000) {
 			l.Allow(uid)
 			if uid%100 == 0 {
-				time.Sleep(time.Second)
+				wait.Advance(time.Second)
 			}
 			if n := l.remembered(); n > 500 {
 				t.Fatalf("%d users remembered after %d", n, uid)
 			}
 		}
 		release, _ := l.Acquire(7)
-		time.Sleep(time.Hour)
+		wait.Advance(time.Hour)
 		for range 500 {
 			l.Allow(5)
 		}
@@ -138,7 +147,7 @@ func TestUsersAreForgotten(t *testing.T) {
 			t.Errorf("%d users remembered, want the one with a slot and the one who asks", n)
 		}
 		release()
-		time.Sleep(time.Hour)
+		wait.Advance(time.Hour)
 		l.Allow(5)
 		if n := l.remembered(); n != 1 {
 			t.Errorf("%d users remembered", n)
@@ -146,14 +155,14 @@ func TestUsersAreForgotten(t *testing.T) {
 	})
 }
 
-// Who was forgotten has no more than who was not.
+// A user whose account was dropped may do no more than one whose account was kept.
 func TestForgettingGivesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := NewLimiter(LimiterOptions{User: Share{Rate: 1, Burst: 4}})
+		l := NewLimiter(LimiterOptions{User: Quota{Rate: 1, Burst: 4}})
 		r := rand.New(rand.NewPCG(1, 2))
 		allowed, begin := 0, time.Now()
 		for range 20_000 {
-			time.Sleep(time.Duration(r.IntN(int(2 * time.Second))))
+			wait.Advance(time.Duration(r.IntN(int(2 * time.Second))))
 			for range r.IntN(4) {
 				if l.Allow(7) == nil {
 					allowed++
@@ -170,7 +179,7 @@ func TestForgettingGivesNothing(t *testing.T) {
 }
 
 func TestSet(t *testing.T) {
-	l := NewLimiter(LimiterOptions{User: Share{Slots: 3}})
+	l := NewLimiter(LimiterOptions{User: Quota{Slots: 3}})
 	var releases []func()
 	for range 3 {
 		r, err := l.Acquire(7)
@@ -179,7 +188,7 @@ func TestSet(t *testing.T) {
 		}
 		releases = append(releases, r)
 	}
-	l.Set(LimiterOptions{User: Share{Slots: 1}})
+	l.Set(LimiterOptions{User: Quota{Slots: 1}})
 	for i := range 3 {
 		if _, err := l.Acquire(7); err == nil {
 			t.Errorf("a slot above the new limit, with %d taken", 3-i)
@@ -205,7 +214,7 @@ func TestNilLimiter(t *testing.T) {
 
 // For the race detector, and that the sums come out.
 func TestLimiterTogether(t *testing.T) {
-	l := NewLimiter(LimiterOptions{User: Share{Slots: 3, Rate: 1e6, Burst: 10}, Total: 20})
+	l := NewLimiter(LimiterOptions{User: Quota{Slots: 3, Rate: 1e6, Burst: 10}, Total: 20})
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {

@@ -20,7 +20,7 @@ const (
 	countedUsers = 1024
 )
 
-// RecordOptions say how many log records callers may cause.
+// RecordOptions limit the log records that callers cause.
 type RecordOptions struct {
 	Rate  float64 // records per second and user, on average; 0: any number
 	Burst int     // records of one user at once
@@ -31,7 +31,7 @@ type RecordOptions struct {
 	Suppressed func(Suppressed)
 }
 
-// Suppressed says how many records were not logged.
+// Suppressed reports how many records were not logged.
 type Suppressed struct {
 	UID   uint32 // when Users is 1
 	Users int    // 0: more than were counted
@@ -62,12 +62,12 @@ func NewRecords(o RecordOptions) *Records {
 
 // Set changes rate and burst.
 func (r *Records) Set(rate float64, burst int) {
-	one := Share{Rate: rate, Burst: burst}
+	one := Quota{Rate: rate, Burst: burst}
 	r.users.Set(LimiterOptions{What: "records", User: one, Root: one})
-	r.all.Set(LimiterOptions{What: "records", Root: Share{Rate: recordUsers * rate, Burst: recordUsers * burst}})
+	r.all.Set(LimiterOptions{What: "records", Root: Quota{Rate: recordUsers * rate, Burst: recordUsers * burst}})
 }
 
-// Allow counts one record that uid causes, and tells whether to log it.
+// Allow counts one record that uid causes, and reports whether to log it.
 func (r *Records) Allow(uid uint32) bool {
 	if r == nil || r.users.Allow(uid) == nil && r.all.Allow(0) == nil {
 		return true

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // summaries collects what a Records says.
@@ -49,18 +51,18 @@ func TestRecords(t *testing.T) {
 		if n := allowed(8, 5); n != 5 {
 			t.Errorf("%d of another user's", n)
 		}
-		time.Sleep(3 * time.Second)
+		wait.Advance(3 * time.Second)
 		if n := allowed(7, 100); n != 6 {
 			t.Errorf("%d after 3 s", n)
 		}
 		if got := told.take(); len(got) != 0 {
 			t.Errorf("a summary too early: %+v", got)
 		}
-		time.Sleep(summaryAfter)
+		wait.Advance(summaryAfter)
 		if got := told.take(); !slices.Equal(got, []Suppressed{{UID: 7, Users: 1, Count: 990 + 94}}) {
 			t.Errorf("summaries: %+v", got)
 		}
-		time.Sleep(time.Minute)
+		wait.Advance(time.Minute)
 		if got := told.take(); len(got) != 0 {
 			t.Errorf("a summary of nothing: %+v", got)
 		}
@@ -97,8 +99,7 @@ func TestRecordsOfManyUsers(t *testing.T) {
 		if yes != recordUsers*10 {
 			t.Errorf("%d records, want %d", yes, recordUsers*10)
 		}
-		time.Sleep(summaryAfter)
-		synctest.Wait()
+		wait.Advance(summaryAfter)
 		got := told.take()
 		sum := 0
 		for _, s := range got {
@@ -118,9 +119,9 @@ func TestNoRecords(t *testing.T) {
 	r.Close()
 }
 
-// A share of all places is for users who have none.
+// Part of all slots is reserved for users without one.
 func TestReserve(t *testing.T) {
-	l := NewLimiter(LimiterOptions{What: "connections", User: Share{Slots: 6}, Total: 10, Reserve: 3})
+	l := NewLimiter(LimiterOptions{What: "connections", User: Quota{Slots: 6}, Total: 10, Reserve: 3})
 	var got []string
 	for _, uid := range []uint32{7, 7, 7, 7, 7, 7, 7, 8, 8, 9, 9, 10, 11, 0} {
 		_, err := l.Acquire(uid)

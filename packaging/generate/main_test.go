@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"flag"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,15 +33,14 @@ func TestNothingIsLeftOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{"man", "completion", "catalog"} {
-		entries, err := os.ReadDir(filepath.Join(top, "packaging", dir))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range entries {
-			path := "packaging/" + dir + "/" + e.Name()
-			if !slices.ContainsFunc(files, func(f output) bool { return f.path == path }) {
+		err := fs.WalkDir(os.DirFS(top), "packaging/"+dir, func(path string, e fs.DirEntry, err error) error {
+			if err == nil && !e.IsDir() && !slices.ContainsFunc(files, func(f output) bool { return f.path == path }) {
 				t.Errorf("%s is not generated", path)
 			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 }

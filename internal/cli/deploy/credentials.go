@@ -16,6 +16,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/credentials"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/nodeset"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/text"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 type credentialsSettings struct {
@@ -48,7 +51,7 @@ to bring the next one to the nodes before.`,
 func credentialsFlags(f *pflag.FlagSet, v *call) {
 	c := &v.credentials
 	f.StringArrayVar(&c.daemons, "daemon", nil, "`NAME` of the daemon: clientmountd or nnf-dm; may be repeated; otherwise both")
-	cli.Words(f, "daemon", inventory.Programs...)
+	cli.Words(f, "daemon", product.Names()...)
 	f.StringVar(&c.out, "out", "", "`DIR` for the files; made when it is not there")
 	f.BoolVar(&c.bound, "bound", false, "have a token made that ends")
 	f.StringVar(&c.node, "node", "", "`NAME` of the node; with --bound, the token ends when the cluster loses it")
@@ -63,23 +66,23 @@ func credentialsFlags(f *pflag.FlagSet, v *call) {
 // check says what is wrong with the flags.
 func (c *credentialsSettings) check(given func(string) bool) error {
 	for _, d := range c.daemons {
-		if !slices.Contains(inventory.Programs, d) {
-			return cli.Usagef("--daemon is one of %s, not %.80q", strings.Join(inventory.Programs, ", "), d)
+		if !slices.Contains(product.Names(), d) {
+			return usage.Errorf("--daemon is one of %s, not %.80q", strings.Join(product.Names(), ", "), d)
 		}
 	}
 	switch {
 	case c.out == "":
-		return cli.Usagef("--out DIR is required")
+		return usage.Errorf("--out DIR is required")
 	case len(c.chosen()) > 1 && (c.account != "" || c.namespace != "" || c.secret != ""):
-		return cli.Usagef("--service-account, --namespace and --secret are of one daemon: add --daemon")
+		return usage.Errorf("--service-account, --namespace and --secret are of one daemon: add --daemon")
 	case !c.bound && (given("node") || given("lifetime")):
-		return cli.Usagef("--node and --lifetime go with --bound: the token in a Secret is for all nodes and does not end")
+		return usage.Errorf("--node and --lifetime go with --bound: the token in a Secret is for all nodes and does not end")
 	case c.bound && (c.secret != "" || given("wait")):
-		return cli.Usagef("--secret and --wait do not go with --bound, which uses no Secret")
+		return usage.Errorf("--secret and --wait do not go with --bound, which uses no Secret")
 	case c.lifetime < credentials.MinLifetime:
-		return cli.Usagef("--lifetime is %v at least", credentials.MinLifetime)
+		return usage.Errorf("--lifetime is %v at least", credentials.MinLifetime)
 	case c.wait < 0:
-		return cli.Usagef("--wait cannot be negative")
+		return usage.Errorf("--wait cannot be negative")
 	case given("node"):
 		return c.oneNode()
 	}
@@ -90,18 +93,18 @@ func (c *credentialsSettings) check(given func(string) bool) error {
 // node.
 func (c *credentialsSettings) oneNode() error {
 	if c.node == "" {
-		return cli.Usagef("--node: %v", inventory.CheckName(c.node))
+		return usage.Errorf("--node: %v", inventory.CheckName(c.node))
 	}
 	names, err := nodeset.Expand(c.node)
 	switch {
 	case err != nil:
-		return cli.Usagef("--node: %v", err)
+		return usage.Errorf("--node: %v", err)
 	case len(names) > 1:
-		return cli.Usagef("--node: %.80q expands to %d nodes, and a token is bound to one", c.node, len(names))
+		return usage.Errorf("--node: %.80q expands to %d nodes, and a token is bound to one", c.node, len(names))
 	}
 	c.node = names[0]
 	if err := inventory.CheckName(c.node); err != nil {
-		return cli.Usagef("--node: %v", err)
+		return usage.Errorf("--node: %v", err)
 	}
 	return nil
 }
@@ -143,7 +146,7 @@ func (v *call) getCredentials(ctx context.Context) error {
 		return err
 	}
 	at, err := c.address.of(admin.Address())
-	switch u := (*cli.UsageError)(nil); {
+	switch u := (*usage.Error)(nil); {
 	case errors.As(err, &u):
 		return err
 	case err != nil:
@@ -191,4 +194,86 @@ func unwritten(before []result, err error) error {
 		err = fmt.Errorf("%w; %s was written before", err, r.daemon)
 	}
 	return err
+}
+
+// result is what became of one daemon's credentials.
+type result struct {
+	daemon string
+	*credentials.Credentials
+	written []credentials.Written
+}
+
+type credentialsDocument struct {
+	Server      string                `json:"server"`         // where the credentials were tried
+	Host        string                `json:"host,omitempty"` // for computes
+	Port        int                   `json:"port,omitempty"`
+	Credentials []credentialsJSONItem `json:"credentials"`
+}
+
+type credentialsJSONItem struct {
+	Daemon    string     `json:"daemon"`
+	Namespace string     `json:"namespace"`
+	Account   string     `json:"service_account"`
+	Source    string     `json:"source"`
+	Bound     bool       `json:"bound"`
+	Node      string     `json:"node,omitempty"`
+	Expires   *time.Time `json:"expires"` // null: never
+	Rights    int        `json:"rights_checked"`
+	Files     []fileJSON `json:"files"`
+	Notes     []string   `json:"notes"`
+}
+
+type fileJSON struct {
+	Path   string `json:"path"`
+	Change string `json:"change"`
+}
+
+func (v *call) showCredentials(all []result, at inventory.Address) error {
+	if v.output == formatJSON {
+		d := credentialsDocument{Host: at.Host, Port: at.Port}
+		for _, r := range all {
+			d.Server = r.Server
+			d.Credentials = append(d.Credentials, r.json())
+		}
+		return text.JSON(v.Stdout, d)
+	}
+	var b strings.Builder
+	for _, r := range all {
+		fmt.Fprintf(&b, "%s: %s\n", r.daemon, text.Line(r.summary()))
+		for _, w := range r.written {
+			fmt.Fprintf(&b, "  %-9s  %s\n", w.Change, text.Line(w.Path))
+		}
+	}
+	if at.Host != "" {
+		fmt.Fprintf(&b, "API server for computes: host %s, port %d\n", at.Host, at.Port)
+	}
+	_, err := fmt.Fprint(v.Stdout, b.String())
+	return err
+}
+
+// summary is what was found out, in one line.
+func (r *result) summary() string {
+	end := "does not end"
+	if !r.Expires.IsZero() {
+		end = "ends at " + r.Expires.UTC().Format(time.RFC3339)
+	}
+	if r.Node != "" {
+		end += " or with node " + r.Node
+	}
+	return fmt.Sprintf("the token of %s %s; %d rights checked at %s", r.Account, end, r.Rights, r.Server)
+}
+
+func (r *result) json() credentialsJSONItem {
+	item := credentialsJSONItem{
+		Daemon: r.daemon, Namespace: r.Account.Namespace, Account: r.Account.Name, Source: r.Source,
+		Bound: r.Bound, Node: r.Node, Rights: r.Rights, Notes: append([]string{}, r.Notes...),
+	}
+	if !r.Expires.IsZero() {
+		end := r.Expires.UTC()
+		item.Expires = &end
+	}
+	for _, w := range r.written {
+		item.Files = append(item.Files, fileJSON{w.Path, w.Change})
+	}
+	return item
 }

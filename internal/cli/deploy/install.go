@@ -3,15 +3,28 @@ package deploy
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/credentials"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 type installSettings struct {
@@ -86,16 +99,16 @@ func (c *installSettings) check(args []string) (names []string, err error) {
 	}
 	switch {
 	case given > 1:
-		return nil, cli.Usagef("--rpm, --binary-dir and --no-programs exclude each other")
+		return nil, usage.Errorf("--rpm, --binary-dir and --no-programs exclude each other")
 	case given == 1 && c.noBuild:
-		return nil, cli.Usagef("--no-build is for --source: nothing is built with --rpm, --binary-dir or --no-programs")
+		return nil, usage.Errorf("--no-build is for --source: nothing is built with --rpm, --binary-dir or --no-programs")
 	case c.maxFailures < 0:
-		return nil, cli.Usagef("--max-failures cannot be negative")
+		return nil, usage.Errorf("--max-failures cannot be negative")
 	case c.ready < time.Second || c.limit < time.Second:
-		return nil, cli.Usagef("--ready-timeout and --node-timeout are a second at least")
+		return nil, usage.Errorf("--ready-timeout and --node-timeout are a second at least")
 	}
 	if _, err := fleet.ParseBatch(c.batch, 1); err != nil {
-		return nil, cli.Usagef("--batch: %v", err)
+		return nil, usage.Errorf("--batch: %v", err)
 	}
 	return names, c.nodes.check(names)
 }
@@ -158,4 +171,213 @@ func (v *call) prepareInstall(ctx context.Context, names []string) (*job, target
 		return nil, target.Want{}, err
 	}
 	return j, want, want.Check()
+}
+
+// installOn brings one node up to date.
+func installOn(ctx, stop context.Context, ssh remote.Shell, w *target.Want, dry bool, step func(string)) fleet.Result {
+	report, err := target.Probe(stop, ssh, w)
+	if err != nil {
+		return failed(err)
+	}
+	plan, err := target.Diff(w, report)
+	if err != nil {
+		return failed(err)
+	}
+	r := carryOut(ctx, stop, ssh, w.Node, plan, dry, step)
+	if r.State == fleet.OK {
+		step("verify")
+		verify(ctx, ssh, w, &r)
+	}
+	return r
+}
+
+// verify looks again: what was installed has to be there, and nothing else be
+// different.
+func verify(ctx context.Context, ssh remote.Shell, w *target.Want, r *fleet.Result) {
+	again := *w
+	again.Force = false
+	report, err := target.Probe(ctx, ssh, &again)
+	if err == nil {
+		var plan *target.Plan
+		if plan, err = target.Diff(&again, report); err == nil && plan.Empty() {
+			return
+		}
+		if err == nil {
+			err = &target.Problem{Text: "not as it was left: " + plan.Changes[0].String(), Hint: "does something else manage this node?"}
+		}
+	}
+	f := failed(err)
+	r.State, r.Cause, r.Hint = fleet.Failed, "it was installed, and then: "+f.Cause, f.Hint
+}
+
+// wants are the daemons as a node gets them. from is a folder with credentials;
+// "": they come from the cluster.
+func (j *job) wants(ctx context.Context, from string, at inventory.Address, asked bool) ([]target.Daemon, error) {
+	var list []target.Daemon
+	for _, d := range j.daemons {
+		want, err := daemonOf(d)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case d.Account.Name == "":
+		case from != "":
+			err = readCredentials(from, len(j.daemons) == 1, &want)
+		default:
+			err = j.fetch(ctx, d, at, asked, &want)
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, want)
+	}
+	return list, nil
+}
+
+func (j *job) fetch(ctx context.Context, d inventory.Daemon, at inventory.Address, asked bool, want *target.Daemon) error {
+	admin, err := j.cluster()
+	if err != nil {
+		return hint.Add(err, "alternatively, give the credentials with --credentials DIR")
+	}
+	r := credentials.Request{Account: d.Account, Program: d.Bin, Wait: 15 * time.Second}
+	if asked {
+		r.Address = at
+	}
+	c, err := credentials.Get(ctx, admin, r)
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.Name, err)
+	}
+	for _, n := range c.Notes {
+		j.v.Say("%s: note: %s", d.Name, n)
+	}
+	want.Token, want.CA = []byte(c.Token), c.CA
+	return nil
+}
+
+func daemonOf(d inventory.Daemon) (target.Daemon, error) {
+	want := target.Daemon{Name: d.Name, Bin: d.Bin}
+	var err error
+	if want.Arguments, err = words(d.ExtraArgs); err != nil {
+		return want, fmt.Errorf("%s: extraArgs: %w", d.Name, err)
+	}
+	for _, e := range d.Env {
+		want.Environment = append(want.Environment, target.Variable{Name: e.Name, Value: e.Value})
+	}
+	return want, nil
+}
+
+// words splits arguments at blanks, outside of quotes.
+func words(text string) (list []string, err error) {
+	var word strings.Builder
+	inside, quote := false, rune(0)
+	for _, c := range text {
+		switch {
+		case quote != 0 && c == quote:
+			quote = 0
+		case quote != 0:
+			word.WriteRune(c)
+		case c == '"' || c == '\'':
+			inside, quote = true, c
+		case c == ' ':
+			if inside {
+				list = append(list, word.String())
+				word.Reset()
+			}
+			inside = false
+		default:
+			inside = true
+			word.WriteRune(c)
+		}
+	}
+	if quote != 0 {
+		return nil, fmt.Errorf("the quote %c is not closed", quote)
+	}
+	if inside {
+		list = append(list, word.String())
+	}
+	return list, nil
+}
+
+// readCredentials takes what nnf-deploy credentials has written.
+func readCredentials(dir string, alone bool, want *target.Daemon) error {
+	below := filepath.Join(dir, want.Name)
+	if _, err := os.Stat(below); alone && errors.Is(err, fs.ErrNotExist) {
+		below = dir
+	}
+	for _, f := range []struct {
+		name string
+		into *[]byte
+	}{{product.TokenFile, &want.Token}, {product.CertFile, &want.CA}} {
+		data, err := os.ReadFile(filepath.Join(below, f.name))
+		if err != nil {
+			return fmt.Errorf("credentials of %s: %w", want.Name, err)
+		}
+		if len(strings.TrimSpace(string(data))) == 0 {
+			return fmt.Errorf("credentials of %s: %s is empty", want.Name, filepath.Join(below, f.name))
+		}
+		if kube.Encoded(data) {
+			return fmt.Errorf("credentials of %s: %s %s", want.Name, filepath.Join(below, f.name), kube.StillEncoded)
+		}
+		*f.into = data
+	}
+	return nil
+}
+
+// wantOf is what one node is to be.
+func wantOf(node inventory.Node, at inventory.Address, daemons []target.Daemon) target.Want {
+	return target.Want{Node: node.Name, Host: at.Host, Port: strconv.Itoa(at.Port), Daemons: daemons}
+}
+
+// payload is what is brought of programs.
+func (j *job) payload(ctx context.Context, c *installSettings) (payload.Payload, error) {
+	var names []string
+	for _, d := range j.daemons {
+		if d.Bin != "" {
+			names = append(names, d.Bin)
+		}
+	}
+	switch {
+	case c.noPrograms || len(names) == 0:
+		return payload.Payload{}, nil
+	case len(c.rpms) > 0:
+		p, skipped, err := payload.Packages(c.rpms, names)
+		for _, s := range skipped {
+			j.v.Say("note: %s is for none of %s, and is left out", s, strings.Join(names, ", "))
+		}
+		return p, err
+	case c.binaries != "":
+		return payload.Programs(c.binaries, names)
+	}
+	var all payload.Payload
+	var built []string
+	for _, d := range j.daemons {
+		if d.Bin == "" {
+			continue
+		}
+		dir := c.source
+		if d.Repository != "" && c.source != "." {
+			dir = filepath.Join(c.source, d.Repository)
+		}
+		command := d.BuildCommand
+		if command == "" {
+			command = "make build-daemon"
+		}
+		if key := dir + "\x00" + command; !c.noBuild && !slices.Contains(built, key) {
+			built = append(built, key)
+			j.v.Say("%s in %s", command, dir)
+			if err := payload.Build(ctx, dir, command, j.v.Stderr); err != nil {
+				return payload.Payload{}, err
+			}
+		}
+		where := d.Path
+		if where == "" {
+			where = "bin"
+		}
+		p, err := payload.Programs(filepath.Join(dir, where), []string{d.Bin})
+		if err != nil {
+			return payload.Payload{}, err
+		}
+		all.Programs = append(all.Programs, p.Programs...)
+	}
+	return all, nil
 }

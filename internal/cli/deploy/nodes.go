@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/nodeset"
@@ -18,6 +17,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
+	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
 // nodesSettings are those of every verb that goes to nodes.
@@ -50,17 +51,17 @@ func (n *nodesSettings) flags(f *pflag.FlagSet, command string) {
 func (n *nodesSettings) check(names []string) error {
 	switch {
 	case n.failed && n.results == "":
-		return cli.Usagef("--failed needs --results FILE, the file that the previous run has written")
+		return usage.Errorf("--failed needs --results FILE, the file that the previous run has written")
 	case n.failed && len(names) > 0:
-		return cli.Usagef("--failed and NODE are mutually exclusive")
+		return usage.Errorf("--failed and NODE are mutually exclusive")
 	case n.parallel < 1:
-		return cli.Usagef("--parallel is 1 at least")
+		return usage.Errorf("--parallel is 1 at least")
 	case n.ssh.Connect < time.Second:
-		return cli.Usagef("--connect-timeout is a second at least")
+		return usage.Errorf("--connect-timeout is a second at least")
 	case n.system != "" && n.sites != "":
-		return cli.Usagef("--system-config and --systems both say which nodes there are: give one")
+		return usage.Errorf("--system-config and --systems both say which nodes there are: give one")
 	case strings.HasPrefix(n.ssh.User, "-"):
-		return cli.Usagef("--user %.80q is no user", n.ssh.User)
+		return usage.Errorf("--user %.80q is no user", n.ssh.User)
 	}
 	return nil
 }
@@ -107,7 +108,7 @@ func (v *call) newJob(ctx context.Context, n *nodesSettings, names []string) (*j
 		return j, j.repeat(all, names)
 	}
 	if j.nodes, err = inventory.Select(all, names); err != nil {
-		return nil, cli.Usagef("%v", err)
+		return nil, usage.Errorf("%v", err)
 	}
 	return j, nil
 }
@@ -174,7 +175,7 @@ func (n *nodesSettings) chosen() (all []inventory.Daemon, warnings []string, err
 	}
 	for _, o := range n.only {
 		if !slices.ContainsFunc(all, func(d inventory.Daemon) bool { return o != "" && (d.Name == o || d.Bin == o) }) {
-			return nil, nil, cli.Usagef("--only-daemon is one of %s, not %.80q", strings.Join(names, ", "), o)
+			return nil, nil, usage.Errorf("--only-daemon is one of %s, not %.80q", strings.Join(names, ", "), o)
 		}
 	}
 	return slices.DeleteFunc(all, func(d inventory.Daemon) bool {
@@ -250,4 +251,37 @@ func (j *job) address(a address) (inventory.Address, error) {
 		server = c.Address()
 	}
 	return a.of(server)
+}
+
+func (v *call) access() kube.Options {
+	return kube.Options{
+		Kubeconfig: v.kubeconfig, Context: v.context, Environ: v.Getenv,
+		UserAgent: version.UserAgent(Name, "administrator"), QPS: -1,
+	}
+}
+
+// cluster is the administrator's access to the cluster. Nothing is sent yet.
+func (v *call) cluster() (*kube.Client, error) {
+	c, err := kube.Dial(v.access())
+	if errors.Is(err, kube.ErrNotConfigured) {
+		return nil, hint.Add(errors.New("no kubeconfig was found"), "give --kubeconfig FILE or set KUBECONFIG, as for kubectl")
+	}
+	return c, err
+}
+
+// address is where computes reach the API server, as far as flags say.
+type address struct{ host, port string }
+
+func (a *address) flags(f *pflag.FlagSet) {
+	f.StringVar(&a.host, "kubernetes-service-host", "", "`HOST` by which computes reach the API server; otherwise the kubeconfig's")
+	f.StringVar(&a.port, "kubernetes-service-port", "", "`PORT`, likewise")
+}
+
+// of adds what the kubeconfig says. An error of what was given is one of usage.
+func (a *address) of(server string) (inventory.Address, error) {
+	all, err := inventory.ForComputes(server, a.host, a.port)
+	if err != nil && (a.host != "" || a.port != "") {
+		return all, usage.Errorf("%v", err)
+	}
+	return all, err
 }

@@ -1,3 +1,8 @@
+// Package deploy is the command line of nnf-deploy: its verbs, their flags and
+// help, exit codes, and what signals do. Manual page, documentation and completion
+// are made from the same table.
+//
+// It must not know how a node or a credential is dealt with.
 package deploy
 
 import (
@@ -7,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 // Program is nnf-deploy.
@@ -68,7 +74,7 @@ func commonFlags(f *pflag.FlagSet, v *call) {
 
 func checkCommon(v *call) error {
 	if !slices.Contains(formats, v.output) {
-		return cli.Usagef("--output is one of %s, not %.80q", strings.Join(formats, ", "), v.output)
+		return usage.Errorf("--output is one of %s, not %.80q", strings.Join(formats, ", "), v.output)
 	}
 	return nil
 }

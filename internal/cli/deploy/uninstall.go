@@ -11,6 +11,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 type uninstallSettings struct {
@@ -48,13 +49,13 @@ func uninstallFlags(f *pflag.FlagSet, v *call) {
 func runUninstall(ctx context.Context, v *call) error {
 	c := &v.uninstall
 	if _, err := fleet.ParseBatch(c.batch, 1); err != nil {
-		return cli.Usagef("--batch: %v", err)
+		return usage.Errorf("--batch: %v", err)
 	}
 	switch {
 	case c.maxFailures < 0:
-		return cli.Usagef("--max-failures cannot be negative")
+		return usage.Errorf("--max-failures cannot be negative")
 	case c.limit < time.Second:
-		return cli.Usagef("--node-timeout is a second at least")
+		return usage.Errorf("--node-timeout is a second at least")
 	}
 	j, want, err := v.early(ctx, func(ctx context.Context) (*job, target.Want, error) { return v.onlyNodes(ctx, &c.nodes) })
 	if errors.Is(err, errNoneFailed) {

@@ -1,9 +1,13 @@
 package dmctl
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -11,6 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 type copySettings struct {
@@ -78,7 +83,7 @@ func runCopy(ctx context.Context, v *call) error {
 		return first
 	}
 	v.Code = exitOf(first)
-	// No ids would stand for all copies of the workflow.
+	// An empty list of ids would mean all copies of the workflow.
 	if !v.wait || len(ids) == 0 {
 		return v.showMade(made, ids)
 	}
@@ -93,7 +98,8 @@ func runCopy(ctx context.Context, v *call) error {
 	return v.showAll(all)
 }
 
-// ask makes the request. Who interrupts it cannot know what became of it.
+// ask makes the request. After an interruption it is not known whether a copy was
+// started.
 func (v *call) ask(ctx context.Context, pairs []client.Pair) (client.Made, error) {
 	ctx, cancel := v.Interruptible(ctx, detached)
 	defer cancel(nil)
@@ -111,7 +117,7 @@ func (v *call) ask(ctx context.Context, pairs []client.Pair) (client.Made, error
 	return made, err
 }
 
-// showMade is the answer without --wait.
+// showMade prints the ids, without --wait.
 func (v *call) showMade(made client.Made, ids []string) error {
 	if v.output == formatJSON {
 		return text.JSON(v.Stdout, madeJSON(made))
@@ -149,4 +155,59 @@ func madeJSON(made client.Made) madeDocument {
 	return out
 }
 
-var noWorkflow = hint.Add(cli.Usagef("the workflow is not known"), "give --workflow; a job has the name in DW_WORKFLOW_NAME")
+var noWorkflow = hint.Add(usage.Errorf("the workflow is not known"), "give --workflow; a job has the name in DW_WORKFLOW_NAME")
+
+// pairs returns what to copy, from the command line or from --batch.
+func (v *call) pairs() ([]client.Pair, error) {
+	if v.copy.batch != "" {
+		if len(v.Args) > 0 {
+			return nil, usage.Errorf("unexpected argument %.80q: with --batch the pairs come from the file", v.Args[0])
+		}
+		return v.readPairs()
+	}
+	if len(v.Args) < 2 {
+		return nil, usage.Errorf("copy needs SRC... DST")
+	}
+	last := len(v.Args) - 1
+	sources, destination := v.Args[:last], v.Args[last]
+	if len(sources) > 1 && !strings.HasSuffix(destination, "/") {
+		return nil, usage.Errorf("several sources need a destination that ends in /, not %.80q", destination)
+	}
+	var out []client.Pair
+	for _, s := range sources {
+		out = append(out, client.Pair{Source: s, Destination: destination})
+	}
+	return out, nil
+}
+
+func (v *call) readPairs() ([]client.Pair, error) {
+	var from io.Reader = v.Stdin
+	name := "standard input"
+	if v.copy.batch != "-" {
+		f, err := os.Open(v.copy.batch)
+		if err != nil {
+			return nil, usage.Errorf("--batch: %v", err)
+		}
+		defer f.Close()
+		from, name = f, v.copy.batch
+	}
+	var out []client.Pair
+	lines := bufio.NewScanner(from)
+	for n := 1; lines.Scan(); n++ {
+		words := strings.Fields(lines.Text())
+		switch {
+		case len(words) == 0 || strings.HasPrefix(words[0], "#"):
+		case len(words) == 2: // no path that a rabbit accepts has blanks
+			out = append(out, client.Pair{Source: words[0], Destination: words[1]})
+		default:
+			return nil, usage.Errorf("%s, line %d: expected SRC DST, found %d words", name, n, len(words))
+		}
+	}
+	switch err := lines.Err(); {
+	case err != nil:
+		return nil, usage.Errorf("%s: %v", name, err)
+	case len(out) == 0:
+		return nil, usage.Errorf("%s contains no pairs", name)
+	}
+	return out, nil
+}

@@ -9,15 +9,14 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
-	"github.com/compute-daemons/compute-daemons/internal/cli/screen"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
-// follow waits for the end of copies and shows how they go on. The first Ctrl-C
-// detaches after a moment in which a second one cancels; other signals detach at
-// once. The copies need nobody who follows them.
+// follow waits for the end of copies and shows their progress. The first Ctrl-C
+// detaches, unless a second one follows within the grace time and cancels; other
+// signals detach at once. The copies continue without a process that follows them.
 func (v *call) follow(ctx context.Context, ids []string) ([]client.Movement, error) {
 	if v.timeout > 0 {
 		var cancel context.CancelFunc
@@ -29,8 +28,8 @@ func (v *call) follow(ctx context.Context, ids []string) ([]client.Movement, err
 	f := &follow{v: v, ids: ids, done: make(chan struct{})}
 	var show func([]client.Movement)
 	if !v.quiet {
-		f.screen = screen.NewFollower(v.Stderr, Name, v.Getenv("TERM"))
-		show = f.screen.Show
+		f.progress = newProgress(v.Stderr, v.Getenv("TERM"))
+		show = f.progress.Show
 	}
 	go func() {
 		defer close(f.done)
@@ -39,22 +38,22 @@ func (v *call) follow(ctx context.Context, ids []string) ([]client.Movement, err
 	err := f.attend(ctx)
 	cancel()
 	<-f.done
-	if f.screen != nil {
-		f.screen.Close()
+	if f.progress != nil {
+		f.progress.Close()
 	}
 	return f.all, f.judge(err)
 }
 
 type follow struct {
-	v      *call
-	ids    []string
-	screen screen.Follower // nil with --quiet
-	done   chan struct{}
-	all    []client.Movement // when done
-	err    error
+	v        *call
+	ids      []string
+	progress progress // nil with --quiet
+	done     chan struct{}
+	all      []client.Movement // when done
+	err      error
 }
 
-// attend returns when the copies have ended, or with the reason to go.
+// attend returns when the copies have ended, or with the reason to stop following.
 func (f *follow) attend(ctx context.Context) error {
 	var detach <-chan time.Time
 	first, cancelled := os.Signal(nil), false
@@ -85,7 +84,7 @@ func (f *follow) attend(ctx context.Context) error {
 	}
 }
 
-// judge says how to go on when the copies go on without us.
+// judge returns the error of following, with a hint if the copies continue.
 func (f *follow) judge(err error) error {
 	if err == nil {
 		err = f.err
@@ -105,20 +104,20 @@ func (f *follow) judge(err error) error {
 }
 
 func (f *follow) say(format string, args ...any) {
-	if f.screen != nil {
-		f.screen.Say(fmt.Sprintf(format, args...))
+	if f.progress != nil {
+		f.progress.Say(fmt.Sprintf(format, args...))
 		return
 	}
 	f.v.Say(format, args...)
 }
 
-// detached is what a signal does to who follows: the copies go on.
+// detached is what a signal does to a process that follows copies: they continue.
 const detached = "detached"
 
-// grace is the time for the second Ctrl-C.
+// grace is the time within which a second Ctrl-C cancels.
 const grace = 3 * time.Second
 
-// quoted makes ids safe to be pasted into a shell.
+// quoted quotes ids for a shell.
 func quoted(ids []string) []string {
 	var out []string
 	for _, id := range ids {
@@ -132,4 +131,43 @@ func shellWord(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+type listDocument struct {
+	Copies []client.Movement `json:"copies"`
+}
+
+func (v *call) showJSON(all []client.Movement) error {
+	if all == nil {
+		all = []client.Movement{}
+	}
+	return text.JSON(v.Stdout, listDocument{all})
+}
+
+// showAll prints copies, and sets the exit code.
+func (v *call) showAll(all []client.Movement) error {
+	if code := exitOfAll(all); v.Code == ExitOK {
+		v.Code = code
+	}
+	if v.output == formatJSON {
+		return v.showJSON(all)
+	}
+	for _, m := range all {
+		bad := exitOfResult[m.Result] != ExitOK
+		if v.quiet && !bad {
+			continue
+		}
+		line := summary(m)
+		if v.quiet {
+			v.Explain(errors.New(line))
+			continue
+		}
+		if m.Message != "" && m.Result == client.Success {
+			line += "\n" + text.Text(m.Message) // the output, with --store-stdout
+		}
+		if _, err := fmt.Fprintln(v.Stdout, line); err != nil {
+			return err
+		}
+	}
+	return nil
 }

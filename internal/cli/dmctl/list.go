@@ -1,11 +1,12 @@
 package dmctl
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"text/tabwriter"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/cli/screen"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
@@ -41,8 +42,7 @@ func runList(ctx context.Context, v *call) error {
 }
 
 func (v *call) table(all []client.Movement) error {
-	w := tabwriter.NewWriter(v.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tSTATE\tDONE\tSOURCE\tDESTINATION")
+	var rows [][]string
 	for _, m := range all {
 		state, done := string(m.State), "-"
 		if m.Result != "" {
@@ -51,14 +51,7 @@ func (v *call) table(all []client.Movement) error {
 		if m.Percent != nil {
 			done = fmt.Sprintf("%d%%", *m.Percent)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", text.Line(m.ID), state, done, orDash(m.Source), orDash(m.Destination))
+		rows = append(rows, []string{m.ID, state, done, cmp.Or(m.Source, "-"), cmp.Or(m.Destination, "-")})
 	}
-	return w.Flush()
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return text.Line(s)
+	return screen.Table(v.Stdout, []string{"ID", "STATE", "DONE", "SOURCE", "DESTINATION"}, rows)
 }

@@ -1,7 +1,12 @@
+// Package dmctl is the command line of nnf-dmctl: one file per sub-command, with its
+// flags and help, and in this file the table of them and the exit codes.
+//
+// It must not know the daemon's protocol.
 package dmctl
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -10,6 +15,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
 // Program is nnf-dmctl.
@@ -20,7 +26,6 @@ var Program = cli.Program[*call]{
 	Flags:    commonFlags,
 	Check:    checkCommon,
 	Commands: []*command{copyCommand, statusCommand, waitCommand, cancelCommand, listCommand, deleteCommand, versionCommand},
-	PassOn:   []string{"--socket", "--workflow", "-w", "--namespace", "-n"},
 	Environment: []cli.Variable{
 		{Name: "DW_WORKFLOW_NAME", Meaning: "name of the workflow; set in every job"},
 		{Name: "DW_WORKFLOW_NAMESPACE", Meaning: "namespace of the workflow; set in every job, default: default"},
@@ -36,14 +41,14 @@ const Name = "nnf-dmctl"
 
 type command = cli.Command[*call]
 
-// call is a sub-command at work.
+// call is one run of a sub-command.
 type call struct {
 	*cli.Call
 	settings
 	client *client.Client
 }
 
-// withDaemon lets a command talk to the daemon.
+// withDaemon opens the connection to the daemon for a command.
 func withDaemon(run func(context.Context, *call) error) func(context.Context, *call) error {
 	return func(ctx context.Context, v *call) (err error) {
 		if v.client, err = client.Open(client.Options{Socket: v.socket, Workflow: v.workflow, Namespace: v.namespace}); err != nil {
@@ -54,21 +59,21 @@ func withDaemon(run func(context.Context, *call) error) func(context.Context, *c
 	}
 }
 
-// withIDs is withDaemon for a command whose arguments are ids, of which none would
-// stand for all copies of the workflow.
+// withIDs is withDaemon for a command whose arguments are ids. An empty id would mean
+// all copies of the workflow.
 func withIDs(run func(context.Context, *call) error) func(context.Context, *call) error {
 	return func(ctx context.Context, v *call) error {
 		if slices.Contains(v.Args, "") {
-			return cli.Usagef("an ID is empty")
+			return usage.Errorf("an ID is empty")
 		}
 		return withDaemon(run)(ctx, v)
 	}
 }
 
 // ids completes ids.
-const ids = "list --quiet"
+const ids = "list --quiet --output text"
 
-// settings is what environment and flags say.
+// settings are the values of environment and flags.
 type settings struct {
 	socket, workflow, namespace string
 	output                      string
@@ -113,15 +118,71 @@ func waitFlags(f *pflag.FlagSet, v *call) {
 func checkCommon(v *call) error {
 	switch {
 	case !slices.Contains(formats, v.output):
-		return cli.Usagef("--output must be %s, not %.80q", strings.Join(formats, " or "), v.output)
+		return usage.Errorf("--output must be %s, not %.80q", strings.Join(formats, " or "), v.output)
 	case v.timeout < 0:
-		return cli.Usagef("--timeout cannot be negative")
+		return usage.Errorf("--timeout cannot be negative")
 	}
 	return nil
 }
 
-// Manual is the reference for docs/nnf-dmctl.md, from what the program itself
-// goes by.
+// Manual returns the reference for docs/nnf-dmctl.md.
 func Manual() string {
 	return Program.Guide().Manual() + "If several copies have ended differently, the exit code of `status`, `wait` and `copy --wait` is that of a failed copy, else that of a\ndeleted one, else that of a cancelled one.\n\n"
+}
+
+// Exit codes, beside those of every program. They are documented and never change
+// their meaning.
+const (
+	ExitOK          = cli.ExitOK
+	ExitFailed      = cli.ExitFailed
+	ExitUsage       = cli.ExitUsage
+	ExitNotFound    = 3
+	ExitCancelled   = 4
+	ExitTimeout     = 5
+	ExitDenied      = 6
+	ExitUnreachable = 7
+)
+
+// exits documents the exit codes.
+var exits = []cli.Exit{
+	{Code: ExitOK, Meaning: "success; with --wait, the copies have succeeded"},
+	{Code: ExitFailed, Meaning: "the copy, or the request for it, has failed"},
+	{Code: ExitUsage, Meaning: "the command line is wrong, or the daemon refuses a path or an option"},
+	{Code: ExitNotFound, Meaning: "the workflow or the copy does not exist or is not yours"},
+	{Code: ExitCancelled, Meaning: "the copy was cancelled"},
+	{Code: ExitTimeout, Meaning: "--timeout has expired; the copy continues"},
+	{Code: ExitDenied, Meaning: "permission denied"},
+	{Code: ExitUnreachable, Meaning: "the daemon cannot be reached, or it cannot reach the rabbit or the API server"},
+	{Code: cli.ExitSignal + 2, Meaning: "detached by Ctrl-C (143: by SIGTERM); the copy continues"},
+}
+
+var exitOfKind = map[client.Kind]int{
+	client.Failed: ExitFailed, client.Invalid: ExitUsage, client.NotFound: ExitNotFound,
+	client.Denied: ExitDenied, client.TimedOut: ExitTimeout, client.Interrupted: ExitFailed, client.Unreachable: ExitUnreachable,
+}
+
+// exitOf is the exit code for an error.
+func exitOf(err error) int {
+	if e := (*client.Error)(nil); errors.As(err, &e) {
+		return exitOfKind[e.Kind]
+	}
+	return cli.ExitOf(err)
+}
+
+var exitOfResult = map[client.Result]int{
+	client.Failure: ExitFailed, client.Refused: ExitFailed, client.Cancelled: ExitCancelled, client.Deleted: ExitNotFound,
+}
+
+// exitOfAll is the exit code for the states of copies: that of a failed copy, else that
+// of a deleted one, else that of a cancelled one. A copy that has not ended counts as
+// success.
+func exitOfAll(all []client.Movement) int {
+	worst := ExitOK
+	for _, m := range all {
+		code := exitOfResult[m.Result]
+		if code != ExitOK && (worst == ExitOK || code < worst) {
+			worst = code
+		}
+	}
+	return worst
 }

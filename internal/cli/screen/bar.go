@@ -1,152 +1,109 @@
+// Package screen draws what the tools show: a progress bar on a terminal and tables.
+// JSON documents are written by text.JSON. Nothing that is shown can steer the terminal.
+//
+// It must not know what is shown.
 package screen
 
 import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/mattn/go-runewidth"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
 
-	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// bar is one progress bar for all copies of a call, with the last message of the
-// command below it.
-type bar struct {
-	prefix string
-	out    *mpb.Progress
-	bar    *mpb.Bar
-	state  atomic.Pointer[shown]
-}
-
-// shown is what the bar shows.
-type shown struct {
-	total    int
-	ended    int
-	percent  int64 // of all, on average
-	known    bool  // the percentage means something
-	newest   client.Movement
-	received time.Time
+// Redraws returns w as a file if it is a terminal on which a progress bar can be
+// drawn and redrawn. termName is the value of TERM.
+//
+// A serial console, the pseudo-terminal of a container or of a CI job may have a
+// size of 0 columns and 0 rows, which means that it is not set (ioctl_tty(2)).
+// A progress bar does not fit on that terminal, so it gets plain lines.
+func Redraws(w io.Writer, termName string) (*os.File, bool) {
+	f, ok := w.(*os.File)
+	if !ok || termName == "dumb" || !term.IsTerminal(int(f.Fd())) {
+		return nil, false
+	}
+	columns, rows, err := term.GetSize(int(f.Fd()))
+	return f, err == nil && columns > 0 && rows > 0
 }
 
 const (
-	refresh  = 150 * time.Millisecond
+	refresh  = 150 * time.Millisecond // time between two drawings of a bar
 	barWidth = 30
 )
 
-func newBar(f *os.File, prefix string) *bar {
-	b := &bar{prefix: prefix}
-	b.state.Store(new(shown))
-	b.out = mpb.New(mpb.WithOutput(f), mpb.WithRefreshRate(refresh), mpb.WithAutoRefresh())
-	// Made without a total it does not end by itself at 100 %, which the command
-	// may write long before the copy has ended.
-	b.bar = b.out.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
+// Bar is a progress bar. Its methods may be called concurrently.
+type Bar struct {
+	program string
+	out     *mpb.Progress
+	bar     *mpb.Bar
+}
+
+// BarTexts are called each time that a bar is drawn.
+type BarTexts struct {
+	Before, After func() string // in the line of the bar
+	Below         func() string // one more line, cut to the width of the terminal; may be nil
+}
+
+// NewBar draws a bar with total steps, none of them done. program is the name in front
+// of the lines of Say.
+func NewBar(f *os.File, program string, total int64, texts BarTexts) *Bar {
+	b := &Bar{program: program, out: mpb.New(mpb.WithOutput(f), mpb.WithRefreshRate(refresh), mpb.WithAutoRefresh())}
+	options := []mpb.BarOption{
 		mpb.BarWidth(barWidth), mpb.BarFillerTrim(),
-		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return b.state.Load().head() })),
-		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return b.state.Load().tail(time.Now()) })),
-		mpb.BarExtender(mpb.BarFillerFunc(b.message), false),
-	)
-	b.bar.SetTotal(100, false)
+		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return texts.Before() })),
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return texts.After() })),
+	}
+	if texts.Below != nil {
+		options = append(options, mpb.BarExtender(mpb.BarFillerFunc(func(w io.Writer, s decor.Statistics) error {
+			_, err := io.WriteString(w, fit(texts.Below(), s.AvailableWidth)+"\n")
+			return err
+		}), false))
+	}
+	// A bar that is made without a total does not end by itself when it is full. The
+	// caller may say more after that.
+	b.bar = b.out.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"), options...)
+	b.bar.SetTotal(total, false)
 	return b
 }
 
-func (b *bar) Show(all []client.Movement) {
-	s := summed(all, time.Now())
-	if was := b.state.Load(); was.newest.ID == s.newest.ID && was.newest.ElapsedSeconds == s.newest.ElapsedSeconds {
-		s.received = was.received // the clock goes on from the beat that it came with
-	}
-	b.state.Store(s)
-	b.bar.SetCurrent(s.percent)
+// fit returns a line that is narrower than a terminal of this width.
+func fit(line string, columns int) string {
+	return runewidth.Truncate(text.Line(line), max(1, columns-1), "…")
 }
 
-// summed makes one state of all copies.
-func summed(all []client.Movement, now time.Time) *shown {
-	s := &shown{total: len(all), received: now}
-	sum := int64(0)
-	for _, m := range all {
-		if m.Ended() {
-			s.ended++
-		}
-		switch {
-		case m.Result == client.Success:
-			sum += 100
-			s.known = true
-		case m.Percent != nil:
-			sum += min(100, max(0, int64(*m.Percent)))
-			s.known = true
-		}
-		if s.newest.ID == "" || s.newest.Ended() || !m.Ended() && newer(m, s.newest) {
-			s.newest = m
-		}
-	}
-	if s.total > 0 {
-		s.percent = sum / int64(s.total)
-	}
-	return s
-}
+// Set sets how many steps are done.
+func (b *Bar) Set(done int64) { b.bar.SetCurrent(done) }
 
-func newer(a, b client.Movement) bool {
-	return a.LastMessageTime != nil && (b.LastMessageTime == nil || a.LastMessageTime.After(*b.LastMessageTime))
-}
+// Say prints a line above the bar.
+func (b *Bar) Say(line string) { fmt.Fprintf(b.out, "%s: %s\n", b.program, line) }
 
-// head stands before the bar.
-func (s *shown) head() string {
-	switch {
-	case s.total == 0:
-		return "asking "
-	case s.total > 1:
-		return fmt.Sprintf("%d of %d ended %3d%% ", s.ended, s.total, s.percent)
-	case s.newest.Ended():
-		return fmt.Sprintf("%-10s %3d%% ", s.newest.Result, s.percent)
-	case s.known:
-		return fmt.Sprintf("%-10s %3d%% ", s.newest.State, s.percent)
-	}
-	return fmt.Sprintf("%-10s      ", s.newest.State)
-}
-
-// tail stands behind it: the clock goes on between the command's messages.
-func (s *shown) tail(now time.Time) string {
-	m := s.newest
-	var parts []string
-	if d := m.Elapsed(); d > 0 {
-		if m.State == client.Running {
-			d += now.Sub(s.received)
-		}
-		parts = append(parts, clock(d))
-	}
-	if m.Rate != "" {
-		parts = append(parts, figure(m.Rate))
-	}
-	if left := Left(m); left != "" {
-		parts = append(parts, left+" left")
-	}
-	return " " + strings.Join(parts, "  ")
-}
-
-// clock writes a time so that it does not change its width at each turn.
-func clock(d time.Duration) string {
-	if d < time.Minute {
-		return fmt.Sprintf("%.1fs", d.Seconds())
-	}
-	return d.Round(time.Second).String()
-}
-
-// message is the line below the bar.
-func (b *bar) message(w io.Writer, st decor.Statistics) error {
-	line := text.Line(b.state.Load().newest.LastMessage)
-	_, err := fmt.Fprintln(w, runewidth.Truncate(line, max(1, st.AvailableWidth-1), "…"))
-	return err
-}
-
-func (b *bar) Say(line string) { fmt.Fprintf(b.out, "%s: %s\n", b.prefix, line) }
-
-func (b *bar) Close() {
+// Close draws the bar for the last time and leaves it on the screen.
+func (b *Bar) Close() {
 	b.bar.Abort(false)
 	b.out.Wait()
+}
+
+// Lines prints lines where no bar can be drawn. Its method may be called concurrently.
+type Lines struct {
+	w       io.Writer
+	program string
+	mu      sync.Mutex
+}
+
+// NewLines returns Lines that start with the name of the program.
+func NewLines(w io.Writer, program string) *Lines { return &Lines{w: w, program: program} }
+
+// Say prints a line.
+func (l *Lines) Say(line string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fmt.Fprintf(l.w, "%s: %s\n", l.program, line)
 }

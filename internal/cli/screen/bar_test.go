@@ -2,67 +2,113 @@ package screen
 
 import (
 	"bytes"
+	"os"
+	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
-	"time"
 
-	"github.com/vbauerster/mpb/v8/decor"
-
-	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-func TestSummed(t *testing.T) {
-	early, late := time.Unix(1, 0), time.Unix(2, 0)
-	running := client.Movement{ID: "r", State: client.Running, Percent: percent(50), ElapsedSeconds: 3, Rate: "1 GiB/s", LastMessage: "r", LastMessageTime: &early}
-	newest := client.Movement{ID: "n", State: client.Running, Percent: percent(10), ElapsedSeconds: 75, LastMessage: "n", LastMessageTime: &late}
-	pending := client.Movement{ID: "p", State: client.Pending}
-	good := client.Movement{ID: "g", State: client.Completed, Result: client.Success, ElapsedSeconds: 4}
-	stopped := client.Movement{ID: "c", State: client.Completed, Result: client.Cancelled, Percent: percent(20)}
-	strange := client.Movement{ID: "s", State: client.Running, Percent: percent(2000)}
-	for name, tt := range map[string]struct {
-		all        []client.Movement
-		head, tail string
+func TestRedraws(t *testing.T) {
+	file, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, tt := range []struct {
+		columns, rows uint16
+		term          string
+		want          bool
 	}{
-		"nothing":   {nil, "asking ", " "},
-		"pending":   {[]client.Movement{pending}, "pending         ", " "},
-		"running":   {[]client.Movement{running}, "running     50% ", " 4.0s  1 GiB/s  3s left"},
-		"long":      {[]client.Movement{newest}, "running     10% ", " 1m16s  11m15s left"},
-		"success":   {[]client.Movement{good}, "success    100% ", " 4.0s"},
-		"cancelled": {[]client.Movement{stopped}, "cancelled   20% ", " "},
-		"strange":   {[]client.Movement{strange}, "running    100% ", " "},
-		"two":       {[]client.Movement{good, running}, "1 of 2 ended  75% ", " 4.0s  1 GiB/s  3s left"},
-		"newest":    {[]client.Movement{running, newest, good, pending}, "1 of 4 ended  40% ", " 1m16s  11m15s left"},
+		{80, 24, "xterm", true},
+		{80, 24, "", true},
+		{1, 1, "xterm", true},
+		{80, 24, "dumb", false},
+		{0, 0, "xterm", false},
+		{80, 0, "xterm", false},
+		{0, 24, "xterm", false},
 	} {
-		s := summed(tt.all, early)
-		// One second after it came, the clock shows one second more.
-		if head, tail := s.head(), s.tail(early.Add(time.Second)); head != tt.head || tail != tt.tail {
-			t.Errorf("%s: %q %q, want %q %q", name, head, tail, tt.head, tt.tail)
+		f := script.OpenTerminal(t, tt.columns, tt.rows).Screen
+		if got, ok := Redraws(f, tt.term); ok != tt.want || ok && got != f {
+			t.Errorf("%d×%d, TERM=%s: %v", tt.columns, tt.rows, tt.term, ok)
 		}
+	}
+	if _, ok := Redraws(file, "xterm"); ok {
+		t.Error("a file is a terminal")
+	}
+	if _, ok := Redraws(new(bytes.Buffer), "xterm"); ok {
+		t.Error("a buffer is a terminal")
 	}
 }
 
-func TestMessageFits(t *testing.T) {
-	b := new(bar)
+func TestBar(t *testing.T) {
+	terminal := script.OpenTerminal(t, 100, 24)
+	var below atomic.Value
+	below.Store("a \x1b[31mmessage")
+	b := NewBar(terminal.Screen, "prog", 4, BarTexts{
+		Before: func() string { return "before " }, After: func() string { return " after" }, Below: func() string { return below.Load().(string) },
+	})
+	shows := func(what string) {
+		t.Helper()
+		wait.Until(t, what, func() bool { return strings.Contains(terminal.Shown(), what) })
+	}
+	shows("before [                            ]")
+	shows(" after")
+	shows(`a \x1b[31mmessage`)
+	b.Set(2)
+	shows("before [=============>              ]")
+	below.Store(strings.Repeat("x", 200))
+	shows(strings.Repeat("x", 98) + "…")
+	b.Set(4)
+	b.Say("a line")
+	shows("prog: a line")
+	b.Close()
+	terminal.Screen.Close()
+	if shown := terminal.Ended(); !regexp.MustCompile(`before \[=+>?\] after`).MatchString(shown) || strings.Contains(shown, "\x1b[31m") || strings.Contains(shown, strings.Repeat("x", 99)) {
+		t.Errorf("%q", shown)
+	}
+}
+
+func TestFit(t *testing.T) {
 	for _, tt := range []struct {
 		text  string
 		width int
 		want  string
 	}{
-		{"short", 80, "short\n"},
-		{"exactly", 8, "exactly\n"},
-		{"exactly!", 8, "exactl…\n"},
-		{"\x1b[2Jevil", 80, "\\x1b[2Jevil\n"},
-		{"any", 0, "…\n"},
-		{"漢字漢字", 8, "漢字漢…\n"},
-		{"", 10, "\n"},
+		{"short", 80, "short"},
+		{"exactly", 8, "exactly"},
+		{"exactly!", 8, "exactl…"},
+		{"\x1b[2Jevil", 80, "\\x1b[2Jevil"},
+		{"any", 0, "…"},
+		{"漢字漢字", 8, "漢字漢…"},
+		{"", 10, ""},
 	} {
-		b.state.Store(&shown{newest: client.Movement{LastMessage: tt.text}})
-		var out bytes.Buffer
-		if err := b.message(&out, decor.Statistics{AvailableWidth: tt.width}); err != nil || out.String() != tt.want {
-			t.Errorf("%q in %d columns: %q %v", tt.text, tt.width, out.String(), err)
+		if got := fit(tt.text, tt.width); got != tt.want {
+			t.Errorf("%q in %d columns: %q, want %q", tt.text, tt.width, got, tt.want)
 		}
-		if strings.Contains(out.String(), "\x1b") {
-			t.Errorf("%q", out.String())
-		}
+	}
+}
+
+func TestLines(t *testing.T) {
+	var b bytes.Buffer
+	l := NewLines(&b, "prog")
+	l.Say("one")
+	l.Say("two")
+	if b.String() != "prog: one\nprog: two\n" {
+		t.Errorf("%q", b.String())
+	}
+}
+
+func TestTable(t *testing.T) {
+	var b bytes.Buffer
+	if err := Table(&b, []string{"NAME", "X", "TEXT"}, [][]string{{"漢字", "1", "\x1b[31mred\nline"}, {"abcdefg", "", ""}}); err != nil {
+		t.Fatal(err)
+	}
+	const want = "NAME     X  TEXT\n漢字     1  \\x1b[31mred\\nline\nabcdefg\n"
+	if b.String() != want {
+		t.Errorf("have:\n%s\nwant:\n%s", b.String(), want)
 	}
 }

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"os"
@@ -106,7 +107,7 @@ func withoutUnmount() *nnf.StorageProfile {
 
 // defaults are the options of a daemon that a site has not configured.
 func defaults() Options {
-	return Options{Roots: strings.Split(safepath.DefaultRoots, ","), MountOptions: strings.Split(safepath.DefaultOptions, ",")}
+	return Options{Roots: strings.Split(safepath.DefaultMountRoots, ","), MountOptions: strings.Split(safepath.DefaultMountOptions, ",")}
 }
 
 func mustPlan(t testing.TB, cm *dws.ClientMount, p *nnf.StorageProfile, o Options) *Plan {
@@ -154,4 +155,27 @@ func golden(t *testing.T, name, got string) {
 	if got != string(want) {
 		t.Errorf("%s differs, run with -update and read the diff\n--- got\n%s--- want\n%s", file, got, want)
 	}
+}
+
+// names returns the names of the steps.
+func names(steps []Step) string {
+	var out []string
+	for _, s := range steps {
+		out = append(out, s.Name)
+	}
+	return strings.Join(out, " ")
+}
+
+// stored returns the plan as it is when it was kept on disk in between.
+func stored(t *testing.T, p *Plan) *Plan {
+	t.Helper()
+	text, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := new(Plan)
+	if err := json.Unmarshal(text, back); err != nil {
+		t.Fatal(err)
+	}
+	return back
 }

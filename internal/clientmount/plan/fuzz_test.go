@@ -60,7 +60,7 @@ func FuzzForMount(f *testing.F) {
 // checkPlan holds what must be true of every plan.
 func checkPlan(t *testing.T, p *Plan) {
 	t.Helper()
-	if p.Path == "/" || !path.IsAbs(p.Path) || path.Clean(p.Path) != p.Path || !safepath.PathText(p.Path) {
+	if p.Path == "/" || !path.IsAbs(p.Path) || path.Clean(p.Path) != p.Path || !safepath.MountPathText(p.Path) {
 		t.Errorf("path %q", p.Path)
 	}
 	if p.Target != TargetFile && p.Target != TargetDirectory || p.Source() == "" || strings.ContainsAny(p.Source(), " $;\n") {

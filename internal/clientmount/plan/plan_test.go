@@ -1,28 +1,15 @@
 package plan
 
 import (
-	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
-
-// stored returns the plan as it is when it was kept on disk in between.
-func stored(t *testing.T, p *Plan) *Plan {
-	t.Helper()
-	text, err := json.Marshal(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	back := new(Plan)
-	if err := json.Unmarshal(text, back); err != nil {
-		t.Fatal(err)
-	}
-	return back
-}
 
 func TestVolume(t *testing.T) {
 	elsewhere := func(cm *dws.ClientMount, _ *nnf.StorageProfile, _ *Options) {
@@ -71,40 +58,6 @@ func TestVolume(t *testing.T) {
 	}
 }
 
-// The steps that give up the volume are the last ones, from the first
-// preDeactivate hook on, and none of them is among the steps that mount.
-func TestReleases(t *testing.T) {
-	for typ, want := range map[string]string{
-		dws.TypeRaw:    "preDeactivate[0] preDeactivate[1] deactivate postDeactivate[0] postDeactivate[1]",
-		dws.TypeXFS:    "preDeactivate[0] preDeactivate[1] deactivate postDeactivate[0] postDeactivate[1]",
-		dws.TypeGFS2:   "preDeactivate[0] preDeactivate[1] deactivate lockStop postDeactivate[0] postDeactivate[1]",
-		dws.TypeLustre: "",
-	} {
-		t.Run(typ, func(t *testing.T) {
-			profile := template()
-			hooked(profile)
-			p := stored(t, mustPlan(t, clientMount(typ), profile, Options{}))
-			var got []Step
-			for _, s := range p.Unmount {
-				if s.Releases() {
-					got = append(got, s)
-				}
-			}
-			if names(got) != want {
-				t.Errorf("releasing steps %q, want %q", names(got), want)
-			}
-			if !strings.HasSuffix(names(p.Unmount), want) {
-				t.Errorf("the releasing steps are not the last ones of %q", names(p.Unmount))
-			}
-			for _, s := range p.Mount {
-				if s.Releases() {
-					t.Errorf("mount step %s releases the volume", s.Name)
-				}
-			}
-		})
-	}
-}
-
 // A path whose symbolic links were resolved is used everywhere, and the system's
 // own files stay out of reach. The roots do not apply to it: root made the link.
 func TestRealPath(t *testing.T) {
@@ -126,9 +79,83 @@ func TestRealPath(t *testing.T) {
 	}
 	for _, bad := range []string{"/etc/cron.d", "/var/run/x", "/var", "/", "relative", "", "/srv/a b", "/srv/../etc"} {
 		_, err := ForMount(clientMount(dws.TypeXFS), 0, template(), Options{Roots: []string{"/mnt"}, Real: map[string]string{jobPath: bad}})
-		wantError(t, err, dws.Fatal, "spec.mounts[0].mountPath", quote(jobPath), "symbolic link", quote(bad))
+		wantError(t, err, dws.Fatal, "spec.mounts[0].mountPath", text.Quote(jobPath), "symbolic link", text.Quote(bad))
 	}
 	// The path as it is written is judged first.
 	_, err := ForMount(clientMount(dws.TypeXFS), 0, template(), Options{Roots: []string{"/l"}, Real: map[string]string{jobPath: "/l/x"}})
 	wantError(t, err, dws.Fatal, "below /l")
+}
+
+func TestModes(t *testing.T) {
+	_, err := ForMount(clientMount(dws.TypeXFS), 0, template(), Options{Mode: "king"})
+	wantError(t, err, dws.Major, `unknown mode "king"`)
+
+	cm := clientMount(dws.TypeXFS)
+	cm.Spec.Mounts[0].Device.DeviceReference.ObjectReference.Name = ""
+	mustPlan(t, cm, template(), Options{Mode: ModeReal}) // only $TEMP_DIR is made of it
+	_, err = ForMount(cm, 0, template(), Options{Mode: ModeKind})
+	wantError(t, err, dws.Fatal, "objectReference.name")
+
+	cm = clientMount(dws.TypeXFS)
+	cm.Spec.Mounts[0].MountPath = "/mnt/nnf/default-job7-0-xfs-0-3"
+	_, err = ForMount(cm, 0, template(), Options{Mode: ModeKind})
+	wantError(t, err, dws.Fatal, "itself")
+	cm.Spec.Mounts[0].MountPath = "/etc/x"
+	for _, mode := range []string{ModeReal, ModeKind, ModeMock} {
+		_, err = ForMount(cm, 0, template(), Options{Mode: mode})
+		wantError(t, err, dws.Fatal, "/etc")
+	}
+}
+
+func TestRoots(t *testing.T) {
+	cm := clientMount(dws.TypeXFS)
+	mustPlan(t, cm, template(), Options{Roots: []string{"/mnt/nnf"}})
+	_, err := ForMount(cm, 0, template(), Options{Roots: []string{"/l"}})
+	wantError(t, err, dws.Fatal, `spec.mounts[0].mountPath "`+jobPath+`" is refused`, "mount.roots", "below /l only")
+	if !errors.Is(err, ErrOutsideRoots) {
+		t.Errorf("%v is not ErrOutsideRoots", err)
+	}
+	// A root cannot open a directory of the system.
+	cm.Spec.Mounts[0].MountPath = "/etc/x"
+	_, err = ForMount(cm, 0, template(), Options{Roots: []string{"/etc"}})
+	wantError(t, err, dws.Fatal, "on or below /etc")
+}
+
+// What the planner is given stays as it was, and the plan does not share it.
+func TestInputIsNotShared(t *testing.T) {
+	cm, profile := clientMount(dws.TypeXFS), template()
+	p := mustPlan(t, cm, profile, Options{})
+	before := render(p)
+	cm.Spec.Mounts[0].Device.LVM.NVMeInfo[0].NamespaceID = "99"
+	if render(p) != before {
+		t.Error("the plan changed with the object")
+	}
+}
+
+func TestFallback(t *testing.T) {
+	tests := map[string]string{
+		dws.TypeRaw:    "unmount deactivate",
+		dws.TypeXFS:    "unmount deactivate",
+		dws.TypeGFS2:   "unmount deactivate lockStop",
+		dws.TypeLustre: "unmount",
+	}
+	for typ, want := range tests {
+		t.Run(typ, func(t *testing.T) {
+			p, err := Fallback(clientMount(typ), 0, true, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(p.Mount) != 0 || names(p.Unmount) != want {
+				t.Errorf("mount %q, unmount %q, want %q", names(p.Mount), names(p.Unmount), want)
+			}
+			// It undoes what the shipped profile does.
+			if same := mustPlan(t, clientMount(typ), template(), Options{}); render(&Plan{Unmount: p.Unmount}) != render(&Plan{Unmount: same.Unmount}) {
+				t.Errorf("unmount differs from the shipped profile's:\n%s", render(p))
+			}
+		})
+	}
+	cm := clientMount(dws.TypeXFS)
+	cm.Spec.Mounts[0].Device.DeviceReference = nil
+	_, err := Fallback(cm, 0, true, Options{})
+	wantError(t, err, dws.Fatal, "missing")
 }

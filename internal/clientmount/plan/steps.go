@@ -6,9 +6,11 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// What is reported when a step fails (contract clientmountd.md 5.1).
+// What is reported when a step fails. Administrators search for these texts, and
+// scripts match them, so they do not change.
 const (
 	failPreActivate    = "unable to run block device PreActivate commands"
 	failActivate       = "unable to activate block device"
@@ -35,8 +37,8 @@ const (
 // maxHooks bounds one list of hook lines; the plan is kept on disk.
 const maxHooks = 256
 
-// sequence collects steps. The first error sticks, so that the lists read like
-// the tables of the contract.
+// sequence collects steps. The first error sticks, so that a list of steps is
+// written one line a step.
 type sequence struct {
 	steps []Step
 	err   error
@@ -83,7 +85,7 @@ func (s *sequence) verb(name string, kind Kind, fail string, v *variables, templ
 	args, err := v.words(template)
 	if err == nil && len(args) == 0 {
 		// "vgchange" without arguments acts on every volume group.
-		err = fault("nothing is left of %s after expansion", quote(template))
+		err = fault("nothing is left of %s after expansion", text.Quote(template))
 	}
 	if err != nil {
 		s.fail(fail, dws.WrapError(dws.Major, program[0], err))

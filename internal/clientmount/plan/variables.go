@@ -6,11 +6,12 @@ import (
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 const (
-	// maxPasses is how deep variables may refer to variables (contract
-	// clientmountd.md 6.1). What is not resolved by then is an error.
+	// maxPasses is how deep variables may refer to variables. A variable that is
+	// left after so many passes is an error.
 	maxPasses = 6
 	// maxLine is the longest text that a command line may become: the kernel
 	// takes no longer single argument (MAX_ARG_STRLEN), and bash -c gets one.
@@ -20,7 +21,7 @@ const (
 	maxKey       = 64
 )
 
-// variable is a name with its leading $ and what it stands for.
+// variable is a name with its leading $ and its value.
 type variable struct {
 	key, value string
 	// text marks the administrator's own text, which may hold several words,
@@ -87,12 +88,135 @@ func checkOverrides(overrides map[string]string) error {
 	}
 	for _, key := range slices.Sorted(maps.Keys(overrides)) {
 		if name, ok := strings.CutPrefix(key, "$"); !ok || name == "" || len(key) > maxKey || !only(name, "_-") {
-			return fault("the profile's variableOverride has a bad key %s: it is $ and a name of A-Z a-z 0-9 _ -", quote(key))
+			return fault("the profile's variableOverride has a bad key %s: it is $ and a name of A-Z a-z 0-9 _ -", text.Quote(key))
 		}
 	}
 	return nil
 }
 
 func badOverride(key, value, rule string) *dws.ResourceError {
-	return fault("the profile's variableOverride sets %s to %s, which cannot be used: %s", key, quote(value), rule)
+	return fault("the profile's variableOverride sets %s to %s, which cannot be used: %s", key, text.Quote(value), rule)
+}
+
+// scope selects which variables a pass replaces; all are recognised.
+type scope int
+
+const (
+	everything scope = iota
+	textOnly
+	dataOnly
+)
+
+func (s scope) takes(x variable) bool { return s == everything || (s == textOnly) == x.text }
+
+// expand replaces variables until none is left, in at most maxPasses passes.
+// Unknown ones stay. The error says which variables refer to each other.
+func (v *variables) expand(s string, which scope) (string, error) {
+	if len(s) > maxLine {
+		return "", fault("a line of %d bytes is too long, at most %d are allowed", len(s), maxLine)
+	}
+	out := s
+	for range maxPasses {
+		next, changed, err := v.pass(out, which)
+		if err != nil || !changed {
+			return out, err
+		}
+		out = next
+	}
+	if !v.has(out, which) {
+		return out, nil
+	}
+	return "", v.unresolved(s, out, which)
+}
+
+// pass replaces each variable once, from left to right.
+func (v *variables) pass(s string, which scope) (string, bool, error) {
+	if strings.IndexByte(s, '$') < 0 {
+		return s, false, nil
+	}
+	var b strings.Builder
+	changed := false
+	for {
+		i := strings.IndexByte(s, '$')
+		if i < 0 {
+			b.WriteString(s)
+			break
+		}
+		b.WriteString(s[:i])
+		s = s[i:]
+		x, known := v.match(s)
+		switch {
+		case !known:
+			b.WriteByte('$')
+			s = s[1:]
+		case which.takes(x):
+			b.WriteString(x.value)
+			s = s[len(x.key):]
+			changed = true
+		default:
+			b.WriteString(x.key)
+			s = s[len(x.key):]
+		}
+		if b.Len() > maxLine {
+			break
+		}
+	}
+	if b.Len() > maxLine {
+		return "", false, fault("variables expand to more than %d bytes", maxLine)
+	}
+	return b.String(), changed, nil
+}
+
+// has reports whether s names a variable of the scope.
+func (v *variables) has(s string, which scope) bool { return len(v.named(s, which)) > 0 }
+
+// named returns the keys of the scope in s, in order, each once.
+func (v *variables) named(s string, which scope) []string {
+	var out []string
+	for {
+		i := strings.IndexByte(s, '$')
+		if i < 0 {
+			return out
+		}
+		s = s[i:]
+		x, ok := v.match(s)
+		if !ok {
+			s = s[1:]
+			continue
+		}
+		if which.takes(x) && !slices.Contains(out, x.key) {
+			out = append(out, x.key)
+		}
+		s = s[len(x.key):]
+	}
+}
+
+// unresolved explains why text still names variables after the last pass.
+func (v *variables) unresolved(text, left string, which scope) error {
+	for _, key := range v.named(text, which) {
+		if way := v.endless(key, nil, which); way != nil {
+			return fault("variables refer to each other in a circle or too deep (%d levels are allowed): %s",
+				maxPasses, strings.Join(way, " -> "))
+		}
+	}
+	// A name that came together from two pieces; no chain shows it.
+	return fault("variable %s is still there after %d passes", v.named(left, which)[0], maxPasses)
+}
+
+// endless returns a way from key on to variable after variable that closes a
+// circle or is longer than maxPasses, or nil. There are no more ways to try than
+// there were variables in the passes before, and maxLine bounded those.
+func (v *variables) endless(key string, way []string, which scope) []string {
+	circle := slices.Contains(way, key)
+	way = append(way, key)
+	if circle || len(way) > maxPasses {
+		return way
+	}
+	x, _ := v.match(key)
+	for _, next := range v.named(x.value, which) {
+		if found := v.endless(next, way, which); found != nil {
+			return found
+		}
+	}
+	return nil
 }

@@ -2,6 +2,8 @@ package plan
 
 import (
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // word is one word of a template; quoted when any part of it was in quotes, so
@@ -26,16 +28,16 @@ func (v *variables) words(template string) ([]string, error) {
 	}
 	out := make([]string, 0, len(split))
 	for _, w := range split {
-		text, err := v.expand(w.text, dataOnly)
+		arg, err := v.expand(w.text, dataOnly)
 		if err != nil {
 			return nil, err
 		}
-		if i := strings.IndexByte(text, '$'); i >= 0 {
+		if i := strings.IndexByte(arg, '$'); i >= 0 {
 			return nil, fault("unknown variable %s in %s: it is not set on compute nodes; use a hook command for shell variables",
-				variableName(text[i:]), quote(w.text))
+				variableName(arg[i:]), text.Quote(w.text))
 		}
-		if text != "" || w.quoted {
-			out = append(out, text)
+		if arg != "" || w.quoted {
+			out = append(out, arg)
 		}
 	}
 	return out, nil
@@ -76,7 +78,7 @@ func split(s string) ([]word, error) {
 		case c == '\'':
 			n := strings.IndexByte(s[i+1:], '\'')
 			if n < 0 {
-				return nil, fault("unclosed ' in %s", quote(s))
+				return nil, fault("unclosed ' in %s", text.Quote(s))
 			}
 			b.WriteString(s[i+1 : i+1+n])
 			inWord, quoted = true, true
@@ -91,7 +93,7 @@ func split(s string) ([]word, error) {
 		case c == '\\':
 			i++
 			if i == len(s) {
-				return nil, fault("backslash at the end of %s", quote(s))
+				return nil, fault("backslash at the end of %s", text.Quote(s))
 			}
 			if s[i] == '\n' { // a continued line
 				continue
@@ -108,7 +110,7 @@ func split(s string) ([]word, error) {
 	end()
 	for _, w := range out {
 		if strings.IndexFunc(w.text, func(r rune) bool { return r < ' ' || r == 0x7f }) >= 0 {
-			return nil, fault("control character in %s", quote(s))
+			return nil, fault("control character in %s", text.Quote(s))
 		}
 	}
 	return out, nil
@@ -132,9 +134,9 @@ func doubleQuoted(b *strings.Builder, s string) (int, error) {
 			b.WriteByte(c)
 		}
 	}
-	return 0, fault("unclosed \" in %s", quote(s))
+	return 0, fault("unclosed \" in %s", text.Quote(s))
 }
 
 func shellSyntax(c byte, s string) error {
-	return fault("%s in %s is shell syntax, and no shell runs this command: use a hook command for shell syntax", quote(string(rune(c))), quote(s))
+	return fault("%s in %s is shell syntax, and no shell runs this command: use a hook command for shell syntax", text.Quote(string(rune(c))), text.Quote(s))
 }

@@ -1,3 +1,9 @@
+// Package client is the client of the Copy Offload API that nnf-dm serves: it starts,
+// follows, cancels and deletes copies. It uses version 2 of the API if the daemon has
+// it and version 1 otherwise; the caller sees no difference.
+//
+// It must not know terminals, flags or how anything is shown, nor what the
+// daemon does with a request.
 package client
 
 import (
@@ -18,17 +24,17 @@ import (
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 )
 
-// DefaultSocket is where the daemon listens unless it is told otherwise.
+// DefaultSocket is where the daemon listens by default.
 const DefaultSocket = pb.Socket
 
-// Options say which daemon to speak to, and for which job.
+// Options name the daemon and the job.
 type Options struct {
 	Socket    string
-	Workflow  string // may be empty where only version 1 calls with a uid are made
+	Workflow  string // may be empty if only version 1 calls with a uid are made
 	Namespace string
 
 	Interval time.Duration // between polls of a daemon without version 2; 0: 1s
-	Patience time.Duration // for a daemon that is away while a copy is followed; 0: 2m
+	Patience time.Duration // how long Follow waits for a daemon that went away; 0: 2m
 }
 
 // Client is a connection to the daemon. Its methods return *Error.
@@ -88,7 +94,7 @@ func (c *Client) dial(ctx context.Context, _ string) (net.Conn, error) {
 	return conn, err
 }
 
-// hear notes that the daemon lives; heard is when it was last seen to.
+// hear records that the daemon has answered just now.
 func (c *Client) hear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,10 +113,10 @@ func (c *Client) dialError() error {
 	return c.dialed
 }
 
-// newest makes a call in version 2, or in version 1 when the daemon has no other
-// or the call cannot be made in version 2: there the workflow is required.
-// UNIMPLEMENTED means that nothing was done.
-func (c *Client) newest(v2, v1 func() error) error {
+// either makes a call in version 2 of the API. It makes the call in version 1 if the
+// daemon has no version 2, or if the workflow is unknown, which version 2 requires.
+// UNIMPLEMENTED means that the daemon has done nothing.
+func (c *Client) either(v2, v1 func() error) error {
 	if c.o.Workflow == "" {
 		return v1()
 	}
@@ -135,7 +141,7 @@ func (c *Client) workflow2() *pb2.Workflow {
 	return &pb2.Workflow{Name: c.o.Workflow, Namespace: c.o.Namespace}
 }
 
-// Daemon is what a daemon says of itself.
+// Daemon is what a daemon reports about itself.
 type Daemon struct {
 	Version     string
 	APIVersions []string
@@ -150,4 +156,65 @@ func (c *Client) Version(ctx context.Context) (Daemon, error) {
 		return Daemon{}, c.explain(err)
 	}
 	return Daemon{Version: r.GetVersion(), APIVersions: r.GetApiVersions()}, nil
+}
+
+// State is how far a copy is.
+type State string
+
+// The states of a copy.
+const (
+	Pending    State = "pending"    // the rabbit has not started it
+	Starting   State = "starting"   // the rabbit prepares it
+	Running    State = "running"    // being copied
+	Cancelling State = "cancelling" // its cancellation was requested
+	Completed  State = "completed"  // ended; the result says how
+	Unknown    State = "unknown"
+)
+
+// Result is how a copy ended; empty while it has not ended.
+type Result string
+
+// The results of a copy.
+const (
+	Success   Result = "success"
+	Failure   Result = "failed"
+	Refused   Result = "invalid" // the rabbit rejected it as invalid
+	Cancelled Result = "cancelled"
+	Deleted   Result = "deleted" // it was deleted before its end was seen
+)
+
+// Movement is one copy. What the daemon does not report is empty or nil; version 1
+// reports less. Texts may hold anything that the copying command wrote.
+type Movement struct {
+	ID          string `json:"id"`
+	Batch       string `json:"batch,omitempty"`
+	State       State  `json:"state"`
+	Result      Result `json:"result,omitempty"`
+	Message     string `json:"message,omitempty"`
+	Source      string `json:"source,omitempty"`      // as the rabbit sees it
+	Destination string `json:"destination,omitempty"` // likewise
+
+	Percent         *int32     `json:"percent,omitempty"`
+	ElapsedSeconds  float64    `json:"elapsed_seconds,omitempty"`
+	Rate            string     `json:"rate,omitempty"` // as the command writes it
+	Data            string     `json:"data,omitempty"` // likewise
+	Left            string     `json:"left,omitempty"` // time left, likewise
+	Items           *int32     `json:"items,omitempty"`
+	Directories     *int32     `json:"directories,omitempty"`
+	Files           *int32     `json:"files,omitempty"`
+	Links           *int32     `json:"links,omitempty"`
+	Command         string     `json:"command,omitempty"`
+	LastMessage     string     `json:"last_message,omitempty"`
+	LastMessageTime *time.Time `json:"last_message_time,omitempty"`
+	StartTime       *time.Time `json:"start_time,omitempty"`
+	EndTime         *time.Time `json:"end_time,omitempty"`
+	Restarts        int32      `json:"restarts,omitempty"`
+}
+
+// Ended tells whether the copy has ended.
+func (m *Movement) Ended() bool { return m.State == Completed }
+
+// Elapsed is how long the command has run.
+func (m *Movement) Elapsed() time.Duration {
+	return time.Duration(m.ElapsedSeconds * float64(time.Second)).Round(time.Millisecond)
 }

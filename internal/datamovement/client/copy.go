@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"strconv"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -13,8 +15,7 @@ import (
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 )
 
-// KeyMetadata carries the key in version 1. Daemons that do not know it ignore
-// it.
+// KeyMetadata carries the key in version 1. Daemons that do not know it ignore it.
 const KeyMetadata = "nnf-dm-request-key"
 
 // Pair is what to copy and where to.
@@ -34,9 +35,9 @@ type Request struct {
 	Key           string // a request that is repeated with it makes no second copy
 }
 
-// Made is what became of the pairs, in their order.
+// Made is the outcome for each pair, in the order of the request.
 type Made struct {
-	Batch string // stands for all of them; empty from a daemon without version 2
+	Batch string // id of all of them together; empty from a daemon without version 2
 	Pairs []MadePair
 }
 
@@ -47,12 +48,12 @@ type MadePair struct {
 	Err error
 }
 
-// Copy asks for copies. Its error concerns all of them, that of a pair the pair
-// alone. A daemon that goes away in between is asked once more, under a key, so
-// that nothing is copied twice.
+// Copy starts copies. Its error concerns all of them; the error of a pair concerns
+// this pair only. If the daemon goes away during the call, the call is repeated once
+// under the same key, so that nothing is copied twice.
 func (c *Client) Copy(ctx context.Context, r Request) (Made, error) {
 	var out Made
-	err := c.newest(func() (err error) { out, err = c.copy2(ctx, r); return err },
+	err := c.either(func() (err error) { out, err = c.copy2(ctx, r); return err },
 		func() (err error) { out, err = c.copy1(ctx, r); return err })
 	return out, c.explain(err)
 }
@@ -70,7 +71,7 @@ func (c *Client) copy2(ctx context.Context, r Request) (Made, error) {
 	}
 	answer, err := c.createBatch(ctx, q)
 	if status.Code(err) == codes.Unavailable && c.dialError() == nil {
-		answer, err = c.createBatch(ctx, q) // it restarts, or was idle
+		answer, err = c.createBatch(ctx, q) // the daemon restarts, or was idle
 	}
 	if err != nil {
 		return Made{}, err
@@ -129,9 +130,87 @@ func (c *Client) create1(ctx context.Context, r Request, p Pair) (string, error)
 	case err != nil:
 		return "", err
 	case answer.GetStatus() == pb.DataMovementCreateResponse_INVALID:
-		return "", &Error{Kind: Invalid, Text: text(answer.GetMessage(), pb2.ErrorReason_INVALID_FIELD)}
+		return "", &Error{Kind: Invalid, Text: textOr(answer.GetMessage(), pb2.ErrorReason_INVALID_FIELD)}
 	case answer.GetStatus() != pb.DataMovementCreateResponse_SUCCESS || answer.GetUid() == "":
-		return "", &Error{Kind: Failed, Text: text(answer.GetMessage(), 0)}
+		return "", &Error{Kind: Failed, Text: textOr(answer.GetMessage(), 0)}
 	}
 	return answer.GetUid(), nil
+}
+
+// Cancel requests the cancellation of copies and returns at once.
+func (c *Client) Cancel(ctx context.Context, ids []string) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	return c.explain(c.either(func() error {
+		_, err := c.v2.Cancel(ctx, &pb2.CancelRequest{Workflow: c.workflow2(), Uids: ids})
+		return err
+	}, func() error { return c.each(ids, func(id string) error { return c.cancel1(ctx, id) }) }))
+}
+
+func (c *Client) cancel1(ctx context.Context, id string) error {
+	r, err := c.v1.Cancel(ctx, &pb.DataMovementCancelRequest{Workflow: c.workflow1(), Uid: id})
+	if err != nil {
+		return err
+	}
+	switch r.GetStatus() {
+	case pb.DataMovementCancelResponse_SUCCESS:
+		return nil
+	case pb.DataMovementCancelResponse_NOT_FOUND:
+		return notFound(id)
+	case pb.DataMovementCancelResponse_INVALID:
+		return &Error{Kind: Invalid, Text: textOr(r.GetMessage(), 0)}
+	}
+	return &Error{Kind: Failed, Text: textOr(r.GetMessage(), 0)}
+}
+
+// Delete deletes the records of copies that have ended.
+func (c *Client) Delete(ctx context.Context, ids []string) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	return c.explain(c.either(func() error {
+		_, err := c.v2.Delete(ctx, &pb2.DeleteRequest{Workflow: c.workflow2(), Uids: ids})
+		return err
+	}, func() error { return c.each(ids, func(id string) error { return c.delete1(ctx, id) }) }))
+}
+
+func (c *Client) delete1(ctx context.Context, id string) error {
+	r, err := c.v1.Delete(ctx, &pb.DataMovementDeleteRequest{Workflow: c.workflow1(), Uid: id})
+	if err != nil {
+		return err
+	}
+	switch r.GetStatus() {
+	case pb.DataMovementDeleteResponse_SUCCESS:
+		return nil
+	case pb.DataMovementDeleteResponse_NOT_FOUND:
+		return notFound(id)
+	case pb.DataMovementDeleteResponse_INVALID:
+		return &Error{Kind: Invalid, Text: textOr(r.GetMessage(), 0)}
+	case pb.DataMovementDeleteResponse_ACTIVE:
+		reason := pb2.ErrorReason_MOVEMENT_ACTIVE
+		return &Error{Kind: Failed, Text: strconv.Quote(id) + " has not ended", Hint: hints[reason]}
+	}
+	return &Error{Kind: Failed, Text: textOr(r.GetMessage(), 0)}
+}
+
+// each calls do for every id, even after one has failed, and returns the first error.
+func (c *Client) each(ids []string, do func(string) error) (first error) {
+	for _, id := range ids {
+		err := c.refuseHandle(id)
+		if err == nil {
+			err = do(id)
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// refuseHandle returns an error for the id of a batch if the workflow is not known:
+// only version 2 resolves it.
+func (c *Client) refuseHandle(id string) error {
+	if c.o.Workflow != "" || !strings.HasPrefix(id, "batch-") {
+		return nil
+	}
+	return &Error{Kind: Invalid, Text: "the workflow of the batch " + strconv.Quote(id) + " is not known", Hint: "give --workflow, or set DW_WORKFLOW_NAME"}
 }

@@ -12,7 +12,7 @@ import (
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 )
 
-// Kind is what a caller decides on.
+// Kind classifies errors.
 type Kind int
 
 // The kinds of errors.
@@ -23,30 +23,30 @@ const (
 	Denied                  // not allowed
 	TimedOut                // it took too long
 	Interrupted             // the caller's context was cancelled
-	Unreachable             // no daemon, or one that cannot work now
+	Unreachable             // no daemon, or one that cannot serve requests now
 )
 
-// Error is what is wrong, for people. Text and Hint may hold anything that a
-// daemon cares to send: make them printable before they are shown.
+// Error is an error for users. Text and Hint may hold anything that the daemon has
+// sent: escape them before they are shown (package hint does).
 type Error struct {
 	Kind Kind
 	Text string
-	Hint string // what to do about it; may be empty
+	Hint string // the next action; may be empty
 	err  error
 }
 
 func (e *Error) Error() string { return e.Text }
 
-// NextStep returns the hint: see hint.Of.
+// NextStep returns the hint, see hint.Of.
 func (e *Error) NextStep() string { return e.Hint }
 
 // Unwrap returns the error of the call.
 func (e *Error) Unwrap() error { return e.err }
 
-// hintActivated is what an administrator or user looks at first.
+// hintActivated is the hint if there is no daemon.
 const hintActivated = "check that it runs: systemctl status nnf-dm.socket"
 
-// hints say what to do, by the reason of version 2.
+// hints are the next actions, by the reason of version 2.
 var hints = map[pb2.ErrorReason]string{
 	pb2.ErrorReason_WORKFLOW_NOT_FOUND:       "check DW_WORKFLOW_NAME and DW_WORKFLOW_NAMESPACE; the workflow must be your own",
 	pb2.ErrorReason_WORKFLOW_STATE:           "copies can be started only while the job runs",
@@ -61,8 +61,8 @@ var hints = map[pb2.ErrorReason]string{
 	pb2.ErrorReason_INTERNAL:                 "tell the administrator: journalctl -u nnf-dm",
 }
 
-// words say what a reason means, for a daemon that sends no text.
-var words = map[pb2.ErrorReason]string{
+// reasonTexts describe the reasons, for a daemon that sends no text.
+var reasonTexts = map[pb2.ErrorReason]string{
 	pb2.ErrorReason_INVALID_FIELD:            "the request is wrong",
 	pb2.ErrorReason_WORKFLOW_NOT_FOUND:       "the workflow does not exist",
 	pb2.ErrorReason_WORKFLOW_STATE:           "the workflow is not in state PreRun, completed",
@@ -87,7 +87,7 @@ var kinds = map[codes.Code]Kind{
 	codes.DeadlineExceeded: TimedOut, codes.Canceled: Interrupted, codes.Unavailable: Unreachable,
 }
 
-// explain judges the error of a call. A nil error gives nil; an *Error passes.
+// explain returns the *Error for the error of a call: nil for nil, an *Error as it is.
 func (c *Client) explain(err error) error {
 	if err == nil {
 		return nil
@@ -98,7 +98,7 @@ func (c *Client) explain(err error) error {
 	s := status.Convert(err)
 	reason, _ := pb2.Reason(err)
 	kind, known := kinds[s.Code()]
-	e := &Error{Kind: kind, Text: text(s.Message(), reason), Hint: hints[reason], err: err}
+	e := &Error{Kind: kind, Text: textOr(s.Message(), reason), Hint: hints[reason], err: err}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		e.Kind = TimedOut
@@ -115,17 +115,18 @@ func (c *Client) explain(err error) error {
 	return e
 }
 
-func text(message string, reason pb2.ErrorReason) string {
+// textOr returns the message, or the text of the reason if there is no message.
+func textOr(message string, reason pb2.ErrorReason) string {
 	if strings.TrimSpace(message) != "" {
 		return message
 	}
-	if words[reason] != "" {
-		return words[reason]
+	if reasonTexts[reason] != "" {
+		return reasonTexts[reason]
 	}
 	return "the daemon gave no reason"
 }
 
-// unreachable says why there was no connection, in the words of the system.
+// unreachable fills in why there is no connection, with the text of the system.
 func (e *Error) unreachable(socket string, dial error) {
 	switch {
 	case dial == nil:
@@ -137,11 +138,11 @@ func (e *Error) unreachable(socket string, dial error) {
 	}
 }
 
-// problem is an error that concerns one pair of a batch only.
+// problem returns the error of one pair of a batch.
 func problem(p *pb2.Problem) *Error {
 	kind, known := kinds[p.GetReason().Code()]
 	if !known {
 		kind = Failed
 	}
-	return &Error{Kind: kind, Text: text(p.GetMessage(), p.GetReason()), Hint: hints[p.GetReason()]}
+	return &Error{Kind: kind, Text: textOr(p.GetMessage(), p.GetReason()), Hint: hints[p.GetReason()]}
 }

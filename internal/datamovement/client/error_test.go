@@ -57,3 +57,27 @@ func TestExplain(t *testing.T) {
 		t.Errorf("%q, %q", e.Error(), e.NextStep())
 	}
 }
+
+// Each reason of the protocol has a text, for a daemon that sends none.
+func TestReasons(t *testing.T) {
+	c := &Client{o: Options{Socket: "/s"}}
+	for n, name := range pb2.ErrorReason_name {
+		reason := pb2.ErrorReason(n)
+		if n == 0 {
+			continue
+		}
+		if reasonTexts[reason] == "" {
+			t.Errorf("%s has no words", name)
+		}
+		e := c.explain(pb2.NewError(reason, "", nil)).(*Error)
+		if e.Text != reasonTexts[reason] || e.Hint != hints[reason] {
+			t.Errorf("%s: %+v", name, e)
+		}
+		if e := problem(&pb2.Problem{Reason: reason, Message: "why"}); e.Text != "why" || e.Kind != c.explain(pb2.NewError(reason, "", nil)).(*Error).Kind {
+			t.Errorf("%s: %+v", name, e)
+		}
+	}
+	if e := problem(nil); e.Text == "" || e.Kind != Failed {
+		t.Errorf("%+v", e)
+	}
+}

@@ -12,20 +12,108 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 )
 
-// Follow returns when all copies have ended, with how they ended. It calls show,
-// if there is one, with all of them whenever something has changed. A daemon
-// that goes away meanwhile is waited for: the copies go on without it.
+// Status returns the state of copies, sorted by id. An id may be that of a batch if
+// the daemon has version 2.
+func (c *Client) Status(ctx context.Context, ids []string) ([]Movement, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	return c.statusOf(ctx, ids)
+}
+
+// List is Status for all copies of the workflow that were started on this node.
+func (c *Client) List(ctx context.Context) ([]Movement, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	var out []Movement
+	err := c.either(func() (err error) { out, err = c.status2(ctx, nil); return err }, func() error {
+		list, err := c.v1.List(ctx, &pb.DataMovementListRequest{Workflow: c.workflow1()})
+		if err != nil {
+			return err
+		}
+		for _, id := range list.GetUids() {
+			m, err := c.status1(ctx, id, 0)
+			if e := (*Error)(nil); errors.As(err, &e) && e.Kind == NotFound {
+				continue // deleted in between
+			}
+			if err != nil {
+				return err
+			}
+			out = append(out, m)
+		}
+		return nil
+	})
+	return out, c.explain(err)
+}
+
+func (c *Client) statusOf(ctx context.Context, ids []string) ([]Movement, error) {
+	var out []Movement
+	err := c.either(func() (err error) { out, err = c.status2(ctx, ids); return err }, func() error {
+		out = nil
+		for _, id := range ids {
+			m, err := c.status1(ctx, id, 0)
+			if err != nil {
+				return err
+			}
+			out = append(out, m)
+		}
+		return nil
+	})
+	return out, c.explain(err)
+}
+
+// status2 returns the first response of a Watch, which has the state of all copies.
+func (c *Client) status2(ctx context.Context, ids []string) ([]Movement, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.v2.Watch(ctx, &pb2.WatchRequest{Workflow: c.workflow2(), Uids: ids})
+	if err != nil {
+		return nil, err
+	}
+	r, err := stream.Recv()
+	if errors.Is(err, io.EOF) {
+		return nil, nil // a workflow without copies
+	}
+	if err != nil {
+		return nil, err
+	}
+	return movements2(r.GetMovements()), nil
+}
+
+func movements2(list []*pb2.MovementStatus) []Movement {
+	var out []Movement
+	for _, m := range list {
+		out = append(out, movement2(m))
+	}
+	return out
+}
+
+// status1 calls version 1, which waits up to wait seconds for the end of the copy.
+func (c *Client) status1(ctx context.Context, id string, wait int64) (Movement, error) {
+	if err := c.refuseHandle(id); err != nil {
+		return Movement{}, err
+	}
+	r, err := c.v1.Status(ctx, &pb.DataMovementStatusRequest{Workflow: c.workflow1(), Uid: id, MaxWaitTime: wait})
+	if err != nil {
+		return Movement{}, err
+	}
+	return movement1(id, r)
+}
+
+// Follow returns the copies when all have ended. It calls show, unless it is nil, with
+// all of them whenever one has changed. If the daemon goes away, Follow waits for it
+// up to Options.Patience: the copies continue without it.
 func (c *Client) Follow(ctx context.Context, ids []string, show func([]Movement)) ([]Movement, error) {
 	var out []Movement
-	var lost time.Time // since when the daemon is away
+	var lost time.Time // when the daemon went away
 	for {
-		err := c.newest(func() (err error) { out, err = c.follow2(ctx, ids, show); return err },
+		err := c.either(func() (err error) { out, err = c.follow2(ctx, ids, show); return err },
 			func() (err error) { out, err = c.follow1(ctx, ids, show); return err })
 		heard := c.lastHeard()
-		if err == nil || ctx.Err() != nil || !passing(err) || heard.IsZero() { // who was never there is not waited for
+		if err == nil || ctx.Err() != nil || !passing(err) || heard.IsZero() { // no patience for a daemon that has never answered
 			return out, c.explain(err)
 		}
 		if lost.IsZero() || heard.After(lost) {
@@ -40,7 +128,8 @@ func (c *Client) Follow(ctx context.Context, ids []string, show func([]Movement)
 	}
 }
 
-// passing tells whether the daemon may be back soon, or allows no longer wait.
+// passing tells whether the call can be repeated: the daemon is restarting, or it
+// allows no longer wait.
 func passing(err error) bool {
 	return status.Code(err) == codes.Unavailable || status.Code(err) == codes.DeadlineExceeded
 }
@@ -56,11 +145,11 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// follow2 waits for the end by version 2: in one call if nobody looks on.
+// follow2 waits for the end by version 2: in a single call if show is nil.
 func (c *Client) follow2(ctx context.Context, ids []string, show func([]Movement)) ([]Movement, error) {
 	if show == nil {
 		r, err := c.v2.Wait(ctx, &pb2.WaitRequest{Workflow: c.workflow2(), Uids: ids})
-		if status.Code(err) == codes.DeadlineExceeded { // as long as it allows
+		if status.Code(err) == codes.DeadlineExceeded { // the longest wait that the daemon allows
 			c.hear()
 		}
 		return movements2(r.GetMovements()), err
@@ -89,11 +178,11 @@ func (c *Client) follow2(ctx context.Context, ids []string, show func([]Movement
 
 func byID(a, b Movement) int { return cmp.Compare(a.ID, b.ID) }
 
-// longPoll is how long a poll that nobody looks at waits at the daemon, seconds.
+// longPoll is how long the daemon may hold a poll if show is nil, in seconds.
 const longPoll = 30
 
-// follow1 polls. With one copy left the daemon keeps the poll until its end, so
-// that it is seen at once.
+// follow1 polls. If one copy is left, the daemon holds the poll until this copy ends,
+// so that the end is seen at once.
 func (c *Client) follow1(ctx context.Context, ids []string, show func([]Movement)) ([]Movement, error) {
 	var last []Movement
 	for {
@@ -116,7 +205,7 @@ func (c *Client) follow1(ctx context.Context, ids []string, show func([]Movement
 				now = append(now, last[i])
 				continue
 			}
-			m, err := c.look1(ctx, id, wait)
+			m, err := c.status1(ctx, id, wait)
 			if err != nil {
 				return last, err
 			}
@@ -138,7 +227,7 @@ func (c *Client) follow1(ctx context.Context, ids []string, show func([]Movement
 	}
 }
 
-// same tells whether two polls say the same.
+// same tells whether two polls have returned the same.
 func same(a, b Movement) bool {
 	return a.State == b.State && a.Result == b.Result && a.Message == b.Message && a.LastMessage == b.LastMessage && a.ElapsedSeconds == b.ElapsedSeconds
 }

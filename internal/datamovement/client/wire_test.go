@@ -2,6 +2,9 @@ package client
 
 import (
 	"errors"
+	"os"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,26 +78,113 @@ func TestMovement2(t *testing.T) {
 	}
 }
 
-// Every reason of the protocol is said in words, also when a daemon sends none.
-func TestReasons(t *testing.T) {
-	c := &Client{o: Options{Socket: "/s"}}
-	for n, name := range pb2.ErrorReason_name {
-		reason := pb2.ErrorReason(n)
-		if n == 0 {
-			continue
+func TestFromLastMessage(t *testing.T) {
+	const unknown = -1
+	for _, tt := range []struct {
+		line, data string
+		percent    int32
+		rate, left string
+	}{
+		{"Copied 1.000 GiB (50%) in 3.139 secs (326.217 MiB/s) 3 secs left ...", "1.000 GiB", 50, "326.217 MiB/s", "3 secs"},
+		{"Copied 0.000 B (0%) in 1.001 secs (0.000 B/s)", "0.000 B", 0, "0.000 B/s", ""},
+		{"Copied 2.000 GiB (100%) in 6.755 secs (303.182 MiB/s) done", "2.000 GiB", 100, "303.182 MiB/s", ""},
+		{"[2025-04-01] Copied 1.0 GiB (1%) in 1 secs (1.0 GiB/s) 7 mins left", "1.0 GiB", 1, "1.0 GiB/s", "7 mins"},
+		{"2025-04-01 08:15:42,123 INFO rank 0: Copied 5 kB (2%)", "5 kB", 2, "", ""},
+		{"Copied 1 GiB (50%) in 1 secs (1 MiB/s)\rCopied 2 GiB (75%) in 2 secs (2 MiB/s)", "2 GiB", 75, "2 MiB/s", ""},
+		{"Copied 2 GiB (50%) in 2", "2 GiB", 50, "", ""},
+		{"Copied 1 GiB (999%) in 1 secs (1 GiB/s)", "1 GiB", unknown, "1 GiB/s", ""},
+		{"Copied 7 files", "", unknown, "", ""},
+		{"Copied 7 Bytes", "", unknown, "", ""},
+		{"NotCopied 7 B (1%)", "", unknown, "", ""},
+		{"sent 12 bytes (5.1 kB/s)", "", unknown, "", ""},
+		{"(9 GiB/s) 9 secs left; scanned (3%)", "", unknown, "", ""},
+		{"(9 GiB/s) 9 secs left (3%) Copied 1 GiB in 1 secs", "1 GiB", unknown, "", ""},
+		{"", "", unknown, "", ""},
+	} {
+		m := Movement{LastMessage: tt.line}
+		m.fromLastMessage()
+		percent := int32(unknown)
+		if m.Percent != nil {
+			percent = *m.Percent
 		}
-		if words[reason] == "" {
-			t.Errorf("%s has no words", name)
-		}
-		e := c.explain(pb2.NewError(reason, "", nil)).(*Error)
-		if e.Text != words[reason] || e.Hint != hints[reason] {
-			t.Errorf("%s: %+v", name, e)
-		}
-		if e := problem(&pb2.Problem{Reason: reason, Message: "why"}); e.Text != "why" || e.Kind != c.explain(pb2.NewError(reason, "", nil)).(*Error).Kind {
-			t.Errorf("%s: %+v", name, e)
+		if m.Data != tt.data || percent != tt.percent || m.Rate != tt.rate || m.Left != tt.left {
+			t.Errorf("%q: %q %d %q %q, want %+v", tt.line, m.Data, percent, m.Rate, m.Left, tt)
 		}
 	}
-	if e := problem(nil); e.Text == "" || e.Kind != Failed {
-		t.Errorf("%+v", e)
+	// What the daemon reports itself counts more.
+	known := int32(49)
+	m := Movement{LastMessage: "Copied 1.000 GiB (50%) in 3.139 secs (326.217 MiB/s) 3 secs left ...", Rate: "9 GiB/s", Percent: &known}
+	if m.fromLastMessage(); m.Rate != "9 GiB/s" || m.Data != "1.000 GiB" || *m.Percent != known {
+		t.Errorf("%+v", m)
 	}
+}
+
+// Lines as users really get them: with a time stamp, and in two dialects. In each
+// amount, rate and, if it is there, time left are found, by both versions of the
+// protocol, and the percentage is the daemon's or else the line's.
+func TestRealLines(t *testing.T) {
+	text, err := os.ReadFile("testdata/dcp-progress-lines.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	if len(lines) < 2 {
+		t.Fatalf("only %d lines", len(lines))
+	}
+	for _, line := range lines {
+		part := func(pattern string) string {
+			if m := regexp.MustCompile(pattern).FindStringSubmatch(line); m != nil {
+				return m[1]
+			}
+			return ""
+		}
+		data, rate, left, inLine := part(`Copied (\S+ \S+) `), part(`\((\S+ \S+/s)\)`), part(`\) (\d+ secs) left`), part(`\((\d+)%\)`)
+		if data == "" || rate == "" {
+			t.Fatalf("this test cannot read %q", line)
+		}
+		for _, daemon := range []int32{0, 49} {
+			one, err := movement1("u", &pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_RUNNING,
+				CommandStatus: &pb.DataMovementCommandStatus{Progress: daemon, LastMessage: line + "\n"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			status := &pb2.CommandStatus{LastMessage: line + "\n"}
+			if daemon > 0 {
+				status.Progress = &daemon
+			}
+			two := movement2(&pb2.MovementStatus{State: pb2.MovementState_MOVEMENT_STATE_RUNNING, CommandStatus: status})
+			for version, m := range map[int]Movement{1: one, 2: two} {
+				if m.Data != data || m.Rate != rate || m.Left != left {
+					t.Errorf("version %d, %q: %q %q %q, want %q %q %q", version, line, m.Data, m.Rate, m.Left, data, rate, left)
+				}
+				switch known := daemon > 0 || inLine != ""; {
+				case known != (m.Percent != nil):
+					t.Errorf("version %d, daemon %d, %q: percent known %v", version, daemon, line, m.Percent != nil)
+				case known && *m.Percent != 49: // the figure of the line, too
+					t.Errorf("version %d, daemon %d, %q: %d%%", version, daemon, line, *m.Percent)
+				}
+			}
+		}
+	}
+}
+
+// A line of another program takes linear time and cannot smuggle anything into a
+// figure: figures are short, and have no characters but those of a figure.
+func FuzzLastMessage(f *testing.F) {
+	f.Add("Copied 1.000 GiB (50%) in 3.139 secs (326.217 MiB/s) 3 secs left ...")
+	f.Add("\x1b]0;t\x07Copied 1 GiB\x1b[31m (50%) in 1 secs (1 \u202eGiB/s)")
+	f.Add(strings.Repeat("Copied ", 200) + strings.Repeat("9", 200) + " GiB")
+	figure := regexp.MustCompile(`^[0-9.]* ?[A-Za-z]*(/s)?$`)
+	f.Fuzz(func(t *testing.T, line string) {
+		m := Movement{LastMessage: line}
+		m.fromLastMessage()
+		for _, s := range []string{m.Data, m.Rate, m.Left} {
+			if len(s) > 40 || !figure.MatchString(s) {
+				t.Errorf("%q gives %q", line, s)
+			}
+		}
+		if m.Percent != nil && (*m.Percent < 0 || *m.Percent > 100) {
+			t.Errorf("%q gives %d%%", line, *m.Percent)
+		}
+	})
 }

@@ -2,11 +2,9 @@ package server
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -43,7 +41,7 @@ func (c Cluster) Delete(ctx context.Context, r kube.Resource, ns, name string, u
 // of date.
 func (c Cluster) ClientMounts(ctx context.Context, r kube.Resource, ns, selector string, atHand bool) ([]*dws.ClientMount, error) {
 	if atHand {
-		return kube.ListAtHand[dws.ClientMount](ctx, c.Client, r, ns, selector)
+		return kube.ListCached[dws.ClientMount](ctx, c.Client, r, ns, selector)
 	}
 	return kube.List[dws.ClientMount](ctx, c.Client, r, ns, selector)
 }
@@ -88,47 +86,17 @@ var knownVersions = map[string][]string{
 // first needed, and again when one is not served any more.
 type remote struct {
 	Client
-	mu       sync.Mutex
-	versions map[string]string // by group
+	versions kube.Versions
 }
 
-func newRemote(c Client) *remote { return &remote{Client: c, versions: make(map[string]string)} }
+func newRemote(c Client) *remote { return &remote{Client: c} }
 
-func (r *remote) resource(ctx context.Context, k kind) (kube.Resource, error) {
-	r.mu.Lock()
-	v := r.versions[k.group]
-	r.mu.Unlock()
-	if v == "" {
-		var err error
-		if v, err = r.Served(ctx, k.group, knownVersions[k.group]); err != nil {
-			return kube.Resource{}, err
-		}
-		r.mu.Lock()
-		r.versions[k.group] = v
-		r.mu.Unlock()
-	}
-	return kube.Resource{Group: k.group, Version: v, Plural: k.plural, Kind: k.kind}, nil
-}
-
-func (r *remote) forget(group string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.versions, group)
-}
-
-// with calls f with the resource, and once more when its version has gone.
+// with calls f with the resource, and once more if its version has gone.
 func (r *remote) with(ctx context.Context, k kind, f func(kube.Resource) error) error {
-	for again := true; ; again = false {
-		res, err := r.resource(ctx, k)
-		if err != nil {
-			return err
-		}
-		err = f(res)
-		if !again || !errors.Is(err, kube.ErrVersionGone) {
-			return err
-		}
-		r.forget(k.group)
-	}
+	discover := func(bool) (string, error) { return r.Served(ctx, k.group, knownVersions[k.group]) }
+	return r.versions.Use(k.group, discover, func(version string) error {
+		return f(kube.Resource{Group: k.group, Version: version, Plural: k.plural, Kind: k.kind})
+	})
 }
 
 func (r *remote) get(ctx context.Context, k kind, ns, name string, into any) error {

@@ -163,7 +163,7 @@ func (s *Service) make(ctx context.Context, res kube.Resource, dm *nnf.DataMovem
 			return nil, datamovement.NewFault(datamovement.ErrUnavailable, datamovement.ReasonUnavailable,
 				"the data movement of this request_key is being deleted: try again")
 		}
-		pause(ctx, wait)
+		kube.Pause(ctx, wait)
 		wait *= 2
 		if err := ctx.Err(); err != nil {
 			return nil, err

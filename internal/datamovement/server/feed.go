@@ -156,18 +156,9 @@ func (f *feed) run(ctx context.Context, ended chan struct{}) {
 		}
 		f.state(ctx, kube.State{LastError: err})
 		if errors.Is(err, kube.ErrVersionGone) {
-			f.api.forget(api.GroupNNF)
+			f.api.versions.Forget(api.GroupNNF)
 		}
-		pause(ctx, versionRetry)
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
+		kube.Pause(ctx, versionRetry)
 	}
 }
 
@@ -223,7 +214,7 @@ func (f *feed) readBlindly(ctx context.Context) {
 			if name != "" {
 				f.readOne(ctx, name)
 			}
-			pause(ctx, blindReads+rand.N(blindReads/2))
+			kube.Pause(ctx, blindReads+rand.N(blindReads/2))
 		}
 	}
 }

@@ -57,7 +57,7 @@ func (s *Service) read(ctx context.Context, c Call, w datamovement.WorkflowRef, 
 	if unanswered(err) && ctx.Err() == nil {
 		// Jobs give up at an error, and a server that is restarted breaks every
 		// connection once.
-		pause(ctx, readAgain)
+		kube.Pause(ctx, readAgain)
 		dm = new(nnf.DataMovement)
 		err = s.api.get(ctx, kindMovement, f.namespace, uid, dm)
 	}

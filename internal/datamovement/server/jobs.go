@@ -293,7 +293,7 @@ func (s *Service) confirm(c Call, w datamovement.WorkflowRef, j *job, since time
 func (s *Service) confirmAll(ctx context.Context, c Call, w datamovement.WorkflowRef, sl *jobSlot) {
 	tries := 0
 	for wait := jobWindow; ; wait = jobWindow {
-		pause(ctx, wait)
+		kube.Pause(ctx, wait)
 		s.jobs.mu.Lock()
 		todo := sl.unconfirmed
 		if len(todo) == 0 || ctx.Err() != nil || tries >= confirmTries {
@@ -322,7 +322,7 @@ func (s *Service) confirmAll(ctx context.Context, c Call, w datamovement.Workflo
 		s.jobs.mu.Lock()
 		sl.unconfirmed = append(open, sl.unconfirmed...)
 		s.jobs.mu.Unlock()
-		pause(ctx, confirmRetry)
+		kube.Pause(ctx, confirmRetry)
 	}
 }
 

@@ -141,7 +141,7 @@ func graceful(server *grpc.Server, t Transport) {
 	go func() {
 		defer close(done)
 		if l, ok := t.Listener.(*unixsocket.Listener); ok {
-			l.Arrive(t.Shutdown()) // who comes later is for the next process
+			l.Drain(t.Shutdown()) // later clients wait for the next process
 		}
 		server.GracefulStop()
 	}()

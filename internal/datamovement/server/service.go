@@ -10,6 +10,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
 )
 
@@ -97,9 +98,9 @@ func (s *Service) SetSettings(n Settings) {
 	s.settings.Store(&n)
 	l := n.Limits
 	s.turns.set(l.API)
-	s.streams.Set(unixsocket.LimiterOptions{What: "requests", User: unixsocket.Share{Slots: l.Streams}})
-	s.waiters.Set(unixsocket.LimiterOptions{What: "waiting requests", User: unixsocket.Share{Slots: l.Waiters}})
-	s.creates.Set(unixsocket.LimiterOptions{What: "data movements", User: unixsocket.Share{Rate: float64(l.CreatesPerSecond), Burst: l.CreateBurst}})
+	s.streams.Set(unixsocket.LimiterOptions{What: "requests", User: unixsocket.Quota{Slots: l.Streams}})
+	s.waiters.Set(unixsocket.LimiterOptions{What: "waiting requests", User: unixsocket.Quota{Slots: l.Waiters}})
+	s.creates.Set(unixsocket.LimiterOptions{What: "data movements", User: unixsocket.Quota{Rate: float64(l.CreatesPerSecond), Burst: l.CreateBurst}})
 }
 
 // EndWaits lets every request that waits return what is known, now and in
@@ -201,13 +202,7 @@ func NewRecords(log *slog.Logger, rate float64, burst int) *unixsocket.Records {
 }
 
 // clip bounds what callers get into the log.
-func clip(s string) string {
-	const most = 512
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
-}
+func clip(s string) string { return text.Clip(s, 512) }
 
 // unwrapped is the innermost fault's cause, whose text is for the log.
 func unwrapped(err error) error {

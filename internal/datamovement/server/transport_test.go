@@ -66,9 +66,9 @@ func serveRig(t *testing.T, change ...func(*Options)) *rig {
 		f(&o)
 	}
 	r.s = New(o)
-	r.connections = unixsocket.NewLimiter(unixsocket.LimiterOptions{What: "connections", User: unixsocket.Share{Slots: 3}})
+	r.connections = unixsocket.NewLimiter(unixsocket.LimiterOptions{What: "connections", User: unixsocket.Quota{Slots: 3}})
 	l, err := unixsocket.Listen(unixsocket.Options{
-		Path: r.path, Log: o.Log, Limiter: r.connections, Courtesy: 1, Idle: o.Idle,
+		Path: r.path, Log: o.Log, Limiter: r.connections, OverLimit: 1, Idle: o.Idle,
 		PeerOf: func(net.Conn) (unixsocket.Peer, error) {
 			return unixsocket.Peer{UID: r.uid.Load(), GID: 100, PID: 7}, nil
 		},

@@ -11,10 +11,11 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// secret is what we read of one.
+// secret is the part of a Secret that is read.
 type secret struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -28,11 +29,11 @@ const (
 	invalidSince = "kubernetes.io/legacy-token-invalid-since"
 )
 
-// interval is the pause between two looks at what is not there yet.
+// interval is the pause between two attempts.
 const interval = 250 * time.Millisecond
 
-// fromSecret reads the token that all computes share. The control plane fills such
-// a Secret a moment after it was made.
+// fromSecret reads the token that all computes share. The control plane fills the Secret a
+// moment after it was created.
 func fromSecret(ctx context.Context, admin *kube.Client, r Request) (*Credentials, error) {
 	place := r.Account.Namespace + "/" + r.Secret
 	deadline := time.Now().Add(r.Wait)
@@ -66,8 +67,8 @@ func fromSecret(ctx context.Context, admin *kube.Client, r Request) (*Credential
 				return nil, fmt.Errorf("ca.crt in Secret %s: %w", place, err)
 			}
 			c := &Credentials{Token: token, CA: ca, Account: r.Account, Source: "Secret " + place}
-			said, err := kube.Of(token)
-			if errors.Is(err, kube.ErrExpiry) {
+			said, err := kube.ClaimsOf(token)
+			if errors.Is(err, kube.ErrClaimedExpiry) {
 				c.note("the token in Secret " + place + ": " + err.Error())
 			}
 			if end := said.Expires; !end.IsZero() {
@@ -88,7 +89,7 @@ func fromSecret(ctx context.Context, admin *kube.Client, r Request) (*Credential
 	}
 }
 
-// unfilled says why a Secret may have stayed empty.
+// unfilled returns why a Secret may have stayed empty.
 func unfilled(ctx context.Context, admin *kube.Client, r Request, place string) error {
 	if err := admin.Get(ctx, accounts, r.Account.Namespace, r.Account.Name, nil); kube.IsNotFound(err) {
 		return fmt.Errorf("the Secret %s has no token, because there is no ServiceAccount %s: %s", place, r.Account, remedy(r.Program))
@@ -96,8 +97,7 @@ func unfilled(ctx context.Context, admin *kube.Client, r Request, place string) 
 	return fmt.Errorf("the Secret %s got no token within %v; kube-controller-manager puts it there: does it run?", place, r.Wait)
 }
 
-// checkCA looks whether there is a certificate in it, and nothing that cannot be
-// read.
+// checkCA returns an error if data has no certificate, or anything else.
 func checkCA(data []byte) error {
 	n := 0
 	for {
@@ -114,4 +114,38 @@ func checkCA(data []byte) error {
 		return fmt.Errorf("no PEM certificate in it")
 	}
 	return nil
+}
+
+// account is the part of a ServiceAccount that is read.
+type account struct {
+	Secrets []struct {
+		Name string `json:"name"`
+	} `json:"secrets"`
+}
+
+// absent returns the error for a missing Secret or account. It finds out what there is
+// instead, as far as the administrator may read it, and what to do.
+func absent(ctx context.Context, admin *kube.Client, r Request) error {
+	missing := fmt.Sprintf("there is no ServiceAccount %s", r.Account)
+	var a account
+	err := admin.Get(ctx, accounts, r.Account.Namespace, r.Account.Name, &a)
+	if err == nil {
+		for _, s := range a.Secrets {
+			// Kubernetes before 1.24 made them, with names of its own.
+			if strings.HasPrefix(s.Name, r.Account.Name+"-token-") {
+				return fmt.Errorf("there is no Secret %s/%s, but the account has %q: add --secret %s", r.Account.Namespace, r.Secret, s.Name, s.Name)
+			}
+		}
+		return fmt.Errorf("there is no Secret %s/%s with a token of the account: %s, or use --bound, which needs none", r.Account.Namespace, r.Secret, remedy(r.Program))
+	}
+	p, _ := product.Of(r.Program)
+	for _, old := range p.OlderAccounts {
+		if old != r.Account && admin.Get(ctx, accounts, old.Namespace, old.Name, nil) == nil {
+			return fmt.Errorf("%s, but an older installation's %s: add --service-account %s --namespace %s, or %s", missing, old, old.Name, old.Namespace, remedy(r.Program))
+		}
+	}
+	if !kube.IsNotFound(err) {
+		return fmt.Errorf("there is no Secret %s/%s, and whether there is its account cannot be told: %w", r.Account.Namespace, r.Secret, err)
+	}
+	return fmt.Errorf("%s: is this the right cluster (%s)? otherwise %s", missing, admin.Address(), remedy(r.Program))
 }

@@ -8,12 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-)
 
-// Names of the files, as the daemons' configuration has them.
-const (
-	TokenFile = "service.token"
-	CertFile  = "service.cert"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // Written is what became of a file.
@@ -46,13 +43,13 @@ func (c *Credentials) Write(dir string) ([]Written, error) {
 	if err != nil {
 		return nil, err
 	}
-	if mode := info.Mode(); mode.Perm()&0o002 != 0 && mode&fs.ModeSticky == 0 {
+	if safepath.EntryOf(info).ReplaceableBy(safepath.Everybody) {
 		return nil, fmt.Errorf("everybody can put files into %s, so nobody could trust those of ours: chmod o-w %s", dir, dir)
 	}
 	files := []struct {
 		name string
 		data []byte
-	}{{TokenFile, []byte(c.Token)}, {CertFile, c.CA}}
+	}{{product.TokenFile, []byte(c.Token)}, {product.CertFile, c.CA}}
 	var done []Written
 	staged := make(map[string]string) // final name by temporary one
 	defer func() {

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
 var some = &Credentials{Token: "token", CA: []byte("ca\n")}
@@ -79,7 +81,7 @@ func TestWrite(t *testing.T) {
 			if err != nil || changes(got) != tt.want {
 				t.Fatalf("%q %v", changes(got), err)
 			}
-			for name, content := range map[string]string{TokenFile: "token", CertFile: "ca\n"} {
+			for name, content := range map[string]string{product.TokenFile: "token", product.CertFile: "ca\n"} {
 				path := filepath.Join(dir, name)
 				info, err := os.Lstat(path)
 				data, rerr := os.ReadFile(path)

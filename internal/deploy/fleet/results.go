@@ -13,15 +13,16 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// A results file has one JSON object a line: first the head, which names all nodes of the run, then one object for
-// each node when it is through. So a run that was killed leaves a file that says what it had done.
+// A results file has one JSON object a line: first the head, which names all nodes of the
+// run, then one object for each node that has ended. So the file of a run that was killed
+// shows what it had done.
 const (
 	resultsKind    = "nnf-deploy results"
 	resultsVersion = 1
@@ -57,8 +58,9 @@ type ResultsFile struct {
 	err  error
 }
 
-// CreateResults replaces the results file at path, or makes it, with mode 0600. It replaces nothing but a results
-// file. command is the sub-command; a node whose result is not in good has failed.
+// CreateResults creates or replaces the results file at path, with mode 0600. It replaces
+// nothing but a results file. command is the sub-command; a node whose result is not in
+// good has failed.
 func CreateResults(path, command string, nodes []string, good ...State) (*ResultsFile, error) {
 	if err := replaceable(path); err != nil {
 		return nil, err
@@ -114,12 +116,8 @@ func replaceable(path string) error {
 func (r *ResultsFile) Add(res Result) {
 	r.write(resultsNode{
 		Node: res.Node, Result: res.State, Failed: !slices.Contains(r.good, res.State), Seconds: math.Round(res.Time.Seconds()*1000) / 1000,
-		Cause: short(res.Cause), Hint: short(res.Hint),
+		Cause: text.Line(text.Cut(res.Cause, resultsText)), Hint: text.Line(text.Cut(res.Hint, resultsText)),
 	})
-}
-
-func short(s string) string {
-	return strings.ToValidUTF8(text.Line(s[:min(len(s), resultsText)]), "")
 }
 
 func (r *ResultsFile) write(line any) {
@@ -130,7 +128,7 @@ func (r *ResultsFile) write(line any) {
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if r.err = e.Encode(line); r.err == nil {
-		_, r.err = r.f.Write(b.Bytes()) // in one call, so that a line is there whole or not at all
+		_, r.err = r.f.Write(b.Bytes()) // in one call, so that a line is written whole or not at all
 	}
 }
 
@@ -152,8 +150,8 @@ func (r *recording) End(res Result) {
 	r.Observer.End(res)
 }
 
-// FailedIn returns the nodes that failed in the run of command whose results file this is, or that it did not get
-// to, in the order of that run.
+// FailedIn returns the nodes that failed in the run of command whose results file this is,
+// or that it did not start, in the order of that run.
 func FailedIn(path, command string) ([]string, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
@@ -164,7 +162,7 @@ func FailedIn(path, command string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := trusted(path, info); err != nil {
+	if err := safepath.CheckFile(path, info); err != nil {
 		return nil, err
 	}
 	s := bufio.NewScanner(f)
@@ -194,21 +192,8 @@ func FailedIn(path, command string) ([]string, error) {
 	return slices.DeleteFunc(head.Nodes, func(n string) bool { return done[n] }), nil
 }
 
-// trusted returns why the file does not decide on which nodes something is done.
-func trusted(path string, info fs.FileInfo) error {
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file", path)
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() && st.Uid != 0 {
-		return fmt.Errorf("%s belongs to another user (uid %d)", path, st.Uid)
-	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s may be written by other users (mode %04o)", path, info.Mode().Perm())
-	}
-	return nil
-}
-
-// wholeLines is bufio.ScanLines without a last line that has no line feed: its run was killed while it wrote it.
+// wholeLines is bufio.ScanLines without a last line that has no line feed: its run was
+// killed while it wrote the line.
 func wholeLines(data []byte, atEOF bool) (int, []byte, error) {
 	if atEOF && !bytes.ContainsRune(data, '\n') {
 		return len(data), nil, nil

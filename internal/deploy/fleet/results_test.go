@@ -85,7 +85,7 @@ func TestResultsAreStreamed(t *testing.T) {
 		look()
 		return Result{State: map[string]State{"a": OK, "b": Failed, "c": OK}[node]}
 	}
-	Run(t.Context(), t.Context(), []string{"a", "b", "c"}, Options{Parallel: 1}, task, r.Observe(&plain{w: new(strings.Builder)}))
+	Run(t.Context(), t.Context(), []string{"a", "b", "c"}, Options{Parallel: 1}, task, r.Observe(new(recorder)))
 	look()
 	want := [][]string{{"a", "b", "c"}, {"a", "b", "c"}, {"b", "c"}, {"b", "c"}, {"b"}}
 	if !slices.EqualFunc(seen, want, slices.Equal) {

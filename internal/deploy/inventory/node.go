@@ -2,9 +2,10 @@ package inventory
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/nodeset"
 	"github.com/compute-daemons/compute-daemons/internal/text"
@@ -13,33 +14,34 @@ import (
 // Node is a compute node.
 type Node struct {
 	Name   string
-	Rabbit string // the rabbit that it hangs on; empty for an external compute
+	Rabbit string // the rabbit that it is attached to; empty for an external compute
 }
 
 // maxName is the longest name that DNS and Kubernetes know.
-const maxName = 253
+const maxName = validation.DNS1123SubdomainMaxLength
 
-// name is a DNS name as Kubernetes takes it (RFC 1123). It cannot begin with the
-// hyphen of an option, and nothing in it means anything to a shell or to ssh.
-var name = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+// dnsName reports whether s is a DNS name as Kubernetes takes it (RFC 1123). It cannot
+// start with the hyphen of an option, and nothing in it means anything to a shell or to
+// ssh.
+func dnsName(s string) bool { return len(validation.IsDNS1123Subdomain(s)) == 0 }
 
-// CheckName returns what is wrong with the name of a node.
+// CheckName returns an error for a name that no node can have.
 func CheckName(s string) error {
 	switch {
 	case s == "":
 		return fmt.Errorf("a node's name is empty")
 	case len(s) > maxName:
 		return fmt.Errorf("a node's name has %d characters, at most %d are possible", len(s), maxName)
-	case name.MatchString(strings.ToLower(s)) && s != strings.ToLower(s):
+	case dnsName(strings.ToLower(s)) && s != strings.ToLower(s):
 		return fmt.Errorf("node %q: names are in lower case", s)
-	case !name.MatchString(s):
+	case !dnsName(s):
 		return fmt.Errorf("%q cannot be the name of a node: only a-z, 0-9, hyphens and dots, beginning and ending with a letter or digit", s)
 	}
 	return nil
 }
 
-// Nodes returns the compute nodes of a system in the order of the object: those
-// on rabbits, then the external ones. One that is named twice counts once.
+// Nodes returns the compute nodes of a system in the order of the object: those on rabbits,
+// then the external ones, each once.
 func Nodes(s System) ([]Node, error) {
 	var all []Node
 	var bad []error
@@ -71,8 +73,8 @@ func Nodes(s System) ([]Node, error) {
 	return all, nil
 }
 
-// Select returns the nodes that these host lists name, in the order of all; no
-// list: all of them.
+// Select returns the nodes that these host lists name, in the order of all. Without a list
+// it returns all.
 func Select(all []Node, lists []string) ([]Node, error) {
 	if len(lists) == 0 {
 		return all, nil
@@ -105,5 +107,5 @@ func Select(all []Node, lists []string) ([]Node, error) {
 	return chosen, nil
 }
 
-// few is how many items of a host list a message has.
+// few is the number of items of a host list in a message.
 const few = 10

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v2"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
@@ -37,8 +37,8 @@ func FromCluster(ctx context.Context, c *kube.Client) (System, error) {
 	return s, err
 }
 
-// document is the whole of a SystemConfiguration, so that a word that is misspelt
-// in a file is an error and not a rabbit without computes.
+// document is a whole SystemConfiguration, so that a misspelt key in a file is an error and
+// not a rabbit without computes.
 type document struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string `yaml:"kind"`
@@ -58,8 +58,8 @@ type document struct {
 		} `yaml:"externalComputeNodes"`
 		Ports         any `yaml:"ports"`
 		PortsCooldown any `yaml:"portsCooldownInSeconds"`
-		// In files that followed an old guide. The type no longer has it, and it
-		// never named a node that storageNodes does not.
+		// Files after an old guide have it. The type no longer has it, and it never
+		// named a node that storageNodes does not name.
 		ComputeNodes any `yaml:"computeNodes"`
 	} `yaml:"spec"`
 }
@@ -79,73 +79,58 @@ func (d *document) system() (s System) {
 	return s
 }
 
-// item is one object of a list: a SystemConfiguration, or something else.
-type item struct{ *document }
-
-// UnmarshalYAML implements yaml.Unmarshaler.
-func (i *item) UnmarshalYAML(unmarshal func(any) error) error {
-	var shape map[string]any
-	if err := unmarshal(&shape); err != nil {
-		return err
-	}
-	if shape["kind"] != kind {
-		return nil
-	}
-	i.document = new(document)
-	return unmarshal(i.document)
-}
-
-// list is what kubectl prints for several objects, and for one found by -A.
+// list is the form in which kubectl prints several objects, and one object with -A.
 type list struct {
-	APIVersion string `yaml:"apiVersion"`
-	Kind       string `yaml:"kind"`
-	Metadata   any    `yaml:"metadata"`
-	Items      []item `yaml:"items"`
+	APIVersion string      `yaml:"apiVersion"`
+	Kind       string      `yaml:"kind"`
+	Metadata   any         `yaml:"metadata"`
+	Items      []yaml.Node `yaml:"items"`
 }
 
-// keys of a SystemConfiguration, to suggest one for a key that is misspelt.
-var keys = []string{"storageNodes", "externalComputeNodes", "computesAccess", "name", "index", "type", "ports", "portsCooldownInSeconds", "items", "metadata", "spec"}
-
-// FromFile reads the SystemConfiguration from a file, in which there may be other
-// documents, and lists as kubectl prints them. Of several it is the one that the
-// cluster uses, default in namespace default. Keys without effect are warnings.
+// FromFile reads the SystemConfiguration from a file, which may have other documents and
+// lists as kubectl prints them. Of several it returns the one that the cluster uses,
+// default in namespace default. Keys without effect are warnings.
 func FromFile(path string) (s System, warnings []string, err error) {
-	data, err := readFile(path)
+	documents, err := readYAML(path)
 	if err != nil {
 		return s, nil, err
 	}
+	y := &strict{path: path}
 	var found []*document
-	for _, part := range documents(data) {
-		var t struct {
-			APIVersion string `yaml:"apiVersion"`
-			Kind       string `yaml:"kind"`
-		}
-		if err := yaml.Unmarshal(part, &t); err != nil {
-			return s, nil, explain(path, err, nil)
-		}
-		switch t.Kind {
-		case kind:
+	for len(documents) > 0 {
+		n := documents[0]
+		documents = documents[1:]
+		of, err := y.kindOf(n)
+		switch {
+		case err != nil:
+			return s, nil, err
+		case of == kind:
+			version := scalar(n, "apiVersion")
+			if group, _, _ := strings.Cut(version, "/"); group != api.GroupDWS {
+				return s, nil, y.errorf(n, "a SystemConfiguration of %q, not of %s", version, api.GroupDWS)
+			}
 			d := new(document)
-			if err := d.group(path, t.APIVersion); err != nil {
+			if err := y.decode(n, d); err != nil {
 				return s, nil, err
 			}
-			if err := yaml.UnmarshalStrict(part, d); err != nil {
-				return s, nil, explain(path, err, keys)
-			}
 			found = append(found, d)
-		case "List", kind + "List":
+		case of == "List" || of == kind+"List":
 			var l list
-			if err := yaml.UnmarshalStrict(part, &l); err != nil {
-				return s, nil, explain(path, err, keys)
+			if err := y.decode(n, &l); err != nil {
+				return s, nil, err
 			}
-			for _, i := range l.Items {
-				if i.document == nil {
-					continue
+			for i := range l.Items {
+				item := &l.Items[i]
+				if item.Kind == yaml.AliasNode {
+					item = item.Alias
 				}
-				if err := i.group(path, i.APIVersion); err != nil {
+				of, err := y.kindOf(item)
+				if err != nil {
 					return s, nil, err
 				}
-				found = append(found, i.document)
+				if of == kind {
+					documents = append(documents, item)
+				}
 			}
 		}
 	}
@@ -164,16 +149,8 @@ func FromFile(path string) (s System, warnings []string, err error) {
 	return s, nil, fmt.Errorf("%s: %d SystemConfigurations, which one is it?", path, len(found))
 }
 
-// group returns an error for an object of another API group.
-func (d *document) group(path, version string) error {
-	if group, _, _ := strings.Cut(version, "/"); group != api.GroupDWS {
-		return fmt.Errorf("%s: a SystemConfiguration of %q, not of %s", path, version, api.GroupDWS)
-	}
-	return nil
-}
-
-// used tells whether it is the object that the cluster uses.
+// used reports whether it is the object that the cluster uses.
 func (d *document) used() bool {
-	m, ok := d.Metadata.(map[any]any)
+	m, ok := d.Metadata.(map[string]any)
 	return ok && m["name"] == object && m["namespace"] == dws.NamespaceSystemConfiguration
 }

@@ -1,10 +1,17 @@
 package inventory
 
 import (
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
 // file puts a text into a file of the test.
@@ -52,8 +59,13 @@ status: {ready: true}
 		{"wrong group", "apiVersion: example.org/v1\nkind: SystemConfiguration\n", "", `of "example.org/v1", not of dataworkflowservices.github.io`},
 		{"empty", "", "", "no SystemConfiguration in it"},
 		{"no YAML", "a: b: c", "", "mapping values are not allowed"},
-		{"a word", "hello", "", ":1: `hello` cannot stand here"},
-		{"wrong type", head + "spec: {storageNodes: {name: r}}", "", "a mapping cannot stand here"},
+		{"a word", "hello", "", `:1: expected a mapping, found "hello"`},
+		{"wrong type", head + "spec: {storageNodes: {name: r}}", "", ":4: expected a list, found a mapping"},
+		{"a number", head + "spec: {storageNodes: [{name: r, computesAccess: [{name: c, index: x}]}]}", "", `:4: expected a number, found "x"`},
+		{"with a byte order mark", "\ufeff" + head + "spec: {externalComputeNodes: [{name: a}]}", "a", ""},
+		{"a key twice somewhere", "--- # first\n" + head + "status: {a: 1, b: {c: 2, c: 3}}\n", "", `:5: key "c" is there twice`},
+		{"a list in itself", "&x\nkind: List\nitems: [*x]\n", "", "no SystemConfiguration in it"},
+		{"an alias in a list", "kind: List\nitems:\n- &x {kind: Pod}\n- *x\n", "", "no SystemConfiguration in it"},
 		{"a key twice", head + "spec:\n  ports: []\n  ports: []\n", "", `:6: key "ports" is there twice`},
 	} {
 		path := file(t, "system.yaml", tt.text)
@@ -73,5 +85,109 @@ status: {ready: true}
 	}
 	if _, _, err := FromFile(filepath.Join(t.TempDir(), "none")); !os.IsNotExist(err) {
 		t.Errorf("%v", err)
+	}
+}
+
+// kubectl prints a list even if there is one object, when it is asked for all
+// namespaces.
+func TestFromList(t *testing.T) {
+	const item = "- apiVersion: dataworkflowservices.github.io/v1alpha7\n  kind: SystemConfiguration\n  metadata: {name: NAME, namespace: default}\n  spec: {externalComputeNodes: [{name: NAME-node}]}\n"
+	const pod = "- apiVersion: v1\n  kind: Pod\n  spec: {containers: []}\n"
+	one := func(name string) string { return strings.ReplaceAll(item, "NAME", name) }
+	head := "apiVersion: v1\nkind: List\nmetadata: {resourceVersion: ''}\nitems:\n"
+	kubectl, err := os.ReadFile(filepath.Join("testdata", "list.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, text, want, err string }{
+		{"of kubectl", string(kubectl), "compute-01 compute-02", ""},
+		{"among other objects", head + pod + one("x") + pod, "x-node", ""},
+		{"of several, the one in use", head + one("a") + one("default") + one("b"), "default-node", ""},
+		{"of its own kind", strings.Replace(head, "kind: List", "kind: SystemConfigurationList", 1) + one("x"), "x-node", ""},
+		{"JSON", `{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"dataworkflowservices.github.io/v1alpha6","kind":"SystemConfiguration","spec":{"externalComputeNodes":[{"name":"a"}]}}]}`, "a", ""},
+		{"beside another document", "kind: ConfigMap\n---\n" + head + one("x"), "x-node", ""},
+		{"of several, none in use", head + one("a") + one("b"), "", "2 SystemConfigurations, which one is it?"},
+		{"twice the one in use", head + one("default") + one("default"), "", "2 SystemConfigurations"},
+		{"of nothing", head + pod, "", "no SystemConfiguration in it"},
+		{"empty", "apiVersion: v1\nkind: List\nitems: []\n", "", "no SystemConfiguration in it"},
+		{"misspelt inside", head + pod + strings.Replace(one("x"), "externalComputeNodes", "externalComputeNode", 1), "", `:11: unknown key "externalComputeNode", did you mean "externalComputeNodes"?`},
+		{"misspelt outside", strings.Replace(head, "metadata", "metdata", 1) + one("x"), "", `:3: unknown key "metdata"`},
+		{"of another group", head + strings.Replace(one("x"), "dataworkflowservices.github.io", "example.org", 1), "", `of "example.org/v1alpha7"`},
+		{"of texts", head + "- hello\n", "", `:5: expected a mapping, found "hello"`},
+	} {
+		path := file(t, "system.yaml", tt.text)
+		s, _, err := FromFile(path)
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) || !strings.HasPrefix(err.Error(), path) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+			continue
+		}
+		if got, nerr := names(s); err != nil || nerr != nil || got != tt.want {
+			t.Errorf("%s: %q %v %v", tt.name, got, err, nerr)
+		}
+	}
+}
+
+// client is an administrator's at an API server that answers as given, by path.
+func client(t *testing.T, answers map[string]string) *kube.Client {
+	t.Helper()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		answer, ok := answers[r.URL.Path]
+		if !ok {
+			w.WriteHeader(http.StatusNotFound)
+			answer = `{"kind":"Status","apiVersion":"v1","status":"Failure","code":404,"reason":"NotFound","message":"no","details":{"name":"default"}}`
+		} else if strings.Contains(answer, `"code":403`) {
+			w.WriteHeader(http.StatusForbidden)
+		}
+		fmt.Fprint(w, answer)
+	}))
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	ca := file(t, "ca", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
+	config := file(t, "config", fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+		"clusters": [{"name": "c", "cluster": {"server": %q, "certificate-authority": %q}}],
+		"users": [{"name": "u", "user": {"token": "t"}}], "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}`, s.URL, ca))
+	c, err := kube.Dial(kube.Options{Kubeconfig: config, QPS: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestFromCluster(t *testing.T) {
+	const group = "/apis/dataworkflowservices.github.io"
+	served := func(version string) string {
+		return `{"kind":"APIGroup","versions":[{"groupVersion":"x","version":"` + version + `"}]}`
+	}
+	const object = `{"metadata":{"name":"default"},"spec":{"storageNodes":[{"name":"r","computesAccess":[{"name":"c1","index":0}]}],"externalComputeNodes":[{"name":"login"}]}}`
+	const forbidden = `{"kind":"Status","apiVersion":"v1","status":"Failure","code":403,"reason":"Forbidden","message":"no RBAC"}`
+	at := func(version string) string {
+		return group + "/" + version + "/namespaces/default/systemconfigurations/default"
+	}
+	for _, tt := range []struct {
+		name    string
+		answers map[string]string
+		want    string
+		err     string
+	}{
+		{"newest", map[string]string{group: served("v1alpha7"), at("v1alpha7"): object}, "c1 login", ""},
+		{"older", map[string]string{group: served("v1alpha6"), at("v1alpha6"): object}, "c1 login", ""},
+		{"no such definitions", nil, "", "does not serve dataworkflowservices.github.io at all"},
+		{"no object", map[string]string{group: served("v1alpha7")}, "", "has no SystemConfiguration default/default, which names the computes: is this the right context? otherwise give --system-config FILE"},
+		{"not allowed", map[string]string{group: served("v1alpha7"), at("v1alpha7"): forbidden}, "", "may not get systemconfigurations"},
+	} {
+		s, err := FromCluster(t.Context(), client(t, tt.answers))
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+			continue
+		}
+		if got, nerr := names(s); err != nil || nerr != nil || got != tt.want {
+			t.Errorf("%s: %q %v %v", tt.name, got, err, nerr)
+		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 func TestClosedBeforeLogin(t *testing.T) {
@@ -124,7 +126,7 @@ func TestRetry(t *testing.T) {
 func TestRetryEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		started := time.Now()
-		f := &fake{calls: []func(io.Reader, io.Writer) error{func(r io.Reader, w io.Writer) error { time.Sleep(15 * time.Second); return drop(r, w) }}}
+		f := &fake{calls: []func(io.Reader, io.Writer) error{func(r io.Reader, w io.Writer) error { wait.Advance(15 * time.Second); return drop(r, w) }}}
 		err := (&Retry{Shell: f}).Run(t.Context(), "x", Script{Text: "true"}, nil, io.Discard)
 		if took := time.Since(started); err == nil || took > 80*time.Second || len(f.at) < 3 {
 			t.Errorf("%d attempts in %v, %v", len(f.at), took, err)

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // program writes a stand-in for ssh: a shell script that gets its arguments.
@@ -171,9 +173,10 @@ func TestTheEnd(t *testing.T) {
 		failed := make(chan error, 1)
 		go func() { failed <- s.Run(ctx, "x", Script{Text: "true"}, nil, io.Discard) }()
 		var data []byte
-		for end := time.Now().Add(20 * time.Second); len(data) == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		wait.Until(t, "the start of ssh", func() bool {
 			data, _ = os.ReadFile(ready)
-		}
+			return len(data) > 0
+		})
 		pid := 0
 		for _, c := range strings.TrimSpace(string(data)) {
 			pid = pid*10 + int(c-'0')

@@ -10,12 +10,12 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// However much of it arrives: without all of it nothing changes, and nothing is
-// left.
+// If not all of the archive arrives, nothing changes, and nothing is left.
 func TestConnectionBreaksWhileSending(t *testing.T) {
-	s := newScene(t)
+	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
 	before := s.state()
 	w := wanted(s.bare("2", "exit 0"))
@@ -39,25 +39,22 @@ func TestConnectionBreaksWhileSending(t *testing.T) {
 	}
 }
 
-// settle waits until nobody holds the lock of the node any more.
-func (s *scene) settle() {
+// settle waits until no process holds the lock of the node any more.
+func (s *testNode) settle() {
 	s.t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if r, err := Probe(s.t.Context(), s.shell, &Want{Node: s.Name}); err != nil {
+	wait.Until(s.t, "the end of the switch", func() bool {
+		r, err := Probe(s.t.Context(), s.shell, &Want{Node: s.Name})
+		if err != nil {
 			s.t.Fatal(err)
-		} else if !r.Busy {
-			return
 		}
-		if time.Now().After(end) {
-			s.t.Fatal("the node stays busy")
-		}
-	}
+		return !r.Busy
+	})
 }
 
-// The connection breaks when everything is there: before "go" the node is old;
-// after it the switch goes on, and its result is asked for.
+// The connection breaks after everything has arrived: before "go" the node stays old; after
+// it the switch continues, and its result is fetched.
 func TestConnectionBreaksAtTheSwitch(t *testing.T) {
-	s := newScene(t)
+	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
 	before := s.state()
 	w := wanted(s.bare("2", "sleep 0.5; exit 0"))
@@ -91,9 +88,9 @@ func TestConnectionBreaksAtTheSwitch(t *testing.T) {
 	s.nothingStaged()
 }
 
-// Ctrl-C: until the switch begins the node stays old, then it is waited for.
+// Ctrl-C: before the switch the node stays old; during the switch Apply waits for it.
 func TestStop(t *testing.T) {
-	s := newScene(t)
+	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
 	before := s.state()
 	w := wanted(s.bare("2", "exit 0"))
@@ -126,9 +123,9 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// Who leaves in the middle of the switch leaves a node that becomes new by itself.
+// If nnf-deploy is ended during the switch, the node becomes new by itself.
 func TestLeave(t *testing.T) {
-	s := newScene(t)
+	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
 	w := wanted(s.bare("2", "sleep 0.5; exit 0"))
 	p := s.plan(w)
@@ -152,10 +149,10 @@ func TestLeave(t *testing.T) {
 	s.nothingStaged()
 }
 
-// The node dies in the switch, as by a power cut: the next run finishes, with the
-// restart that is still missing although all files are new.
+// The switch is killed, as by a power cut: the next run finishes it, including the restart
+// that is still missing although all files are new.
 func TestSwitchIsKilled(t *testing.T) {
-	s := newScene(t)
+	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
 	kill := `if [ ! -e "$R/run/fake/killed" ]; then : >"$R/run/fake/killed"; p=$PPID; for i in 1 2; do p=$(awk '{ print $4 }' /proc/$p/stat); done; kill -9 $p; sleep 1; exit 1; fi`
 	w := wanted(s.bare("2", kill))
@@ -182,9 +179,9 @@ func TestSwitchIsKilled(t *testing.T) {
 	}
 }
 
-// Two at once: the second leaves the node to the first.
+// Of two runs at once the second fails.
 func TestTwoAtOnce(t *testing.T) {
-	s := newScene(t)
+	s := newTestNode(t)
 	w := wanted(s.bare("1", "exit 0"))
 	p := s.plan(w)
 	first := make(chan error)
@@ -205,5 +202,125 @@ func TestTwoAtOnce(t *testing.T) {
 	}
 	if err := <-first; err != nil {
 		t.Errorf("the first: %v", err)
+	}
+}
+
+// uninstall plans and carries out the removal.
+func (s *testNode) uninstall(w *Want) (*Outcome, error) {
+	s.t.Helper()
+	p, err := s.remove(w, false)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return Apply(s.t.Context(), s.t.Context(), s.shell, s.Name, p, func(string) {})
+}
+
+// An uninstall whose answer never arrived leaves nothing that a later run would act on:
+// above all the next install keeps the packages that it goes back to.
+func TestForgetIsOfItsRun(t *testing.T) {
+	s := newTestNode(t)
+	w := wanted(s.packages("1", "exit 0", ""))
+	s.install(w)
+	p, err := s.remove(w, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Fault("break switching")
+	_, err = Apply(t.Context(), t.Context(), s.shell, s.Name, p, func(step string) {
+		if step == "reconnect" {
+			s.Fault("hostkey") // nor does the second connection work
+		}
+	})
+	if err == nil {
+		t.Fatal("its answer arrived")
+	}
+	s.Fault("")
+	s.settle()
+	if s.Get("var/lib/nnf-deploy/packages/clientmountd.rpm") != "" || s.Get("usr/bin/clientmountd") != "" {
+		t.Error("it was not removed")
+	}
+	if p, err := s.remove(w, false); err != nil || changes(p) != "remove /var/lib/nnf-deploy\n" {
+		t.Errorf("another uninstall: %v %s", err, changes(p))
+	}
+	s.install(w)
+	before := s.state()
+	if s.Get("var/lib/nnf-deploy/packages/clientmountd.rpm") == "" {
+		t.Error("the package to go back to is gone")
+	}
+	o, err := s.apply(wanted(s.packages("2", "exit 1", "")))
+	if err == nil || o.State != "old" || s.state() != before {
+		t.Errorf("the node is not as before: %v %+v", err, o)
+	}
+}
+
+// An uninstall whose connection breaks and comes back leaves as little as any other.
+func TestForgetAfterReconnect(t *testing.T) {
+	s := newTestNode(t)
+	w := wanted(s.packages("1", "exit 0", ""))
+	s.install(w)
+	p, err := s.remove(w, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Fault("break switching")
+	o, err := Apply(t.Context(), t.Context(), s.shell, s.Name, p, func(step string) {
+		if step == "reconnect" {
+			s.Fault("")
+		}
+	})
+	if err != nil || o.State != "ok" {
+		t.Fatalf("%v %+v", err, o)
+	}
+	s.settle()
+	if left := s.Files("var/lib/nnf-deploy"); len(left) > 0 {
+		t.Errorf("%v", left)
+	}
+}
+
+// If one daemon is removed, everything of the other stays.
+func TestForgetOneDaemon(t *testing.T) {
+	s := newTestNode(t)
+	w := wanted(s.packages("1", "exit 0", ""))
+	s.install(w)
+	only := *w
+	only.Daemons = w.Daemons[:1]
+	if o, err := s.uninstall(&only); err != nil {
+		t.Fatalf("%v %+v", err, o)
+	}
+	if s.Get("var/lib/nnf-deploy/packages/clientmountd.rpm") != "" || s.Get("var/lib/nnf-deploy/packages/nnf-dm.rpm") == "" {
+		t.Errorf("%v", s.Files("var/lib/nnf-deploy"))
+	}
+	only.Daemons = w.Daemons[1:]
+	if o, err := s.uninstall(&only); err != nil {
+		t.Fatalf("%v %+v", err, o)
+	}
+	if left := s.Files("var/lib/nnf-deploy"); len(left) > 0 {
+		t.Errorf("%v", left)
+	}
+}
+
+// A restart that is pending after an interrupted run stays pending during a run for the
+// other daemon, and ends with the removal of the daemon.
+func TestPendingIsOfItsDaemon(t *testing.T) {
+	s := newTestNode(t)
+	w := wanted(s.packages("1", "exit 0", ""))
+	s.install(w)
+	s.Put("var/lib/nnf-deploy/pending", "clientmountd\nnnf-dm\n", 0o600)
+	only := *w
+	only.Daemons = w.Daemons[1:]
+	s.Log()
+	s.install(&only)
+	if got := s.restarted(); !slices.Equal(got, []string{"nnf-dm.service"}) || s.Get("var/lib/nnf-deploy/pending") != "clientmountd\n" {
+		t.Errorf("restarted %q, pending %q", got, s.Get("var/lib/nnf-deploy/pending"))
+	}
+	if p := s.plan(w); !strings.Contains(changes(p), "start clientmountd.service") {
+		t.Errorf("%s", changes(p))
+	}
+	only.Daemons = w.Daemons[:1]
+	if o, err := s.uninstall(&only); err != nil {
+		t.Fatalf("%v %+v", err, o)
+	}
+	if got := s.Get("var/lib/nnf-deploy/pending"); got != "" {
+		t.Errorf("pending %q", got)
 	}
 }

@@ -1,20 +1,21 @@
 package target
 
 import (
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// Diff finds what has to change on a node. It looks at nothing but its
-// arguments. The error is a *Problem.
+// Diff plans what has to change on a node. It reads nothing but its arguments. The
+// error is a *Problem.
 func Diff(w *Want, r *Report) (*Plan, error) {
-	switch {
-	case r.Systemd == "":
-		return nil, problemf("nnf-deploy is for nodes that are up, not for images", "systemd does not run there")
-	case r.Busy:
-		return nil, problemf("wait for its end, then run it again", "another nnf-deploy is at work there")
+	if err := r.usable(); err != nil {
+		return nil, err
 	}
 	d := &differ{w: w, r: r, p: new(Plan), units: map[string]bool{}}
 	for _, step := range []func(*Daemon) error{d.packages, d.programs, d.unit, d.files, d.enable} {
@@ -34,15 +35,28 @@ func Diff(w *Want, r *Report) (*Plan, error) {
 	return d.p, nil
 }
 
+// usable returns the reason why nothing can be changed on the node now, if there is
+// one.
+func (r *Report) usable() error {
+	switch {
+	case r.Systemd == "":
+		return problemf("nnf-deploy is for nodes that are up, not for images", "systemd does not run there")
+	case r.Busy:
+		return problemf("wait for its end, then run it again", "another nnf-deploy is at work there")
+	}
+	return nil
+}
+
 // differ is one comparison.
 type differ struct {
 	w     *Want
 	r     *Report
 	p     *Plan
 	bare  int64           // bytes of programs without a package
-	units map[string]bool // programs whose unit becomes another one
+	units map[string]bool // daemons whose unit changes
 }
 
+// packages plans the package of a daemon.
 func (d *differ) packages(daemon *Daemon) error {
 	if daemon.Bin == "" || len(d.w.Payload.Packages) == 0 {
 		return nil
@@ -59,7 +73,7 @@ func (d *differ) packages(daemon *Daemon) error {
 	if same && !d.w.Force {
 		return nil
 	}
-	switch owner := d.r.Owners["/usr/bin/"+daemon.Bin]; {
+	switch owner := d.r.Owners[product.Path(daemon.Bin)]; {
 	case there:
 		d.p.change("replace", p.NEVRA, have.NEVRA)
 	case owner != "":
@@ -67,7 +81,7 @@ func (d *differ) packages(daemon *Daemon) error {
 	default:
 		d.p.change("install", p.NEVRA, "")
 	}
-	name := d.p.carry(member{name: ".rpm", sum: p.Sum, path: p.Path, size: p.Size}) // dnf takes no file without it
+	name := d.p.carry(member{name: ".rpm", sum: p.Sum, path: p.Path, size: p.Size}) // dnf accepts no file without it
 	d.p.step("package", name, p.Name)
 	d.p.restart(daemon.Bin)
 	d.units[daemon.Bin] = true
@@ -78,11 +92,12 @@ func (d *differ) wrongArch(bin string) error {
 	return problemf("give one that is built for it", "what is given of %s is for %s, and the node is %s", bin, strings.Join(d.w.Payload.Arches(bin), ", "), d.r.Arch)
 }
 
+// programs plans the programs of a daemon that are not in a package.
 func (d *differ) programs(daemon *Daemon) error {
 	if daemon.Bin == "" || len(d.w.Payload.Packages) > 0 {
 		return nil
 	}
-	path := "/usr/bin/" + daemon.Bin
+	path := product.Path(daemon.Bin)
 	if len(d.w.Payload.Programs) == 0 {
 		if d.r.Files[path].State == "absent" {
 			return problemf("give it with --rpm or --binary-dir", "%s is not installed there", daemon.Bin)
@@ -92,14 +107,16 @@ func (d *differ) programs(daemon *Daemon) error {
 	if owner := d.r.Owners[path]; owner != "" {
 		return problemf("give packages (--rpm), or remove that one first", "%s belongs to the package %s there", path, owner)
 	}
-	found := false
+	found, names := false, daemon.product().Programs()
 	for i := range d.w.Payload.Programs {
 		p := &d.w.Payload.Programs[i]
-		if p.Arch != d.r.Arch || companion(p.Name) != daemon.Bin {
+		if p.Arch != d.r.Arch || !slices.Contains(names, p.Name) {
 			continue
 		}
-		found = found || p.Name == daemon.Bin
-		f := file{path: "/usr/bin/" + p.Name, mode: "0755", owner: "root:root", program: p, bin: daemon.Bin}
+		f := file{path: product.Path(p.Name), mode: "0755", owner: "root:root", program: p}
+		if p.Name == daemon.Bin {
+			found, f.bin = true, p.Name
+		}
 		if d.place(&f, "binary") {
 			d.bare += p.Size
 			if p.Name == daemon.Bin {
@@ -113,15 +130,7 @@ func (d *differ) programs(daemon *Daemon) error {
 	return nil
 }
 
-// companion is the daemon with which a program comes.
-func companion(program string) string {
-	if program == "nnf-dmctl" {
-		return "nnf-dm"
-	}
-	return program
-}
-
-// place compares one file, and reports whether it becomes another one.
+// place plans one file, and reports whether it changes.
 func (d *differ) place(f *file, what string) bool {
 	have, asked := d.r.Files[f.path]
 	if !asked {
@@ -143,8 +152,189 @@ func (d *differ) place(f *file, what string) bool {
 		m.path = f.program.Path
 	}
 	d.p.step(what, d.p.carry(m), f.mode, f.owner, f.path)
-	if f.bin != "" && f.path != "/usr/bin/nnf-dmctl" && verb != "permissions" {
+	if f.bin != "" && verb != "permissions" {
 		d.p.restart(f.bin)
 	}
 	return true
+}
+
+// unit plans the unit of a daemon: what hides the wanted one makes way, unless it is
+// the administrator's.
+func (d *differ) unit(daemon *Daemon) error {
+	bin := daemon.Bin
+	if bin == "" {
+		return nil
+	}
+	packaged := len(d.w.Payload.Packages) > 0 || len(d.w.Payload.Programs) == 0 && d.r.Packaged[bin]
+	bare := len(d.w.Payload.Programs) > 0 && !d.r.Packaged[bin]
+	p := daemon.product()
+	path, socket := p.OwnUnits()
+	text, there := d.r.Contents[path]
+	whose := unitOwner(bin, text)
+	switch {
+	case there && whose == installer && (packaged || bare):
+		d.p.change("retire", path, "")
+		d.p.step("retire", path)
+		d.unitChanges(bin)
+	case there && whose == own && packaged:
+		d.p.step("remove", path)
+		d.p.step("remove", socket)
+		d.p.change("remove", path, "it hides the package's")
+		d.unitChanges(bin)
+	case there && whose == foreign:
+		d.p.note("%s is yours and stays: it hides the unit that belongs to this version", path)
+		bare = false
+	}
+	if bare && (d.units[bin] || !there) {
+		if !there {
+			d.p.change("write", path, "")
+		}
+		d.p.step("unit", bin)
+		d.unitChanges(bin)
+	}
+	for _, path := range slices.Sorted(maps.Keys(d.r.Contents)) {
+		if !strings.HasPrefix(path, p.DropIns()+"/") {
+			continue
+		}
+		text := d.r.Contents[path]
+		switch dropInOwner(&p, path, text) {
+		case installer:
+			d.p.change("retire", path, "")
+			d.p.step("retire", path)
+			d.unitChanges(bin)
+			if now, _ := product.Credentials(daemon.Name); tokenFile(text) != now {
+				d.p.note("%s is not used any more, and still opens the API server to who can read it: remove it", tokenFile(text))
+			}
+		case foreign:
+			if replacesCommand(text) && path > p.DropIn() {
+				d.p.note("%s is yours and stays: its command wins over what nnf-deploy sets", path)
+			}
+		case ours:
+			if want, _ := daemon.dropIn(); want == "" {
+				d.p.change("remove", path, "")
+				d.p.step("remove", path)
+				d.unitChanges(bin)
+			}
+		}
+	}
+	return nil
+}
+
+func (d *differ) unitChanges(bin string) {
+	d.units[bin] = true
+	d.p.restart(bin)
+}
+
+// files plans the credentials and settings of a daemon.
+func (d *differ) files(daemon *Daemon) error {
+	list, err := d.w.files(daemon)
+	if err != nil {
+		return problemf("", "%v", err)
+	}
+	p := daemon.product()
+	if daemon.Bin != "" {
+		for _, path := range p.ConfigDirectories() {
+			d.p.step("folder", p.DirectoryMode, p.Owner, path)
+			if have := d.r.Files[path]; have.State == "folder" && ("0"+have.Mode != p.DirectoryMode || have.Owner != p.Owner) {
+				d.p.change("permissions", path, "")
+			}
+		}
+	}
+	if daemon.Name != daemon.Bin && len(daemon.Token) > 0 {
+		d.p.step("newfolder", p.DirectoryMode, p.Owner, product.Directory(daemon.Name)) // which other software may own
+	}
+	for i := range list {
+		if d.place(&list[i], "file") && list[i].path == p.DropIn() {
+			d.units[daemon.Bin] = true
+		}
+	}
+	return nil
+}
+
+// enable plans that systemd starts the daemon, now and at boot.
+func (d *differ) enable(daemon *Daemon) error {
+	if daemon.Bin == "" {
+		return nil
+	}
+	p := daemon.product()
+	u, service := d.r.Units[p.Enabled()], d.r.Units[p.Service()]
+	if u.Load == "masked" || service.Load == "masked" {
+		return problemf("systemctl unmask "+p.Enabled(), "%s is masked there", p.Enabled())
+	}
+	if d.units[p.Name] || u.File != "enabled" {
+		d.p.step("reload")
+		d.p.step("enable", p.Enabled())
+	}
+	if u.File != "enabled" {
+		d.p.change("enable", p.Enabled(), "")
+	}
+	switch {
+	case u.Active != "active":
+		if !running(u) {
+			d.p.change("start", p.Enabled(), "")
+		}
+		d.p.restart(p.Name)
+	case service.Active == "failed":
+		d.p.change("start", p.Service(), "")
+		d.p.restart(p.Name)
+	case slices.Contains(d.r.Pending, p.Name):
+		if !running(service) {
+			d.p.change("start", p.Service(), "")
+		}
+		d.p.restart(p.Name)
+	}
+	return nil
+}
+
+// run adds the restarts.
+func (d *differ) run() {
+	for _, bin := range d.p.bins {
+		p, _ := product.Of(bin)
+		if p.SocketActivated && d.r.Units[p.Socket()].Active != "active" {
+			d.p.step("start", p.Socket())
+		}
+		if running(d.r.Units[p.Service()]) {
+			d.p.change("restart", p.Service(), "")
+		}
+		d.p.step("ready", p.Service(), seconds(d.w.Ready))
+	}
+}
+
+// running reports whether a restart interrupts the unit.
+func running(u Unit) bool { return u.Active != "" && u.Active != "inactive" && u.Active != "failed" }
+
+// spare is what a file system must have left when everything is in place, in KiB.
+const spare = 1024
+
+// space returns an error for a disk that would be full, before anything is sent.
+func (d *differ) space() error {
+	staging, bare := d.p.Bytes()/1024, d.bare/1024
+	if d.p.Empty() {
+		return nil
+	}
+	for _, need := range []struct {
+		dir string
+		kib int64
+	}{{product.StateDirectory, staging}, {product.BinDirectory, bare}, {product.ConfigDirectory, 0}} {
+		free, known := d.r.Space[need.dir]
+		if !known {
+			continue
+		}
+		if need.dir == product.BinDirectory && free == d.r.Space[product.StateDirectory] {
+			need.kib += staging // most likely the same file system
+		}
+		if free < need.kib+spare {
+			return problemf("make room, or move the folder to another file system", "the file system of %s is full: %s free, %s needed", need.dir, size(free), size(need.kib+spare))
+		}
+	}
+	return nil
+}
+
+func size(kib int64) string { return strconv.FormatFloat(float64(kib)/1024, 'f', 1, 64) + " MiB" }
+
+func seconds(d time.Duration) string {
+	if d <= 0 {
+		d = time.Minute
+	}
+	return strconv.Itoa(int((d + time.Second - 1) / time.Second))
 }

@@ -1,19 +1,16 @@
 package target
 
 import (
-	"encoding/base64"
-	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
-	"github.com/compute-daemons/compute-daemons/internal/systemd"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// settled is a node that is what is wanted, by packages.
+// settled is the report of a node that is as wanted, by packages.
 func settled(w *Want) *Report {
 	r := newReport()
 	r.Arch, r.Systemd = "x86_64", "252"
@@ -23,24 +20,25 @@ func settled(w *Want) *Report {
 		for _, f := range files {
 			r.Files[f.path] = FileState{f.sum(), strings.TrimPrefix(f.mode, "0"), f.owner}
 		}
-		for _, path := range folders(d.Bin) {
-			r.Files[path] = FileState{"folder", strings.TrimPrefix(traits[d.Bin].folder, "0"), "root:" + traits[d.Bin].group}
+		p := d.product()
+		for _, path := range p.ConfigDirectories() {
+			r.Files[path] = FileState{"folder", strings.TrimPrefix(p.DirectoryMode, "0"), p.Owner}
 		}
-		r.Files["/usr/bin/"+d.Bin] = FileState{"x", "755", "root:root"}
+		r.Files[product.Path(d.Bin)] = FileState{"x", "755", "root:root"}
 		r.Packages[d.Bin] = Installed{d.Bin + "-1", "h1"}
-		r.Owners["/usr/bin/"+d.Bin] = d.Bin + "-1"
+		r.Owners[product.Path(d.Bin)] = d.Bin + "-1"
 		r.Packaged[d.Bin] = true
 	}
 	r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "active", File: "enabled"}
 	r.Units["nnf-dm.service"] = Unit{Load: "loaded", Active: "inactive", File: "indirect"}
 	r.Units["nnf-dm.socket"] = Unit{Load: "loaded", Active: "active", File: "enabled"}
-	r.Space["/var/lib/nnf-deploy"], r.Space["/usr/bin"], r.Space["/etc"] = 1<<20, 1<<20, 1<<20
+	r.Space[product.StateDirectory], r.Space[product.BinDirectory], r.Space[product.ConfigDirectory] = 1<<20, 1<<20, 1<<20
 	return r
 }
 
 func pack(version string) payload.Payload {
 	var p payload.Payload
-	for _, name := range Programs() {
+	for _, name := range product.Names() {
 		for _, arch := range []string{"x86_64", "aarch64"} {
 			p.Packages = append(p.Packages, payload.Package{Name: name, NEVRA: name + "-" + version, Header: "h" + version, Arch: arch, File: payload.File{Size: 10 << 20}})
 		}
@@ -49,7 +47,10 @@ func pack(version string) payload.Payload {
 }
 
 func TestDiff(t *testing.T) {
-	const token, conf = "/etc/clientmountd/service.token", "/etc/clientmountd/config.d/50-nnf-deploy.toml"
+	clientmountd, _ := product.Of("clientmountd")
+	nnfdm, _ := product.Of("nnf-dm")
+	token, cert := product.Credentials("clientmountd")
+	conf := clientmountd.Settings()
 	for _, tt := range []struct {
 		name   string
 		want   func(*Want)
@@ -72,7 +73,7 @@ func TestDiff(t *testing.T) {
 			r.Owners["/usr/bin/clientmountd"] = "nnf-clientmount-1.0-1.x86_64"
 		}, "replace clientmountd-1 (is nnf-clientmount-1.0-1.x86_64)\nrestart clientmountd.service\n"},
 		{"by force", func(w *Want) { w.Force = true; w.Daemons = w.Daemons[:1] }, nil,
-			"replace clientmountd-1 (is clientmountd-1)\nreplace " + token + "\nreplace /etc/clientmountd/service.cert\nreplace " + conf + "\nrestart clientmountd.service\n"},
+			"replace clientmountd-1 (is clientmountd-1)\nreplace " + token + "\nreplace " + cert + "\nreplace " + conf + "\nrestart clientmountd.service\n"},
 		{"the token is another one", nil, func(r *Report) { f := r.Files[token]; f.State = "0000"; r.Files[token] = f }, "replace " + token + "\nrestart clientmountd.service\n"},
 		{"the token is open", nil, func(r *Report) { f := r.Files[token]; f.Mode = "644"; r.Files[token] = f }, "permissions " + token + "\n"},
 		{"the token is somebody's", nil, func(r *Report) { f := r.Files[token]; f.Owner = "user:user"; r.Files[token] = f }, "permissions " + token + "\n"},
@@ -81,8 +82,8 @@ func TestDiff(t *testing.T) {
 		{"the token is a link", nil, func(r *Report) { r.Files[token] = FileState{State: "link"} }, "replace " + token + "\nrestart clientmountd.service\n"},
 		{"the token is missing", nil, func(r *Report) { r.Files[token] = FileState{State: "absent"} }, "write " + token + "\nrestart clientmountd.service\n"},
 		{"the API server moves", func(w *Want) { w.Host = "fd00::1"; w.Daemons = w.Daemons[:1] }, nil, "replace " + conf + "\nrestart clientmountd.service\n"},
-		{"arguments", func(w *Want) { w.Daemons[1].Arguments = []string{"--x"} }, nil, "write " + dropIn("nnf-dm") + "\n"},
-		{"no arguments any more", nil, func(r *Report) { r.Contents[dropIn("clientmountd")] = "[Service]\n" }, "remove " + dropIn("clientmountd") + "\nrestart clientmountd.service\n"},
+		{"arguments", func(w *Want) { w.Daemons[1].Arguments = []string{"--x"} }, nil, "write " + nnfdm.DropIn() + "\n"},
+		{"no arguments any more", nil, func(r *Report) { r.Contents[clientmountd.DropIn()] = "[Service]\n" }, "remove " + clientmountd.DropIn() + "\nrestart clientmountd.service\n"},
 		{"disabled", nil, func(r *Report) { r.Units["nnf-dm.socket"] = Unit{Load: "loaded", Active: "active", File: "disabled"} }, "enable nnf-dm.socket\n"},
 		{"stopped", nil, func(r *Report) {
 			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "inactive", File: "enabled"}
@@ -132,8 +133,8 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// A package manager that was killed leaves two versions installed: both are named,
-// and the one that is wanted is installed once more.
+// A package manager that was killed leaves two versions installed: both are named, and the
+// wanted one is installed again.
 func TestTwoVersionsInstalled(t *testing.T) {
 	r, err := parseReport(strings.NewReader("nnf-deploy\tprobe\t1\npackage\tclientmountd\tclientmountd-0\th0\npackage\tclientmountd\tclientmountd-1\th1\nend\n"))
 	if err != nil {
@@ -148,7 +149,7 @@ func TestTwoVersionsInstalled(t *testing.T) {
 	}
 }
 
-// Programs that are the same are not sent; what is sent is what is needed.
+// Only what has changed is sent.
 func TestBytes(t *testing.T) {
 	w := wanted(pack("2"))
 	p, err := Diff(w, settled(wanted(pack("1"))))
@@ -162,85 +163,7 @@ func TestBytes(t *testing.T) {
 	}
 }
 
-func TestDaemonState(t *testing.T) {
-	now := time.Unix(1000, 0)
-	const path = "/etc/clientmountd/service.token"
-	for _, tt := range []struct {
-		name   string
-		report func(*Report)
-		want   DaemonState
-	}{
-		{"well", func(r *Report) {
-			r.Expiry[path] = time.Time{}
-			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "active", File: "enabled"}
-			r.Statuses["clientmountd"] = Answered{Status: &systemd.Status{API: systemd.APIAnswers}}
-		}, DaemonState{Well: true, Unit: "active", Enabled: "enabled", API: "answers", Token: TokenForever}},
-		{"ends later", func(r *Report) { r.Expiry[path] = now.Add(time.Hour) }, DaemonState{Well: true, Unit: "active", Enabled: "enabled", Token: TokenEnds}},
-		{"has ended", func(r *Report) { r.Expiry[path] = now.Add(-time.Hour) }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenEnds}},
-		{"ends in no year", func(r *Report) { r.BadExpiry[path] = true }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenInvalid}},
-		{"no token", func(r *Report) { r.Files[path] = FileState{State: "absent"} }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenMissing}},
-		{"no token that says anything", func(*Report) {}, DaemonState{Well: true, Unit: "active", Enabled: "enabled", Token: TokenUnknown}},
-		{"not installed", func(r *Report) { r.Units["clientmountd.service"] = Unit{Load: "not-found", Active: "inactive"} }, DaemonState{Token: TokenUnknown}},
-		{"no API server", func(r *Report) {
-			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "active", File: "enabled"}
-			r.Statuses["clientmountd"] = Answered{Status: &systemd.Status{API: systemd.APISilent}}
-		}, DaemonState{Unit: "active", Enabled: "enabled", API: "no answer", Token: TokenUnknown}},
-		{"failed", func(r *Report) {
-			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "failed", File: "disabled"}
-		}, DaemonState{Unit: "failed", Enabled: "disabled", Token: TokenUnknown}},
-	} {
-		w := wanted(pack("1"))
-		r := settled(w)
-		tt.report(r)
-		got := r.Daemons(w, now)[0]
-		got.Name, got.Package, got.Says, got.Mounts, got.Expires = "", "", "", nil, time.Time{}
-		if got != tt.want {
-			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
-		}
-	}
-}
-
-// What a node answers of a token and of its disks is within bounds, or not
-// believed.
-func TestForeignNumbers(t *testing.T) {
-	claims := func(text string) []string {
-		return []string{"claims", "/t", base64.RawURLEncoding.EncodeToString([]byte(text))}
-	}
-	for _, tt := range []struct {
-		name    string
-		line    []string
-		expires int64 // -1: unknown
-		bad     bool
-	}{
-		{"expires", claims(`{"exp":1700000000}`), 1700000000, false},
-		{"does not expire", claims(`{"sub":"x"}`), time.Time{}.Unix(), false},
-		{"in the year 36812", claims(`{"exp":1099511627775}`), -1, true},
-		{"never", claims(`{"exp":1e300}`), -1, true},
-		{"before 1970", claims(`{"exp":-1e15}`), -1, true},
-		{"no claims", claims(`[]`), -1, false},
-		{"no base64", []string{"claims", "/t", "!!"}, -1, false},
-	} {
-		r := newReport()
-		r.take(tt.line)
-		got, known := r.Expiry["/t"]
-		if known != (tt.expires != -1) || known && got.Unix() != tt.expires || r.BadExpiry["/t"] != tt.bad {
-			t.Errorf("%s: %v %v %v", tt.name, got, known, r.BadExpiry)
-		}
-		if _, err := json.Marshal(got); err != nil {
-			t.Errorf("%s: %v", tt.name, err)
-		}
-	}
-	for text, want := range map[string]int64{"0": 0, "1048576": 1 << 20, "-1": -1, "9223372036854775807": -1, "x": -1, "": -1} {
-		r := newReport()
-		r.take([]string{"space", "/", text})
-		if got, known := r.Space["/"]; known != (want >= 0) || known && got != want {
-			t.Errorf("%q KiB: %d %v", text, got, known)
-		}
-	}
-}
-
-// A drop-in with the environment of daemons.yaml, where secrets may be, is for
-// root alone.
+// Only root can read a drop-in with the environment of daemons.yaml, which may have secrets.
 func TestDropInMode(t *testing.T) {
 	for _, tt := range []struct {
 		d    Daemon
@@ -251,7 +174,7 @@ func TestDropInMode(t *testing.T) {
 		{Daemon{Name: "nnf-dm", Bin: "nnf-dm", Arguments: []string{"--x"}}, "0644"},
 	} {
 		list, err := (&Want{Node: "n", Host: "h", Port: "1"}).files(&tt.d)
-		i := slices.IndexFunc(list, func(f file) bool { return f.path == dropIn("nnf-dm") })
+		i := slices.IndexFunc(list, func(f file) bool { return f.path == tt.d.product().DropIn() })
 		if err != nil || i < 0 || list[i].mode != tt.want {
 			t.Errorf("%+v: %+v %v", tt.d, list, err)
 		}

@@ -8,32 +8,33 @@ import (
 	"testing"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/deploy/fakenode"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote/fakenode"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
 func TestMain(m *testing.M) { fakenode.Tests(m) }
 
-// scene is one node, reached through an ssh.
-type scene struct {
+// testNode is one fake node, reached through the fake ssh.
+type testNode struct {
 	*fakenode.Node
 	t     *testing.T
 	fleet *fakenode.Fleet
 	shell remote.Shell
 }
 
-func newScene(t *testing.T) *scene {
+func newTestNode(t *testing.T) *testNode {
 	f := fakenode.New(t)
-	s := &scene{Node: f.Node("compute-01"), t: t, fleet: f, shell: &remote.SSH{Program: f.SSH()}}
+	s := &testNode{Node: f.Node("compute-01"), t: t, fleet: f, shell: &remote.SSH{Program: f.SSH()}}
 	s.answers("clientmountd", &systemd.Status{Version: systemd.StatusVersion, Mounts: new(systemd.MountStatus)})
 	s.answers("nnf-dm", &systemd.Status{Version: systemd.StatusVersion})
 	return s
 }
 
-// answers says what a program answers to status -o json; nil: it is too old to know it.
-func (s *scene) answers(program string, status *systemd.Status) {
+// answers sets the answer of a program to status -o json; nil: it is too old for it.
+func (s *testNode) answers(program string, status *systemd.Status) {
 	s.t.Helper()
 	path := "run/fake/answer." + program
 	if status == nil {
@@ -49,7 +50,7 @@ func (s *scene) answers(program string, status *systemd.Status) {
 	s.Put(path, string(data), 0o600)
 }
 
-// program is a stand-in for a daemon. How it does with "ready" is in its text.
+// program is a fake daemon. The fake systemctl calls it with "ready" to start it.
 func program(version, ready string) string {
 	return `#!/bin/sh
 name=${0##*/}
@@ -61,33 +62,35 @@ status) [ "$*" = 'status -o json' ] && [ -f "$R/run/fake/answer.$name" ] || { ec
   cat "$R/run/fake/answer.$name" ;;
 install)
   [ ! -e "$units.service" ] || { echo 'Service has already been installed' >&2; exit 1; }
-  printf '# Written by %s install.\nExecStart=/usr/bin/%s\n# ` + version + `\n' "$name" "$name" >"$units.service"
-  [ "$name" != nnf-dm ] || echo '# Written by nnf-dm install.' >"$units.socket"
+  printf '` + systemd.WrittenBy("%s") + `\nExecStart=/usr/bin/%s\n# ` + version + `\n' "$name" "$name" >"$units.service"
+  ! grep -qx "$name" "$R/run/fake/sockets" || printf '` + systemd.WrittenBy("%s") + `\n' "$name" >"$units.socket"
   ;;
 remove) systemctl stop "$name.service"; rm -f "$units.service" "$units.socket" ;;
 esac
 `
 }
 
-// bare returns the programs of a version as they lie in a folder.
-func (s *scene) bare(version, ready string) payload.Payload {
+// bare returns the programs of a version in a directory.
+func (s *testNode) bare(version, ready string) payload.Payload {
 	s.t.Helper()
 	var p payload.Payload
 	dir := s.t.TempDir()
-	for _, name := range []string{"clientmountd", "nnf-dm", "nnf-dmctl"} {
-		f := s.file(filepath.Join(dir, name), program(version, ready))
-		p.Programs = append(p.Programs, payload.Program{File: f, Name: name, Arch: "x86_64"})
+	for _, d := range product.Daemons {
+		for _, name := range d.Programs() {
+			f := s.file(filepath.Join(dir, name), program(version, ready))
+			p.Programs = append(p.Programs, payload.Program{File: f, Name: name, Arch: "x86_64"})
+		}
 	}
 	return p
 }
 
 // packages returns the packages of a version; a line can be put in front of
 // their programs.
-func (s *scene) packages(version, ready, line string) payload.Payload {
+func (s *testNode) packages(version, ready, line string) payload.Payload {
 	s.t.Helper()
 	var p payload.Payload
 	dir := s.t.TempDir()
-	for _, name := range []string{"clientmountd", "nnf-dm"} {
+	for _, name := range product.Names() {
 		nevra, header := name+"-"+version+"-1.x86_64", "header-"+version
 		f := s.file(filepath.Join(dir, name+".rpm"), name+" "+nevra+" "+header+"\n"+line+program(version, ready))
 		p.Packages = append(p.Packages, payload.Package{File: f, Name: name, NEVRA: nevra, Arch: "x86_64", Header: header})
@@ -95,13 +98,12 @@ func (s *scene) packages(version, ready, line string) payload.Payload {
 	return p
 }
 
-func (s *scene) file(path, text string) payload.File {
+func (s *testNode) file(path, text string) payload.File {
 	s.t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
 		s.t.Fatal(err)
 	}
-	f := file{content: []byte(text)}
-	return payload.File{Path: path, Size: f.size(), Sum: f.sum()}
+	return payload.File{Path: path, Size: int64(len(text)), Sum: sum([]byte(text))}
 }
 
 func wanted(p payload.Payload) *Want {
@@ -115,7 +117,7 @@ func wanted(p payload.Payload) *Want {
 }
 
 // plan probes the node and compares.
-func (s *scene) plan(w *Want) *Plan {
+func (s *testNode) plan(w *Want) *Plan {
 	s.t.Helper()
 	r, err := Probe(s.t.Context(), s.shell, w)
 	if err != nil {
@@ -128,13 +130,13 @@ func (s *scene) plan(w *Want) *Plan {
 	return p
 }
 
-func (s *scene) apply(w *Want) (*Outcome, error) {
+func (s *testNode) apply(w *Want) (*Outcome, error) {
 	s.t.Helper()
 	return Apply(s.t.Context(), s.t.Context(), s.shell, s.Name, s.plan(w), func(string) {})
 }
 
 // install must succeed.
-func (s *scene) install(w *Want) *Outcome {
+func (s *testNode) install(w *Want) *Outcome {
 	s.t.Helper()
 	o, err := s.apply(w)
 	if err != nil {
@@ -144,7 +146,7 @@ func (s *scene) install(w *Want) *Outcome {
 }
 
 // state is all that nnf-deploy may change.
-func (s *scene) state() string {
+func (s *testNode) state() string {
 	var b strings.Builder
 	files := s.Files("etc", "usr")
 	for _, path := range sortedKeys(files) {
@@ -154,7 +156,7 @@ func (s *scene) state() string {
 }
 
 // nothingStaged: no file of a run is left anywhere.
-func (s *scene) nothingStaged() {
+func (s *testNode) nothingStaged() {
 	s.t.Helper()
 	for path := range s.Files("etc", "usr", "var") {
 		if strings.Contains(path, ".nnf-deploy-") || strings.Contains(path, "/stage") || strings.HasSuffix(path, "/pending") {

@@ -1,19 +1,23 @@
 package target
 
 import (
+	"context"
+	"encoding/base64"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
-// Nothing that others wrote is ever run: neither contents nor arguments nor what
-// lies on the node.
+// No text of others is ever run: neither contents nor arguments nor files of the node.
 func TestNothingOfOthersIsRun(t *testing.T) {
-	s := newScene(t)
+	s := newTestNode(t)
 	trap := filepath.Join(t.TempDir(), "sprung")
 	evil := "'; touch " + trap + " #\n$(touch " + trap + ")\n`touch " + trap + "`\"; touch " + trap + "\n"
 	w := wanted(s.packages("1", "exit 0", ""))
@@ -51,7 +55,7 @@ func TestNothingOfOthersIsRun(t *testing.T) {
 	}
 }
 
-// Names that would break out of a path are refused before any node hears of them.
+// Names that would escape from a path are refused before any node is contacted.
 func TestCheck(t *testing.T) {
 	for _, tt := range []struct {
 		d    Daemon
@@ -75,9 +79,9 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// A link in the place of a file is replaced, and what it points to stays.
+// A link in the place of a file is replaced, and its target stays.
 func TestLinksAreReplaced(t *testing.T) {
-	s := newScene(t)
+	s := newTestNode(t)
 	w := wanted(s.packages("1", "exit 0", ""))
 	s.install(w)
 	s.Put("somewhere/secret", "mine", 0o600)
@@ -99,7 +103,7 @@ func TestLinksAreReplaced(t *testing.T) {
 	}
 }
 
-// What can be known before anything is sent.
+// Errors that show before anything is sent.
 func TestNodesThatCannotBe(t *testing.T) {
 	for _, tt := range []struct{ name, file, text, want, hint string }{
 		{"full disk", "run/fake/free", "300", "the file system of /var/lib/nnf-deploy is full: 0.3 MiB free, 1.0 MiB needed", "make room"},
@@ -108,7 +112,7 @@ func TestNodesThatCannotBe(t *testing.T) {
 		{"masked", "run/fake/masked.clientmountd.service", "", "clientmountd.service is masked there", "systemctl unmask clientmountd.service"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newScene(t)
+			s := newTestNode(t)
 			before := s.state()
 			s.Put(tt.file, tt.text, 0o644)
 			w := wanted(s.packages("1", "exit 0", ""))
@@ -126,7 +130,7 @@ func TestNodesThatCannotBe(t *testing.T) {
 	}
 }
 
-// What only shows while staging: nothing changes, and nothing is left.
+// Errors that show only while staging: nothing changes, and nothing is left.
 func TestStagingFails(t *testing.T) {
 	for _, tt := range []struct{ name, path, want string }{
 		{"a folder in the place of a file", "etc/clientmountd/service.token/x", "/etc/clientmountd/service.token is a folder"},
@@ -134,7 +138,7 @@ func TestStagingFails(t *testing.T) {
 		{"a file in the place of ours", "var/lib/nnf-deploy", "cannot make /var/lib/nnf-deploy"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newScene(t)
+			s := newTestNode(t)
 			s.Put(tt.path, "", 0o644)
 			before := s.state()
 			if _, err := s.apply(wanted(s.packages("1", "exit 0", ""))); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -148,24 +152,8 @@ func TestStagingFails(t *testing.T) {
 	}
 }
 
-func TestAnswersThatAreNone(t *testing.T) {
-	for _, tt := range []struct{ answer, want string }{
-		{"", "it gives no answer"},
-		{"Welcome to compute-01\n", "it gives no answer"},
-		{"nnf-deploy\tprobe\t1\narch\tx86_64\n", "its answer is cut off"},
-		{"error\tthe login is not root\tuse --sudo\n", "the login is not root"},
-		{"nnf-deploy\tprobe\t1\n" + strings.Repeat("x", 2<<20), "its answer is not understood: bufio.Scanner: token too long"},
-		{"noise\nunit\tx\nnnf-deploy\tprobe\t1\nunit\nunit\tx\nfile\nspace\tx\ty\nmounts\tx\ncontent\tx\t!!\nclaims\tx\t!!\nunknown\nend\n", ""},
-	} {
-		r, err := parseReport(strings.NewReader(tt.answer))
-		if (err == nil) != (tt.want == "") || err != nil && err.Error() != tt.want {
-			t.Errorf("%.60q: %+v %v", tt.answer, r, err)
-		}
-	}
-}
-
 func TestFaultsOfTheWayThere(t *testing.T) {
-	s := newScene(t)
+	s := newTestNode(t)
 	w := wanted(s.bare("1", "exit 0"))
 	for fault, want := range map[string]remote.Kind{"dead": remote.Unreachable, "hostkey": remote.HostKey, "denied": remote.Denied, "sudo": remote.Root} {
 		s.Fault(fault)
@@ -174,4 +162,110 @@ func TestFaultsOfTheWayThere(t *testing.T) {
 			t.Errorf("%s: %#v", fault, err)
 		}
 	}
+}
+
+// flood is a node that sends 256 MiB.
+type flood struct{ line string }
+
+func (f flood) Run(_ context.Context, _ string, _ remote.Script, _ io.Reader, stdout io.Writer) error {
+	text := strings.Repeat(f.line, 1<<20/len(f.line))
+	for range 256 {
+		if _, err := io.WriteString(stdout, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A node that sends too much costs a bounded amount of memory, and is an error.
+func TestFlood(t *testing.T) {
+	for _, line := range []string{"x", "note\tx\n", "nnf-deploy\tprobe\t1\n", "journal\ty\n"} {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		_, err := Probe(t.Context(), flood{line}, wanted(pack("1")))
+		if p := (*Problem)(nil); !errors.As(err, &p) {
+			t.Errorf("%q: %v", line, err)
+		}
+		o, err := Apply(t.Context(), t.Context(), flood{line}, "n", new(Plan), func(string) {})
+		if err == nil {
+			t.Errorf("%q: it went well: %+v", line, o)
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		if more := int64(after.HeapAlloc) - int64(before.HeapAlloc); more > 64<<20 {
+			t.Errorf("%q: %d MiB are kept", line, more>>20)
+		}
+	}
+}
+
+// FuzzReport: whatever a node answers, the result is an error, or a plan whose manifest the
+// scripts can read.
+func FuzzReport(f *testing.F) {
+	f.Add("nnf-deploy\tprobe\t1\narch\tx86_64\nsystemd\t252\nfile\tabsent\t-\t-\t/etc/clientmountd/service.token\nend\n")
+	f.Add("nnf-deploy\tprobe\t1\nsystemd\tx\narch\tx86_64\ncontent\t/etc/systemd/system/clientmountd.service.d/a b.conf\tW1NlcnZpY2VdCg==\nunit\tclientmountd.service\tQWN0aXZlU3RhdGU9YWN0aXZlCg==\npending\tnnf-dm\nend\n")
+	f.Add("nnf-deploy\tprobe\t1\nsystemd\t1\narch\taarch64\npackage\tnnf-dm\tx y\tz\nowner\t/usr/bin/nnf-dm\tz\nspace\t/etc\t-5\nstatus\tclientmountd\teyJ2ZXJzaW9uIjoxLCJtb3VudHMiOnsiY291bnQiOi0xfX0=\nend\n")
+	f.Add("nnf-deploy\tprobe\t1\nsystemd\tx\narch\tx86_64\ncontent\t/etc/systemd/system/clientmountd.service.d/a b/override.conf\t" + base64.StdEncoding.EncodeToString([]byte(oldOverride)) + "\nend\n")
+	f.Fuzz(func(t *testing.T, answer string) {
+		r, err := parseReport(strings.NewReader(answer))
+		if err != nil {
+			return
+		}
+		w := wanted(pack("1"))
+		plans := make([]*Plan, 0, 2)
+		if p, err := Diff(w, r); err == nil {
+			plans = append(plans, p)
+		}
+		if m := r.mounts("clientmountd"); m != nil && (m.Count < 0 || m.Unreadable < 0) {
+			t.Errorf("%+v", m)
+		}
+		if p, err := Remove(w, r, false); err == nil && r.Files["/usr/bin/clientmountd"].State != "absent" && r.Statuses["clientmountd"].Status == nil {
+			t.Errorf("without knowing of its mounts clientmountd is removed: %s", changes(p))
+		}
+		if p, err := Remove(w, r, true); err == nil {
+			plans = append(plans, p)
+		}
+		for _, p := range plans {
+			for _, s := range p.steps {
+				if strings.ContainsAny(s, "\n\t'\"$`\\;*?") {
+					t.Errorf("%q is in the manifest", s)
+				}
+			}
+		}
+	})
+}
+
+// FuzzOutcome: whatever a node answers during the switch, in pieces of any size, only an
+// answer with the run and "ok" is a success.
+func FuzzOutcome(f *testing.F) {
+	const run = "0123456789abcdef"
+	f.Add("staged\nswitching\nresult\t"+run+"\tok\t\t\nnote\tx\nheard\n", 3)
+	f.Add("result\t"+run+"\told\tstart: x\thint\njournal\ta\tb\nsaid\tc\n", 1)
+	f.Add("result\tffff\tok\t\t\nerror\tx\ty\nresult\t"+run+"\tok", 7)
+	f.Add("heard\nheard\nstaged\tx\nresult\n\nerror\n", 2)
+	f.Fuzz(func(t *testing.T, answer string, size int) {
+		hear := func(size int) (*reader, string) {
+			words := ""
+			r := &reader{signals: map[string]func(){}}
+			for _, word := range []string{"staged", "switching", "heard"} {
+				r.signals[word] = func() { words += word + " " }
+			}
+			for rest := []byte(answer); len(rest) > 0; {
+				n := min(max(size, 1), len(rest))
+				if _, err := r.Write(rest[:n]); err != nil {
+					t.Fatal(err)
+				}
+				rest = rest[n:]
+			}
+			return r, words
+		}
+		whole, words := hear(len(answer))
+		pieces, same := hear(size)
+		if !reflect.DeepEqual(whole.outcome, pieces.outcome) || words != same {
+			t.Fatalf("%+v %q, in pieces of %d: %+v %q", whole.outcome, words, size, pieces.outcome, same)
+		}
+		if _, err := whole.outcome.judge(run); err == nil && !strings.Contains(answer, "result\t"+run+"\tok\t") {
+			t.Errorf("%q is a success", answer)
+		}
+	})
 }

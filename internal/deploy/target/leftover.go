@@ -3,23 +3,26 @@ package target
 import (
 	"slices"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
-// Whose a file of systemd is.
+// owner is who has written a unit or drop-in.
 type owner int
 
 const (
-	foreign   owner = iota // the administrator's: it stays, and is named
-	installer              // an earlier installer's: retired
-	own                    // the program's own install has written it
-	ours                   // nnf-deploy's
+	foreign   owner = iota // the administrator: it stays, and is named
+	installer              // an earlier installer: it is retired
+	own                    // "PROGRAM install"
+	ours                   // nnf-deploy
 )
 
-// unitOwner tells whose the unit of a program below /etc/systemd/system is. What an
-// earlier daemon's install has written (contract deploy.md 2) is known by the
-// pid file that nobody writes, and by having nothing else.
+// unitOwner returns who has written the unit of a program below /etc/systemd/system. A
+// unit that the install of an earlier daemon has written names a PID file that no daemon
+// ever wrote, and has no other directives than these.
 func unitOwner(bin, text string) owner {
-	if strings.HasPrefix(text, "# Written by "+bin+" install.") {
+	if strings.HasPrefix(text, systemd.WrittenBy(bin)) {
 		return own
 	}
 	keys, values := directives(text)
@@ -28,18 +31,18 @@ func unitOwner(bin, text string) owner {
 			return foreign
 		}
 	}
-	pid := "/var/run/" + bin + ".pid"
+	pid := systemd.OlderPIDFile(bin)
 	if values["PIDFile"] == pid && values["ExecStartPre"] == "/bin/rm -f "+pid {
 		return installer
 	}
 	return foreign
 }
 
-// dropInOwner tells whose a drop-in is. That of the earlier installer (contract
-// deploy.md 5.3) replaces the command by one with the options for the credentials,
-// and sets nothing but the environment besides.
-func dropInOwner(bin, path, text string) owner {
-	if path == dropIn(bin) {
+// dropInOwner returns who has written a drop-in. The drop-in of an earlier installer
+// replaces the command by one with the options for the credentials, and sets nothing
+// else but the environment.
+func dropInOwner(p *product.Daemon, path, text string) owner {
+	if path == p.DropIn() {
 		return ours
 	}
 	keys, values := directives(text)
@@ -49,14 +52,14 @@ func dropInOwner(bin, path, text string) owner {
 		}
 	}
 	command := values["ExecStart"]
-	if strings.HasSuffix(path, "/override.conf") && strings.HasPrefix(command, "/usr/bin/"+bin+" ") &&
+	if path == p.OlderDropIn() && strings.HasPrefix(command, product.Path(p.Name)+" ") &&
 		strings.Contains(command, "--service-token-file=") && strings.Contains(command, "--kubernetes-service-host=") {
 		return installer
 	}
 	return foreign
 }
 
-// tokenFile is the file with the token that a drop-in's command names.
+// tokenFile returns the file with the token that a drop-in's command names.
 func tokenFile(text string) string {
 	_, values := directives(text)
 	for _, word := range strings.Fields(values["ExecStart"]) {
@@ -67,13 +70,13 @@ func tokenFile(text string) string {
 	return ""
 }
 
-// replacesCommand tells whether a drop-in has a command of its own.
+// replacesCommand reports whether a drop-in has a command of its own.
 func replacesCommand(text string) bool {
 	_, values := directives(text)
 	return values["ExecStart"] != ""
 }
 
-// directives are the keys in a file of systemd, and the last value of each.
+// directives returns the keys in a unit file, and the last value of each.
 func directives(text string) (keys []string, values map[string]string) {
 	values = map[string]string{}
 	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", " ")) {

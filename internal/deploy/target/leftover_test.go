@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
 const oldUnit = `[Unit]
@@ -52,7 +54,8 @@ func TestUnitOwner(t *testing.T) {
 }
 
 func TestDropInOwner(t *testing.T) {
-	const path = "/etc/systemd/system/clientmountd.service.d/override.conf"
+	d, _ := product.Of("clientmountd")
+	path := d.OlderDropIn()
 	for _, tt := range []struct {
 		name, path, text string
 		want             owner
@@ -62,19 +65,19 @@ func TestDropInOwner(t *testing.T) {
 		{"edited", path, oldOverride + "MemoryMax=1G\n", foreign},
 		{"environment alone", path, "[Service]\nEnvironment=GOGC=off\n", foreign},
 		{"another program", path, strings.ReplaceAll(oldOverride, "/usr/bin/clientmountd", "/opt/clientmountd"), foreign},
-		{"ours", dropIn("clientmountd"), "[Service]\n", ours},
+		{"ours", d.DropIn(), "[Service]\n", ours},
 	} {
-		if got := dropInOwner("clientmountd", tt.path, tt.text); got != tt.want {
+		if got := dropInOwner(&d, tt.path, tt.text); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
 		}
 	}
 }
 
-// What an earlier installer has left makes way, and is put back when the new
-// version does not get ready; what is the administrator's stays.
+// What an earlier installer has left makes way, and is put back if the new version does not
+// get ready. The administrator's files stay.
 func TestEarlierInstallerMakesWay(t *testing.T) {
 	const unit, dropIns = "etc/systemd/system/clientmountd.service", "etc/systemd/system/clientmountd.service.d/"
-	s := newScene(t)
+	s := newTestNode(t)
 	s.Put(unit, oldUnit, 0o644)
 	s.Put(dropIns+"override.conf", oldOverride, 0o644)
 	s.Put(dropIns+"99-site.conf", "[Service]\nExecStart=\nExecStart=/usr/bin/clientmountd --log-level=debug\n", 0o644)
@@ -119,10 +122,10 @@ func TestEarlierInstallerMakesWay(t *testing.T) {
 	}
 }
 
-// From programs to packages: the unit that the program has written itself hides
-// the package's.
+// From programs to packages: the unit that the program has written itself would hide the
+// package's.
 func TestFromProgramsToPackages(t *testing.T) {
-	s := newScene(t)
+	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
 	w := wanted(s.packages("2", "exit 0", ""))
 	s.install(w)
@@ -133,7 +136,7 @@ func TestFromProgramsToPackages(t *testing.T) {
 	if p := s.plan(w); !p.Empty() {
 		t.Errorf("a second run:\n%s", changes(p))
 	}
-	// And not the other way without a word.
+	// The other way is an error.
 	r, err := Probe(t.Context(), s.shell, wanted(s.bare("3", "exit 0")))
 	if err != nil {
 		t.Fatal(err)

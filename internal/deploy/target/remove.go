@@ -2,18 +2,18 @@ package target
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// Remove plans the way back: daemons stopped, packages, programs and everything
-// that nnf-deploy has brought removed. Mounts are never touched; while clientmountd
-// has some, force is needed, because they would never be unmounted.
+// Remove plans that daemons are stopped, and that packages, programs and everything
+// that nnf-deploy has brought are removed. It never touches mounts. If clientmountd has
+// mounts in place, force is needed, because they would never be unmounted.
 func Remove(w *Want, r *Report, force bool) (*Plan, error) {
-	switch {
-	case r.Systemd == "":
-		return nil, problemf("nnf-deploy is for nodes that are up, not for images", "systemd does not run there")
-	case r.Busy:
-		return nil, problemf("wait for its end, then run it again", "another nnf-deploy is at work there")
+	if err := r.usable(); err != nil {
+		return nil, err
 	}
 	d := &differ{w: w, r: r, p: new(Plan)}
 	for i := range w.Daemons {
@@ -22,7 +22,7 @@ func Remove(w *Want, r *Report, force bool) (*Plan, error) {
 		}
 	}
 	if r.Forgotten && d.p.Empty() {
-		d.p.change("remove", "/var/lib/nnf-deploy", "")
+		d.p.change("remove", product.StateDirectory, "")
 	}
 	d.p.step("reload")
 	d.p.step("forget")
@@ -30,7 +30,7 @@ func Remove(w *Want, r *Report, force bool) (*Plan, error) {
 }
 
 func (d *differ) remove(daemon *Daemon, force bool) error {
-	bin := daemon.Bin
+	bin, p := daemon.Bin, daemon.product()
 	if why, hint := d.r.mounts(bin).inTheWay(); why != "" {
 		if !force {
 			return problemf(hint, "%s", why)
@@ -38,30 +38,31 @@ func (d *differ) remove(daemon *Daemon, force bool) error {
 		d.p.note("%s; mounts stay", why)
 	}
 	if bin != "" {
-		d.removeProgram(bin)
+		d.removeProgram(&p)
 		d.p.step("unkeep", bin)
 	}
-	for _, path := range places(daemon) {
-		if have := d.r.Files[path]; have.State != "absent" && have.State != "" && path != "/usr/bin/nnf-dmctl" {
+	for _, path := range daemon.paths() {
+		if have := d.r.Files[path]; have.State != "absent" && have.State != "" && !strings.HasPrefix(path, product.BinDirectory+"/") {
 			d.p.change("remove", path, "")
 			d.p.step("drop", path)
 		}
 	}
-	d.p.step("rmdir", "/etc/"+daemon.Name)
+	d.p.step("rmdir", product.Directory(daemon.Name))
 	if bin == "" {
 		return nil
 	}
-	for _, path := range []string{"/etc/systemd/system/" + bin + ".service", "/etc/systemd/system/" + bin + ".service.d/override.conf"} {
+	unit, _ := p.OwnUnits()
+	for _, path := range []string{unit, p.OlderDropIn()} {
 		d.p.step("drop", path+".retired-by-nnf-deploy")
 	}
-	for _, path := range []string{"/etc/" + bin + "/config.d", "/etc/" + bin, "/etc/systemd/system/" + bin + ".service.d"} {
+	for _, path := range slices.Backward(append([]string{p.DropIns()}, p.ConfigDirectories()...)) {
 		d.p.step("rmdir", path)
 	}
 	return nil
 }
 
-// inTheWay is why clientmountd must not be removed, because its mounts would stay
-// for ever; "": nothing is mounted.
+// inTheWay returns why clientmountd must not be removed: no daemon would unmount its
+// mounts. "": nothing is mounted.
 func (m *Mounts) inTheWay() (why, hint string) {
 	const look = "look there with findmnt; --force removes it all the same: mounts stay, and no daemon unmounts them"
 	switch {
@@ -77,41 +78,43 @@ func (m *Mounts) inTheWay() (why, hint string) {
 	return "", ""
 }
 
-func (d *differ) removeProgram(bin string) {
-	for _, unit := range []string{bin + ".socket", bin + ".service"} {
+// removeProgram plans the end of the daemon, its units, and its package or programs.
+func (d *differ) removeProgram(p *product.Daemon) {
+	for _, unit := range slices.Backward(p.Units()) { // the socket first, which would start the service again
 		if u, known := d.r.Units[unit]; known && u.Load != "not-found" && u.Active != "inactive" {
 			d.p.change("stop", unit, "")
 			d.p.step("stop", unit)
 		}
 	}
-	path, unit := "/usr/bin/"+bin, "/etc/systemd/system/"+bin+".service"
+	unit, socket := p.OwnUnits()
 	text, there := d.r.Contents[unit]
-	whose := unitOwner(bin, text)
+	whose := unitOwner(p.Name, text)
 	if there && whose == foreign {
 		d.p.note("%s is yours and stays", unit)
 	}
-	if have, installed := d.r.Packages[bin]; installed {
+	if have, installed := d.r.Packages[p.Name]; installed {
 		d.p.change("remove", have.NEVRA, "")
-		d.p.step("erase", bin)
+		d.p.step("erase", p.Name)
 		return
 	}
-	if owner := d.r.Owners[path]; owner != "" {
-		d.p.note("%s belongs to %s and stays", path, owner)
+	if owner := d.r.Owners[product.Path(p.Name)]; owner != "" {
+		d.p.note("%s belongs to %s and stays", product.Path(p.Name), owner)
 		return
 	}
 	if there && (whose == own || whose == installer) {
 		d.p.change("remove", unit, "")
-		d.p.step("unmake", bin)
+		d.p.step("unmake", p.Name)
 		d.p.step("drop", unit)
-		d.p.step("drop", strings.TrimSuffix(unit, ".service")+".socket")
+		d.p.step("drop", socket)
 	}
-	for _, p := range []string{path, "/usr/bin/nnf-dmctl"} {
-		if p != path && bin != "nnf-dm" || there && whose == foreign {
-			continue
-		}
-		if have := d.r.Files[p].State; have != "absent" && have != "" {
-			d.p.change("remove", p, "")
-			d.p.step("drop", p)
+	if there && whose == foreign {
+		return // the unit that stays needs them
+	}
+	for _, program := range p.Programs() {
+		path := product.Path(program)
+		if have := d.r.Files[path].State; have != "absent" && have != "" {
+			d.p.change("remove", path, "")
+			d.p.step("drop", path)
 		}
 	}
 }

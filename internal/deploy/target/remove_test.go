@@ -10,7 +10,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
-func (s *scene) remove(w *Want, force bool) (*Plan, error) {
+func (s *testNode) remove(w *Want, force bool) (*Plan, error) {
 	s.t.Helper()
 	r, err := Probe(s.t.Context(), s.shell, w)
 	if err != nil {
@@ -19,11 +19,11 @@ func (s *scene) remove(w *Want, force bool) (*Plan, error) {
 	return Remove(w, r, force)
 }
 
-// After uninstall a node has nothing of ours, however it came there.
+// After uninstall nothing of ours is on the node, whether it came by packages or programs.
 func TestRemoveLeavesNothing(t *testing.T) {
 	for _, kind := range []string{"packages", "programs"} {
 		t.Run(kind, func(t *testing.T) {
-			s := newScene(t)
+			s := newTestNode(t)
 			s.Put("etc/clientmountd/site.toml", "mine", 0o600)
 			if err := os.Chmod(filepath.Join(s.Root, "etc/clientmountd"), 0o700); err != nil {
 				t.Fatal(err)
@@ -63,7 +63,7 @@ func TestRemoveLeavesNothing(t *testing.T) {
 	}
 }
 
-func (s *scene) fileState(state, path string) string {
+func (s *testNode) fileState(state, path string) string {
 	for line := range strings.Lines(state) {
 		if rest, ok := strings.CutPrefix(line, path+" "); ok {
 			return strings.TrimSpace(rest)
@@ -72,8 +72,8 @@ func (s *scene) fileState(state, path string) string {
 	return ""
 }
 
-// Nobody would unmount what clientmountd has mounted: its own answer decides, and
-// no answer is not "no mounts".
+// No daemon would unmount what clientmountd has mounted: its own answer decides, and no
+// answer does not mean no mounts.
 func TestRemoveMindsMounts(t *testing.T) {
 	answer := func(m systemd.MountStatus) *systemd.Status {
 		return &systemd.Status{Version: systemd.StatusVersion, Mounts: &m}
@@ -93,7 +93,7 @@ func TestRemoveMindsMounts(t *testing.T) {
 		{"no mounts in it", &systemd.Status{Version: systemd.StatusVersion}, "tells nothing of mounts", "findmnt", Mounts{Unknown: "*"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newScene(t)
+			s := newTestNode(t)
 			w := wanted(s.packages("1", "exit 0", ""))
 			s.install(w)
 			s.answers("clientmountd", tt.status)

@@ -2,6 +2,8 @@ package target
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -10,11 +12,69 @@ import (
 	"strings"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
-// Report is how things stand on a node, as its probe says.
+// Probe finds out the state of a node. It changes nothing.
+func Probe(ctx context.Context, shell remote.Shell, w *Want) (*Report, error) {
+	var out bytes.Buffer
+	err := shell.Run(ctx, w.Node, probeScript, strings.NewReader(request(w)), &bounded{&out, mostBytes})
+	silent := out.Len() == 0
+	report, perr := parseReport(&out)
+	if e := (*remote.Error)(nil); errors.As(err, &e) && (e.Kind != remote.Failed || silent) {
+		return nil, err
+	}
+	return report, perr
+}
+
+// mostBytes bounds the answer of a node.
+const mostBytes = 4 << 20
+
+// bounded discards what is beyond its limit, so that a node cannot fill our memory.
+type bounded struct {
+	w    io.Writer
+	left int
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	n := min(len(p), b.left)
+	b.left -= n
+	if n > 0 {
+		if _, err := b.w.Write(p[:n]); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+// request is the standard input of the probe script.
+func request(w *Want) string {
+	var b strings.Builder
+	for _, d := range w.Daemons {
+		for _, path := range d.paths() {
+			fmt.Fprintf(&b, "file %s\n", path)
+		}
+		token, _ := product.Credentials(d.Name)
+		fmt.Fprintf(&b, "claims %s\n", token)
+		if d.Bin == "" {
+			continue
+		}
+		p := d.product()
+		for _, path := range p.ConfigDirectories() {
+			fmt.Fprintf(&b, "file %s\n", path)
+		}
+		for _, unit := range p.Units() {
+			fmt.Fprintf(&b, "unit %s\n", unit)
+		}
+		fmt.Fprintf(&b, "daemon %s\n", d.Bin)
+	}
+	return b.String() + "end\n"
+}
+
+// Report is the state of a node as its probe reports it.
 type Report struct {
 	Arch        string
 	Systemd     string // version; "": it does not run
@@ -23,20 +83,20 @@ type Report struct {
 	Units       map[string]Unit
 	Packages    map[string]Installed // by name
 	Owners      map[string]string    // package that a path belongs to
-	Packaged    map[string]bool      // the program's unit is a package's
+	Packaged    map[string]bool      // whether a package brought the program's unit
 	Versions    map[string]string    // of programs
-	Expiry      map[string]time.Time // until when tokens are good that say it; zero: they do not end
-	BadExpiry   map[string]bool      // tokens whose expiry is no date
+	Expiry      map[string]time.Time // of tokens that have one; zero: they do not expire
+	BadExpiry   map[string]bool      // tokens whose expiry is not a valid date
 	Space       map[string]int64     // KiB free
-	Statuses    map[string]Answered  // what programs answer of themselves
-	Busy        bool                 // another run is at work there
-	Interrupted bool                 // one was interrupted there
-	Forgotten   bool                 // all was removed there, and the answer was never heard
-	Pending     []string             // daemons that an interrupted one has not restarted
+	Statuses    map[string]Answered  // of programs, by themselves
+	Busy        bool                 // another run is in progress
+	Interrupted bool                 // an earlier run was interrupted
+	Forgotten   bool                 // all was removed there, and the answer never arrived
+	Pending     []string             // daemons that an interrupted run has not restarted
 }
 
-// FileState is what a file is. State is its SHA-256, or absent, folder, link or
-// other.
+// FileState is the state of a path. State is the SHA-256 of a file, or absent, folder, link
+// or other.
 type FileState struct{ State, Mode, Owner string }
 
 // Answered is a program's answer to "status -o json", or the reason why it is missing.
@@ -48,8 +108,11 @@ type Answered struct {
 // Installed is an installed package.
 type Installed struct{ NEVRA, Header string }
 
-// Unit is what systemd says of a unit.
-type Unit struct{ Load, Active, Sub, File, Result, Status, PID, Restarts, Path string }
+// Unit is the state of a unit as "systemctl show" reports it.
+type Unit struct {
+	Load, Active, File string // LoadState, ActiveState, UnitFileState
+	Status             string // StatusText: what the daemon reports, for people
+}
 
 func newReport() *Report {
 	return &Report{
@@ -58,40 +121,32 @@ func newReport() *Report {
 	}
 }
 
-// lines reads what a script answers: fields of lines with tabs between. What a
-// login shell says before the first line is not ours.
-func lines(r io.Reader, each func(fields []string)) error {
-	s := bufio.NewScanner(r)
-	s.Buffer(nil, 1<<20)
-	for s.Scan() {
-		each(strings.Split(s.Text(), "\t"))
-	}
-	return s.Err()
-}
-
-// parseReport reads the answer of the probe.
+// parseReport reads the answer of the probe: lines of fields with tabs between them.
 func parseReport(in io.Reader) (*Report, error) {
 	r := newReport()
-	begun, ended := false, false
-	var trouble *Problem
-	err := lines(in, func(f []string) {
+	started, ended := false, false
+	var problem *Problem
+	s := bufio.NewScanner(in)
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		f := strings.Split(s.Text(), "\t")
 		switch {
 		case f[0] == "nnf-deploy":
-			begun = true
+			started = true
 		case f[0] == "error" && len(f) >= 3:
-			trouble = &Problem{Text: f[1], Hint: f[2]}
+			problem = &Problem{Text: f[1], Hint: f[2]}
 		case f[0] == "end":
 			ended = true
-		case begun && !ended:
+		case started && !ended:
 			r.take(f)
 		}
-	})
+	}
 	switch {
-	case trouble != nil:
-		return nil, trouble
-	case err != nil:
-		return nil, &Problem{Text: "its answer is not understood: " + err.Error()}
-	case !begun:
+	case problem != nil:
+		return nil, problem
+	case s.Err() != nil:
+		return nil, &Problem{Text: "its answer is not understood: " + s.Err().Error()}
+	case !started:
 		return nil, &Problem{Text: "it gives no answer", Hint: "does its login shell run commands?"}
 	case !ended:
 		return nil, &Problem{Text: "its answer is cut off", Hint: "run it again"}
@@ -99,7 +154,7 @@ func parseReport(in io.Reader) (*Report, error) {
 	return r, nil
 }
 
-// take takes one line over. A line that is not understood says nothing.
+// take adds one line. It ignores lines that it does not understand.
 func (r *Report) take(f []string) {
 	at := func(i int) string {
 		if i < len(f) {
@@ -119,18 +174,20 @@ func (r *Report) take(f []string) {
 			r.Contents[at(1)] = string(data)
 		}
 	case "claims":
-		switch c, err := kube.Parse(at(2)); {
+		switch c, err := kube.ParseClaims(at(2)); {
 		case err == nil:
 			r.Expiry[at(1)] = c.Expires
-		case errors.Is(err, kube.ErrExpiry):
+		case errors.Is(err, kube.ErrClaimedExpiry):
 			r.BadExpiry[at(1)] = true
 		}
 	case "unit":
-		r.unit(at(1), strings.Join(f[min(2, len(f)):], " "))
+		data, _ := base64.StdEncoding.DecodeString(at(2)) // a damaged answer is an unknown state
+		p := systemd.Properties(string(data))
+		r.Units[at(1)] = Unit{p["LoadState"], p["ActiveState"], p["UnitFileState"], p["StatusText"]}
 	case "package":
 		one := Installed{at(2), at(3)}
 		if other, twice := r.Packages[at(1)]; twice && other != one {
-			one = Installed{NEVRA: other.NEVRA + ", " + one.NEVRA} // a transaction was killed: it is as neither of them
+			one = Installed{NEVRA: other.NEVRA + ", " + one.NEVRA} // a transaction was killed: neither of them is whole
 		}
 		r.Packages[at(1)] = one
 	case "owner":
@@ -161,23 +218,116 @@ func (r *Report) take(f []string) {
 	}
 }
 
-func (r *Report) unit(name, property string) {
-	u := r.Units[name]
-	key, value, _ := strings.Cut(property, "=")
-	if p := map[string]*string{
-		"LoadState": &u.Load, "ActiveState": &u.Active, "SubState": &u.Sub, "UnitFileState": &u.File, "Result": &u.Result,
-		"StatusText": &u.Status, "MainPID": &u.PID, "NRestarts": &u.Restarts, "FragmentPath": &u.Path,
-	}[key]; p != nil {
-		*p = value
-	}
-	r.Units[name] = u
+// DaemonState is the state of one daemon on a node.
+type DaemonState struct {
+	Name    string
+	Well    bool   // installed, running, with a valid token
+	Version string // of the program; "": not installed
+	Package string
+	Unit    string // ActiveState of the enabled unit; "": there is none
+	Enabled string
+	Says    string  // what it reports of itself, for people
+	API     string  // answers, no answer, connecting; "": not reported
+	Mounts  *Mounts // nil: the daemon does not mount
+	Token   string
+	Expires time.Time // when Token is TokenEnds
 }
 
-// Problem is why a node cannot be brought to what is wanted, with what to do.
-type Problem struct{ Text, Hint string }
+// Mounts describes clientmountd's mounts on a node.
+type Mounts struct {
+	Count      int    // ClientMounts with mounts in place
+	Unreadable int    // records that cannot be read: something may be mounted
+	Unknown    string // why the numbers are not known; "": they are
+}
 
-func (p *Problem) Error() string { return p.Text }
+// version returns that of an installed program, "" if it is not known. Programs that are
+// too old for "status -o json" print it.
+func (r *Report) version(bin string) string {
+	if a := r.Statuses[bin]; a.Status != nil && a.ProgramVersion != "" {
+		return a.ProgramVersion
+	}
+	return r.Versions[bin]
+}
 
-func problemf(hint, format string, args ...any) *Problem {
-	return &Problem{Text: fmt.Sprintf(format, args...), Hint: hint}
+// mounts returns the mounts of an installed program; nil if it is not installed or does not
+// mount.
+func (r *Report) mounts(bin string) *Mounts {
+	if p, _ := product.Of(bin); !p.Mounts || r.Files[product.Path(bin)].State == "absent" {
+		return nil
+	}
+	a, m := r.Statuses[bin], new(Mounts)
+	switch {
+	case a.Status == nil && a.Err == nil:
+		m.Unknown = bin + " was not asked"
+	case a.Err != nil:
+		version := r.version(bin)
+		if version == "" {
+			version = "of an unknown version"
+		}
+		m.Unknown = fmt.Sprintf("%s %s does not answer status -o json: %v", bin, version, a.Err)
+	case a.Status.Mounts == nil:
+		m.Unknown = "status -o json of " + bin + " tells nothing of mounts"
+	case a.Status.Mounts.Error != "":
+		m.Unknown = a.Status.Mounts.Error
+	case a.Status.Mounts.Count < 0 || a.Status.Mounts.Unreadable < 0:
+		m.Unknown = "status -o json of " + bin + " has a negative number"
+	default:
+		m.Count, m.Unreadable = a.Status.Mounts.Count, a.Status.Mounts.Unreadable
+	}
+	return m
+}
+
+// States of a token.
+const (
+	TokenMissing = "missing"
+	TokenEnds    = "ends"
+	TokenForever = "does not end"
+	TokenUnknown = "not a service account's"
+	TokenInvalid = "its expiry is not a valid date"
+)
+
+// Daemons returns the states of the wanted daemons.
+func (r *Report) Daemons(w *Want, now time.Time) (list []DaemonState) {
+	for i := range w.Daemons {
+		list = append(list, r.daemon(&w.Daemons[i], now))
+	}
+	return list
+}
+
+func (r *Report) daemon(d *Daemon, now time.Time) DaemonState {
+	s := DaemonState{Name: d.Name}
+	path, _ := product.Credentials(d.Name)
+	ends, claims := r.Expiry[path]
+	switch {
+	case r.Files[path].State == "absent":
+		s.Token = TokenMissing
+	case r.BadExpiry[path]:
+		s.Token = TokenInvalid
+	case !claims:
+		s.Token = TokenUnknown
+	case ends.IsZero():
+		s.Token = TokenForever
+	default:
+		s.Token, s.Expires = TokenEnds, ends
+	}
+	good := s.Token == TokenForever || s.Token == TokenUnknown || s.Token == TokenEnds && ends.After(now)
+	if d.Bin == "" {
+		s.Well = good
+		return s
+	}
+	p := d.product()
+	running, enabled := r.Units[p.Service()], r.Units[p.Enabled()]
+	s.Version, s.Package, s.Says = r.version(d.Bin), r.Packages[d.Bin].NEVRA, running.Status
+	if enabled.Load != "not-found" {
+		s.Unit, s.Enabled = enabled.Active, enabled.File
+	}
+	if running.Active == "failed" {
+		s.Unit = "failed"
+	}
+	s.Mounts = r.mounts(d.Bin)
+	if a := r.Statuses[d.Bin]; a.Status != nil {
+		s.API = a.API
+	}
+	s.Well = good && s.Unit == "active" && s.API != systemd.APISilent
+	return s
 }

@@ -18,6 +18,9 @@ var budgets = map[string]budget{
 		// 12.0 until the registry of mounts, the search for holders of a device and
 		// the child for system calls that may block; all of it is code of this tree.
 		maxSize: 12_400_000,
+		modules: map[string]string{
+			"github.com/moby/sys/mountinfo": "the escapes and optional fields of /proc/self/mountinfo",
+		},
 		forbidden: map[string]string{
 			"google.golang.org/grpc":     "clientmountd speaks to nobody but the API server",
 			"google.golang.org/protobuf": "2 MB; nothing here is in protocol buffers",
@@ -81,8 +84,9 @@ var budgets = map[string]budget{
 		maxSize: 13_000_000,
 		tool:    true,
 		// It reaches the API server as the daemons do, and is no daemon.
-		modules: with(without(modules, "github.com/BurntSushi/toml", "github.com/coreos/go-systemd/v22", "github.com/lmittmann/tint", "github.com/moby/sys/mountinfo"), map[string]string{
+		modules: with(without(modules, "github.com/BurntSushi/toml", "github.com/coreos/go-systemd/v22", "github.com/lmittmann/tint"), map[string]string{
 			"github.com/vbauerster/mpb/v8":  "the progress bar, as in nnf-dmctl",
+			"go.yaml.in/yaml/v3":            "files of existing installations: unknown keys with their lines, which v2, that client-go links, does not give",
 			"github.com/mattn/go-runewidth": "how many columns a cell of the table takes; mpb needs it as well",
 			"github.com/VividCortex/ewma":   "mpb: speeds, not used",
 			"github.com/acarl005/stripansi": "mpb: what a text looks like without its colours",
@@ -110,7 +114,6 @@ var modules = map[string]string{
 	"github.com/BurntSushi/toml":       "the configuration file, with the positions of keys for error messages",
 	"github.com/coreos/go-systemd/v22": "sd_notify",
 	"github.com/lmittmann/tint":        "log lines on a terminal",
-	"github.com/moby/sys/mountinfo":    "the escapes and optional fields of /proc/self/mountinfo",
 	"github.com/spf13/pflag":           "flags as people know them; client-go needs it as well",
 	"golang.org/x/sys":                 "system calls",
 	"golang.org/x/term":                "is it a terminal",
@@ -182,42 +185,43 @@ var forbidden = map[string]string{
 
 // rooms are the floors of the house: what may use what within the module.
 var rooms = map[string]string{
-	"version": "", "text": "", "text/terminal": "",
+	"version": "", "text": "",
 	"text/hint":  "text",
 	"text/usage": "text", // wrong command lines, of daemons and tools alike
 	"api":        "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "",
-	"safepath":            "",
-	"node":                "",
-	"unixsocket":          "",
+	"safepath":            "text",
+	"node":                "safepath text",
+	"unixsocket":          "safepath",
 	"config":              "safepath text text/usage",
-	"kube":                "api api/dws api/nnf",
+	"kube":                "api api/dws api/nnf text",
 	"systemd":             "text text/hint", // systemctl and files of units; what the units run is not its business
 	"systemd/fakesystemd": "",               // for tests
-	"daemon":              "text",
+	"daemon":              "config daemon/oneprocessor kube systemd text text/hint text/usage version",
 	"daemon/oneprocessor": "",
-	"command":             "config daemon systemd text/hint text/usage version", // the command line that the daemons share
 
-	"clientmount":      "api api/dws api/nnf clientmount/plan daemon kube node systemd", // of systemd only what a status looks like
-	"clientmount/plan": "api api/dws api/nnf safepath",
+	"clientmount":           "api api/dws api/nnf clientmount/failpoint clientmount/plan config daemon kube node safepath systemd text",
+	"clientmount/plan":      "api api/dws api/nnf safepath text",
+	"clientmount/failpoint": "",
 
-	"datamovement":                   "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube", // decides, and moves nothing
-	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf daemon datamovement kube unixsocket version",
+	"datamovement":                   "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube text", // decides, and moves nothing
+	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf config daemon datamovement kube systemd text unixsocket version",
 	"datamovement/client":            "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
 	"datamovement/client/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
 
-	"deploy/nodeset":     "",                                     // host lists; which nodes there are is not its business
-	"deploy/inventory":   "api api/dws deploy/nodeset kube text", // what is to be installed where
-	"deploy/credentials": "api deploy/inventory kube",
-	"deploy/payload":     "",                                          // packages and programs on the administrator's host
-	"deploy/remote":      "",                                          // scripts on nodes; what they do is not its business
-	"deploy/target":      "deploy/payload deploy/remote kube systemd", // one node; of systemd only what a status looks like
-	"deploy/fleet":       "deploy/nodeset text text/terminal",         // many; what is done there is not its business
-	"deploy/fakenode":    "deploy/remote",                             // for tests
+	"deploy/nodeset":         "",                                                    // host lists; which nodes there are is not its business
+	"deploy/product":         "api",                                                 // what the daemons consist of
+	"deploy/inventory":       "api api/dws deploy/nodeset deploy/product kube text", // what is to be installed where
+	"deploy/credentials":     "deploy/inventory deploy/product kube safepath",
+	"deploy/payload":         "deploy/product",                                           // packages and programs on the administrator's host
+	"deploy/remote":          "",                                                         // scripts on nodes; what they do is not its business
+	"deploy/target":          "deploy/payload deploy/product deploy/remote kube systemd", // one node; of systemd only what a status looks like
+	"deploy/fleet":           "deploy/nodeset safepath text",                             // many; what is done there is not its business
+	"deploy/remote/fakenode": "deploy/product deploy/remote",                             // for tests
 
-	"cli":        "text/hint text/usage version", // the command line that the tools share
-	"cli/screen": "datamovement/client text text/terminal",
-	"cli/dmctl":  "cli cli/screen datamovement/client text text/hint version",
-	"cli/deploy": "cli deploy/credentials deploy/fleet deploy/inventory deploy/nodeset deploy/payload deploy/remote deploy/target kube text text/hint version",
+	"cli":        "text text/hint text/usage version", // the command line that the tools share
+	"cli/screen": "text",
+	"cli/dmctl":  "cli cli/screen datamovement/client text text/hint text/usage version",
+	"cli/deploy": "cli cli/screen deploy/credentials deploy/fleet deploy/inventory deploy/nodeset deploy/payload deploy/product deploy/remote deploy/target kube text text/hint text/usage version",
 }
 
 // MaxSize is how large the released binary of a program may be, in bytes.

@@ -1,11 +1,9 @@
 package machine
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -25,15 +23,16 @@ func makeNewer(t testing.TB, dir string) (file, why string) {
 		t.Fatal(err)
 	}
 	sources, _ := filepath.Glob(filepath.Join(root, "bin/rpm/source/compute-daemons-*/go.mod"))
-	laid := filepath.Join(root, "bin/rpm/source/amd64")
-	nfpm := filepath.Join(root, "bin/nfpm")
-	_, noPacker := os.Stat(nfpm)
-	if _, err := os.Stat(laid); err != nil || noPacker != nil || len(sources) != 1 || len(Packages(t)) == 0 {
-		return "", "there are no packages in bin/rpm, or no bin/nfpm: run make rpm ARCHES=amd64"
+	_, noPackager := os.Stat(filepath.Join(root, "bin/packager"))
+	if noPackager != nil || len(sources) != 1 || len(Packages(t)) == 0 {
+		return "", "there are no packages in bin/rpm, or no bin/packager: run make rpm ARCHES=amd64"
 	}
 	work := filepath.Join(dir, "newer")
-	if out, err := exec.Command("cp", "-a", laid, work).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if err := os.Mkdir(work, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := layNewer(work); err != nil {
+		t.Fatal(err)
 	}
 	build := exec.Command("go", "build", "-buildvcs=false", "-mod=vendor", "-trimpath", "-tags", "grpcnotrace",
 		"-ldflags", "-s -w -X github.com/compute-daemons/compute-daemons/internal/version.Version=v"+NewerVersion,
@@ -43,24 +42,9 @@ func makeNewer(t testing.TB, dir string) (file, why string) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the newer clientmountd: %v: %s", err, out)
 	}
-	config := filepath.Join(work, "root/etc/clientmountd/config.toml")
-	text, err := os.ReadFile(config)
-	if err != nil {
-		t.Fatal(err)
+	files, err := packNewer(work, NewerVersion, "clientmountd")
+	if err != nil || len(files) != 1 {
+		t.Fatalf("the newer package of clientmountd: %q, %v", files, err)
 	}
-	if err := os.WriteFile(config, append(text, "# another default\n"...), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	pack := exec.Command(nfpm, "package", "--packager", "rpm", "--config", "clientmountd.yaml", "--target", dir+"/")
-	pack.Dir = work
-	pack.Env = append(os.Environ(), "RPM_VERSION="+NewerVersion, "RPM_RELEASE=1", "GOARCH=amd64")
-	if out, err := pack.CombinedOutput(); err != nil {
-		t.Fatalf("pack the newer clientmountd: %v: %s", err, out)
-	}
-	file = filepath.Join(dir, fmt.Sprintf("clientmountd-%s-1.x86_64.rpm", NewerVersion))
-	if _, err := os.Stat(file); err != nil {
-		found, _ := filepath.Glob(filepath.Join(dir, "*.rpm"))
-		t.Fatalf("%v; there is %s", err, strings.Join(found, " "))
-	}
-	return file, ""
+	return files[0], ""
 }

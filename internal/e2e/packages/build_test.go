@@ -1,3 +1,9 @@
+// Package packages holds the tests of the RPMs: what they contain, that both ways of
+// building them give the same, that the same sources give the same bytes, that dnf's
+// repository is complete, and what they do to a machine that is a directory.
+//
+// It knows nothing of what the daemons do, and needs no systemd: internal/e2e/machine
+// installs the packages on a machine with systemd.
 package packages
 
 import (
@@ -44,13 +50,15 @@ func tools() error {
 	if os.Geteuid() != 0 {
 		return errors.New("rpm installs into another root for root only")
 	}
-	for _, tool := range []string{"rpm", "rpmbuild", "unshare"} {
+	for _, tool := range []string{"rpm", "rpmbuild", "unshare", "createrepo_c"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return fmt.Errorf("%w; internal/e2e/need.sh installs it", err)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(root, "bin/nfpm")); err != nil {
-		return fmt.Errorf("%w; make bin/nfpm builds it", err)
+	for _, tool := range []string{"packager", "cyclonedx-gomod"} {
+		if _, err := os.Stat(filepath.Join(root, "bin", tool)); err != nil {
+			return fmt.Errorf("%w; make bin/%s builds it", err, tool)
+		}
 	}
 	return nil
 }
@@ -91,12 +99,21 @@ func release(dir, version string) error {
 	return os.Chtimes(file, epoch, epoch)
 }
 
-// pack makes the binary RPMs of the tree, for this machine, and its source RPM.
-func pack(tree, out string) error {
-	if _, err := command(nil, filepath.Join(tree, "packaging/source.sh"), out); err != nil {
+// packager is the program that builds the packages.
+var packager = filepath.Join(root, "bin/packager")
+
+// buildRPMs builds the source archive of the tree and the binary RPMs for an architecture.
+func buildRPMs(tree, out, arch string) error {
+	if _, err := command(nil, filepath.Join(tree, "packaging/source.sh"), out, packager); err != nil {
 		return err
 	}
-	if _, err := command(nil, filepath.Join(tree, "packaging/rpm.sh"), out, filepath.Join(root, "bin/nfpm"), runtime.GOARCH); err != nil {
+	_, err := command(nil, filepath.Join(tree, "packaging/rpm.sh"), out, packager, arch)
+	return err
+}
+
+// pack builds the binary RPMs of the tree for this machine, and its source RPM.
+func pack(tree, out string) error {
+	if err := buildRPMs(tree, out, runtime.GOARCH); err != nil {
 		return err
 	}
 	_, err := command(nil, filepath.Join(tree, "packaging/srpm.sh"), out)

@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// everywhere plays a scene on each kind of machine.
-func everywhere(t *testing.T, scene func(t *testing.T, m *machine, kind string)) {
+// everywhere runs a test on each kind of machine.
+func everywhere(t *testing.T, test func(t *testing.T, m *machine, kind string)) {
 	for _, kind := range []string{bare, chroot, running} {
-		t.Run(kind, func(t *testing.T) { scene(t, newMachine(t, kind), kind) })
+		t.Run(kind, func(t *testing.T) { test(t, newMachine(t, kind), kind) })
 	}
 }
 
@@ -28,15 +28,14 @@ func TestInstall(t *testing.T) {
 	b := must(t, first)
 	everywhere(t, func(t *testing.T, m *machine, kind string) {
 		m.change(append([]string{"-i"}, b.all(t)...)...)
-		group := "0:990"
-		if kind == bare { // nobody could make the group: root has what would be its
-			group = "0:0"
+		groups := map[string]string{"root": "0", "nnf-dm": "990"}
+		if kind == bare { // without tools no group is created, and rpm uses root's
+			groups["nnf-dm"] = "0"
 		}
-		owners := map[string]string{"root:root": "0:0", "root:nnf-dm": group}
 		var want []string
 		for _, name := range names {
-			for _, e := range entries(t, name) {
-				want = append(want, fmt.Sprintf("%s %s %s", e.path, e.mode, owners[e.owner]))
+			for _, c := range contents(t, name) {
+				want = append(want, fmt.Sprintf("%s %04o 0:%s", c.Destination, c.FileInfo.Mode, groups[c.FileInfo.Group]))
 			}
 		}
 		if lines := difference(m.added(), want); lines != "" {
@@ -133,15 +132,71 @@ contents: [{src: ` + filepath.Join(dir, "old") + `, dst: /usr/bin/clientmountd, 
 			t.Fatal(err)
 		}
 	}
-	if _, err := command(nil, filepath.Join(root, "bin/nfpm"), "package", "-p", "rpm", "-f", filepath.Join(dir, "nfpm.yaml"), "-t", filepath.Join(dir, "old.rpm")); err != nil {
+	if _, err := command(nil, packager, "--config", filepath.Join(dir, "nfpm.yaml"), "rpm", dir); err != nil {
 		t.Fatal(err)
 	}
-	m.change("-i", filepath.Join(dir, "old.rpm"))
+	m.change("-i", filepath.Join(dir, "nnf-clientmount-9.9.9-1.noarch.rpm"))
 	m.change("-U", b.rpmOf(t, "clientmountd"))
 	if out := strings.TrimSpace(m.rpm("-qa")); out != "clientmountd-0.1.0-1."+rpmArch() {
 		t.Errorf("installed are %q", out)
 	}
 	if m.text("usr/bin/clientmountd") == "old" {
 		t.Error("the older program is still there")
+	}
+}
+
+// What the scriptlets ask of systemd, and that they succeed although each of the
+// programs here fails and is noisy. Where systemd does not run, only links and
+// files are made. Nothing is ever mounted or unmounted.
+func TestScriptletsCall(t *testing.T) {
+	one, two := must(t, first), must(t, second)
+	const (
+		catalog = "journalctl --update-catalog"
+		reload  = "systemctl daemon-reload"
+		tmp     = "systemd-tmpfiles --create "
+		user    = "systemd-sysusers --replace=/usr/lib/sysusers.d/nnf-dm.conf -"
+	)
+	for _, test := range []struct {
+		pkg, kind                string
+		install, upgrade, remove []string
+	}{
+		{
+			"clientmountd", chroot,
+			[]string{"systemctl --no-reload preset clientmountd.service", tmp + "clientmountd.conf", catalog},
+			[]string{tmp + "clientmountd.conf", catalog},
+			[]string{"systemctl --no-reload disable clientmountd.service", catalog},
+		}, {
+			"clientmountd", running,
+			[]string{"systemctl --no-reload preset clientmountd.service", tmp + "clientmountd.conf", catalog, reload, "systemd-modules-load clientmountd.conf"},
+			[]string{tmp + "clientmountd.conf", catalog, reload, "systemd-modules-load clientmountd.conf", reload, "systemctl try-restart clientmountd.service"},
+			[]string{"systemctl --no-reload disable clientmountd.service", "systemctl stop clientmountd.service", reload, catalog},
+		}, {
+			"nnf-dm", chroot,
+			[]string{user, "systemctl --no-reload preset nnf-dm.socket", tmp + "nnf-dm.conf", catalog},
+			[]string{user, tmp + "nnf-dm.conf", catalog},
+			[]string{"systemctl --no-reload disable nnf-dm.socket nnf-dm.service", catalog},
+		}, {
+			"nnf-dm", running,
+			[]string{user, "systemctl --no-reload preset nnf-dm.socket", tmp + "nnf-dm.conf", catalog, reload},
+			[]string{user, tmp + "nnf-dm.conf", catalog, reload, reload, "systemctl try-restart nnf-dm.service"},
+			[]string{"systemctl --no-reload disable nnf-dm.socket nnf-dm.service", "systemctl stop nnf-dm.socket nnf-dm.service", reload, catalog},
+		},
+	} {
+		t.Run(test.pkg+" "+test.kind, func(t *testing.T) {
+			m := newMachine(t, test.kind)
+			for _, step := range []struct {
+				args []string
+				want []string
+			}{
+				{[]string{"-i", one.rpmOf(t, test.pkg)}, test.install},
+				{[]string{"-U", two.rpmOf(t, test.pkg)}, test.upgrade},
+				{[]string{"-e", test.pkg}, test.remove},
+			} {
+				m.change(step.args...)
+				if got := m.calls(); !slices.Equal(got, step.want) {
+					t.Errorf("rpm %s calls\n%s\nwant\n%s", step.args[0], strings.Join(got, "\n"), strings.Join(step.want, "\n"))
+				}
+			}
+		})
 	}
 }

@@ -201,7 +201,7 @@ func (m *machine) added() (added []string) {
 	return added
 }
 
-// distribution is the folders that distributions own.
+// distribution are directories that the distribution's packages own.
 var distribution = map[string]bool{
 	"/usr/lib/systemd": true, "/usr/lib/systemd/system": true, "/usr/lib/systemd/system-preset": true, "/usr/lib/systemd/catalog": true,
 	"/usr/lib/modules-load.d": true, "/usr/lib/tmpfiles.d": true, "/usr/lib/sysusers.d": true,

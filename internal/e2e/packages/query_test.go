@@ -1,12 +1,14 @@
 package packages
 
 import (
-	"bufio"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/packaging"
 )
 
 // header is what a package says of itself.
@@ -54,39 +56,42 @@ func read(t *testing.T, file string) header {
 	return h
 }
 
-// entry is a line of the list of what the packages hold.
-type entry struct{ pkg, mode, owner, kind, path string }
-
-func entries(t *testing.T, pkg string) (list []entry) {
-	t.Helper()
-	file, err := os.Open(filepath.Join(root, "packaging/payload"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	for s := bufio.NewScanner(file); s.Scan(); {
-		if f := strings.Fields(s.Text()); len(f) == 6 && f[0] == pkg {
-			list = append(list, entry{f[0], f[1], f[2], f[3], f[4]})
-		}
-	}
-	if len(list) == 0 {
-		t.Fatalf("nothing is listed for %s", pkg)
+// paths are the names of files, without their checksums and sizes.
+func paths(files []string) (list []string) {
+	for _, f := range files {
+		list = append(list, f[:strings.LastIndex(f, " #")])
 	}
 	return list
 }
 
-// The packages hold what is listed, with these modes and owners, and nothing else.
+// contents returns what nfpm.yaml lists for a package.
+func contents(t *testing.T, pkg string) []packaging.Content {
+	t.Helper()
+	list, err := packaging.Packages(filepath.Join(root, "nfpm.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range list {
+		if p.Name == pkg && len(p.Contents) > 0 {
+			return p.Contents
+		}
+	}
+	t.Fatalf("nfpm.yaml lists nothing for %s", pkg)
+	return nil
+}
+
+// The packages contain what is listed, with these modes and owners, and nothing else.
 func TestFiles(t *testing.T) {
 	b := must(t, first)
-	flags := map[string]string{"config": "cn", "doc": "d", "man": "d", "license": "l", "file": "", "dir": "", "catalog": ""}
+	flags := map[string]string{"config|noreplace": " cn", "doc": " d", "license": " l", "": "", "dir": ""}
 	for _, name := range names {
 		var want []string
-		for _, e := range entries(t, name) {
+		for _, c := range contents(t, name) {
 			kind := "10" // a file
-			if e.kind == "dir" {
+			if c.Type == "dir" {
 				kind = "4"
 			}
-			want = append(want, strings.TrimSpace(strings.Join([]string{e.path, kind + e.mode, e.owner, flags[e.kind]}, " ")))
+			want = append(want, fmt.Sprintf("%s %s%04o %s:%s%s", c.Destination, kind, c.FileInfo.Mode, c.FileInfo.Owner, c.FileInfo.Group, flags[c.Type]))
 		}
 		slices.Sort(want)
 		got := paths(read(t, b.rpmOf(t, name)).files)

@@ -2,13 +2,17 @@ package packages
 
 import (
 	"bytes"
+	"debug/elf"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"testing"
 )
 
-// The same sources give the same bytes, in whatever folder and at whatever time,
-// and an archive makes itself again.
+// The same sources give the same bytes, in any directory and at any time, and an unpacked
+// archive gives the same archive.
 func TestReproducible(t *testing.T) {
 	b := must(t, first)
 	again := built{out: t.TempDir()}
@@ -26,7 +30,7 @@ func TestReproducible(t *testing.T) {
 	}
 	files, err := filepath.Glob(filepath.Join(b.out, "*.*"))
 	if err != nil || len(files) != 5 {
-		t.Fatalf("made were %q, %v; want three packages, the source package and the archive", files, err)
+		t.Fatalf("built were %q, %v; want three packages, the source package and the archive", files, err)
 	}
 	for _, file := range files {
 		one, err := os.ReadFile(file)
@@ -42,8 +46,8 @@ func TestReproducible(t *testing.T) {
 	}
 }
 
-// What rpmbuild makes of the source package, without a network, is what nfpm has
-// made: the same files, needs and scriptlets.
+// rpmbuild builds from the source package, without a network, what nfpm has built: the same
+// files, dependencies and scriptlets.
 func TestSourcePackageMakesTheSame(t *testing.T) {
 	b := must(t, first)
 	top := t.TempDir()
@@ -62,4 +66,79 @@ func TestSourcePackageMakesTheSame(t *testing.T) {
 			t.Errorf("%s by nfpm\n%s%s\nand by rpmbuild\n%s%s", name, one.about, one.scriptlets, two.about, two.scriptlets)
 		}
 	}
+}
+
+// The packages for the other architecture, which this machine also builds, have the same
+// files, and programs for that architecture.
+func TestOtherArchitecture(t *testing.T) {
+	b := must(t, first)
+	other, arch, machine := "arm64", "aarch64", elf.EM_AARCH64
+	if runtime.GOARCH == "arm64" {
+		other, arch, machine = "amd64", "x86_64", elf.EM_X86_64
+	}
+	out := t.TempDir()
+	if err := buildRPMs(b.tree, out, other); err != nil {
+		t.Fatal(err)
+	}
+	for name, programs := range map[string][]string{"clientmountd": {"clientmountd"}, "nnf-dm": {"nnf-dm", "nnf-dmctl"}, "nnf-deploy": {"nnf-deploy"}} {
+		pkg := filepath.Join(out, name+"-0.1.0-1."+arch+".rpm")
+		if got := query(t, pkg, "%{ARCH}"); got != arch {
+			t.Errorf("%s is for %s", name, got)
+		}
+		if lines := difference(paths(read(t, pkg).files), paths(read(t, b.rpmOf(t, name)).files)); lines != "" {
+			t.Errorf("%s for %s: %s", name, arch, lines)
+		}
+		tree := t.TempDir()
+		if _, err := command(nil, "sh", "-c", `rpm2cpio "$1" | (cd "$2" && cpio --quiet -i -d --no-absolute-filenames)`, "unpack", pkg, tree); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range programs {
+			f, err := elf.Open(filepath.Join(tree, "usr/bin", p))
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			if f.Machine != machine {
+				t.Errorf("%s is a program for %s", p, f.Machine)
+			}
+			f.Close()
+		}
+	}
+}
+
+// rpmlint finds no error in any package, binary or source. Its warnings are logged.
+func TestLint(t *testing.T) {
+	if _, err := exec.LookPath("rpmlint"); err != nil {
+		if os.Getenv(requireVar) != "" {
+			t.Fatal(err)
+		}
+		t.Skip("no rpmlint here: ", err)
+	}
+	b := must(t, first)
+	args := []string{"--config", filepath.Join(root, "packaging/rpmlint.toml"), filepath.Join(b.out, "compute-daemons-0.1.0-1.src.rpm")}
+	out, err := command([]string{"PATH=" + harmlessCpio(t) + ":" + os.Getenv("PATH")}, "rpmlint", append(args, b.all(t)...)...)
+	if err != nil {
+		t.Error(err)
+	}
+	summary := regexp.MustCompile(`(\d+) packages and \d+ specfiles checked; (\d+) errors, `).FindStringSubmatch(out)
+	if summary == nil || summary[1] != "4" || summary[2] != "0" {
+		t.Errorf("rpmlint says\n%s", out)
+	}
+	t.Log(out)
+}
+
+// harmlessCpio returns a directory for PATH. rpmlint unpacks packages with cpio, and those
+// that nfpm builds have absolute names: as root it would unpack them over this machine.
+func harmlessCpio(t *testing.T) string {
+	t.Helper()
+	cpio, err := exec.LookPath("cpio")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	script := "#!/bin/sh\nexec " + cpio + " --no-absolute-filenames \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(dir, "cpio"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }

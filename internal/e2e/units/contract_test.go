@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 )
 
 const (
@@ -125,7 +127,7 @@ func setting(t *testing.T, table *config.Table, key string) string {
 
 // The units leave the daemons the time that their settings say.
 func TestTimes(t *testing.T) {
-	mount, data := config.ClientmountdTable(new(config.Clientmountd)), config.NnfdmTable(new(config.Nnfdm))
+	mount, data := new(clientmount.Configuration).Table(), new(server.Configuration).Table()
 	for _, c := range []struct {
 		file  string
 		table *config.Table
@@ -154,7 +156,7 @@ func TestTimes(t *testing.T) {
 
 // The packaged paths are those that the daemons look at by default.
 func TestPaths(t *testing.T) {
-	mount, data := config.ClientmountdTable(new(config.Clientmountd)), config.NnfdmTable(new(config.Nnfdm))
+	mount, data := new(clientmount.Configuration).Table(), new(server.Configuration).Table()
 	if got, want := setting(t, mount, "daemon.runtime_directory"), "/run/"+value(t, readUnit(t, mounter), "Service", "RuntimeDirectory"); got != want {
 		t.Errorf("the runtime directory is %s in the settings and %s in the unit", got, want)
 	}
@@ -170,7 +172,7 @@ func TestPaths(t *testing.T) {
 // The drop-ins give what the settings would give, so that a daemon without them
 // behaves the same; and they set nothing that the daemons do not know.
 func TestRuntime(t *testing.T) {
-	for daemon, table := range map[string]*config.Table{"clientmountd": config.ClientmountdTable(new(config.Clientmountd)), "nnf-dm": config.NnfdmTable(new(config.Nnfdm))} {
+	for daemon, table := range map[string]*config.Table{"clientmountd": new(clientmount.Configuration).Table(), "nnf-dm": new(server.Configuration).Table()} {
 		env := map[string]string{}
 		for _, v := range values(readUnit(t, "systemd/system/"+daemon+".service.d/10-runtime.conf"), "Service", "Environment") {
 			name, value, _ := strings.Cut(v, "=")

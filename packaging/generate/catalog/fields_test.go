@@ -14,12 +14,21 @@ import (
 const root = "../../.."
 
 // about is what the loggers of internal/clientmount have with them: an attempt
-// its object, a gate too, a runner its mount as well.
+// and a task their object, a guard too, a runner its mount as well.
 var about = map[string][]string{
 	"a.log": {"CLIENTMOUNT", "WORKFLOW"},
 	"g.log": {"CLIENTMOUNT", "WORKFLOW"},
+	"t.log": {"CLIENTMOUNT", "WORKFLOW"},
 	"log":   {"CLIENTMOUNT", "WORKFLOW"},
 	"r.log": {"CLIENTMOUNT", "WORKFLOW", "MOUNT_PATH"},
+}
+
+// ofDaemon are the fields of the records that package daemon logs for a daemon, by
+// what the daemon's code has the event in: a call, or a field of a structure.
+var ofDaemon = map[string][]string{
+	"Started":       {"VERSION", "NODE", "CONFIG", "RUNTIME"}, // daemon.Process
+	"ConfigRefused": {"ERROR"},                                // daemon.Program
+	"Event":         {"HINT"},                                 // daemon.Refusal
 }
 
 // alias are variables of the code that stand for events.
@@ -33,9 +42,9 @@ func TestFieldsAreInEveryRecord(t *testing.T) {
 		dirs  []string
 		base  map[string][]string
 	}{
-		{clientmountTexts, []string{"internal/clientmount", "cmd/clientmountd"}, about},
-		{serverTexts, []string{"internal/datamovement/server", "cmd/nnf-dm"}, nil},
-		{daemonTexts, []string{"internal/daemon", "cmd/clientmountd", "cmd/nnf-dm"}, nil},
+		{clientmountTexts, []string{"internal/clientmount"}, about},
+		{serverTexts, []string{"internal/datamovement/server"}, nil},
+		{daemonTexts, []string{"internal/daemon", "cmd/clientmountd"}, nil},
 	} {
 		always := recorded(t, g.base, g.dirs...)
 		idents := events(t, g.dirs[0])
@@ -57,7 +66,19 @@ func TestFieldsAreInEveryRecord(t *testing.T) {
 // variable the fields that all of its calls have.
 func recorded(t *testing.T, base map[string][]string, dirs ...string) map[string][]string {
 	always := map[string][]string{}
+	record := func(id string, fields []string) {
+		for _, id := range append(alias[id], id) {
+			if old, again := always[id]; again {
+				always[id] = slices.DeleteFunc(old, func(f string) bool { return !slices.Contains(fields, f) })
+			} else {
+				always[id] = slices.Clone(fields)
+			}
+		}
+	}
 	manual.Inspect(t, root, func(n ast.Node) {
+		if kv, ok := n.(*ast.KeyValueExpr); ok && ofDaemon[dotted(kv.Key)] != nil {
+			record(dotted(kv.Value), ofDaemon[dotted(kv.Key)])
+		}
 		call, ok := n.(*ast.CallExpr)
 		f, isMethod := ast.Expr(nil), false
 		if ok {
@@ -70,6 +91,9 @@ func recorded(t *testing.T, base map[string][]string, dirs ...string) map[string
 			return
 		}
 		fields, ids := slices.Clone(base[dotted(f)]), []string(nil)
+		if call.Fun.(*ast.SelectorExpr).Sel.Name == "Started" {
+			fields, ids = slices.Clone(ofDaemon["Started"]), []string{dotted(call.Args[0])}
+		}
 		for i := range call.Args {
 			if id := eventOf(call.Args[i]); id != "" {
 				ids = append(ids, id)
@@ -83,13 +107,7 @@ func recorded(t *testing.T, base map[string][]string, dirs ...string) map[string
 			}
 		}
 		for _, id := range ids {
-			for _, id := range append(alias[id], id) {
-				if old, again := always[id]; again {
-					always[id] = slices.DeleteFunc(old, func(f string) bool { return !slices.Contains(fields, f) })
-				} else {
-					always[id] = slices.Clone(fields)
-				}
-			}
+			record(id, fields)
 		}
 	}, dirs...)
 	return always

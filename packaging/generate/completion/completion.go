@@ -32,7 +32,7 @@ func Daemon(t *config.Table) string {
 func flags(t *config.Table) []string {
 	list := []string{"--config"}
 	for _, s := range t.Settings {
-		if s.Flag == "" || s.Hidden {
+		if s.Flag == "" {
 			continue
 		}
 		list = append(list, "--"+s.Flag)
@@ -50,7 +50,7 @@ func values(t *config.Table) string {
 	for _, s := range t.Settings {
 		flag := "--" + s.Flag
 		switch {
-		case s.Flag == "" || s.Hidden:
+		case s.Flag == "":
 			continue
 		case s.Kind == config.Enum:
 			fmt.Fprintf(&b, "    %s) words='%s' ;;\n", flag, strings.Join(s.Values, " "))

@@ -8,11 +8,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 )
 
 func tables() []*config.Table {
-	return []*config.Table{config.ClientmountdTable(new(config.Clientmountd)), config.NnfdmTable(new(config.Nnfdm))}
+	return []*config.Table{new(clientmount.Configuration).Table(), new(server.Configuration).Table()}
 }
 
 // save writes the script of a table where bash can read it.
@@ -125,7 +127,7 @@ func TestOffersEverything(t *testing.T) {
 		}
 		var want []string
 		for _, s := range table.Settings {
-			if s.Flag != "" && !s.Hidden {
+			if s.Flag != "" {
 				want = append(want, "--"+s.Flag)
 			}
 		}

@@ -36,7 +36,7 @@ func (d *daemon) file(kinds []catalog.Kind) string {
 			if !dotted {
 				where, key = "", s.Key
 			}
-			if where == section.Name && !s.Hidden {
+			if where == section.Name {
 				p.item("`"+key+"` = <"+s.Kind.Noun()+">", s.Help+" "+facts(s))
 			}
 		}
@@ -75,7 +75,6 @@ func facts(s *config.Setting) string {
 			out = append(out, what+": "+value+".")
 		}
 	}
-	add("Deprecated", s.Deprecated)
 	if s.Default != "" {
 		add("Default", "`"+s.Default+"`")
 	}

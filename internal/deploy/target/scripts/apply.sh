@@ -1,14 +1,14 @@
 # shellcheck shell=sh
-# Takes an archive, and when everything is there and right, and the
-# administrator's side says "go", starts the switch. Until then nothing on the
-# node is different; from then on the switch does not depend on this connection.
+# Receives an archive, verifies it, and starts the switch when nnf-deploy sends "go".
+# Until then nothing on the node changes; from then on the switch does not depend on
+# this connection.
 #
 # Request: "archive BYTES", the archive, then "go RUN". Answers "staged", "switching",
-# and what the switch has to say; then "heard", which "heard RUN" answers.
+# and the result of the switch; then "heard", to which the reply is "heard RUN".
 
 stage=$D/stage new=.nnf-deploy-new
 
-# sweep: takes away all that staging has made.
+# sweep: removes everything that staging has made.
 sweep() {
   if [ -f "$stage/manifest" ]; then
     while IFS=' ' read -r what _ _ _ path _; do
@@ -24,7 +24,7 @@ sweep() {
   rm -rf "$stage"
 }
 
-# folder PATH: makes it, and remembers what it made.
+# folder PATH: makes the directory, and records what it made.
 folder() {
   [ ! -d "$R$1" ] || return 0
   if [ -e "$R$1" ] || [ -L "$R$1" ]; then fail "$1 is not a folder" 'move it out of the way'; fi
@@ -42,7 +42,7 @@ if [ -L "$D" ]; then fail '/var/lib/nnf-deploy is a symbolic link' 'remove it'; 
 exec 9>>"$D/lock" || fail 'cannot write to /var/lib/nnf-deploy' 'is the file system full, or read-only?'
 flock -n 9 || fail 'another nnf-deploy is at work on this node' 'wait for its end, then run it again'
 sweep
-rm -f "$D/forget" "$D/forget.new" # of a run that was never heard
+rm -f "$D/forget" "$D/forget.new" # of a run whose result never arrived
 mkdir "$stage" || fail 'cannot make /var/lib/nnf-deploy/stage' 'is the file system full, or read-only?'
 trap sweep EXIT
 trap 'exit 1' HUP INT TERM PIPE
@@ -53,7 +53,7 @@ said=$(head -c "$size" <&3 | tar -x -f - -C "$stage" --no-same-owner 2>&1) ||
   fail "unpacking in /var/lib/nnf-deploy: $(printf %s "$said" | head -n 1)" 'is the file system full, or did the connection break?'
 said=$(cd "$stage" && sha256sum -c --quiet sums 2>&1) || fail "what arrived is not what was sent: $(printf %s "$said" | head -n 1)" 'run it again'
 
-# The new files, beside the old ones: a full disk is noticed now.
+# The new files, beside the old ones: a full disk shows now.
 while IFS=' ' read -r what member mode _ path _; do
   case $what in
   file | binary)
@@ -71,8 +71,8 @@ run=$(cat "$stage/run")
 [ "$word" = "go $run" ] || fail 'the connection ended before the switch; nothing was changed' 'run it again'
 trap - EXIT
 rm -f "$D/result"
-# Where all of a session ends with its connection (KillUserProcesses=yes, sshd by
-# socket activation), a session of its own is not enough.
+# Where all processes of a session end with its connection (KillUserProcesses=yes, sshd
+# by socket activation), a session of its own is not enough.
 scope=
 if [ -z "$R" ] && systemd-run --scope --quiet --collect true >/dev/null 2>&1; then scope='systemd-run --scope --quiet --collect'; fi
 # shellcheck disable=SC2086  # words

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Waits for a switch that goes on without us, and says what became of it.
+# Waits for a switch that continued without its connection, and prints its result.
 # Request: "wait SECONDS RUN", and "heard RUN" as in apply.
 IFS=' ' read -r _ seconds run <&3
 case $seconds in *[!0-9]* | '') fail 'the request is not understood' ;; esac

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# Says how things stand, and changes nothing. The request: "file PATH" and
-# "daemon NAME" lines, then "end".
+# Reports the state of the node, and changes nothing. The request: lines "file PATH",
+# "claims PATH", "unit UNIT" and "daemon PROGRAM", then "end".
 
 file() {
   if [ -L "$R$1" ]; then
@@ -17,15 +17,15 @@ file() {
   fi
 }
 
-# content PATH: of a unit or drop-in, without secrets.
+# content PATH: the text of a unit or drop-in, which has no secrets.
 content() {
   [ -f "$R$1" ] || return 0
   case $1 in *[!A-Za-z0-9@._/-]*) return 0 ;; esac
   printf 'content\t%s\t%s\n' "$1" "$(head -c 65536 "$R$1" | base64 | tr -d '\n')"
 }
 
-# claims PATH: the middle part of a token, which says until when it is good. The
-# signature never leaves the node.
+# claims PATH: the middle part of a token, which has its expiry. The signature never
+# leaves the node.
 claims() {
   [ -f "$R$1" ] || return 0
   IFS=. read -r _ middle signature <"$R$1"
@@ -35,13 +35,10 @@ claims() {
 
 unit() {
   [ -n "$systemd" ] || return 0
-  systemctl show --property=LoadState,ActiveState,SubState,UnitFileState,Result,MainPID,NRestarts,StatusText,FragmentPath "$1" |
-    while IFS= read -r line; do printf 'unit\t%s\t%s\n' "$1" "$line"; done
+  printf 'unit\t%s\t%s\n' "$1" "$(systemctl show --property=LoadState,ActiveState,UnitFileState,StatusText "$1" | base64 | tr -d '\n')"
 }
 
 daemon() {
-  unit "$1.service"
-  if [ "$1" = nnf-dm ]; then unit nnf-dm.socket; fi
   content "/etc/systemd/system/$1.service"
   for path in "$R/etc/systemd/system/$1.service.d"/*.conf; do content "${path#"$R"}"; done
   file "/usr/bin/$1"
@@ -61,7 +58,7 @@ daemon() {
   fi
 }
 
-# space FOLDER: free KiB where it is or would be made.
+# space DIRECTORY: free KiB where it is or would be made.
 space() {
   path=$R$1
   while [ ! -d "$path" ] && [ -n "$path" ]; do path=${path%/*}; done
@@ -79,6 +76,7 @@ while IFS=' ' read -r what value <&3; do
   case $what in
   file) file "$value" ;;
   claims) claims "$value" ;;
+  unit) unit "$value" ;;
   daemon) daemon "$value" ;;
   end) break ;;
   esac

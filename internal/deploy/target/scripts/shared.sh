@@ -1,18 +1,18 @@
 # shellcheck shell=sh
-# What the scripts have in common. Their answer is lines of words with tabs
-# between them; an error is one as well: what happened, and what to do.
+# Common parts of the scripts. Their answer is lines of fields with tabs between them;
+# an error is such a line, too: what happened, and what to do.
 # shellcheck disable=SC2034  # the scripts use it
 D=$R/var/lib/nnf-deploy
-exec 3<&0 </dev/null # nothing but read may take from the request
+exec 3<&0 </dev/null # only read may consume the request
 
 fail() {
   printf 'error\t%s\t%s\n' "$(printf %s "$1" | tr '\n\t' '  ')" "${2-}"
   exit 1
 }
 
-# forget RUN: a run that has removed everything leaves only its answer, until the
-# administrator's side says that it has heard it. It goes by the name of the run:
-# what another one has put there since is not its to remove. The lock is held.
+# forget RUN: a run that has removed everything leaves only its answer, until nnf-deploy
+# confirms that the answer has arrived. Only the state of this run is removed: another
+# run may have put its own there since. The caller holds the lock.
 forget() {
   if [ -n "$1" ] && [ -f "$D/forget" ] && [ "$(cat "$D/forget")" = "$1" ]; then
     printf 'heard\n'

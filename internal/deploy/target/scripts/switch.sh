@@ -1,7 +1,7 @@
 # shellcheck shell=sh
-# Makes the node new, or leaves it old: it works through the manifest, and when a
-# step fails, undoes those before it. It runs by itself; nobody may be there to
-# listen. It leaves its answer in the file result.
+# Changes the node as the manifest says. If a step fails, it undoes those before it. It
+# runs by itself, because the connection may be gone, and leaves its answer in the file
+# result.
 trap '' HUP INT TERM PIPE
 D=$R/var/lib/nnf-deploy stage=$D/stage new=.nnf-deploy-new old=.nnf-deploy-old retired=.retired-by-nnf-deploy
 : >"$stage/undo"
@@ -13,14 +13,14 @@ one_line() { printf %s "$1" | tr '\n\t' '  ' | cut -c1-400; }
 tell() { printf 'said\t%s\n' "$(one_line "$1")" >>"$stage/answer"; }
 note() { printf 'note\t%s\n' "$(one_line "$1")" >>"$stage/answer"; }
 
-# finish WORD TEXT HINT: leaves the answer.
+# finish WORD TEXT HINT: writes the answer.
 finish() {
   { printf 'result\t%s\t%s\t%s\t%s\n' "$run" "$1" "$(one_line "$2")" "$3"; cat "$stage/answer"; } >"$D/result.new"
   sync "$D/result.new" 2>/dev/null
   mv -f "$D/result.new" "$D/result"
 }
 
-# undo takes back, last first, what was done.
+# undo reverts what was done, the last first.
 undo() {
   bad=
   sed -n '1!G;h;$p' "$stage/undo" >"$stage/undo.now"
@@ -40,7 +40,7 @@ undo() {
   systemctl daemon-reload
 }
 
-# keep PATH: remembers what is there now, so that it can be put back.
+# keep PATH: keeps what is there now, so that it can be put back.
 keep() {
   if [ -L "$R$1" ] || [ -e "$R$1" ]; then
     rm -f "$R$1$old"
@@ -51,8 +51,8 @@ keep() {
   fi
 }
 
-# through: the daemons of this run are not pending any more. Those of an earlier
-# run that was interrupted are, unless they are of this run, too.
+# through: the daemons of this run are no longer pending. Those of an earlier run that
+# was interrupted stay pending, unless they are of this run, too.
 through() {
   grep -vxF -f "$stage/daemons" "$D/pending" >"$D/pending.new"
   if [ -s "$D/pending.new" ]; then mv -f "$D/pending.new" "$D/pending"; else rm -f "$D/pending" "$D/pending.new"; fi
@@ -68,8 +68,8 @@ clean() {
   rm -rf "$stage"
 }
 
-# broken WHAT WHY: a step failed. Old again, and the daemons that were stopped or
-# restarted meanwhile run with what is old.
+# broken WHAT WHY: a step failed. Puts the old state back, and restarts the daemons that
+# were stopped or restarted meanwhile.
 broken() {
   undo
   if [ -f "$stage/restarted" ]; then
@@ -83,7 +83,7 @@ broken() {
     clean
     exit 0
   fi
-  # What could not be put back has to be looked at by the next run.
+  # The next run has to repair what could not be put back.
   if [ -z "$bad" ]; then
     through
     finish old "$1: $2" "${3-}"
@@ -97,7 +97,7 @@ broken() {
 property() { systemctl show --property="$2" "$1" | sed -n "s/^$2=//p"; }
 
 packages() {
-  # A list that the shell keeps in its own arguments.
+  # The arguments of the shell are the list of packages.
   set --
   while IFS=' ' read -r what member name; do
     [ "$what" = package ] || continue
@@ -110,7 +110,7 @@ packages() {
   done <"$stage/manifest"
   [ $# -gt 0 ] || return 0
   said=$(rpm -U --oldpackage --replacepkgs "$@" 2>&1 9>&-) && return 0
-  # What our packages need and is not there comes from the node's repositories.
+  # Missing dependencies come from the node's repositories.
   case $said in
   *'ailed dependencies'*) if command -v dnf >/dev/null; then said=$(dnf -y -q install "$@" 2>&1 9>&-) && return 0; fi ;;
   esac
@@ -123,9 +123,9 @@ place() {
   chown "$2" "$R$3$new" && chmod "$1" "$R$3$new" && keep "$3" && mv -fT "$R$3$new" "$R$3"
 }
 
-# ready UNIT SECONDS: runs it anew, until it says itself that it runs. systemd starts
-# it again in between; three times is enough to believe it. What the old one needs to
-# end, which may wait for a hook, does not count.
+# ready UNIT SECONDS: restarts the unit, and waits until it reports that it is ready.
+# After three automatic restarts by systemd it counts as failed. The time that the old
+# process needs to end, which may wait for a hook, does not count.
 ready() {
   before=$(property "$1" InvocationID) first='' counted=0
   systemctl --no-block restart "$1" 9>&- || return 1
@@ -161,7 +161,7 @@ while IFS=' ' read -r what a b c d <&4; do
   file | binary)
     said=$(place "$b" "$c" "$d" 2>&1) || broken "$d" "$said"
     ;;
-  folder | newfolder) # MODE OWNER PATH: one that is somebody else's stays as it is
+  folder | newfolder) # MODE OWNER PATH: newfolder changes only a directory that this run has made
     if [ "$what" = newfolder ] && ! grep -qx "$c" "$stage/made" 2>/dev/null; then continue; fi
     said=$({ mkdir -p "$R$c" && chown "$b" "$R$c" && chmod "$a" "$R$c"; } 2>&1) || broken "$c" "$said"
     ;;
@@ -175,11 +175,11 @@ while IFS=' ' read -r what a b c d <&4; do
       echo "moved $a" >>"$stage/moved"
     fi
     ;;
-  drop) # PATH: without a way back
+  drop) # PATH: not undone
     said=$(rm -f "$R$a" 2>&1) || broken "$a" "$said"
     ;;
   rmdir) rmdir "$R$a" 2>/dev/null ;;
-  unit) # PROGRAM: writes its own units anew
+  unit) # PROGRAM: has the program write its units again
     for path in "/etc/systemd/system/$a.service" "/etc/systemd/system/$a.socket"; do
       said=$(keep "$path" 2>&1 && rm -f "$R$path" 2>&1) || broken "$path" "$said"
       echo "moved $path" >>"$stage/moved"
@@ -192,7 +192,7 @@ while IFS=' ' read -r what a b c d <&4; do
   erase) # PACKAGE
     said=$(rpm -e "$a" 2>&1 9>&-) || broken "rpm -e $a" "$said"
     ;;
-  unkeep) # PROGRAM: it is not there any more, so there is nothing to go back to or to restart
+  unkeep) # PROGRAM: it is removed, so there is nothing to go back to or to restart
     rm -f "$D/packages/$a.rpm"
     echo "$a" >>"$stage/daemons"
     ;;
@@ -212,32 +212,32 @@ while IFS=' ' read -r what a b c d <&4; do
     if ! ready "$a" "$b"; then
       status=$(property "$a" StatusText)
       why="$a is not ready after $(($(date +%s) - began_ready)) s${status:+: $status}"
-      # systemd's complaints of directives that it is too old for would crowd out the cause.
+      # systemd's warnings about directives that it is too old for would hide the cause.
       journalctl -u "$a" -n 100 --no-pager -o cat --since "@$began" 2>/dev/null |
         grep -v ': Unknown key ' | tail -n 12 | cut -c1-400 | tr '\t' ' ' | sed 's/^/journal	/' >>"$stage/answer"
       if grep -qx "$a" "$stage/ran" 2>/dev/null; then
         broken 'start' "$why" "journalctl -u $a says why; the old one is in place again"
       fi
-      # The one before did not run either, or there was none: nothing is won by
-      # putting it back, and the next run tries again.
+      # The old one did not run either, or there was none: putting it back gains
+      # nothing, and the next run tries again.
       unready=${unready:-$why} hint=${hint:-"journalctl -u $a says why; run it again when the cause is gone"}
       continue
     fi
     status=$(property "$a" StatusText)
     if [ -n "$status" ]; then tell "$a: $status"; fi
-    # By the way that users take. A site may have moved the socket, so it is no failure.
+    # As users call it. A site may have moved the socket, so it is no failure.
     if [ "$a" = nnf-dm.service ] && [ -x "$R/usr/bin/nnf-dmctl" ]; then
       said=$(timeout 20 "$R/usr/bin/nnf-dmctl" version 2>&1 9>&-) || note "nnf-dm runs, and nnf-dmctl gets no answer from it: $said"
     fi
     ;;
-  forget) # the directory, when this run has been heard; not while it has packages of other daemons
+  forget) # removes the directory when the answer has arrived, unless it has packages of other daemons
     rmdir "$D/packages" 2>/dev/null
     [ -e "$D/packages" ] || { printf '%s\n' "$run" >"$D/forget.new" && mv -f "$D/forget.new" "$D/forget"; }
     ;;
   esac
 done 4<"$stage/manifest"
 
-# What runs now is what is put back when the next one does not.
+# The next run goes back to what runs now.
 if grep -q '^package ' "$stage/manifest"; then
   mkdir -p "$D/packages"
   while IFS=' ' read -r what member name; do

@@ -8,7 +8,7 @@ import (
 
 // distribution stands for the packages that the daemons' packages need: what
 // they hold is on the nodes, but rpm does not know it.
-const distribution = `{name: distribution, arch: all, version: "1", release: "1", maintainer: none, license: none,
+const distribution = `{name: distribution, arch: all, version: "1", version_schema: none, release: "1", maintainer: none, license: none,
 description: what the node has, rpm: {summary: what the node has},
 provides: [/bin/sh, systemd, systemd-udev, util-linux, lvm2, nvme-cli, xfsprogs]}
 `
@@ -22,12 +22,12 @@ var distributed struct {
 func (f *Fleet) distribution() []byte {
 	f.t.Helper()
 	distributed.once.Do(func() {
-		config, out := f.write("distribution.yaml", 0o600, distribution), filepath.Join(f.Dir, "distribution.rpm")
-		r := f.Run(nil, filepath.Join(f.repository(), "bin/nfpm"), "package", "-p", "rpm", "-f", config, "-t", out)
+		config := f.write("distribution.yaml", 0o600, distribution)
+		r := f.Run(nil, filepath.Join(f.repository(), "bin/packager"), "--config", config, "rpm", f.Dir)
 		if r.Code != 0 {
-			f.t.Fatalf("nfpm: %+v", r)
+			f.t.Fatalf("packager: %+v", r)
 		}
-		distributed.data, distributed.err = os.ReadFile(out)
+		distributed.data, distributed.err = os.ReadFile(filepath.Join(f.Dir, "distribution-1-1.noarch.rpm"))
 	})
 	if distributed.err != nil {
 		f.t.Fatal(distributed.err)

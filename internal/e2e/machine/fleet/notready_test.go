@@ -11,24 +11,23 @@ import (
 // broken makes a release whose clientmountd ends as soon as it starts.
 func (f *Fleet) broken() (packages []string) {
 	f.t.Helper()
-	_, newer := f.Releases() // its sources are where they were
+	_, newer := f.Releases() // its files are where they were
 	work, out := filepath.Join(f.Dir, "broken"), filepath.Join(f.Dir, "broken-packages")
-	if r := f.Run(nil, "cp", "-a", filepath.Dir(filepath.Dir(filepath.Dir(newer.Programs))), work); r.Code != 0 {
+	if r := f.Run(nil, "cp", "-a", filepath.Dir(filepath.Dir(newer.Programs)), work); r.Code != 0 {
 		f.t.Fatalf("%+v", r)
 	}
-	program := filepath.Join(work, "root/usr/bin/clientmountd")
+	program := filepath.Join(work, "usr/bin/clientmountd")
 	if err := os.WriteFile(program, []byte("#!/bin/sh\necho 'out of order' >&2\nexit 3\n"), 0o755); err != nil {
 		f.t.Fatal(err)
 	}
 	if err := os.Mkdir(out, 0o755); err != nil {
 		f.t.Fatal(err)
 	}
-	for _, d := range daemons {
-		cmd := f.Command(f.t.Context(), filepath.Join(f.repository(), "bin/nfpm"), "package", "-p", "rpm", "-f", d+".yaml", "-t", out)
-		cmd.Dir, cmd.Env = work, append(cmd.Env, "RPM_VERSION=0.3.0", "RPM_RELEASE=1", "GOARCH="+runtime.GOARCH)
-		if said, err := cmd.CombinedOutput(); err != nil {
-			f.t.Fatalf("nfpm: %v: %s", err, said)
-		}
+	args := []string{"--config", filepath.Join(f.repository(), "nfpm.yaml"), "rpm", "--root", work, out}
+	cmd := f.Command(f.t.Context(), filepath.Join(f.repository(), "bin/packager"), append(args, daemons...)...)
+	cmd.Env = append(cmd.Env, "RPM_VERSION=0.3.0", "RPM_RELEASE=1", "GOARCH="+runtime.GOARCH)
+	if said, err := cmd.CombinedOutput(); err != nil {
+		f.t.Fatalf("packager: %v: %s", err, said)
 	}
 	packages, err := filepath.Glob(filepath.Join(out, "*.rpm"))
 	if err != nil || len(packages) != len(daemons) {

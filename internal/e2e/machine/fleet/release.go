@@ -11,7 +11,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // Release is a version of the packages.
@@ -34,7 +34,7 @@ var releases struct {
 // Releases are an older and a newer one, made of this tree.
 func (f *Fleet) Releases() (older, newer *Release) {
 	f.t.Helper()
-	releases.once.Do(func() { releases.list, releases.err = makeReleases(f.t, filepath.Join(f.Stage.Dir, "releases")) })
+	releases.once.Do(func() { releases.list, releases.err = makeReleases(f.t, filepath.Join(f.World.Dir, "releases")) })
 	if releases.err != nil {
 		f.t.Fatal(releases.err)
 	}
@@ -42,10 +42,10 @@ func (f *Fleet) Releases() (older, newer *Release) {
 }
 
 func makeReleases(t testing.TB, dir string) (list []*Release, err error) {
-	root := stage.Root(t)
-	nfpm := filepath.Join(root, "bin/nfpm")
-	if _, err := os.Stat(nfpm); err != nil {
-		return nil, fmt.Errorf("%w; make bin/nfpm builds it", err)
+	root := world.Root(t)
+	packager := filepath.Join(root, "bin/packager")
+	if _, err := os.Stat(packager); err != nil {
+		return nil, fmt.Errorf("%w; make bin/packager builds it", err)
 	}
 	run := func(env, name string, args ...string) error {
 		cmd := exec.Command(name, args...)
@@ -60,7 +60,7 @@ func makeReleases(t testing.TB, dir string) (list []*Release, err error) {
 		out := filepath.Join(dir, version)
 		of := filepath.Join(out, "source/compute-daemons-"+version)
 		if tree == "" {
-			err = run("VERSION=v"+version, "packaging/source.sh", out)
+			err = run("VERSION=v"+version, "packaging/source.sh", out, packager)
 		} else { // the same sources again, of another version
 			if err = os.MkdirAll(filepath.Dir(of), 0o755); err == nil {
 				err = os.Rename(tree, of)
@@ -70,7 +70,7 @@ func makeReleases(t testing.TB, dir string) (list []*Release, err error) {
 			}
 		}
 		if err == nil {
-			err = run("GOFLAGS=", "packaging/rpm.sh", out, nfpm, runtime.GOARCH)
+			err = run("GOFLAGS=", "packaging/rpm.sh", out, packager, runtime.GOARCH)
 		}
 		if err != nil {
 			return nil, err

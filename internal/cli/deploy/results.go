@@ -1,0 +1,254 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/cli/screen"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
+	"github.com/compute-daemons/compute-daemons/internal/text"
+)
+
+// failed is the result for an error of a node.
+func failed(err error) fleet.Result {
+	r := fleet.Result{State: fleet.Failed, Cause: err.Error()}
+	if p := (*target.Problem)(nil); errors.As(err, &p) {
+		r.Hint = p.Hint
+	}
+	if e := (*remote.Error)(nil); errors.As(err, &e) {
+		r.Hint, r.Class = e.Hint, e.Kind.String()
+		if e.Kind == remote.Ended {
+			r.State, r.Cause = fleet.Interrupted, "nothing was changed"
+		}
+	}
+	return r
+}
+
+// finish shows what became of the nodes, and chooses the exit code.
+func (v *call) finish(results []fleet.Result, stopped error, dry bool) error {
+	var err error
+	switch {
+	case v.output == formatJSON:
+		err = resultsJSON(v.Stdout, results)
+	case dry:
+		err = differences(v.Stdout, results)
+	default:
+		err = resultsTable(v.Stdout, results)
+	}
+	v.notes(results)
+	v.journals(results)
+	v.Say("%s", fleet.Count(results))
+	v.failures(results)
+	if slices.ContainsFunc(results, func(r fleet.Result) bool { return r.State == fleet.Skipped || r.State == fleet.Interrupted }) {
+		v.Code = cli.ExitFailed
+	}
+	if stopped != nil {
+		return stopped
+	}
+	return err
+}
+
+// failures names the nodes that have failed, those with the same cause together.
+func (v *call) failures(results []fleet.Result) {
+	for _, line := range fleet.Causes(results, fleet.Failed) {
+		v.Code = cli.ExitFailed
+		v.Say("error: failed: %s", line)
+	}
+}
+
+// journals are those of the first nodes; with many the cause mostly is the same.
+func (v *call) journals(results []fleet.Result) {
+	const most = 3
+	shown, more := 0, 0
+	for _, r := range results {
+		switch {
+		case len(r.Journal) == 0:
+			continue
+		case shown == most:
+			more++
+			continue
+		}
+		shown++
+		for _, line := range r.Journal {
+			v.Say("%s: journal: %s", r.Node, text.Line(line))
+		}
+	}
+	if more > 0 {
+		v.Say("the journals of %d more nodes are in the answer with -o json", more)
+	}
+}
+
+// notes says each note once, with the nodes that it is about.
+func (v *call) notes(results []fleet.Result) {
+	var texts []string
+	about := map[string][]fleet.Result{}
+	for _, r := range results {
+		for _, n := range r.Notes {
+			if about[n] == nil {
+				texts = append(texts, n)
+			}
+			about[n] = append(about[n], fleet.Result{Node: r.Node})
+		}
+	}
+	for _, n := range texts {
+		v.Say("note: %s: %s", fleet.Names(about[n], ""), text.Line(n))
+	}
+}
+
+// differences shows what would change; nodes that would change in the same way
+// together, and nodes that fail for the same cause.
+func differences(w io.Writer, results []fleet.Result) error {
+	var order []string
+	same := map[string][]fleet.Result{}
+	for _, r := range results {
+		change := "as wanted already\n"
+		switch {
+		case r.Cause != "":
+			class := r.Class
+			if class == "" {
+				class = what(r)
+			}
+			change = string(r.State) + ": " + text.Line(class) + "\n"
+		case len(r.Changes) > 0:
+			change = ""
+			for _, c := range r.Changes {
+				change += "\n  " + text.Line(c)
+			}
+			change += "\n"
+		}
+		if same[change] == nil {
+			order = append(order, change)
+		}
+		same[change] = append(same[change], r)
+	}
+	var b strings.Builder
+	for _, change := range order {
+		of := same[change]
+		names := fleet.Names(of, of[0].State)
+		switch {
+		case strings.HasPrefix(change, "\n"):
+			fmt.Fprintf(&b, "%s:%s", names, change)
+		case len(of) == 1 && of[0].Cause != "":
+			fmt.Fprintf(&b, "%s: %s: %s\n", names, of[0].State, text.Line(what(of[0])))
+		default:
+			fmt.Fprintf(&b, "%s: %s", names, change)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// carryOut applies a plan, unless there is nothing to do.
+func carryOut(ctx, stop context.Context, ssh remote.Shell, node string, plan *target.Plan, dry bool, step func(string)) fleet.Result {
+	r := fleet.Result{Notes: plan.Notes, State: fleet.Unchanged}
+	for _, c := range plan.Changes {
+		r.Changes = append(r.Changes, c.String())
+	}
+	switch {
+	case plan.Empty():
+		return r
+	case dry:
+		r.State = fleet.Differs
+		return r
+	}
+	outcome, err := target.Apply(ctx, stop, ssh, node, plan, step)
+	if outcome != nil {
+		r.Notes = append(r.Notes, outcome.Notes...)
+		r.Said, r.Journal = outcome.Said, outcome.Journal
+	}
+	if err != nil {
+		f := failed(err)
+		r.State, r.Cause, r.Hint = f.State, f.Cause, f.Hint
+		return r
+	}
+	r.State = fleet.OK
+	return r
+}
+
+// limited ends a task that takes too long.
+func limited(limit time.Duration, task fleet.Task) fleet.Task {
+	return func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
+		late := fmt.Errorf("it has not ended within %v (--node-timeout)", limit)
+		ctx, cancel := context.WithTimeoutCause(ctx, limit, late)
+		defer cancel()
+		stop, halt := context.WithTimeoutCause(stop, limit, late)
+		defer halt()
+		r := task(ctx, stop, node, step)
+		if r.State == fleet.Interrupted && context.Cause(stop) == late {
+			r.State, r.Cause, r.Hint = fleet.Failed, late.Error(), "is it overloaded? run it again, or look at the node"
+		}
+		return r
+	}
+}
+
+// resultsTable prints results as a table.
+func resultsTable(w io.Writer, results []fleet.Result) error {
+	var rows [][]string
+	for _, r := range results {
+		rows = append(rows, []string{r.Node, string(r.State), clock(r), what(r)})
+	}
+	return screen.Table(w, []string{"NODE", "RESULT", "TIME", "WHAT"}, rows)
+}
+
+// what describes a result, without its state.
+func what(r fleet.Result) string {
+	switch {
+	case r.Cause != "" && r.Hint != "":
+		return r.Cause + " (" + r.Hint + ")"
+	case r.Cause != "":
+		return r.Cause
+	case len(r.Changes) <= 2:
+		return strings.Join(r.Changes, ", ")
+	}
+	return fmt.Sprintf("%d changes", len(r.Changes))
+}
+
+func clock(r fleet.Result) string {
+	if r.State == fleet.Skipped {
+		return "-"
+	}
+	return fmt.Sprintf("%.1fs", r.Time.Round(100*time.Millisecond).Seconds())
+}
+
+// resultsDocument is the output of install and uninstall with -o json.
+type resultsDocument struct {
+	Counts fleet.Counts `json:"counts"`
+	Nodes  []resultNode `json:"nodes"`
+}
+
+type resultNode struct {
+	Node    string      `json:"node"`
+	Result  fleet.State `json:"result"`
+	Seconds float64     `json:"seconds"`
+	Cause   string      `json:"cause,omitempty"`
+	Hint    string      `json:"hint,omitempty"`
+	Changes []string    `json:"changes"`
+	Notes   []string    `json:"notes,omitempty"`
+	Daemons []string    `json:"daemons_say,omitempty"`
+	Journal []string    `json:"journal,omitempty"`
+}
+
+// resultsJSON prints results as a JSON document.
+func resultsJSON(w io.Writer, results []fleet.Result) error {
+	d := resultsDocument{Counts: fleet.Count(results), Nodes: []resultNode{}}
+	for _, r := range results {
+		changes := r.Changes
+		if changes == nil {
+			changes = []string{}
+		}
+		d.Nodes = append(d.Nodes, resultNode{r.Node, r.State, seconds(r), r.Cause, r.Hint, changes, r.Notes, r.Said, r.Journal})
+	}
+	return text.JSON(w, d)
+}
+
+// seconds is how long a node took, to the millisecond.
+func seconds(r fleet.Result) float64 { return math.Round(r.Time.Seconds()*1000) / 1000 }

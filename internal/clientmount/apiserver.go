@@ -1,0 +1,376 @@
+package clientmount
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/failpoint"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+)
+
+// Client is what the controller asks of the API server; Server is the real one.
+// Requests observe the turn in their context (kube.WithTurn).
+type Client interface {
+	// Served finds the version of a group to use.
+	Served(ctx context.Context, group string, known []string) (string, error)
+	Get(ctx context.Context, r kube.Resource, namespace, name string, into any) error
+	Patch(ctx context.Context, r kube.Resource, namespace, name, subresource string, pt types.PatchType, body []byte, into any) error
+	// Servers lists Servers objects of all namespaces by labels.
+	Servers(ctx context.Context, r kube.Resource, selector string) ([]*dws.Servers, error)
+	// Watch feeds the handler until ctx ends or the version is no longer served.
+	Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error
+}
+
+// MountsResource is the clientmounts resource in a version of its group.
+func MountsResource(version string) kube.Resource {
+	return kube.Resource{Group: api.GroupDWS, Version: version, Plural: "clientmounts", Kind: "ClientMount"}
+}
+
+// Server is the real Client.
+type Server struct{ *kube.Client }
+
+// Watch follows one resource in one namespace.
+func (s Server) Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error {
+	return kube.Watch(ctx, s.Client, r, namespace, kube.WatchOptions{OnState: onState}, h)
+}
+
+// Servers lists Servers objects of all namespaces by labels.
+func (s Server) Servers(ctx context.Context, r kube.Resource, selector string) ([]*dws.Servers, error) {
+	return kube.List[dws.Servers](ctx, s.Client, r, "", selector)
+}
+
+// remote is the API server as the reconciler uses it: reads of single objects and
+// patches, never a write of a whole object.
+type remote struct {
+	client Client
+	mounts func() kube.Resource // with the version found by discovery
+
+	versions *kube.Versions // of the storage profile
+
+	profiles    *shared[*nnf.StorageProfile]
+	discoveries *shared[string]
+}
+
+// meter sums the time that a reconcile waits for the API server.
+type meter struct {
+	Client
+	spent time.Duration
+}
+
+func (m *meter) Get(ctx context.Context, r kube.Resource, namespace, name string, into any) error {
+	defer m.since(time.Now())
+	return m.Client.Get(ctx, r, namespace, name, into)
+}
+
+func (m *meter) Patch(ctx context.Context, r kube.Resource, namespace, name, sub string, pt types.PatchType, body []byte, into any) error {
+	defer m.since(time.Now())
+	return m.Client.Patch(ctx, r, namespace, name, sub, pt, body, into)
+}
+
+func (m *meter) Served(ctx context.Context, group string, known []string) (string, error) {
+	defer m.since(time.Now())
+	return m.Client.Served(ctx, group, known)
+}
+
+func (m *meter) since(t time.Time) { m.spent += time.Since(t) }
+
+// profile returns one profile by name, which the caller must not change. Even a
+// pinned profile may be corrected by the administrator, so it is read again for
+// each attempt. Attempts that start at the same time share one read. With fresh
+// they share only a read whose request is sent after the call; without, also one
+// that is under way or ended less than shareFor ago.
+func (c *remote) profile(ctx context.Context, namespace, name string, fresh bool) (*nnf.StorageProfile, error) {
+	return c.profiles.get(ctx, namespace+"/"+name, fresh, func(ctx context.Context) (*nnf.StorageProfile, error) {
+		p := new(nnf.StorageProfile)
+		return p, c.getNNF(ctx, "nnfstorageprofiles", "NnfStorageProfile", namespace, name, p)
+	})
+}
+
+// getNNF reads an object of the nnf group.
+func (c *remote) getNNF(ctx context.Context, plural, kind, namespace, name string, into any) error {
+	// Attempts share the discovery, unless what was found a moment ago is wrong.
+	discover := func(again bool) (string, error) {
+		return c.discoveries.get(ctx, api.GroupNNF, again, func(ctx context.Context) (string, error) {
+			return c.client.Served(ctx, api.GroupNNF, api.VersionsNNF)
+		})
+	}
+	return c.versions.Use(api.GroupNNF, discover, func(version string) error {
+		res := kube.Resource{Group: api.GroupNNF, Version: version, Plural: plural, Kind: kind}
+		return c.client.Get(ctx, res, namespace, name, into)
+	})
+}
+
+// unanswered reports whether the API server did not answer: it is down, overloaded
+// or restarting. That there is no such profile, or that we may not read it, is an
+// answer.
+func unanswered(err error) bool {
+	e := (*kube.Error)(nil)
+	return errors.As(err, &e) && !kube.IsNotFound(err) && !kube.IsForbidden(err)
+}
+
+// findServers goes from the object's owner, an NnfStorage, to the one Servers
+// object of the same allocation.
+func (a *attempt) findServers() (*dws.Servers, error) {
+	storage := new(nnf.StorageOwner)
+	if err := a.remote.getNNF(a.ctx, "nnfstorages", "NnfStorage", a.cm.Label(api.LabelOwnerNamespace), a.cm.Label(api.LabelOwnerName), storage); err != nil {
+		return nil, err
+	}
+	var keys []string
+	values := map[string]string{}
+	add := func(key, value string) { keys = append(keys, key); values[key] = value }
+	switch kind := storage.Labels[api.LabelOwnerKind]; kind {
+	case "Workflow":
+		add(api.LabelWorkflowName, storage.Labels[api.LabelWorkflowName])
+		add(api.LabelWorkflowNamespace, storage.Labels[api.LabelWorkflowNamespace])
+		add(api.LabelDirectiveIndex, a.cm.Label(api.LabelDirectiveIndex))
+	case "PersistentStorageInstance":
+		add(api.LabelOwnerKind, kind)
+		add(api.LabelOwnerName, storage.Labels[api.LabelOwnerName])
+		add(api.LabelOwnerNamespace, storage.Labels[api.LabelOwnerNamespace])
+	default:
+		return nil, fmt.Errorf("NnfStorage %s belongs to a %.60q, neither to a Workflow nor to a PersistentStorageInstance", storage.Name, kind)
+	}
+	var selector []string
+	for _, k := range keys {
+		if values[k] == "" {
+			return nil, fmt.Errorf("label %s is missing, cannot find the Servers object", k)
+		}
+		selector = append(selector, k+"="+values[k])
+	}
+	mounts := a.remote.mounts()
+	list, err := a.remote.client.Servers(a.ctx, kube.Resource{Group: mounts.Group, Version: mounts.Version, Plural: "servers", Kind: "Servers"}, strings.Join(selector, ","))
+	if err != nil {
+		return nil, err
+	}
+	if len(list) != 1 {
+		return nil, fmt.Errorf("%d Servers objects match %s, expected one", len(list), strings.Join(selector, ","))
+	}
+	return list[0], nil
+}
+
+// finalizerTries bounds how often a finalizer patch follows a list that others
+// change at the same time.
+const finalizerTries = 4
+
+// addFinalizer puts our finalizer on the object. A JSON patch that tests the
+// list we saw cannot drop a finalizer of others and does not fail because of
+// unrelated changes.
+func (c *remote) addFinalizer(ctx context.Context, cm *dws.ClientMount) error {
+	return c.patchFinalizers(ctx, cm, func() []patchOp {
+		switch {
+		case hasFinalizer(cm):
+			return nil
+		case len(cm.Finalizers) == 0:
+			return []patchOp{{"test", "/metadata/finalizers", nil}, {"add", "/metadata/finalizers", []string{api.FinalizerClientMount}}}
+		}
+		return []patchOp{{"test", "/metadata/finalizers", cm.Finalizers}, {"add", "/metadata/finalizers/-", api.FinalizerClientMount}}
+	})
+}
+
+// removeFinalizer removes only our finalizer from the list.
+func (c *remote) removeFinalizer(ctx context.Context, cm *dws.ClientMount) error {
+	return c.patchFinalizers(ctx, cm, func() []patchOp {
+		i := slices.Index(cm.Finalizers, api.FinalizerClientMount)
+		if i < 0 {
+			return nil
+		}
+		path := fmt.Sprintf("/metadata/finalizers/%d", i)
+		return []patchOp{{"test", path, api.FinalizerClientMount}, {"remove", path, nil}}
+	})
+}
+
+type patchOp struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	Value any    `json:"value"`
+}
+
+// patchFinalizers sends ops; no ops means that there is nothing to do. When
+// the list changed since we saw it, it is read again. An object that is gone
+// needs no finalizer any more.
+func (c *remote) patchFinalizers(ctx context.Context, cm *dws.ClientMount, ops func() []patchOp) error {
+	ctx = kube.Finishing(ctx)
+	var err error
+	for range finalizerTries {
+		list := ops()
+		if len(list) == 0 {
+			return nil
+		}
+		list = append([]patchOp{{"test", "/metadata/uid", cm.UID}}, list...)
+		body, merr := json.Marshal(list)
+		if merr != nil {
+			return merr
+		}
+		out := new(dws.ClientMount)
+		failpoint.At("finalizers/write")
+		err = c.client.Patch(ctx, c.mounts(), cm.Namespace, cm.Name, "", types.JSONPatchType, body, out)
+		if err == nil {
+			failpoint.At("finalizers/written")
+			cm.Finalizers = out.Finalizers
+			return nil
+		}
+		if !kube.IsInvalid(err) {
+			return err
+		}
+		fresh := new(dws.ClientMount)
+		if err := c.client.Get(ctx, c.mounts(), cm.Namespace, cm.Name, fresh); err != nil {
+			return err
+		}
+		if fresh.UID != cm.UID {
+			return errSuperseded
+		}
+		cm.Finalizers = fresh.Finalizers
+	}
+	return fmt.Errorf("the list of finalizers keeps changing: %w", err)
+}
+
+func hasFinalizer(o metav1.Object) bool {
+	return slices.Contains(o.GetFinalizers(), api.FinalizerClientMount)
+}
+
+// patchStatus writes the whole status as a merge patch on the subresource: no
+// resource version, so no conflicts, and fields of newer schemas survive.
+func (c *remote) patchStatus(ctx context.Context, cm *dws.ClientMount, s *dws.ClientMountStatus) error {
+	status := map[string]any{"mounts": s.Mounts, "allReady": s.AllReady, "error": nil}
+	if s.Error != nil {
+		status["error"] = s.Error
+	}
+	// The uid makes the server refuse when the object was replaced meanwhile.
+	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": cm.UID}, "status": status})
+	if err != nil {
+		return err
+	}
+	switch {
+	case s.Error != nil:
+		ctx = kube.Reporting(ctx)
+	case s.AllReady:
+		ctx = kube.Finishing(ctx)
+	}
+	failpoint.At("status/write")
+	err = c.client.Patch(ctx, c.mounts(), cm.Namespace, cm.Name, "status", types.MergePatchType, body, new(dws.ClientMount))
+	if err == nil {
+		failpoint.At("status/written")
+	}
+	return err
+}
+
+// shareFor is how long after its end a read may still serve callers that do not
+// need a fresh one.
+const shareFor = time.Second
+
+// shared lets attempts share reads of the same thing that happen at the same
+// time. It is no cache: a read is forgotten shareFor after its end.
+type shared[T any] struct {
+	mu    sync.Mutex
+	reads map[string]*read[T]
+}
+
+// read is one read and its waiting callers. The lock of shared guards what may
+// change before done is closed.
+type read[T any] struct {
+	turn    *kube.Turn // the most urgent one of the waiting callers
+	sent    bool       // the server may have answered already
+	waiters int
+	cancel  context.CancelFunc
+	done    chan struct{}
+
+	value T
+	err   error
+	panic any
+}
+
+// get returns what f returns, or what another call of f for the same key
+// returned: one that ended less than shareFor ago or, if fresh is set, one whose
+// request was not sent yet when get was called. Errors are shared like values. f
+// has a context of its own, which ends when no caller waits any more.
+func (s *shared[T]) get(ctx context.Context, key string, fresh bool, f func(context.Context) (T, error)) (T, error) {
+	turn := kube.TurnOf(ctx)
+	s.mu.Lock()
+	r := s.reads[key]
+	if r == nil || (fresh && r.sent) {
+		r = s.start(ctx, key, f)
+	}
+	r.waiters++
+	s.mu.Unlock()
+	for {
+		changed := turn.Changed()
+		r.turn.Join(turn)
+		select {
+		case <-r.done:
+			if r.panic != nil {
+				panic(r.panic)
+			}
+			return r.value, r.err
+		case <-changed:
+		case <-ctx.Done():
+			s.leave(key, r)
+			var none T
+			return none, ctx.Err()
+		}
+	}
+}
+
+// start starts a read. The caller holds the lock.
+func (s *shared[T]) start(ctx context.Context, key string, f func(context.Context) (T, error)) *read[T] {
+	r := &read[T]{turn: kube.RetryTurn(0), done: make(chan struct{})}
+	if turn := kube.TurnOf(ctx); turn != nil {
+		r.turn = turn.Copy()
+	}
+	ctx, r.cancel = context.WithCancel(kube.WithTurn(context.WithoutCancel(ctx), r.turn))
+	ctx = kube.WithSent(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		r.sent = true
+	})
+	if s.reads == nil {
+		s.reads = map[string]*read[T]{}
+	}
+	s.reads[key] = r
+	go func() {
+		defer func() {
+			r.panic = recover()
+			r.cancel()
+			s.mu.Lock()
+			r.sent = true
+			s.mu.Unlock()
+			time.AfterFunc(shareFor, func() { s.forget(key, r) })
+			close(r.done)
+		}()
+		r.value, r.err = f(ctx)
+	}()
+	return r
+}
+
+// leave is called for a caller that no longer waits.
+func (s *shared[T]) leave(key string, r *read[T]) {
+	s.mu.Lock()
+	r.waiters--
+	last := r.waiters == 0
+	if last && s.reads[key] == r {
+		delete(s.reads, key)
+	}
+	s.mu.Unlock()
+	if last {
+		r.cancel()
+	}
+}
+
+func (s *shared[T]) forget(key string, r *read[T]) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reads[key] == r {
+		delete(s.reads, key)
+	}
+}

@@ -1,0 +1,347 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
+	"github.com/compute-daemons/compute-daemons/internal/text"
+)
+
+// maxMounts bounds the entries of one ClientMount.
+const maxMounts = 1024
+
+// CheckObject judges the object as a whole, before any profile is fetched: it
+// is for this node, wants a state that exists, and its paths do not collide.
+// The error is a Fatal *dws.ResourceError.
+func CheckObject(cm *dws.ClientMount, node string) error {
+	if cm.Spec.Node != node {
+		return fatal("the ClientMount is for node %s, this is %s", text.Quote(cm.Spec.Node), text.Quote(node))
+	}
+	if s := cm.Spec.DesiredState; s != dws.Mounted && s != dws.Unmounted {
+		return fatal("invalid desired state %s", unquoted(string(s)))
+	}
+	switch n := len(cm.Spec.Mounts); {
+	case n == 0:
+		return fatal("spec.mounts is empty")
+	case n > maxMounts:
+		return fatal("spec.mounts has %d entries, at most %d are allowed", n, maxMounts)
+	}
+	// Variables are not expanded yet. Expansion keeps a path below the one that
+	// it starts with, whatever the values are.
+	places := make([]place, len(cm.Spec.Mounts))
+	for i := range places {
+		places[i] = place{index: i, path: path.Clean(cm.Spec.Mounts[i].MountPath)}
+	}
+	return checkPlaces(places)
+}
+
+// CheckPlans refuses plans whose paths collide: variables may have made equal
+// what looked different in CheckObject, and only the plan knows which target is a
+// file. Plans may be nil. The error is a Fatal *dws.ResourceError.
+func CheckPlans(plans []*Plan) error {
+	places := make([]place, 0, len(plans))
+	for _, p := range plans {
+		if p != nil {
+			places = append(places, place{index: p.Index, path: p.Path, file: p.Target == TargetFile})
+		}
+	}
+	return checkPlaces(places)
+}
+
+// place is where one entry of an object is mounted.
+type place struct {
+	index int    // in spec.mounts, which are mounted in this order
+	path  string // clean
+	file  bool   // the mount target is a file
+}
+
+// checkPlaces refuses two entries with the same path, an inner path that comes
+// before its outer path, whose mount would hide it, and a path below a file.
+func checkPlaces(places []place) error {
+	// In this order a path follows the ones that it lies below at once.
+	slices.SortFunc(places, func(a, b place) int {
+		if c := comparePaths(a.path, b.path); c != 0 {
+			return c
+		}
+		return a.index - b.index
+	})
+	var outer []place // each one below the one before
+	for _, p := range places {
+		for len(outer) > 0 && outer[len(outer)-1].path != p.path && !safepath.Below(p.path, outer[len(outer)-1].path) {
+			outer = outer[:len(outer)-1]
+		}
+		if len(outer) > 0 {
+			o := outer[len(outer)-1]
+			inner := fmt.Sprintf("%s %s is below %s %s", entryField(p.index, "mountPath"), text.Quote(p.path), entryField(o.index, "mountPath"), text.Quote(o.path))
+			switch {
+			case o.path == p.path:
+				return fatal("%s and %s are the same path %s", entryField(o.index, "mountPath"), entryField(p.index, "mountPath"), text.Quote(p.path))
+			case o.file:
+				return fatal("%s, whose mount target is a file; a file cannot hold a directory: use another path", inner)
+			case o.index > p.index:
+				return fatal("%s, which is mounted later and would hide it: list the outer path first", inner)
+			}
+		}
+		outer = append(outer, p)
+	}
+	return nil
+}
+
+// comparePaths orders paths name by name: "/a", "/a/b", "/a-b".
+func comparePaths(a, b string) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		switch {
+		case a[i] == b[i]:
+		case a[i] == '/':
+			return -1
+		case b[i] == '/':
+			return 1
+		default:
+			return int(a[i]) - int(b[i])
+		}
+	}
+	return len(a) - len(b)
+}
+
+// ProfileRef returns the namespace and name of the pinned profile from the
+// object's labels. The error is Fatal.
+func ProfileRef(cm *dws.ClientMount) (namespace, name string, err error) {
+	if len(cm.Labels) == 0 {
+		return "", "", fatal("unable to find labels")
+	}
+	for _, key := range []string{api.LabelPinnedProfileName, api.LabelPinnedProfileNamespace} {
+		switch value := cm.Label(key); {
+		case value == "":
+			return "", "", fatal("unable to find %s label", key)
+		case !objectName(value):
+			// It becomes a piece of a request path.
+			return "", "", refused("label "+key, value, objectNameRule)
+		}
+	}
+	return cm.Label(api.LabelPinnedProfileNamespace), cm.Label(api.LabelPinnedProfileName), nil
+}
+
+// CheckProfile refuses a profile that is not pinned: it could change under a
+// running job. The error is Fatal.
+func CheckProfile(p *nnf.StorageProfile) error {
+	if !p.Data.Pinned {
+		return fatal("Expected pinned NnfStorageProfile, but it was not pinned: %s", unquoted(p.Name))
+	}
+	return nil
+}
+
+// maxNamespaces bounds the NVMe namespaces of one entry.
+const maxNamespaces = 1024
+
+// checkEntry refuses an entry with missing blocks or with values that could
+// mean something to a command, a path or a shell.
+func checkEntry(cm *dws.ClientMount, m *dws.Mount, index int) error {
+	for _, key := range []string{api.LabelJobID, api.LabelTargetDirectiveIndex, api.LabelTargetOwnerUID, api.LabelWorkflowUID} {
+		if v := cm.Label(key); v != "" && !labelValue(v) {
+			return refused("label "+key, v, labelRule)
+		}
+	}
+	field := func(name string) string { return entryField(index, name) }
+	switch m.Type {
+	case dws.TypeLustre, dws.TypeXFS, dws.TypeGFS2, dws.TypeRaw:
+	default:
+		return fatal("%s: unsupported file system type %s: it is lustre, xfs, gfs2 or none", field("type"), text.Quote(m.Type))
+	}
+	switch m.Device.Type {
+	case dws.DeviceLustre, dws.DeviceLVM, dws.DeviceReference:
+	default:
+		return refused(field("device.type"), m.Device.Type, "it is lustre, lvm or reference")
+	}
+	// chown(2) takes the largest 32-bit number for "leave as it is".
+	for _, id := range []struct {
+		name  string
+		value int64
+	}{{"userID", m.UserID}, {"groupID", m.GroupID}} {
+		if id.value < 0 || id.value > math.MaxUint32 || m.SetPermissions && id.value == math.MaxUint32 {
+			return refused(field(id.name), strconv.FormatInt(id.value, 10), "a number from 0 to 4294967294")
+		}
+	}
+
+	ref := m.Device.DeviceReference
+	switch {
+	case ref == nil:
+		return fatal("%s is missing", field("device.deviceReference"))
+	case ref.Data < 0:
+		return refused(field("device.deviceReference.data"), strconv.Itoa(ref.Data), "an index is not negative")
+	}
+	for _, f := range []struct{ name, value string }{
+		{"name", ref.ObjectReference.Name}, {"namespace", ref.ObjectReference.Namespace},
+	} {
+		if f.value != "" && !objectName(f.value) {
+			return refused(field("device.deviceReference.objectReference."+f.name), f.value, objectNameRule)
+		}
+	}
+	if m.Type == dws.TypeLustre {
+		return checkLustre(m, field)
+	}
+	return checkLVM(m, field)
+}
+
+func checkLustre(m *dws.Mount, field func(string) string) error {
+	l := m.Device.Lustre
+	switch {
+	case l == nil:
+		return fatal("%s is missing", field("device.lustre"))
+	case !lustreName(l.FileSystemName):
+		return refused(field("device.lustre.fileSystemName"), l.FileSystemName, lustreNameRule)
+	case !nidList(l.MGSAddresses):
+		return refused(field("device.lustre.mgsAddresses"), l.MGSAddresses, nidRule)
+	}
+	return nil
+}
+
+func checkLVM(m *dws.Mount, field func(string) string) error {
+	if m.Device.Type != dws.DeviceLVM {
+		return nil
+	}
+	if m.Device.LVM == nil {
+		return fatal("%s is missing", field("device.lvm"))
+	}
+	list := m.Device.LVM.NVMeInfo
+	if len(list) > maxNamespaces {
+		return fatal("%s has %d entries, at most %d are allowed", field("device.lvm.nvmeInfo"), len(list), maxNamespaces)
+	}
+	for i, ns := range list {
+		name := field(fmt.Sprintf("device.lvm.nvmeInfo[%d]", i))
+		if !nqn(ns.DeviceSerial) {
+			return refused(name+".deviceSerial", ns.DeviceSerial, "an NQN has 1 to 223 printable characters")
+		}
+		if _, err := strconv.ParseUint(ns.NamespaceID, 10, 32); err != nil {
+			return refused(name+".namespaceID", ns.NamespaceID, "it is a decimal number of at most 32 bits")
+		}
+	}
+	return nil
+}
+
+const (
+	maxPath = 4095 // PATH_MAX without the terminating zero
+	maxName = 255  // NAME_MAX
+
+	pathLengthRule = "at most 4095 bytes are allowed"
+)
+
+// ErrOutsideRoots is in the chain of the error for a mount path that the site's
+// Options.Roots do not allow.
+var ErrOutsideRoots = errors.New("outside mount.roots")
+
+// checkPath refuses a mount path that is dangerous or that a shell line could
+// take for something else, and returns it clean. Symbolic links are not known
+// here; the code that makes the target must not follow them.
+func checkPath(field, p string, roots []string) (string, error) {
+	switch {
+	case p == "":
+		return "", refused(field, p, "it is empty")
+	case len(p) > maxPath:
+		return "", refused(field, p, pathLengthRule)
+	case p[0] != '/':
+		return "", refused(field, p, "it must be absolute")
+	}
+	if i := strings.IndexByte(p, '$'); i >= 0 {
+		return "", refused(field, p, "variable "+variableName(p[i:])+" is not known here")
+	}
+	if !safepath.MountPathText(p) {
+		return "", refused(field, p, safepath.MountPathRule)
+	}
+	for name := range strings.SplitSeq(p, "/") {
+		switch {
+		case name == "." || name == "..":
+			return "", refused(field, p, "it must not contain . or .. as a name")
+		case len(name) > maxName:
+			return "", refused(field, p, "at most 255 bytes are allowed in one name")
+		}
+	}
+
+	p = path.Clean(p)
+	if reason := safepath.DenyMount(p); reason != "" {
+		return "", refused(field, p, reason)
+	}
+	inside := func(root string) bool { return safepath.Below(p, path.Clean(root)) }
+	if len(roots) > 0 && !slices.ContainsFunc(roots, inside) {
+		return "", dws.WrapError(dws.Fatal, "", fmt.Errorf("%s %s is refused: it lies %w, which allows mounts below %s only",
+			field, text.Quote(p), ErrOutsideRoots, strings.Join(roots, ", ")))
+	}
+	return p, nil
+}
+
+// The rules in words, for those whose value is refused.
+const (
+	labelRule      = "a label has at most 63 of A-Z a-z 0-9 . _ - and starts with a letter or digit"
+	objectNameRule = "a name of a Kubernetes object has 1 to 253 of a-z A-Z 0-9 . - and starts with a letter or digit"
+	lustreNameRule = "a Lustre file system's name has 1 to 8 of A-Z a-z 0-9 _ - and does not start with -"
+	nidRule        = "NIDs are made of A-Z a-z 0-9 . : @ , _ - and do not start with -"
+	fsTypeRule     = "a file system type is made of A-Z a-z 0-9 . _ - and starts with a letter or digit"
+)
+
+// maxNQN is the longest NVMe qualified name (NVMe base specification).
+const maxNQN = 223
+
+// only reports whether s is made of ASCII letters, digits and the given others.
+func only(s, others string) bool {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if !alnum(c) && strings.IndexByte(others, c) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func alnum(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+}
+
+func labelValue(s string) bool { return len(s) <= 63 && s != "" && alnum(s[0]) && only(s, "._-") }
+func objectName(s string) bool { return len(s) <= 253 && s != "" && alnum(s[0]) && only(s, ".-") }
+func lustreName(s string) bool { return len(s) <= 8 && s != "" && s[0] != '-' && only(s, "_-") }
+func nidList(s string) bool    { return len(s) <= 4096 && s != "" && s[0] != '-' && only(s, ".:@,_-") }
+func fsTypeWord(s string) bool { return len(s) <= 64 && s != "" && alnum(s[0]) && only(s, "._-") }
+
+// nqn is generous, because vendors put blanks into NQNs; it is only compared.
+func nqn(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxNQN
+}
+
+// fatal ends the job: the object itself is wrong and waiting will not mend it.
+func fatal(format string, args ...any) *dws.ResourceError {
+	return dws.NewError(dws.Fatal, fmt.Sprintf(format, args...))
+}
+
+// fault lets the job wait: the profile is wrong and an administrator can mend it.
+func fault(format string, args ...any) *dws.ResourceError {
+	return dws.NewError(dws.Major, fmt.Sprintf(format, args...))
+}
+
+// refused names the field, its value and what would be right.
+func refused(field, value, rule string) *dws.ResourceError {
+	return fatal("%s %s is refused: %s", field, text.Quote(value), rule)
+}
+
+// unquoted is text.Quote without the quotes, for messages that scripts match.
+func unquoted(s string) string {
+	q := text.Quote(s)
+	return q[1 : len(q)-1]
+}
+
+func entryField(index int, name string) string {
+	return "spec.mounts[" + strconv.Itoa(index) + "]." + name
+}

@@ -1,0 +1,223 @@
+package clientmount
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
+	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+)
+
+const (
+	hostTable = `25 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
+26 25 0:24 / /proc rw,nosuid,nodev,noexec,relatime shared:13 - proc proc rw
+40 25 0:33 / /mnt/a\040b rw,relatime shared:20 - tmpfs / rw
+`
+	privateTable = `94 57 254:0 / / rw,relatime shared:36 master:1 - ext4 /dev/vda1 rw
+95 94 0:24 / /proc rw,nosuid,nodev,noexec,relatime shared:37 master:13 - proc proc rw
+`
+)
+
+func TestInHostMountNamespace(t *testing.T) {
+	for name, c := range map[string]struct {
+		host, self string // "" leaves the file out
+		same       bool
+		detail     string
+		err        string
+	}{
+		"host":               {hostTable, hostTable, true, "mount id of / is 25 here and 25 in process 1", ""},
+		"private":            {hostTable, privateTable, false, "94 here and 25 in process 1; look for Protect", ""},
+		"more mounts here":   {hostTable, hostTable + "99 25 0:50 / /run/x rw - tmpfs tmpfs rw\n", true, "25", ""},
+		"/ mounted over":     {hostTable + "99 25 0:50 / / rw - tmpfs tmpfs rw\n", hostTable, false, "25 here and 99", ""},
+		"no mount at /":      {hostTable, "26 25 0:24 / /proc rw - proc proc rw\n", false, "", "no mount at /"},
+		"empty table":        {"\n", hostTable, false, "", "/proc/1/mountinfo"},
+		"not a mount table":  {"what is this\n", hostTable, false, "", "/proc/1/mountinfo"},
+		"process 1 hidden":   {"", hostTable, false, "", "no such file"},
+		"no process at all":  {"", "", false, "", "no such file"},
+		"own table is gone":  {hostTable, "", false, "", "/proc/self/mountinfo"},
+		"device is named /":  {hostTable, "40 25 0:33 / /mnt rw - tmpfs / rw\n" + hostTable, true, "25", ""},
+		"root of a bind dir": {hostTable, "41 25 254:0 /srv / rw - ext4 /dev/vda1 rw\n", false, "41 here", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			for process, table := range map[string]string{"1": c.host, "self": c.self} {
+				dir := filepath.Join(root, "proc", process)
+				if err := os.MkdirAll(dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if table == "" {
+					continue
+				}
+				if err := os.WriteFile(filepath.Join(dir, "mountinfo"), []byte(table), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			same, detail, err := inHostMountNamespace(root)
+			if same != c.same || !strings.Contains(detail, c.detail) {
+				t.Errorf("got %v, %q", same, detail)
+			}
+			if c.err == "" && err != nil || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+				t.Errorf("error %v, want %q", err, c.err)
+			}
+		})
+	}
+}
+
+// The kernel's own answer, in the namespace of this test and in a private one.
+func TestMountNamespaceForReal(t *testing.T) {
+	const ask = "CLIENTMOUNT_TEST_NAMESPACE"
+	if os.Getenv(ask) != "" { // this test, started again below
+		same, _, err := inHostMountNamespace("")
+		fmt.Println(same, err)
+		os.Exit(0)
+	}
+	answer := func(attr *syscall.SysProcAttr) string {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestMountNamespaceForReal$")
+		cmd.Env, cmd.SysProcAttr = append(os.Environ(), ask+"=1"), attr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Error(err)
+		}
+		return string(out)
+	}
+	if _, err := os.Stat("/proc/1/mountinfo"); err != nil {
+		t.Skipf("the mount table of process 1 is hidden here: %v", err)
+	}
+	host, err1 := os.Readlink("/proc/1/ns/mnt")
+	own, err2 := os.Readlink("/proc/self/ns/mnt")
+	if err1 != nil || err2 != nil {
+		t.Skipf("only root may see the namespace of process 1: %v", err1)
+	}
+	if got, want := answer(nil), fmt.Sprintln(host == own, nil); got != want {
+		t.Errorf("in our namespace: got %q, want %q", got, want)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root may make a mount namespace")
+	}
+	if got, want := answer(&syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}), fmt.Sprintln(false, nil); got != want {
+		t.Errorf("in a private namespace: got %q, want %q", got, want)
+	}
+}
+
+// Only real mounts need the host to see them, and only where nobody says that it
+// does not matter; what cannot be told is no permission.
+func TestCheckNamespace(t *testing.T) {
+	const host, private = "25 1 254:0 / / rw - ext4 /dev/vda1 rw\n", "94 57 254:0 / / rw - ext4 /dev/vda1 rw\n"
+	for _, tt := range []struct {
+		name, mode, allowed string
+		init, self          string // mount tables
+		says                string // "": it starts
+	}{
+		{"the host's", "real", "host", host, host, ""},
+		{"its own", "real", "host", host, private, "the host would not see the mounts made here: this is a mount namespace of its own"},
+		{"its own, allowed", "real", "any", host, private, ""},
+		{"its own, links", "kind", "host", host, private, ""},
+		{"its own, nothing is done", "mock", "host", host, private, ""},
+		{"process 1 is hidden", "real", "host", "", private, "it is not known whether the host would see the mounts made here"},
+		{"process 1 is hidden, allowed", "real", "any", "", private, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			for process, table := range map[string]string{"1": tt.init, "self": tt.self} {
+				dir := filepath.Join(root, "proc", process)
+				if err := os.MkdirAll(dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if table == "" {
+					continue
+				}
+				if err := os.WriteFile(filepath.Join(dir, "mountinfo"), []byte(table), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := checkNamespace(tt.mode, tt.allowed, root)
+			if tt.says == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			refused, ok := errors.AsType[*daemon.Refusal](err)
+			if !ok || refused.Text != tt.says || !strings.Contains(refused.Hint, "look for Protect") || !strings.Contains(refused.Hint, `daemon.mount_namespace = "any"`) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// What the configuration says of paths and options arrives in the plan.
+func TestPlanFollowsTheConfiguration(t *testing.T) {
+	const defaults = "mount -t lustre -o nosuid,nodev"
+	tests := []struct {
+		name, file string
+		path       string
+		want       string // start of the mount command; empty = the path is refused
+		servers    bool
+	}{
+		{"default", "", "/mnt/nnf/a", defaults, false},
+		{"default, cron", "", "/var/spool/cron", "", false},
+		{"default, RPM database", "", "/var/lib/rpm", "", false},
+		{"default, elsewhere", "", "/opt/x", "", false},
+		{"default, neighbour", "", "/mnt2/x", "", false},
+		{"a root of the site", `mount.roots = ["/mnt", "/opt"]`, "/opt/x", defaults, false},
+		{"only a root of the site", `mount.roots = ["/opt"]`, "/mnt/nnf/a", "", false},
+		{"no options", "mount.options = []", "/mnt/nnf/a", "mount -t lustre 1@tcp:/fs", false},
+		{"other options", `mount.options = ["noexec", "nosuid"]`, "/mnt/nnf/a", "mount -t lustre -o noexec,nosuid 1@tcp:/fs", false},
+		{"servers file", "mount.servers_file = true", "/mnt/nnf/a", defaults, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var cfg Configuration
+			file := filepath.Join(t.TempDir(), "config.toml")
+			if err := os.WriteFile(file, []byte(tt.file), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := config.Load(cfg.Table(), config.Sources{File: file}); err != nil {
+				t.Fatal(err)
+			}
+			cm := &dws.ClientMount{}
+			cm.Labels = map[string]string{api.LabelOwnerKind: "NnfStorage"}
+			cm.Spec.Mounts = []dws.Mount{{MountPath: tt.path, Type: dws.TypeLustre, Device: dws.Device{
+				Type: dws.DeviceLustre, Lustre: &dws.LustreDevice{FileSystemName: "fs", MGSAddresses: "1@tcp"}, DeviceReference: &dws.ReferenceDevice{},
+			}}}
+			profile := &nnf.StorageProfile{}
+			profile.Data.Lustre.Client.CommandLines.Mount = "$MGS_NID:/$FS_NAME $MOUNT_PATH"
+			p, err := plan.ForMount(cm, 0, profile, cfg.Controller.Plan)
+			if tt.want == "" {
+				if !errors.Is(err, plan.ErrOutsideRoots) {
+					t.Errorf("error %v, want ErrOutsideRoots", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(p.MountStep(plan.Mount).Argv, " "); !strings.HasPrefix(got, tt.want+" ") {
+				t.Errorf("command %q, want %q", got, tt.want)
+			}
+			if got := p.MountStep(plan.ServersFile) != nil; got != tt.servers {
+				t.Errorf("servers file: %v", got)
+			}
+		})
+	}
+}
+
+// The interval is never, or one that leaves the node alone.
+func TestNeverOrMinute(t *testing.T) {
+	for d, ok := range map[time.Duration]bool{0: true, time.Second: false, time.Minute: true} {
+		if err := neverOrMinute(d); (err == nil) != ok {
+			t.Errorf("interval %v: %v", d, err)
+		}
+	}
+}

@@ -1,0 +1,208 @@
+package clientmount
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
+)
+
+// The kinds of journal records, by their stable MESSAGE_ID. An id is never
+// given to another meaning: sites search and alert by it.
+var (
+	EventStarted       = daemon.Event{ID: "6b1c3d5e7f904a2b8c4d6e8f0a1b3c17", Name: "started"}
+	EventConfigRefused = daemon.Event{ID: "92a4b6c8d0e14f3a8b5c7d9e1f2a4b18", Name: "config-refused"}
+	EventNamespace     = daemon.Event{ID: "bc1d37a0c5a84f7f8245030973b3a97d", Name: "mount-namespace"}
+
+	eventReady     = daemon.Event{ID: "3f1b52c94d7a4e0fb3a86c1de9f2075a", Name: "ready"}
+	eventMounted   = daemon.Event{ID: "8f0e6d0b5f0e4c0c9d1d1c1f4f3f6a01", Name: "mounted"}
+	eventUnmounted = daemon.Event{ID: "5b7a4f0d3f8e4a5e8a1f6b2c7d9e0a02", Name: "unmounted"}
+	eventFailed    = daemon.Event{ID: "c1d2f7a86a3b4f0fb4f5a9e3d6c80b03", Name: "failed"}
+	eventBusy      = daemon.Event{ID: "2e9c7b1fd0a54c4d8f3e6a7b9c0d1e04", Name: "busy"}
+	eventRefused   = daemon.Event{ID: "7d3a5e9b8c1f4d2ea6b0c9f8e7d6a505", Name: "refused"}
+	eventOrphan    = daemon.Event{ID: "a4b8c2d6e0f14a3b8c7d9e5f1a2b3c06", Name: "orphan"}
+	eventStuck     = daemon.Event{ID: "f1e2d3c4b5a64978867a5b4c3d2e1f07", Name: "stuck"}
+	eventHook      = daemon.Event{ID: "3c5e7a9b1d2f4e6a8b0c2d4e6f8a0b08", Name: "hook"}
+	eventStep      = daemon.Event{ID: "9a8b7c6d5e4f4a3b9c1d0e2f3a4b5c09", Name: "step"}
+	eventRescan    = daemon.Event{ID: "6f5e4d3c2b1a4f0e9d8c7b6a5f4e3d10", Name: "rescan"}
+	eventDiagnosis = daemon.Event{ID: "b0c1d2e3f4a54b6c8d7e9f0a1b2c3d11", Name: "diagnosis"}
+	eventLeftover  = daemon.Event{ID: "d4c3b2a1f0e94d8c9b7a6f5e4d3c2b12", Name: "leftover"}
+	eventRecord    = daemon.Event{ID: "1a2b3c4d5e6f4a7b8c9d0e1f2a3b4c13", Name: "record"}
+	eventAPI       = daemon.Event{ID: "e7f6a5b4c3d24e1f8a9b0c7d6e5f4a14", Name: "api"}
+	eventPanic     = daemon.Event{ID: "0f1e2d3c4b5a4697887a6b5c4d3e2f15", Name: "panic"}
+	eventServers   = daemon.Event{ID: "4d5e6f7a8b9c4d0e9f1a2b3c4d5e6f16", Name: "servers"}
+)
+
+// Events lists them, for the tests that keep the documentation and the message
+// catalogue complete.
+func Events() []daemon.Event {
+	return []daemon.Event{
+		EventStarted, EventConfigRefused, EventNamespace,
+		eventReady, eventMounted, eventUnmounted, eventFailed, eventBusy, eventRefused, eventOrphan, eventStuck, eventHook,
+		eventStep, eventRescan, eventDiagnosis, eventLeftover, eventRecord, eventAPI, eventPanic, eventServers,
+	}
+}
+
+// hintFor returns what the reader of the log can do about a failure. The most
+// specific cause that is known decides.
+func hintFor(e *dws.ResourceError, cause error) string {
+	command := (*node.CommandError)(nil)
+	conflict := (*conflictError)(nil)
+	switch {
+	case errors.As(cause, &conflict) && conflict.gone:
+		return "what the deleted ClientMount left is still mounted: unmount it manually when its job is over, or set mount.orphans = \"unmount\""
+	case errors.As(cause, &conflict):
+		return "clientmountd mounts it as soon as the other ClientMount is unmounted; two jobs that are to run at once need different mount paths"
+	case errors.Is(cause, errUnreadable):
+		return "clientmountd does nothing for this ClientMount until the file is repaired or removed, because it may have mounted something; the error says how"
+	case errors.Is(cause, plan.ErrOutsideRoots):
+		return "if the storage profiles of this site set $MOUNT_PATH to a directory elsewhere, add it to mount.roots in a file in /etc/clientmountd/config.d " +
+			"and restart clientmountd; else correct mountPath of the ClientMount"
+	case e.Severity == dws.Fatal:
+		return "the job cannot use this storage; correct the ClientMount or its storage profile, retrying will not help"
+	case hangs(cause):
+		return "nothing more is started for this ClientMount until the command ends: see what the device (dmesg, nvme list), the server or the lock manager (dlm_tool ls) is waiting for"
+	case errors.Is(cause, exec.ErrNotFound):
+		return "a program is not installed on this node, or not in the daemon's PATH: lvm2 has vgs, lvs, vgchange and lvchange, nvme-cli has nvme"
+	case errors.Is(cause, errNoLV):
+		return "LVM does not see the volume: check that the rabbit attached its NVMe namespaces to this node (nvme list) and that the volume group exists there"
+	case node.IsBusy(cause):
+		return "the mount goes away by itself as soon as the processes that the error names have ended; nothing is lost meanwhile"
+	case node.IsInUse(cause):
+		return "clientmountd deactivates the volume as soon as the holders that the error names have released it; no data is lost meanwhile"
+	case errors.Is(cause, safepath.ErrSymlink):
+		return "a symbolic link in the mount path is followed only if root made it, in a directory that only root can change (a sticky directory such as /tmp is not enough); let root make it there, or use the path that it points to"
+	case errors.Is(cause, safepath.ErrUnsafe):
+		return "every folder above the mount path must be a real one that only root can change; move the mount path or repair the folder"
+	case errors.As(cause, &command) && command.TimedOut:
+		return "the command took longer than mount.command_timeout (a hook: mount.hook_timeout) and was ended; raise the limit if it was only slow"
+	case kube.IsNotFound(cause):
+		return "the pinned storage profile of the workflow does not exist (kubectl get nnfstorageprofiles -A); it is asked for again by itself"
+	case kube.IsForbidden(cause):
+		return "the account of this daemon lacks a right: see the role nnf-clientmount and its binding"
+	}
+	return "it is tried again by itself; status.error of the ClientMount has the same text"
+}
+
+// APIState is called with each change of the connection to the API server, and logs
+// each kind of trouble once.
+func (c *Controller) APIState(s kube.State) {
+	c.do(func() {
+		was := c.api
+		if !s.Connected && !was.Connected && was.LastError != nil {
+			s.Since = was.Since // it is the same outage
+		}
+		c.api = s
+		switch {
+		case s.Connected && !was.Connected && was.LastError != nil:
+			c.resume()
+			c.o.Log.Info("API server answers again", "down", time.Since(was.Since).Round(time.Millisecond), daemon.EventID(eventAPI))
+		case !s.Connected && s.LastError != nil && (was.Connected || was.LastError == nil || !kube.SameTrouble(was.LastError, s.LastError)):
+			c.o.Log.Warn("cannot follow the API server; mounts stay as they are, trying again", "error", s.LastError, daemon.EventID(eventAPI))
+		}
+	})
+}
+
+// publishLine passes the status line on when it has changed.
+func (c *Controller) publishLine() {
+	line := c.summary()
+	if line == c.line || c.o.Status == nil {
+		return
+	}
+	c.line = line
+	c.o.Status(line)
+}
+
+// apiTexts are the states of the API server in the status line.
+var apiTexts = map[string]string{
+	systemd.APIAnswers: "; API server answers", systemd.APISilent: "; API server has not answered", systemd.APIConnecting: "; connecting to the API server",
+}
+
+// APIOf returns the state of the API server from the status line of a running
+// daemon, one of package systemd's API constants; "" if the line has none.
+func APIOf(line string) string {
+	found, first := "", len(line)
+	for state, text := range apiTexts {
+		if at := strings.Index(line, text); at >= 0 && at < first { // an error behind it may have any text
+			found, first = state, at
+		}
+	}
+	return found
+}
+
+// summary is what systemctl status shows.
+func (c *Controller) summary() string {
+	var mounts, objects, failing, busy, orphans int
+	for _, o := range c.objects {
+		if o.orphan != nil {
+			orphans++
+			continue
+		}
+		if o.newest == nil {
+			continue
+		}
+		objects++
+		switch {
+		case o.running:
+			busy++
+		case o.last.failed:
+			failing++
+		case o.newest.Spec.DesiredState == dws.Mounted && !o.last.finished:
+			mounts += len(o.newest.Spec.Mounts)
+		}
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s ready for %s", count(mounts, "mount"), count(objects, "ClientMount"))
+	for _, part := range []struct {
+		n    int
+		text string
+	}{{busy, "in work"}, {failing, "failing"}, {orphans, "orphaned"}} {
+		if part.n > 0 {
+			fmt.Fprintf(&b, ", %d %s", part.n, part.text)
+		}
+	}
+	switch {
+	case c.api.Connected:
+		b.WriteString(apiTexts[systemd.APIAnswers])
+	case c.api.LastError != nil:
+		fmt.Fprintf(&b, "%s since %s: %v", apiTexts[systemd.APISilent], c.api.Since.Format(time.RFC3339), c.api.LastError)
+	default:
+		b.WriteString(apiTexts[systemd.APIConnecting])
+	}
+	return shorten(b.String(), 512)
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// shorten keeps the beginning and the end of a long message; commands print the
+// cause of a failure at either end.
+func shorten(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	const gap = " … (shortened) … "
+	head, tail := limit*2/3, limit-limit*2/3-len(gap)
+	for head > 0 && !utf8.RuneStart(s[head]) {
+		head--
+	}
+	from := len(s) - tail
+	for from < len(s) && !utf8.RuneStart(s[from]) {
+		from++
+	}
+	return s[:head] + gap + s[from:]
+}

@@ -1,0 +1,153 @@
+package clientmount
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"log/slog"
+	"os/exec"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
+)
+
+// APIOf parses the API state from the status lines that the same package writes.
+func TestAPIOf(t *testing.T) {
+	for _, state := range []string{systemd.APIAnswers, systemd.APISilent, systemd.APIConnecting} {
+		if got := APIOf("1 mount ready for 1 ClientMount" + apiTexts[state] + " since today: x" + apiTexts[systemd.APIAnswers]); got != state {
+			t.Errorf("%s is read as %q", state, got)
+		}
+	}
+	if got := APIOf("starting"); got != "" {
+		t.Errorf("%q", got)
+	}
+}
+
+// Sites search and alert by these: each is valid, has one meaning,
+// and is in the list that documentation and catalogue are checked against.
+func TestEvents(t *testing.T) {
+	ids, names := map[string]bool{}, map[string]string{}
+	for _, e := range append(Events(), daemon.Events()...) {
+		if !e.Valid() {
+			t.Errorf("%+v is not valid", e)
+		}
+		if ids[e.ID] {
+			t.Errorf("the id of %q is used twice", e.Name)
+		}
+		ids[e.ID] = true
+		// A panic is one kind of trouble wherever it is caught, but caught in
+		// two ways.
+		if old, twice := names[e.Name]; twice && e.Name != "panic" {
+			t.Errorf("the name %q has two ids: %s, %s", e.Name, old, e.ID)
+		}
+		names[e.Name] = e.ID
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), "report.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	declared := 0
+	for _, d := range file.Decls {
+		if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.VAR {
+			for _, s := range g.Specs {
+				if strings.HasPrefix(strings.ToLower(s.(*ast.ValueSpec).Names[0].Name), "event") {
+					declared++
+				}
+			}
+		}
+	}
+	if n := len(Events()); n != declared {
+		t.Errorf("Events lists %d of %d", n, declared)
+	}
+}
+
+// A hint must fit the cause, through whatever it was wrapped in.
+func TestHints(t *testing.T) {
+	failing := func(cause error) error { return &node.CommandError{Line: "umount /x", Err: cause} }
+	profile := schema.GroupResource{Group: "nnf.cray.hpe.com", Resource: "nnfstorageprofiles"}
+	for name, test := range map[string]struct {
+		severity dws.Severity
+		cause    error
+		want     string
+	}{
+		"fatal":      {dws.Fatal, errors.New("unable to find labels"), "retrying will not help"},
+		"roots":      {dws.Fatal, fmt.Errorf("refused: %w", plan.ErrOutsideRoots), "add it to mount.roots"},
+		"no program": {dws.Major, failing(exec.ErrNotFound), "not installed"},
+		"no volume":  {dws.Major, fmt.Errorf("%w vg/lv", errNoLV), "nvme list"},
+		"busy":       {dws.Major, &node.CommandError{Line: "umount /x", Stderr: "umount: /x: target is busy.", Err: node.ExitStatus(32)}, "have ended"},
+		"in use":     {dws.Major, &node.CommandError{Line: "lvchange vg/lv", Stderr: "  Logical volume vg/lv in use.", Err: node.ExitStatus(5)}, "deactivates the volume as soon as"},
+		"link":       {dws.Major, safepath.ErrSymlink, "only if root made it, in a directory that only root can change"},
+		"open":       {dws.Major, safepath.ErrUnsafe, "every folder above"},
+		"slow":       {dws.Major, &node.CommandError{Line: "mount /x", TimedOut: true, Err: errors.New("timeout")}, "mount.command_timeout"},
+		"no profile": {dws.Major, apierrors.NewNotFound(profile, "job7-0"), "kubectl get nnfstorageprofiles"},
+		"no right":   {dws.Major, apierrors.NewForbidden(profile, "job7-0", nil), "role nnf-clientmount"},
+		"other":      {dws.Major, errors.New("?"), "tried again by itself"},
+	} {
+		wrapped := dws.WrapError(test.severity, "mount/unmount failed", dws.WrapError(dws.Major, "unable to mount file system", test.cause))
+		if got := hintFor(wrapped, wrapped); !strings.Contains(got, test.want) {
+			t.Errorf("%s: %q, want %q in it", name, got, test.want)
+		}
+	}
+}
+
+// An outage is one line as long as it is of one kind.
+func TestOutageIsLoggedOnce(t *testing.T) {
+	var out bytes.Buffer
+	runLoop(t, dws.TypeXFS, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&out, nil)) }, func(t *testing.T, l *loop) {
+		for i := range 5 {
+			wait.Advance(time.Second)
+			l.c.APIState(kube.State{LastError: fmt.Errorf("read from port %d: connection reset", 4000+i), Since: time.Now()})
+		}
+		l.c.APIState(kube.State{LastError: &tls.CertificateVerificationError{Err: errors.New("unknown authority")}, Since: time.Now()})
+		l.c.APIState(kube.State{LastError: fmt.Errorf("%w: knows v1alpha7", kube.ErrNotServed), Since: time.Now()})
+		l.c.APIState(kube.State{Connected: true, Synced: true, Since: time.Now()})
+		if err := l.c.Probe(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		got := strings.Split(strings.TrimSpace(out.String()), "\n")
+		want := []string{"port 4000", "unknown authority", "knows v1alpha7", "answers again"}
+		if len(got) != len(want) {
+			t.Fatalf("%d lines, want %d:\n%s", len(got), len(want), &out)
+		}
+		for i := range want {
+			if !strings.Contains(got[i], want[i]) {
+				t.Errorf("line %d is %q, want %q in it", i, got[i], want[i])
+			}
+		}
+		if !strings.Contains(got[3], "down=4s") {
+			t.Errorf("the whole outage took 4 s, logged is %q", got[3])
+		}
+	})
+}
+
+func TestLoopAPIStateLine(t *testing.T) {
+	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
+		l.c.APIState(kube.State{LastError: errors.New("connection refused"), Since: time.Now()})
+		synctest.Wait()
+		if got := l.lines[len(l.lines)-1]; !strings.Contains(got, "API server has not answered since") || !strings.Contains(got, "connection refused") {
+			t.Errorf("status line %q", got)
+		}
+		l.stop()
+		if err := l.c.Probe(context.Background()); !errors.Is(err, errStopped) {
+			t.Errorf("probe after the end: %v", err)
+		}
+	})
+}

@@ -1,0 +1,191 @@
+package daemon
+
+import (
+	"math"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// keepLimits puts the limits of the test process back.
+func keepLimits(t *testing.T) {
+	mem, procs := debug.SetMemoryLimit(-1), runtime.GOMAXPROCS(0)
+	percent := debug.SetGCPercent(100)
+	debug.SetGCPercent(percent)
+	t.Cleanup(func() {
+		debug.SetMemoryLimit(mem)
+		debug.SetGCPercent(percent)
+		runtime.GOMAXPROCS(procs)
+	})
+}
+
+// inForce asks the runtime itself.
+func inForce() RuntimeLimits {
+	percent := debug.SetGCPercent(100)
+	debug.SetGCPercent(percent)
+	return RuntimeLimits{MemLimit: debug.SetMemoryLimit(-1), GOGC: percent, MaxProcs: runtime.GOMAXPROCS(0)}
+}
+
+func TestApplyRuntime(t *testing.T) {
+	before := RuntimeLimits{MemLimit: 1 << 30, GOGC: 77, MaxProcs: 2}
+	for name, c := range map[string]struct {
+		o    RuntimeOptions
+		env  []string
+		want RuntimeLimits
+	}{
+		"nothing wanted": {RuntimeOptions{}, nil, before},
+		"all set": {RuntimeOptions{MemLimit: 24 << 20, GOGC: 50, MaxProcs: 1}, nil,
+			RuntimeLimits{24 << 20, 50, 1}},
+		"collector off": {RuntimeOptions{GOGC: -1}, nil, RuntimeLimits{1 << 30, -1, 2}},
+		"environment wins": {RuntimeOptions{MemLimit: 24 << 20, GOGC: -1, MaxProcs: 1},
+			[]string{"GOMEMLIMIT", "1GiB", "GOGC", "77", "GOMAXPROCS", "2"}, before},
+		"environment wins one by one": {RuntimeOptions{MemLimit: 24 << 20, GOGC: -1, MaxProcs: 1},
+			[]string{"GOGC", "77"}, RuntimeLimits{24 << 20, 77, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			keepLimits(t)
+			debug.SetMemoryLimit(before.MemLimit)
+			debug.SetGCPercent(before.GOGC)
+			runtime.GOMAXPROCS(before.MaxProcs)
+			c.o.Getenv = environ(c.env...)
+			got, err := ApplyRuntime(c.o)
+			if err != nil || got != c.want {
+				t.Errorf("said %+v, %v; want %+v", got, err, c.want)
+			}
+			if real := inForce(); real != c.want {
+				t.Errorf("in force %+v, want %+v", real, c.want)
+			}
+		})
+	}
+}
+
+// Who began with one processor gets what is wanted, or what the machine has.
+func TestTakenProcs(t *testing.T) {
+	machine := runtime.GOMAXPROCS(0)
+	t.Cleanup(func() { runtime.GOMAXPROCS(machine) })
+	none := func(string) string { return "" }
+	for _, c := range []struct {
+		wanted, want int
+		taken        bool
+	}{{0, runtime.NumCPU(), true}, {0, 1, false}, {1, 1, true}, {3, 3, true}} {
+		runtime.GOMAXPROCS(1)
+		in, err := ApplyRuntime(RuntimeOptions{MaxProcs: c.wanted, TakenProcs: c.taken, Getenv: none})
+		if err != nil || in.MaxProcs != c.want {
+			t.Errorf("%+v: got %d processors (%v)", c, in.MaxProcs, err)
+		}
+	}
+}
+
+func TestApplyRuntimeRefuses(t *testing.T) {
+	keepLimits(t)
+	before := inForce()
+	for _, o := range []RuntimeOptions{
+		{MemLimit: -1}, {MaxProcs: -1},
+		{MemLimit: 1 << 20, MaxProcs: -1, GOGC: -1}, // nothing of it may take effect
+	} {
+		o.Getenv = environ()
+		if _, err := ApplyRuntime(o); err == nil {
+			t.Errorf("%+v was accepted", o)
+		}
+		if got := inForce(); got != before {
+			t.Fatalf("%+v changed the limits to %+v", o, got)
+		}
+	}
+}
+
+func TestRuntimeLimitsText(t *testing.T) {
+	for want, l := range map[string]RuntimeLimits{
+		"memory limit 24 MiB, gogc 100, 2 processors":    {24 << 20, 100, 2},
+		"memory limit none, gogc off, 1 processors":      {math.MaxInt64, -1, 1},
+		"memory limit 1000000 B, gogc 100, 1 processors": {1_000_000, 100, 1},
+		"memory limit 3 GiB, gogc 100, 1 processors":     {3 << 30, 100, 1},
+		"memory limit 1025 KiB, gogc 100, 1 processors":  {1025 << 10, 100, 1},
+	} {
+		if got := l.String(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// filePages sums what of this program's own file is in memory, in kB.
+func filePages(t *testing.T) (kB int) {
+	t.Helper()
+	exe, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	smaps, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := false
+	for line := range strings.Lines(string(smaps)) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) >= 5 && strings.Contains(f[0], "-"):
+			ours = len(f) == 6 && f[5] == exe
+		case ours && f[0] == "Rss:":
+			n, _ := strconv.Atoi(f[1])
+			kB += n
+		}
+	}
+	return kB
+}
+
+var written = map[string]int{"before": 1} // in the writable part of the file
+
+func TestReturnPages(t *testing.T) {
+	written["now"] = 2
+	before := filePages(t)
+	if err := returnPages(); err != nil {
+		t.Fatal(err)
+	}
+	after := filePages(t)
+	if after > before-500 {
+		t.Errorf("%d kB before, %d kB after", before, after)
+	}
+	if written["before"]+written["now"] != 3 {
+		t.Error("what was written is lost")
+	}
+	if err := returnPages(); err != nil { // as often as one likes
+		t.Error(err)
+	}
+}
+
+// garbage is kept until the end of TestReturnHeap has let go of it.
+var garbage []byte
+
+func TestReturnHeap(t *testing.T) {
+	garbage = make([]byte, 64<<20)
+	for i := range garbage {
+		garbage[i] = 1
+	}
+	runtime.GC()
+	before := anonymous(t)
+	garbage = nil
+	if err := returnMemory(); err != nil {
+		t.Fatal(err)
+	}
+	if after := anonymous(t); before-after < 48<<10 {
+		t.Errorf("%d kB before, %d kB after", before, after)
+	}
+}
+
+func anonymous(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/smaps_rollup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "Anonymous:" {
+			n, _ := strconv.Atoi(f[1])
+			return n
+		}
+	}
+	t.Fatalf("no anonymous memory in %s", text)
+	return 0
+}

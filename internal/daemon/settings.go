@@ -1,0 +1,150 @@
+package daemon
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+
+	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+)
+
+// Settings are those that every daemon has: how to reach the API server, what is
+// logged, and the limits of the Go runtime. Table binds them.
+type Settings struct {
+	Kubernetes kube.Options
+	Node       string // name of this node; "": the host's name up to its first dot
+	Log        LogOptions
+	Runtime    RuntimeOptions
+}
+
+// Common returns s, which makes a structure that embeds Settings a Configuration.
+func (s *Settings) Common() *Settings { return s }
+
+// Defaults are the differences between the daemons in the settings that they share.
+type Defaults struct {
+	TokenEnv, CertEnv    string // names in the environment of kubernetes.token_file and cert_file
+	QPS, Burst, MemLimit string // values of kubernetes.qps, kubernetes.burst and runtime.gomemlimit
+	Status               string // what "status -o json" reports, for the help
+}
+
+// Table completes the table of a daemon, which has the daemon's own sections and
+// settings, with the settings that every daemon has, bound to s.
+func (s *Settings) Table(own config.Table, d Defaults) *config.Table {
+	if s.Log.Level == nil {
+		s.Log.Level = new(slog.LevelVar)
+	}
+	own.Synopsis = synopsis(own.Program, d.Status)
+	if own.File == "" {
+		own.File = "/etc/" + own.Program + "/config.toml"
+	}
+	own.Sections = slices.Concat([]config.Section{
+		{Name: "", Help: "General"},
+		{Name: "kubernetes", Help: "How to reach the Kubernetes API server. With host and port both empty a kubeconfig is looked for: --kubeconfig, $KUBECONFIG, the pod's own service account, $HOME/.kube/config."},
+	}, own.Sections, []config.Section{
+		{Name: "log", Help: "What is logged and how."},
+		{Name: "runtime", Help: "Limits of the Go runtime. GOMEMLIMIT, GOGC and GOMAXPROCS in the environment win over this file."},
+	})
+	own.Settings = slices.Concat(s.kubernetes(d), own.Settings, s.logAndRuntime(d))
+	own.Legacy = zapFlags
+	return &own
+}
+
+func synopsis(program, status string) (lines []string) {
+	for _, c := range [][2]string{
+		{" [flags]", "run the daemon"},
+		{" config check [flags]", "check the configuration, no network"},
+		{" config dump [flags]", "show every value and its origin"},
+		{" config default", "print the commented default file"},
+		{" install [flags]", "make a service of it, with these flags"},
+		{" remove|start|stop|status", "look after the service"},
+		{" status -o json", status + " for programs"},
+		{" version", "print the version"},
+	} {
+		lines = append(lines, fmt.Sprintf("%-39s %s", program+c[0], c[1]))
+	}
+	return lines
+}
+
+func (s *Settings) kubernetes(d Defaults) []config.Setting {
+	k := &s.Kubernetes
+	return []config.Setting{
+		{
+			Key: "strict_credentials", Kind: config.Bool, Default: "false", Field: &k.Strict,
+			Help: "Refuse to start when the token file can be read by others than its owner and the group of the daemon. Otherwise that is a warning.",
+		}, {
+			Key: "kubernetes.service_host", Flag: "kubernetes-service-host", Env: []config.Env{{Name: "KUBERNETES_SERVICE_HOST"}},
+			Kind: config.String, Unit: "HOST", Field: &k.Host,
+			Help: "Name or address of the API server.",
+		}, {
+			Key: "kubernetes.service_port", Flag: "kubernetes-service-port", Env: []config.Env{{Name: "KUBERNETES_SERVICE_PORT"}},
+			Kind: config.Port, Field: &k.Port,
+			Help: "Port of the API server.",
+		}, {
+			Key: "kubernetes.token_file", Flag: "service-token-file", Env: []config.Env{{Name: d.TokenEnv}},
+			Kind: config.String, Unit: "FILE", Field: &k.TokenFile,
+			Help: "File with the bearer token of the service account. A token that changes on disk is picked up.",
+		}, {
+			Key: "kubernetes.cert_file", Flag: "service-cert-file", Env: []config.Env{{Name: d.CertEnv}},
+			Kind: config.String, Unit: "FILE", Field: &k.CertFile,
+			Help: "File with the certificates (PEM) that vouch for the API server.",
+		}, {
+			Key: "kubernetes.kubeconfig", Flag: "kubeconfig",
+			Kind: config.String, Unit: "FILE", Field: &k.Kubeconfig,
+			Help: "A kubeconfig to use instead of host, port, token and certificates.",
+		}, {
+			Key: "kubernetes.qps", Flag: "kubernetes-qps",
+			Kind: config.Int, Default: d.QPS, Min: "1", Max: "1000", Unit: "NUMBER", Field: &k.QPS,
+			Help: "Requests to the API server per second, on average.",
+		}, {
+			Key: "kubernetes.burst", Flag: "kubernetes-burst",
+			Kind: config.Int, Default: d.Burst, Min: "1", Max: "1000", Unit: "NUMBER", Field: &k.Burst,
+			Help: "Requests to the API server that may go out at once.",
+		}, {
+			Key: "kubernetes.request_timeout", Kind: config.Duration, Default: "30s", Min: "1s", Max: "10m", Field: &k.Timeout,
+			Help: "How long one request may take. The watch is not a request in this sense.",
+		}, {
+			Key: "kubernetes.watch_timeout", Kind: config.Duration, Default: "1h", Min: "5m", Max: "24h", Field: &k.MinWatchTimeout,
+			Help: "How long a watch lasts before it is renewed: between this and twice this, so that nodes do not renew all at once.",
+		}, {
+			Key: "node.name", Flag: "node-name", Env: []config.Env{{Name: "NODE_NAME"}},
+			Kind: config.String, Unit: "NAME", Check: config.NamespaceName, Field: &s.Node,
+			Help: "Name of this compute node, which is also the namespace of its ClientMounts. Empty: the host's name up to its first dot.",
+		},
+	}
+}
+
+func (s *Settings) logAndRuntime(d Defaults) []config.Setting {
+	l, r := &s.Log, &s.Runtime
+	return []config.Setting{
+		{
+			Key: "log.level", Flag: "log-level", Kind: config.Enum, Default: "info", Values: []string{"debug", "info", "warn", "error"}, Reload: true, Field: l.Level,
+			Help: "The least important record that is logged.",
+		}, {
+			Key: "log.format", Flag: "log-format", Kind: config.Enum, Default: "auto", Values: LogFormats, Field: &l.Format,
+			Help: "auto: the journal's own protocol under systemd, colours (tint) on a terminal, text otherwise.",
+		}, {
+			Key: "runtime.gomemlimit", Env: []config.Env{{Name: "GOMEMLIMIT", Lenient: true}},
+			Kind: config.Size, Default: d.MemLimit, Min: "1MiB", Words: map[string]int64{"off": math.MaxInt64}, Field: &r.MemLimit,
+			Help: "Memory above which the garbage collector works harder. It is a target, not a hard limit.",
+		}, {
+			Key: "runtime.gogc", Env: []config.Env{{Name: "GOGC", Lenient: true}},
+			Kind: config.Int, Default: "100", Min: "1", Max: "100000", Words: map[string]int64{"off": -1}, Field: &r.GOGC,
+			Help: "Growth of the heap in percent before garbage is collected.",
+		}, {
+			Key: "runtime.gomaxprocs", Env: []config.Env{{Name: "GOMAXPROCS", Lenient: true}},
+			Kind: config.Int, Default: "1", Min: "0", Max: "1024", Field: &r.MaxProcs,
+			Help: "Processors that the daemon uses at once. One disturbs jobs least; 0 leaves it to the Go runtime.",
+		},
+	}
+}
+
+// zapFlags are the logging flags of earlier daemons.
+var zapFlags = []config.Legacy{
+	{Flag: "zap-devel", Bool: true, Advice: "use --log-format"},
+	{Flag: "zap-encoder", Advice: "use --log-format"},
+	{Flag: "zap-log-level", Advice: "use --log-level"},
+	{Flag: "zap-stacktrace-level", Advice: "stack traces are not logged"},
+	{Flag: "zap-time-encoding", Advice: "use --log-format"},
+}

@@ -1,0 +1,368 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
+	"github.com/compute-daemons/compute-daemons/internal/text"
+	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
+	units "github.com/compute-daemons/compute-daemons/systemd"
+)
+
+// Program returns nnf-dm.
+func Program() *daemon.Program {
+	const name = "nnf-dm"
+	return &daemon.Program{
+		Name:          name,
+		Configuration: func() daemon.Configuration { return new(Configuration) },
+		ConfigRefused: EventConfigRefused,
+		Service: systemd.Service{
+			Description: "Near-Node Flash (NNF) Data Movement Service", User: name,
+			Units: []systemd.Unit{
+				{Name: "nnf-dm.service", Text: units.NnfdmService},
+				{Name: "nnf-dm.socket", Text: units.NnfdmSocket},
+			},
+		},
+		Describe: describe,
+	}
+}
+
+// describe tells programs which socket the daemon serves.
+func describe(settings daemon.Configuration, err error, status *systemd.Status) {
+	if err == nil {
+		status.Paths["socket"] = settings.(*Configuration).Socket.Path
+	}
+}
+
+// Configuration is the settings of nnf-dm. Of Service, Socket and Transport, the
+// settings fill some fields, and Start the others.
+type Configuration struct {
+	daemon.Settings
+	Service           Options
+	Socket            unixsocket.Options
+	Transport         Transport
+	Connections       unixsocket.LimiterOptions
+	ConnectionReserve int // percent of Connections.Total
+	Choices           struct {
+		Mode        datamovement.OptionMode
+		DCP, MPIRun []string // further options that users may give
+	}
+	LogRecords struct {
+		PerSecond float64
+		Burst     int
+	}
+	Simulated       bool
+	IdleTimeout     time.Duration
+	ShutdownTimeout time.Duration
+}
+
+// Verify finds options of dcp and mpirun that cannot be allowed.
+func (c *Configuration) Verify() error {
+	_, err := c.service()
+	return err
+}
+
+// service returns the settings of the service, those with fields that follow from
+// several settings too.
+func (c *Configuration) service() (Settings, error) {
+	choices, err := datamovement.NewOptions(c.Choices.Mode, c.Choices.DCP, c.Choices.MPIRun)
+	if err != nil {
+		return Settings{}, fmt.Errorf("section [options]: %w", err)
+	}
+	s := c.Service.Settings
+	s.Choices = choices
+	s.Limits.API.QPS, s.Limits.API.Burst = int(c.Kubernetes.QPS), c.Kubernetes.Burst
+	return s, nil
+}
+
+func (c *Configuration) connections() unixsocket.LimiterOptions {
+	o := c.Connections
+	o.What, o.Reserve = "connections", o.Total*c.ConnectionReserve/100
+	return o
+}
+
+// process is the daemon put together.
+type process struct {
+	p           *daemon.Process
+	service     *Service // nil when simulated
+	listener    *unixsocket.Listener
+	records     *unixsocket.Records
+	connections *unixsocket.Limiter
+	idle        *unixsocket.Idle // for the exit
+	quiet       *unixsocket.Idle // for giving memory back
+	transport   Transport
+	started     func() // logs that the daemon has started
+	shutdown    atomic.Int64
+
+	mu          sync.Mutex // for a reload while the daemon starts to serve
+	serving     bool
+	idleTimeout time.Duration
+}
+
+// quietAfter is how long there must have been no request, and no transfer that is
+// followed, before memory is given back: longer than the pause between the polls
+// of a client. Connections that are open do not count.
+const quietAfter = 5 * time.Second
+
+// overLimit is how many connections above its limit a user gets, so that the server can
+// answer why it refuses.
+const overLimit = 2
+
+// Start opens the socket and builds the service.
+func (c *Configuration) Start(p *daemon.Process) (daemon.Service, error) {
+	quit := make(chan struct{}, 1)
+	d := &process{p: p, quiet: unixsocket.NewIdle(quietAfter, p.ReturnMemory)}
+	d.idle = unixsocket.NewIdle(0, func() {
+		select {
+		case quit <- struct{}{}:
+		default:
+		}
+	})
+	d.idle.Also(d.quiet)
+	d.adopt(c)
+	d.records = NewRecords(p.Log, c.LogRecords.PerSecond, c.LogRecords.Burst)
+	address := "simulated"
+	if !c.Simulated {
+		client, err := p.Dial("nnf data movement service")
+		if err != nil {
+			return nil, err
+		}
+		o := c.Service
+		if o.Settings, err = c.service(); err != nil {
+			return nil, err
+		}
+		o.Node, o.Client, o.Idle, o.Records, o.Status, o.Log = p.Node, Cluster{Client: client}, d.idle, d.records, d.status, p.Log
+		d.service, address = New(o), client.Address()
+	}
+	d.connections = unixsocket.NewLimiter(c.connections())
+	o := c.Socket
+	o.Limiter, o.OverLimit, o.Handshake, o.HandshakeBytes = d.connections, overLimit, c.Transport.Handshake, preface
+	o.Idle, o.Records, o.Log = d.idle, d.records, p.Log
+	var err error
+	if d.listener, err = unixsocket.Listen(o); err != nil {
+		return nil, err
+	}
+	d.transport = c.Transport
+	d.transport.Listener, d.transport.Pulse, d.transport.Records = d.listener, NewPulse(d.listener), d.records
+	d.transport.Shutdown, d.transport.Idle, d.transport.Quit, d.transport.Log = d.ShutdownTimeout, d.idle, quit, p.Log
+	d.started = func() {
+		p.Started(EventStarted, "api_server", address, "socket", d.listener.Addr().String(), "activated", d.listener.Activated())
+	}
+	return d, nil
+}
+
+func (d *process) Run(ctx context.Context) error {
+	defer d.records.Close()
+	defer d.quiet.Stop()
+	defer d.idle.Stop()
+	// The socket exists: a client that connects now is served.
+	d.serve()
+	d.started()
+	d.p.Notifier.Ready()
+	if d.service == nil {
+		d.status("simulated, nothing is copied")
+		return ServeSimulated(ctx, d.transport)
+	}
+	d.status("waiting for requests")
+	return Serve(ctx, d.service, d.transport)
+}
+
+// serve starts to count the idle time: now, not from a start that took long.
+func (d *process) serve() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.serving = true
+	d.idle.Set(d.idleTimeout)
+}
+
+func (d *process) Probe(ctx context.Context) error {
+	if d.service != nil {
+		if err := d.service.Probe(ctx); err != nil {
+			return err
+		}
+	}
+	return d.transport.Pulse.Probe(ctx)
+}
+
+// status sets the line of systemctl status.
+func (d *process) status(text string) {
+	d.p.Notifier.Status(d.listener.Addr().String() + ": " + text)
+}
+
+func (d *process) Reload(fresh daemon.Configuration) {
+	c := fresh.(*Configuration)
+	d.adopt(c)
+	d.connections.Set(c.connections())
+	d.records.Set(c.LogRecords.PerSecond, c.LogRecords.Burst)
+	if settings, err := c.service(); err == nil && d.service != nil {
+		d.service.SetSettings(settings)
+	}
+}
+
+func (d *process) adopt(c *Configuration) {
+	d.shutdown.Store(int64(c.ShutdownTimeout))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.idleTimeout = c.IdleTimeout; d.serving {
+		d.idle.Set(d.idleTimeout)
+	}
+}
+
+func (d *process) ShutdownTimeout() time.Duration { return time.Duration(d.shutdown.Load()) }
+
+func (d *process) Left() string { return fmt.Sprintf("%d connections", d.listener.Open()) }
+
+// Table returns the settings, in the order of the configuration file.
+func (c *Configuration) Table() *config.Table {
+	return c.Settings.Table(config.Table{
+		Program: "nnf-dm",
+		Summary: "nnf-dm serves the Copy Offload API to the jobs of this compute node: it creates, follows, cancels and deletes data movements that the rabbit executes.",
+		Sections: []config.Section{
+			{Name: "node", Help: "This compute node and its rabbit."},
+			{Name: "socket", Help: "The socket of the Copy Offload API. Under socket activation the service manager's socket is used instead."},
+			{Name: "access", Help: "Who may do what. Callers are known by the identity that the kernel gives for their connection."},
+			{Name: "options", Help: "What users may pass on to dcp and mpirun, which the rabbit runs."},
+			{Name: "limits", Help: "What one user may take, so that nobody else notices. Beyond a limit the answer is RESOURCE_EXHAUSTED, for that user alone."},
+			{Name: "daemon", Help: "The life of the process."},
+		},
+		Settings: slices.Concat(c.socketAndAccess(), c.limits(), c.life()),
+	}, daemon.Defaults{
+		TokenEnv: "NNF_DATA_MOVEMENT_SERVICE_TOKEN_FILE", CertEnv: "NNF_DATA_MOVEMENT_SERVICE_CERT_FILE", QPS: "50", Burst: "100",
+		// Memory grows with the connections, 20 KiB each: a limit below what those need
+		// would keep the collector at work without a pause.
+		MemLimit: "128MiB", Status: "service, units and paths",
+	})
+}
+
+func (c *Configuration) socketAndAccess() []config.Setting {
+	const names = " An entry is an option's name, with = behind it when it takes a value: \"--chunksize=\"."
+	s := &c.Service.Settings
+	return []config.Setting{
+		{
+			Key: "node.nnf_node_name", Flag: "nnf-node-name", Env: []config.Env{{Name: "NNF_NODE_NAME"}},
+			Kind: config.String, Unit: "NAME", Check: config.NamespaceName, Field: &c.Service.Rabbit,
+			Help: "Name of the rabbit that serves this compute, which is also its namespace. Empty: looked up in the SystemConfiguration when it is first needed.",
+		}, {
+			Key: "node.sys_config", Flag: "sys-config", Kind: config.String, Default: "default", Unit: "NAME", Field: &c.Service.SystemConfiguration,
+			Help: "Name of the SystemConfiguration in namespace default that says which rabbit serves which compute.",
+		}, {
+			Key: "socket.path", Flag: "socket", Kind: config.String, Default: "/var/run/nnf-dm.sock", Unit: "PATH", Check: config.AbsolutePath, Field: &c.Socket.Path,
+			Help: "Where the socket is made.",
+		}, {
+			Key: "socket.mode", Kind: config.String, Default: "0666", Check: checkPermissions, Field: (*permissions)(&c.Socket.Mode),
+			Help: "Permissions of the socket. Who may do what is decided by the caller's identity, not by these.",
+		}, {
+			Key: "socket.group", Kind: config.String, Field: &c.Socket.Group,
+			Help: "Group of the socket, by name or number. Empty: the group of the process.",
+		}, {
+			Key: "access.root_may_all", Kind: config.Bool, Default: "true", Reload: true, Field: &s.Policy.RootMayAll,
+			Help: "Let root act for any workflow. Copies are made with the workflow's user and group all the same.",
+		}, {
+			Key: "access.allow_root_copies", Kind: config.Bool, Default: "false", Reload: true, Field: &s.Policy.AllowRootCopies,
+			Help: "Allow workflows of user 0, whose copies run as root on the rabbit.",
+		}, {
+			Key: "access.list_workflow", Kind: config.Bool, Default: "false", Reload: true, Field: &s.Policy.ListWorkflow,
+			Help: "List all movements of a workflow, also those that other computes have started.",
+		}, {
+			Key: "options.policy", Kind: config.Enum, Default: "list", Values: []string{"list", "none", "any"}, Reload: true, Field: &c.Choices.Mode,
+			Help: "Which dcp and mpirun options users may give. list: those that are known to be harmless, and the ones below. none: no options. any: every option, and mpirun has some that run programs, so whoever may copy can then run commands as root on the rabbit. Characters that mean something to a shell are refused always.",
+		}, {
+			Key: "options.dcp", Kind: config.Strings, Reload: true, Field: &c.Choices.DCP,
+			Help: "Further options of dcp that users may give." + names,
+		}, {
+			Key: "options.mpirun", Kind: config.Strings, Reload: true, Field: &c.Choices.MPIRun,
+			Help: "Further options of mpirun that users may give." + names,
+		}, {
+			Key: "options.lookup_expiry", Kind: config.Duration, Default: "1m", Min: "0s", Max: "1h", Reload: true, Field: &s.LookupExpiry,
+			Help: "How long the list of global file systems, the default profile and the system configuration are remembered between requests.",
+		},
+	}
+}
+
+func (c *Configuration) limits() []config.Setting {
+	number := func(key, value, least, most, help string, field any) config.Setting {
+		return config.Setting{Key: "limits." + key, Kind: config.Int, Default: value, Min: least, Max: most, Reload: true, Field: field, Help: help}
+	}
+	s := &c.Service.Settings
+	l := &s.Limits
+	return []config.Setting{
+		number("connections", "4096", "8", "65536", "Connections at once, of all users.", &c.Connections.Total),
+		number("connections_per_user", "1024", "1", "65536", "Connections at once, of one user.", &c.Connections.User.Slots),
+		number("connection_reserve", "10", "0", "50", "Percent of limits.connections that only users without a connection may take. When the others are taken, the daemon closes the longest idle connection of the user who has most, if the new caller has fewer.", &c.ConnectionReserve),
+		number("streams_per_user", "2048", "1", "65536", "Requests at once, of one user.", &l.Streams),
+		number("waiters_per_user", "1024", "1", "65536", "Requests that wait for the end of a transfer, of one user.", &l.Waiters),
+		number("creates_per_second", "50", "1", "10000", "Transfers that one user may create per second, on average.", &l.CreatesPerSecond),
+		number("create_burst", "500", "1", "100000", "Transfers that one user may create at once.", &l.CreateBurst),
+		number("movements_per_user", "5000", "1", "1000000", "Transfers of one user that exist, whether they have ended or not. Users delete those that have ended.", &l.Movements),
+		{
+			Key: "limits.movement_bytes_per_user", Kind: config.Size, Default: "16MiB", Min: "64KiB", Max: "1GiB", Reload: true, Field: &l.MovementBytes,
+			Help: "Size of the transfers of one user that exist: each counts 1KiB, its paths and options, and what the rabbit reports of it.",
+		},
+		number("batch_size", "1000", "1", "10000", "Pairs of source and destination in one batch.", &l.BatchSize),
+		number("api_share", "90", "1", "100", "Percent of kubernetes.qps and kubernetes.burst that one user's requests may take. Users take turns.", &l.API.Percent),
+		number("log_records_per_second", "5", "1", "10000", "Log records that one user may cause per second, on average, by requests that are refused or fail. One record gives the number of suppressed ones.", &c.LogRecords.PerSecond),
+		number("log_record_burst", "100", "1", "100000", "Such log records that one user may cause at once.", &c.LogRecords.Burst),
+		{
+			Key: "limits.message_size", Kind: config.Size, Default: "256KiB", Min: "4KiB", Max: "4MiB", Field: &c.Transport.MaxMessage,
+			Help: "Size of one request.",
+		}, {
+			Key: "limits.memory_per_user", Kind: config.Size, Default: "16MiB", Min: "1MiB", Max: "1GiB", Field: &c.Transport.MaxMemory,
+			Help: "Memory for the requests and answers of one user. A request under way counts 4KiB and its size, an answer its size until the client has read it, a followed transfer 192 bytes. Above three quarters requests and answers are refused; a client that keeps sending above the limit is disconnected.",
+		}, {
+			Key: "limits.memory", Kind: config.Size, Default: "64MiB", Min: "1MiB", Max: "16GiB", Field: &c.Transport.TotalMemory,
+			Help: "Memory for the requests and answers of all users. Above half of it the other half is divided equally among the users.",
+		}, {
+			Key: "limits.max_wait", Kind: config.Duration, Default: "1h", Min: "1s", Max: "24h", Reload: true, Field: &s.MaxWait,
+			Help: "How long one request may wait for the end of a transfer, also when it asks for ever.",
+		}, {
+			Key: "limits.handshake_time", Kind: config.Duration, Default: "5s", Min: "100ms", Max: "1m", Field: &c.Transport.Handshake,
+			Help: "How long a new connection may take until it has sent its first request.",
+		},
+	}
+}
+
+func (c *Configuration) life() []config.Setting {
+	return []config.Setting{
+		{
+			Key: "daemon.simulated", Flag: "simulated", Kind: config.Bool, Default: "false", Field: &c.Simulated,
+			Help: "For tests of clients only: answer from memory, with no Kubernetes and no copying.",
+		}, {
+			Key: "daemon.idle_timeout", Flag: "idle-timeout", Kind: config.Duration, Default: "5m", Min: "0s", Max: "24h", Reload: true, Field: &c.IdleTimeout,
+			Help: `End after being idle so long, under socket activation only: the next client starts the daemon again. "0s": never.`,
+		}, {
+			Key: "daemon.shutdown_timeout", Flag: "shutdown-timeout",
+			Kind: config.Duration, Default: "10s", Min: "0s", Max: "1h", Reload: true, Field: &c.ShutdownTimeout,
+			Help: "How long running requests may go on after the daemon was asked to stop. Transfers are never touched then.",
+		},
+	}
+}
+
+// permissions is a fs.FileMode in the syntax of socket.mode.
+type permissions fs.FileMode
+
+// UnmarshalText reads octal permissions with which the owner can use the socket.
+func (p *permissions) UnmarshalText(data []byte) error {
+	n, err := strconv.ParseUint(string(data), 8, 32)
+	if err != nil || n > 0o777 || !strings.HasPrefix(string(data), "0") {
+		return fmt.Errorf("%s is not a mode, accepted: octal permissions such as 0666 or 0660", text.Quote(string(data)))
+	}
+	if n&0o600 != 0o600 {
+		return errors.New("the owner must be able to read and write the socket")
+	}
+	*p = permissions(n)
+	return nil
+}
+
+func checkPermissions(value any) error { return new(permissions).UnmarshalText([]byte(value.(string))) }

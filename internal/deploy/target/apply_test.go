@@ -1,0 +1,238 @@
+package target
+
+import (
+	"errors"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
+)
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+func TestInstallFromNothing(t *testing.T) {
+	for _, kind := range []string{"packages", "programs"} {
+		t.Run(kind, func(t *testing.T) {
+			s := newTestNode(t)
+			w := wanted(s.packages("1", "exit 0", ""))
+			if kind == "programs" {
+				w = wanted(s.bare("1", "exit 0"))
+			}
+			s.install(w)
+			s.nothingStaged()
+			for path, want := range map[string]string{
+				"etc/clientmountd/service.token": "token-1", "etc/clientmountd/service.cert": "ca-1", "etc/nnf-dm/service.token": "token-2",
+			} {
+				if s.Get(path) != want {
+					t.Errorf("%s is %q", path, s.Get(path))
+				}
+			}
+			files := s.Files("etc/clientmountd", "etc/nnf-dm")
+			for path, mode := range map[string]string{
+				"/etc/clientmountd": "drwx------", "/etc/clientmountd/service.token": "-rw-------", "/etc/clientmountd/config.d": "drwx------",
+				"/etc/nnf-dm": "drwxr-x---", "/etc/nnf-dm/service.token": "-rw-r-----", "/etc/nnf-dm/service.cert": "-rw-r-----",
+			} {
+				if !strings.HasPrefix(files[path], mode) {
+					t.Errorf("%s is %s, want %s", path, files[path], mode)
+				}
+			}
+			r, err := Probe(t.Context(), s.shell, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f := r.Files["/etc/nnf-dm/service.token"]; f.Owner != "root:nnf-dm" {
+				t.Errorf("%+v", f)
+			}
+			if r.Units["clientmountd.service"].Active != "active" || r.Units["nnf-dm.socket"].Active != "active" || r.Versions["clientmountd"] != "1" {
+				t.Errorf("%+v %+v", r.Units, r.Versions)
+			}
+			s.Log()
+			if p := s.plan(w); !p.Empty() {
+				t.Errorf("a second run would change:\n%s", changes(p))
+			}
+			if log := s.Log(); len(log) != 0 {
+				t.Errorf("to look changes nothing: %q", log)
+			}
+		})
+	}
+}
+
+// restarted returns the units that were started or restarted since the last call.
+func (s *testNode) restarted() (list []string) {
+	for _, line := range s.Log() {
+		if verb, unit, _ := strings.Cut(line, " "); verb == "restart" || verb == "start" {
+			list = append(list, unit)
+		}
+	}
+	return list
+}
+
+// Only daemons of which something has changed are restarted.
+func TestOnlyWhatChangedIsRestarted(t *testing.T) {
+	s := newTestNode(t)
+	old := s.packages("1", "exit 0", "")
+	w := wanted(old)
+	s.install(w)
+	s.restarted()
+
+	w.Daemons[1].Token = []byte("token-2b")
+	if p := s.plan(w); changes(p) != "replace /etc/nnf-dm/service.token\nrestart nnf-dm.service\n" {
+		t.Errorf("a new token of one daemon:\n%s", changes(p))
+	}
+	s.install(w)
+	if got := s.restarted(); !slices.Equal(got, []string{"nnf-dm.service"}) {
+		t.Errorf("a new token of one daemon restarts %q", got)
+	}
+	fresh := s.packages("2", "exit 0", "")
+	w.Payload.Packages = append(w.Payload.Packages[:0:0], fresh.Packages[0], old.Packages[1])
+	s.install(w)
+	if got := s.restarted(); !slices.Equal(got, []string{"clientmountd.service"}) || !strings.Contains(s.Get("usr/bin/clientmountd"), "Version 2") {
+		t.Errorf("a new package of one daemon restarts %q", got)
+	}
+	if err := os.Chmod(filepath.Join(s.Root, "etc/nnf-dm/service.token"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if p := s.plan(w); changes(p) != "permissions /etc/nnf-dm/service.token\n" {
+		t.Errorf("a token that was opened:\n%s", changes(p))
+	}
+	s.install(w)
+	if got := s.restarted(); len(got) != 0 || s.Files("etc/nnf-dm")["/etc/nnf-dm/service.token"][:10] != "-rw-r-----" {
+		t.Errorf("permissions alone restart %q: %v", got, s.Files("etc/nnf-dm"))
+	}
+	w.Force = true
+	s.install(w)
+	if got := s.restarted(); !slices.Equal(got, []string{"clientmountd.service", "nnf-dm.service"}) {
+		t.Errorf("by force %q", got)
+	}
+}
+
+// If a new version does not get ready, the old one is back, to the byte, and runs.
+func TestNotReadyPutsTheOldBack(t *testing.T) {
+	for _, kind := range []string{"packages", "programs"} {
+		t.Run(kind, func(t *testing.T) {
+			s := newTestNode(t)
+			payloads := s.packages
+			if kind == "programs" {
+				payloads = func(version, ready, _ string) payload.Payload { return s.bare(version, ready) }
+			}
+			s.install(wanted(payloads("1", "exit 0", "")))
+			before := s.state()
+			running := s.Get("run/fake/running.clientmountd.service")
+
+			w := wanted(payloads("2", "exit 1", ""))
+			w.Daemons[0].Token = []byte("another token")
+			s.Put("run/fake/journal", "level=ERROR the API server says no\n\x1b[31mlast\tline\n", 0o600)
+			o, err := s.apply(w)
+			problem := (*Problem)(nil)
+			if !errors.As(err, &problem) || o == nil || o.State != "old" || !strings.Contains(problem.Text, "clientmountd.service is not ready") ||
+				!strings.HasSuffix(problem.Text, "; the node is as before") || !strings.Contains(problem.Hint, "journalctl -u clientmountd.service") {
+				t.Fatalf("%v %+v", err, o)
+			}
+			if len(o.Journal) != 2 || o.Journal[0] != "level=ERROR the API server says no" {
+				t.Errorf("%q", o.Journal)
+			}
+			if after := s.state(); after != before {
+				t.Errorf("before:\n%s\nafter:\n%s", before, after)
+			}
+			if now := s.Get("run/fake/running.clientmountd.service"); now != running || s.Get("run/fake/active.clientmountd.service") != "active\n" {
+				t.Error("what runs is not the old one")
+			}
+			s.nothingStaged()
+			w = wanted(payloads("3", "exit 0", ""))
+			s.install(w)
+			if !strings.Contains(s.Get("usr/bin/clientmountd"), "Version 3") {
+				t.Error("a good one was not installed after that")
+			}
+		})
+	}
+}
+
+// The first version on a node has nothing to go back to: it stays, and the next run tries
+// again.
+func TestNotReadyOnAFreshNode(t *testing.T) {
+	s := newTestNode(t)
+	w := wanted(s.packages("1", "exit 1", ""))
+	o, err := s.apply(w)
+	if err == nil || o.State != "unready" || !strings.Contains(err.Error(), "the new version stays") {
+		t.Fatalf("%v %+v", err, o)
+	}
+	s.nothingStaged()
+	if p := s.plan(w); changes(p) != "start clientmountd.service\nstart nnf-dm.service\n" {
+		t.Errorf("a second run:\n%s", changes(p))
+	}
+	s.Put("usr/bin/clientmountd", program("1", "exit 0"), 0o755)
+	s.Put("usr/bin/nnf-dm", program("1", "exit 0"), 0o755)
+	s.install(w)
+}
+
+func TestPackageTransactionFails(t *testing.T) {
+	s := newTestNode(t)
+	s.install(wanted(s.packages("1", "exit 0", "")))
+	before := s.state()
+	w := wanted(s.packages("2", "exit 0", "# fails\n"))
+	o, err := s.apply(w)
+	if err == nil || o.State != "old" || !strings.Contains(err.Error(), "No space left on device") || strings.Contains(err.Error(), "warning") {
+		t.Fatalf("%v %+v", err, o)
+	}
+	if s.state() != before {
+		t.Error("the node is not as before")
+	}
+	s.nothingStaged()
+}
+
+// What the scripts name is what the table has.
+func TestScriptsNameTheProduct(t *testing.T) {
+	for name, text := range map[string]string{"shared": shared, "switch": switchText} {
+		if !strings.Contains(text, "\nD=$R"+product.StateDirectory) {
+			t.Errorf("%s does not work in %s", name, product.StateDirectory)
+		}
+	}
+	d, _ := product.Of("nnf-dm")
+	if !strings.Contains(switchText, "= "+d.Service()+" ]") || !strings.Contains(switchText, `"$R`+product.Path(d.Beside[0])+`"`) {
+		t.Error("the switch does not ask nnf-dm by its client")
+	}
+}
+
+// The scripts as they are sent, and the fake commands of nodes.
+func TestScriptsLint(t *testing.T) {
+	for _, s := range []remote.Script{probeScript, applyScript, collectScript, {Name: "switch", Text: bare(switchText)}} {
+		for _, shell := range []string{"dash", "bash", "busybox"} {
+			args := []string{shell, "-n"}
+			if shell == "busybox" {
+				args = []string{shell, "sh", "-n"}
+			}
+			if _, err := exec.LookPath(shell); err != nil {
+				t.Logf("%s is not here", shell)
+				continue
+			}
+			cmd := exec.Command(args[0], args[1:]...)
+			cmd.Stdin = strings.NewReader(s.Text)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%s, %s: %v %s", s.Name, shell, err, out)
+			}
+		}
+		if strings.Contains(s.Text, "\n#") || strings.HasPrefix(s.Text, "#") {
+			t.Errorf("%s is sent with its comments", s.Name)
+		}
+	}
+	if _, err := exec.LookPath("shellcheck"); err != nil {
+		if os.Getenv("E2E_REQUIRE") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip("shellcheck is not installed, make lint installs it: ", err)
+	}
+	stubs, err := filepath.Glob("../remote/fakenode/bin/*")
+	if err != nil || len(stubs) < 5 {
+		t.Fatal(stubs, err)
+	}
+	if out, err := exec.Command("shellcheck", stubs...).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

@@ -1,0 +1,419 @@
+package kube
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// replace puts a new file in the place of an old one, as an installer does.
+func replace(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.Rename(write(t, filepath.Dir(path), "new", content, 0o600), path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTokenRotation(t *testing.T) {
+	s := newServer(t)
+	s.other = func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, object("a", "1")) }
+	o := s.options()
+	one, two := jwt(account), jwt("system:serviceaccount:x:two")
+	s.tokens = map[string]bool{one: true}
+	c, err := Dial(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func() error { return c.Get(t.Context(), clientMounts, "c1", "a", nil) }
+	if err := get(); err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	s.tokens = map[string]bool{two: true}
+	s.mu.Unlock()
+	if err := get(); !apierrors.IsUnauthorized(err) || !strings.Contains(err.Error(), account) {
+		t.Fatalf("old token: %v", err)
+	}
+	// A file that is gone, empty or half written leaves the old token in use,
+	// and the message about the refusal says what is wrong with the file.
+	for _, content := range []string{"", "half\nwritten"} {
+		replace(t, o.TokenFile, content)
+		if err := get(); !apierrors.IsUnauthorized(err) || !strings.Contains(err.Error(), "cannot be read now") {
+			t.Fatalf("%q: %v", content, err)
+		}
+	}
+	os.Remove(o.TokenFile)
+	if err := get(); !apierrors.IsUnauthorized(err) || !strings.Contains(err.Error(), "no such file") {
+		t.Fatalf("gone: %v", err)
+	}
+	write(t, filepath.Dir(o.TokenFile), "token", " "+two+"\n", 0o600)
+	if err := get(); err != nil {
+		t.Fatalf("the new token is not used at once: %v", err)
+	}
+	if c.Account() != "system:serviceaccount:x:two" {
+		t.Errorf("account %q", c.Account())
+	}
+}
+
+// A token written in place within the clock's granularity leaves the same size
+// and possibly the same times; a refusal makes us read it again anyway.
+func TestTokenReadAgainAfter401(t *testing.T) {
+	path := write(t, t.TempDir(), "token", "one", 0o600)
+	tt := &tokenTransport{path: path, log: slog.New(slog.DiscardHandler), base: roundTripper(func(*http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 401, Body: http.NoBody}, nil
+	})}
+	if _, err := tt.current(); err != nil {
+		t.Fatal(err)
+	}
+	tt.token = "stale"
+	req, _ := http.NewRequest("GET", "https://h/", nil)
+	if _, err := tt.RoundTrip(req); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := tt.current(); got != "one" {
+		t.Errorf("token %q is still in use", got)
+	}
+	if req.Header.Get("Authorization") != "" {
+		t.Error("the caller's request was changed")
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// serverCert returns a self-signed certificate for 127.0.0.1 and its PEM.
+func serverCert(t *testing.T) (tls.Certificate, string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tpl := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "api"}, IsCA: true,
+		BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
+		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+func TestCARotation(t *testing.T) {
+	s := newServer(t)
+	s.other = func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, object("a", "1")) }
+	o := s.options()
+	c, err := Dial(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func() error { return c.Get(t.Context(), clientMounts, "c1", "a", nil) }
+	if err := get(); err != nil {
+		t.Fatal(err)
+	}
+	// The server comes back with a certificate of another CA.
+	fresh, caPEM := serverCert(t)
+	addr := s.Listener.Addr().String()
+	s.CloseClientConnections()
+	s.Close()
+	l, err := tls.Listen("tcp", addr, &tls.Config{Certificates: []tls.Certificate{fresh}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hs := &http.Server{Handler: http.HandlerFunc(s.serve), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	go hs.Serve(l)
+	t.Cleanup(func() { hs.Close() })
+	if err := get(); err == nil || !strings.Contains(err.Error(), "CA certificate of this cluster") {
+		t.Fatalf("the old CA accepts the new server: %v", err)
+	}
+	replace(t, o.CertFile, "half")
+	if err := get(); err == nil {
+		t.Fatal("a broken CA file made us accept anything")
+	}
+	replace(t, o.CertFile, caPEM)
+	if err := get(); err != nil {
+		t.Fatalf("the new CA is not used at once: %v", err)
+	}
+}
+
+func TestOldTLSIsRefused(t *testing.T) {
+	s := newServer(t)
+	fresh, caPEM := serverCert(t)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{fresh}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hs := &http.Server{Handler: http.HandlerFunc(s.serve), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	go hs.Serve(l)
+	t.Cleanup(func() { hs.Close() })
+	o := s.options()
+	_, o.Port, _ = net.SplitHostPort(l.Addr().String())
+	replace(t, o.CertFile, caPEM)
+	c, err := Dial(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Get(t.Context(), clientMounts, "c1", "a", nil); err == nil || !strings.Contains(err.Error(), "protocol version") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Half-open connections are the kernel's to notice.
+func TestSocketOptions(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := dial(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []struct {
+		name              string
+		level, opt, value int
+	}{
+		{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},
+		{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
+		{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3},
+		{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 45000},
+	} {
+		got, gerr := 0, error(nil)
+		err := raw.Control(func(fd uintptr) { got, gerr = unix.GetsockoptInt(int(fd), o.level, o.opt) })
+		if err != nil || gerr != nil || got != o.value {
+			t.Errorf("%s is %d (%v, %v), want %d", o.name, got, err, gerr, o.value)
+		}
+	}
+}
+
+func TestPingTimes(t *testing.T) {
+	env := map[string]string{}
+	get := func(k string) string { return env[k] }
+	if idle, _ := pingTimes(get); idle != 0 {
+		t.Errorf("pings every %v although nobody asked", idle)
+	}
+	env["HTTP2_READ_IDLE_TIMEOUT_SECONDS"], env["HTTP2_PING_TIMEOUT_SECONDS"] = "20", "60"
+	if idle, answer := pingTimes(get); idle != 20*time.Second || answer != time.Minute {
+		t.Errorf("got %v, %v", idle, answer)
+	}
+	env["HTTP2_READ_IDLE_TIMEOUT_SECONDS"] = "-3"
+	if idle, _ := pingTimes(get); idle != 0 {
+		t.Errorf("got %v", idle)
+	}
+}
+
+// Both requests of a start share one HTTP/2 connection.
+func TestOneConnection(t *testing.T) {
+	s := newServer(t)
+	proto := make(chan string, 10)
+	addr := make(chan string, 10)
+	note := func(h handler) handler {
+		return func(w http.ResponseWriter, r *http.Request) { proto <- r.Proto; addr <- r.RemoteAddr; h(w, r) }
+	}
+	s.list = note(s.list)
+	s.watch = []handler{note(sendFrames("hold", event("ADDED", "z", "20")))}
+	v := s.start(s.dial(), WatchOptions{})
+	v.want(t, "upsert z")
+	if a, b := <-addr, <-addr; a != b {
+		t.Errorf("two connections: %s and %s", a, b)
+	}
+	if p := <-proto; p != "HTTP/2.0" {
+		t.Errorf("protocol %s", p)
+	}
+}
+
+func TestPrivate(t *testing.T) {
+	for _, tt := range []struct {
+		mode        fs.FileMode
+		ours, other bool // what is said when the group is ours, and when it is not
+	}{
+		{0o600, true, true}, {0o400, true, true}, {0o000, true, true}, {0o700, true, true},
+		{0o640, true, false}, {0o440, true, false},
+		{0o660, false, false}, {0o620, false, false}, {0o650, false, false},
+		{0o644, false, false}, {0o604, false, false}, {0o601, false, false}, {0o602, false, false}, {0o666, false, false},
+	} {
+		if got := private(tt.mode, true); got != tt.ours {
+			t.Errorf("%04o, our group: %v", tt.mode, got)
+		}
+		if got := private(tt.mode, false); got != tt.other {
+			t.Errorf("%04o, another group: %v", tt.mode, got)
+		}
+	}
+}
+
+// Each way to keep a token, as the strict daemon and the other one take it.
+func TestTokenFileModes(t *testing.T) {
+	const other = 4242 // a group that nobody here is in
+	for _, tt := range []struct {
+		name        string
+		mode        os.FileMode
+		owner       int // 0: ours
+		group       int
+		credentials bool   // it lies where systemd puts credentials
+		says        string // the hint; "": all is well
+	}{
+		{name: "owner alone", mode: 0o600},
+		{name: "the daemon's group", mode: 0o640},
+		{name: "the daemon's group may write", mode: 0o660, says: "chmod 0600 "},
+		{name: "everybody", mode: 0o644, says: "chmod 0600 "},
+		{name: "another group", mode: 0o640, group: other, says: "chmod 0600 "},
+		{name: "another group, without a right", mode: 0o600, group: other},
+		{name: "another owner, our group", mode: 0o640, owner: other},
+		{name: "another owner, everybody", mode: 0o644, owner: other, says: fmt.Sprintf("chgrp %d ", os.Getegid())},
+		{name: "handed over by systemd", mode: 0o440, group: other, credentials: true},
+		{name: "handed over to everybody", mode: 0o444, group: other, credentials: true, says: "chmod 0600 "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := write(t, dir, "token", jwt(account), 0o600)
+			if tt.owner+tt.group > 0 {
+				if os.Geteuid() != 0 {
+					t.Skip("not run: only root can give a file away")
+				}
+				if err := os.Chown(path, tt.owner, tt.group); err != nil {
+					t.Fatal(err)
+				}
+				if tt.group == 0 {
+					if err := os.Chown(path, tt.owner, os.Getegid()); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := os.Chmod(path, tt.mode); err != nil {
+				t.Fatal(err)
+			}
+			environ := func(name string) string {
+				if tt.credentials && name == "CREDENTIALS_DIRECTORY" {
+					return dir
+				}
+				return ""
+			}
+			for _, strict := range []bool{false, true} {
+				var log bytes.Buffer
+				err := checkTokenFile(Options{TokenFile: path, Strict: strict, Environ: environ, Log: slog.New(slog.NewTextHandler(&log, nil))})
+				said := log.String()
+				if strict && err != nil {
+					said = err.Error()
+				}
+				if (err != nil) != (strict && tt.says != "") || (said == "") != (tt.says == "") || !strings.Contains(said, tt.says) || strings.Contains(said, "a.b") {
+					t.Errorf("strict %v: %v, log %s", strict, err, log.String())
+				}
+			}
+		})
+	}
+}
+
+// A folder whose name only begins like the one of systemd is nothing special.
+func TestHandedOver(t *testing.T) {
+	for path, want := range map[string]bool{
+		"/run/credentials/x.service/token": true, "/run/credentials/x.service": false, "/run/credentials/x.service-2/token": false,
+		"/run/credentials/x.service/../token": false, "token": false,
+	} {
+		o := Options{Environ: func(string) string { return "/run/credentials/x.service/" }}
+		if got := o.handedOver(path); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+		o.Environ = func(string) string { return "" }
+		if o.handedOver(filepath.Join("/", path)) {
+			t.Errorf("%s without the variable", path)
+		}
+	}
+}
+
+const somePEM = "-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgI=\n-----END CERTIFICATE-----\n"
+
+// wrapped is what base64(1) prints.
+func wrapped(text string) string {
+	encoded := base64.StdEncoding.EncodeToString([]byte(text))
+	var lines []string
+	for ; len(encoded) > 76; encoded = encoded[76:] {
+		lines = append(lines, encoded[:76])
+	}
+	return strings.Join(append(lines, encoded), "\n") + "\n"
+}
+
+func TestEncoded(t *testing.T) {
+	token := jwt(account)
+	for _, tt := range []struct {
+		name, text string
+		want       bool
+	}{
+		{"token", token, false},
+		{"token with a line feed", token + "\n", false},
+		{"encoded token", base64.StdEncoding.EncodeToString([]byte(token)), true},
+		{"encoded token, in lines", wrapped(token), true},
+		{"encoded token with a line feed inside", wrapped(token + "\n"), true},
+		{"CA", somePEM, false},
+		{"CA bundle", somePEM + somePEM, false},
+		{"encoded CA", base64.StdEncoding.EncodeToString([]byte(somePEM)), true},
+		{"encoded CA, in lines", wrapped(somePEM + somePEM), true},
+		{"encoded CA without padding", strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(somePEM)), "="), true},
+		{"opaque token that is base64 by chance", "c2VjcmV0c2VjcmV0", false},
+		{"bootstrap token", "abcdef.0123456789abcdef", false},
+		{"hexadecimal", "0123456789abcdef0123456789abcdef", false},
+		{"nothing", "", false},
+		{"binary", "\x00\xff", false},
+	} {
+		if got := Encoded([]byte(tt.text)); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}
+
+// The daemon's own message names an encoded file as that.
+func TestEncodedFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"token": jwt(account), "ca": somePEM} {
+		for file, text := range map[string]string{name: text, name + ".base64": wrapped(text)} {
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, tt := range []struct{ token, ca, want string }{
+		{at("token"), at("ca"), ""},
+		{"", "", ""},
+		{at("none"), dir, ""},
+		{at("token.base64"), at("ca"), at("token.base64") + " looks base64-encoded: decode it (base64 -d)"},
+		{at("token"), at("ca.base64"), at("ca.base64") + " looks base64-encoded: decode it (base64 -d)"},
+	} {
+		err := CheckEncoding(tt.token, tt.ca)
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || err.Error() != tt.want) {
+			t.Errorf("%v", err)
+		}
+		if tt.want == "" {
+			continue
+		}
+		_, err = Dial(Options{Host: "h", Port: "1", TokenFile: tt.token, CertFile: tt.ca, Service: "DWS client mount service"})
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v", err)
+		}
+	}
+}

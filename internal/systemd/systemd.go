@@ -1,0 +1,223 @@
+// Package systemd makes a daemon a service of systemd: the verbs install, remove,
+// start, stop and status, with the results that the daemons of earlier generations
+// printed, and the quoting of words in unit files.
+//
+// It must not know what a daemon does, and it never touches mounts: it gets the
+// texts of the units, writes and deletes files below /etc/systemd/system, and
+// runs systemctl for everything else.
+package systemd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"unicode"
+
+	"golang.org/x/term"
+
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
+)
+
+// Where units are: those that install writes, and those of the package.
+const (
+	ownDir     = "/etc/systemd/system"
+	packageDir = "/usr/lib/systemd/system"
+)
+
+// Service is one daemon as systemd knows it.
+type Service struct {
+	Name        string // of the program, and of its unit without .service
+	Description string // what the result line calls it
+	User        string // whom the unit runs as and who may not exist yet; "": root
+	Units       []Unit // the service first
+	Version     string // of the program
+	Machine     Machine
+	// Describe adds to the answer for programs what only the daemon knows. It must
+	// change nothing and not need the daemon to run; nil: there is nothing to add.
+	Describe func(Start, *Status)
+}
+
+// Unit is the file of a unit as it is shipped.
+type Unit struct{ Name, Text string }
+
+// Machine is where the service lives. The zero value is this machine.
+type Machine struct {
+	Root    string                            // put before every path; "" is the real one
+	Run     Runner                            // nil: the commands of the PATH
+	UID     func() int                        // nil: the effective user of the process
+	Program func(name string) (string, error) // nil: the first of the PATH, else the one that runs
+}
+
+// Runner runs one command to its end. The error says what the command said.
+type Runner func(ctx context.Context, name string, args ...string) (stdout string, err error)
+
+// Verbs are the words, with what each does for the result line; status has none.
+var Verbs = map[string]string{
+	"install": "Install",
+	"remove":  "Removing",
+	"start":   "Starting",
+	"stop":    "Stopping",
+	"status":  "",
+}
+
+// do returns what is to be said besides the result.
+func (s *Service) do(ctx context.Context, verb string, args []string) (notes []string, err error) {
+	if s.uid() != 0 {
+		return nil, ErrNotRoot
+	}
+	switch verb {
+	case "install":
+		return s.install(ctx, args)
+	case "remove":
+		return s.remove(ctx)
+	case "start":
+		return nil, s.start(ctx)
+	case "stop":
+		return nil, s.stop(ctx)
+	}
+	return s.status(ctx)
+}
+
+func (s *Service) uid() int {
+	if s.Machine.UID != nil {
+		return s.Machine.UID()
+	}
+	return os.Geteuid() // the group says nothing about rights
+}
+
+func (s *Service) path(dir, unit string) string { return filepath.Join(s.Machine.Root, dir, unit) }
+
+// program is the absolute path for ExecStart=.
+func (s *Service) program() (string, error) {
+	if s.Machine.Program != nil {
+		return s.Machine.Program(s.Name)
+	}
+	if path, err := exec.LookPath(s.Name); err == nil && filepath.IsAbs(path) {
+		return path, nil
+	}
+	return os.Executable()
+}
+
+// booted reports whether systemd runs here, as sd_booted(3) finds out. It does
+// not while the image of a node is built.
+func (s *Service) booted() bool {
+	_, err := os.Lstat(s.path("/run/systemd/system", ""))
+	return err == nil
+}
+
+// Error is a sentence that the software of others may know, so that it keeps its
+// form.
+type Error string
+
+func (e Error) Error() string { return string(e) }
+
+// What the verbs refuse. Daemons of earlier generations say the same, behind
+// "Error:  ", and scripts look for these lines: see Service.Do.
+const (
+	ErrNotRoot      Error = "You must have root user privileges. Possibly using 'sudo' command should help"
+	ErrInstalled    Error = "Service has already been installed"
+	ErrNotInstalled Error = "Service is not installed"
+	ErrRunning      Error = "Service is already running"
+	ErrStopped      Error = "Service has already been stopped"
+)
+
+// systemctl asks the service manager for something.
+func (s *Service) systemctl(ctx context.Context, args ...string) (string, error) {
+	return s.run(ctx, "systemctl", args...)
+}
+
+func (s *Service) run(ctx context.Context, name string, args ...string) (string, error) {
+	run := s.Machine.Run
+	if run == nil {
+		run = command
+	}
+	return run(ctx, name, args...)
+}
+
+// command is the Runner of this machine. It has no input, so that nothing can
+// ask for a password, and speaks English without colours and pagers.
+func command(ctx context.Context, name string, args ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "SYSTEMD_COLORS=0", "SYSTEMD_PAGER=cat")
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	switch exit := (*exec.ExitError)(nil); {
+	case err == nil:
+	case errors.Is(err, exec.ErrNotFound):
+		err = hint.Add(fmt.Errorf("%s is not installed", name), "this command needs systemd; without systemd, run the daemon itself, without a command")
+	case errors.As(err, &exit) && stderr.Len() > 0:
+		err = fmt.Errorf("%s %s: %s", name, strings.Join(args, " "), strings.TrimSpace(stderr.String()))
+	default:
+		err = fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	}
+	return stdout.String(), err
+}
+
+// Do does what the verb says and returns the exit code: 0, or 1 for an error.
+// The result is one line, on stdout when it went well, else on stderr with the
+// error below it; a status is the answer itself. An Error has the form that scripts
+// know from earlier daemons; the others, and all hints, have that of every program.
+// Colours are for a terminal, and not where NO_COLOR says no.
+func (s *Service) Do(ctx context.Context, verb string, args, environ []string, stdout, stderr io.Writer) int {
+	notes, err := s.do(ctx, verb, args)
+	out, word, colour := stdout, "  OK  ", "32"
+	if err != nil {
+		out, word, colour = stderr, "FAILED", "31"
+	}
+	var b strings.Builder
+	if action := Verbs[verb]; action != "" {
+		if coloured(out, environ) {
+			word = "\x1b[" + colour + "m" + word + "\x1b[0m"
+		}
+		fmt.Fprintf(&b, "%s %s:\t\t\t\t\t[%s]\n", action, s.Description, word)
+	} else if errors.Is(err, ErrNotInstalled) {
+		b.WriteString("Service not installed\n")
+	}
+	for _, note := range notes {
+		b.WriteString(plain(note) + "\n")
+	}
+	if known, ok := errors.AsType[Error](err); ok && err.Error() == known.Error() {
+		fmt.Fprintf(&b, "Error:  %s\n", known)
+		if text := hint.Of(err); text != "" {
+			fmt.Fprintf(&b, "%s: hint: %s\n", s.Name, plain(text))
+		}
+	} else if err != nil {
+		hint.Write(&b, "", s.Name, err)
+	}
+	if _, werr := io.WriteString(out, b.String()); err != nil || werr != nil {
+		return 1
+	}
+	return 0
+}
+
+func coloured(w io.Writer, environ []string) bool {
+	file, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return false
+	}
+	for _, kv := range environ {
+		if name, value, _ := strings.Cut(kv, "="); name == "NO_COLOR" && value != "" || name == "TERM" && value == "dumb" {
+			return false
+		}
+	}
+	return true
+}
+
+// plain makes one line of a text that came from elsewhere, with nothing in it
+// that a terminal would obey.
+func plain(text string) string {
+	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, text)
+}

@@ -1,0 +1,186 @@
+package systemd
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// bare are the characters that mean nothing to systemd anywhere in a word.
+const bare = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-"
+
+// Quote returns text as one word of ExecStart= (systemd.service(5), Command
+// lines): specifiers and variables of systemd stay what they were, characters.
+func Quote(text string) (string, error) {
+	if !utf8.ValidString(text) {
+		return "", fmt.Errorf("the argument %.80q is not UTF-8, which a unit must be", text)
+	}
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return "", fmt.Errorf("the argument %.80q has a line break or another control character, which a unit cannot hold", text)
+	}
+	word := strings.NewReplacer("%", "%%", "$", "$$", `\`, `\\`, `"`, `\"`).Replace(text)
+	if text == "" || strings.Trim(text, bare) != "" {
+		word = `"` + word + `"`
+	}
+	return word, nil
+}
+
+// QuoteProgram is Quote for the first word, in which variables are not replaced,
+// so that a dollar sign has no form that is read back.
+func QuoteProgram(path string) (string, error) {
+	if strings.HasPrefix(path, "/") && !strings.Contains(path, "$") {
+		return Quote(path)
+	}
+	return "", fmt.Errorf("the program %.80q cannot be named in a unit: an absolute path without a dollar sign is wanted", path)
+}
+
+// QuoteEnvironment returns an assignment for Environment= (systemd.exec(5)), in
+// which only specifiers have a meaning.
+func QuoteEnvironment(name, value string) (string, error) {
+	if name == "" || strings.Trim(name, nameCharacters) != "" || name[0] >= '0' && name[0] <= '9' {
+		return "", fmt.Errorf("%.80q is no name of an environment variable", name)
+	}
+	word, err := Quote(value)
+	if err != nil {
+		return "", fmt.Errorf("the value of %s: %w", name, err)
+	}
+	word = strings.ReplaceAll(strings.TrimSuffix(strings.TrimPrefix(word, `"`), `"`), "$$", "$")
+	return `"` + name + "=" + word + `"`, nil
+}
+
+const nameCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
+
+const marker = "# Written by "
+
+// WrittenBy is the start of a unit that "PROGRAM install" has written. remove
+// recognizes the unit by it.
+func WrittenBy(program string) string { return marker + program + " install." }
+
+// OlderPIDFile is the PIDFile= of the units that older daemons wrote. No daemon
+// ever wrote the file.
+func OlderPIDFile(program string) string { return "/var/run/" + program + ".pid" }
+
+// written is the head of a file that install writes.
+func (s *Service) written() string {
+	return fmt.Sprintf("%s %s remove deletes it: put changes into\n# a drop-in of your own, with systemctl edit %s.\n", WrittenBy(s.Name), s.Name, s.Name)
+}
+
+// render returns the text of a unit as install writes it: as it is shipped, but
+// with this program and these arguments behind those that it has.
+func (s *Service) render(unit Unit, program string, args []string) (string, error) {
+	text := s.written() + unit.Text
+	if !isService(unit.Name) {
+		return text, nil
+	}
+	word, err := QuoteProgram(program)
+	if err != nil {
+		return "", err
+	}
+	words := []string{word}
+	before, after, found := strings.Cut(text, "\nExecStart=")
+	if !found || strings.Contains(after, "\nExecStart=") {
+		return "", errors.New("the shipped unit does not have one ExecStart=: this is a defect")
+	}
+	line, after, _ := strings.Cut(after, "\n")
+	if strings.HasSuffix(line, `\`) {
+		return "", errors.New("the shipped ExecStart= goes on in a second line: this is a defect")
+	}
+	if _, shipped, ok := strings.Cut(line, " "); ok {
+		words = append(words, shipped)
+	}
+	for _, arg := range args {
+		if word, err = Quote(arg); err != nil {
+			return "", err
+		}
+		words = append(words, word)
+	}
+	return before + "\nExecStart=" + strings.Join(words, " ") + "\n" + after, nil
+}
+
+func isService(unit string) bool { return strings.HasSuffix(unit, ".service") }
+
+// enables reports whether a unit says how it is enabled. One that does not is
+// started by another one.
+func enables(text string) bool { return strings.Contains("\n"+text, "\n[Install]\n") }
+
+// create writes a file that is not there yet, whole or not at all, readable by
+// everybody. Whatever is there already, a link too, is fs.ErrExist.
+func create(path, text string) (err error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.Remove(f.Name())) }()
+	_, err = f.WriteString(text)
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	return os.Link(f.Name(), path) // unlike a rename it replaces nothing
+}
+
+// present reports whether there is anything at the path.
+func present(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// packaged reports whether the package brought the unit of the service.
+func (s *Service) packaged() (bool, error) { return present(s.path(packageDir, s.Units[0].Name)) }
+
+// byInstall reports whether install has written the file, ours or that of the
+// older daemon, whose units had a PID file that nobody wrote.
+func (s *Service) byInstall(path string) (bool, error) {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return false, err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return false, err
+	}
+	pid := OlderPIDFile(s.Name)
+	older := strings.Contains(string(text), "\nExecStartPre=/bin/rm -f "+pid+"\n") && strings.Contains(string(text), "\nPIDFile="+pid+"\n")
+	return strings.HasPrefix(string(text), marker) || older, nil
+}
+
+// hidden says what to do about a file in /etc that systemd takes instead of the
+// package's, "" where there is none of them or the other.
+func (s *Service) hidden(unit string) (advice string, err error) {
+	own := s.path(ownDir, unit)
+	for _, path := range []string{own, s.path(packageDir, unit)} {
+		if there, err := present(path); err != nil || !there {
+			return "", err
+		}
+	}
+	if target, err := os.Readlink(own); err == nil && target == "/dev/null" {
+		return fmt.Sprintf("%s is masked and cannot be started; if that is not on purpose, run systemctl unmask %s", unit, unit), nil
+	}
+	advice = own + " hides the package's unit; to use that "
+	written, err := s.byInstall(own)
+	if written {
+		return advice + fmt.Sprintf("run %s remove, then %s install and %s start", s.Name, s.Name, s.Name), err
+	}
+	return advice + fmt.Sprintf("move what is yours in it into a drop-in (systemctl edit %s), delete it, then systemctl daemon-reload and restart", unit), err
+}
+
+// dropIns are the administrator's changes to our units.
+func (s *Service) dropIns() (paths []string) {
+	for _, unit := range s.Units {
+		found, _ := filepath.Glob(s.path(ownDir, unit.Name+".d") + "/*.conf") // the pattern is well formed
+		paths = append(paths, found...)
+	}
+	return paths
+}

@@ -1,0 +1,118 @@
+package text
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+func TestPrintable(t *testing.T) {
+	for _, tt := range []struct{ in, line, text string }{
+		{"plain text, ü, 漢字, 100 %", "plain text, ü, 漢字, 100 %", "plain text, ü, 漢字, 100 %"},
+		{" \n cut \r\n", "cut", " \n cut"},
+		{"a\nb\tc", `a\nb\tc`, "a\nb\tc"},
+		{"\x1b]0;title\x07", `\x1b]0;title\a`, `\x1b]0;title\a`},
+		{"\u009b31m", `\u009b31m`, `\u009b31m`},
+		{"\u202egpj.exe", `\u202egpj.exe`, `\u202egpj.exe`},
+		{"\xff\xc3(", `\xff\xc3(`, `\xff\xc3(`},
+		{"over\rwritten", `over\rwritten`, `over\rwritten`},
+		{"\x00\x7f\u2028x", `\x00\x7f\u2028x`, `\x00\x7f\u2028x`},
+		{"a\ufffdb", "a\ufffdb", "a\ufffdb"}, // a real replacement character is harmless
+		{"a\ufffdb\xff", "a\ufffdb\\xff", "a\ufffdb\\xff"},
+		{"", "", ""},
+	} {
+		if got := Line(tt.in); got != tt.line {
+			t.Errorf("Line(%q) = %q, want %q", tt.in, got, tt.line)
+		}
+		if got := Text(tt.in); got != tt.text {
+			t.Errorf("Text(%q) = %q, want %q", tt.in, got, tt.text)
+		}
+	}
+}
+
+// The space of a log message is its writer's.
+func TestEscapeKeepsSpace(t *testing.T) {
+	if got, want := Escape("  a\tb \n"), `  a\tb \n`; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestCutAndClip(t *testing.T) {
+	for _, tt := range []struct {
+		in        string
+		limit     int
+		cut, clip string
+	}{
+		{"", 0, "", ""},
+		{"12345", 5, "12345", "12345"},
+		{"123456", 5, "12345", "12345…"},
+		{"1234äx", 5, "1234", "1234…"}, // not half an ä
+		{"123äxx", 5, "123ä", "123ä…"},
+		{"漢字", 4, "漢", "漢…"},
+		{"ä", 1, "", "…"},
+		{"\x80\x80\x80\x80\x80\x80\x80", 5, "\x80", "\x80…"}, // not UTF-8 at all: any cut is right
+	} {
+		if got := Cut(tt.in, tt.limit); got != tt.cut {
+			t.Errorf("Cut(%q, %d) = %q, want %q", tt.in, tt.limit, got, tt.cut)
+		}
+		if got := Clip(tt.in, tt.limit); got != tt.clip {
+			t.Errorf("Clip(%q, %d) = %q, want %q", tt.in, tt.limit, got, tt.clip)
+		}
+	}
+}
+
+func TestQuote(t *testing.T) {
+	long := strings.Repeat("x", 79)
+	for in, want := range map[string]string{
+		"":                `""`,
+		"a b":             `"a b"`,
+		"\x1b[31m\n":      `"\x1b[31m\n"`,
+		"ü\xff":           `"\u00fc\xff"`,
+		long + "y":        `"` + long + `y"`,
+		long + "yz":       `"` + long + `y..."`,
+		long + "ü":        `"` + long + `..."`,
+		"\u202e" + "b\"c": `"\u202eb\"c"`,
+	} {
+		if got := Quote(in); got != want {
+			t.Errorf("Quote(%q) = %s, want %s", in, got, want)
+		}
+	}
+}
+
+func harmless(s string) bool {
+	for _, r := range s {
+		if r != '\n' && (!strconv.IsPrint(r) || r == utf8.RuneError) {
+			return false
+		}
+	}
+	return utf8.ValidString(s)
+}
+
+// JSON keeps every character, in a form that no terminal acts on.
+func FuzzJSON(f *testing.F) {
+	for _, s := range []string{"plain", "\x1b[31m", "\u009b5n", "\u202e", "\U000e0001 tag", "<&>", "\xff", "\n\t", "\U0001f600"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		var b bytes.Buffer
+		if err := JSON(&b, map[string]string{"k": s}); err != nil {
+			t.Fatal(err)
+		}
+		var back map[string]string
+		if err := json.Unmarshal(b.Bytes(), &back); err != nil {
+			t.Fatalf("%v: %q", err, b.String())
+		}
+		if want := strings.ToValidUTF8(s, "\ufffd"); utf8.ValidString(s) && back["k"] != want {
+			t.Errorf("%q became %q", s, back["k"])
+		}
+		if plain := strings.ReplaceAll(b.String(), "\ufffd", ""); !harmless(plain) {
+			t.Errorf("%q is written as %q", s, b.String())
+		}
+		if strings.Count(Line(s), "\n") != 0 || !harmless(strings.ReplaceAll(Line(s), "\ufffd", "")) {
+			t.Errorf("Line(%q) = %q", s, Line(s))
+		}
+	})
+}
