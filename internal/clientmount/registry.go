@@ -26,7 +26,7 @@ import (
 // It is safe for concurrent use.
 type registry struct {
 	// alive reports whether the object with this uid exists or is still worked
-	// on. Records of other objects are leftovers, which hold up nothing.
+	// on. Records of other objects are leftovers, which delay no object.
 	alive func(uid, name string) bool
 	// freed is called after a path has become free; it must not block. May be nil.
 	freed func()
@@ -244,9 +244,9 @@ type sharer struct {
 }
 
 // sharers lists the other users of the plan's volume: other objects at the
-// plan's own path, and users at other paths, the object itself included. Who has
-// only reserved a path does not count: nothing may come of it, and if something
-// does, the volume is brought up again in its turn.
+// plan's own path, and users at other paths, the object itself included. An
+// object that has only reserved a path does not count: it may never mount, and if it
+// does, it activates the volume again in its turn.
 func (r *registry) sharers(uid string, p *plan.Plan) (here, elsewhere []sharer) {
 	mine := claimOf(p)
 	r.mu.Lock()
@@ -284,7 +284,7 @@ func firstAlive(list []sharer) *sharer {
 }
 
 // handOver gives what the record of a mount says to the remaining users of that
-// mount: whoever unmounts last must know what to remove.
+// mount: the last one to unmount must know what to remove.
 func (r *registry) handOver(uid string, m *MountRecord) {
 	c := claimOf(&m.Plan)
 	c.created, c.mounted, c.mounting = slices.Clone(m.Created), m.Mounted, m.Mounting

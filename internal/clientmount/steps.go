@@ -17,8 +17,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// Host is the node without the means to start programs for a ClientMount. To start
-// one takes a Machine, so that every program is checked for earlier ones that hang.
+// Host is the node. Programs for a ClientMount are started by a Machine, so that none
+// is started while an earlier one hangs.
 type Host interface {
 	node.Runner
 	// For returns the node as c uses it: c.Exec runs all programs.
@@ -46,7 +46,7 @@ type Machine interface {
 	node.Runner
 }
 
-// MountTable is what is mounted where, from which device or server, and who uses it.
+// MountTable is what is mounted where, from which device or server, and its users.
 type MountTable interface {
 	MountAt(path string) (*node.Mount, error)
 	MountsOn(path string) ([]node.Mount, error)
@@ -284,7 +284,7 @@ func (r *runner) unlink() error {
 // processes or a high load, a second and longer search follows.
 var holderTimes = []time.Duration{150 * time.Millisecond, 2 * time.Second}
 
-// explainBusy adds who uses the mount when that is why umount refused.
+// explainBusy adds the holders of the mount if they are why umount failed.
 func (r *runner) explainBusy(m node.Mount, err error) error {
 	if !node.IsBusy(err) {
 		return err
@@ -293,7 +293,8 @@ func (r *runner) explainBusy(m node.Mount, err error) error {
 		func(ctx context.Context, limit int) ([]node.Holder, error) { return r.machine.Holders(ctx, m, limit) })
 }
 
-// explainInUse adds who uses the volume's device when that is why it was not deactivated.
+// explainInUse adds the holders of the volume's device if they are why it was not
+// deactivated.
 func (r *runner) explainInUse(err error) error {
 	if err == nil || !node.IsInUse(err) {
 		return err

@@ -206,7 +206,7 @@ func (r *runner) mine() (*node.Mount, error) {
 		}
 		by, err := r.machine.HiddenBy(m)
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // gone in this moment
+		case errors.Is(err, fs.ErrNotExist): // gone in between
 		case err != nil:
 			return nil, err
 		case by == nil:

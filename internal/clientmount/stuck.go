@@ -99,7 +99,7 @@ const nvmeKey = "program nvme"
 // purpose is what a command is started for.
 type purpose struct {
 	uid   string
-	plans []*plan.Plan // none: the ClientMount as a whole
+	plans []*plan.Plan // none: not about one mount
 	// apart is for commands that must not wait for others of the ClientMount, and
 	// are skipped rather than repeated: diagnosis, and the rescan of a deletion.
 	apart bool

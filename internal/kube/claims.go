@@ -24,8 +24,8 @@ type Claims struct {
 // ErrNoClaims reports a text that is not the claims of a token.
 var ErrNoClaims = errors.New("not the claims of a token")
 
-// ErrClaimedExpiry reports an expiry that is no date between the years 1970 and 9999:
-// no other one can be written in JSON and in RFC 3339.
+// ErrClaimedExpiry reports an expiry outside the years 1970 to 9999: JSON and RFC 3339
+// have no text for it.
 var ErrClaimedExpiry = errors.New("its expiry is not a valid date")
 
 // lastSecond is the last second of the year 9999.

@@ -176,7 +176,7 @@ func TestListInPages(t *testing.T) {
 			}
 			list := List[dws.ClientMount]
 			if tt.cached {
-				list = ListAtHand[dws.ClientMount]
+				list = ListCached[dws.ClientMount]
 			}
 			got, err := list(t.Context(), s.dial(), clientMounts, "c1", "")
 			if tt.fails {

@@ -94,7 +94,7 @@ type Object[T any] interface {
 	metav1.Object
 }
 
-// Handler is told what a watch sees. All calls come from the goroutine of
+// Handler receives what a watch reports. All calls come from the goroutine of
 // Watch, one after another; they must not block for long. Any may be nil.
 type Handler[T any] struct {
 	// Replace gives all objects: at the start, and when the position in the

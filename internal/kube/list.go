@@ -33,7 +33,7 @@ type rawList struct {
 }
 
 // list reads a collection, page by page. resourceVersion "" asks for the newest
-// state, "0" for whatever the server has at hand, another for a state not older
+// state, "0" for the state in the server's cache, another for a state not older
 // than it. All pages are of one state: when the server has dropped that state
 // (410 Gone), the list starts from the beginning, for pages of two states may
 // lack an object that was there all the time. A page that is larger than an
@@ -119,11 +119,10 @@ func List[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns, se
 	return listFrom[T, P](ctx, c, r, ns, selector, "")
 }
 
-// ListAtHand is List for a state that the server has at hand: it costs the server
-// little and is answered at once, while a consistent read waits for the server's
-// cache, up to 100 ms after a write. The state may be out of date, by as much as
-// the server's cache is behind.
-func ListAtHand[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns, selector string) ([]*T, error) {
+// ListCached is List for the state in the server's cache. It costs the server little
+// and is answered at once, while a consistent read waits for the cache, up to 100 ms
+// after a write. The state may be out of date, by as much as the cache is behind.
+func ListCached[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns, selector string) ([]*T, error) {
 	return listFrom[T, P](ctx, c, r, ns, selector, "0")
 }
 

@@ -90,8 +90,8 @@ func (t *tokenTransport) trouble() error {
 	return t.bad
 }
 
-// checkTokenFile reads the token once and looks at who else could: whoever has
-// the token can act as this daemon.
+// checkTokenFile reads the token once and checks which other users can read it: with
+// the token they can act as this daemon.
 func checkTokenFile(o Options) error {
 	if _, err := readToken(o.TokenFile); err != nil {
 		return err
@@ -140,8 +140,8 @@ const (
 	maxCertFile  = 1 << 20
 )
 
-// stamp reports whether a file changed, also when it was replaced by renaming or
-// through a symbolic link within the clock's granularity.
+// stamp identifies the state of a file. It differs even if the file was replaced by a
+// rename or through a symbolic link within the granularity of the clock.
 type stamp struct {
 	dev, ino     uint64
 	size         int64

@@ -21,9 +21,9 @@ type WatchOptions struct {
 }
 
 const (
-	// silence is how long a watch may be quiet once the server has shown
-	// (about once a minute) that it sends bookmarks: then something between
-	// us swallows data while it acknowledges it.
+	// silence is how long a watch may be quiet once the server has sent bookmarks,
+	// which come about once a minute. After that, something on the way discards
+	// data while it acknowledges it.
 	silence = 5 * time.Minute
 	// grace is what a server may be late with headers or with ending a watch.
 	grace = time.Minute
@@ -47,28 +47,26 @@ var (
 	errOlder     = errors.New("the API server sent a state that is older than what it sent before")
 	// errNoStream: the server cannot start a watch with the current objects.
 	errNoStream = errors.New("the API server does not support streaming lists")
-	// errEnded is no failure: the server ended a watch before its time.
+	// errEnded is not a failure: the server ended a watch before its time limit.
 	errEnded = errors.New("the API server ended the watch")
 )
 
-// Watch keeps h told of the objects of a namespace ("" for all) until ctx ends
-// or the resource is not served (ErrVersionGone); it returns nothing else.
-// Whatever fails in between is retried with a jittered delay of at most 30 s
-// (or what the server asks for, up to 60 s) and seen through OnState.
+// Watch reports the objects of a namespace ("" for all) to h, until ctx ends or the
+// resource is no longer served. It returns ctx's error or ErrVersionGone. Every other
+// failure is retried after a jittered delay of at most 30 s (or the delay that the
+// server asks for, up to 60 s) and reported through OnState.
 //
-// The initial list allows any state that the server has at hand
-// (resourceVersion 0): it is cheap for the server, and though it may be some
-// moments old, the watch that starts from it delivers what came since, in
-// order.
+// The initial list accepts any state in the server's cache (resourceVersion 0). That
+// is cheap for the server. The state may be some moments old, but the watch that
+// starts from it delivers all later changes, in order.
 //
-// After its regular end a watch continues from its position. After
-// anything else (a broken connection, a restart of the server, a position that
-// is no longer known) one request gets both the current objects and the events
-// that follow: a streaming list (KEP-3157) that is not older than the position.
-// A server that does not support it is asked for the events since the position,
-// and for a list only if it no longer knows the position. No state that is
-// older than the position is passed on, unless the server itself has gone back
-// in time (a restored backup).
+// After its regular end a watch continues from its position. After any other end (a
+// broken connection, a restart of the server, a position that is no longer known) one
+// request gets both the current objects and the events that follow: a streaming list
+// (KEP-3157) that is not older than the position. If the server does not support it,
+// Watch requests the events since the position, and a list only if the server no
+// longer knows the position. A state older than the position is not reported, unless
+// the server itself has gone back in time (a restored backup).
 func Watch[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns string, o WatchOptions, h Handler[T]) error {
 	w := &watcher{
 		c: c, o: o, what: op{verb: "watch", r: r, ns: ns},

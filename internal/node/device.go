@@ -21,7 +21,7 @@ type Device struct{ Major, Minor uint32 }
 
 func (d Device) String() string { return fmt.Sprintf("%d:%d", d.Major, d.Minor) }
 
-// ErrNoDevice reports that there is no block device where one was looked for.
+// ErrNoDevice reports that there is no block device at a path or behind a mount.
 var ErrNoDevice = errors.New("no block device")
 
 // BlockDevice returns the number of the block device whose node is at path. A
@@ -101,8 +101,8 @@ func (n *Node) BoundDevice(m Mount) (Device, error) {
 	return fail("no other mount shows %s of the %s", m.Root, m.FSType)
 }
 
-// DMName returns the device mapper's name of d, or "" when d is no device of the
-// device mapper.
+// DMName returns the device mapper's name of d, or "" when d is not a device of
+// the device mapper.
 func (n *Node) DMName(d Device) (string, error) {
 	b, err := os.ReadFile(n.kernel(fmt.Sprintf("/sys/dev/block/%v/dm/name", d)))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -112,8 +112,8 @@ func (n *Node) DMName(d Device) (string, error) {
 }
 
 // WaitDevice returns as soon as path leads to a block device, at most limit later.
-// It is woken by the kernel (inotify), there is no poll. The error after limit says
-// "timeout waiting for device <path>" and wraps what is there instead (ErrNoDevice).
+// The kernel wakes it (inotify), it does not poll. The error after limit is
+// "timeout waiting for device <path>" and wraps ErrNoDevice.
 func (n *Node) WaitDevice(ctx context.Context, path string, limit time.Duration) error {
 	if _, err := n.BlockDevice(path); err == nil {
 		return nil

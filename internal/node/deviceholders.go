@@ -33,12 +33,12 @@ func (n *Node) DeviceHolders(ctx context.Context, d Device, limit int) ([]Holder
 	}
 	s := &search{
 		n: n, m: Mount{Major: int(d.Major), Minor: int(d.Minor), Root: "/"}, device: true,
-		limit: limit, spaces: map[string]*space{}, waiting: n.waitingNow(),
+		limit: limit, namespaces: map[string]*mountNS{}, waiting: n.waitingNow(),
 	}
 	if root := visible(table, "/"); root != nil {
 		s.root = root.Device()
 	}
-	own := &space{own: true}
+	own := &mountNS{own: true}
 	own.keep(table, d, s.root)
 	for _, point := range own.points {
 		s.add(Holder{Kind: "mounted", Path: printable(point)})
@@ -152,9 +152,9 @@ func (w *worker) on(st *unix.Statx_t) bool {
 }
 
 // stat looks at the file that the link name in dir leads to; to is the text of the link.
-// It returns nil for what is no file, and for what may lie on a dead server.
+// It returns nil if that is not a file, or may be on a server that does not answer.
 func (w *worker) stat(p *candidate, dir int, name, to string) *unix.Statx_t {
-	if !strings.HasPrefix(to, "/") || to == "/dev/null" || p.space.remote(to) {
+	if !strings.HasPrefix(to, "/") || to == "/dev/null" || p.ns.remote(to) {
 		return nil
 	}
 	w.at.Store(int64(p.pid))
@@ -176,42 +176,44 @@ func (w *worker) stat(p *candidate, dir int, name, to string) *unix.Statx_t {
 
 // keep takes from the mount table of a namespace what a search for the device d needs.
 // root is the device of our own root file system.
-func (sp *space) keep(table []Mount, d, root Device) {
+func (ns *mountNS) keep(table []Mount, d, root Device) {
 	for _, m := range table {
 		if m.Device() == d {
-			sp.points = append(sp.points, m.Mountpoint)
-			sp.stays = true
+			ns.points = append(ns.points, m.Mountpoint)
+			ns.outlives = true
 		}
 		if m.mayWait() && m.Device() != root {
-			sp.far = append(sp.far, m.Mountpoint)
+			ns.remotes = append(ns.remotes, m.Mountpoint)
 		}
 	}
 	for _, m := range table {
-		if slices.ContainsFunc(sp.far, func(far string) bool { return safepath.Within(m.Mountpoint, far) }) {
-			sp.table = append(sp.table, m.Mountpoint)
+		if slices.ContainsFunc(ns.remotes, func(remote string) bool { return safepath.Within(m.Mountpoint, remote) }) {
+			ns.below = append(ns.below, m.Mountpoint)
 		}
 	}
 }
 
-// has reports whether path lies on a mount of the device.
-func (sp *space) has(path string) bool {
-	return slices.ContainsFunc(sp.points, func(point string) bool { return safepath.Within(path, point) })
+// has reports whether path, as a process of ns sees it, lies on the file system that is
+// looked for.
+func (ns *mountNS) has(path string) bool {
+	return slices.ContainsFunc(ns.points, func(point string) bool { return safepath.Within(path, point) })
 }
 
 // remote reports whether path lies on a file system that may wait for a server.
-func (sp *space) remote(path string) bool {
-	for _, far := range sp.far {
-		if safepath.Within(path, far) && !slices.ContainsFunc(sp.table, func(point string) bool {
-			return len(point) > len(far) && safepath.Within(path, point) && !slices.Contains(sp.far, point)
-		}) {
+func (ns *mountNS) remote(path string) bool {
+	for _, remote := range ns.remotes {
+		local := func(point string) bool { // another file system is mounted in between
+			return len(point) > len(remote) && safepath.Within(path, point) && !slices.Contains(ns.remotes, point)
+		}
+		if safepath.Within(path, remote) && !slices.ContainsFunc(ns.below, local) {
 			return true
 		}
 	}
 	return false
 }
 
-// mayWait reports whether the file system may have to ask a server or a process. Those on
-// block devices have none.
+// mayWait reports whether the file system may have to ask a server or a process. File
+// systems on block devices do not.
 func (m Mount) mayWait() bool { return m.Major == 0 && !slices.Contains(localTypes, m.FSType) }
 
 // localTypes are the file systems without a block device that the kernel provides by
@@ -232,8 +234,8 @@ func (n *Node) waitingNow() map[int64]bool {
 // maxWaiting bounds the threads that wait for dead servers.
 const maxWaiting = 4
 
-// waits reports whether to look at the process is to wait, as far as is known, and counts
-// those that are left out.
+// waits reports whether a look at the process or loop device key is known to wait for a
+// server. It counts those that are left out for that reason.
 func (w *worker) waits(key int64) bool {
 	if w.waiting[key] || len(w.waiting) >= maxWaiting {
 		w.skipped.Add(1)

@@ -376,7 +376,7 @@ func newStream(limit int) (s *stream, w *os.File, err error) {
 	return s, w, nil
 }
 
-// stop ends the reader, whoever still holds the other end. The capture can be
+// stop ends the reader even if another process still holds the other end. The capture can be
 // read afterwards.
 func (s *stream) stop() {
 	s.r.Close()

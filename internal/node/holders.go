@@ -99,12 +99,12 @@ func (n *Node) Holders(ctx context.Context, m Mount, limit int) ([]Holder, error
 	if err != nil {
 		return nil, err
 	}
-	s := &search{n: n, m: m, limit: limit, spaces: map[string]*space{}, waiting: n.waitingNow()}
+	s := &search{n: n, m: m, limit: limit, namespaces: map[string]*mountNS{}, waiting: n.waitingNow()}
 	for _, b := range table {
 		s.add(Holder{Kind: "mount", Path: printable(b.Mountpoint)})
 	}
 	s.files()
-	own := &space{own: true, points: []string{m.Mountpoint}}
+	own := &mountNS{own: true, points: []string{m.Mountpoint}}
 	if err := s.processes(ctx, own, (*worker).links, (*worker).maps); err != nil {
 		return s.sorted(), fmt.Errorf("looking for users of %s: %w", m.Mountpoint, err)
 	}
@@ -120,27 +120,27 @@ type search struct {
 	m      Mount // what is looked for; only its device number when device is set
 	device bool  // any mount of the device counts, not m alone
 	limit  int
-	own    *space
-	// Processes that an earlier search still waits for, see await.
+	own    *mountNS
+	// Processes that an earlier search still waits for, see Node.await.
 	waiting map[int64]bool
 	root    Device // of the root file system in our namespace, when device is set
 
 	seen, denied, skipped atomic.Int64 // processes that may be looked at, may not, and cannot without waiting
 
-	mu     sync.Mutex
-	found  []Holder
-	spaces map[string]*space // by the text of the link ns/mnt
+	mu         sync.Mutex
+	found      []Holder
+	namespaces map[string]*mountNS // by the text of the link ns/mnt
 }
 
-// space is a mount namespace.
-type space struct {
-	own    bool
-	id     string   // its number, empty when it is unknown
-	points []string // where it has our file system
-	table  []string // where it has any, only when far is not empty
-	far    []string // those of table that may wait for a server
-	stays  bool     // also when ours is unmounted
-	first  int      // its process with the lowest number
+// mountNS is a mount namespace.
+type mountNS struct {
+	own      bool     // the one of this process
+	id       string   // its number, empty when it is unknown
+	points   []string // mount points of the file system that is looked for
+	remotes  []string // mount points that may wait for a server
+	below    []string // mount points on or below one of remotes
+	outlives bool     // its mount stays when ours is unmounted
+	first    int      // its process with the lowest number
 }
 
 func (s *search) add(h Holder) {
@@ -157,7 +157,7 @@ func (s *search) full() bool {
 	return s.limit > 0 && len(s.found) >= s.limit
 }
 
-// sorted returns what was found: what is no process first, then processes by number.
+// sorted returns the holders: first those that are not processes, then processes by number.
 func (s *search) sorted() []Holder {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -46,7 +46,7 @@ func checkVG(vg string) error {
 	return nil
 }
 
-// LVs returns the logical volumes of the volume group vg; none is no error.
+// LVs returns the logical volumes of the volume group vg. Finding none is not an error.
 func (n *Node) LVs(ctx context.Context, vg string, timeout time.Duration) (lvs []LV, err error) {
 	err = n.askLVM(ctx, "lvs", "vg_name,lv_name,lv_attr", vg, timeout, func(report string) (bool, error) {
 		all, err := parseLVS(report)

@@ -34,8 +34,8 @@ func (m Mount) Device() Device { return Device{uint32(m.Major), uint32(m.Minor)}
 
 // MountAt returns the mount that a process finds at exactly path: the topmost one
 // when several are stacked, and none that a later mount above it hides. It returns
-// nil when path is no mount point. Only the table is read, path is never touched:
-// a dead network file system at it does no harm.
+// nil when path is not a mount point. It reads only the table and never touches path:
+// a network file system whose server does not answer does not block it.
 func (n *Node) MountAt(path string) (*Mount, error) {
 	table, err := n.mounts(func(at string) bool { return safepath.Within(path, at) })
 	if err != nil {

@@ -223,7 +223,7 @@ func (s nvmeSubsystem) namespaces() []Namespace {
 // them is here, since an empty subsystem may not be known by name. It uses sysfs
 // (rescan_controller) or else nvme-cli, each call limited by timeout. Controllers
 // that fail are logged; it is an error only when all fail. The kernel finishes the
-// scan later: see WaitNamespaces. No controller at all is no error.
+// scan later: see WaitNamespaces. A node without controllers is not an error.
 func (n *Node) RescanNVMe(ctx context.Context, nqns []string, timeout time.Duration) error {
 	all, err := n.controllers()
 	if err != nil {

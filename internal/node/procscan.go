@@ -22,9 +22,9 @@ import (
 
 // candidate is one process during a search.
 type candidate struct {
-	pid   int
-	dir   int // its directory in /proc, while it is looked at
-	space *space
+	pid int
+	dir int // its directory in /proc, while it is looked at
+	ns  *mountNS
 }
 
 // worker is one of several that share a search.
@@ -44,7 +44,7 @@ func (s *search) worker(proc *os.File) *worker {
 // processes looks at every process with one pass after the other: first at what is
 // cheap to see, then, at those that have no match yet, for mappings. Our own mount
 // namespace is own.
-func (s *search) processes(ctx context.Context, own *space, passes ...func(*worker, *candidate) bool) error {
+func (s *search) processes(ctx context.Context, own *mountNS, passes ...func(*worker, *candidate) bool) error {
 	proc, err := os.Open(s.n.kernel("/proc"))
 	if err != nil {
 		return err
@@ -64,7 +64,7 @@ func (s *search) processes(ctx context.Context, own *space, passes ...func(*work
 	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(b.pid, a.pid) })
 	s.own = own
 	if id, err := os.Readlink(s.n.kernel("/proc/self/ns/mnt")); err == nil {
-		s.spaces[id] = own
+		s.namespaces[id] = own
 	}
 	workers := make([]*worker, min(4, runtime.NumCPU()))
 	for i := range workers {
@@ -84,13 +84,13 @@ func (s *search) processes(ctx context.Context, own *space, passes ...func(*work
 		}
 	}
 	s.mu.Lock()
-	spaces := slices.Collect(maps.Values(s.spaces))
+	found := slices.Collect(maps.Values(s.namespaces))
 	s.mu.Unlock()
 	w := s.worker(proc)
-	for _, sp := range spaces {
-		if !sp.own && sp.stays {
-			w.look(&candidate{pid: sp.first, space: sp}, func(w *worker, p *candidate) bool {
-				w.report(p, "other namespace", sp.points[0])
+	for _, ns := range found {
+		if !ns.own && ns.outlives {
+			w.look(&candidate{pid: ns.first, ns: ns}, func(w *worker, p *candidate) bool {
+				w.report(p, "other namespace", ns.points[0])
 				return false
 			})
 		}
@@ -138,39 +138,39 @@ func (w *worker) look(p *candidate, pass func(*worker, *candidate) bool) bool {
 	return pass(w, p)
 }
 
-// spaceOf returns the mount namespace of p.
-func (w *worker) spaceOf(p *candidate) *space {
+// namespaceOf returns the mount namespace of p.
+func (w *worker) namespaceOf(p *candidate) *mountNS {
 	id := w.link(p.dir, "ns/mnt")
 	if id == "" {
 		return w.own // a zombie, or a tree without namespaces
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if sp := w.spaces[id]; sp != nil {
-		sp.first = min(sp.first, p.pid)
-		return sp
+	if ns := w.namespaces[id]; ns != nil {
+		ns.first = min(ns.first, p.pid)
+		return ns
 	}
-	sp := &space{first: p.pid, id: strings.TrimSuffix(strings.TrimPrefix(id, "mnt:["), "]")}
+	ns := &mountNS{first: p.pid, id: strings.TrimSuffix(strings.TrimPrefix(id, "mnt:["), "]")}
 	data, err := w.read(p.dir, "mountinfo")
 	if err != nil {
-		return sp // it ended: the next process of this namespace will do
+		return ns // it ended: the next process of this namespace will do
 	}
 	table, err := parseTable(data, func(string) bool { return true })
 	if err != nil {
-		return sp
+		return ns
 	}
-	w.spaces[id] = sp
+	w.namespaces[id] = ns
 	if w.device {
-		sp.keep(table, w.m.Device(), w.root)
-		return sp
+		ns.keep(table, w.m.Device(), w.root)
+		return ns
 	}
 	for _, m := range table {
 		if m.Major == w.m.Major && m.Minor == w.m.Minor && safepath.Within(m.Root, w.m.Root) {
-			sp.points = append(sp.points, m.Mountpoint)
-			sp.stays = sp.stays || !m.follows(w.m)
+			ns.points = append(ns.points, m.Mountpoint)
+			ns.outlives = ns.outlives || !m.follows(w.m)
 		}
 	}
-	return sp
+	return ns
 }
 
 // enter starts the look at a process. It returns what the process runs, or "" when the
@@ -185,7 +185,7 @@ func (w *worker) enter(p *candidate) (exe string) {
 		return ""
 	}
 	w.seen.Add(1)
-	p.space = w.spaceOf(p)
+	p.ns = w.namespaceOf(p)
 	return exe
 }
 
@@ -201,14 +201,14 @@ func (w *worker) links(p *candidate) bool {
 		if kind != "exe" {
 			to = w.link(p.dir, kind)
 		}
-		if w.ours(p.space, to) {
+		if p.ns.has(to) {
 			w.report(p, kind, to)
 			return false
 		}
 	}
 	return w.descriptors(p, func(fds int, fd string) bool {
 		to := w.link(fds, fd)
-		if w.ours(p.space, to) || !p.space.own && safepath.Within(to, w.m.Mountpoint) && w.inherited(p, fd) {
+		if p.ns.has(to) || !p.ns.own && safepath.Within(to, w.m.Mountpoint) && w.inherited(p, fd) {
 			w.report(p, "fd", to)
 			return true
 		}
@@ -251,7 +251,7 @@ func (w *worker) inherited(p *candidate, fd string) bool {
 
 // maps looks for a mapped file of our file system. It ends a search, so it returns false.
 func (w *worker) maps(p *candidate) bool {
-	if len(p.space.points) == 0 && !w.device {
+	if len(p.ns.points) == 0 && !w.device {
 		return false
 	}
 	if w.waits(int64(p.pid)) {
@@ -271,22 +271,17 @@ func (w *worker) maps(p *candidate) bool {
 		}
 		line, rest, _ := bytes.Cut(data[i:], []byte("\n"))
 		data = rest
-		if at := bytes.IndexByte(line, '/'); at >= 0 && (w.device || w.ours(p.space, string(line[at:]))) {
+		if at := bytes.IndexByte(line, '/'); at >= 0 && (w.device || p.ns.has(string(line[at:]))) {
 			w.report(p, "mmap", string(line[at:]))
 			return false
 		}
 	}
 }
 
-// ours reports whether path, as a process of sp sees it, lies on our mount.
-func (w *worker) ours(sp *space, path string) bool {
-	return slices.ContainsFunc(sp.points, func(point string) bool { return safepath.Within(path, point) })
-}
-
 func (w *worker) report(p *candidate, kind, path string) {
 	h := Holder{PID: p.pid, Kind: kind, Path: printable(strings.TrimSuffix(path, " (deleted)"))}
-	if p.space != nil && !p.space.own {
-		h.Namespace = printable(p.space.id)
+	if p.ns != nil && !p.ns.own {
+		h.Namespace = printable(p.ns.id)
 	}
 	if b, err := w.read(p.dir, "cgroup"); err == nil {
 		h.Unit = printable(unitOf(string(b)))

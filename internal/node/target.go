@@ -31,7 +31,7 @@ func (n *Node) resolveTarget(path string) (string, error) {
 	return safepath.Target(path, safepath.Hooks{
 		Known: func(path string) (bool, error) {
 			m, err := n.MountAt(path)
-			return m != nil, err // a mount point is no symlink
+			return m != nil, err // a mount point is not a symlink
 		},
 		Followed: func(path string) error {
 			if !isChild() && n.mayBlock(filepath.Dir(path)) {

@@ -41,7 +41,7 @@ type Error struct {
 func (e *Error) Error() string { return e.Path + ": " + e.err.Error() + e.more }
 func (e *Error) Unwrap() error { return e.err }
 
-// Entry is what decides who can change a file, or what is in a directory.
+// Entry is what decides which users can change a file, or the entries of a directory.
 type Entry struct {
 	Mode     uint32 // type and permissions, as in inode(7)
 	UID, GID uint32
@@ -73,14 +73,14 @@ func (e Entry) WritableBy(w Writers) bool {
 	return e.Mode&unix.S_IWOTH != 0 || group && e.Mode&unix.S_IWGRP != 0
 }
 
-// ReplaceableBy reports whether some of w may rename or remove what is in the
-// directory and not theirs. In a sticky directory they may not.
+// ReplaceableBy reports whether some of w may rename or remove entries of the
+// directory that are not theirs. In a sticky directory they may not.
 func (e Entry) ReplaceableBy(w Writers) bool {
 	return e.WritableBy(w) && e.Mode&unix.S_ISVTX == 0
 }
 
-// CheckPrivate refuses what is not a directory of this process's user that only
-// this user can write to.
+// CheckPrivate returns an error unless dir is a directory that belongs to this
+// process's user and that no other user can write to. A symlink is an error.
 func CheckPrivate(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
@@ -99,7 +99,8 @@ func CheckPrivate(dir string) error {
 	return nil
 }
 
-// CheckParent refuses a directory in which others can replace what is not theirs.
+// CheckParent returns an error if other users can rename or remove entries of the
+// directory that are not theirs.
 func CheckParent(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -111,8 +112,8 @@ func CheckParent(dir string) error {
 	return nil
 }
 
-// CheckFile refuses what is not a regular file of a trusted user that nobody else
-// can write to. info is of the open file, and path is for messages.
+// CheckFile returns an error unless info is that of a regular file which belongs to a
+// trusted user and which no other user can write to. path is for messages.
 func CheckFile(path string, info fs.FileInfo) error {
 	switch e := EntryOf(info); {
 	case !info.Mode().IsRegular():

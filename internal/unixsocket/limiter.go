@@ -28,8 +28,8 @@ type LimiterOptions struct {
 }
 
 // Limiter counts what users hold and how often they ask. Every call takes
-// constant time. It remembers users who hold something, and those whose burst
-// has not refilled; the latter are forgotten by later calls, not by a timer.
+// constant time. It keeps accounts of users with a slot, and of those whose burst
+// has not refilled; later calls drop the latter, there is no timer.
 // All methods may be called by several goroutines; those of a nil *Limiter
 // allow everything.
 type Limiter struct {

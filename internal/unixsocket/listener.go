@@ -259,7 +259,7 @@ func newListener(ul acceptor, made *own, o Options) *Listener {
 		}
 		var err error
 		if l.made != nil {
-			err = l.made.remove() // while the socket is open: see there
+			err = l.made.remove() // while the socket is open
 		}
 		return errors.Join(err, l.ul.Close())
 	})

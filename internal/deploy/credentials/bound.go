@@ -12,7 +12,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// tokenRequest is the object by which the API server makes a token.
+// tokenRequest is a TokenRequest.
 type tokenRequest struct {
 	APIVersion string           `json:"apiVersion"`
 	Kind       string           `json:"kind"`
@@ -35,8 +35,8 @@ type objectRef struct {
 	UID        string `json:"uid"`
 }
 
-// requested has a token made that ends, and that ends earlier when the cluster
-// loses the node.
+// requested gets a token that expires, or is invalid as soon as the cluster has lost the
+// node.
 func requested(ctx context.Context, admin *kube.Client, r Request) (*Credentials, error) {
 	if r.Lifetime < MinLifetime {
 		return nil, fmt.Errorf("a token lives %v or longer, not %v", MinLifetime, r.Lifetime)
@@ -48,8 +48,7 @@ func requested(ctx context.Context, admin *kube.Client, r Request) (*Credentials
 			metav1.ObjectMeta `json:"metadata"`
 		}
 		switch err := admin.Get(ctx, nodes, "", r.Node, &n); {
-		case apierrors.IsNotFound(err): // or the API server knows no nodes at all
-
+		case apierrors.IsNotFound(err): // or the API server has no nodes at all
 			c.note(fmt.Sprintf("the cluster has no Node %q, as is usual for computes: the token ends by its time alone, and works on every node", r.Node))
 		case err != nil:
 			return nil, err
@@ -87,8 +86,8 @@ func create(ctx context.Context, admin *kube.Client, r Request, ask tokenRequest
 	return made, err
 }
 
-// authority is the CA that the cluster publishes in every namespace, or else the
-// kubeconfig's.
+// authority returns the CA that the cluster publishes in every namespace, or else that of
+// the kubeconfig.
 func authority(ctx context.Context, admin *kube.Client, namespace string) ([]byte, error) {
 	const published = "kube-root-ca.crt"
 	var m struct {

@@ -1,7 +1,7 @@
-// Package credentials gets the token and the CA with which a daemon reaches the API
-// server: out of the Secret of its service account, or made for a time. What it
-// returns has been tried: the API server was asked with this token, by this CA,
-// whose it is and what it may do.
+// Package credentials fetches the token and the CA with which a daemon reaches the API
+// server: from the Secret of its service account, or by a TokenRequest. It verifies them
+// before it returns them: the API server confirms, over a connection with this CA, which
+// account the token belongs to and what it may do.
 //
 // It must not know how credentials get to a node.
 package credentials
@@ -15,49 +15,49 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// Request says whose credentials, and of which kind.
+// Request describes the wanted credentials.
 type Request struct {
 	Account product.Account
 	Program string // whose rights the account must have: "clientmountd", "nnf-dm"; empty: none
 	Secret  string // name of the Secret; empty: the account's name
 
-	// Bound asks for a token of its own that ends after Lifetime, instead of the
-	// one that never ends and that all computes share. With Node it is good only
-	// while the cluster knows a node of that name.
+	// Bound asks for a token that expires after Lifetime, instead of the one that never
+	// expires and that all computes share. With Node it is valid only while the cluster
+	// has a node of that name.
 	Bound    bool
 	Node     string
 	Lifetime time.Duration
 
-	// Address is where computes reach the API server, and where the credentials
-	// are tried; zero: where the kubeconfig says.
+	// Address is where computes reach the API server, and where the credentials are
+	// verified; zero: that of the kubeconfig.
 	Address inventory.Address
 	// Wait is how long the control plane may take to fill a Secret.
 	Wait time.Duration
 }
 
-// MinLifetime is the shortest that the API server grants.
+// MinLifetime is the shortest lifetime that the API server grants.
 const MinLifetime = 10 * time.Minute
 
-// Credentials are what a daemon needs, and what is known of it.
+// Credentials are a token and a CA, and what is known of them.
 type Credentials struct {
 	Token   string
 	CA      []byte // PEM
 	Account product.Account
 	Expires time.Time // zero: never
-	Bound   bool      // made for a time
+	Bound   bool      // by a TokenRequest
 	Node    string    // that it is bound to
 	Source  string    // for messages: "Secret nnf-system/nnf-clientmount"
-	Server  string    // URL where it was tried
+	Server  string    // URL where they were verified
 	Rights  int       // how many were checked
 	Notes   []string  // what an administrator should know
 
-	disused string // the day on which the control plane gave the token up
+	disused string // the day on which the control plane declared the token invalid
 }
 
 func (c *Credentials) note(text string) { c.Notes = append(c.Notes, text) }
 
-// Get returns the credentials of an account, tried. Nothing is written anywhere,
-// but a bound token is made in the cluster.
+// Get returns the verified credentials of an account. It writes nothing, but has the
+// cluster make a bound token.
 func Get(ctx context.Context, admin *kube.Client, r Request) (*Credentials, error) {
 	if r.Secret == "" {
 		r.Secret = r.Account.Name
@@ -86,7 +86,7 @@ var (
 	accesses   = kube.Resource{Group: "authorization.k8s.io", Version: "v1", Plural: "selfsubjectaccessreviews", Kind: "SelfSubjectAccessReview"}
 )
 
-// remedy is what brings account, Secret and rights of a program into being.
+// remedy returns how to create account, Secret and rights of a program, for messages.
 func remedy(program string) string {
 	if p, _ := product.Of(program); p.Manifest != "" {
 		return "apply " + p.Manifest + " of this package's manifests"

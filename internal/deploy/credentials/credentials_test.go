@@ -17,13 +17,13 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// The API server of the end-to-end tests knows no nodes, so this one plays it: with
-// a node, or too old to bind a token to one.
+// nodesServer is an API server with a node, or one that is too old to bind a token to a
+// node. The API server of the end-to-end tests has no nodes.
 type nodesServer struct {
 	*httptest.Server
-	node  string // name of the node that there is
+	node  string // name of its only node
 	old   bool
-	asked []string // what tokens were asked for
+	asked []string // the tokens that were requested
 	grant time.Duration
 }
 
@@ -122,7 +122,7 @@ func TestMinLifetime(t *testing.T) {
 	}
 }
 
-// Those that a daemon uses come first, so that a missing one is named first.
+// The rights that a daemon uses come first, so that a missing one is named first.
 func TestRightsInOrder(t *testing.T) {
 	for _, program := range product.Names() {
 		used := 0

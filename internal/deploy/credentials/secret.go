@@ -15,7 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// secret is what we read of one.
+// secret is the part of a Secret that is read.
 type secret struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -29,11 +29,11 @@ const (
 	invalidSince = "kubernetes.io/legacy-token-invalid-since"
 )
 
-// interval is the pause between two looks at what is not there yet.
+// interval is the pause between two attempts.
 const interval = 250 * time.Millisecond
 
-// fromSecret reads the token that all computes share. The control plane fills such
-// a Secret a moment after it was made.
+// fromSecret reads the token that all computes share. The control plane fills the Secret a
+// moment after it was created.
 func fromSecret(ctx context.Context, admin *kube.Client, r Request) (*Credentials, error) {
 	place := r.Account.Namespace + "/" + r.Secret
 	deadline := time.Now().Add(r.Wait)
@@ -89,7 +89,7 @@ func fromSecret(ctx context.Context, admin *kube.Client, r Request) (*Credential
 	}
 }
 
-// unfilled says why a Secret may have stayed empty.
+// unfilled returns why a Secret may have stayed empty.
 func unfilled(ctx context.Context, admin *kube.Client, r Request, place string) error {
 	if err := admin.Get(ctx, accounts, r.Account.Namespace, r.Account.Name, nil); kube.IsNotFound(err) {
 		return fmt.Errorf("the Secret %s has no token, because there is no ServiceAccount %s: %s", place, r.Account, remedy(r.Program))
@@ -97,8 +97,7 @@ func unfilled(ctx context.Context, admin *kube.Client, r Request, place string) 
 	return fmt.Errorf("the Secret %s got no token within %v; kube-controller-manager puts it there: does it run?", place, r.Wait)
 }
 
-// checkCA looks whether there is a certificate in it, and nothing that cannot be
-// read.
+// checkCA returns an error if data has no certificate, or anything else.
 func checkCA(data []byte) error {
 	n := 0
 	for {
@@ -117,15 +116,15 @@ func checkCA(data []byte) error {
 	return nil
 }
 
-// account is what we read of a ServiceAccount.
+// account is the part of a ServiceAccount that is read.
 type account struct {
 	Secrets []struct {
 		Name string `json:"name"`
 	} `json:"secrets"`
 }
 
-// absent looks what there is instead of a Secret or an account, and says what to
-// do. An administrator who may not look gets the plain answer.
+// absent returns the error for a missing Secret or account. It finds out what there is
+// instead, as far as the administrator may read it, and what to do.
 func absent(ctx context.Context, admin *kube.Client, r Request) error {
 	missing := fmt.Sprintf("there is no ServiceAccount %s", r.Account)
 	var a account

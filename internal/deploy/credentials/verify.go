@@ -16,20 +16,18 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// settles is how long an API server may take to learn of an account, a token or
-// a role that was made just before: it answers from what its watches told it,
-// and there may be several API servers.
+// settles is how long an API server may take to learn of an account, a token or a role that
+// was created just before: it answers from a cache that its watches fill, and there may be
+// several API servers.
 const settles = 3 * time.Second
 
-// unsettled is a refusal that may come from an API server that does not know
-// the latest yet.
+// unsettled is a refusal by an API server whose cache may be behind.
 type unsettled struct{ error }
 
 func (u unsettled) Unwrap() error { return u.error }
 
-// verify tries the credentials as a daemon would use them, and once more where
-// a refusal may be over in a moment: "kubectl apply" and "nnf-deploy
-// credentials" are often one line of a script.
+// verify uses the credentials as a daemon would, and retries after a refusal that may end
+// soon: "kubectl apply" and "nnf-deploy credentials" are often one line of a script.
 func verify(ctx context.Context, admin *kube.Client, c *Credentials, r Request) error {
 	for end := time.Now().Add(settles); ; {
 		err := try(ctx, admin, c, r)
@@ -45,7 +43,7 @@ func verify(ctx context.Context, admin *kube.Client, c *Credentials, r Request) 
 }
 
 func try(ctx context.Context, admin *kube.Client, c *Credentials, r Request) error {
-	said, _ := kube.ClaimsOf(c.Token) // nothing of a token of another kind
+	said, _ := kube.ClaimsOf(c.Token) // a token of another kind has no claims
 	if c.Expires.IsZero() {
 		c.Expires = said.Expires
 	}
@@ -63,7 +61,7 @@ func try(ctx context.Context, admin *kube.Client, c *Credentials, r Request) err
 		return explain(c, said, err)
 	}
 	if user == "" {
-		user = said.Subject // a server that is too old to tell
+		user = said.Subject // the server is too old to report it
 	}
 	if user != r.Account.User() {
 		return fmt.Errorf("the token of %s is that of %q, not of %q: is it the right Secret?", c.Source, user, r.Account.User())
@@ -71,8 +69,8 @@ func try(ctx context.Context, admin *kube.Client, c *Credentials, r Request) err
 	return checkRights(ctx, as, c, r)
 }
 
-// whoAmI asks the API server for the user of the token; empty when it cannot be
-// asked that (before Kubernetes 1.28).
+// whoAmI asks the API server for the user of the token; "" if it does not answer that,
+// as before Kubernetes 1.28.
 func whoAmI(ctx context.Context, as *kube.Client) (string, error) {
 	var review struct {
 		APIVersion string `json:"apiVersion"`
@@ -91,7 +89,7 @@ func whoAmI(ctx context.Context, as *kube.Client) (string, error) {
 	return review.Status.User.Name, err
 }
 
-// explain is a refusal in words: of an expired token, of one from elsewhere.
+// explain returns the likely reason of a refusal.
 func explain(c *Credentials, said kube.Claims, err error) error {
 	if !apierrors.IsUnauthorized(err) {
 		return fmt.Errorf("the credentials of %s do not work: %w", c.Source, err)
@@ -117,11 +115,11 @@ func explain(c *Credentials, said kube.Claims, err error) error {
 	return err
 }
 
-// atOnce is how many rights are asked for at the same time.
+// atOnce is how many rights are checked at the same time.
 const atOnce = 8
 
-// checkRights asks with the token for each right. One that the daemon uses and does
-// not have is an error, others are notes.
+// checkRights asks the API server about each right of the token. A missing right that the
+// daemon uses is an error; the others are notes.
 func checkRights(ctx context.Context, as *kube.Client, c *Credentials, r Request) error {
 	list := rightsOf(r.Program)
 	allowed, errs := make([]bool, len(list)), make([]error, len(list))
@@ -198,7 +196,7 @@ func (r right) String() string {
 	return s
 }
 
-// rightsOf are all of a program, those that it uses first.
+// rightsOf returns all rights of a program, those that it uses first.
 func rightsOf(program string) (list []right) {
 	p, _ := product.Of(program)
 	for _, used := range []bool{true, false} {

@@ -9,7 +9,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// Counts is how many nodes are in which state.
+// Counts is the number of nodes by state.
 type Counts map[State]int
 
 // Count counts results.
@@ -21,7 +21,7 @@ func Count(results []Result) Counts {
 	return c
 }
 
-// order in which states are told, and what is said of nodes of each.
+// order is the order in which states are printed, and the words for each.
 var order = []struct {
 	state State
 	words string
@@ -29,7 +29,7 @@ var order = []struct {
 	{OK, "changed"}, {Differs, "would change"}, {Unchanged, "as wanted already"}, {Failed, "failed"}, {Interrupted, "interrupted, as before"}, {Skipped, "not begun"},
 }
 
-// String is all of it in one line.
+// String returns all counts in one line.
 func (c Counts) String() string {
 	total := 0
 	var parts []string
@@ -46,12 +46,11 @@ func (c Counts) String() string {
 	return strings.TrimSuffix(fmt.Sprintf("%d %s: %s", total, noun, strings.Join(parts, ", ")), ": ")
 }
 
-// most is how many items a set of nodes has in a line for people, and how many
-// lines there are of causes.
+// most is the number of items of a host list in a line for people, and the number of lines
+// of causes.
 const most = 20
 
-// Names are the nodes in one of the states as a host list, cut off after some
-// items.
+// Names returns the nodes in one of the states as a host list, cut off after some items.
 func Names(results []Result, states ...State) string {
 	var names []string
 	for _, r := range results {
@@ -62,8 +61,8 @@ func Names(results []Result, states ...State) string {
 	return nodeset.FoldMost(names, most)
 }
 
-// Causes says why nodes are in this state: one line for all nodes with the same
-// cause, as "compute-[03-07]: not reachable".
+// Causes returns why nodes are in this state: one line for all nodes with the same cause,
+// such as "compute-[03-07]: not reachable".
 func Causes(results []Result, state State) (lines []string) {
 	var causes []string
 	nodes := map[string][]string{}
@@ -95,7 +94,7 @@ func Causes(results []Result, state State) (lines []string) {
 	return lines
 }
 
-// class is what nodes with the same cause have in common.
+// class is the same for nodes with the same cause.
 func (r *Result) class() string {
 	if r.Class != "" {
 		return r.Class

@@ -20,8 +20,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// A results file has one JSON object a line: first the head, which names all nodes of the run, then one object for
-// each node when it is through. So a run that was killed leaves a file that says what it had done.
+// A results file has one JSON object a line: first the head, which names all nodes of the
+// run, then one object for each node that has ended. So the file of a run that was killed
+// shows what it had done.
 const (
 	resultsKind    = "nnf-deploy results"
 	resultsVersion = 1
@@ -57,8 +58,9 @@ type ResultsFile struct {
 	err  error
 }
 
-// CreateResults replaces the results file at path, or makes it, with mode 0600. It replaces nothing but a results
-// file. command is the sub-command; a node whose result is not in good has failed.
+// CreateResults creates or replaces the results file at path, with mode 0600. It replaces
+// nothing but a results file. command is the sub-command; a node whose result is not in
+// good has failed.
 func CreateResults(path, command string, nodes []string, good ...State) (*ResultsFile, error) {
 	if err := replaceable(path); err != nil {
 		return nil, err
@@ -126,7 +128,7 @@ func (r *ResultsFile) write(line any) {
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if r.err = e.Encode(line); r.err == nil {
-		_, r.err = r.f.Write(b.Bytes()) // in one call, so that a line is there whole or not at all
+		_, r.err = r.f.Write(b.Bytes()) // in one call, so that a line is written whole or not at all
 	}
 }
 
@@ -148,8 +150,8 @@ func (r *recording) End(res Result) {
 	r.Observer.End(res)
 }
 
-// FailedIn returns the nodes that failed in the run of command whose results file this is, or that it did not get
-// to, in the order of that run.
+// FailedIn returns the nodes that failed in the run of command whose results file this is,
+// or that it did not start, in the order of that run.
 func FailedIn(path, command string) ([]string, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
@@ -190,7 +192,8 @@ func FailedIn(path, command string) ([]string, error) {
 	return slices.DeleteFunc(head.Nodes, func(n string) bool { return done[n] }), nil
 }
 
-// wholeLines is bufio.ScanLines without a last line that has no line feed: its run was killed while it wrote it.
+// wholeLines is bufio.ScanLines without a last line that has no line feed: its run was
+// killed while it wrote the line.
 func wholeLines(data []byte, atEOF bool) (int, []byte, error) {
 	if atEOF && !bytes.ContainsRune(data, '\n') {
 		return len(data), nil, nil

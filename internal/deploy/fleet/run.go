@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// State is what became of a node.
+// State is the result of a node.
 type State string
 
 // The states. Dry runs have Differs instead of OK.
@@ -23,11 +23,11 @@ const (
 	Unchanged   State = "unchanged"
 	Differs     State = "differs"
 	Failed      State = "failed"
-	Skipped     State = "skipped"     // not begun
-	Interrupted State = "interrupted" // begun and ended before anything was changed
+	Skipped     State = "skipped"     // not started
+	Interrupted State = "interrupted" // started, and ended before anything was changed
 )
 
-// Result is what became of one node.
+// Result is the result of one node, with its reason.
 type Result struct {
 	Node    string
 	State   State
@@ -37,30 +37,30 @@ type Result struct {
 	Hint    string   // what to do
 	Changes []string // what was changed, or would be
 	Notes   []string // what else there is to know
-	Said    []string // what daemons say of themselves
+	Said    []string // what daemons report of themselves
 	Journal []string // of a daemon that does not get ready
 }
 
-// Options are how many at once.
+// Options limit how many nodes run at once.
 type Options struct {
 	Parallel    int // at least 1
-	Batch       int // so many nodes are through before the next are begun; 0: no batches
-	MaxFailures int // no node is begun when so many have failed; 0: no limit
+	Batch       int // the next nodes start when so many have ended; 0: no batches
+	MaxFailures int // no node starts after so many have failed; 0: no limit
 }
 
-// Task is done on a node. The end of stop is a wish that it ends before it changes
-// anything, that of ctx an order. step tells how far it is.
+// Task is run for a node. When stop ends, it should end before it changes anything; when
+// ctx ends, it must end. step reports its progress.
 type Task func(ctx, stop context.Context, node string, step func(string)) Result
 
-// Observer hears what happens, from one goroutine at a time.
+// Observer is notified of progress, by one goroutine at a time.
 type Observer interface {
 	Begin(node string)
 	Step(node, step string)
 	End(r Result)
 }
 
-// Run does the task on all nodes, begun in their order, and returns one result
-// for each in the same order. After the end of stop no node is begun.
+// Run runs the task for all nodes, in their order, and returns their results in the same
+// order. After the end of stop it starts no node.
 func Run(ctx, stop context.Context, nodes []string, o Options, task Task, observer Observer) []Result {
 	r := &runner{o: o, task: task, observer: observer, results: make([]Result, len(nodes))}
 	size := o.Batch
@@ -83,7 +83,7 @@ type runner struct {
 	failed int
 }
 
-// batch does nodes[begin:end] and returns when all are through.
+// batch runs nodes[begin:end] and returns when all have ended.
 func (r *runner) batch(ctx, stop context.Context, nodes []string, begin, end int) {
 	var wg sync.WaitGroup
 	free := make(chan struct{}, max(1, r.o.Parallel))
@@ -111,7 +111,7 @@ func (r *runner) batch(ctx, stop context.Context, nodes []string, begin, end int
 	wg.Wait()
 }
 
-// noMore is why no node is begun any more, or nothing.
+// noMore returns why no further node is started, or "".
 func (r *runner) noMore(stop context.Context) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -143,8 +143,8 @@ func (r *runner) hear(what func(Observer)) {
 	what(r.observer)
 }
 
-// ParseBatch reads how many nodes a batch has: a number, or a part of all in percent,
-// of which a rest counts as a node. 0, from "", is no batches.
+// ParseBatch reads the size of a batch: a number of nodes, or a percentage of all nodes,
+// rounded up. "" is 0: no batches.
 func ParseBatch(text string, nodes int) (int, error) {
 	if text == "" {
 		return 0, nil

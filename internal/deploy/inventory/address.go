@@ -19,7 +19,7 @@ type Address struct {
 // String returns host:port, IPv6 in brackets.
 func (a Address) String() string { return net.JoinHostPort(a.Host, strconv.Itoa(a.Port)) }
 
-// Loopback tells that the address means the node itself, wherever it is used.
+// Loopback reports whether the address means the host on which it is used.
 func (a Address) Loopback() bool {
 	ip, err := netip.ParseAddr(a.Host)
 	return err == nil && (ip.IsLoopback() || ip.IsUnspecified()) || a.Host == "localhost" || strings.HasSuffix(a.Host, ".localhost")
@@ -28,9 +28,9 @@ func (a Address) Loopback() bool {
 // instead is what an administrator can do about an address.
 const instead = "give the address that computes use by --kubernetes-service-host and --kubernetes-service-port"
 
-// ParseServer takes the API server's address out of a kubeconfig's server: a URL,
-// whose port is 443 when it names none, or host and port alone. The daemons know a
-// host and a port only, so a path is an error.
+// ParseServer returns the address in a kubeconfig's server, which is a URL, whose port is 443
+// if it names none, or host and port alone. The daemons know only a host and a port, so a
+// path is an error.
 func ParseServer(server string) (Address, error) {
 	text := server
 	if !strings.Contains(text, "://") {
@@ -59,15 +59,15 @@ func ParseServer(server string) (Address, error) {
 	return a, nil
 }
 
-// ForComputes is the address that computes use: server, a kubeconfig's, with host
-// or port replaced where they are given.
+// ForComputes returns the address that computes use: that of a kubeconfig's server, in
+// which host and port replace its own if they are given.
 func ForComputes(server, host, port string) (Address, error) {
 	if host != "" && port != "" {
 		return parse(host, port)
 	}
 	base, err := ParseServer(server)
 	if host != "" {
-		// Of the server only the port counts, which a path does not change.
+		// Only the port of the server is used, and a path does not change it.
 		if u, uerr := url.Parse(server); err != nil && uerr == nil && u.Host != "" {
 			u.Path, u.RawPath = "", ""
 			base, err = ParseServer(u.String())
@@ -85,7 +85,7 @@ func ForComputes(server, host, port string) (Address, error) {
 	return parse(host, port)
 }
 
-// hostName allows what resolvers do, underscores and a dot at the end as well.
+// hostName allows what resolvers allow, including underscores and a dot at the end.
 var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([-A-Za-z0-9_.]*[A-Za-z0-9_.])?$`)
 
 func parse(host, port string) (Address, error) {

@@ -1,10 +1,10 @@
-// Package inventory knows what is to be installed where: the compute nodes of a
-// system, the daemons with their accounts, and the address of the API server as
-// computes use it. It reads the SystemConfiguration, from the cluster or a file,
-// and the daemons.yaml and systems.yaml of existing installations.
+// Package inventory reads what is to be installed where: the compute nodes of a system,
+// the daemons with their accounts, and the address of the API server as computes use it.
+// It reads the SystemConfiguration, from the cluster or a file, and the daemons.yaml and
+// systems.yaml of existing installations.
 //
-// All of that was written by others. Names are checked here, once, before any of
-// them gets near a command line. It must not know how a node is reached.
+// Other people wrote all of these. Names are checked here, before any of them becomes part
+// of a command line. The package must not know how a node is reached.
 package inventory
 
 import (
@@ -19,13 +19,12 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// Daemon is an entry of daemons.yaml. One without Bin only has its credentials
-// brought to the nodes.
+// Daemon is an entry of daemons.yaml. If it has no Bin, only its credentials are installed.
 type Daemon struct {
 	Name         string          `yaml:"name"` // credentials are in /etc/<name>
 	Bin          string          `yaml:"bin"`  // one of product.Daemons, or empty
 	BuildCommand string          `yaml:"buildCmd"`
-	Repository   string          `yaml:"repository"` // folder to build in
+	Repository   string          `yaml:"repository"` // directory to build in
 	Path         string          `yaml:"path"`       // of what was built, below it
 	Account      product.Account `yaml:"serviceAccount"`
 	ExtraArgs    string          `yaml:"extraArgs"`
@@ -99,8 +98,8 @@ func control(r rune) bool { return r < ' ' || r == 0x7f }
 // context of the kubeconfig.
 type Site struct {
 	Name                string   `yaml:"name"`
-	Aliases             []string `yaml:"aliases"`  // contexts that mean it as well
-	Overlays            []string `yaml:"overlays"` // of the cluster's side; not used
+	Aliases             []string `yaml:"aliases"`  // other contexts of this system
+	Overlays            []string `yaml:"overlays"` // of the cluster; not used
 	SystemConfiguration string   `yaml:"systemConfiguration"`
 	Host                string   `yaml:"k8sHost"` // of the API server, for computes
 	Port                string   `yaml:"k8sPort"`
@@ -135,7 +134,7 @@ func ReadSites(path string) (list []Site, warnings []string, err error) {
 	return list, warnings, nil
 }
 
-// older explains to the reader of an older file why its nodes are not found.
+// older returns why the nodes of an older file are not found, for a message.
 func older(warnings []string) string {
 	if i := slices.IndexFunc(warnings, func(w string) bool { return strings.Contains(w, ": rabbits has no effect") }); i >= 0 {
 		return " (rabbits has no effect)"

@@ -14,7 +14,7 @@ import (
 // Node is a compute node.
 type Node struct {
 	Name   string
-	Rabbit string // the rabbit that it hangs on; empty for an external compute
+	Rabbit string // the rabbit that it is attached to; empty for an external compute
 }
 
 // maxName is the longest name that DNS and Kubernetes know.
@@ -25,7 +25,7 @@ const maxName = validation.DNS1123SubdomainMaxLength
 // ssh.
 func dnsName(s string) bool { return len(validation.IsDNS1123Subdomain(s)) == 0 }
 
-// CheckName returns what is wrong with the name of a node.
+// CheckName returns an error for a name that no node can have.
 func CheckName(s string) error {
 	switch {
 	case s == "":
@@ -40,8 +40,8 @@ func CheckName(s string) error {
 	return nil
 }
 
-// Nodes returns the compute nodes of a system in the order of the object: those
-// on rabbits, then the external ones. One that is named twice counts once.
+// Nodes returns the compute nodes of a system in the order of the object: those on rabbits,
+// then the external ones, each once.
 func Nodes(s System) ([]Node, error) {
 	var all []Node
 	var bad []error
@@ -73,8 +73,8 @@ func Nodes(s System) ([]Node, error) {
 	return all, nil
 }
 
-// Select returns the nodes that these host lists name, in the order of all; no
-// list: all of them.
+// Select returns the nodes that these host lists name, in the order of all. Without a list
+// it returns all.
 func Select(all []Node, lists []string) ([]Node, error) {
 	if len(lists) == 0 {
 		return all, nil
@@ -107,5 +107,5 @@ func Select(all []Node, lists []string) ([]Node, error) {
 	return chosen, nil
 }
 
-// few is how many items of a host list a message has.
+// few is the number of items of a host list in a message.
 const few = 10

@@ -37,8 +37,8 @@ func FromCluster(ctx context.Context, c *kube.Client) (System, error) {
 	return s, err
 }
 
-// document is the whole of a SystemConfiguration, so that a word that is misspelt
-// in a file is an error and not a rabbit without computes.
+// document is a whole SystemConfiguration, so that a misspelt key in a file is an error and
+// not a rabbit without computes.
 type document struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string `yaml:"kind"`
@@ -58,8 +58,8 @@ type document struct {
 		} `yaml:"externalComputeNodes"`
 		Ports         any `yaml:"ports"`
 		PortsCooldown any `yaml:"portsCooldownInSeconds"`
-		// In files that followed an old guide. The type no longer has it, and it
-		// never named a node that storageNodes does not.
+		// Files after an old guide have it. The type no longer has it, and it never
+		// named a node that storageNodes does not name.
 		ComputeNodes any `yaml:"computeNodes"`
 	} `yaml:"spec"`
 }
@@ -79,7 +79,7 @@ func (d *document) system() (s System) {
 	return s
 }
 
-// list is what kubectl prints for several objects, and for one found by -A.
+// list is the form in which kubectl prints several objects, and one object with -A.
 type list struct {
 	APIVersion string      `yaml:"apiVersion"`
 	Kind       string      `yaml:"kind"`
@@ -87,9 +87,9 @@ type list struct {
 	Items      []yaml.Node `yaml:"items"`
 }
 
-// FromFile reads the SystemConfiguration from a file, in which there may be other
-// documents, and lists as kubectl prints them. Of several it is the one that the
-// cluster uses, default in namespace default. Keys without effect are warnings.
+// FromFile reads the SystemConfiguration from a file, which may have other documents and
+// lists as kubectl prints them. Of several it returns the one that the cluster uses,
+// default in namespace default. Keys without effect are warnings.
 func FromFile(path string) (s System, warnings []string, err error) {
 	documents, err := readYAML(path)
 	if err != nil {
@@ -149,7 +149,7 @@ func FromFile(path string) (s System, warnings []string, err error) {
 	return s, nil, fmt.Errorf("%s: %d SystemConfigurations, which one is it?", path, len(found))
 }
 
-// used tells whether it is the object that the cluster uses.
+// used reports whether it is the object that the cluster uses.
 func (d *document) used() bool {
 	m, ok := d.Metadata.(map[string]any)
 	return ok && m["name"] == object && m["namespace"] == dws.NamespaceSystemConfiguration

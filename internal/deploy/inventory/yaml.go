@@ -17,11 +17,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// The YAML reader is version 3 itself, not the detour through JSON that Kubernetes
-// makes: a text stays as it was written, where that would turn "off" into "false",
-// and nodes have lines.
+// YAML is read by version 3 directly and not through JSON, as Kubernetes does: a text stays
+// as it was written, where JSON would have "false" for off, and nodes have lines.
 
-// maxFile bounds what is read: ten thousand nodes need less than one of it.
+// maxFile bounds the size of a file: ten thousand nodes need less than 1 MiB.
 const maxFile = 16 << 20
 
 // readYAML returns the documents of a file.
@@ -51,7 +50,7 @@ func readYAML(path string) (documents []*yaml.Node, err error) {
 	}
 }
 
-// syntaxError puts the line, with which the reader starts its text, behind the path.
+// syntaxError moves the line, with which an error of the reader starts, behind the path.
 func syntaxError(path string, err error) error {
 	what := strings.Join(strings.Fields(strings.TrimPrefix(err.Error(), "yaml: ")), " ")
 	if at, rest, ok := strings.Cut(strings.TrimPrefix(what, "line "), ": "); ok {
@@ -73,8 +72,8 @@ var retired = map[reflect.Type]map[string]string{
 	},
 }
 
-// strict decodes the nodes of one file. A key that is not known is an error, except
-// for retired ones, which become warnings.
+// strict decodes the nodes of one file. An unknown key is an error, unless it is retired,
+// which is a warning.
 type strict struct {
 	path     string
 	warnings []string
@@ -102,7 +101,7 @@ func (s *strict) errorf(n *yaml.Node, format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %s", s.path, n.Line, fmt.Sprintf(format, args...))
 }
 
-// check finds the first place where a node does not have the form of a type.
+// check returns an error for the first place where a node does not match the type.
 func (s *strict) check(n *yaml.Node, t reflect.Type) error {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -177,7 +176,7 @@ func (s *strict) field(key, value *yaml.Node, t reflect.Type) error {
 	return s.errorf(key, "unknown key %q%s", key.Value, text.DidYouMean(key.Value, known))
 }
 
-// mapping calls each for the keys of a mapping, of which none may be there twice.
+// mapping calls each for the keys of a mapping, which must be different.
 func (s *strict) mapping(n *yaml.Node, each func(key, value *yaml.Node) error) error {
 	seen := map[string]bool{}
 	for pair := range slices.Chunk(n.Content, 2) {
@@ -195,8 +194,8 @@ func (s *strict) mapping(n *yaml.Node, each func(key, value *yaml.Node) error) e
 	return nil
 }
 
-// free checks what may have any form. An alias stands for a node that is checked at
-// its place.
+// free checks a node of any form for keys that are there twice. The node of an alias is
+// checked at its own place.
 func (s *strict) free(n *yaml.Node) error {
 	if n.Kind == yaml.MappingNode {
 		return s.mapping(n, func(_, value *yaml.Node) error { return s.free(value) })

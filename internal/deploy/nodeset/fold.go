@@ -8,13 +8,12 @@ import (
 	"strings"
 )
 
-// Fold returns a host list that expands to these names, each once. Expand takes
-// it back, unless a name has a comma or a bracket in it, which no name of a node
-// has.
+// Fold returns a host list that expands to these names, each once. Names must not have
+// commas or brackets in them.
 func Fold(names []string) string { return FoldMost(names, 0) }
 
-// FoldMost is Fold with at most so many items; for what is left out it has the
-// number of nodes. 0 is no limit.
+// FoldMost is Fold with at most so many items, and the number of nodes that are left out.
+// 0 is no limit.
 func FoldMost(names []string, most int) string {
 	items := fold(names)
 	var texts []string
@@ -37,7 +36,7 @@ func FoldMost(names []string, most int) string {
 // number, text. It expands to all combinations of the numbers.
 type pattern struct {
 	texts   []string
-	numbers [][]string // digits, as they stand in names; each different from the others
+	numbers [][]string // digits as in the names, each different from the others
 }
 
 // fold merges names along one number after the other, the last one first: names
@@ -106,8 +105,8 @@ func parse(name string) *pattern {
 	return p
 }
 
-// without is the pattern with one of its numbers left open, as a key: no two
-// different patterns have the same.
+// without returns the pattern without one of its numbers as a key, which is different for
+// different patterns.
 func (p *pattern) without(at int) string {
 	var b strings.Builder
 	for i, text := range p.texts {
@@ -149,7 +148,7 @@ func compare(a, b string) int {
 	return cmp.Or(cmp.Compare(x, y), cmp.Compare(len(a), len(b)))
 }
 
-// ranges writes sorted numbers as they stand in brackets.
+// ranges returns the text in brackets for sorted numbers.
 func ranges(numbers []string) string {
 	left := make(map[string]bool, len(numbers))
 	for _, n := range numbers {
@@ -174,8 +173,8 @@ func ranges(numbers []string) string {
 	return strings.Join(list, ",")
 }
 
-// successor is the number after one of the range that starts with first, padded
-// as that range is.
+// successor returns the next number in the range that starts with first, with the padding
+// of that range.
 func successor(first, digits string) string {
 	value, _ := strconv.ParseUint(digits, 10, 64)
 	width := 0

@@ -21,13 +21,11 @@ const (
 // errTooMany reports a host list that expands to more than MaxNodes names.
 var errTooMany = fmt.Errorf("it expands to more than %d nodes", MaxNodes)
 
-// Expand returns the names to which a host list expands, in the order in which
-// they are written, each once.
+// Expand returns the names to which a host list expands, in their order, each once.
 //
-// A list is names with commas between them. Each name may have brackets, anywhere
-// and several times, with numbers and ranges of numbers in them. A leading zero
-// pads all numbers of a range to the width of the first: [08-11] expands to 08,
-// 09, 10 and 11.
+// A list is names with commas between them. A name may contain brackets with numbers and
+// ranges of numbers, anywhere and several times. A leading zero pads all numbers of a
+// range to the width of the first: [08-11] expands to 08, 09, 10 and 11.
 func Expand(list string) ([]string, error) {
 	var names []string
 	seen := map[string]bool{}
@@ -133,7 +131,7 @@ func expandItem(item string, each func(name string) error) error {
 	if item == "" {
 		return errors.New("a name is empty")
 	}
-	// Before anything is made: the product of all brackets, and the longest name.
+	// Before anything is allocated: the product of all brackets, and the longest name.
 	total, length := uint64(1), 0
 	for _, p := range parts {
 		length += len(p.text)
@@ -174,7 +172,7 @@ func product(prefix string, parts []part, each func(string) error) error {
 	return nil
 }
 
-// parseRanges reads what stands inside of brackets.
+// parseRanges reads the text in brackets.
 func parseRanges(text string) ([]numbers, error) {
 	var list []numbers
 	for item := range strings.SplitSeq(text, ",") {
@@ -204,7 +202,7 @@ func parseRanges(text string) ([]numbers, error) {
 	return list, nil
 }
 
-// padded tells whether a number has a leading zero that a plain number has not.
+// padded reports whether a number has a leading zero.
 func padded(digits string) bool { return len(digits) > 1 && digits[0] == '0' }
 
 func parseNumber(text string) (uint64, error) {

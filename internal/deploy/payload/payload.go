@@ -1,5 +1,5 @@
-// Package payload is what is carried to nodes, as it lies on the administrator's
-// host: packages, or programs that are bare or have yet to be built.
+// Package payload reads what is sent to nodes from the administrator's host: packages, or
+// programs without a package, which it can build.
 //
 // It must not know what nodes there are, nor what is on them.
 package payload
@@ -21,9 +21,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// File is one file to be carried.
+// File is one file on the administrator's host.
 type File struct {
-	Path string // here
+	Path string
 	Size int64
 	Sum  string // SHA-256, in hexadecimal
 }
@@ -35,7 +35,8 @@ type Payload struct {
 	Programs []Program
 }
 
-// Arches are the machines (uname -m) that something of this name is there for.
+// Arches returns the machines (uname -m) for which there is a program or package of this
+// name.
 func (p Payload) Arches(name string) (list []string) {
 	for _, one := range p.Packages {
 		if one.Name == name {
@@ -70,8 +71,8 @@ type Program struct {
 
 var machines = map[elf.Machine]string{elf.EM_X86_64: "x86_64", elf.EM_AARCH64: "aarch64"}
 
-// Programs returns the daemons of these names in a folder, and what comes with
-// them.
+// Programs returns the daemons of these names in a directory, and the programs that come
+// with them.
 func Programs(dir string, names []string) (Payload, error) {
 	var p Payload
 	for _, name := range names {
@@ -114,8 +115,7 @@ func program(dir, name string) (Program, error) {
 	return Program{File: f, Name: name, Arch: arch}, nil
 }
 
-// Build runs the words of a build command in a folder, without a shell. What it
-// prints goes to w.
+// Build runs a build command in a directory, without a shell. Its output goes to w.
 func Build(ctx context.Context, dir, command string, w io.Writer) error {
 	words := strings.Fields(command)
 	if len(words) == 0 {

@@ -18,13 +18,13 @@ import (
 type Package struct {
 	File
 	Name   string
-	NEVRA  string // name-epoch:version-release.arch, without epoch when it has none
+	NEVRA  string // name-epoch:version-release.arch, without epoch if it has none
 	Arch   string // of machines, as uname -m calls it; noarch fits all
 	Header string // SHA-256 of its header, as rpm's SHA256HEADER: the same package, and not only of the same version
 }
 
-// Packages reads package files. Those that none of the names is for, and source
-// packages, are left out, and named in skipped.
+// Packages reads package files. It leaves out source packages and those of other names,
+// and returns their paths in skipped.
 func Packages(paths, names []string) (p Payload, skipped []string, err error) {
 	for _, path := range paths {
 		one, source, err := readPackage(path)
@@ -53,7 +53,7 @@ func Packages(paths, names []string) (p Payload, skipped []string, err error) {
 func readPackage(path string) (one Package, source bool, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return Package{}, false, errors.Unwrap(err) // the path is said by the caller
+		return Package{}, false, errors.Unwrap(err) // the caller adds the path
 	}
 	defer f.Close()
 	tags, sum, err := header(bufio.NewReader(f))
@@ -73,7 +73,7 @@ func readPackage(path string) (one Package, source bool, err error) {
 	return one, tags[tagSourceRPM] == "", err
 }
 
-// Tags of a header that are read (rpm's rpmtag.h).
+// Tags of a header (rpm's rpmtag.h).
 const (
 	tagName      = 1000
 	tagVersion   = 1001
@@ -99,8 +99,8 @@ var (
 	headerMagic = []byte{0x8e, 0xad, 0xe8, 0x01}
 )
 
-// header reads the main header of a package: its texts and numbers by tag, and its
-// SHA-256.
+// header reads the main header of a package, and returns its texts and numbers by tag, and
+// its SHA-256.
 func header(r io.Reader) (tags map[uint32]string, sum string, err error) {
 	lead := make([]byte, leadSize)
 	if _, err := io.ReadFull(r, lead); err != nil || !bytes.HasPrefix(lead, leadMagic) {
@@ -139,7 +139,7 @@ func header(r io.Reader) (tags map[uint32]string, sum string, err error) {
 	return tags, hex.EncodeToString(digest[:]), nil
 }
 
-// section reads one header structure as it stands in the file.
+// section reads one header structure of the file.
 func section(r io.Reader) (data []byte, entries int, err error) {
 	intro := make([]byte, 16)
 	if _, err := io.ReadFull(r, intro); err != nil || !bytes.HasPrefix(intro, headerMagic) {
@@ -149,7 +149,7 @@ func section(r io.Reader) (data []byte, entries int, err error) {
 	if n*16+size > headLimit {
 		return nil, 0, errors.New("not an RPM package: its header is too large")
 	}
-	var body bytes.Buffer // grows with what is there, not with what is claimed
+	var body bytes.Buffer // grows with what is read, not with the size that the file claims
 	if got, err := io.CopyN(&body, r, int64(n*16+size)); err != nil || uint64(got) != n*16+size {
 		return nil, 0, errors.New("the package is cut off")
 	}

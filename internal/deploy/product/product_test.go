@@ -2,6 +2,7 @@ package product
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
+	"github.com/compute-daemons/compute-daemons/packaging"
 )
 
 const root = "../../../"
@@ -72,38 +74,47 @@ func TestUnits(t *testing.T) {
 // The packages bring the programs, units and directories of the table, with the same
 // owners and modes, and so does tmpfiles.d.
 func TestPackages(t *testing.T) {
-	list := read(t, "packaging/payload")
+	list, err := packaging.Packages(root + "nfpm.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, d := range Daemons {
+		i := slices.IndexFunc(list, func(p packaging.Package) bool { return p.Name == d.Name })
+		if i < 0 {
+			t.Errorf("there is no package %s", d.Name)
+			continue
+		}
 		var programs []string
-		for l := range strings.Lines(list) {
-			if f := strings.Fields(l); len(f) == 6 && f[0] == d.Name && path.Dir(f[4]) == BinDirectory {
-				programs = append(programs, path.Base(f[4]))
+		got := map[string]string{} // mode and owner by path
+		for _, c := range list[i].Contents {
+			got[c.Destination] = fmt.Sprintf("%04o %s:%s", c.FileInfo.Mode.Perm(), c.FileInfo.Owner, c.FileInfo.Group)
+			if path.Dir(c.Destination) == BinDirectory {
+				programs = append(programs, path.Base(c.Destination))
 			}
 		}
 		if !slices.Equal(programs, d.Programs()) {
 			t.Errorf("the package %s has the programs %q, the table %q", d.Name, programs, d.Programs())
 		}
+		want := map[string]string{"/usr/share/doc/" + d.Name + "/manifests/" + d.Manifest: "0644 root:root"}
 		for _, unit := range d.Units() {
-			if !has(list, d.Name+" 0644 root:root file "+PackageDirectory+"/"+unit+" systemd/system/"+unit) {
-				t.Errorf("the package %s does not bring %s", d.Name, unit)
-			}
+			want[PackageDirectory+"/"+unit] = "0644 root:root"
 		}
 		tmpfiles := read(t, "systemd/tmpfiles.d/"+d.Name+".conf")
 		owner := strings.Replace(d.Owner, ":", " ", 1)
 		for _, dir := range d.ConfigDirectories() {
-			if !has(list, d.Name+" "+d.DirectoryMode+" "+d.Owner+" dir "+dir+" -") {
-				t.Errorf("the package %s does not own %s with mode %s and owner %s", d.Name, dir, d.DirectoryMode, d.Owner)
-			}
+			want[dir] = d.DirectoryMode + " " + d.Owner
 			if !has(tmpfiles, "d "+dir+" "+d.DirectoryMode+" "+owner+" -") {
 				t.Errorf("tmpfiles.d does not make %s with mode %s and owner %s", dir, d.DirectoryMode, d.Owner)
+			}
+		}
+		for p, w := range want {
+			if got[p] != w {
+				t.Errorf("the package %s has %s as %q, the table as %q", d.Name, p, got[p], w)
 			}
 		}
 		token, _ := Credentials(d.Name)
 		if !has(tmpfiles, "z "+token+" "+d.SecretMode+" "+owner+" -") {
 			t.Errorf("tmpfiles.d does not give %s mode %s and owner %s", token, d.SecretMode, d.Owner)
-		}
-		if !strings.Contains(list, "/manifests/"+d.Manifest+" ") {
-			t.Errorf("the package %s does not bring %s", d.Name, d.Manifest)
 		}
 	}
 }

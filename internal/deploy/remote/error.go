@@ -5,29 +5,29 @@ import (
 	"strings"
 )
 
-// Kind is why a script did not do its work.
+// Kind classifies why a script did not do its work.
 type Kind int
 
-// The kinds of trouble, by who has to do something about it.
+// The kinds of errors, by what the administrator has to do about them.
 const (
 	Failed      Kind = iota // the script itself: see Code and Text
-	Unreachable             // nobody answers there
-	HostKey                 // somebody else may answer there
+	Unreachable             // no connection
+	HostKey                 // another host may answer there
 	Denied                  // the login is refused
-	Root                    // the login is not root's and does not become root
+	Root                    // the login is not root, and sudo does not work
 	Lost                    // the connection broke while the script ran
 	Program                 // ssh itself cannot be run
 	Ended                   // the context ended it
 	NoShell                 // the login shell does not run the command
-	Disturbed               // the start-up files of the login shell read or print what they must not
+	Disturbed               // the start-up files of the login shell read our input or print into our output
 )
 
 // Error is what Run returns.
 type Error struct {
 	Node string
 	Kind Kind
-	Code int    // of the script, where it is Failed
-	Text string // the last that was said on standard error, as it came
+	Code int    // of the script, if Kind is Failed
+	Text string // the last line of standard error, unchanged
 	Hint string // what to do
 
 	beforeLogin bool // the connection was closed before the login
@@ -46,9 +46,9 @@ func (k Kind) String() string {
 		"the connection broke", "ssh cannot be run", "ended", "the login shell does not run commands", "the login shell disturbs the connection"}[k]
 }
 
-// said are the words by which ssh and sudo tell their trouble, the first that is
-// found counts. They are not translated.
-var said = []struct {
+// sshErrors are words in the error messages of ssh, which are not translated. The first
+// one that is found counts.
+var sshErrors = []struct {
 	words, hint string
 	kind        Kind
 }{
@@ -66,24 +66,24 @@ var said = []struct {
 	{"command-line", "see --ssh-option", Program},
 }
 
-// failure tells what an ended ssh means. heard: the command has run.
-func failure(node string, code int, stderr string, heard bool) *Error {
+// failure returns the error of an ssh that ended with this code. ran: the command has run.
+func failure(node string, code int, stderr string, ran bool) *Error {
 	e := &Error{Node: node, Code: code, Text: lastLine(stderr)}
 	if code != 255 {
 		switch {
-		case strings.Contains(stderr, "sudo: ") && !heard:
+		case strings.Contains(stderr, "sudo: ") && !ran:
 			e.Kind, e.Hint = Root, "sudo must ask no question there (NOPASSWD), or log in as root: --user root"
-		case code == 127 && !heard:
+		case code == 127 && !ran:
 			e.Hint = "a program is missing there that every node has"
 		}
 		return e
 	}
-	if heard {
+	if ran {
 		e.Kind, e.Hint = Lost, again
 		return e
 	}
 	e.Kind, e.Hint = Unreachable, "try: ssh NODE true"
-	for _, s := range said {
+	for _, s := range sshErrors {
 		if line, found := lineWith(stderr, s.words); found {
 			e.Kind, e.Hint, e.Text = s.kind, s.hint, line
 			break

@@ -17,8 +17,8 @@ import (
 
 // The protocol of one session. The stream belongs to the login shell first: its
 // start-up files may print anything, and may read what is sent. So nothing is
-// sent before the command has reported that it runs, and no answer is believed
-// that does not carry the session's marker.
+// sent before the command has reported that it runs, and only lines with the session's
+// marker are an answer.
 //
 //	node: MARKER ready                     the command runs; start-up files are through
 //	we:   MARKER LENGTH SHA256, the text   the script inside its wrapper
@@ -27,10 +27,9 @@ import (
 //	node: MARKER LENGTH TEXT               for each line that the script prints
 //	node: MARKER exit CODE LINES           the script has ended, after so many lines
 //
-// A marker may stand anywhere in a line: what others print without a newline
-// stands before it. It is new for each session, and does not stand in the
-// command as the node prints it, so that a shell that echoes its command does
-// not count as an answer.
+// A marker may be anywhere in a line: output of others that lacks a newline precedes it.
+// It is new for each session. The command does not contain it as the node prints it, so
+// that a shell that echoes its command gives no answer.
 
 // session names one run of a script.
 type session struct{ id string }
@@ -46,9 +45,9 @@ const markerPrefix = "nnf-deploy:"
 func (s session) marker() string { return markerPrefix + s.id }
 
 // command is what the node's login shell has to run. Every login shell
-// understands it, even one that is not a POSIX shell: one word in single quotes,
-// without quotes, line breaks, backslashes and exclamation marks in it. dd reads
-// byte by byte, because what is read beyond the script would be lost.
+// understands it, even one that is not a POSIX shell: it is one word in single quotes
+// without quotes, line breaks, backslashes and exclamation marks. dd reads byte by byte,
+// because input that it read beyond the script would be lost.
 func (s session) command(sudo bool) string {
 	prefix := "exec "
 	if sudo {
@@ -62,9 +61,9 @@ func (s session) command(sudo bool) string {
 		`echo "$m damaged"; exit 125'`
 }
 
-// The wrapper around a script: its lines get the marker and their length, its
-// exit code is reported after them. It is part of the text that is verified, so
-// that a line of the script can never stand outside of it.
+// The wrapper around a script prefixes its lines with the marker and their length, and
+// reports its exit code after them. It is part of the text that is verified, so that no
+// line of the script is ever run outside it.
 const (
 	wrapperBefore = "echo \"$m begun\"\n{ (\n"
 	wrapperAfter  = "\n)\necho \"$m $?\"; } | {\nc=125 i=0 e=\nwhile [ -z \"$e\" ] && IFS= read -r l; do\n" +
@@ -86,12 +85,11 @@ func frame(marker, text string) []byte {
 // errFrame reports a malformed request.
 var errFrame = errors.New("what was sent is not a framed script")
 
-// frameLimit bounds the script that ReadFrame takes, in bytes.
+// frameLimit bounds the script that ReadFrame reads, in bytes.
 const frameLimit = 1 << 20
 
-// ReadFrame reads one framed script, verifies it, and returns it with its frame
-// made again for a changed text. It is for stand-ins of nodes: on a real node
-// the command does this.
+// ReadFrame reads and verifies one framed script, and returns the frame of the changed
+// script. It is for fake nodes: on a real node the command reads the script.
 func ReadFrame(r *bufio.Reader, change func(text string) string) ([]byte, error) {
 	line, err := r.ReadString('\n')
 	if err != nil {
@@ -117,26 +115,26 @@ func ReadFrame(r *bufio.Reader, change func(text string) string) ([]byte, error)
 
 const (
 	lineLimit  = 1 << 20 // of a line of the answer, in bytes
-	noiseLimit = 4 << 10 // of what others have printed and we keep, in bytes
+	noiseLimit = 4 << 10 // of the output of others that is kept for messages, in bytes
 )
 
-// answer reads what comes back in a session and hands the script's lines to out.
-// It has bounded memory, whatever the node sends.
+// answer parses the output of a session and writes the script's lines to out. Its memory
+// is bounded, whatever the node sends.
 type answer struct {
 	marker string
 	out    io.Writer
-	ready  chan struct{} // closed when the command runs
-	begun  chan struct{} // closed when the script is verified and runs
+	ready  chan struct{} // closed when the command has started
+	begun  chan struct{} // closed when the script is verified and has started
 
 	mu      sync.Mutex // Write may still run when ssh has ended
-	line    []byte     // that is not complete yet
+	line    []byte     // not complete yet
 	over    bool       // the line has more than lineLimit bytes
-	lines   int        // handed out
+	lines   int        // written to out
 	missing string     // the tool that the node lacks
-	damaged string     // why the answer or the request is not to be believed
-	ended   bool       // "exit" has come
+	damaged string     // why the answer or the request cannot be trusted
+	ended   bool       // "exit" has arrived
 	code    int
-	noise   tail // what others have printed
+	noise   tail // output of others
 	err     error
 }
 
@@ -169,7 +167,7 @@ func (a *answer) Write(p []byte) (int, error) {
 	return n, a.err
 }
 
-// take takes one line. Without the marker it is not ours.
+// take parses one line. A line without the marker is output of others.
 func (a *answer) take(line []byte, over bool) {
 	before, text, ours := bytes.Cut(line, []byte(a.marker))
 	if !ours {
@@ -226,7 +224,7 @@ func (a *answer) fail(why string) {
 	}
 }
 
-// keep remembers what others have printed, for messages.
+// keep keeps output of others for messages.
 func (a *answer) keep(line []byte) {
 	if len(bytes.TrimSpace(line)) == 0 {
 		return
@@ -235,7 +233,7 @@ func (a *answer) keep(line []byte) {
 	_, _ = a.noise.Write([]byte("\n"))
 }
 
-// others is the last line that others have printed, as an addition to a text.
+// others returns the last line of the output of others, as an addition to a message.
 func (a *answer) others() string {
 	if !bytes.Contains(a.line, []byte(a.marker)) {
 		a.keep(a.line)
@@ -248,11 +246,11 @@ func (a *answer) others() string {
 }
 
 const (
-	again     = "run it again: it continues where it stopped"
-	quietness = "start-up files of a login shell must neither read nor print anything where no person sits: in bash, put what does behind: case $- in *i*) ;; *) return ;; esac"
+	again       = "run it again: it continues where it stopped"
+	startUpHint = "start-up files of a login shell must neither read nor print anything where no person sits: in bash, put what does behind: case $- in *i*) ;; *) return ;; esac"
 )
 
-// judge tells what an ssh means that has ended.
+// judge returns the error of an ssh that has ended, if there is one.
 func (a *answer) judge(node string, code int, stderr string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -273,7 +271,7 @@ func (a *answer) judge(node string, code int, stderr string) error {
 	case a.missing != "":
 		return &Error{Node: node, Kind: Failed, Code: code, Text: a.missing + " is missing on this node"}
 	case a.damaged != "":
-		return &Error{Node: node, Kind: Disturbed, Code: code, Text: a.damaged + a.others(), Hint: quietness}
+		return &Error{Node: node, Kind: Disturbed, Code: code, Text: a.damaged + a.others(), Hint: startUpHint}
 	case !a.ended:
 		return &Error{Node: node, Kind: Lost, Code: code, Text: "its answer is cut off", Hint: again}
 	case a.code != 0:
@@ -282,16 +280,16 @@ func (a *answer) judge(node string, code int, stderr string) error {
 	return nil
 }
 
-// eaten is the error of a node where something read until the end of its input.
-func (a *answer) eaten(node string) error {
+// consumed returns the error of a node where another program read standard input until
+// its end.
+func (a *answer) consumed(node string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return &Error{Node: node, Kind: Disturbed, Text: "the start-up files of the login shell on " + node + " read standard input" + a.others(), Hint: quietness}
+	return &Error{Node: node, Kind: Disturbed, Text: "the start-up files of the login shell on " + node + " read standard input" + a.others(), Hint: startUpHint}
 }
 
-// silent is the error of a node that has connected, or not even that, and runs
-// nothing.
-func (a *answer) silent(node string, limit time.Duration) error {
+// noStart returns the error of a node on which the command has not started.
+func (a *answer) noStart(node string, limit time.Duration) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return &Error{

@@ -14,12 +14,12 @@ import (
 )
 
 // Retry is a Shell that connects again while sshd closes the connection before
-// the login. sshd does that on purpose when many log in at once (MaxStartups in
-// sshd_config(5)): by default from 10 unfinished logins on, with a probability
-// of 30 % and more.
+// the login. sshd does so when many clients log in at once (MaxStartups in
+// sshd_config(5)): by default from 10 unfinished logins on, with a probability of 30 %
+// and more.
 //
-// It repeats nothing that may have reached the node: no other error, and no
-// script that has printed something or has been given something.
+// It retries only what cannot have reached the node: not after another error, and not if
+// the script has printed something or has read input.
 type Retry struct {
 	Shell    Shell
 	Attempts int           // connections at most; 0: 10
@@ -68,24 +68,25 @@ func (r *Retry) Run(ctx context.Context, node string, script Script, stdin io.Re
 	}
 }
 
-// How ssh reports that the connection was closed while both sides still introduced themselves, before keys are
-// exchanged: the first line names the step, in the words of OpenSSH from 7 on; ssh may add the second.
+// How ssh reports that the connection was closed during the exchange of versions or keys,
+// before the login. The first line names the step, in the words of OpenSSH from 7 on;
+// ssh may add the second.
 var (
 	atBanner = regexp.MustCompile(`^(kex|ssh)_exchange_identification: (read: )?Connection (closed by remote host|reset by peer)|` +
 		`^(banner exchange|ssh_exchange_identification): Connection (to|from) .*: (Connection reset by peer|Broken pipe)`)
 	afterBanner = regexp.MustCompile(`^Connection (closed|reset) by (\S+ port \d+|remote host)\.?$`)
 )
 
-// closedBeforeLogin returns the line of an ssh's standard error that says that
-// the connection was closed before the login; "": that is not certain. These
-// must be the last lines: what a node prints after the login could look the same.
+// closedBeforeLogin returns the line of ssh's standard error that reports that the
+// connection was closed before the login; "" if that is not certain. Such lines must be
+// the last ones: output of a node after the login could look the same.
 func closedBeforeLogin(stderr string) (line string) {
 	for l := range strings.Lines(stderr) {
 		l = strings.TrimSpace(l)
 		switch {
 		case l == "":
 		case strings.HasPrefix(l, "stdio forwarding failed"):
-			return "" // the jump host cannot reach the node, which is no matter of load
+			return "" // the jump host cannot reach the node, which load does not explain
 		case atBanner.MatchString(l):
 			line = l
 		case !afterBanner.MatchString(l):
@@ -95,8 +96,8 @@ func closedBeforeLogin(stderr string) (line string) {
 	return line
 }
 
-// input is the standard input of one attempt. When the attempt is over it gives
-// nothing more, even to a reader that is left behind.
+// input is the standard input of one attempt. After the attempt it returns EOF, so that a
+// reader that is still blocked takes nothing from the next attempt.
 type input struct {
 	mu            sync.Mutex
 	r             io.Reader
@@ -125,7 +126,7 @@ func (in *input) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	in.touched = true
-	if in.start != nil { // it does not block, and must not be read while it goes back
+	if in.start != nil { // it does not block, and must not be read during the seek
 		defer in.mu.Unlock()
 		return in.r.Read(p)
 	}
@@ -133,7 +134,7 @@ func (in *input) Read(p []byte) (int, error) {
 	return in.r.Read(p)
 }
 
-// again ends the attempt, and tells whether the next one finds all of the input.
+// again ends the attempt, and reports whether the next one gets all of the input.
 func (in *input) again() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -148,7 +149,7 @@ func (in *input) again() bool {
 	return err == nil
 }
 
-// listening notices that something was printed.
+// listening records whether something was printed.
 type listening struct {
 	w     io.Writer
 	heard atomic.Bool

@@ -1,10 +1,8 @@
-// Package remote runs the program's own scripts on nodes, by the administrator's
-// ssh with all that is set up for it: names, keys, agent, jump hosts, shared
-// connections.
+// Package remote runs the program's own scripts on nodes through the administrator's ssh
+// and its configuration: names, keys, agent, jump hosts, shared connections.
 //
-// No text that is not written in this program ever becomes part of a command
-// line on a node: the scripts themselves, and all that varies, travel on
-// standard input.
+// Only text of this program ever becomes part of a command line on a node: the scripts,
+// and everything that varies, are sent on standard input.
 //
 // It must not know what the scripts do.
 package remote
@@ -27,32 +25,32 @@ type Script struct {
 	Text string // POSIX shell; it must not be empty and must not use $m
 }
 
-// Shell runs a script on a node and gives it stdin. The lines that the script
-// prints go to stdout, and nothing that others print there. It returns when the
-// script has ended, even if stdin is not read to its end. Each error is an *Error.
+// Shell runs a script on a node with stdin as its input. It writes the lines that the
+// script prints to stdout, without output of others. It returns when the script has ended,
+// even if stdin is not read to its end. Each error is an *Error.
 type Shell interface {
 	Run(ctx context.Context, node string, s Script, stdin io.Reader, stdout io.Writer) error
 }
 
-// SSH is the Shell by the administrator's ssh.
+// SSH is the Shell that calls the administrator's ssh.
 type SSH struct {
 	Program string   // "": ssh
-	Options []string // words for it; one that does not begin with "-" is an option of ssh_config(5)
+	Options []string // arguments; one that does not start with "-" is an option of ssh_config(5)
 	User    string   // "": as ssh_config says
 	Sudo    bool     // become root by sudo
 	Connect time.Duration
 	Login   time.Duration // from Connect until the login shell runs the command; 0: 20s
 }
 
-// How long an ssh may take to end after a signal, and a login shell to run
-// the command when its input has ended.
+// How long ssh may take to end after a signal, and the login shell to run the command
+// after the end of its input.
 const (
 	grace = 2 * time.Second
 	last  = 5 * time.Second
 )
 
-// arguments are those for ssh. The first mention of an option counts for it, so
-// those of the administrator stand before ours.
+// arguments returns the arguments of ssh, which uses the first value that it gets for an
+// option: those of the administrator precede ours.
 func (s *SSH) arguments(node string, in session) []string {
 	var args []string
 	for _, o := range s.Options {
@@ -63,10 +61,10 @@ func (s *SSH) arguments(node string, in session) []string {
 	}
 	connect, _ := s.limits()
 	args = append(args, "-T", "-x",
-		"-o", "BatchMode=yes", // nobody answers thirty questions at once
+		"-o", "BatchMode=yes", // thirty prompts at once could not be answered
 		"-o", fmt.Sprintf("ConnectTimeout=%d", int(connect.Seconds()+0.999)),
-		"-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", // a node that dies meanwhile
-		"-o", "ClearAllForwardings=yes", // what a person's login forwards is of no use here
+		"-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", // for a node that dies meanwhile
+		"-o", "ClearAllForwardings=yes", // forwardings of interactive logins have no use here
 	)
 	if s.User != "" {
 		args = append(args, "-l", s.User)
@@ -74,7 +72,7 @@ func (s *SSH) arguments(node string, in session) []string {
 	return append(args, "--", node, in.command(s.Sudo))
 }
 
-// limits are how long a connection and a login may take.
+// limits returns how long a connection and a login may take.
 func (s *SSH) limits() (connect, login time.Duration) {
 	connect, login = s.Connect, s.Login
 	if connect <= 0 {
@@ -102,14 +100,14 @@ func (s *SSH) Run(ctx context.Context, node string, script Script, stdin io.Read
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	cmd := exec.CommandContext(ctx, program, s.arguments(node, in)...)
-	// A group of its own: Ctrl-C is for us, who decide which ssh ends with it.
+	// A process group of its own: Ctrl-C reaches nnf-deploy, which decides which ssh ends.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = grace
 	heard := newAnswer(in, stdout)
 	stderr := &tail{limit: 8 << 10}
 	cmd.Stdout, cmd.Stderr = heard, stderr
-	feed, err := cmd.StdinPipe() // not cmd.Stdin: Wait would wait for a reader that waits for us
+	feed, err := cmd.StdinPipe() // not cmd.Stdin: Wait would wait for a reader that waits for this function
 	if err == nil {
 		err = cmd.Start()
 	}
@@ -126,7 +124,7 @@ func (s *SSH) Run(ctx context.Context, node string, script Script, stdin io.Read
 			if closed(over) {
 				return
 			}
-			// Whatever reads there ends now, and gives itself away.
+			// A program that reads there gets EOF now, and the command starts after it.
 			late = true
 			feed.Close()
 			if !await(heard.ready, over, last) && !closed(over) {
@@ -135,15 +133,15 @@ func (s *SSH) Run(ctx context.Context, node string, script Script, stdin io.Read
 			return
 		}
 		if _, err := feed.Write(in.frame(script)); err != nil {
-			return // ssh has ended, and says why
+			return // ssh has ended, and reports why
 		}
-		// Nothing that a script is given goes to what is not this script.
+		// Only this script gets its input.
 		if !await(heard.begun, over, login) || stdin == nil {
 			return
 		}
 		go func() { // ends with its reader or with ssh
 			defer feed.Close()
-			_, _ = io.Copy(feed, stdin) // if it breaks, so does the script, which says why
+			_, _ = io.Copy(feed, stdin) // if it fails, so does the script, which reports why
 		}()
 		<-over
 	}()
@@ -153,11 +151,11 @@ func (s *SSH) Run(ctx context.Context, node string, script Script, stdin io.Read
 	exit := (*exec.ExitError)(nil)
 	switch {
 	case ctx.Err() != nil && context.Cause(ctx) == errLogin:
-		return heard.silent(node, connect+login+last)
+		return heard.noStart(node, connect+login+last)
 	case ctx.Err() != nil:
 		return &Error{Node: node, Kind: Ended, Text: context.Cause(ctx).Error()}
 	case late && closed(heard.ready):
-		return heard.eaten(node)
+		return heard.consumed(node)
 	case err == nil, errors.Is(err, exec.ErrWaitDelay): // a shared connection may keep our pipes
 		return heard.judge(node, 0, stderr.String())
 	case errors.As(err, &exit) && exit.ExitCode() >= 0:
@@ -166,7 +164,7 @@ func (s *SSH) Run(ctx context.Context, node string, script Script, stdin io.Read
 	return &Error{Node: node, Kind: Lost, Text: err.Error(), Hint: again}
 }
 
-// await waits for something; false: over was first, or it took too long.
+// await reports whether what is closed before over is, and within limit.
 func await(what, over <-chan struct{}, limit time.Duration) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()

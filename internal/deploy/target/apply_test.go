@@ -64,7 +64,7 @@ func TestInstallFromNothing(t *testing.T) {
 	}
 }
 
-// restarted are the units that were started or restarted since the last look.
+// restarted returns the units that were started or restarted since the last call.
 func (s *testNode) restarted() (list []string) {
 	for _, line := range s.Log() {
 		if verb, unit, _ := strings.Cut(line, " "); verb == "restart" || verb == "start" {
@@ -74,7 +74,7 @@ func (s *testNode) restarted() (list []string) {
 	return list
 }
 
-// Only daemons of which something has changed run anew.
+// Only daemons of which something has changed are restarted.
 func TestOnlyWhatChangedIsRestarted(t *testing.T) {
 	s := newTestNode(t)
 	old := s.packages("1", "exit 0", "")
@@ -113,8 +113,7 @@ func TestOnlyWhatChangedIsRestarted(t *testing.T) {
 	}
 }
 
-// A new version that does not get ready: the old one is back, to the byte, and
-// runs.
+// If a new version does not get ready, the old one is back, to the byte, and runs.
 func TestNotReadyPutsTheOldBack(t *testing.T) {
 	for _, kind := range []string{"packages", "programs"} {
 		t.Run(kind, func(t *testing.T) {
@@ -155,8 +154,8 @@ func TestNotReadyPutsTheOldBack(t *testing.T) {
 	}
 }
 
-// The first version on a node has nothing behind it: it stays, and the next run
-// tries again.
+// The first version on a node has nothing to go back to: it stays, and the next run tries
+// again.
 func TestNotReadyOnAFreshNode(t *testing.T) {
 	s := newTestNode(t)
 	w := wanted(s.packages("1", "exit 1", ""))
@@ -201,8 +200,7 @@ func TestScriptsNameTheProduct(t *testing.T) {
 	}
 }
 
-// The scripts as they are sent, and those that stand in on nodes. What is on a
-// command line is the same for every node and every content.
+// The scripts as they are sent, and the fake commands of nodes.
 func TestScriptsLint(t *testing.T) {
 	for _, s := range []remote.Script{probeScript, applyScript, collectScript, {Name: "switch", Text: bare(switchText)}} {
 		for _, shell := range []string{"dash", "bash", "busybox"} {

@@ -13,8 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// However much of it arrives: without all of it nothing changes, and nothing is
-// left.
+// If not all of the archive arrives, nothing changes, and nothing is left.
 func TestConnectionBreaksWhileSending(t *testing.T) {
 	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
@@ -52,8 +51,8 @@ func (s *testNode) settle() {
 	})
 }
 
-// The connection breaks when everything is there: before "go" the node is old;
-// after it the switch goes on, and its result is asked for.
+// The connection breaks after everything has arrived: before "go" the node stays old; after
+// it the switch continues, and its result is fetched.
 func TestConnectionBreaksAtTheSwitch(t *testing.T) {
 	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
@@ -89,7 +88,7 @@ func TestConnectionBreaksAtTheSwitch(t *testing.T) {
 	s.nothingStaged()
 }
 
-// Ctrl-C: until the switch begins the node stays old, then it is waited for.
+// Ctrl-C: before the switch the node stays old; during the switch Apply waits for it.
 func TestStop(t *testing.T) {
 	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
@@ -124,7 +123,7 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// Who leaves in the middle of the switch leaves a node that becomes new by itself.
+// If nnf-deploy is ended during the switch, the node becomes new by itself.
 func TestLeave(t *testing.T) {
 	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
@@ -150,8 +149,8 @@ func TestLeave(t *testing.T) {
 	s.nothingStaged()
 }
 
-// The node dies in the switch, as by a power cut: the next run finishes, with the
-// restart that is still missing although all files are new.
+// The switch is killed, as by a power cut: the next run finishes it, including the restart
+// that is still missing although all files are new.
 func TestSwitchIsKilled(t *testing.T) {
 	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
@@ -180,7 +179,7 @@ func TestSwitchIsKilled(t *testing.T) {
 	}
 }
 
-// Two at once: the second leaves the node to the first.
+// Of two runs at once the second fails.
 func TestTwoAtOnce(t *testing.T) {
 	s := newTestNode(t)
 	w := wanted(s.bare("1", "exit 0"))
@@ -206,7 +205,7 @@ func TestTwoAtOnce(t *testing.T) {
 	}
 }
 
-// uninstall plans the way back and carries it out.
+// uninstall plans and carries out the removal.
 func (s *testNode) uninstall(w *Want) (*Outcome, error) {
 	s.t.Helper()
 	p, err := s.remove(w, false)
@@ -216,8 +215,8 @@ func (s *testNode) uninstall(w *Want) (*Outcome, error) {
 	return Apply(s.t.Context(), s.t.Context(), s.shell, s.Name, p, func(string) {})
 }
 
-// An uninstall whose end no one has heard leaves nothing that a later run would
-// act on: above all the next install keeps the packages that it goes back to.
+// An uninstall whose answer never arrived leaves nothing that a later run would act on:
+// above all the next install keeps the packages that it goes back to.
 func TestForgetIsOfItsRun(t *testing.T) {
 	s := newTestNode(t)
 	w := wanted(s.packages("1", "exit 0", ""))
@@ -229,11 +228,11 @@ func TestForgetIsOfItsRun(t *testing.T) {
 	s.Fault("break switching")
 	_, err = Apply(t.Context(), t.Context(), s.shell, s.Name, p, func(step string) {
 		if step == "reconnect" {
-			s.Fault("hostkey") // no one comes back
+			s.Fault("hostkey") // nor does the second connection work
 		}
 	})
 	if err == nil {
-		t.Fatal("it was heard")
+		t.Fatal("its answer arrived")
 	}
 	s.Fault("")
 	s.settle()
@@ -254,8 +253,7 @@ func TestForgetIsOfItsRun(t *testing.T) {
 	}
 }
 
-// An uninstall whose connection breaks and comes back leaves as little as one that
-// was heard to its end.
+// An uninstall whose connection breaks and comes back leaves as little as any other.
 func TestForgetAfterReconnect(t *testing.T) {
 	s := newTestNode(t)
 	w := wanted(s.packages("1", "exit 0", ""))
@@ -279,7 +277,7 @@ func TestForgetAfterReconnect(t *testing.T) {
 	}
 }
 
-// One daemon goes: what belongs to the other one stays.
+// If one daemon is removed, everything of the other stays.
 func TestForgetOneDaemon(t *testing.T) {
 	s := newTestNode(t)
 	w := wanted(s.packages("1", "exit 0", ""))
@@ -301,8 +299,8 @@ func TestForgetOneDaemon(t *testing.T) {
 	}
 }
 
-// A restart that an interrupted run still owes is not lost by a run for the other
-// daemon, and is not owed for one that was removed.
+// A restart that is pending after an interrupted run stays pending during a run for the
+// other daemon, and ends with the removal of the daemon.
 func TestPendingIsOfItsDaemon(t *testing.T) {
 	s := newTestNode(t)
 	w := wanted(s.packages("1", "exit 0", ""))

@@ -10,7 +10,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// settled is a node that is what is wanted, by packages.
+// settled is the report of a node that is as wanted, by packages.
 func settled(w *Want) *Report {
 	r := newReport()
 	r.Arch, r.Systemd = "x86_64", "252"
@@ -133,8 +133,8 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// A package manager that was killed leaves two versions installed: both are named,
-// and the one that is wanted is installed once more.
+// A package manager that was killed leaves two versions installed: both are named, and the
+// wanted one is installed again.
 func TestTwoVersionsInstalled(t *testing.T) {
 	r, err := parseReport(strings.NewReader("nnf-deploy\tprobe\t1\npackage\tclientmountd\tclientmountd-0\th0\npackage\tclientmountd\tclientmountd-1\th1\nend\n"))
 	if err != nil {
@@ -149,7 +149,7 @@ func TestTwoVersionsInstalled(t *testing.T) {
 	}
 }
 
-// Programs that are the same are not sent; what is sent is what is needed.
+// Only what has changed is sent.
 func TestBytes(t *testing.T) {
 	w := wanted(pack("2"))
 	p, err := Diff(w, settled(wanted(pack("1"))))
@@ -163,8 +163,7 @@ func TestBytes(t *testing.T) {
 	}
 }
 
-// A drop-in with the environment of daemons.yaml, where secrets may be, is for
-// root alone.
+// Only root can read a drop-in with the environment of daemons.yaml, which may have secrets.
 func TestDropInMode(t *testing.T) {
 	for _, tt := range []struct {
 		d    Daemon

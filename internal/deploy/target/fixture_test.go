@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { fakenode.Tests(m) }
 
-// testNode is one node, reached through an ssh.
+// testNode is one fake node, reached through the fake ssh.
 type testNode struct {
 	*fakenode.Node
 	t     *testing.T
@@ -33,7 +33,7 @@ func newTestNode(t *testing.T) *testNode {
 	return s
 }
 
-// answers says what a program answers to status -o json; nil: it is too old to know it.
+// answers sets the answer of a program to status -o json; nil: it is too old for it.
 func (s *testNode) answers(program string, status *systemd.Status) {
 	s.t.Helper()
 	path := "run/fake/answer." + program
@@ -50,7 +50,7 @@ func (s *testNode) answers(program string, status *systemd.Status) {
 	s.Put(path, string(data), 0o600)
 }
 
-// program is a stand-in for a daemon. How it does with "ready" is in its text.
+// program is a fake daemon. The fake systemctl calls it with "ready" to start it.
 func program(version, ready string) string {
 	return `#!/bin/sh
 name=${0##*/}
@@ -70,7 +70,7 @@ esac
 `
 }
 
-// bare returns the programs of a version as they lie in a folder.
+// bare returns the programs of a version in a directory.
 func (s *testNode) bare(version, ready string) payload.Payload {
 	s.t.Helper()
 	var p payload.Payload

@@ -15,8 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
-// Nothing that others wrote is ever run: neither contents nor arguments nor what
-// lies on the node.
+// No text of others is ever run: neither contents nor arguments nor files of the node.
 func TestNothingOfOthersIsRun(t *testing.T) {
 	s := newTestNode(t)
 	trap := filepath.Join(t.TempDir(), "sprung")
@@ -56,7 +55,7 @@ func TestNothingOfOthersIsRun(t *testing.T) {
 	}
 }
 
-// Names that would break out of a path are refused before any node hears of them.
+// Names that would escape from a path are refused before any node is contacted.
 func TestCheck(t *testing.T) {
 	for _, tt := range []struct {
 		d    Daemon
@@ -80,7 +79,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// A link in the place of a file is replaced, and what it points to stays.
+// A link in the place of a file is replaced, and its target stays.
 func TestLinksAreReplaced(t *testing.T) {
 	s := newTestNode(t)
 	w := wanted(s.packages("1", "exit 0", ""))
@@ -104,7 +103,7 @@ func TestLinksAreReplaced(t *testing.T) {
 	}
 }
 
-// What can be known before anything is sent.
+// Errors that show before anything is sent.
 func TestNodesThatCannotBe(t *testing.T) {
 	for _, tt := range []struct{ name, file, text, want, hint string }{
 		{"full disk", "run/fake/free", "300", "the file system of /var/lib/nnf-deploy is full: 0.3 MiB free, 1.0 MiB needed", "make room"},
@@ -131,7 +130,7 @@ func TestNodesThatCannotBe(t *testing.T) {
 	}
 }
 
-// What only shows while staging: nothing changes, and nothing is left.
+// Errors that show only while staging: nothing changes, and nothing is left.
 func TestStagingFails(t *testing.T) {
 	for _, tt := range []struct{ name, path, want string }{
 		{"a folder in the place of a file", "etc/clientmountd/service.token/x", "/etc/clientmountd/service.token is a folder"},
@@ -165,7 +164,7 @@ func TestFaultsOfTheWayThere(t *testing.T) {
 	}
 }
 
-// flood is a node that does not stop talking.
+// flood is a node that sends 256 MiB.
 type flood struct{ line string }
 
 func (f flood) Run(_ context.Context, _ string, _ remote.Script, _ io.Reader, stdout io.Writer) error {
@@ -178,7 +177,7 @@ func (f flood) Run(_ context.Context, _ string, _ remote.Script, _ io.Reader, st
 	return nil
 }
 
-// A node that floods us costs a bounded amount of memory, and ends as an error.
+// A node that sends too much costs a bounded amount of memory, and is an error.
 func TestFlood(t *testing.T) {
 	for _, line := range []string{"x", "note\tx\n", "nnf-deploy\tprobe\t1\n", "journal\ty\n"} {
 		var before, after runtime.MemStats
@@ -200,8 +199,8 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// FuzzReport: a node may say what it wants; what comes of it is an error, or a plan
-// whose manifest the scripts can read.
+// FuzzReport: whatever a node answers, the result is an error, or a plan whose manifest the
+// scripts can read.
 func FuzzReport(f *testing.F) {
 	f.Add("nnf-deploy\tprobe\t1\narch\tx86_64\nsystemd\t252\nfile\tabsent\t-\t-\t/etc/clientmountd/service.token\nend\n")
 	f.Add("nnf-deploy\tprobe\t1\nsystemd\tx\narch\tx86_64\ncontent\t/etc/systemd/system/clientmountd.service.d/a b.conf\tW1NlcnZpY2VdCg==\nunit\tclientmountd.service\tQWN0aXZlU3RhdGU9YWN0aXZlCg==\npending\tnnf-dm\nend\n")
@@ -236,8 +235,8 @@ func FuzzReport(f *testing.F) {
 	})
 }
 
-// FuzzOutcome: whatever a node says while it switches, in pieces of any size: only
-// an answer that names the run and "ok" is a success.
+// FuzzOutcome: whatever a node answers during the switch, in pieces of any size, only an
+// answer with the run and "ok" is a success.
 func FuzzOutcome(f *testing.F) {
 	const run = "0123456789abcdef"
 	f.Add("staged\nswitching\nresult\t"+run+"\tok\t\t\nnote\tx\nheard\n", 3)

@@ -73,8 +73,8 @@ func TestDropInOwner(t *testing.T) {
 	}
 }
 
-// What an earlier installer has left makes way, and is put back when the new
-// version does not get ready; what is the administrator's stays.
+// What an earlier installer has left makes way, and is put back if the new version does not
+// get ready. The administrator's files stay.
 func TestEarlierInstallerMakesWay(t *testing.T) {
 	const unit, dropIns = "etc/systemd/system/clientmountd.service", "etc/systemd/system/clientmountd.service.d/"
 	s := newTestNode(t)
@@ -122,8 +122,8 @@ func TestEarlierInstallerMakesWay(t *testing.T) {
 	}
 }
 
-// From programs to packages: the unit that the program has written itself hides
-// the package's.
+// From programs to packages: the unit that the program has written itself would hide the
+// package's.
 func TestFromProgramsToPackages(t *testing.T) {
 	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
@@ -136,7 +136,7 @@ func TestFromProgramsToPackages(t *testing.T) {
 	if p := s.plan(w); !p.Empty() {
 		t.Errorf("a second run:\n%s", changes(p))
 	}
-	// And not the other way without a word.
+	// The other way is an error.
 	r, err := Probe(t.Context(), s.shell, wanted(s.bare("3", "exit 0")))
 	if err != nil {
 		t.Fatal(err)

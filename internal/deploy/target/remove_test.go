@@ -19,7 +19,7 @@ func (s *testNode) remove(w *Want, force bool) (*Plan, error) {
 	return Remove(w, r, force)
 }
 
-// After uninstall a node has nothing of ours, however it came there.
+// After uninstall nothing of ours is on the node, whether it came by packages or programs.
 func TestRemoveLeavesNothing(t *testing.T) {
 	for _, kind := range []string{"packages", "programs"} {
 		t.Run(kind, func(t *testing.T) {
@@ -72,8 +72,8 @@ func (s *testNode) fileState(state, path string) string {
 	return ""
 }
 
-// Nobody would unmount what clientmountd has mounted: its own answer decides, and
-// no answer is not "no mounts".
+// No daemon would unmount what clientmountd has mounted: its own answer decides, and no
+// answer does not mean no mounts.
 func TestRemoveMindsMounts(t *testing.T) {
 	answer := func(m systemd.MountStatus) *systemd.Status {
 		return &systemd.Status{Version: systemd.StatusVersion, Mounts: &m}

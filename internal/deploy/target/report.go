@@ -83,20 +83,20 @@ type Report struct {
 	Units       map[string]Unit
 	Packages    map[string]Installed // by name
 	Owners      map[string]string    // package that a path belongs to
-	Packaged    map[string]bool      // the program's unit is a package's
+	Packaged    map[string]bool      // whether a package brought the program's unit
 	Versions    map[string]string    // of programs
-	Expiry      map[string]time.Time // until when tokens are good that say it; zero: they do not end
-	BadExpiry   map[string]bool      // tokens whose expiry is no date
+	Expiry      map[string]time.Time // of tokens that have one; zero: they do not expire
+	BadExpiry   map[string]bool      // tokens whose expiry is not a valid date
 	Space       map[string]int64     // KiB free
 	Statuses    map[string]Answered  // of programs, by themselves
-	Busy        bool                 // another run is at work there
-	Interrupted bool                 // one was interrupted there
+	Busy        bool                 // another run is in progress
+	Interrupted bool                 // an earlier run was interrupted
 	Forgotten   bool                 // all was removed there, and the answer never arrived
-	Pending     []string             // daemons that an interrupted one has not restarted
+	Pending     []string             // daemons that an interrupted run has not restarted
 }
 
-// FileState is what a file is. State is its SHA-256, or absent, folder, link or
-// other.
+// FileState is the state of a path. State is the SHA-256 of a file, or absent, folder, link
+// or other.
 type FileState struct{ State, Mode, Owner string }
 
 // Answered is a program's answer to "status -o json", or the reason why it is missing.
@@ -181,13 +181,13 @@ func (r *Report) take(f []string) {
 			r.BadExpiry[at(1)] = true
 		}
 	case "unit":
-		data, _ := base64.StdEncoding.DecodeString(at(2)) // of a damaged answer nothing is known
+		data, _ := base64.StdEncoding.DecodeString(at(2)) // a damaged answer is an unknown state
 		p := systemd.Properties(string(data))
 		r.Units[at(1)] = Unit{p["LoadState"], p["ActiveState"], p["UnitFileState"], p["StatusText"]}
 	case "package":
 		one := Installed{at(2), at(3)}
 		if other, twice := r.Packages[at(1)]; twice && other != one {
-			one = Installed{NEVRA: other.NEVRA + ", " + one.NEVRA} // a transaction was killed: it is as neither of them
+			one = Installed{NEVRA: other.NEVRA + ", " + one.NEVRA} // a transaction was killed: neither of them is whole
 		}
 		r.Packages[at(1)] = one
 	case "owner":
@@ -221,27 +221,27 @@ func (r *Report) take(f []string) {
 // DaemonState is the state of one daemon on a node.
 type DaemonState struct {
 	Name    string
-	Well    bool   // it is there, runs, and its token is good
-	Version string // of the program; "": it is not there
+	Well    bool   // installed, running, with a valid token
+	Version string // of the program; "": not installed
 	Package string
-	Unit    string // of what is enabled: active, inactive, failed, ...; "": there is none
+	Unit    string // ActiveState of the enabled unit; "": there is none
 	Enabled string
 	Says    string  // what it reports of itself, for people
-	API     string  // answers, no answer, connecting; "": it does not say
-	Mounts  *Mounts // nil: it mounts nothing
+	API     string  // answers, no answer, connecting; "": not reported
+	Mounts  *Mounts // nil: the daemon does not mount
 	Token   string
 	Expires time.Time // when Token is TokenEnds
 }
 
-// Mounts is what is known of clientmountd's mounts on a node.
+// Mounts describes clientmountd's mounts on a node.
 type Mounts struct {
 	Count      int    // ClientMounts with mounts in place
 	Unreadable int    // records that cannot be read: something may be mounted
-	Unknown    string // why the rest is not known; "": it is
+	Unknown    string // why the numbers are not known; "": they are
 }
 
-// version is that of an installed program, "" if it is not known. Programs that
-// answer no status print it.
+// version returns that of an installed program, "" if it is not known. Programs that are
+// too old for "status -o json" print it.
 func (r *Report) version(bin string) string {
 	if a := r.Statuses[bin]; a.Status != nil && a.ProgramVersion != "" {
 		return a.ProgramVersion
@@ -249,7 +249,7 @@ func (r *Report) version(bin string) string {
 	return r.Versions[bin]
 }
 
-// mounts are those of the installed program; nil if it is not installed or does not
+// mounts returns the mounts of an installed program; nil if it is not installed or does not
 // mount.
 func (r *Report) mounts(bin string) *Mounts {
 	if p, _ := product.Of(bin); !p.Mounts || r.Files[product.Path(bin)].State == "absent" {
@@ -286,7 +286,7 @@ const (
 	TokenInvalid = "its expiry is not a valid date"
 )
 
-// Daemons are the states of those that are asked for.
+// Daemons returns the states of the wanted daemons.
 func (r *Report) Daemons(w *Want, now time.Time) (list []DaemonState) {
 	for i := range w.Daemons {
 		list = append(list, r.daemon(&w.Daemons[i], now))

@@ -74,8 +74,7 @@ func TestDaemonState(t *testing.T) {
 	}
 }
 
-// What a node answers of a token and of its disks is within bounds, or not
-// believed.
+// Numbers from a node that are out of bounds are ignored.
 func TestForeignNumbers(t *testing.T) {
 	claims := func(text string) []string {
 		return []string{"claims", "/t", base64.RawURLEncoding.EncodeToString([]byte(text))}

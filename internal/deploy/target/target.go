@@ -35,15 +35,15 @@ type Want struct {
 type Daemon struct {
 	Name        string   // of the directory with its credentials, below /etc
 	Bin         string   // one of product.Daemons; "": only credentials are wanted
-	Token, CA   []byte   // none: somebody else brings them
+	Token, CA   []byte   // none: they are installed by other means
 	Arguments   []string // for its command line
 	Environment []Variable
 }
 
-// Variable is one of a daemon's environment.
+// Variable is an environment variable.
 type Variable struct{ Name, Value string }
 
-// product is what is known of the daemon's program.
+// product returns the daemon's entry in the table.
 func (d *Daemon) product() product.Daemon {
 	p, _ := product.Of(d.Bin) // Check has refused the others
 	return p
@@ -66,7 +66,7 @@ func (w *Want) Check() error {
 	return nil
 }
 
-// file is one file that is to be on a node.
+// file is one wanted file.
 type file struct {
 	path, mode, owner string
 	content           []byte
@@ -93,7 +93,7 @@ func (f *file) size() int64 {
 	return int64(len(f.content))
 }
 
-// files are those of a daemon, without its program.
+// files returns the wanted files of a daemon, without its program.
 func (w *Want) files(d *Daemon) ([]file, error) {
 	p := d.product()
 	token, ca := product.Credentials(d.Name)
@@ -117,7 +117,7 @@ func (w *Want) files(d *Daemon) ([]file, error) {
 	return list, err
 }
 
-// paths are all files that nnf-deploy may have brought for a daemon, besides its
+// paths returns all files that nnf-deploy may have installed for a daemon, besides its
 // package and its program.
 func (d *Daemon) paths() []string {
 	token, ca := product.Credentials(d.Name)
@@ -134,8 +134,8 @@ func (d *Daemon) paths() []string {
 
 const written = "# Written by nnf-deploy, which replaces it. A file of your own with a later name wins.\n"
 
-// settings is the configuration. All of it is plain text in quotes: names of
-// nodes and addresses have nothing that TOML would escape otherwise than Go.
+// settings returns the configuration file. Go's quotes are those of TOML here: names of
+// nodes and addresses have no characters that TOML escapes in another way.
 func (w *Want) settings(d *Daemon) string {
 	text, section := written, ""
 	set := func(key, value string) {
@@ -161,7 +161,7 @@ func (w *Want) settings(d *Daemon) string {
 	return text
 }
 
-// dropIn is the drop-in with the arguments and environment for the unit; "": none.
+// dropIn returns the drop-in with arguments and environment for the unit; "": none.
 func (d *Daemon) dropIn() (string, error) {
 	if d.Bin == "" || len(d.Arguments)+len(d.Environment) == 0 {
 		return "", nil

@@ -16,6 +16,7 @@ import (
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // question is a call about a movement.
@@ -58,7 +59,7 @@ func second(w *pb.DataMovementWorkflow) *pb2.Workflow {
 // is, and the administrator gets one record.
 func TestForeign(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, everyRecord)
+	s := newEnv(t, everyRecord)
 	hers := s.alice.create(s.hers.Request("/out/", "/alice/"))
 	s.Runs(hers)
 	early := s.alice.create(s.hers.Request("/early/", "/alice/"))
@@ -117,14 +118,14 @@ func TestForeign(t *testing.T) {
 	if err != nil || status.State != pb.DataMovementStatusResponse_RUNNING {
 		t.Errorf("alice's own: %v %v", status, err)
 	}
-	s.End(s.daemon)
+	s.Stop(s.daemon)
 }
 
 // everyRecord lets one user cause as many records as a test has questions.
 const everyRecord = "[limits]\nlog_record_burst = 10000\n"
 
 // plant makes a movement of alice's workflow that the daemon has not made.
-func (s *scene) plant(namespace, name, initiator string) string {
+func (s *env) plant(namespace, name, initiator string) string {
 	s.t.Helper()
 	o := lab.Object{
 		"apiVersion": "nnf.cray.hpe.com/v1alpha11", "kind": "NnfDataMovement",
@@ -142,19 +143,19 @@ func (s *scene) plant(namespace, name, initiator string) string {
 func unlike(uid string) string { return uid[:len(uid)-3] + "zzz" }
 
 // awaken makes the watches of both namespaces run.
-func (s *scene) awaken(t *testing.T, uids ...string) {
+func (s *env) awaken(t *testing.T, uids ...string) {
 	t.Helper()
 	for _, uid := range uids {
 		if _, err := s.alice.v1().Status(t.Context(), &pb.DataMovementStatusRequest{Uid: uid}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, r := range s.proxy.Requests() {
+	for _, r := range s.Proxy.Requests() {
 		if r.Class == lab.ClassWatch && r.Code() == 200 {
 			return
 		}
 	}
-	time.Sleep(100 * time.Millisecond)
+	wait.Pass(s.t, 100*time.Millisecond, "the time of a list")
 }
 
 // answer is all that can be known of one question.
@@ -164,18 +165,18 @@ type answer struct {
 	log      []lab.LogLine
 }
 
-func (s *scene) ask(t *testing.T, u *user, q question, uid string, w *pb.DataMovementWorkflow) answer {
+func (s *env) ask(t *testing.T, u *user, q question, uid string, w *pb.DataMovementWorkflow) answer {
 	t.Helper()
 	return s.tell(t, u, q.method, q.body(uid, w))
 }
 
-func (s *scene) tell(t *testing.T, u *user, method string, m proto.Message) answer {
+func (s *env) tell(t *testing.T, u *user, method string, m proto.Message) answer {
 	t.Helper()
 	body, err := proto.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	requests, log := len(s.proxy.Requests()), len(s.daemon.Log())
+	requests, log := len(s.Proxy.Requests()), len(s.daemon.Log())
 	a := answer{result: u.wire(method, body, "")}
 	// What the daemon writes before it answers may come a moment later.
 	mark := fmt.Sprintf("nnf-dm-mark-%d", time.Now().UnixNano())
@@ -185,7 +186,7 @@ func (s *scene) tell(t *testing.T, u *user, method string, m proto.Message) answ
 	if _, err := s.daemon.WaitLog(s.Context(10*time.Second), func(l lab.LogLine) bool { return strings.Contains(l.Text, mark) }); err != nil {
 		t.Fatal(err)
 	}
-	a.requests = s.proxy.Requests()[requests:]
+	a.requests = s.Proxy.Requests()[requests:]
 	for _, l := range s.daemon.Log()[log:] {
 		if !strings.Contains(l.Text, mark) {
 			a.log = append(a.log, l)
@@ -240,7 +241,7 @@ func (a answer) code(t *testing.T) codes.Code {
 }
 
 // Lists show nothing of others, whether there is something or not.
-func (s *scene) foreignList(t *testing.T) {
+func (s *env) foreignList(t *testing.T) {
 	missing := &pb.DataMovementWorkflow{Name: unlike(s.hers.Name), Namespace: "default"}
 	for method, message := range map[string]func(w *pb.DataMovementWorkflow) proto.Message{
 		"/datamovement.DataMover/List":    func(w *pb.DataMovementWorkflow) proto.Message { return &pb.DataMovementListRequest{Workflow: w} },

@@ -11,13 +11,13 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/copyjob"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // foreignCreate: a workflow of somebody else looks like a missing one to those
 // who want to copy for it.
-func (s *scene) foreignCreate(t *testing.T) {
+func (s *env) foreignCreate(t *testing.T) {
 	missing := &pb.DataMovementWorkflow{Name: unlike(s.hers.Name), Namespace: "default"}
 	v1 := func(w *pb.DataMovementWorkflow) proto.Message {
 		r := s.hers.Request("/out/", "/bob/")
@@ -28,7 +28,7 @@ func (s *scene) foreignCreate(t *testing.T) {
 		r := v1(w).(*pb.DataMovementCreateRequest)
 		return &pb2.CreateBatchRequest{Workflow: second(w), Pairs: []*pb2.CopyPair{{Source: r.Source, Destination: r.Destination}}}
 	}
-	before := s.Movements()
+	before := s.Created()
 	for method, message := range map[string]func(*pb.DataMovementWorkflow) proto.Message{
 		createMethod: v1, "/datamovement.v2.DataMover/CreateBatch": v2,
 	} {
@@ -42,7 +42,7 @@ func (s *scene) foreignCreate(t *testing.T) {
 		foreign.recorded(t, 1, s.bob, method, s.hers.Name)
 		guessed.recorded(t, 0, s.bob, method, missing.Name)
 	}
-	if now := s.Movements(); now != before {
+	if now := s.Created(); now != before {
 		t.Errorf("%d movements were made", now-before)
 	}
 }
@@ -51,8 +51,8 @@ func (s *scene) foreignCreate(t *testing.T) {
 // more than they have.
 func TestIdentity(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, "")
-	set := func(j *copyjob.Job, user, group int) *copyjob.Job {
+	s := newEnv(t, "")
+	set := func(j *world.Job, user, group int) *world.Job {
 		t.Helper()
 		change := lab.Object{"spec": map[string]any{"userID": user, "groupID": group}}
 		if _, err := s.Cluster.Patch(t.Context(), "Workflow", "default", j.Name, change); err != nil {
@@ -64,11 +64,11 @@ func TestIdentity(t *testing.T) {
 	rootGroup := set(s.Job("rootgroup-"+s.Node, alice, 0), alice, 0)
 	nobody := s.Job("nobody-"+s.Node, 65534, 0)
 	root := set(s.Job("root-"+s.Node, 0, 0), 0, 0)
-	before := s.Movements()
+	before := s.Created()
 	for _, c := range []struct {
 		name   string
 		by     *user
-		job    *copyjob.Job
+		job    *world.Job
 		code   codes.Code
 		status pb.DataMovementCreateResponse_Status
 	}{
@@ -87,11 +87,11 @@ func TestIdentity(t *testing.T) {
 		}
 		a.recorded(t, 1, c.by, createMethod, c.job.Name)
 	}
-	own := pb.NewDataMoverClient(s.Dial(t))
+	own := pb.NewDataMoverClient(s.Dial())
 	if _, err := own.Create(t.Context(), root.Request("/out/", "/x/")); err == nil || !strings.Contains(err.Error(), "copies as root are not allowed") {
 		t.Errorf("root for a workflow of root: %v", err)
 	}
-	if now := s.Movements(); now != before {
+	if now := s.Created(); now != before {
 		t.Errorf("%d movements were made", now-before)
 	}
 	// Root may act for alice, and the copy is hers all the same.
@@ -102,14 +102,14 @@ func TestIdentity(t *testing.T) {
 	if o := s.Movement(made.Uid); o.At("spec", "userId") != float64(alice) || o.At("spec", "groupId") != float64(alice) {
 		t.Errorf("root copies as %v:%v", o.At("spec", "userId"), o.At("spec", "groupId"))
 	}
-	s.End(s.daemon)
+	s.Stop(s.daemon)
 }
 
 // TestNeighbours: a mount is found by whole names, and only among those of the
 // workflow.
 func TestNeighbours(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, "")
+	s := newEnv(t, "")
 	for source, want := range map[string]string{
 		s.hers.Mount(1) + "/x":   s.hers.OnRabbit(1) + "/x",
 		s.hers.Mount(10) + "/x":  s.hers.OnRabbit(10) + "/x",
@@ -136,11 +136,11 @@ func TestNeighbours(t *testing.T) {
 	}
 	// Destinations likewise.
 	for destination, want := range map[string]pb.DataMovementCreateResponse_Status{
-		copyjob.Global + "/x":   pb.DataMovementCreateResponse_SUCCESS,
-		copyjob.Global + "x":    pb.DataMovementCreateResponse_FAILED,
-		copyjob.Global + "-2/x": pb.DataMovementCreateResponse_FAILED,
-		"/etc/cron.d/x":         pb.DataMovementCreateResponse_FAILED,
-		"/lus":                  pb.DataMovementCreateResponse_FAILED,
+		world.Global + "/x":   pb.DataMovementCreateResponse_SUCCESS,
+		world.Global + "x":    pb.DataMovementCreateResponse_FAILED,
+		world.Global + "-2/x": pb.DataMovementCreateResponse_FAILED,
+		"/etc/cron.d/x":       pb.DataMovementCreateResponse_FAILED,
+		"/lus":                pb.DataMovementCreateResponse_FAILED,
 	} {
 		r := s.hers.Request("/x", "")
 		r.Destination = destination
@@ -148,5 +148,5 @@ func TestNeighbours(t *testing.T) {
 			t.Errorf("%s: %v %v", destination, c, err)
 		}
 	}
-	s.End(s.daemon)
+	s.Stop(s.daemon)
 }

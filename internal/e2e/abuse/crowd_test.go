@@ -17,8 +17,8 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/copyjob"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // crowd is the first of the users who have no process of their own.
@@ -62,7 +62,7 @@ func connectAs(fd int, socket string, uid int) error {
 }
 
 // clientAs is a gRPC client of another user.
-func (s *scene) clientAs(t *testing.T, uid int) *grpc.ClientConn {
+func (s *env) clientAs(t *testing.T, uid int) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+s.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return dialAs(s.Socket, uid) }))
@@ -90,7 +90,7 @@ func whole(stream uint32, method string, body []byte) []byte {
 
 // followed makes n movements of a job with long paths, and returns the request to
 // watch them all.
-func (s *scene) followed(t *testing.T, j *copyjob.Job, n int) []byte {
+func (s *env) followed(t *testing.T, j *world.Job, n int) []byte {
 	t.Helper()
 	long := strings.Repeat("/"+strings.Repeat("x", 249), 16)
 	for i := range n {
@@ -100,7 +100,7 @@ func (s *scene) followed(t *testing.T, j *copyjob.Job, n int) []byte {
 				api.LabelInitiator: s.Node, api.LabelWorkflowName: j.Name, api.LabelWorkflowNamespace: "default", api.LabelWorkflowUID: j.UID,
 				api.LabelOwnerKind: "Workflow", api.LabelOwnerName: j.Name, api.LabelOwnerNamespace: "default", api.LabelOwnerUID: j.UID,
 			}},
-			"spec": map[string]any{"userId": j.User, "groupId": j.Group, "source": map[string]any{"path": j.OnRabbit(0) + long}, "destination": map[string]any{"path": copyjob.Global + long}},
+			"spec": map[string]any{"userId": j.User, "groupId": j.Group, "source": map[string]any{"path": j.OnRabbit(0) + long}, "destination": map[string]any{"path": world.Global + long}},
 		}
 		s.Apply(o)
 	}

@@ -16,12 +16,14 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // TestUnreadAnswers: answers that no client reads have the bound of all that a user
 // holds, on one connection or many, read slowly or not at all.
 func TestUnreadAnswers(t *testing.T) {
-	s := newScene(t, collect)
+	s := newEnv(t, collect)
 	uid := s.alice.create(s.hers.Request("/out/", "/alice/"))
 	s.Runs(uid)
 	const many = 300 // some 8 KB each
@@ -67,13 +69,13 @@ func TestUnreadAnswers(t *testing.T) {
 		})
 	}
 	s.settles(t, before)
-	s.End(s.daemon)
+	s.Stop(s.daemon)
 }
 
 // TestReaders: who reads gets everything, many at once, whatever another process
 // of the same user has done before.
 func TestReaders(t *testing.T) {
-	s := newScene(t, collect)
+	s := newEnv(t, collect)
 	const many, readers = 150, 60
 	s.followed(t, s.his, many)
 	var all sync.WaitGroup
@@ -107,13 +109,13 @@ func TestReaders(t *testing.T) {
 		})
 	}
 	all.Wait()
-	s.End(s.daemon)
+	s.Stop(s.daemon)
 }
 
 // TestIdentityFloods: many users together have a bound, too, of memory and of
 // what the API server is asked.
 func TestIdentityFloods(t *testing.T) {
-	s := newScene(t, collect)
+	s := newEnv(t, collect)
 	uid := s.alice.create(s.hers.Request("/out/", "/alice/"))
 	s.Runs(uid)
 	s.alice.poll(t, uid, time.Second)
@@ -165,18 +167,18 @@ func TestIdentityFloods(t *testing.T) {
 				})
 			}
 		}
-		time.Sleep(4 * time.Second) // the burst is used up
+		wait.Pass(t, 4*time.Second, "the time in which the burst is used up")
 		// Each of the others may have one request before hers: 24/50 s.
 		s.lists(t, 4, 0, 1500*time.Millisecond)
 		cancel()
 		all.Wait()
 	})
-	s.End(s.daemon)
+	s.Stop(s.daemon)
 }
 
 // lists lets alice ask what only the API server knows, n times, and fails when
 // one takes longer than most.
-func (s *scene) lists(t *testing.T, n int, apart, most time.Duration) {
+func (s *env) lists(t *testing.T, n int, apart, most time.Duration) {
 	t.Helper()
 	var longest time.Duration
 	for range n {
@@ -185,7 +187,7 @@ func (s *scene) lists(t *testing.T, n int, apart, most time.Duration) {
 			t.Errorf("alice's List: %v", err)
 		}
 		longest = max(longest, time.Since(began))
-		time.Sleep(apart)
+		wait.Pass(t, apart, "the time between calls")
 	}
 	t.Logf("alice's List: the longest took %v", longest)
 	if longest > most {
@@ -195,7 +197,7 @@ func (s *scene) lists(t *testing.T, n int, apart, most time.Duration) {
 
 // TestLogFlood: one user's refusals do not fill the log, and do not hide those of others.
 func TestLogFlood(t *testing.T) {
-	s := newScene(t, "")
+	s := newEnv(t, "")
 	before := len(s.daemon.Log())
 	began := time.Now()
 	r := s.bob.must(order{Do: "insist", Method: statusMethod, Body: statusBody("no name!", 0), Limit: 3 * time.Second})
@@ -222,11 +224,7 @@ func TestLogFlood(t *testing.T) {
 			}
 		}
 	}
-	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if count(); logged+told >= made && hers > 0 {
-			break
-		}
-	}
+	wait.Within(t, 15*time.Second, "a record or a count of every refusal", func() bool { count(); return logged+told >= made && hers > 0 })
 	if bound := 100 + int(5*took.Seconds()) + 5; logged > bound {
 		t.Errorf("%d records of %d refusals in %v, at most %d are wanted", logged, made, took, bound)
 	}
@@ -234,18 +232,18 @@ func TestLogFlood(t *testing.T) {
 		t.Errorf("%d refusals: %d records, %d suppressed, as the log says; %d of alice", made, logged, told, hers)
 	}
 	t.Logf("%d refusals in %v: %d records", made, took, logged)
-	s.End(s.daemon)
+	s.Stop(s.daemon)
 }
 
 // TestRequestBudget: what one user asks leaves the others a part of what the
 // daemon may ask the API server.
 func TestRequestBudget(t *testing.T) {
 	const qps, burst = 20, 40
-	s := newScene(t, fmt.Sprintf("[kubernetes]\nqps = %d\nburst = %d\n", qps, burst))
+	s := newEnv(t, fmt.Sprintf("[kubernetes]\nqps = %d\nburst = %d\n", qps, burst))
 	hers := s.alice.create(s.hers.Request("/out/", "/alice/"))
 	s.Runs(hers)
 	asked := func(of string) (n int) {
-		for _, r := range s.proxy.Requests() {
+		for _, r := range s.Proxy.Requests() {
 			if strings.Contains(r.Path, of) {
 				n++
 			}
@@ -253,10 +251,10 @@ func TestRequestBudget(t *testing.T) {
 		return n
 	}
 	t.Run("guesses", func(t *testing.T) {
-		time.Sleep(burst * time.Second / qps) // alice's create is forgotten
+		wait.Pass(t, burst*time.Second/qps, "the time until alice's create no longer counts")
 		began := time.Now()
 		flood := s.bob.start(order{Do: "guess", N: 2000, Limit: 6 * time.Second})
-		time.Sleep(2 * time.Second)                   // the burst is used up
+		wait.Pass(t, 2*time.Second, "the time in which the burst is used up")
 		s.lists(t, 8, 400*time.Millisecond, generous) // 2.5 a second: what is left over
 		flood()
 		took := time.Since(began)
@@ -278,12 +276,12 @@ func TestRequestBudget(t *testing.T) {
 			}
 		}
 	})
-	s.End(s.daemon)
+	s.Stop(s.daemon)
 }
 
 // TestConnectionFloods: users who take all connections together lock no other user out.
 func TestConnectionFloods(t *testing.T) {
-	s := newScene(t, collect)
+	s := newEnv(t, collect)
 	uid := s.alice.create(s.hers.Request("/out/", "/alice/"))
 	s.Runs(uid)
 	const users, each = 4, 1024
@@ -346,5 +344,5 @@ func TestConnectionFloods(t *testing.T) {
 		}
 	}
 	t.Logf("%d records of closed connections", records)
-	s.End(s.daemon)
+	s.Stop(s.daemon)
 }

@@ -29,7 +29,7 @@ const (
 // TestFloods lets bob take all that he can get while alice works: her calls
 // succeed, she does not wait, and the daemon's memory has a bound.
 func TestFloods(t *testing.T) {
-	s := newScene(t, collect)
+	s := newEnv(t, collect)
 	uid := s.alice.create(s.hers.Request("/out/", "/alice/"))
 	s.Runs(uid)
 	his := s.bob.create(s.his.Request("/out/", "/bob/"))
@@ -101,7 +101,7 @@ func TestFloods(t *testing.T) {
 		})
 	}
 	s.settles(t, before)
-	s.End(s.daemon)
+	s.Stop(s.daemon)
 }
 
 // only is a check that all calls had the same outcome.
@@ -113,7 +113,7 @@ func only(code string, n int) func(*testing.T, result) {
 	}
 }
 
-func (s *scene) idleWasLimited(t *testing.T, _ result) {
+func (s *env) idleWasLimited(t *testing.T, _ result) {
 	open := s.bob.must(order{Do: "open"}).Counts
 	// What does not even get into the kernel's queue is in neither number.
 	if open["open"] < 1000 || open["open"] > 1024+2 || open["open"]+open["closed"] > 5000 {
@@ -129,7 +129,7 @@ func (s *scene) idleWasLimited(t *testing.T, _ result) {
 	}
 }
 
-func (s *scene) createBody(t *testing.T) []byte {
+func (s *env) createBody(t *testing.T) []byte {
 	t.Helper()
 	body, err := proto.Marshal(s.his.Request("/out/", "/bob/"))
 	if err != nil {
@@ -145,7 +145,7 @@ func (u *user) poll(t *testing.T, uid string, d time.Duration) result {
 }
 
 // judge fails unless the victim's polls all succeeded, in time.
-func (s *scene) judge(t *testing.T, when string, r result) {
+func (s *env) judge(t *testing.T, when string, r result) {
 	t.Helper()
 	n := len(r.Times)
 	if r.Counts["OK"] != n || len(r.Counts) != 1 || n < 10 {
@@ -160,7 +160,7 @@ func (s *scene) judge(t *testing.T, when string, r result) {
 
 // works lets alice copy, look, cancel and delete meanwhile. The channel says how
 // it went.
-func (s *scene) works(t *testing.T) <-chan error {
+func (s *env) works(t *testing.T) <-chan error {
 	done := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

@@ -8,16 +8,16 @@ import (
 	"testing"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/copyjob"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // TestLinks: links that lead out of the mount lead nowhere, for the rabbit
 // copies as the user: what she cannot read there does not come back.
 func TestLinks(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, "")
+	s := newEnv(t, "")
 	const secret = "the secret of root"
-	storage, global, closed := filepath.Join(s.Dir, "storage"), filepath.Join(s.Dir, "global"), filepath.Join(s.Dir, "closed")
+	storage, global, closed := filepath.Join(s.Files, "storage"), filepath.Join(s.Files, "global"), filepath.Join(s.Files, "closed")
 	s.tree(closed, 0o700, 0, map[string]string{"secret": secret})
 	s.tree(storage, 0o755, alice, map[string]string{"mine": "alice's own"})
 	s.tree(global, 0o755, alice, nil)
@@ -31,7 +31,7 @@ func TestLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.StartRabbit(s.hers.OnRabbit(0)+"="+storage, copyjob.Global+"="+global)
+	s.StartRabbit(map[string]string{s.hers.OnRabbit(0): storage, world.Global: global})
 	for _, c := range []struct {
 		source, destination string
 		works               bool
@@ -68,11 +68,11 @@ func TestLinks(t *testing.T) {
 	if left, err := os.ReadDir(closed); err != nil || len(left) != 1 {
 		t.Errorf("something was put where alice cannot write: %v %v", left, err)
 	}
-	s.End(s.daemon)
+	s.Stop(s.daemon)
 }
 
 // tree makes a folder of a user with files in it.
-func (s *scene) tree(dir string, mode os.FileMode, uid int, files map[string]string) {
+func (s *env) tree(dir string, mode os.FileMode, uid int, files map[string]string) {
 	s.t.Helper()
 	if err := os.Mkdir(dir, mode); err != nil {
 		s.t.Fatal(err)

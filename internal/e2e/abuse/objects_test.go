@@ -31,7 +31,7 @@ const (
 // waits end when her movements do, bob gets no more of them, and he does when he
 // has deleted some.
 func TestObjectFlood(t *testing.T) {
-	s := newScene(t, "[limits]\nmovements_per_user = 3000\nmovement_bytes_per_user = \"64MiB\"\n")
+	s := newEnv(t, "[limits]\nmovements_per_user = 3000\nmovement_bytes_per_user = \"64MiB\"\n")
 	s.keeps(bob, s.his.Name, s.his.UID, objects)
 	var took []time.Duration
 	const waits = 20
@@ -72,10 +72,10 @@ func TestObjectFlood(t *testing.T) {
 		}
 	}
 	s.bob.create(s.his.Request("/out/", "/bob/"))
-	s.End(s.daemon)
+	s.Stop(s.daemon)
 }
 
-func (s *scene) lines(text string) (n int) {
+func (s *env) lines(text string) (n int) {
 	for _, line := range s.daemon.Log() {
 		if strings.Contains(line.Text, text) {
 			n++
@@ -88,7 +88,7 @@ func kept(i int) string { return fmt.Sprintf("nnf-dm-node-kept-%d", i) }
 
 // keeps makes movements of a user that have ended, as an earlier daemon without
 // limits would have.
-func (s *scene) keeps(uid int, job, jobUID string, n int) {
+func (s *env) keeps(uid int, job, jobUID string, n int) {
 	s.t.Helper()
 	labels := map[string]any{
 		api.LabelInitiator: s.Node, api.LabelOwnerKind: "Workflow",

@@ -30,16 +30,16 @@ var attacks = []string{
 var fields = []struct {
 	name   string
 	number protowire.Number // 0: not of the message itself
-	set    func(s *scene, r *pb.DataMovementCreateRequest, text string)
+	set    func(s *env, r *pb.DataMovementCreateRequest, text string)
 	forms  []string // %s is the attack
 }{
-	{"source", 2, func(s *scene, r *pb.DataMovementCreateRequest, text string) { r.Source = s.hers.Mount(0) + "/" + text }, []string{"%s", "a%s", "%sb"}},
-	{"destination", 3, func(_ *scene, r *pb.DataMovementCreateRequest, text string) { r.Destination = "/lus/global/" + text }, []string{"%s", "a%s", "%sb"}},
-	{"dcpOptions", 5, func(_ *scene, r *pb.DataMovementCreateRequest, text string) { r.DcpOptions = text }, []string{"%s", "-p%s", "-k 1MB%s", "--xattrs %s"}},
-	{"mpirunOptions", 11, func(_ *scene, r *pb.DataMovementCreateRequest, text string) { r.MpirunOptions = text }, []string{"%s", "-n 2%s", "--mca btl a%s", "--bind-to %s"}},
-	{"profile", 10, func(_ *scene, r *pb.DataMovementCreateRequest, text string) { r.Profile = text }, []string{"%s", "default%s"}},
-	{"workflow.name", 0, func(_ *scene, r *pb.DataMovementCreateRequest, text string) { r.Workflow.Name = text }, []string{"%s", "a%s"}},
-	{"workflow.namespace", 0, func(_ *scene, r *pb.DataMovementCreateRequest, text string) { r.Workflow.Namespace = text }, []string{"%s", "default%s"}},
+	{"source", 2, func(s *env, r *pb.DataMovementCreateRequest, text string) { r.Source = s.hers.Mount(0) + "/" + text }, []string{"%s", "a%s", "%sb"}},
+	{"destination", 3, func(_ *env, r *pb.DataMovementCreateRequest, text string) { r.Destination = "/lus/global/" + text }, []string{"%s", "a%s", "%sb"}},
+	{"dcpOptions", 5, func(_ *env, r *pb.DataMovementCreateRequest, text string) { r.DcpOptions = text }, []string{"%s", "-p%s", "-k 1MB%s", "--xattrs %s"}},
+	{"mpirunOptions", 11, func(_ *env, r *pb.DataMovementCreateRequest, text string) { r.MpirunOptions = text }, []string{"%s", "-n 2%s", "--mca btl a%s", "--bind-to %s"}},
+	{"profile", 10, func(_ *env, r *pb.DataMovementCreateRequest, text string) { r.Profile = text }, []string{"%s", "default%s"}},
+	{"workflow.name", 0, func(_ *env, r *pb.DataMovementCreateRequest, text string) { r.Workflow.Name = text }, []string{"%s", "a%s"}},
+	{"workflow.namespace", 0, func(_ *env, r *pb.DataMovementCreateRequest, text string) { r.Workflow.Namespace = text }, []string{"%s", "default%s"}},
 }
 
 // TestShell puts every attack into every text: it is refused by the name of its
@@ -55,7 +55,7 @@ func TestShell(t *testing.T) {
 // the shell sees them.
 func shellScene(t *testing.T, policy string) {
 	t.Parallel()
-	s := newScene(t, "[limits]\ncreate_burst = 5000\n[kubernetes]\nqps = 1000\nburst = 1000\n[options]\npolicy = \""+policy+"\"\n")
+	s := newEnv(t, "[limits]\ncreate_burst = 5000\n[kubernetes]\nqps = 1000\nburst = 1000\n[options]\npolicy = \""+policy+"\"\n")
 	bash := s.newShell(t)
 	refused, passed := map[string]int{}, map[string]int{}
 	for _, f := range fields {
@@ -81,7 +81,7 @@ func shellScene(t *testing.T, policy string) {
 		if passed["dcpOptions"] < 10 || passed["mpirunOptions"] < 10 {
 			t.Errorf("hardly any options passed: %v", passed)
 		}
-		s.End(s.daemon)
+		s.Stop(s.daemon)
 		return
 	}
 	for i, attack := range attacks {
@@ -107,7 +107,7 @@ func shellScene(t *testing.T, policy string) {
 	}
 	s.names(t)
 	s.onlyNames(t)
-	s.End(s.daemon)
+	s.Stop(s.daemon)
 }
 
 var callRefused = map[codes.Code]bool{
@@ -117,7 +117,7 @@ var callRefused = map[codes.Code]bool{
 
 // attempt creates with the attack in one field. It returns the uid, or nothing
 // when the attack was refused in the right way.
-func (s *scene) attempt(t *testing.T, field, text string, r *pb.DataMovementCreateRequest, key string) string {
+func (s *env) attempt(t *testing.T, field, text string, r *pb.DataMovementCreateRequest, key string) string {
 	t.Helper()
 	body := encode(r)
 	a := s.alice.wire(createMethod, body, key)
@@ -162,7 +162,7 @@ func encode(r *pb.DataMovementCreateRequest) []byte {
 }
 
 // names puts the attacks where a movement is named.
-func (s *scene) names(t *testing.T) {
+func (s *env) names(t *testing.T) {
 	for _, attack := range attacks {
 		for _, uid := range []string{attack, "nnf-dm-node-" + attack, "../../" + attack} {
 			for _, q := range questions[:4] { // version 1 can say INVALID
@@ -189,8 +189,8 @@ func (s *scene) names(t *testing.T) {
 var plainPath = regexp.MustCompile(`^/[a-z0-9./-]+$`)
 
 // onlyNames fails when the API server was asked for something that is no name.
-func (s *scene) onlyNames(t *testing.T) {
-	for _, r := range s.proxy.Requests() {
+func (s *env) onlyNames(t *testing.T) {
+	for _, r := range s.Proxy.Requests() {
 		if !plainPath.MatchString(r.Path) || strings.Contains(r.Path, "..") || strings.ContainsAny(r.Query, ";`$") {
 			t.Errorf("the API server was asked for %q?%q", r.Path, r.Query)
 		}
@@ -204,7 +204,7 @@ type shell struct {
 	command   string // of the profile
 }
 
-func (s *scene) newShell(t *testing.T) *shell {
+func (s *env) newShell(t *testing.T) *shell {
 	t.Helper()
 	p, err := s.Cluster.Get(t.Context(), "NnfDataMovementProfile", "nnf-system", "default")
 	if err != nil {

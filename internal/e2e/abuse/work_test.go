@@ -9,10 +9,11 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // work is what a job does, each call of it once.
-func (s *scene) work(ctx context.Context) error {
+func (s *env) work(ctx context.Context) error {
 	c, w := s.alice.v1(), s.hers.Ref()
 	began := time.Now()
 	made, err := c.Create(ctx, s.hers.Request("/work/", "/alice/"))
@@ -40,7 +41,7 @@ func (s *scene) work(ctx context.Context) error {
 	return nil
 }
 
-func (s *scene) usage(t *testing.T) lab.Usage {
+func (s *env) usage(t *testing.T) lab.Usage {
 	t.Helper()
 	u, err := s.daemon.Usage()
 	if err != nil {
@@ -51,7 +52,7 @@ func (s *scene) usage(t *testing.T) lab.Usage {
 
 // highest looks at the daemon's memory until it is called, and returns the most
 // that it has had.
-func (s *scene) highest(t *testing.T) func() int64 {
+func (s *env) highest(t *testing.T) func() int64 {
 	stop, done := make(chan struct{}), make(chan int64)
 	go func() {
 		var top lab.Usage
@@ -75,14 +76,17 @@ func (s *scene) highest(t *testing.T) func() int64 {
 
 // settles fails unless the daemon gives back what it took: descriptors at once,
 // memory when it has looked for it.
-func (s *scene) settles(t *testing.T, before lab.Usage) {
+func (s *env) settles(t *testing.T, before lab.Usage) {
 	t.Helper()
 	var now lab.Usage
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if now = s.usage(t); now.Files <= before.Files+2 && now.RSS <= before.RSS+16<<20 {
-			t.Logf("afterwards: %.1f MB, %d files, %d threads", float64(now.RSS)/1e6, now.Files, now.Threads)
-			return
-		}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if wait.For(ctx, "files and memory", func() (bool, error) {
+		now = s.usage(t)
+		return now.Files <= before.Files+2 && now.RSS <= before.RSS+16<<20, nil
+	}) == nil {
+		t.Logf("afterwards: %.1f MB, %d files, %d threads", float64(now.RSS)/1e6, now.Files, now.Threads)
+		return
 	}
 	t.Errorf("the daemon had %.1f MB and %d files, and still has %.1f MB and %d", float64(before.RSS)/1e6, before.Files, float64(now.RSS)/1e6, now.Files)
 }

@@ -3,13 +3,12 @@ package apiserver
 import (
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
-	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 const (
@@ -40,19 +39,19 @@ func metadata(name, ns string) map[string]any {
 // useAccount gives the scene a service account of its own with the usual
 // rights, so that what happens to it disturbs nobody else. All is called like
 // the node. It returns the user name that the server knows it by.
-func (s *scene) useAccount() string {
+func (s *env) useAccount() string {
 	s.t.Helper()
 	s.Apply(lab.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(s.Node, accountNamespace)})
 	s.setRights(granted())
 	s.bind()
-	s.token = s.write("token", s.newToken(s.Node+"-1"))
+	s.Token = s.Write("token", s.newToken(s.Node+"-1"))
 	c := s.tokenClient()
-	s.eventually("the server grants", soon, func() bool { return refused(c, s.Node) == 0 })
+	wait.Within(s.t, soon, "the server grants", func() bool { return refused(c, s.Node) == 0 })
 	return "system:serviceaccount:" + accountNamespace + ":" + s.Node
 }
 
 // setRights replaces the rules of the account's role.
-func (s *scene) setRights(r rights) {
+func (s *env) setRights(r rights) {
 	s.t.Helper()
 	var rules []any
 	for resource, verbs := range r {
@@ -65,7 +64,7 @@ func (s *scene) setRights(r rights) {
 	s.Apply(lab.Object{"apiVersion": rbacGroup + "/v1", "kind": "ClusterRole", "metadata": metadata(s.Node, ""), "rules": rules})
 }
 
-func (s *scene) bind() {
+func (s *env) bind() {
 	s.t.Helper()
 	s.Apply(lab.Object{
 		"apiVersion": rbacGroup + "/v1", "kind": "ClusterRoleBinding", "metadata": metadata(s.Node, ""),
@@ -76,12 +75,12 @@ func (s *scene) bind() {
 
 // newToken makes a secret that the control plane fills with a token, and
 // returns when the server knows it too.
-func (s *scene) newToken(secret string) (token []byte) {
+func (s *env) newToken(secret string) (token []byte) {
 	s.t.Helper()
 	o := lab.Object{"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token", "metadata": metadata(secret, accountNamespace)}
 	o["metadata"].(map[string]any)["annotations"] = map[string]any{"kubernetes.io/service-account.name": s.Node}
 	s.Apply(o)
-	s.eventually("the secret "+secret+" is filled", soon, func() bool {
+	wait.Within(s.t, soon, "the secret "+secret+" is filled", func() bool {
 		got, err := s.Cluster.Get(s.Context(soon), "Secret", accountNamespace, secret)
 		if err != nil {
 			s.t.Fatal(err)
@@ -92,46 +91,30 @@ func (s *scene) newToken(secret string) (token []byte) {
 		}
 		return len(token) > 0
 	})
-	c := s.as(token)
-	s.eventually("the server lets the new token in", soon, func() bool { return refused(c, s.Node) != http.StatusUnauthorized })
+	c := s.Client(token)
+	wait.Within(s.t, soon, "the server lets the new token in", func() bool { return refused(c, s.Node) != http.StatusUnauthorized })
 	return token
 }
 
 // revoke deletes the secret of a token and returns when the server refuses it:
 // it remembers for some 10 s that it was good.
-func (s *scene) revoke(secret string, token []byte) {
+func (s *env) revoke(secret string, token []byte) {
 	s.t.Helper()
 	if err := s.Cluster.Delete(s.Context(soon), "Secret", accountNamespace, secret); err != nil {
 		s.t.Fatal(err)
 	}
-	c := s.as(token)
-	s.eventually("the server refuses the old token", soon, func() bool {
-		time.Sleep(200 * time.Millisecond)
-		return refused(c, s.Node) == http.StatusUnauthorized
-	})
-}
-
-// as is a client with a token.
-func (s *scene) as(token []byte) *lab.Client {
-	s.t.Helper()
-	c, err := lab.NewClient(s.write("kubeconfig", fmt.Appendf(nil,
-		"clusters: [{cluster: {server: %q, certificate-authority-data: %s}}]\nusers: [{user: {token: %s}}]\n",
-		s.Cluster.URL, base64.StdEncoding.EncodeToString(s.Cluster.CA()), token)))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(c.Close)
-	return c
+	c := s.Client(token)
+	wait.Within(s.t, soon, "the server refuses the old token", func() bool { return refused(c, s.Node) == http.StatusUnauthorized })
 }
 
 // tokenClient is a client with the token that the daemon has.
-func (s *scene) tokenClient() *lab.Client {
+func (s *env) tokenClient() *lab.Client {
 	s.t.Helper()
-	token, err := os.ReadFile(s.token)
+	token, err := os.ReadFile(s.Token)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return s.as(token)
+	return s.Client(token)
 }
 
 // refused is the status code by which the server refuses a list, 0 when it

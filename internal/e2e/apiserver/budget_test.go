@@ -8,26 +8,26 @@ import (
 )
 
 // budgetScenes hold the numbers that are promised to whoever runs the server.
-var budgetScenes = map[string]func(*scene){
+var budgetScenes = map[string]func(*env){
 	"budget of requests": budget,
 }
 
-func budget(s *scene) {
+func budget(s *env) {
 	s.start()
 	count := func(what string, most int, classes ...string) {
 		s.t.Helper()
-		n := s.proxy.Count(classes...)
+		n := s.Proxy.Count(classes...)
 		s.t.Logf("%s: %d (at most %d)", what, n, most)
 		if n > most {
 			s.t.Errorf("%s: %d, promised are %d", what, n, most)
 		}
 	}
-	if _, err := s.proxy.WaitRequest(s.Context(soon), isWatch); err != nil {
+	if _, err := s.Proxy.WaitRequest(s.Context(soon), isWatch); err != nil {
 		s.t.Fatal(err)
 	}
 	count("requests at start", 3)
 	count("watches at start", 1, lab.ClassWatch)
-	for _, r := range s.proxy.Requests() {
+	for _, r := range s.Proxy.Requests() {
 		if r.Class != lab.ClassDiscovery && !strings.Contains(r.Path, "/namespaces/"+s.Node+"/clientmounts") {
 			s.t.Errorf("asked for %s", r.Path)
 		}
@@ -36,7 +36,7 @@ func budget(s *scene) {
 		}
 	}
 
-	s.proxy.ClearRequests()
+	s.Proxy.ClearRequests()
 	name := s.mounted()
 	s.settled(name)
 	count("writes for a mount", 2, lab.ClassPatchStatus, lab.ClassPatchObject, lab.ClassUpdate)
@@ -52,15 +52,15 @@ func budget(s *scene) {
 	s.mounts = nil
 	stays := s.mounted()
 	s.settled(stays)
-	s.proxy.ClearRequests()
-	connections := s.proxy.Connections()
+	s.Proxy.ClearRequests()
+	connections := s.Proxy.Connections()
 	s.hold(20 * time.Second)
 	count("requests in 20 s of idleness", 0)
 	if connections != 1 {
 		s.t.Errorf("%d connections to the server, want 1", connections)
 	}
 
-	s.proxy.Reset()
+	s.Proxy.Reset()
 	s.back(1)
 	count("lists to go on after a cut", 0, lab.ClassList)
 	count("requests to go on after a cut", 1)

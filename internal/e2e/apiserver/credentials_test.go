@@ -8,12 +8,12 @@ import (
 )
 
 // credentialScenes: tokens and certificates that change or go bad.
-var credentialScenes = map[string]func(*scene){
+var credentialScenes = map[string]func(*env){
 	"token rotated in time":       tokenRotatedInTime,
 	"token rotated late":          tokenRotatedLate,
 	"token file unusable":         tokenFileUnusable,
-	"token forged at start":       func(s *scene) { badTokenAtStart(s, true) },
-	"token garbage at start":      func(s *scene) { badTokenAtStart(s, false) },
+	"token forged at start":       func(s *env) { badTokenAtStart(s, true) },
+	"token garbage at start":      func(s *env) { badTokenAtStart(s, false) },
 	"authority changed late":      authorityChangedLate,
 	"authority changed in time":   authorityChangedInTime,
 	"authority wrong at start":    authorityWrongAtStart,
@@ -25,18 +25,18 @@ func contextWithin(d time.Duration) (context.Context, context.CancelFunc) {
 }
 
 // The new token is in the file before the old one ends: nobody notices.
-func tokenRotatedInTime(s *scene) {
+func tokenRotatedInTime(s *env) {
 	s.useAccount()
-	old, err := os.ReadFile(s.token)
+	old, err := os.ReadFile(s.Token)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.start()
 	s.mounted()
-	s.write("token", append(s.newToken(s.Node+"-2"), '\n'))
+	s.Write("token", append(s.newToken(s.Node+"-2"), '\n'))
 	s.mounted()
 	s.revoke(s.Node+"-1", old)
-	s.proxy.Reset()
+	s.Proxy.Reset()
 	s.back(1)
 	s.mounted()
 	s.story("", "back")
@@ -47,27 +47,27 @@ func tokenRotatedInTime(s *scene) {
 
 // The old token ends first: the daemon says whose credentials are refused, and
 // goes on by itself when the new token comes.
-func tokenRotatedLate(s *scene) {
+func tokenRotatedLate(s *env) {
 	account := s.useAccount()
-	old, err := os.ReadFile(s.token)
+	old, err := os.ReadFile(s.Token)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.start()
 	stays := s.mounted()
 	s.revoke(s.Node+"-1", old)
-	s.proxy.Reset()
-	s.said(soon, lostText, "refused the credentials of "+account, s.token)
+	s.Proxy.Reset()
+	s.said(soon, lostText, "refused the credentials of "+account, s.Token)
 	s.showsTrouble("refused the credentials of " + account)
 	s.hold(5 * time.Second)
 	s.isMounted(stays, true)
 
 	// Half a file on top of it is named as well.
-	s.write("token", nil)
-	s.said(soon, "token file cannot be read", s.token)
+	s.Write("token", nil)
+	s.said(soon, "token file cannot be read", s.Token)
 	comes := s.ask()
 	s.hold(3 * time.Second)
-	s.write("token", s.newToken(s.Node+"-2"))
+	s.Write("token", s.newToken(s.Node+"-2"))
 	began := time.Now()
 	s.back(1)
 	s.t.Logf("the watch goes on %.1f s after the good token", time.Since(began).Seconds())
@@ -76,7 +76,7 @@ func tokenRotatedLate(s *scene) {
 	s.onceMounted(stays)
 }
 
-func logOf(s *scene) string {
+func logOf(s *env) string {
 	var b strings.Builder
 	for _, l := range s.daemon.Log() {
 		b.WriteString(l.Text)
@@ -86,9 +86,9 @@ func logOf(s *scene) string {
 
 // A file that is empty, gone, a folder or garbage for a moment: the last good
 // token stays in use, and each trouble is said once.
-func tokenFileUnusable(s *scene) {
+func tokenFileUnusable(s *env) {
 	s.useAccount()
-	good, err := os.ReadFile(s.token)
+	good, err := os.ReadFile(s.Token)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -99,17 +99,17 @@ func tokenFileUnusable(s *scene) {
 		text string
 		do   func() error
 	}{
-		{"is empty", func() error { return os.Truncate(s.token, 0) }},
-		{"no such file", func() error { return os.Remove(s.token) }},
-		{"not an ordinary file", func() error { return os.Mkdir(s.token, 0o700) }},
+		{"is empty", func() error { return os.Truncate(s.Token, 0) }},
+		{"no such file", func() error { return os.Remove(s.Token) }},
+		{"not an ordinary file", func() error { return os.Mkdir(s.Token, 0o700) }},
 		{"does not look like a token", func() error {
-			return orFirst(os.Remove(s.token), os.WriteFile(s.token, []byte("\x00\x01two words"), 0o600))
+			return orFirst(os.Remove(s.Token), os.WriteFile(s.Token, []byte("\x00\x01two words"), 0o600))
 		}},
 	} {
 		if err := bad.do(); err != nil {
 			s.t.Fatal(err)
 		}
-		s.proxy.Reset()
+		s.Proxy.Reset()
 		back++
 		s.back(back)
 		s.mounted()
@@ -118,7 +118,7 @@ func tokenFileUnusable(s *scene) {
 			s.t.Errorf("%q was said %d times", bad.text, n)
 		}
 	}
-	s.write("token", good)
+	s.Write("token", good)
 	s.mounted()
 }
 
@@ -133,9 +133,9 @@ func orFirst(errs ...error) error {
 
 // A token that the server does not take at the start is no reason to end: the
 // site's tool may just be late.
-func badTokenAtStart(s *scene, forged bool) {
+func badTokenAtStart(s *env, forged bool) {
 	account := s.useAccount()
-	good, err := os.ReadFile(s.token)
+	good, err := os.ReadFile(s.Token)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -144,14 +144,14 @@ func badTokenAtStart(s *scene, forged bool) {
 		parts := strings.Split(string(good), ".")
 		bad, who = []byte(parts[0]+"."+parts[1]+"."+strings.Repeat("A", len(parts[2]))), account
 	}
-	s.write("token", bad)
+	s.Write("token", bad)
 	name := s.ask()
 	s.launch()
-	s.said(soon, lostText, "refused the credentials of "+who, s.token)
+	s.said(soon, lostText, "refused the credentials of "+who, s.Token)
 	s.showsTrouble("refused the credentials")
 	s.hold(6 * time.Second)
 	s.notReady()
-	s.write("token", good)
+	s.Write("token", good)
 	s.ready(resume)
 	s.Await(name, "mounted")
 	s.back(1)
@@ -159,70 +159,70 @@ func badTokenAtStart(s *scene, forged bool) {
 }
 
 // The server has a certificate that our file does not vouch for.
-func authorityChangedLate(s *scene) {
+func authorityChangedLate(s *env) {
 	s.start()
 	stays := s.mounted()
-	s.proxy.ClearRequests()
-	fresh, err := s.proxy.SwapCA()
+	s.Proxy.ClearRequests()
+	fresh, err := s.Proxy.SwapCA()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.said(soon, lostText, "certificate signed by unknown authority", s.cert)
+	s.said(soon, lostText, "certificate signed by unknown authority", s.API.Cert)
 	s.showsTrouble("certificate")
 	s.hold(5 * time.Second)
 	s.isMounted(stays, true)
 	comes := s.ask()
-	s.write("ca.pem", fresh)
+	s.Write("ca.pem", fresh)
 	s.back(1)
 	s.Await(comes, "mounted")
 	s.story("", "certificate", "back")
 }
 
 // The file has both authorities before the server changes.
-func authorityChangedInTime(s *scene) {
+func authorityChangedInTime(s *env) {
 	s.start()
 	s.mounted()
-	old := s.proxy.CA()
-	s.proxy.Refuse()
+	old := s.Proxy.CA()
+	s.Proxy.Refuse()
 	s.lost(1)
-	fresh, err := s.proxy.SwapCA()
+	fresh, err := s.Proxy.SwapCA()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.write("ca.pem", append(old, fresh...))
+	s.Write("ca.pem", append(old, fresh...))
 	s.heal()
 	s.back(1)
 	s.mounted()
 	s.story("", "back")
 }
 
-func authorityWrongAtStart(s *scene) {
-	fresh, err := s.proxy.SwapCA()
+func authorityWrongAtStart(s *env) {
+	fresh, err := s.Proxy.SwapCA()
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.launch()
-	s.said(soon, lostText, "certificate signed by unknown authority", s.cert)
+	s.said(soon, lostText, "certificate signed by unknown authority", s.API.Cert)
 	s.hold(4 * time.Second)
 	s.notReady()
-	s.write("ca.pem", fresh)
+	s.Write("ca.pem", fresh)
 	s.ready(resume)
 	s.back(1)
 	s.story("certificate", "back")
 }
 
 // Half a certificate keeps the last good one in use.
-func authorityFileUnusable(s *scene) {
+func authorityFileUnusable(s *env) {
 	s.start()
 	s.mounted()
-	good := s.proxy.CA()
-	s.write("ca.pem", good[:len(good)/2])
-	s.proxy.Reset()
+	good := s.Proxy.CA()
+	s.Write("ca.pem", good[:len(good)/2])
+	s.Proxy.Reset()
 	s.back(1)
 	s.mounted()
-	s.said(soon, "the CA file cannot be used", s.cert)
-	s.write("ca.pem", good)
-	s.proxy.Reset()
+	s.said(soon, "the CA file cannot be used", s.API.Cert)
+	s.Write("ca.pem", good)
+	s.Proxy.Reset()
 	s.back(2)
 	s.story("", "back", "", "back")
 }

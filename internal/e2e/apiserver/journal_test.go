@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // What the daemon logs when the server is lost and when it is back.
@@ -16,7 +17,7 @@ const (
 func message(l lab.LogLine) string { m, _ := l.Fields["msg"].(string); return m }
 
 // said waits for a log line with all the texts, past or future.
-func (s *scene) said(limit time.Duration, texts ...string) lab.LogLine {
+func (s *env) said(limit time.Duration, texts ...string) lab.LogLine {
 	s.t.Helper()
 	l, err := s.daemon.WaitLog(s.Context(limit), func(l lab.LogLine) bool { return containsAll(l.Text, texts) })
 	if err != nil {
@@ -35,7 +36,7 @@ func containsAll(text string, parts []string) bool {
 }
 
 // lines returns the log lines about losing the server and finding it again.
-func (s *scene) lines() (list []lab.LogLine) {
+func (s *env) lines() (list []lab.LogLine) {
 	for _, l := range s.daemon.Log() {
 		if m := message(l); strings.HasPrefix(m, lostText) || strings.HasPrefix(m, backText) {
 			list = append(list, l)
@@ -46,22 +47,22 @@ func (s *scene) lines() (list []lab.LogLine) {
 
 // lost waits until the daemon has noticed n times in all that the server is
 // away.
-func (s *scene) lost(n int) {
+func (s *env) lost(n int) {
 	s.t.Helper()
-	s.eventually("the daemon notices that the server is away", soon, func() bool { return s.count(lostText) >= n })
+	wait.Within(s.t, soon, "the daemon notices that the server is away", func() bool { return s.count(lostText) >= n })
 }
 
 // back waits until it has noticed n times in all that the server is there.
-func (s *scene) back(n int) {
+func (s *env) back(n int) {
 	s.t.Helper()
-	s.eventually("the daemon notices that the server is back", resume, func() bool { return s.count(backText) >= n })
-	s.eventually("the status line follows", soon, s.answers)
+	wait.Within(s.t, resume, "the daemon notices that the server is back", func() bool { return s.count(backText) >= n })
+	wait.Within(s.t, soon, "the status line follows", s.answers)
 }
 
 // answers tells whether the status line says that all is well.
-func (s *scene) answers() bool { return strings.HasSuffix(s.status(), "; API server answers") }
+func (s *env) answers() bool { return strings.HasSuffix(s.status(), "; API server answers") }
 
-func (s *scene) count(text string) (n int) {
+func (s *env) count(text string) (n int) {
 	for _, l := range s.lines() {
 		if strings.HasPrefix(message(l), text) {
 			n++
@@ -72,7 +73,7 @@ func (s *scene) count(text string) (n int) {
 
 // story fails unless the lines about the server are exactly these: each names
 // the text of one, and "back" stands for its return.
-func (s *scene) story(want ...string) {
+func (s *env) story(want ...string) {
 	s.t.Helper()
 	got := s.lines()
 	fits := len(got) == len(want)
@@ -93,7 +94,7 @@ func (s *scene) story(want ...string) {
 }
 
 // status is the line that the service manager shows now.
-func (s *scene) status() string {
+func (s *env) status() string {
 	line := ""
 	for _, n := range s.daemon.Notices() {
 		if v, ok := n.Value("STATUS"); ok {
@@ -104,16 +105,16 @@ func (s *scene) status() string {
 }
 
 // showsTrouble waits until the status line says since when and why.
-func (s *scene) showsTrouble(texts ...string) {
+func (s *env) showsTrouble(texts ...string) {
 	s.t.Helper()
-	s.eventually("a status line with "+strings.Join(texts, ", "), soon, func() bool {
+	wait.Within(s.t, soon, "a status line with "+strings.Join(texts, ", "), func() bool {
 		return containsAll(s.status(), append(texts, "API server has not answered since "))
 	})
 }
 
 // hold keeps a trouble up for a while, during which the daemon must not say
 // anything new about the server.
-func (s *scene) hold(d time.Duration) {
+func (s *env) hold(d time.Duration) {
 	s.t.Helper()
 	before := len(s.lines())
 	select {

@@ -4,13 +4,14 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // outageScenes: a server that cannot be reached.
-var outageScenes = map[string]func(*scene){
-	"down at start, refused":          func(s *scene) { downAtStart(s, s.proxy.Refuse, "connection refused") },
-	"down at start, closed at once":   func(s *scene) { downAtStart(s, func() { s.proxy.Down(true) }, "cannot reach API server") },
-	"down at start, 503":              func(s *scene) { downAtStart(s, func() { s.proxy.Set(lab.Rule{Code: 503}) }, "answered 503") },
+var outageScenes = map[string]func(*env){
+	"down at start, refused":          func(s *env) { downAtStart(s, s.Proxy.Refuse, "connection refused") },
+	"down at start, closed at once":   func(s *env) { downAtStart(s, func() { s.Proxy.Down(true) }, "cannot reach API server") },
+	"down at start, 503":              func(s *env) { downAtStart(s, func() { s.Proxy.Set(lab.Rule{Code: 503}) }, "answered 503") },
 	"down at start, half open":        halfOpenAtStart,
 	"down for a minute":               downForAMinute,
 	"flapping":                        flapping,
@@ -22,7 +23,7 @@ var outageScenes = map[string]func(*scene){
 
 // The daemon is up first: it says why it is not ready, once, and works as soon
 // as the server is there.
-func downAtStart(s *scene, breakIt func(), why string) {
+func downAtStart(s *env, breakIt func(), why string) {
 	breakIt()
 	name := s.ask()
 	s.launch()
@@ -40,17 +41,17 @@ func downAtStart(s *scene, breakIt func(), why string) {
 }
 
 // heal ends whatever was done to the proxy.
-func (s *scene) heal() {
+func (s *env) heal() {
 	s.t.Helper()
-	s.proxy.Clear()
-	if err := s.proxy.Accept(); err != nil {
+	s.Proxy.Clear()
+	if err := s.Proxy.Accept(); err != nil {
 		s.t.Fatal(err)
 	}
 }
 
 // A connection that is accepted and then dead must not stop the start for good.
-func halfOpenAtStart(s *scene) {
-	s.proxy.HalfOpen(true)
+func halfOpenAtStart(s *env) {
+	s.Proxy.HalfOpen(true)
 	s.launch()
 	s.said(soon, lostText)
 	s.showsTrouble("cannot reach API server")
@@ -62,20 +63,20 @@ func halfOpenAtStart(s *scene) {
 
 // While the server is away nothing changes on the node; what was asked for
 // meanwhile is done afterwards, from the old position, without another list.
-func downForAMinute(s *scene) {
+func downForAMinute(s *env) {
 	s.start()
 	stays, goes, deleted := s.mounted(), s.mounted(), s.mounted()
-	first, err := s.proxy.WaitRequest(s.Context(soon), isWatch)
+	first, err := s.Proxy.WaitRequest(s.Context(soon), isWatch)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.proxy.Refuse()
+	s.Proxy.Refuse()
 	s.lost(1)
 	s.showsTrouble("3 mounts ready for 3 ClientMounts")
-	s.proxy.ClearRequests()
+	s.Proxy.ClearRequests()
 	comes := s.ask()
 	s.Want(goes, "unmounted")
-	s.remove(deleted)
+	s.Remove(deleted)
 	s.hold(time.Minute)
 	for name, want := range map[string]bool{stays: true, goes: true, deleted: true, comes: false} {
 		s.isMounted(name, want)
@@ -101,15 +102,15 @@ func isWatch(r *lab.Request) bool { return r.Class == lab.ClassWatch }
 
 // resumed fails unless the requests since the last ClearRequests hold so many
 // lists, and the first watch went on from where the one before was, or later.
-func (s *scene) resumed(before *lab.Request, lists int) {
+func (s *env) resumed(before *lab.Request, lists int) {
 	s.t.Helper()
-	if n := s.proxy.Count(lab.ClassList); n != lists {
+	if n := s.Proxy.Count(lab.ClassList); n != lists {
 		s.t.Errorf("%d lists, want %d", n, lists)
 	}
-	if n := s.proxy.Count(lab.ClassDiscovery); n != 0 {
+	if n := s.Proxy.Count(lab.ClassDiscovery); n != 0 {
 		s.t.Errorf("%d discoveries", n)
 	}
-	watch, err := s.proxy.WaitRequest(s.Context(soon), isWatch)
+	watch, err := s.Proxy.WaitRequest(s.Context(soon), isWatch)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -118,32 +119,32 @@ func (s *scene) resumed(before *lab.Request, lists int) {
 	}
 }
 
-func flapping(s *scene) {
+func flapping(s *env) {
 	s.start()
 	stays := s.mounted()
-	first, err := s.proxy.WaitRequest(s.Context(soon), isWatch)
+	first, err := s.Proxy.WaitRequest(s.Context(soon), isWatch)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.proxy.ClearRequests()
+	s.Proxy.ClearRequests()
 	var comes []string
 	for i := range 10 {
-		s.proxy.Refuse()
-		time.Sleep(2 * time.Second) // the flapping itself
-		if err := s.proxy.Accept(); err != nil {
+		s.Proxy.Refuse()
+		wait.Pass(s.t, 2*time.Second, "the outage")
+		if err := s.Proxy.Accept(); err != nil {
 			s.t.Fatal(err)
 		}
 		if i == 2 || i == 7 {
 			comes = append(comes, s.ask())
 		}
-		time.Sleep(2 * time.Second)
+		wait.Pass(s.t, 2*time.Second, "the time between outages")
 		s.isMounted(stays, true)
 	}
 	for _, name := range comes {
 		s.Await(name, "mounted")
 		s.onceMounted(name)
 	}
-	s.eventually("the status line says that the server answers", resume, s.answers)
+	wait.Within(s.t, resume, "the status line says that the server answers", s.answers)
 	s.resumed(first, 0)
 	if lost, back := s.count(lostText), s.count(backText); lost != back || lost < 1 || lost > 10 {
 		s.t.Errorf("lost %d times and back %d times in 10 outages", lost, back)
@@ -152,11 +153,11 @@ func flapping(s *scene) {
 }
 
 // A pause of the network in which no connection ends: nothing is lost.
-func halfOpenWhileWatching(s *scene) {
+func halfOpenWhileWatching(s *env) {
 	s.start()
 	stays := s.mounted()
-	s.proxy.ClearRequests()
-	s.proxy.HalfOpen(true)
+	s.Proxy.ClearRequests()
+	s.Proxy.HalfOpen(true)
 	comes := s.ask()
 	s.Want(stays, "unmounted")
 	s.hold(10 * time.Second)
@@ -164,24 +165,24 @@ func halfOpenWhileWatching(s *scene) {
 	s.heal()
 	s.Await(comes, "mounted")
 	s.Await(stays, "unmounted")
-	if n := s.proxy.Count(lab.ClassList, lab.ClassDiscovery); n != 0 {
+	if n := s.Proxy.Count(lab.ClassList, lab.ClassDiscovery); n != 0 {
 		s.t.Errorf("%d lists and discoveries after a pause", n)
 	}
 	s.story()
 }
 
 // A write that gets no answer ends by its time limit and is repeated.
-func halfOpenWhileWriting(s *scene) {
-	s.start(s.settings("[kubernetes]", `request_timeout = "2s"`))
+func halfOpenWhileWriting(s *env) {
+	s.start(s.Settings("[kubernetes]", `request_timeout = "2s"`))
 	s.mounted()
-	s.proxy.Set(lab.Rule{Class: lab.ClassPatchStatus, Times: 1, Delay: time.Hour})
+	s.Proxy.Set(lab.Rule{Class: lab.ClassPatchStatus, Times: 1, Delay: time.Hour})
 	name := s.ask()
-	if _, err := s.proxy.WaitRequest(s.Context(soon), func(r *lab.Request) bool {
+	if _, err := s.Proxy.WaitRequest(s.Context(soon), func(r *lab.Request) bool {
 		return r.Class == lab.ClassPatchStatus && r.Code() == 0
 	}); err != nil {
 		s.t.Fatal(err)
 	}
-	s.proxy.HalfOpen(true)
+	s.Proxy.HalfOpen(true)
 	s.isMounted(name, true)
 	s.said(soon, "cannot write the status", "gave no answer in time")
 	s.heal()
@@ -191,10 +192,10 @@ func halfOpenWhileWriting(s *scene) {
 
 // A daemon that is restarted while the server is away keeps the mounts, and
 // finishes what was asked for when the server is back.
-func restartMeanwhile(s *scene) {
+func restartMeanwhile(s *env) {
 	s.start()
 	stays, goes := s.mounted(), s.mounted()
-	s.proxy.Refuse()
+	s.Proxy.Refuse()
 	s.lost(1)
 	if err := s.daemon.Term(); err != nil {
 		s.t.Fatal(err)
@@ -202,7 +203,7 @@ func restartMeanwhile(s *scene) {
 	if code, err := s.daemon.Wait(s.Context(soon)); code != 0 || err != nil {
 		s.t.Fatalf("exit code %d, %v", code, err)
 	}
-	s.remove(goes)
+	s.Remove(goes)
 	s.launch()
 	s.said(soon, lostText)
 	s.hold(3 * time.Second)

@@ -4,32 +4,33 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // rightScenes: rights that the account loses. The message names the account,
 // the verb and the resource, and all heals when the right is back.
-var rightScenes = map[string]func(*scene){
-	"rights removed":                func(s *scene) { rightsRemoved(s) },
+var rightScenes = map[string]func(*env){
+	"rights removed":                func(s *env) { rightsRemoved(s) },
 	"no right to list at start":     noRightToList,
 	"no right to read profiles":     noRightToReadProfiles,
-	"no right to write the status":  func(s *scene) { noRightToWrite(s, "clientmounts/status", "cannot write the status") },
-	"no right to set the finalizer": func(s *scene) { noRightToWrite(s, "clientmounts", "cannot add the finalizer") },
+	"no right to write the status":  func(s *env) { noRightToWrite(s, "clientmounts/status", "cannot write the status") },
+	"no right to set the finalizer": func(s *env) { noRightToWrite(s, "clientmounts", "cannot add the finalizer") },
 }
 
-func rightsRemoved(s *scene) {
+func rightsRemoved(s *env) {
 	account := s.useAccount()
 	s.start()
 	stays := s.mounted()
-	first, err := s.proxy.WaitRequest(s.Context(soon), isWatch)
+	first, err := s.Proxy.WaitRequest(s.Context(soon), isWatch)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	if err := s.Cluster.Delete(s.Context(soon), "ClusterRoleBinding", "", s.Node); err != nil {
 		s.t.Fatal(err)
 	}
-	s.eventually("the server denies", soon, func() bool { return refused(s.tokenClient(), s.Node) == 403 })
-	s.proxy.ClearRequests()
-	s.proxy.Reset()
+	wait.Within(s.t, soon, "the server denies", func() bool { return refused(s.tokenClient(), s.Node) == 403 })
+	s.Proxy.ClearRequests()
+	s.Proxy.Reset()
 	s.said(soon, lostText, account, "may not watch", "clientmounts."+api.GroupDWS, s.Node)
 	s.showsTrouble(account, "may not watch")
 	s.hold(5 * time.Second)
@@ -43,12 +44,12 @@ func rightsRemoved(s *scene) {
 	s.onceMounted(stays)
 }
 
-func noRightToList(s *scene) {
+func noRightToList(s *env) {
 	account := s.useAccount()
 	r := granted()
 	delete(r, "clientmounts")
 	s.setRights(r)
-	s.eventually("the server denies", soon, func() bool { return refused(s.tokenClient(), s.Node) == 403 })
+	wait.Within(s.t, soon, "the server denies", func() bool { return refused(s.tokenClient(), s.Node) == 403 })
 	name := s.ask()
 	s.launch()
 	s.said(soon, lostText, account, "may not list", "clientmounts."+api.GroupDWS, s.Node)
@@ -63,7 +64,7 @@ func noRightToList(s *scene) {
 }
 
 // Here the rabbit learns of it as well, by the status.
-func noRightToReadProfiles(s *scene) {
+func noRightToReadProfiles(s *env) {
 	account := s.useAccount()
 	r := granted()
 	delete(r, "nnfstorageprofiles")
@@ -76,7 +77,7 @@ func noRightToReadProfiles(s *scene) {
 		s.t.Errorf("the status has severity %s and %q, want Major and %q", o.Severity(), o.DebugMessage(), want)
 	}
 	s.said(soon, "ClientMount failed", account, "may not get")
-	s.eventually("a status line that says failing", soon, func() bool { return containsAll(s.status(), []string{"1 failing"}) })
+	wait.Within(s.t, soon, "a status line that says failing", func() bool { return containsAll(s.status(), []string{"1 failing"}) })
 	s.setRights(granted())
 	if o := s.Await(name, "mounted"); o.Severity() != "" {
 		s.t.Errorf("the error stays in the status: %s", o.DebugMessage())
@@ -85,7 +86,7 @@ func noRightToReadProfiles(s *scene) {
 }
 
 // noRightToWrite takes patch away from a resource.
-func noRightToWrite(s *scene, resource, text string) {
+func noRightToWrite(s *env, resource, text string) {
 	account := s.useAccount()
 	r := granted()
 	r[resource] = []any{"get", "list", "watch"}

@@ -7,12 +7,12 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // ownServer plays, one after another, the scenes that harm the API server.
 func ownServer(t *testing.T) {
-	st := stage.New(t)
+	st := world.New(t)
 	ctx, cancel := contextWithin(2 * time.Minute)
 	defer cancel()
 	server, err := st.StartCluster(ctx, lab.ClusterOptions{Dir: filepath.Join(st.Dir, "own-server")})
@@ -26,7 +26,7 @@ func ownServer(t *testing.T) {
 	}()
 	for _, part := range []struct {
 		name string
-		play func(*scene)
+		play func(*env)
 	}{
 		{"older version only", olderVersionOnly},
 		{"version goes while running", versionGoes},
@@ -35,8 +35,8 @@ func ownServer(t *testing.T) {
 		{"conversion webhook absent", webhookAbsent},
 		{"paused", paused},
 		{"killed and restarted", killedAndRestarted},
-		{"requests after a graceful restart", func(s *scene) { restartRequests(s, s.Cluster.Stop) }},
-		{"requests after a kill", func(s *scene) { restartRequests(s, s.Cluster.Kill) }},
+		{"requests after a graceful restart", func(s *env) { restartRequests(s, s.Cluster.Stop) }},
+		{"requests after a kill", func(s *env) { restartRequests(s, s.Cluster.Kill) }},
 		{"restarted with a new authority", newAuthority},
 	} {
 		if !t.Run(part.name, func(t *testing.T) {
@@ -49,17 +49,14 @@ func ownServer(t *testing.T) {
 	}
 }
 
-// onServer is a scene on another server than the common one.
-func onServer(t *testing.T, server *lab.Cluster) *scene {
+// onServer is an env on another server than the common one.
+func onServer(t *testing.T, server *lab.Cluster) *env {
 	t.Helper()
-	st := stage.New(t)
-	st.Cluster = server
-	st.Apply(lab.Object{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata(st.Node, "")})
-	return bareScene(t, st)
+	return bare(t, world.On(t, world.New(t).Lab, server))
 }
 
 // A server that stops moving and goes on: nothing is lost, nothing is said.
-func paused(s *scene) {
+func paused(s *env) {
 	s.start()
 	stays := s.mounted()
 	if err := s.Cluster.Pause(); err != nil {
@@ -76,20 +73,20 @@ func paused(s *scene) {
 
 // The server dies and comes back with the same data. Two daemons watch it: one
 // by itself, one through a proxy that counts.
-func killedAndRestarted(s *scene) {
+func killedAndRestarted(s *env) {
 	counted := onServer(s.t, s.Cluster)
-	counted.useProxy()
+	counted.UseProxy()
 	var stays [2]string
-	for i, one := range []*scene{s, counted} {
+	for i, one := range []*env{s, counted} {
 		one.start()
 		stays[i] = one.mounted()
 	}
 	goes := s.mounted()
-	counted.proxy.ClearRequests()
+	counted.Proxy.ClearRequests()
 	if err := s.Cluster.Kill(); err != nil {
 		s.t.Fatal(err)
 	}
-	for _, one := range []*scene{s, counted} {
+	for _, one := range []*env{s, counted} {
 		one.lost(1)
 	}
 	s.showsTrouble("2 mounts ready for 2 ClientMounts")
@@ -101,14 +98,14 @@ func killedAndRestarted(s *scene) {
 	}
 	s.Want(goes, "unmounted")
 	s.Await(goes, "unmounted")
-	for i, one := range []*scene{s, counted} {
+	for i, one := range []*env{s, counted} {
 		one.back(1)
 		one.mounted()
 		one.isMounted(stays[i], true)
 		one.onceMounted(stays[i])
 	}
 	s.isMounted(goes, false)
-	if n := counted.proxy.Count(lab.ClassList); n > 0 {
+	if n := counted.Proxy.Count(lab.ClassList); n > 0 {
 		s.t.Errorf("%d lists after the restart, none is needed", n)
 	}
 	counted.finish()
@@ -124,13 +121,13 @@ const (
 
 // restartRequests counts what a restart of the API server costs per node. The
 // objects that changed and went away meanwhile are noticed all the same.
-func restartRequests(s *scene, end func() error) {
-	nodes := []*scene{s}
+func restartRequests(s *env, end func() error) {
+	nodes := []*env{s}
 	for range restartNodes - 1 {
 		nodes = append(nodes, onServer(s.t, s.Cluster))
 	}
 	for _, one := range nodes {
-		one.useProxy()
+		one.UseProxy()
 		one.start()
 	}
 	stays, goes := s.mounted(), s.mounted()
@@ -138,10 +135,10 @@ func restartRequests(s *scene, end func() error) {
 	s.Await(goes, "unmounted")
 	s.settled(goes)
 	for _, one := range nodes {
-		if _, err := one.proxy.WaitRequest(s.Context(soon), isWatch); err != nil {
+		if _, err := one.Proxy.WaitRequest(s.Context(soon), isWatch); err != nil {
 			s.t.Fatal(err)
 		}
-		one.proxy.ClearRequests()
+		one.Proxy.ClearRequests()
 	}
 	if err := end(); err != nil {
 		s.t.Fatal(err)
@@ -158,7 +155,7 @@ func restartRequests(s *scene, end func() error) {
 	for _, one := range nodes {
 		one.back(1)
 		answered, refused := 0, 0
-		for _, r := range one.proxy.Requests() {
+		for _, r := range one.Proxy.Requests() {
 			switch {
 			case r.Code() == http.StatusBadGateway:
 				continue // the proxy's word for a connection that was refused
@@ -180,7 +177,7 @@ func restartRequests(s *scene, end func() error) {
 	s.t.Logf("%.1f requests per node", float64(total)/restartNodes)
 	s.onceMounted(stays)
 	s.isMounted(stays, true)
-	s.remove(goes)
+	s.Remove(goes)
 	s.Delete(goes)
 	for _, one := range nodes[1:] {
 		one.finish()
@@ -189,7 +186,7 @@ func restartRequests(s *scene, end func() error) {
 
 // A cluster that is set up again: other authority, other tokens, same objects.
 // The site's tool replaces the files afterwards.
-func newAuthority(s *scene) {
+func newAuthority(s *env) {
 	s.start()
 	stays := s.mounted()
 	if err := s.Cluster.Stop(); err != nil {

@@ -12,7 +12,7 @@ import (
 // A peer that vanishes without a word cannot be played on the loopback device,
 // where the kernel of the peer goes on acknowledging. What notices it is the
 // daemon's kernel, which must have been told to.
-func guardedByKernel(s *scene) {
+func guardedByKernel(s *env) {
 	s.start()
 	s.mounted()
 	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.daemon.PID))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 const definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -18,7 +19,7 @@ const future = "v1alpha99"
 
 // serve makes the server serve just these versions of a group, and waits until
 // it does.
-func (s *scene) serve(group string, versions ...string) {
+func (s *env) serve(group string, versions ...string) {
 	s.t.Helper()
 	list, err := s.Cluster.Do(s.Context(soon), http.MethodGet, definitions, "", nil)
 	if err != nil {
@@ -47,7 +48,7 @@ func (s *scene) serve(group string, versions ...string) {
 		s.define(crd.Name(), map[string]any{"versions": now})
 	}
 	versions = slices.Sorted(slices.Values(versions))
-	s.eventually("the server serves "+strings.Join(versions, " "), soon, func() bool {
+	wait.Within(s.t, soon, "the server serves "+strings.Join(versions, " "), func() bool {
 		o, err := s.Cluster.Do(s.Context(soon), http.MethodGet, "/apis/"+group, "", nil)
 		if err != nil {
 			return len(versions) == 0 && lab.IsNotFound(err)
@@ -64,7 +65,7 @@ func (s *scene) serve(group string, versions ...string) {
 }
 
 // define changes the spec of a definition.
-func (s *scene) define(name string, spec map[string]any) {
+func (s *env) define(name string, spec map[string]any) {
 	s.t.Helper()
 	if _, err := s.Cluster.PatchPath(s.Context(soon), definitions+"/"+name, "application/merge-patch+json", lab.Object{"spec": spec}); err != nil {
 		s.t.Fatal(err)
@@ -72,7 +73,7 @@ func (s *scene) define(name string, spec map[string]any) {
 }
 
 // serveAll is the normal state.
-func (s *scene) serveAll() {
+func (s *env) serveAll() {
 	s.t.Helper()
 	s.serve(api.GroupDWS, api.VersionsDWS...)
 	s.serve(api.GroupNNF, api.VersionsNNF...)
@@ -80,9 +81,9 @@ func (s *scene) serveAll() {
 
 // spoken waits for a successful request of a class and returns the version in
 // its path.
-func (s *scene) spoken(class string) string {
+func (s *env) spoken(class string) string {
 	s.t.Helper()
-	r, err := s.proxy.WaitRequest(s.Context(soon), func(r *lab.Request) bool { return r.Class == class })
+	r, err := s.Proxy.WaitRequest(s.Context(soon), func(r *lab.Request) bool { return r.Class == class })
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -90,13 +91,13 @@ func (s *scene) spoken(class string) string {
 }
 
 // A server one step behind: the daemon speaks what both know.
-func olderVersionOnly(s *scene) {
-	s.useProxy()
+func olderVersionOnly(s *env) {
+	s.UseProxy()
 	name := s.ask()
 	s.serve(api.GroupDWS, api.VersionsDWS[1])
 	s.serve(api.GroupNNF, api.VersionsNNF[1])
 	s.start()
-	s.eventually("the mount", soon, func() bool {
+	wait.Within(s.t, soon, "the mount", func() bool {
 		_, ok, _ := s.MountAt(s.Path(name))
 		return ok
 	})
@@ -115,8 +116,8 @@ func olderVersionOnly(s *scene) {
 }
 
 // The version that the daemon speaks is taken away: it finds the other.
-func versionGoes(s *scene) {
-	s.useProxy()
+func versionGoes(s *env) {
+	s.UseProxy()
 	s.start()
 	stays := s.mounted()
 	if got := s.spoken(lab.ClassWatch); got != api.VersionsDWS[0] {
@@ -124,16 +125,16 @@ func versionGoes(s *scene) {
 	}
 	before := s.ask() // uses the newer version of both groups
 	s.Await(before, "mounted")
-	s.proxy.ClearRequests()
+	s.Proxy.ClearRequests()
 	s.serve(api.GroupDWS, api.VersionsDWS[1])
 	s.serve(api.GroupNNF, api.VersionsNNF[1])
-	s.eventually("a watch in the older version", resume, func() bool {
-		return slices.ContainsFunc(s.proxy.Requests(), func(r *lab.Request) bool {
+	wait.Within(s.t, resume, "a watch in the older version", func() bool {
+		return slices.ContainsFunc(s.Proxy.Requests(), func(r *lab.Request) bool {
 			return isWatch(r) && r.Code() == 200 && strings.Contains(r.Path, api.VersionsDWS[1])
 		})
 	})
 	s.isMounted(stays, true)
-	s.eventually("the status line says that the server answers", resume, s.answers)
+	wait.Within(s.t, resume, "the status line says that the server answers", s.answers)
 
 	// And back: what is asked for now is in the newer version only.
 	s.serve(api.GroupDWS, api.VersionsDWS[0])
@@ -146,13 +147,13 @@ func versionGoes(s *scene) {
 }
 
 // A server too far ahead: the message names what each side knows.
-func noKnownVersion(s *scene) {
+func noKnownVersion(s *env) {
 	running := onServer(s.t, s.Cluster)
 	running.start()
 	stays := running.mounted()
 	s.serve(api.GroupDWS, future)
 	s.launch()
-	for _, one := range []*scene{s, running} {
+	for _, one := range []*env{s, running} {
 		one.said(resume, lostText, "serves "+api.GroupDWS+" as "+future, "this program knows "+strings.Join(api.VersionsDWS, ", "))
 		one.showsTrouble(future)
 	}
@@ -160,12 +161,12 @@ func noKnownVersion(s *scene) {
 	running.isMounted(stays, true)
 	s.serveAll()
 	s.ready(resume)
-	running.eventually("the status line says that the server answers", resume, running.answers)
+	wait.Within(running.t, resume, "the status line says that the server answers", running.answers)
 	running.onceMounted(stays)
 	running.finish()
 }
 
-func notInstalled(s *scene) {
+func notInstalled(s *env) {
 	s.serve(api.GroupDWS)
 	s.launch()
 	s.said(soon, lostText, "does not serve "+api.GroupDWS+" at all", "are its CRDs installed?")
@@ -182,7 +183,7 @@ func notInstalled(s *scene) {
 
 // The server converts objects by a service that is away, as during the upgrade
 // of the rabbit's software. It then says for ever that it is initializing.
-func webhookAbsent(s *scene) {
+func webhookAbsent(s *env) {
 	const clientMounts = "clientmounts." + api.GroupDWS
 	name := s.ask()
 	s.define(clientMounts, map[string]any{"conversion": map[string]any{"strategy": "Webhook", "webhook": map[string]any{

@@ -9,7 +9,7 @@ import (
 // watchScenes: a server that answers, but not as a watch hopes. In each the
 // running watch is broken, the next ones meet the rule, and a ClientMount that
 // came meanwhile is mounted in the end.
-var watchScenes = map[string]func(*scene){
+var watchScenes = map[string]func(*env){
 	"watch reset": watchFault(lab.Rule{}, 0, "", "back"),
 	"watch 429 with Retry-After": watchFault(
 		lab.Rule{Times: 3, Code: 429, RetryAfter: 2}, 0, "", "answered 429", "back"),
@@ -25,28 +25,28 @@ var watchScenes = map[string]func(*scene){
 	"watch cut mid-frame":       watchFault(lab.Rule{Times: 1, CutAfter: 40}, 0, "", "back"),
 	"watch cut with the link":   watchFault(lab.Rule{Times: 1, CutAfter: 40, Reset: true}, 0, "", "back"),
 	"list trouble at start":     listTrouble,
-	"discovery 429 at start":    func(s *scene) { throttledStart(s, lab.ClassDiscovery) },
-	"list 429 at start":         func(s *scene) { throttledStart(s, lab.ClassList) },
+	"discovery 429 at start":    func(s *env) { throttledStart(s, lab.ClassDiscovery) },
+	"list 429 at start":         func(s *env) { throttledStart(s, lab.ClassList) },
 	"storage is initializing":   storageInitializing,
 	"deletion while it relists": deletionBeforeRelist,
 }
 
 // watchFault is a scene: story is what the log tells, lists how many lists it
 // takes to go on.
-func watchFault(rule lab.Rule, lists int, story ...string) func(*scene) {
-	return func(s *scene) {
+func watchFault(rule lab.Rule, lists int, story ...string) func(*env) {
+	return func(s *env) {
 		s.start()
 		stays := s.mounted()
-		first, err := s.proxy.WaitRequest(s.Context(soon), isWatch)
+		first, err := s.Proxy.WaitRequest(s.Context(soon), isWatch)
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		s.proxy.ClearRequests()
+		s.Proxy.ClearRequests()
 		if rule.Times > 0 {
 			rule.Class = lab.ClassWatch
-			s.proxy.Set(rule)
+			s.Proxy.Set(rule)
 		}
-		s.proxy.Reset()
+		s.Proxy.Reset()
 		s.lost(1)
 		comes := s.ask()
 		s.Await(comes, "mounted")
@@ -68,27 +68,27 @@ func watchFault(rule lab.Rule, lists int, story ...string) func(*scene) {
 
 // A first list that fails, in several ways after another, is not taken for an
 // empty one.
-func listTrouble(s *scene) {
-	s.proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 500})
-	s.proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 200, Raw: "<html>hello</html>"})
-	s.proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, CutAfter: 20})
+func listTrouble(s *env) {
+	s.Proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 500})
+	s.Proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 200, Raw: "<html>hello</html>"})
+	s.Proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, CutAfter: 20})
 	name := s.ask()
 	s.launch()
 	s.said(soon, lostText, "answered 500")
 	s.ready(resume)
 	s.Await(name, "mounted")
-	if n := s.proxy.Count(lab.ClassList); n != 4 {
+	if n := s.Proxy.Count(lab.ClassList); n != 4 {
 		s.t.Errorf("%d lists, want 3 that failed and 1", n)
 	}
 }
 
 // What the server asks for is respected, whatever the request.
-func throttledStart(s *scene, class string) {
+func throttledStart(s *env, class string) {
 	const after = 2 // seconds
-	s.proxy.Set(lab.Rule{Class: class, Times: 2, Code: 429, RetryAfter: after})
+	s.Proxy.Set(lab.Rule{Class: class, Times: 2, Code: 429, RetryAfter: after})
 	s.start()
 	last := time.Time{}
-	for _, r := range s.proxy.Requests() {
+	for _, r := range s.Proxy.Requests() {
 		if r.Class != class {
 			continue
 		}
@@ -97,26 +97,26 @@ func throttledStart(s *scene, class string) {
 		}
 		last = r.Time
 	}
-	if n := s.proxy.Count(class); n != 3 {
+	if n := s.Proxy.Count(class); n != 3 {
 		s.t.Errorf("%d requests of class %s, want 3", n, class)
 	}
 }
 
 // This is what a server says for a while after its definitions changed.
-func storageInitializing(s *scene) {
+func storageInitializing(s *env) {
 	const text = `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"storage is (re)initializing",` +
 		`"reason":"TooManyRequests","details":{"retryAfterSeconds":1},"code":429}`
 	s.start()
 	stays := s.mounted()
-	first, err := s.proxy.WaitRequest(s.Context(soon), isWatch)
+	first, err := s.Proxy.WaitRequest(s.Context(soon), isWatch)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.proxy.ClearRequests()
+	s.Proxy.ClearRequests()
 	for _, class := range []string{lab.ClassWatch, lab.ClassGet, lab.ClassPatchObject, lab.ClassPatchStatus} {
-		s.proxy.Set(lab.Rule{Class: class, Times: 2, Code: 429, RetryAfter: 1, Raw: text})
+		s.Proxy.Set(lab.Rule{Class: class, Times: 2, Code: 429, RetryAfter: 1, Raw: text})
 	}
-	s.proxy.Reset()
+	s.Proxy.Reset()
 	comes := s.ask()
 	s.Await(comes, "mounted")
 	s.back(1)
@@ -128,15 +128,15 @@ func storageInitializing(s *scene) {
 // An object that is deleted while the history is lost is in no event any more:
 // only the objects that the server sends at the start of the next watch tell
 // that it is on its way out.
-func deletionBeforeRelist(s *scene) {
+func deletionBeforeRelist(s *env) {
 	s.start()
 	stays, goes := s.mounted(), s.mounted()
-	s.proxy.Refuse()
+	s.Proxy.Refuse()
 	s.lost(1)
-	s.remove(goes)
-	s.proxy.Set(lab.Rule{Class: lab.ClassWatch, Times: 1, Code: 410})
-	s.proxy.ClearRequests()
-	if err := s.proxy.Accept(); err != nil {
+	s.Remove(goes)
+	s.Proxy.Set(lab.Rule{Class: lab.ClassWatch, Times: 1, Code: 410})
+	s.Proxy.ClearRequests()
+	if err := s.Proxy.Accept(); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := s.Cluster.WaitGone(s.Context(resume), "ClientMount", s.Node, goes); err != nil {
@@ -144,7 +144,7 @@ func deletionBeforeRelist(s *scene) {
 	}
 	s.isMounted(goes, false)
 	s.isMounted(stays, true)
-	if n := s.proxy.Count(lab.ClassList); n != 0 {
+	if n := s.Proxy.Count(lab.ClassList); n != 0 {
 		s.t.Errorf("%d lists after 410 Gone, want none", n)
 	}
 }

@@ -5,11 +5,12 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // writeScenes: requests about one object that are refused. The node does its
 // work once, and the server has the right status in the end.
-var writeScenes = map[string]func(*scene){
+var writeScenes = map[string]func(*env){
 	"status 409":                    refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 3, Code: 409}),
 	"status 429 with Retry-After":   refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 2, Code: 429, RetryAfter: 1}),
 	"status 503":                    refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 3, Code: 503}),
@@ -23,23 +24,23 @@ var writeScenes = map[string]func(*scene){
 
 // refusedWrites is a scene: a rule meets the mount, the unmount and the
 // deletion of one ClientMount.
-func refusedWrites(rule lab.Rule) func(*scene) {
-	return func(s *scene) {
-		s.start(s.settings("[kubernetes]", `request_timeout = "3s"`))
+func refusedWrites(rule lab.Rule) func(*env) {
+	return func(s *env) {
+		s.start(s.Settings("[kubernetes]", `request_timeout = "3s"`))
 		stays := s.mounted()
 		// again counts the requests of the rule's class from now on: each is
 		// repeated as often as it was refused, and then no more.
 		again := func(what string) {
 			s.t.Helper()
-			if n := s.proxy.Count(rule.Class); n != rule.Times+1 {
+			if n := s.Proxy.Count(rule.Class); n != rule.Times+1 {
 				s.t.Errorf("%s: %d requests of class %s, want %d refused and 1", what, n, rule.Class, rule.Times)
 			}
-			s.proxy.Clear()
-			s.proxy.ClearRequests()
-			s.proxy.Set(rule)
+			s.Proxy.Clear()
+			s.Proxy.ClearRequests()
+			s.Proxy.Set(rule)
 		}
-		s.proxy.ClearRequests()
-		s.proxy.Set(rule)
+		s.Proxy.ClearRequests()
+		s.Proxy.Set(rule)
 		name := s.ask()
 		o := s.Await(name, "mounted")
 		s.settled(name)
@@ -63,7 +64,7 @@ func refusedWrites(rule lab.Rule) func(*scene) {
 		if rule.Class == lab.ClassPatchObject {
 			again("deletion")
 		}
-		s.proxy.Clear()
+		s.Proxy.Clear()
 		if n := s.calls("umount", name); n != 1 {
 			s.t.Errorf("%d umount commands after the deletion", n)
 		}
@@ -76,10 +77,10 @@ func refusedWrites(rule lab.Rule) func(*scene) {
 // connection of the watch. Where the watch does not tell in time, the daemon
 // asks again; the server refuses that, because the list is another one by now, so
 // the finalizer is set once and removed once.
-func finalizerAnswerLost(s *scene) {
+func finalizerAnswerLost(s *env) {
 	s.start()
 	accepted := func() (n int) {
-		for _, r := range s.proxy.Requests() {
+		for _, r := range s.Proxy.Requests() {
 			if r.Class == lab.ClassPatchObject && r.Code() != http.StatusUnprocessableEntity {
 				n++
 			}
@@ -87,20 +88,20 @@ func finalizerAnswerLost(s *scene) {
 		return n
 	}
 	lose := func() {
-		s.proxy.Clear()
-		s.proxy.ClearRequests()
-		s.proxy.Set(lab.Rule{Class: lab.ClassPatchObject, Times: 1, CutAfter: 10, Reset: true})
+		s.Proxy.Clear()
+		s.Proxy.ClearRequests()
+		s.Proxy.Set(lab.Rule{Class: lab.ClassPatchObject, Times: 1, CutAfter: 10, Reset: true})
 	}
 	lose()
 	name := s.ask()
 	s.Await(name, "mounted")
 	s.settled(name)
 	s.onceMounted(name)
-	added, addTries := accepted(), s.proxy.Count(lab.ClassPatchObject)
+	added, addTries := accepted(), s.Proxy.Count(lab.ClassPatchObject)
 	lose()
 	s.Delete(name)
 	s.isMounted(name, false)
-	removed, removeTries := accepted(), s.proxy.Count(lab.ClassPatchObject)
+	removed, removeTries := accepted(), s.Proxy.Count(lab.ClassPatchObject)
 	if n := s.calls("umount", name); n != 1 || added != 1 || removed != 1 || addTries > 2 || removeTries > 2 {
 		s.t.Errorf("%d umount commands, %d and %d patches of the finalizer done, want one each; %d and %d tries, want at most two",
 			n, added, removed, addTries, removeTries)
@@ -109,23 +110,23 @@ func finalizerAnswerLost(s *scene) {
 
 // A mount waits for its profile, and is not called failed meanwhile; what the
 // node wrote down is enough to unmount.
-func profileUnread(rule lab.Rule) func(*scene) {
+func profileUnread(rule lab.Rule) func(*env) {
 	rule.Class = lab.ClassGet
-	return func(s *scene) {
+	return func(s *env) {
 		s.start()
-		s.proxy.Set(rule)
+		s.Proxy.Set(rule)
 		name := s.ask()
 		o := s.AwaitStatus(name, func(o lab.Object) bool { return o.Ready("mounted") || o.Severity() != "" })
 		if o.Severity() != "" {
 			s.t.Errorf("the status has an error: %s", o.DebugMessage())
 		}
 		s.onceMounted(name)
-		if n := s.proxy.Count(lab.ClassGet); n != rule.Times+1 {
+		if n := s.Proxy.Count(lab.ClassGet); n != rule.Times+1 {
 			s.t.Errorf("the profile was asked for %d times, want %d", n, rule.Times+1)
 		}
 		rule.Times = 0
-		s.proxy.Clear()
-		s.proxy.Set(rule)
+		s.Proxy.Clear()
+		s.Proxy.Set(rule)
 		s.Want(name, "unmounted")
 		s.Await(name, "unmounted")
 		s.isMounted(name, false)
@@ -134,9 +135,9 @@ func profileUnread(rule lab.Rule) func(*scene) {
 
 // settled waits until the daemon itself knows that an object is done: its
 // status line speaks of no work and no failure.
-func (s *scene) settled(name string) {
+func (s *env) settled(name string) {
 	s.t.Helper()
-	s.eventually(name+" is settled", resume, func() bool {
+	wait.Within(s.t, resume, name+" is settled", func() bool {
 		line := s.status()
 		return line != "" && !containsAll(line, []string{"in work"}) && !containsAll(line, []string{"failing"})
 	})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // connect makes n connections as a user. The kernel notes who connects by the
@@ -45,13 +48,14 @@ func connect(uid, n int, socket string, each func(net.Conn) error) error {
 }
 
 // dialPatiently waits while the kernel's queue of the socket is full.
-func dialPatiently(socket string) (net.Conn, error) {
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
-		c, err := net.Dial("unix", socket)
-		if !errors.Is(err, unix.EAGAIN) || time.Now().After(end) {
-			return c, err
-		}
-	}
+func dialPatiently(socket string) (c net.Conn, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	full := wait.For(ctx, "room in the socket's queue", func() (bool, error) {
+		c, err = net.Dial("unix", socket)
+		return !errors.Is(err, unix.EAGAIN), nil
+	})
+	return c, cmp.Or(full, err)
 }
 
 // dial returns a gRPC client of a user.

@@ -17,15 +17,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
-	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/budget"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // options are the command line.
@@ -51,7 +54,6 @@ func main() {
 		}
 		return
 	}
-	useNeighbours()
 	o, code := parse(os.Args[1:])
 	if code >= 0 {
 		os.Exit(code)
@@ -88,20 +90,6 @@ func parse(args []string) (options, int) {
 	return o, -1
 }
 
-// useNeighbours takes the other programs from the folder that this one is in.
-func useNeighbours() {
-	self, err := os.Executable()
-	if err != nil {
-		return
-	}
-	for variable, name := range map[string]string{"DEVCLUSTER": "devcluster", "CLIENTMOUNTD": "clientmountd", "NNF_DM": "nnf-dm", "NNF_DEPLOY": "nnf-deploy", "LAB_STANDIN": "standin"} {
-		path := filepath.Join(filepath.Dir(self), name)
-		if _, err := os.Stat(path); err == nil && os.Getenv(variable) == "" {
-			os.Setenv(variable, path)
-		}
-	}
-}
-
 func run(f lab.Features, o options) int {
 	if !f.Full() {
 		fmt.Fprintln(os.Stderr, "bench: not possible on this machine:", f.Why)
@@ -126,9 +114,33 @@ func run(f lab.Features, o options) int {
 	return 0
 }
 
+// bench is what all measurements share.
+type bench struct {
+	*lab.Lab
+	options
+	report
+	tb      lab.TB
+	cluster *lab.Cluster
+	copies  *copies
+}
+
+func (b *bench) say(what string) { fmt.Fprintln(os.Stderr, "bench:", what) }
+
+func (b *bench) must(err error) {
+	b.tb.Helper()
+	if err != nil {
+		b.tb.Fatal(err)
+	}
+}
+
+// pause waits, but not after Ctrl-C.
+func (b *bench) pause(d time.Duration) { wait.Pass(b.tb, d, "a measurement") }
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
 // measure takes all figures, the quiet ones first.
 func measure(ctx context.Context, o options) (r *report, err error) {
-	b := &bench{options: o, ctx: ctx}
+	b := &bench{options: o}
 	if b.Lab, err = lab.New(""); err != nil {
 		return nil, err
 	}
@@ -138,44 +150,91 @@ func measure(ctx context.Context, o options) (r *report, err error) {
 		return nil, err
 	}
 	b.report.Machine = facts()
-	if b.offload, err = b.newOffload(); err != nil {
-		return nil, err
-	}
+	return &b.report, lab.Do(ctx, func(tb lab.TB) {
+		b.tb = tb
+		b.all()
+	})
+}
+
+func (b *bench) all() {
+	b.copies = b.newCopies()
 	var quiet, used []*subject
 	for _, part := range []struct {
 		about program
 		what  string
-		take  func() error
+		take  func()
 	}{
 		{"", "size", b.size},
-		{"", fmt.Sprintf("connecting %d clients", o.clients), func() (err error) { quiet, err = b.fresh(); return err }},
-		{"", fmt.Sprintf("idle: %v to settle, %v of counting", o.settle, o.window), func() error { return b.idle(quiet) }},
-		{clientmountd, fmt.Sprintf("%d starts", o.starts), b.start},
-		{nnfDM, fmt.Sprintf("%d starts by a client", o.starts), b.offload.activate},
-		{nnfDM, "requests to the API server", b.offload.requests},
-		{nnfDM, fmt.Sprintf("%d polls, %d waits", o.polls, o.waits), keep(&used, b.offload.times)},
-		{clientmountd, fmt.Sprintf("%d lives of a ClientMount", o.runs), keep(&used, b.lives)},
-		{"", fmt.Sprintf("%v to settle once more", o.settle), func() error { return b.idle(used) }},
-		{nnfDM, fmt.Sprintf("one user's calls among %d connections of another", o.connections), b.offload.crowded},
-		{clientmountd, fmt.Sprintf("who holds a mount, among %d processes", o.processes), b.holders},
-		{nnfDeploy, fmt.Sprintf("%d simulated nodes, twice", o.simulated), b.fleet},
+		{"", fmt.Sprintf("connecting %d clients", b.clients), func() { quiet = b.fresh() }},
+		{"", fmt.Sprintf("idle: %v to settle, %v of counting", b.settle, b.window), func() { b.idle(quiet) }},
+		{clientmountd, fmt.Sprintf("%d starts", b.starts), b.start},
+		{nnfDM, fmt.Sprintf("%d starts by a client", b.starts), b.copies.activate},
+		{nnfDM, "requests to the API server", b.copies.requests},
+		{nnfDM, fmt.Sprintf("%d polls, %d waits", b.polls, b.waits), func() { used = append(used, b.copies.times()) }},
+		{clientmountd, fmt.Sprintf("%d lives of a ClientMount", b.runs), func() { used = append(used, b.lives()) }},
+		{"", fmt.Sprintf("%v to settle once more", b.settle), func() { b.idle(used) }},
+		{nnfDM, fmt.Sprintf("one user's calls among %d connections of another", b.connections), b.copies.crowded},
+		{clientmountd, fmt.Sprintf("who holds a mount, among %d processes", b.processes), b.holders},
+		{nnfDeploy, fmt.Sprintf("%d simulated nodes, twice", b.simulated), b.fleet},
 	} {
 		b.say(strings.TrimPrefix(string(part.about)+": "+part.what, ": "))
 		b.about = part.about
-		if err := part.take(); err != nil {
-			return nil, fmt.Errorf("%s: %w", part.what, err)
-		}
+		part.take()
 	}
-	return &b.report, nil
 }
 
-// keep appends the daemon that a measurement leaves running.
-func keep(list *[]*subject, take func() (*subject, error)) func() error {
-	return func() error {
-		s, err := take()
-		if err == nil {
-			*list = append(*list, s)
-		}
-		return err
+// size is the released binaries', in 10^6 bytes.
+func (b *bench) size() {
+	for _, p := range []program{clientmountd, nnfDM} {
+		path, err := lab.Binary(string(p))
+		b.must(err)
+		s, err := os.Stat(path)
+		b.must(err)
+		b.about = p
+		b.add("binary size", "MB", float64(budget.MaxSize(string(p)))/1e6, true, []float64{float64(s.Size()) / 1e6}, "stripped, as released; MB = 10^6 bytes")
 	}
+}
+
+// machine says where the figures come from; without it they mean nothing.
+type machine struct {
+	Time      string `json:"time"`
+	Daemon    string `json:"daemon"`
+	Cores     int    `json:"cores"`
+	Processor string `json:"processor"`
+	Memory    int64  `json:"memory_mib"`
+	Kernel    string `json:"kernel"`
+	Go        string `json:"go"`
+	Load      string `json:"load"` // averages of 1, 5 and 15 minutes before
+}
+
+func (m machine) String() string {
+	return fmt.Sprintf("compute-daemons %s, %s, %d cores (%s), %d MiB, Linux %s, load %s before, %s",
+		m.Daemon, m.Go, m.Cores, m.Processor, m.Memory, m.Kernel, m.Load, m.Time)
+}
+
+func facts() machine {
+	m := machine{Time: time.Now().UTC().Format("2006-01-02 15:04 MST"), Cores: runtime.NumCPU(), Go: runtime.Version(), Processor: runtime.GOARCH}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		m.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	var s unix.Sysinfo_t
+	if unix.Sysinfo(&s) == nil {
+		m.Memory = int64(s.Totalram) * int64(s.Unit) >> 20
+	}
+	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
+		m.Load = strings.Join(strings.Fields(string(load))[:3], " ")
+	}
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(info)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			m.Processor = strings.TrimSpace(value)
+			break
+		}
+	}
+	if path, err := lab.Binary(string(clientmountd)); err == nil {
+		out, _ := exec.Command(path, "version").Output()
+		m.Daemon = strings.TrimPrefix(strings.TrimSpace(string(out)), "Version ")
+	}
+	return m
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // A badInput is a ClientMount that must not be acted on, or cannot be. Which of
@@ -18,7 +19,7 @@ import (
 type badInput struct {
 	name     string
 	spoil    func(o, mount lab.Object) // the object, and its first mount
-	profile  *lab.ProfileSpec          // instead of the shipped one
+	profile  *world.ProfileSpec        // instead of the shipped one
 	severity string
 	texts    []string // in the status, at whatever place
 	schema   bool     // the schema may refuse it
@@ -65,8 +66,8 @@ func asLustre(fs, nids string) func(o, m lab.Object) {
 		field("device", "lustre")(map[string]any{"fileSystemName": fs, "mgsAddresses": nids}))
 }
 
-func xfsHooks(lines ...string) *lab.ProfileSpec {
-	return &lab.ProfileSpec{Hooks: map[string]lab.Hooks{"xfs": {"preMount": lines}}}
+func xfsHooks(lines ...string) *world.ProfileSpec {
+	return &world.ProfileSpec{Hooks: map[string]world.Hooks{"xfs": {"preMount": lines}}}
 }
 
 var badInputs = []badInput{
@@ -91,7 +92,7 @@ var badInputs = []badInput{
 	{name: "path: cron's tables", spoil: path("/var/spool/cron"), severity: "Fatal", texts: []string{`spec.mounts[0].mountPath "/var/spool/cron" is refused`, "outside mount.roots, which allows mounts below /mnt only"}},
 	{name: "path: RPM's database", spoil: path("/var/lib/rpm"), severity: "Fatal", texts: []string{`"/var/lib/rpm" is refused`, "mount.roots"}},
 	{name: "path: elsewhere", spoil: path("/opt/x"), severity: "Fatal", texts: []string{`"/opt/x" is refused`, "mount.roots"}},
-	{name: "path: by variables elsewhere", profile: &lab.ProfileSpec{Overrides: map[string]string{"$SITE": "/opt/x"}}, spoil: path("$SITE/y"), severity: "Fatal", texts: []string{`"/opt/x/y" is refused`, "mount.roots"}},
+	{name: "path: by variables elsewhere", profile: &world.ProfileSpec{Overrides: map[string]string{"$SITE": "/opt/x"}}, spoil: path("$SITE/y"), severity: "Fatal", texts: []string{`"/opt/x/y" is refused`, "mount.roots"}},
 	{name: "path: newline", spoil: path("/mnt/nnf/a\nb"), severity: "Fatal", texts: []string{`"/mnt/nnf/a\nb"`, "a path is made of"}},
 	{name: "path: control character", spoil: path("/mnt/nnf/\x1b[2J"), severity: "Fatal", texts: []string{`\x1b[2J`, "a path is made of"}},
 	{name: "path: blank", spoil: path("/mnt/nnf/a b"), severity: "Fatal", texts: []string{"a path is made of"}},
@@ -142,11 +143,11 @@ var badInputs = []badInput{
 	{name: "no labels", spoil: func(o, _ lab.Object) { delete(o["metadata"].(map[string]any), "labels") }, severity: "Fatal", texts: []string{"unable to find labels"}},
 	{name: "no such profile", spoil: label(api.LabelPinnedProfileName, "nobody"), severity: "Major", texts: []string{"unable to get file system information", "nobody", "not found"}},
 	{name: "profile in no namespace", spoil: label(api.LabelPinnedProfileNamespace, "nowhere"), severity: "Major", texts: []string{"unable to get file system information", "not found"}},
-	{name: "unpinned profile", profile: &lab.ProfileSpec{Unpinned: true}, severity: "Fatal", texts: []string{"Expected pinned NnfStorageProfile, but it was not pinned: "}},
-	{name: "variables in a circle", profile: &lab.ProfileSpec{Overrides: map[string]string{"$JOBID": "$USERID", "$USERID": "$JOBID"}, Hooks: map[string]lab.Hooks{"xfs": {"preMount": {"echo $JOBID"}}}}, severity: "Major", texts: []string{"in a circle", "$JOBID -> $USERID -> $JOBID"}},
-	{name: "variables that explode", profile: &lab.ProfileSpec{Overrides: map[string]string{"$A": strings.Repeat("$B", 200), "$B": strings.Repeat("$C", 200), "$C": strings.Repeat("$D", 200), "$D": "x"}, Hooks: map[string]lab.Hooks{"xfs": {"preMount": {"echo $A"}}}}, severity: "Major", texts: []string{"expand to more than"}},
-	{name: "bad override", profile: &lab.ProfileSpec{Overrides: map[string]string{"$FSTYPE": "xfs -o suid"}}, severity: "Major", texts: []string{"variableOverride sets $FSTYPE", "cannot be used"}},
-	{name: "override that is no variable", profile: &lab.ProfileSpec{Overrides: map[string]string{"": "x"}}, severity: "Major", texts: []string{"variableOverride has a bad key"}},
+	{name: "unpinned profile", profile: &world.ProfileSpec{Unpinned: true}, severity: "Fatal", texts: []string{"Expected pinned NnfStorageProfile, but it was not pinned: "}},
+	{name: "variables in a circle", profile: &world.ProfileSpec{Overrides: map[string]string{"$JOBID": "$USERID", "$USERID": "$JOBID"}, Hooks: map[string]world.Hooks{"xfs": {"preMount": {"echo $JOBID"}}}}, severity: "Major", texts: []string{"in a circle", "$JOBID -> $USERID -> $JOBID"}},
+	{name: "variables that explode", profile: &world.ProfileSpec{Overrides: map[string]string{"$A": strings.Repeat("$B", 200), "$B": strings.Repeat("$C", 200), "$C": strings.Repeat("$D", 200), "$D": "x"}, Hooks: map[string]world.Hooks{"xfs": {"preMount": {"echo $A"}}}}, severity: "Major", texts: []string{"expand to more than"}},
+	{name: "bad override", profile: &world.ProfileSpec{Overrides: map[string]string{"$FSTYPE": "xfs -o suid"}}, severity: "Major", texts: []string{"variableOverride sets $FSTYPE", "cannot be used"}},
+	{name: "override that is no variable", profile: &world.ProfileSpec{Overrides: map[string]string{"": "x"}}, severity: "Major", texts: []string{"variableOverride has a bad key"}},
 	{name: "profile of 1 MiB, one line", profile: xfsHooks("echo " + strings.Repeat("x", 1<<20)), severity: "Major", texts: []string{"is too long"}},
 	{name: "profile of 1 MiB, many lines", profile: xfsHooks(lines(1024, 1000)...), severity: "Major", texts: []string{"has 1000 preMount lines, at most 256"}},
 	{name: "NUL in a hook", profile: xfsHooks("echo a\x00b"), severity: "Major", texts: []string{"NUL"}, schema: true},
@@ -165,7 +166,7 @@ func lines(size, n int) []string {
 // mounted meanwhile, and the bad one can be deleted.
 func TestBadInput(t *testing.T) {
 	s := newScene(t, kinds[0])
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	good := s.storage(3, lab.VolumeOptions{})
 	s.run()
 	pid, byDaemon, bySchema := s.d.PID, 0, 0
@@ -219,7 +220,7 @@ func TestBadInput(t *testing.T) {
 // in is the scene for a subtest.
 func (s *scene) in(t *testing.T) *scene {
 	c := *s
-	c.Stage, c.reporter, c.t = s.For(t), t, t
+	c.World, c.reporter, c.t = s.For(t), t, t
 	return &c
 }
 
@@ -229,12 +230,12 @@ func (s *scene) spoiled(name string, in badInput) error {
 	profile := s.Profile
 	if in.profile != nil {
 		profile = s.Profile + "-" + name
-		if _, err := s.Cluster.Apply(s.Context(patience), lab.Profile(profile, *in.profile)); err != nil {
+		if _, err := s.Cluster.Apply(s.Context(patience), world.Profile(profile, *in.profile)); err != nil {
 			return err
 		}
 	}
 	m := s.k.spec(s.Path(name), 7)
-	o := lab.ClientMount(name, s.Node, lab.ClientMountSpec{Profile: profile, OwnerUID: s.Owner, Mounts: []lab.MountSpec{m}})
+	o := world.ClientMount(name, s.Node, world.ClientMountSpec{Profile: profile, OwnerUID: s.Owner, Mounts: []world.MountSpec{m}})
 	if in.spoil != nil {
 		in.spoil(o, lab.Object(o.At("spec", "mounts", 0).(map[string]any)))
 	}

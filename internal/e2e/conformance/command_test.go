@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var commandBehaviours = []behaviour{
@@ -203,7 +204,7 @@ func hollowSuccess(s *scene) {
 func hookHangs(s *scene) {
 	done := s.Runtime + "-hook"
 	hook := "[ -e " + done + " ] || { touch " + done + "; sleep 77 & wait; }"
-	s.UseProfile(lab.ProfileSpec{Hooks: map[string]lab.Hooks{s.k.typ: {"preMount": {hook}}}})
+	s.UseProfile(world.ProfileSpec{Hooks: map[string]world.Hooks{s.k.typ: {"preMount": {hook}}}})
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run("--hook-timeout=1s")
 	s.Mount("one", m)
@@ -335,7 +336,7 @@ const (
 )
 
 func environment(s *scene) {
-	s.UseProfile(lab.ProfileSpec{Hooks: map[string]lab.Hooks{s.k.typ: {"preMount": {`echo "socket=$NOTIFY_SOCKET lang=$LANG lc=$LC_ALL"`}}}})
+	s.UseProfile(world.ProfileSpec{Hooks: map[string]world.Hooks{s.k.typ: {"preMount": {`echo "socket=$NOTIFY_SOCKET lang=$LANG lc=$LC_ALL"`}}}})
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run()
 	s.Mount("one", m)

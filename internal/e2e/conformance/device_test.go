@@ -11,6 +11,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/standin/record"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 func nvmeOnly(k *kind) bool { return k.device == "lvm" }
@@ -59,7 +60,7 @@ func (s *scene) plug(path string) {
 }
 
 // nvmeStorage is storage on a namespace of its own, whose controller is there.
-func (s *scene) nvmeStorage(o lab.VolumeOptions) (lab.MountSpec, nvme) {
+func (s *scene) nvmeStorage(o lab.VolumeOptions) (world.MountSpec, nvme) {
 	s.Helper()
 	if !s.Features.OwnDev {
 		s.t.Skip("not run: /dev is the machine's own, nothing may be added to it")
@@ -76,7 +77,7 @@ func (s *scene) nvmeStorage(o lab.VolumeOptions) (lab.MountSpec, nvme) {
 // A rescan brings it, the mount goes on when the kernel has it, and nothing is
 // reported as an error on the way.
 func lateNamespace(s *scene, layout int) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	s.must(s.NVMeLayout(layout))
 	m, n := s.nvmeStorage(lab.VolumeOptions{NeedsRescan: true, RescanLate: 300 * time.Millisecond})
 	s.run()
@@ -101,9 +102,9 @@ func lateNamespace(s *scene, layout int) {
 // missingNamespace: it never comes. The status names it; when somebody attaches
 // it after all, the mount follows by itself.
 func missingNamespace(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	m, n := s.nvmeStorage(lab.VolumeOptions{NeedsRescan: true})
-	s.with(lab.DaemonOptions{Args: s.Flags("", ""), Env: []string{"NNF_MAPPER_WAIT_TIMEOUT=1"}})
+	s.with(lab.Spec{Env: []string{"NNF_MAPPER_WAIT_TIMEOUT=1"}})
 	s.Mount("one", m)
 	s.failed("one", "Major", "mount/unmount failed: unable to activate block device: ", "namespaces are missing after a rescan", n.nqn+" namespace 12")
 	f := s.logged("ClientMount failed", "one")
@@ -120,7 +121,7 @@ func missingNamespace(s *scene) {
 // unknownNamespaces: without a list the cause is LVM's, after a bounded number
 // of tries.
 func unknownNamespaces(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	m := s.k.spec(s.Path("m3"), 3)
 	config := s.Runtime + "-config.toml"
 	s.must(os.WriteFile(config, []byte("version = 1\n[mount]\ndevice_retries = 3\n"), 0o600))
@@ -141,7 +142,7 @@ func unknownNamespaces(s *scene) {
 
 // lateNode: udev takes its time after the activation.
 func lateNode(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{NodeLate: 400 * time.Millisecond})
 	s.run()
 	s.Mount("one", m)
@@ -157,7 +158,7 @@ func lateNode(s *scene) {
 
 // lateGroup: LVM sees the group some time after the object was made.
 func lateGroup(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{Appears: 700 * time.Millisecond})
 	s.run()
 	s.Mount("one", m)
@@ -170,7 +171,7 @@ func lateGroup(s *scene) {
 // renumbered: after a rabbit was restarted the same storage has other numbers,
 // and the old ones belong to somebody else.
 func renumbered(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	m, n := s.nvmeStorage(lab.VolumeOptions{})
 	s.plug(n.node())
 	other := s.storage(9, lab.VolumeOptions{NQN: n.nqn + "-other", NSID: 12})

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var foreignBehaviours = []behaviour{
@@ -24,7 +25,7 @@ var foreignBehaviours = []behaviour{
 
 // foreign mounts something of somebody else at a path: below the source's own
 // name, so that whoever compares texts is fooled.
-func (s *scene) foreign(m lab.MountSpec) (remove func()) {
+func (s *scene) foreign(m world.MountSpec) (remove func()) {
 	s.Helper()
 	if s.k.file {
 		file := s.Runtime + "-foreign"
@@ -42,7 +43,7 @@ func (s *scene) foreign(m lab.MountSpec) (remove func()) {
 }
 
 // theirs checks that the foreign mount is as it was.
-func (s *scene) theirs(m lab.MountSpec) {
+func (s *scene) theirs(m world.MountSpec) {
 	s.Helper()
 	if s.k.file {
 		if data, err := os.ReadFile(m.Path); string(data) != "theirs" || err != nil {
@@ -59,7 +60,7 @@ func (s *scene) theirs(m lab.MountSpec) {
 }
 
 // target makes the target by hand.
-func (s *scene) target(m lab.MountSpec) {
+func (s *scene) target(m world.MountSpec) {
 	s.Helper()
 	s.must(os.MkdirAll(s.Base, 0o755))
 	if s.k.file {
@@ -130,7 +131,7 @@ func foreignDevice(s *scene) {
 }
 
 // seen is the source that the mount table shows.
-func (s *scene) seen(m lab.MountSpec) string {
+func (s *scene) seen(m world.MountSpec) string {
 	if s.k.file {
 		return "" // whatever /dev is made of
 	}
@@ -165,7 +166,7 @@ func foreignOnTop(s *scene) {
 // foreignAbove: another mount covers the directory that ours is in. At our path
 // is nothing to be seen of ours, and yet it is mounted.
 func foreignAbove(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	m.Path = s.Path("parent/m")
 	s.run()

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var goneBehaviours = []behaviour{
@@ -79,8 +80,8 @@ func recordGone(s *scene) {
 }
 
 func recordGoneOwnGroup(s *scene) {
-	s.UseProfile(lab.ProfileSpec{NotShared: true})
-	vg, lv := lab.VolumeNames(s.Owner, "0", 3, false)
+	s.UseProfile(world.ProfileSpec{NotShared: true})
+	vg, lv := world.VolumeNames(s.Owner, "0", 3, false)
 	v, err := s.AddVolume(vg, lv, lab.VolumeOptions{Raw: s.k.file, Shared: s.k.locks})
 	s.must(err)
 	s.volumes[3] = v
@@ -88,7 +89,7 @@ func recordGoneOwnGroup(s *scene) {
 	s.withoutAnything(s.k.spec(s.Path("m3"), 3))
 }
 
-func (s *scene) withoutAnything(m lab.MountSpec) {
+func (s *scene) withoutAnything(m world.MountSpec) {
 	s.Helper()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -118,7 +119,7 @@ func profileLate(s *scene) {
 	s.Mount("one", m)
 	s.failed("one", "Major", "mount/unmount failed: unable to get file system information", s.Profile)
 	s.called()
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	s.Await("one", "mounted")
 	s.mounted(m)
 	s.Delete("one")

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var hookBehaviours = []behaviour{
@@ -36,19 +37,19 @@ func (k *kind) vars(list string) string {
 
 // hookProfile has two lines in each list: one with variables, one that needs a
 // shell.
-func (s *scene) hookProfile() lab.ProfileSpec {
-	hooks := lab.Hooks{}
+func (s *scene) hookProfile() world.ProfileSpec {
+	hooks := world.Hooks{}
 	for _, list := range slices.Concat(s.k.up, s.k.down) {
 		hooks[list] = []string{
 			"dlm_tool " + list + " " + s.k.vars(list) + " >/dev/null",
 			"echo said by " + list + "; dlm_tool " + list + " again | grep -q lockspaces",
 		}
 	}
-	return lab.ProfileSpec{Hooks: map[string]lab.Hooks{s.k.typ: hooks}}
+	return world.ProfileSpec{Hooks: map[string]world.Hooks{s.k.typ: hooks}}
 }
 
 // hookCalls are the calls that one list leads to, with the values filled in.
-func (s *scene) hookCalls(list string, m lab.MountSpec) []string {
+func (s *scene) hookCalls(list string, m world.MountSpec) []string {
 	vg, lv := "", ""
 	if v := s.volumes[m.Index]; v != nil {
 		vg, lv = v.VG, v.LV
@@ -58,7 +59,7 @@ func (s *scene) hookCalls(list string, m lab.MountSpec) []string {
 		target = "file"
 	}
 	values := strings.NewReplacer(
-		"$JOBID", "f9Tk", "$DIRECTIVE_INDEX", "0", "$WORKFLOW_UID", lab.WorkflowUID,
+		"$JOBID", "f9Tk", "$DIRECTIVE_INDEX", "0", "$WORKFLOW_UID", world.WorkflowUID,
 		"$USERID", fmt.Sprint(m.UID), "$GROUPID", fmt.Sprint(m.GID), "$VG_NAME", vg, "$LV_NAME", lv,
 		"$LV_INDEX", fmt.Sprint(m.Index), "$INDEX", fmt.Sprint(m.Index), "$DEVICE_NUM", "0", "$DEVICE", s.source(m.Index),
 		"$FSTYPE", s.k.typ, "$MOUNT_TARGET", target, "$MOUNT_PATH", m.Path, "$MGS_NID", mgs, "$FS_NAME", fsName(m.Index))
@@ -66,7 +67,7 @@ func (s *scene) hookCalls(list string, m lab.MountSpec) []string {
 }
 
 // withHooks puts the calls of hooks between those of the kind's tables.
-func (s *scene) withHooks(m lab.MountSpec) (mount, unmount []string) {
+func (s *scene) withHooks(m world.MountSpec) (mount, unmount []string) {
 	up, down := s.words(s.k.mount, m), s.words(s.k.unmount, m)
 	last := len(up) - 1
 	h := func(list string) []string {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var lifeBehaviours = []behaviour{
@@ -27,10 +28,10 @@ var lifeBehaviours = []behaviour{
 // fullLife is everything that happens to a ClientMount on a good day: each
 // state that others can see, each program that is called, each write.
 func fullLife(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
-	proxy := s.proxy()
-	s.behind(proxy)
+	proxy := s.UseProxy()
+	s.run()
 	states := s.follow("one")
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -112,8 +113,8 @@ func restart(s *scene) {
 		s.stops()
 		s.mounted(m)
 		s.must(s.ClearLog())
-		proxy := s.proxy()
-		s.behind(proxy, "--log-level=debug")
+		proxy := s.UseProxy()
+		s.run("--log-level=debug")
 		s.logged("ClientMount is mounted", "one")
 		s.mounted(m)
 		if n := writes(proxy); n > 0 {
@@ -136,7 +137,7 @@ func restart(s *scene) {
 // olderVersion: an object that a rabbit of the last release makes.
 func olderVersion(s *scene) {
 	m := s.ready()
-	o := lab.ClientMount("one", s.Node, lab.ClientMountSpec{Profile: s.Profile, OwnerUID: s.Owner, Mounts: []lab.MountSpec{m}})
+	o := world.ClientMount("one", s.Node, world.ClientMountSpec{Profile: s.Profile, OwnerUID: s.Owner, Mounts: []world.MountSpec{m}})
 	o["apiVersion"] = api.GroupDWS + "/" + api.VersionsDWS[1]
 	body, err := json.Marshal(o)
 	s.must(err)
@@ -160,7 +161,7 @@ func olderVersion(s *scene) {
 // and their finalizers hold it when ours is off.
 func othersSurvive(s *scene) {
 	m := s.ready()
-	o := lab.ClientMount("one", s.Node, lab.ClientMountSpec{Profile: s.Profile, OwnerUID: s.Owner, Mounts: []lab.MountSpec{m}})
+	o := world.ClientMount("one", s.Node, world.ClientMountSpec{Profile: s.Profile, OwnerUID: s.Owner, Mounts: []world.MountSpec{m}})
 	meta := o["metadata"].(map[string]any)
 	meta["annotations"] = map[string]any{"example.org/note": "kept"}
 	meta["finalizers"] = []any{"example.org/first"}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // source is what the mount table shows as the source, and the table of
@@ -20,7 +20,7 @@ func (s *scene) source(index int) string {
 }
 
 // words fills in a line of the kind's tables for an entry.
-func (s *scene) words(lines []string, m lab.MountSpec) []string {
+func (s *scene) words(lines []string, m world.MountSpec) []string {
 	vg, lv := "", ""
 	if v := s.volumes[m.Index]; v != nil {
 		vg, lv = v.VG, v.LV
@@ -81,7 +81,7 @@ func (s *scene) called(want ...string) {
 }
 
 // mounted checks that exactly one mount of the entry is there, and its owner.
-func (s *scene) mounted(m lab.MountSpec) {
+func (s *scene) mounted(m world.MountSpec) {
 	s.Helper()
 	all, err := s.Mounts()
 	s.must(err)
@@ -104,7 +104,7 @@ func (s *scene) mounted(m lab.MountSpec) {
 }
 
 // notMounted checks that nothing is mounted.
-func (s *scene) notMounted(m lab.MountSpec) {
+func (s *scene) notMounted(m world.MountSpec) {
 	s.Helper()
 	if have, ok, err := s.MountAt(m.Path); ok || err != nil {
 		s.Errorf("%s is still mounted: %+v %v", m.Path, have, err)
@@ -112,7 +112,7 @@ func (s *scene) notMounted(m lab.MountSpec) {
 }
 
 // unmounted checks that nothing is mounted and the target is gone.
-func (s *scene) unmounted(m lab.MountSpec) {
+func (s *scene) unmounted(m world.MountSpec) {
 	s.Helper()
 	s.notMounted(m)
 	if _, err := os.Lstat(m.Path); !os.IsNotExist(err) {
@@ -121,7 +121,7 @@ func (s *scene) unmounted(m lab.MountSpec) {
 }
 
 // owned checks the owner of what the object wants to be owned.
-func (s *scene) owned(m lab.MountSpec) {
+func (s *scene) owned(m world.MountSpec) {
 	s.Helper()
 	if !m.Own {
 		return

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var managerBehaviours = []behaviour{
@@ -59,13 +60,13 @@ func serviceManager(s *scene) {
 // readyLate: READY waits for the list, however late that comes.
 func readyLate(s *scene) {
 	const late = 700 * time.Millisecond
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	s.Mount("one", m)
-	proxy := s.proxy()
+	proxy := s.UseProxy()
 	proxy.Set(lab.Rule{Class: lab.ClassList, Delay: late})
 	proxy.Set(lab.Rule{Class: lab.ClassWatch, Delay: late})
-	s.behind(proxy)
+	s.run()
 	took, err := s.d.WaitReady(s.Context(patience))
 	s.must(err)
 	if took < late {
@@ -78,9 +79,9 @@ func readyLate(s *scene) {
 
 // watchdog: pings are tied to the loop, and a hanging mount does not stop it.
 func watchdog(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
-	s.with(lab.DaemonOptions{Args: s.Flags("", ""), Watchdog: 400 * time.Millisecond})
+	s.with(lab.Spec{Watchdog: 400 * time.Millisecond})
 	reached, open := s.gate("mount", lab.Fault{Match: m.Path, Times: 1})
 	s.Mount("one", m)
 	reached()
@@ -105,7 +106,7 @@ func watchdog(s *scene) {
 
 // reload: SIGHUP takes over what may change, and refuses a bad file as a whole.
 func reload(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	config := s.Runtime + "-config.toml"
 	write := func(text string) {

@@ -6,28 +6,28 @@ import (
 	"path/filepath"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // Test clusters have no storage: contract clientmountd.md 7.4.
 var modeBehaviours = []behaviour{
-	{"mode kind, by flag", nil, func(s *scene) { s.linked(lab.DaemonOptions{Args: []string{"--mode=kind"}}) }},
-	{"mode kind, by environment", xfsOnly, func(s *scene) { s.linked(lab.DaemonOptions{Env: []string{"ENVIRONMENT=kind"}}) }},
+	{"mode kind, by flag", nil, func(s *scene) { s.linked(lab.Spec{Args: []string{"--mode=kind"}}) }},
+	{"mode kind, by environment", xfsOnly, func(s *scene) { s.linked(lab.Spec{Env: []string{"ENVIRONMENT=kind"}}) }},
 	{"mode kind, something in the way", xfsOnly, linkBlocked},
-	{"mode mock, by flag", nil, func(s *scene) { s.mocked(lab.DaemonOptions{Args: []string{"--mock"}}) }},
-	{"mode mock, by environment", xfsOnly, func(s *scene) { s.mocked(lab.DaemonOptions{Env: []string{"NNF_TEST_ENVIRONMENT=1"}}) }},
+	{"mode mock, by flag", nil, func(s *scene) { s.mocked(lab.Spec{Args: []string{"--mock"}}) }},
+	{"mode mock, by environment", xfsOnly, func(s *scene) { s.mocked(lab.Spec{Env: []string{"NNF_TEST_ENVIRONMENT=1"}}) }},
 }
 
 // inMode runs the daemon; hooks are there to show that none is called.
-func (s *scene) inMode(o lab.DaemonOptions) lab.MountSpec {
+func (s *scene) inMode(o lab.Spec) world.MountSpec {
 	s.Helper()
 	s.UseProfile(s.hookProfile())
-	o.Args = append(s.Flags("", ""), o.Args...)
 	s.with(o)
 	return s.k.spec(s.Path("m3"), 3)
 }
 
 // linkTarget is where the link of an entry leads to.
-func (s *scene) linkTarget(m lab.MountSpec) string {
+func (s *scene) linkTarget(m world.MountSpec) string {
 	name := "default-job7-0-" + s.k.typ + "-0"
 	if s.k.typ == "lustre" {
 		name = "job7-0"
@@ -35,7 +35,7 @@ func (s *scene) linkTarget(m lab.MountSpec) string {
 	return filepath.Join(s.Runtime+"-storage", fmt.Sprintf("%s-%d", name, m.Index))
 }
 
-func (s *scene) linked(o lab.DaemonOptions) {
+func (s *scene) linked(o lab.Spec) {
 	s.Helper()
 	o.Env = append(o.Env, "MOCK_FILE_SYSTEM_PATH="+s.Runtime+"-storage")
 	m := s.inMode(o)
@@ -57,7 +57,7 @@ func (s *scene) linked(o lab.DaemonOptions) {
 
 // linkBlocked: what somebody else put there is neither replaced nor removed.
 func linkBlocked(s *scene) {
-	m := s.inMode(lab.DaemonOptions{Args: []string{"--mode=kind"}})
+	m := s.inMode(lab.Spec{Args: []string{"--mode=kind"}})
 	s.must(os.MkdirAll(s.Base, 0o755))
 	s.must(os.Symlink("/elsewhere", m.Path))
 	s.Mount("one", m)
@@ -79,7 +79,7 @@ func linkBlocked(s *scene) {
 }
 
 // mocked: the status says done, and nothing was.
-func (s *scene) mocked(o lab.DaemonOptions) {
+func (s *scene) mocked(o lab.Spec) {
 	s.Helper()
 	m := s.inMode(o)
 	s.Mount("one", m)

@@ -1,13 +1,9 @@
 package conformance
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
 )
 
 var namespaceBehaviours = []behaviour{
@@ -18,24 +14,14 @@ var namespaceBehaviours = []behaviour{
 
 // apart runs the daemon as a unit with ProtectSystem= or the like does: in a mount
 // namespace of its own, whose mounts nobody else sees.
-func (s *scene) apart(flags ...string) lab.DaemonOptions {
-	s.Helper()
-	unshare, err := exec.LookPath("unshare")
-	s.must(err)
-	daemon := os.Getenv("CLIENTMOUNTD")
-	if daemon == "" {
-		daemon = filepath.Join(stage.Root(s.t), "bin", "clientmountd")
-	}
-	args := append([]string{"--mount", "--propagation", "slave", daemon}, s.Flags("", "")...)
-	return lab.DaemonOptions{Binary: unshare, Args: append(args, flags...)}
+func (s *scene) apart(flags ...string) lab.Spec {
+	return lab.Spec{Wrap: []string{"unshare", "--mount", "--propagation", "slave"}, Args: flags}
 }
 
 // ownNamespace: every mount would succeed, and no job would find anything. So it
 // never gets ready, and says why.
 func ownNamespace(s *scene) {
-	d, err := s.StartDaemon(s.apart("--mount-namespace=host"))
-	s.must(err)
-	s.Cleanup(d.Kill9)
+	d := s.Launch(s.apart("--mount-namespace=host"))
 	if code, err := d.Wait(s.Context(patience)); err != nil || code != 1 {
 		s.Errorf("it ended with %d (%v), want 1", code, err)
 	}
@@ -60,18 +46,12 @@ func ownNamespace(s *scene) {
 
 // ownNamespaceAllowed: a container, say.
 func ownNamespaceAllowed(s *scene) {
-	d, err := s.StartDaemon(s.apart("--mount-namespace=any"))
-	s.must(err)
-	s.d = d
-	s.Cleanup(d.Kill9)
-	if _, err := d.WaitReady(s.Context(patience)); err != nil {
-		s.Fatal("it does not become ready: ", err)
-	}
+	s.d = s.StartDaemon(s.apart("--mount-namespace=any"))
 	s.stops()
 }
 
 // sameNamespace: the laboratory's process 1 is what init is to a host.
 func sameNamespace(s *scene) {
-	s.with(lab.DaemonOptions{Args: append(s.Flags("", ""), "--mount-namespace=host")})
+	s.with(lab.Spec{Args: []string{"--mount-namespace=host"}})
 	s.stops()
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // What is reported follows from what the kernel shows and what was recorded.
@@ -64,8 +65,8 @@ func neverMounted(s *scene) {
 			}
 		}
 	}
-	for name, m := range map[string]lab.MountSpec{"directory": dir, "file": file} {
-		s.Apply(lab.ClientMount(name, s.Node, lab.ClientMountSpec{State: "unmounted", Profile: s.Profile, OwnerUID: s.Owner, Mounts: []lab.MountSpec{m}}))
+	for name, m := range map[string]world.MountSpec{"directory": dir, "file": file} {
+		s.Apply(world.ClientMount(name, s.Node, world.ClientMountSpec{State: "unmounted", Profile: s.Profile, OwnerUID: s.Owner, Mounts: []world.MountSpec{m}}))
 		s.Await(name, "unmounted")
 		there("unmount")
 		s.Delete(name)
@@ -82,8 +83,8 @@ func refusedStatus(code int, killed bool) func(*scene) {
 	return func(s *scene) {
 		s.UseProfile(s.hookProfile())
 		m := s.storage(3, lab.VolumeOptions{})
-		proxy := s.proxy()
-		s.behind(proxy)
+		proxy := s.UseProxy()
+		s.run()
 		refuse := func() {
 			s.Helper()
 			s.must(s.ClearLog())
@@ -118,14 +119,14 @@ func refusedStatus(code int, killed bool) func(*scene) {
 			if killed {
 				s.d.Kill9()
 				proxy.ClearRequests()
-				s.behind(proxy)
+				s.run()
 				refused(1)
 			}
 		}
 		for _, turn := range []struct {
 			state, verb string
 			lists       []string
-			check       func(lab.MountSpec)
+			check       func(world.MountSpec)
 		}{
 			{"mounted", "mount ", s.k.up, s.mounted},
 			{"unmounted", "umount ", s.k.down, s.unmounted},

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var optionBehaviours = []behaviour{
@@ -22,7 +23,7 @@ var optionBehaviours = []behaviour{
 // there.
 func (s *scene) options(config, profile string, want ...string) {
 	s.Helper()
-	s.UseProfile(lab.ProfileSpec{Options: profile})
+	s.UseProfile(world.ProfileSpec{Options: profile})
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run("--config=" + s.write(config))
 	s.Mount("one", m)
@@ -50,7 +51,7 @@ func (s *scene) options(config, profile string, want ...string) {
 
 // siteRoot: a site that mounts elsewhere says where, and then only there.
 func siteRoot(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run("--config=" + s.write(`mount.roots = ["`+m.Path+`"]`))
 	s.Mount("one", m)
@@ -71,7 +72,7 @@ func siteRoot(s *scene) {
 // noUnmountCommand: what the profile mounted is unmounted by umount(8), and only
 // then reported.
 func noUnmountCommand(s *scene) {
-	s.UseProfile(lab.ProfileSpec{NoUnmount: true})
+	s.UseProfile(world.ProfileSpec{NoUnmount: true})
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run()
 	s.Mount("one", m)
@@ -91,7 +92,7 @@ func noUnmountCommand(s *scene) {
 }
 
 func noUnmountDeleted(s *scene) {
-	s.UseProfile(lab.ProfileSpec{NoUnmount: true})
+	s.UseProfile(world.ProfileSpec{NoUnmount: true})
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run()
 	s.Mount("one", m)

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var orphanBehaviours = []behaviour{
@@ -50,7 +51,7 @@ func orphanReported(s *scene) {
 }
 
 // forgotten waits until an orphan is gone, by the status line.
-func (s *scene) forgotten(m lab.MountSpec) {
+func (s *scene) forgotten(m world.MountSpec) {
 	s.Helper()
 	s.logged("unmounted what a deleted ClientMount left", "one")
 	_, err := s.d.WaitNotice(s.Context(patience), "STATUS=0 mounts ready for 0 ClientMounts; API server answers")

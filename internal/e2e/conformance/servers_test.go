@@ -12,6 +12,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // The file that tells jobs which rabbits serve a Lustre file system (contract
@@ -39,12 +40,12 @@ func persistentLabels() map[string]any {
 
 // lustreOwned asks for a mount of a file system that belongs to the NnfStorage
 // of the scene's name, and for an owner of its root.
-func (s *scene) lustreOwned() lab.MountSpec {
+func (s *scene) lustreOwned() world.MountSpec {
 	s.Helper()
 	m := s.k.spec(s.Path("m3"), 3)
 	m.Own, m.UID, m.GID = true, 1234, 2345
-	s.Apply(lab.ClientMount("one", s.Node, lab.ClientMountSpec{
-		Profile: s.Profile, OwnerUID: s.Owner, Mounts: []lab.MountSpec{m},
+	s.Apply(world.ClientMount("one", s.Node, world.ClientMountSpec{
+		Profile: s.Profile, OwnerUID: s.Owner, Mounts: []world.MountSpec{m},
 		Labels: map[string]string{api.LabelOwnerKind: "NnfStorage", api.LabelOwnerName: s.Node, api.LabelOwnerNamespace: "default"},
 	}))
 	s.Await("one", "mounted")
@@ -137,7 +138,7 @@ const wantServers = `{"mdt":[],"mgt":[],"mgtmdt":["rabbit-01"],"nnfNode":["rabbi
 
 func (s *scene) serversFile(owner, found map[string]any) {
 	s.Helper()
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	s.grant()
 	s.allocated(owner, found)
 	s.untilMay(true)
@@ -157,7 +158,7 @@ func (s *scene) serversFile(owner, found map[string]any) {
 }
 
 func serversOff(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	s.run()
 	m := s.lustreOwned()
 	if list, err := os.ReadDir(m.Path); err != nil || len(list) > 0 {
@@ -170,7 +171,7 @@ func serversOff(s *scene) {
 // serversImpossible: without the rights the mount is ready all the same, and
 // the log says what is missing.
 func serversImpossible(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	s.untilMay(false)
 	s.run("--config=" + s.write("[mount]\nservers_file = true\n"))
 	m := s.lustreOwned()

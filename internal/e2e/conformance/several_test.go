@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var severalBehaviours = []behaviour{
@@ -17,10 +18,10 @@ var severalBehaviours = []behaviour{
 	{"many objects at once", nil, manyObjects},
 }
 
-func (s *scene) three() []lab.MountSpec {
+func (s *scene) three() []world.MountSpec {
 	s.Helper()
-	s.UseProfile(lab.ProfileSpec{})
-	var list []lab.MountSpec
+	s.UseProfile(world.ProfileSpec{})
+	var list []world.MountSpec
 	for i := range 3 {
 		list = append(list, s.storage(i, lab.VolumeOptions{}))
 	}
@@ -113,12 +114,12 @@ func oneFailsToUnmount(s *scene) {
 
 // mixedTypes: one object may have mounts of different types.
 func mixedTypes(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	raw := &kind{typ: "none", device: "lvm", file: true, lvm: true}
 	lustre := &kind{typ: "lustre", device: "lustre"}
-	list := []lab.MountSpec{s.storage(0, lab.VolumeOptions{}), raw.spec(s.Path("raw"), 1), lustre.spec(s.Path("lustre"), 2)}
+	list := []world.MountSpec{s.storage(0, lab.VolumeOptions{}), raw.spec(s.Path("raw"), 1), lustre.spec(s.Path("lustre"), 2)}
 	s.volumes[1] = s.Volume(1, lab.VolumeOptions{Raw: true})
-	s.d = s.StartTest(nil)
+	s.run()
 	s.Mount("one", list...)
 	s.Await("one", "mounted")
 	for i, want := range []string{s.volumes[0].Node, "", mgs + ":/fs2"} {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // soon bounds what must follow from an event at once, with no change of the
@@ -39,12 +40,12 @@ var users = []string{"first-user", "second-user"}
 
 // both mounts for two workflows, which share persistent storage. states tells
 // what was published for the one that stays.
-func (s *scene) both(l leave, list [2]lab.MountSpec) (states func() []string) {
+func (s *scene) both(l leave, list [2]world.MountSpec) (states func() []string) {
 	s.Helper()
 	s.run("--log-level=debug")
 	states = s.follow(users[1-l.first])
 	for i, name := range users {
-		s.Apply(lab.ClientMount(name, s.Node, lab.ClientMountSpec{
+		s.Apply(world.ClientMount(name, s.Node, world.ClientMountSpec{
 			Profile: s.Profile, OwnerUID: s.Owner, Workflow: "job" + string('7'+rune(i)), Mounts: list[i : i+1],
 		}))
 		s.Await(name, "mounted")
@@ -99,7 +100,7 @@ func (s *scene) never(starts ...string) {
 var takingDown = []string{"lvchange --activate n", "vgchange --lock-stop", "dlm_tool preDeactivate", "dlm_tool postDeactivate"}
 
 // inUse checks that an object is ready, and its mount and volume are there.
-func (s *scene) inUse(name string, m lab.MountSpec) {
+func (s *scene) inUse(name string, m world.MountSpec) {
 	s.Helper()
 	s.mounted(m)
 	if v := s.volumes[m.Index]; v != nil {
@@ -124,7 +125,7 @@ func (s *scene) steady(states []string) {
 }
 
 // downCalled checks that the whole unmount sequence of an entry was called.
-func (s *scene) downCalled(m lab.MountSpec) {
+func (s *scene) downCalled(m world.MountSpec) {
 	s.Helper()
 	var got []string
 	for _, c := range s.commands() {
@@ -148,7 +149,7 @@ func shared(l leave) func(*scene) {
 	return func(s *scene) {
 		s.UseProfile(s.hookProfile())
 		m := s.storage(3, lab.VolumeOptions{})
-		states := s.both(l, [2]lab.MountSpec{m, m})
+		states := s.both(l, [2]world.MountSpec{m, m})
 		s.mounted(m)
 		if list := s.ran("mount "); len(list) != 1 {
 			s.Errorf("mounted by %q", list)
@@ -182,7 +183,7 @@ func twoPaths(l leave) func(*scene) {
 	return func(s *scene) {
 		s.UseProfile(s.hookProfile())
 		m := s.storage(3, lab.VolumeOptions{})
-		list := [2]lab.MountSpec{m, m}
+		list := [2]world.MountSpec{m, m}
 		list[1].Path = s.Path("elsewhere")
 		states := s.both(l, list)
 		leaver, stayer := users[l.first], users[1-l.first]
@@ -258,7 +259,7 @@ func (s *scene) goneSoon(name string) {
 // free.
 func conflict(has, wants string) func(*scene) {
 	return func(s *scene) {
-		s.UseProfile(lab.ProfileSpec{})
+		s.UseProfile(world.ProfileSpec{})
 		tenant, late := s.storage(3, lab.VolumeOptions{}), s.storage(4, lab.VolumeOptions{})
 		tenant.Path, late.Path = s.Path(has), s.Path(wants)
 		s.run()
@@ -307,7 +308,7 @@ func conflict(has, wants string) func(*scene) {
 // outerFirst: the order in which both can be seen. A restart mounts neither
 // again, and the inner one goes first.
 func outerFirst(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	outer, inner := s.storage(0, lab.VolumeOptions{}), s.storage(1, lab.VolumeOptions{})
 	inner.Path = filepath.Join(outer.Path, "in", "ner")
 	s.run()

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var targetBehaviours = []behaviour{
@@ -75,7 +76,7 @@ func (s *scene) unsafe(text string, make func(elsewhere, at string)) {
 // one to /var/mnt on some systems. The mount is at the link's destination,
 // including for requests that use that path directly.
 func rootLink(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	m, other := s.storage(3, lab.VolumeOptions{}), s.storage(4, lab.VolumeOptions{})
 	real := m
 	real.Path, m.Path = s.Path("real/m"), s.Path("link/m")
@@ -127,7 +128,7 @@ func symlinkTarget(s *scene) {
 // parentChanged: somebody moves the mount away and puts a symlink in the place
 // of its parent. The unmount must not follow it: it finds nothing at the path.
 func parentChanged(s *scene) {
-	s.UseProfile(lab.ProfileSpec{})
+	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	m.Path = filepath.Join(s.Base, "p", "m")
 	s.run()

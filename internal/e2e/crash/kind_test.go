@@ -9,31 +9,31 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-func TestMain(m *testing.M) { os.Exit(stage.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(world.Main(m)) }
 
 // kind is one type of storage.
 type kind struct {
 	name   string
 	volume *lab.VolumeOptions // nil: there is no logical volume
-	mount  lab.MountSpec      // without its path
+	mount  world.MountSpec    // without its path
 	fstype string             // what the mount table shows
 }
 
 var kinds = []kind{
 	{"xfs", &lab.VolumeOptions{NQN: "nqn.2014-08.org.example:xfs", NSID: 3},
-		lab.MountSpec{Type: "xfs", Index: 3, NQN: "nqn.2014-08.org.example:xfs", NSID: "3"}, "xfs"},
-	{"raw", &lab.VolumeOptions{Raw: true}, lab.MountSpec{Type: "none", Index: 1, Own: true, UID: 1234, GID: 2345}, "devtmpfs"},
-	{"gfs2", &lab.VolumeOptions{Shared: true}, lab.MountSpec{Type: "gfs2", Index: 2}, "xfs"},
-	{"lustre", nil, lab.MountSpec{Type: "lustre", FSName: "job7fs", MGS: "10.1.2.3@tcp:10.1.2.4@tcp"}, "tmpfs"},
-	{"reference", &lab.VolumeOptions{}, lab.MountSpec{Type: "xfs", Device: "reference", Index: 4}, "xfs"},
+		world.MountSpec{Type: "xfs", Index: 3, NQN: "nqn.2014-08.org.example:xfs", NSID: "3"}, "xfs"},
+	{"raw", &lab.VolumeOptions{Raw: true}, world.MountSpec{Type: "none", Index: 1, Own: true, UID: 1234, GID: 2345}, "devtmpfs"},
+	{"gfs2", &lab.VolumeOptions{Shared: true}, world.MountSpec{Type: "gfs2", Index: 2}, "xfs"},
+	{"lustre", nil, world.MountSpec{Type: "lustre", FSName: "job7fs", MGS: "10.1.2.3@tcp:10.1.2.4@tcp"}, "tmpfs"},
+	{"reference", &lab.VolumeOptions{}, world.MountSpec{Type: "xfs", Device: "reference", Index: 4}, "xfs"},
 }
 
 // hostName is a Lustre file system whose server is given by host name. The mount
 // table shows an address instead.
-var hostName = kind{"lustre by host name", nil, lab.MountSpec{Type: "lustre", FSName: "job8fs", MGS: "localhost@tcp"}, "tmpfs"}
+var hostName = kind{"lustre by host name", nil, world.MountSpec{Type: "lustre", FSName: "job8fs", MGS: "localhost@tcp"}, "tmpfs"}
 
 // hookPlaces are all places in a profile where an administrator may have
 // lines.
@@ -45,14 +45,14 @@ var hookPlaces = []string{
 // set is the stage of one kind: a node, a volume and a profile with a hook in
 // every place. Each case on it uses an object and a path of its own.
 type set struct {
-	*stage.Stage
+	*world.World
 	kind  kind
 	hooks string // file to which hooks write their names
 	cases int
 }
 
 func newSet(t *testing.T, k kind) *set {
-	s := &set{Stage: stage.New(t), kind: k}
+	s := &set{World: world.New(t), kind: k}
 	s.hooks = s.Runtime + ".hooks"
 	if k.volume != nil {
 		s.Volume(k.mount.Index, *k.volume)
@@ -70,11 +70,11 @@ func newSet(t *testing.T, k kind) *set {
 
 // profile makes the profile, also again after it was deleted.
 func (s *set) profile() {
-	s.UseProfile(lab.ProfileSpec{Hooks: map[string]lab.Hooks{s.kind.mount.Type: hooksInto(s.hooks)}})
+	s.UseProfile(world.ProfileSpec{Hooks: map[string]world.Hooks{s.kind.mount.Type: hooksInto(s.hooks)}})
 }
 
-func hooksInto(file string) lab.Hooks {
-	h := lab.Hooks{}
+func hooksInto(file string) world.Hooks {
+	h := world.Hooks{}
 	for _, place := range hookPlaces {
 		h[place] = []string{fmt.Sprintf("echo %s >> %s", place, file)}
 	}

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // patience bounds what should take milliseconds.
@@ -31,20 +31,17 @@ type life struct {
 	t       *testing.T
 	name    string
 	path    string
-	daemons []*lab.Daemon
+	daemons []*lab.Process
 	flags   []string
 }
 
 func (s *set) life(t *testing.T) *life {
 	s.cases++
 	mine := *s
-	mine.Stage = s.For(t)
+	mine.World = s.For(t)
 	l := &life{set: &mine, objects: 1, t: t, name: fmt.Sprintf("case-%d", s.cases)}
 	l.path = s.Path(l.name + "/fs") // two directories to be made, and the scene's own
 	t.Cleanup(func() {
-		for _, d := range l.daemons {
-			d.Kill9()
-		}
 		if t.Failed() {
 			l.tell()
 			l.mop()
@@ -56,18 +53,11 @@ func (s *set) life(t *testing.T) *life {
 
 // start runs a daemon that dies at a boundary, or goes on when it is empty, and
 // notes the boundaries that it passes.
-func (l *life) start(boundary string) *lab.Daemon {
+func (l *life) start(boundary string) *lab.Process {
 	l.t.Helper()
-	d, err := l.StartDaemon(lab.DaemonOptions{
-		Binary: stage.TestBinary(l.t), Args: append(l.Flags("", ""), l.flags...),
-		Env: []string{
-			stage.FSTypes, "CLIENTMOUNTD_FAILPOINT=" + boundary,
-			"CLIENTMOUNTD_FAILPOINT_LOG=" + l.passed(len(l.daemons)),
-		},
-	})
-	if err != nil {
-		l.t.Fatal(err)
-	}
+	d := l.Launch(lab.Spec{Program: lab.TestBuild, Args: l.flags, Env: []string{
+		world.FSTypes, "CLIENTMOUNTD_FAILPOINT=" + boundary, "CLIENTMOUNTD_FAILPOINT_LOG=" + l.passed(len(l.daemons)),
+	}})
 	l.daemons = append(l.daemons, d)
 	return d
 }
@@ -106,7 +96,7 @@ func (l *life) dies() {
 }
 
 // until returns a context that ends with the daemon.
-func (l *life) until(d *lab.Daemon) (context.Context, context.CancelFunc) {
+func (l *life) until(d *lab.Process) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
 	go func() {
 		select {
@@ -126,15 +116,8 @@ func (l *life) stop() {
 	l.t.Helper()
 	d := l.daemons[len(l.daemons)-1]
 	// Before it is ready it may not listen to signals yet.
-	if _, err := d.WaitReady(l.Context(patience)); err != nil {
-		l.t.Fatal(err)
-	}
-	if err := d.Term(); err != nil {
-		l.t.Fatal(err)
-	}
-	if code, err := d.Wait(l.Context(patience)); code != 0 || err != nil {
-		l.t.Errorf("exit code %d, %v", code, err)
-	}
+	l.Ready(d)
+	l.Stop(d)
 }
 
 // create makes the object.
@@ -148,9 +131,7 @@ func (l *life) create() {
 // remove asks for the end of the object; our finalizer keeps it.
 func (l *life) remove() {
 	l.t.Helper()
-	if err := l.Cluster.Delete(l.Context(patience), "ClientMount", l.Node, l.name); err != nil && !lab.IsNotFound(err) {
-		l.t.Fatal(err)
-	}
+	l.Remove(l.name)
 }
 
 // await waits until the object fits.
@@ -254,13 +235,8 @@ func (l *life) over() {
 	})
 }
 
-// tell writes what happened to the test's log.
+// tell writes the calls of the stand-ins to the test's log.
 func (l *life) tell() {
-	for i, d := range l.daemons {
-		for _, line := range d.Log() {
-			l.t.Logf("daemon %d: %s", i, strings.TrimSpace(line.Text))
-		}
-	}
 	calls, _ := l.Log()
 	for _, c := range calls {
 		l.t.Logf("%s %s: exit %d", c.Tool, strings.Join(c.Argv, " "), c.Exit)

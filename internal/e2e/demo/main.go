@@ -4,7 +4,7 @@
 // system to a global one, and cancels another copy; and nothing left afterwards.
 //
 // As root it mounts a real xfs from a loop device; as an ordinary user, in a
-// user namespace, a memory file system stands for it, and the screen says so.
+// user namespace, a memory file system replaces it, and the screen says so.
 // All happens in a mount namespace of its own. Exit codes: 0, 1 for a failure,
 // 130 after Ctrl-C.
 //
@@ -17,38 +17,20 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 func main() {
-	useNeighbours()
 	os.Exit(run(lab.Enter()))
 }
 
-// useNeighbours takes the other programs from the folder that this one is in,
-// so that the demonstration can be started from anywhere.
-func useNeighbours() {
-	self, err := os.Executable()
-	if err != nil {
-		return
-	}
-	for variable, name := range map[string]string{
-		"DEVCLUSTER": "devcluster", "CLIENTMOUNTD": "clientmountd",
-		"CLIENTMOUNTD_TEST": "clientmountd-failpoints", "NNF_DM": "nnf-dm", "NNF_DMCTL": "nnf-dmctl", "LAB_STANDIN": "standin",
-	} {
-		path := filepath.Join(filepath.Dir(self), name)
-		if _, err := os.Stat(path); err == nil && os.Getenv(variable) == "" {
-			os.Setenv(variable, path)
-		}
-	}
-}
-
-// run plays the scene and says how it went.
+// run runs the demonstration and reports how it went.
 func run(f lab.Features) int {
 	out := newScreen(os.Stdout, os.Getenv)
 	if !f.Private || !f.UserNamespace && !f.Full() {
@@ -69,7 +51,7 @@ func run(f lab.Features) int {
 	return 0
 }
 
-// show builds the laboratory, plays in it and looks whether all is as before.
+// show builds the lab, runs both parts in it and checks that all is as before.
 func show(ctx context.Context, out *screen, f lab.Features) (err error) {
 	began := time.Now()
 	out.title("clientmountd, from a ClientMount object to a mounted file system and back")
@@ -85,15 +67,29 @@ func show(ctx context.Context, out *screen, f lab.Features) (err error) {
 	if err != nil {
 		return err
 	}
-	p := &play{Lab: l, out: out, ctx: ctx}
+	d := &demo{out: out, ctx: ctx}
 	defer func() {
 		err = errors.Join(err, l.Close())
 		if err == nil {
-			err = p.nothingLeft()
+			err = d.nothingLeft(l)
 		}
 		if err == nil {
 			out.good("nothing left", "no mount, no active volume, no loop device, no process, no file", time.Since(began))
 		}
 	}()
-	return p.play()
+	cluster, err := d.startCluster(l)
+	if err != nil {
+		return err
+	}
+	if err := lab.Do(ctx, func(tb lab.TB) { d.run(tb, world.On(tb, l, cluster)) }); err != nil {
+		return err
+	}
+	if err := cluster.Stop(); err != nil {
+		return err
+	}
+	left, err := l.Leftovers()
+	if err == nil && len(left) > 0 {
+		err = errors.New("left behind: " + strings.Join(left, "; "))
+	}
+	return err
 }

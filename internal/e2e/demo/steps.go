@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,37 +24,45 @@ var meanings = map[string]string{
 }
 
 // skipLog forgets what the daemon has logged so far.
-func (p *play) skipLog() { p.seen = len(p.daemon.Log()) }
+func (d *demo) skipLog() { d.seen = len(d.daemon.Log()) }
 
 // showSteps shows the steps that the daemon has logged since skipLog, with its
 // own times.
-func (p *play) showSteps() {
-	for _, l := range p.daemon.Log()[p.seen:] {
+func (d *demo) showSteps() {
+	for _, l := range d.daemon.Log()[d.seen:] {
 		if l.Fields["msg"] != "step done" {
 			continue
 		}
 		name, _ := l.Fields["step"].(string)
-		p.out.step(name, meanings[name], duration(l))
+		d.out.step(name, meanings[name], duration(l))
 	}
-}
-
-// tail is the end of a daemon's log, for a failure of the show.
-func tail(d *lab.Daemon) string {
-	if d == nil {
-		return ""
-	}
-	lines := d.Log()
-	var b strings.Builder
-	for _, l := range lines[max(0, len(lines)-8):] {
-		fmt.Fprintf(&b, "\n  %s", strings.TrimSpace(l.Text))
-	}
-	return b.String()
 }
 
 // duration reads the duration_ms of a log line.
 func duration(l lab.LogLine) time.Duration {
 	ms, _ := l.Fields["duration_ms"].(float64)
 	return time.Duration(ms * float64(time.Millisecond))
+}
+
+// wrap breaks a text at blanks so that lines have at most width bytes, as far
+// as its words allow.
+func wrap(text string, width int) string {
+	var b strings.Builder
+	column := 0
+	for _, word := range strings.Fields(text) {
+		switch {
+		case column == 0:
+		case column+1+len(word) > width:
+			b.WriteByte('\n')
+			column = 0
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += len(word)
+	}
+	return b.String()
 }
 
 // excerpt is what of an object a reader needs, as YAML.
@@ -77,7 +87,7 @@ func line(v any) string {
 		return line(map[string]any(v))
 	case map[string]any:
 		var parts []string
-		for _, k := range sortedKeys(v) {
+		for _, k := range slices.Sorted(maps.Keys(v)) {
 			parts = append(parts, k+": "+line(v[k]))
 		}
 		return "{" + strings.Join(parts, ", ") + "}"

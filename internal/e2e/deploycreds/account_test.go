@@ -17,12 +17,12 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 func TestMain(m *testing.M) {
 	if !standIn() {
-		os.Exit(stage.Main(m))
+		os.Exit(world.Main(m))
 	}
 }
 
@@ -33,7 +33,7 @@ const (
 
 // site is a namespace with what a test puts there, and the command line on it.
 type site struct {
-	*stage.Stage
+	*world.World
 	t          *testing.T
 	namespace  string
 	out        string
@@ -44,7 +44,7 @@ var sites atomic.Int64
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{Stage: stage.New(t), t: t, namespace: fmt.Sprintf("site-%d", sites.Add(1)), out: t.TempDir() + "/out"}
+	s := &site{World: world.New(t), t: t, namespace: fmt.Sprintf("site-%d", sites.Add(1)), out: t.TempDir() + "/out"}
 	s.kubeconfig = s.Cluster.Dir + "/admin.kubeconfig"
 	s.Apply(lab.Object{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": s.namespace}})
 	return s

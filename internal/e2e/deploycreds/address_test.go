@@ -8,7 +8,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // asDaemon asks with the files that were written, as a daemon would.
@@ -54,7 +54,7 @@ func TestKubeconfigAddress(t *testing.T) {
 	const unused = "127.86.4.11" // nobody's
 	ln, err := net.Listen("tcp", unused+":443")
 	if err != nil {
-		if os.Getenv(stage.RequireVar) != "" {
+		if os.Getenv(world.RequireVar) != "" {
 			t.Fatal(err)
 		}
 		t.Skip("an address without a port cannot be tested, 443 is not ours: ", err)

@@ -6,15 +6,15 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // credentialScenes: tokens, certificates and rights that change or go bad.
-var credentialScenes = map[string]func(*scene){
+var credentialScenes = map[string]func(*env){
 	"token rotated late":     tokenRotatedLate,
 	"token rotated in time":  tokenRotatedInTime,
 	"authority changed late": authorityChangedLate,
@@ -28,7 +28,7 @@ const (
 
 // useAccount gives the scene a service account of its own with the usual role,
 // so that what happens to it disturbs nobody else.
-func (s *scene) useAccount() string {
+func (s *env) useAccount() string {
 	s.t.Helper()
 	s.Apply(lab.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": s.Node, "namespace": accounts}})
 	s.bind()
@@ -38,7 +38,7 @@ func (s *scene) useAccount() string {
 	return "system:serviceaccount:" + accounts + ":" + s.Node
 }
 
-func (s *scene) bind() {
+func (s *env) bind() {
 	s.t.Helper()
 	s.Apply(lab.Object{
 		"apiVersion": rbac + "/v1", "kind": "ClusterRoleBinding", "metadata": map[string]any{"name": s.Node},
@@ -49,7 +49,7 @@ func (s *scene) bind() {
 
 // newToken makes a secret that the control plane fills with a token, and
 // returns when the server knows it too.
-func (s *scene) newToken(n string) []byte {
+func (s *env) newToken(n string) []byte {
 	s.t.Helper()
 	name := s.Node + "-" + n
 	s.Apply(lab.Object{"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token", "metadata": map[string]any{
@@ -70,16 +70,10 @@ func (s *scene) newToken(n string) []byte {
 // answers waits until the server answers a token's read with one of the codes:
 // it remembers for some 10 s what was right before, and learns of what is new
 // a moment later.
-func (s *scene) answers(token []byte, codes ...int) {
+func (s *env) answers(token []byte, codes ...int) {
 	s.t.Helper()
-	c, err := lab.NewClient(s.Write("kubeconfig", fmt.Appendf(nil,
-		"clusters: [{cluster: {server: %q, certificate-authority-data: %s}}]\nusers: [{user: {token: %s}}]\n",
-		s.Cluster.URL, base64.StdEncoding.EncodeToString(s.Cluster.CA()), token)))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer c.Close()
-	for end := time.Now().Add(resume); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	c := s.Client(token)
+	wait.Within(s.t, resume, fmt.Sprintf("an answer with one of %d", codes), func() bool {
 		_, err := c.Do(s.Context(resume), http.MethodGet, lab.Path("NnfDataMovement", s.Rabbit, ""), "", nil)
 		code := 0
 		if status, ok := err.(*lab.StatusError); ok {
@@ -87,14 +81,11 @@ func (s *scene) answers(token []byte, codes ...int) {
 		} else if err == nil {
 			code = http.StatusOK
 		}
-		if slices.Contains(codes, code) {
-			return
-		}
-	}
-	s.t.Fatalf("the server does not answer %d", codes)
+		return slices.Contains(codes, code)
+	})
 }
 
-func (s *scene) token() []byte {
+func (s *env) token() []byte {
 	s.t.Helper()
 	token, err := os.ReadFile(s.Token)
 	if err != nil {
@@ -103,7 +94,7 @@ func (s *scene) token() []byte {
 	return token
 }
 
-func (s *scene) revoke(n string, token []byte) {
+func (s *env) revoke(n string, token []byte) {
 	s.t.Helper()
 	if err := s.Cluster.Delete(s.Context(resume), "Secret", accounts, s.Node+"-"+n); err != nil {
 		s.t.Fatal(err)
@@ -112,7 +103,7 @@ func (s *scene) revoke(n string, token []byte) {
 }
 
 // The new token is in the file before the old one ends: nobody notices.
-func tokenRotatedInTime(s *scene) {
+func tokenRotatedInTime(s *env) {
 	s.useAccount()
 	old := s.token()
 	s.start()
@@ -122,7 +113,7 @@ func tokenRotatedInTime(s *scene) {
 	s.Write("token", append(s.newToken("2"), '\n'))
 	s.create()
 	s.revoke("1", old)
-	s.proxy.Reset()
+	s.Proxy.Reset()
 	s.create()
 	s.Ends(uid, "Success")
 	s.ends(done)
@@ -130,14 +121,14 @@ func tokenRotatedInTime(s *scene) {
 
 // The old token ends first: callers are told to try again, the administrator
 // whose credentials are refused.
-func tokenRotatedLate(s *scene) {
+func tokenRotatedLate(s *env) {
 	account := s.useAccount()
 	s.start()
 	uid := s.create()
 	s.Runs(uid)
 	done := s.wait(uid)
 	s.revoke("1", s.token())
-	s.proxy.Reset()
+	s.Proxy.Reset()
 	s.fails(codes.Unavailable, "the API server does not answer")
 	s.said("a request could not be served", "refused the credentials of "+account, s.Token)
 	s.goesOn(done)
@@ -147,17 +138,17 @@ func tokenRotatedLate(s *scene) {
 	s.ends(done)
 }
 
-func authorityChangedLate(s *scene) {
+func authorityChangedLate(s *env) {
 	s.start()
 	uid := s.create()
 	s.Runs(uid)
 	done := s.wait(uid)
-	fresh, err := s.proxy.SwapCA()
+	fresh, err := s.Proxy.SwapCA()
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.fails(codes.Unavailable, "the API server does not answer")
-	s.said("a request could not be served", "certificate signed by unknown authority", s.cert)
+	s.said("a request could not be served", "certificate signed by unknown authority", s.API.Cert)
 	s.goesOn(done)
 	s.Ends(uid, "Success")
 	s.Write("ca.pem", fresh)
@@ -167,7 +158,7 @@ func authorityChangedLate(s *scene) {
 
 // A right that is missing is nothing to try again for: callers are sent to the
 // administrator, who reads which it is.
-func rightsRemoved(s *scene) {
+func rightsRemoved(s *env) {
 	account := s.useAccount()
 	s.start()
 	uid := s.create()
@@ -177,7 +168,7 @@ func rightsRemoved(s *scene) {
 		s.t.Fatal(err)
 	}
 	s.answers(s.token(), http.StatusForbidden)
-	s.proxy.Reset()
+	s.Proxy.Reset()
 	s.said("lost sight of the data movements", account, "may not watch")
 	s.fails(codes.Internal, "lacks a right on the API server")
 	s.said("a request could not be served", account, "may not ", "check the role and its binding")

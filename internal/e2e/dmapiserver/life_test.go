@@ -10,10 +10,11 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // lifeScenes: the daemon itself ends while somebody waits.
-var lifeScenes = map[string]func(*scene){
+var lifeScenes = map[string]func(*env){
 	"killed during waits":     killed,
 	"restarted during waits":  restarted,
 	"killed during a create":  killedInCreate,
@@ -23,7 +24,7 @@ var lifeScenes = map[string]func(*scene){
 
 const waiters = 20
 
-func (s *scene) waits(uid string) []<-chan outcome {
+func (s *env) waits(uid string) []<-chan outcome {
 	s.t.Helper()
 	var all []<-chan outcome
 	for range waiters {
@@ -34,26 +35,25 @@ func (s *scene) waits(uid string) []<-chan outcome {
 
 // again asks until the daemon that was started again answers, on the very
 // connection that was there before.
-func (s *scene) again(uid string) {
+func (s *env) again(uid string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), resume)
 	defer cancel()
-	for {
+	wait.Within(s.t, resume, "an answer", func() bool {
 		st, err := s.v1.Status(ctx, &pb.DataMovementStatusRequest{Workflow: s.job.Ref(), Uid: uid, MaxWaitTime: -1})
 		if status.Code(err) == codes.Unavailable {
-			time.Sleep(20 * time.Millisecond)
-			continue
+			return false
 		}
 		if err != nil || st.Status != pb.DataMovementStatusResponse_SUCCESS {
 			s.t.Errorf("after the restart: %v %v", st, err)
 		}
-		return
-	}
+		return true
+	})
 }
 
 // A daemon that dies takes the waits with it, and nothing else: callers get
 // UNAVAILABLE at once, ask again, and the next daemon knows what to say.
-func killed(s *scene) {
+func killed(s *env) {
 	s.start()
 	uid := s.create()
 	s.Runs(uid)
@@ -75,13 +75,13 @@ func killed(s *scene) {
 }
 
 // A daemon that is asked to end answers those who wait with what it knows.
-func restarted(s *scene) {
+func restarted(s *env) {
 	s.start()
 	uid := s.create()
 	s.Runs(uid)
 	all := s.waits(uid)
 	began := time.Now()
-	s.End(s.daemon)
+	s.Stop(s.daemon)
 	if took := time.Since(began); took > 8*time.Second {
 		s.t.Errorf("it took %v to end", took)
 	}
@@ -98,14 +98,14 @@ func restarted(s *scene) {
 
 // The daemon dies between the object and the answer: the repeated request makes
 // no second one.
-func killedInCreate(s *scene) {
+func killedInCreate(s *env) {
 	s.start()
 	s.create()
 	const key = "once"
-	s.proxy.ClearRequests()
+	s.Proxy.ClearRequests()
 	done := make(chan error, 1)
 	// The answer gets stuck on its way back.
-	s.proxy.Set(lab.Rule{Class: lab.ClassCreate, Times: 1, CutAfter: 1})
+	s.Proxy.Set(lab.Rule{Class: lab.ClassCreate, Times: 1, CutAfter: 1})
 	go func() {
 		_, err := s.try(key)
 		done <- err
@@ -124,17 +124,17 @@ func killedInCreate(s *scene) {
 	if second, err := s.try(key); err != nil || second != first {
 		s.t.Errorf("%s, then %s: %v", first, second, err)
 	}
-	if n := s.Movements(); n != 2 {
+	if n := s.Created(); n != 2 {
 		s.t.Errorf("%d movements, want the first one and one", n)
 	}
 }
 
-func killedInOutage(s *scene) {
+func killedInOutage(s *env) {
 	s.start()
 	uid := s.create()
 	s.Runs(uid)
 	done := s.wait(uid)
-	s.proxy.Refuse()
+	s.Proxy.Refuse()
 	s.said("lost sight of the data movements")
 	s.daemon.Kill9()
 	if o := <-done; status.Code(o.err) != codes.Unavailable {
@@ -149,7 +149,7 @@ func killedInOutage(s *scene) {
 
 // Waits that nobody waits for any more leave nothing behind: no descriptor, no
 // thread, and after a while no watch.
-func callersGiveUp(s *scene) {
+func callersGiveUp(s *env) {
 	s.start()
 	uid := s.create()
 	s.Runs(uid)
@@ -172,8 +172,8 @@ func callersGiveUp(s *scene) {
 		})
 	}
 	all.Wait()
-	time.Sleep(13 * time.Second) // the watch lingers for 10 s
-	s.proxy.ClearRequests()
+	wait.Pass(s.t, 13*time.Second, "the 10 s for which the watch stays without a client")
+	s.Proxy.ClearRequests()
 	s.Ends(uid, "Success")
 	after, err := s.daemon.Usage()
 	if err != nil {
@@ -183,7 +183,7 @@ func callersGiveUp(s *scene) {
 	if after.Files > before.Files || after.Threads > before.Threads+6 {
 		s.t.Errorf("%+v before, %+v after", before, after)
 	}
-	if n := s.proxy.Count(); n != 0 {
+	if n := s.Proxy.Count(); n != 0 {
 		s.t.Errorf("%d requests although nobody follows anything", n)
 	}
 }

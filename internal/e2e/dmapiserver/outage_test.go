@@ -7,21 +7,22 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // outageScenes: a server that cannot be reached.
-var outageScenes = map[string]func(*scene){
-	"down at start, refused": func(s *scene) {
-		downAtStart(s, s.proxy.Refuse, codes.Unavailable, "connection refused")
+var outageScenes = map[string]func(*env){
+	"down at start, refused": func(s *env) {
+		downAtStart(s, s.Proxy.Refuse, codes.Unavailable, "connection refused")
 	},
-	"down at start, closed at once": func(s *scene) {
-		downAtStart(s, func() { s.proxy.Down(true) }, codes.Unavailable, "cannot reach API server")
+	"down at start, closed at once": func(s *env) {
+		downAtStart(s, func() { s.Proxy.Down(true) }, codes.Unavailable, "cannot reach API server")
 	},
-	"down at start, 503": func(s *scene) {
-		downAtStart(s, func() { s.proxy.Set(lab.Rule{Code: 503}) }, codes.Unavailable, "answered 503")
+	"down at start, 503": func(s *env) {
+		downAtStart(s, func() { s.Proxy.Set(lab.Rule{Code: 503}) }, codes.Unavailable, "answered 503")
 	},
-	"down at start, half open": func(s *scene) {
-		downAtStart(s, func() { s.proxy.HalfOpen(true) }, codes.DeadlineExceeded, "")
+	"down at start, half open": func(s *env) {
+		downAtStart(s, func() { s.Proxy.HalfOpen(true) }, codes.DeadlineExceeded, "")
 	},
 	"down for a while": downForAWhile,
 	"flapping":         flapping,
@@ -29,7 +30,7 @@ var outageScenes = map[string]func(*scene){
 
 // The daemon is up first. Callers are told at once, or by their deadline, and
 // served as soon as the server is there.
-func downAtStart(s *scene, breakIt func(), code codes.Code, why string) {
+func downAtStart(s *env, breakIt func(), code codes.Code, why string) {
 	breakIt()
 	s.start()
 	words := "the API server does not answer"
@@ -50,12 +51,12 @@ func downAtStart(s *scene, breakIt func(), code codes.Code, why string) {
 
 // While the server is away, what is known is still told; a wait outlives it and
 // learns of the end that came meanwhile.
-func downForAWhile(s *scene) {
+func downForAWhile(s *env) {
 	s.start()
 	uid := s.create()
 	s.Runs(uid)
 	done := s.wait(uid)
-	s.proxy.Refuse()
+	s.Proxy.Refuse()
 	s.said("lost sight of the data movements")
 	s.Ends(uid, "Success")
 	s.fails(codes.Unavailable, "the API server does not answer")
@@ -65,25 +66,25 @@ func downForAWhile(s *scene) {
 			s.t.Errorf("what was known: %v %v", st, err)
 		}
 	}
-	time.Sleep(8 * time.Second) // the outage itself
+	wait.Pass(s.t, 8*time.Second, "the outage")
 	s.goesOn(done)
 	s.heal()
 	s.ends(done)
 	s.said("data movements are in sight again")
 }
 
-func flapping(s *scene) {
+func flapping(s *env) {
 	s.start()
 	uid := s.create()
 	s.Runs(uid)
 	done := s.wait(uid)
 	for range 5 {
-		s.proxy.Refuse()
-		time.Sleep(time.Second) // the flapping itself
-		if err := s.proxy.Accept(); err != nil {
+		s.Proxy.Refuse()
+		wait.Pass(s.t, time.Second, "the outage")
+		if err := s.Proxy.Accept(); err != nil {
 			s.t.Fatal(err)
 		}
-		time.Sleep(time.Second)
+		wait.Pass(s.t, time.Second, "the time between outages")
 		s.goesOn(done)
 	}
 	s.Ends(uid, "Success")

@@ -6,12 +6,13 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // watchScenes: a server that answers, but not as a watch hopes. In each the
 // running watch is broken, the next ones meet the rule, and a wait learns of an
 // end that came meanwhile.
-var watchScenes = map[string]func(*scene){
+var watchScenes = map[string]func(*env){
 	"watch reset":             watchFault(lab.Rule{}, 0),
 	"watch 429":               watchFault(lab.Rule{Times: 2, Code: 429, RetryAfter: 1}, 0),
 	"watch 503":               watchFault(lab.Rule{Times: 2, Code: 503}, 0),
@@ -24,25 +25,25 @@ var watchScenes = map[string]func(*scene){
 	"watch refused for long":  blindWait,
 }
 
-func watchFault(rule lab.Rule, lists int) func(*scene) {
-	return func(s *scene) {
+func watchFault(rule lab.Rule, lists int) func(*env) {
+	return func(s *env) {
 		s.start()
 		uid := s.create()
 		s.Runs(uid)
 		done := s.wait(uid)
-		s.proxy.ClearRequests()
+		s.Proxy.ClearRequests()
 		if rule.Times > 0 {
 			rule.Class = lab.ClassWatch
-			s.proxy.Set(rule)
+			s.Proxy.Set(rule)
 		}
-		s.proxy.Reset()
+		s.Proxy.Reset()
 		began := time.Now()
 		s.Ends(uid, "Success")
 		s.ends(done)
 		// A wait reads its own movement when the watch does not come back for 5 s.
 		quick := time.Since(began) < 4*time.Second
 		movements := 0
-		for _, r := range s.proxy.Requests() {
+		for _, r := range s.Proxy.Requests() {
 			switch {
 			case r.Class == lab.ClassWatch && !strings.Contains(r.Query, "labelSelector="+strings.ReplaceAll(api.LabelInitiator, "/", "%2F")+"%3D"+s.Node):
 				s.t.Errorf("a watch for more than this node's: %s", r.Query)
@@ -60,15 +61,15 @@ func watchFault(rule lab.Rule, lists int) func(*scene) {
 
 // A first list that fails is not taken for an empty one: the wait goes on, and
 // ends when the list works.
-func listTrouble(s *scene) {
+func listTrouble(s *env) {
 	s.start()
 	uid := s.create()
 	s.Runs(uid)
-	s.proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 500})
-	s.proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 200, Raw: "<html>hello</html>"})
-	s.proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, CutAfter: 20})
+	s.Proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 500})
+	s.Proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 200, Raw: "<html>hello</html>"})
+	s.Proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, CutAfter: 20})
 	done := s.wait(uid)
-	time.Sleep(100 * time.Millisecond)
+	wait.Pass(s.t, 100*time.Millisecond, "the time for a wait to end that must not")
 	s.goesOn(done)
 	s.Ends(uid, "Success")
 	s.ends(done)
@@ -76,17 +77,17 @@ func listTrouble(s *scene) {
 
 // A watch that does not come back for long: the wait learns of the end all the
 // same, by asking for its own movement, and so does a poll.
-func blindWait(s *scene) {
+func blindWait(s *env) {
 	s.start()
 	uid := s.create()
 	s.Runs(uid)
 	done := s.wait(uid)
-	s.proxy.ClearRequests()
-	s.proxy.Set(lab.Rule{Class: lab.ClassWatch, Code: 503})
-	s.proxy.Reset()
+	s.Proxy.ClearRequests()
+	s.Proxy.Set(lab.Rule{Class: lab.ClassWatch, Code: 503})
+	s.Proxy.Reset()
 	s.said("lost sight of the data movements")
-	time.Sleep(10 * time.Second) // the watch is lost for some time
-	if n := s.proxy.Count(lab.ClassGet); n == 0 || n > 5 {
+	wait.Pass(s.t, 10*time.Second, "the time in which reads are counted")
+	if n := s.Proxy.Count(lab.ClassGet); n == 0 || n > 5 {
 		s.t.Errorf("%d reads in 10 s", n)
 	}
 	s.goesOn(done)

@@ -18,13 +18,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // binary returns a program that make build-daemon has built.
 func binary(t *testing.T, name string) string {
 	t.Helper()
-	path := filepath.Join(stage.Root(t), "bin", name)
+	path := filepath.Join(world.Root(t), "bin", name)
 	if _, err := os.Stat(path); err != nil {
 		t.Fatalf("%v: run make build-daemon", err)
 	}

@@ -1,16 +1,12 @@
 package lab
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +14,7 @@ import (
 
 // ClusterOptions choose the API server's state and how it is started.
 type ClusterOptions struct {
-	Dir  string   // empty: a folder of the laboratory
+	Dir  string   // empty: a directory of the laboratory
 	Args []string // more arguments for devcluster up
 }
 
@@ -28,151 +24,162 @@ type Cluster struct {
 	*Client
 	Dir string
 	URL string
-	Log string // the server's standard error
 
 	lab     *Lab
 	options ClusterOptions
-	cmd     *exec.Cmd
-	stdin   io.Closer
-	done    chan struct{}
+	process *Process
 }
 
-// StartCluster starts devcluster, from DEVCLUSTER or the repository's bin
-// folder, and returns when it is ready.
+// StartCluster starts devcluster and returns when it is ready.
 func (l *Lab) StartCluster(ctx context.Context, o ClusterOptions) (*Cluster, error) {
 	if o.Dir == "" {
 		o.Dir = l.path("cluster")
 	}
-	c := &Cluster{lab: l, Dir: o.Dir, options: o, Log: o.Dir + ".log"}
+	c := &Cluster{lab: l, Dir: o.Dir, options: o}
 	if err := os.MkdirAll(filepath.Dir(o.Dir), 0o755); err != nil {
 		return nil, err
 	}
-	if err := c.start(ctx); err != nil {
-		return nil, err
-	}
-	l.onClose(func() error { return c.Kill() })
-	return c, nil
+	l.onClose(func() error { return c.process.crashed() })
+	return c, c.start(ctx)
 }
 
-func (c *Cluster) start(ctx context.Context, more ...string) error {
-	program, err := findBinary("DEVCLUSTER", "devcluster", "devcluster")
-	if err != nil {
-		return err
-	}
+func (c *Cluster) start(ctx context.Context, more ...string) (err error) {
 	args := append([]string{"up", "--dir", c.Dir, "--stdin"}, c.options.Args...)
-	cmd := exec.Command(program, append(args, more...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
-	log, err := os.OpenFile(c.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
+	var ready string
+	if c.process, ready, err = c.lab.devcluster(ctx, append(args, more...)...); err != nil {
+		return fmt.Errorf("the API server: %w", err)
 	}
-	defer log.Close()
-	cmd.Stderr = log
-	if c.stdin, err = cmd.StdinPipe(); err != nil {
-		return err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := c.lab.start(cmd); err != nil {
-		return fmt.Errorf("start %s: %w", program, err)
-	}
-	c.cmd, c.done = cmd, make(chan struct{})
-	ready := make(chan string, 1)
-	done := c.done
-	go func() {
-		lines := bufio.NewScanner(stdout)
-		for lines.Scan() {
-			if rest, ok := strings.CutPrefix(lines.Text(), "ready "); ok {
-				ready <- strings.Fields(rest)[0]
-				break
-			}
-		}
-		_, _ = io.Copy(io.Discard, stdout)
-		_ = cmd.Wait()
-		c.lab.alive(cmd.Process.Pid, false)
-		close(done)
-	}()
-	select {
-	case c.URL = <-ready:
-	case <-done:
-		tail, _ := os.ReadFile(c.Log)
-		return fmt.Errorf("the API server ended before it was ready: %s", tail[max(0, len(tail)-2000):])
-	case <-ctx.Done():
-		return errors.Join(fmt.Errorf("the API server did not become ready: %w", ctx.Err()), c.Kill())
-	}
+	c.URL = strings.Fields(ready)[0]
 	c.Client, err = NewClient(filepath.Join(c.Dir, "admin.kubeconfig"))
 	return err
+}
+
+// devcluster starts a part of it, which ends with its standard input, and returns
+// what it says when it is ready.
+func (l *Lab) devcluster(ctx context.Context, args ...string) (*Process, string, error) {
+	p, err := l.start(Spec{Program: "devcluster", Args: args, NoNotify: true, Stdin: true})
+	if err != nil {
+		return nil, "", err
+	}
+	line, err := p.WaitLog(ctx, func(l LogLine) bool { return strings.HasPrefix(l.Text, "ready ") })
+	if err != nil {
+		p.Kill9()
+		log := p.Log()
+		said := ""
+		for _, l := range log[max(0, len(log)-20):] {
+			said += l.Text
+		}
+		return nil, "", fmt.Errorf("devcluster %s did not become ready: %w: %s", args[0], err, said)
+	}
+	return p, strings.TrimPrefix(line.Text, "ready "), nil
 }
 
 // Address returns host and port.
 func (c *Cluster) Address() string { return strings.TrimPrefix(c.URL, "https://") }
 
-// CA returns the server's certificate authority as PEM.
-func (c *Cluster) CA() []byte { return c.Client.ca }
+// API is what a site gives to its daemons.
+func (c *Cluster) API() API { return API{Address: c.Address(), Cert: c.CertFile(), Tokens: c.Dir} }
 
-// TokenFile and CertFile are what the site gives to clientmountd.
+// CA returns the server's certificate authority as PEM.
+func (c *Cluster) CA() []byte { return c.ca }
+
+// TokenFile is the one of clientmountd.
 func (c *Cluster) TokenFile() string { return filepath.Join(c.Dir, "clientmountd", "service.token") }
 
 // CertFile is the file with the certificate authority.
 func (c *Cluster) CertFile() string { return filepath.Join(c.Dir, "clientmountd", "service.cert") }
 
-// Stop ends the server the polite way.
+// Stop ends the server by SIGTERM.
 func (c *Cluster) Stop() error {
 	c.Client.Close()
-	_ = c.cmd.Process.Signal(unix.SIGTERM)
+	_ = c.process.Term()
 	select {
-	case <-c.done:
+	case <-c.process.Done():
 		return nil
 	case <-time.After(20 * time.Second):
-		return errors.Join(errors.New("the API server did not end within 20 s of SIGTERM"), c.Kill())
+		c.process.Kill9()
+		return errors.New("the API server did not end within 20 s of SIGTERM")
 	}
 }
 
 // Kill ends the server by SIGKILL.
 func (c *Cluster) Kill() error {
-	select {
-	case <-c.done:
-		return nil
-	default:
-	}
-	if c.Client != nil {
-		c.Client.Close()
-	}
-	err := c.cmd.Process.Kill()
-	<-c.done
-	if errors.Is(err, os.ErrProcessDone) {
-		return nil
-	}
-	return err
+	c.Client.Close()
+	c.process.Kill9()
+	return nil
 }
 
-// Pause stops the server's process, so that connections stay open and nobody
-// answers. It returns when the process has stopped: its threads may go on for a
+// Pause stops the server's process, so that connections stay open and no request
+// is answered. It returns when the process has stopped: its threads may run for a
 // moment after the signal.
 func (c *Cluster) Pause() error {
-	if err := c.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+	if err := c.process.Signal(unix.SIGSTOP); err != nil {
 		return err
 	}
 	for {
-		err := unix.Waitid(unix.P_PID, c.cmd.Process.Pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil)
+		err := unix.Waitid(unix.P_PID, c.process.PID, nil, unix.WSTOPPED|unix.WNOWAIT, nil)
 		if !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
 }
 
-// Resume lets it go on.
-func (c *Cluster) Resume() error { return c.cmd.Process.Signal(unix.SIGCONT) }
+// Resume continues it.
+func (c *Cluster) Resume() error { return c.process.Signal(unix.SIGCONT) }
 
-// Restart starts the server again on the same folder, with more arguments such
+// Restart starts the server again on the same directory, with more arguments such
 // as --new-ca. It must have ended.
 func (c *Cluster) Restart(ctx context.Context, args ...string) error {
 	select {
-	case <-c.done:
+	case <-c.process.Done():
 		return c.start(ctx, args...)
 	default:
 		return errors.New("the API server still runs: stop or kill it first")
 	}
+}
+
+// Rabbit is a process that does the data movements of a namespace as a rabbit
+// does, and really copies.
+type Rabbit struct {
+	process *Process
+	faults  string
+}
+
+// StartRabbit starts one. The keys of directories are paths as the rabbit has
+// them, the values where that is on this machine. args are more of devcluster rabbit.
+func (l *Lab) StartRabbit(c *Cluster, namespace string, directories map[string]string, args ...string) (*Rabbit, error) {
+	args = append([]string{"rabbit", "--dir", c.Dir, "--namespace", namespace, "--stdin"}, args...)
+	for from, to := range directories {
+		args = append(args, "--map", from+"="+to)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	p, _, err := l.devcluster(ctx, args...)
+	if err != nil {
+		return nil, err
+	}
+	return &Rabbit{p, filepath.Join(c.Dir, "rabbit", "faults")}, nil
+}
+
+// Stop ends it; copies that run then are killed. It may be called twice.
+func (r *Rabbit) Stop() error {
+	_ = r.process.CloseStdin()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	code, err := r.process.Wait(ctx)
+	r.process.Kill9()
+	if err == nil && code != 0 {
+		err = fmt.Errorf("the rabbit ended with code %d", code)
+	}
+	return err
+}
+
+// Faults replaces what goes wrong with movements from now on: lines as
+// devcluster rabbit --help says, such as "*/slow/* rate=64k".
+func (r *Rabbit) Faults(lines ...string) error {
+	next := r.faults + ".next"
+	if err := os.WriteFile(next, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, r.faults)
 }

@@ -1,14 +1,20 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/standin/record"
 )
 
 const standinPackage = "github.com/compute-daemons/compute-daemons/internal/e2e/standin"
@@ -106,3 +112,78 @@ func (l *Lab) coverSbin() error {
 
 // Path returns the PATH with the stand-ins first.
 func (l *Lab) Path() string { return l.Bin + ":/usr/sbin:/usr/bin:/sbin:/bin" }
+
+// Call is one run of a stand-in.
+type Call = record.Call
+
+// Fault is one way for a stand-in to misbehave.
+type Fault = record.Fault
+
+// Log returns the calls of the stand-ins so far, by start.
+func (l *Lab) Log() ([]Call, error) { return l.state.Calls() }
+
+// ClearLog forgets the calls so far.
+func (l *Lab) ClearLog() error {
+	if err := os.Truncate(l.state.LogPath(), 0); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Fault makes a stand-in misbehave from now on. Of several faults that fit a
+// call the one that was added first is played.
+func (l *Lab) Fault(tool string, f Fault) error {
+	f.Tool = tool
+	return l.state.Update(func(s *record.State) error { s.Faults = append(s.Faults, &f); return nil })
+}
+
+// ClearFaults makes all stand-ins behave; a call that hangs already stays.
+func (l *Lab) ClearFaults() error {
+	return l.state.Update(func(s *record.State) error { s.Faults = nil; return nil })
+}
+
+// Gate returns a path for Fault.Gate and the function that opens it: a call
+// that meets the gate waits there, so that a test can look at the moment.
+func (l *Lab) Gate(name string) (path string, open func() error) {
+	path = l.path("gate-" + name)
+	return path, func() error { return os.WriteFile(path, nil, 0o600) }
+}
+
+// WaitCall returns the first call that fits, past or future. It sleeps on the
+// log file and does not poll.
+func (l *Lab) WaitCall(ctx context.Context, fits func(Call) bool) (Call, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return Call{}, err
+	}
+	events := os.NewFile(uintptr(fd), "inotify")
+	defer events.Close()
+	if _, err := unix.InotifyAddWatch(fd, string(l.state), unix.IN_MODIFY|unix.IN_CREATE); err != nil {
+		return Call{}, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	buf := make([]byte, 64<<10)
+	for {
+		calls, err := l.Log()
+		if err != nil {
+			return Call{}, err
+		}
+		if i := slices.IndexFunc(calls, fits); i >= 0 {
+			return calls[i], nil
+		}
+		if _, err := events.Read(buf); err != nil {
+			return Call{}, fmt.Errorf("no such call came: %w", errors.Join(ctx.Err(), err))
+		}
+	}
+}
+
+// Tool runs a stand-in the way an administrator would.
+func (l *Lab) Tool(name string, args ...string) error {
+	cmd := exec.Command(filepath.Join(l.Bin, name), args...)
+	cmd.Env = []string{"PATH=" + l.Path()}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, out)
+	}
+	return nil
+}

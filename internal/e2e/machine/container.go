@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // ContainerTools are the programs that Container needs.
@@ -33,23 +33,23 @@ const enterGroups = `n=$1; shift; while [ $n -gt 0 ]; do echo $$ >"$1/cgroup.pro
 func Container(t testing.TB) *Machine {
 	t.Helper()
 	Need(t)
-	return containers(t, stage.New(t), nil, "compute-01")[0]
+	return containers(t, world.New(t), nil, "compute-01")[0]
 }
 
 // Containers boots several containers at once. They share the host's network,
 // loopback included. Each plays on a stage of its own, whose node has the host
 // name of the container. The files that lay returns are there when it boots.
-func Containers(t testing.TB, lay func(s *stage.Stage, name string) []File, names ...string) []*Machine {
+func Containers(t testing.TB, lay func(s *world.World, name string) []File, names ...string) []*Machine {
 	t.Helper()
 	Need(t)
-	list := containers(t, stage.New(t), lay, names...)
+	list := containers(t, world.New(t), lay, names...)
 	for _, m := range list {
-		m.Name, m.Stage = m.host, m.Stage.As(m.host)
+		m.Name, m.World = m.host, m.World.As(m.host)
 	}
 	return list
 }
 
-func containers(t testing.TB, s *stage.Stage, lay func(*stage.Stage, string) []File, names ...string) []*Machine {
+func containers(t testing.TB, s *world.World, lay func(*world.World, string) []File, names ...string) []*Machine {
 	t.Helper()
 	began := time.Now()
 	t.Cleanup(func() {
@@ -67,7 +67,7 @@ func containers(t testing.TB, s *stage.Stage, lay func(*stage.Stage, string) []F
 	}
 	list := make([]*Machine, len(names))
 	for i, name := range names {
-		m := &Machine{Name: s.Node, host: name, Stage: s, t: t, slow: 1, boot: time.Minute, done: make(chan struct{})}
+		m := &Machine{Name: s.Node, host: name, World: s, t: t, slow: 1, boot: time.Minute, done: make(chan struct{})}
 		dir := filepath.Join(s.Dir, fmt.Sprintf("container-%d", machines.Add(1)))
 		m.console, m.Exchange = dir+".console", filepath.Join(dir, "exchange")
 		var files []File
@@ -106,7 +106,7 @@ func (m *Machine) awaitContainer() (err error) {
 }
 
 func (m *Machine) startContainer(dir string, g *guest, files []File) error {
-	l := m.Stage.Lab
+	l := m.World.Lab
 	m.root = filepath.Join(dir, "root")
 	root, upper := m.root, filepath.Join(dir, "upper")
 	for _, d := range []string{root, upper, m.Exchange, filepath.Join(dir, "work")} {

@@ -102,7 +102,7 @@ func addFile(w *tar.Writer, path, name string, mode int64) error {
 // file of config.d.
 func (m *Machine) Configure() {
 	m.t.Helper()
-	host, port, err := net.SplitHostPort(m.Stage.Cluster.Address())
+	host, port, err := net.SplitHostPort(m.World.Cluster.Address())
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func (m *Machine) Configure() {
 	}{{"clientmountd", "root", 0o600}, {"nnf-dm", "nnf-dm", 0o640}} {
 		etc := "/etc/" + d.name
 		for _, file := range []string{"service.token", "service.cert"} {
-			data, err := os.ReadFile(filepath.Join(m.Stage.Cluster.Dir, d.name, file))
+			data, err := os.ReadFile(filepath.Join(m.World.Cluster.Dir, d.name, file))
 			if err != nil {
 				m.t.Fatal(err)
 			}
@@ -121,7 +121,7 @@ func (m *Machine) Configure() {
 		}
 		m.Setting(d.name, "10-cluster", fmt.Sprintf(
 			"[kubernetes]\nservice_host = %q\nservice_port = %q\ntoken_file = %q\ncert_file = %q\n\n[node]\nname = %q\n",
-			host, port, etc+"/service.token", etc+"/service.cert", m.Stage.Node))
+			host, port, etc+"/service.token", etc+"/service.cert", m.World.Node))
 	}
 }
 

@@ -11,14 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // Machine is a machine that has booted.
 type Machine struct {
 	Name string
 
-	Stage *stage.Stage // the scene that it plays in, with the API server
+	World *world.World // the scene that it plays in, with the API server
 
 	// Exchange is a folder of ours that a container has as /run/e2e, for sockets.
 	Exchange string
@@ -45,7 +45,7 @@ const patience = 30 * time.Second
 // For returns the machine for a subtest: what fails then fails there.
 func (m *Machine) For(t testing.TB) *Machine {
 	c := *m
-	c.t, c.Stage = t, m.Stage.For(t)
+	c.t, c.World = t, m.World.For(t)
 	return &c
 }
 

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // WantVar asks for the machines: without it a plain go test boots nothing.
@@ -27,12 +27,12 @@ func Main(m *testing.M, tools ...string) int {
 	folder, whyNot = find(tools)
 	if whyNot != "" {
 		fmt.Fprintln(os.Stderr, "e2e: not run:", whyNot)
-		if os.Getenv(stage.RequireVar) != "" {
+		if os.Getenv(world.RequireVar) != "" {
 			return 1
 		}
 		return m.Run()
 	}
-	return stage.Main(m)
+	return world.Main(m)
 }
 
 // find returns the folder with the machine, or why there is none.

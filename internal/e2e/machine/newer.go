@@ -15,7 +15,7 @@ const newerVersion = "9999"
 // release: the same programs, with another line in the configuration files.
 func (m *Machine) NewerRepository() {
 	m.t.Helper()
-	dir, err := os.MkdirTemp(m.Stage.Dir, "newer-") // goes with the laboratory, however that ends
+	dir, err := os.MkdirTemp(m.World.Dir, "newer-") // goes with the laboratory, however that ends
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // VMTools are the programs that VM needs.
@@ -45,8 +45,8 @@ func VM(t testing.TB, o VMOptions) *Machine {
 	t.Helper()
 	Need(t)
 	began := time.Now()
-	s := stage.New(t)
-	m := &Machine{Name: s.Node, Stage: s, t: t, slow: 6, boot: 4 * time.Minute, done: make(chan struct{})}
+	s := world.New(t)
+	m := &Machine{Name: s.Node, World: s, t: t, slow: 6, boot: 4 * time.Minute, done: make(chan struct{})}
 	dir := filepath.Join(s.Dir, fmt.Sprintf("vm-%d", machines.Add(1)))
 	m.console = filepath.Join(dir, "console")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -81,12 +81,12 @@ func VM(t testing.TB, o VMOptions) *Machine {
 }
 
 func (m *Machine) startVM(dir string, o VMOptions, files map[string]string) error {
-	l := m.Stage.Lab
+	l := m.World.Lab
 	g, err := newGuest(l, "/run/e2e/agent", "/dev/virtio-ports/e2e")
 	if err != nil {
 		return err
 	}
-	g.network(m.Stage.Cluster.Address())
+	g.network(m.World.Cluster.Address())
 	g.files = files
 	initrd := filepath.Join(dir, "initrd")
 	if err := g.initrd(initrd, filepath.Join(folder, "initrd.cpio")); err != nil {

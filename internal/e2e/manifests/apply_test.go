@@ -12,16 +12,16 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-func TestMain(m *testing.M) { os.Exit(stage.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(world.Main(m)) }
 
 const folder = "../../../packaging/manifests"
 
 // asDaemon asks the API server with a daemon's token, and returns by which flow
 // schema the request was let in.
-func asDaemon(ctx context.Context, t *testing.T, s *stage.Stage, daemon, path string) (status int, schema string) {
+func asDaemon(ctx context.Context, t *testing.T, s *world.World, daemon, path string) (status int, schema string) {
 	t.Helper()
 	token, err := os.ReadFile(filepath.Join(s.Cluster.Dir, daemon, "service.token"))
 	if err != nil {
@@ -47,7 +47,7 @@ func asDaemon(ctx context.Context, t *testing.T, s *stage.Stage, daemon, path st
 // Strictly read, nothing in the files is misspelt, and an installation that has
 // the accounts already keeps them.
 func TestAccountsAreTaken(t *testing.T) {
-	s := stage.New(t)
+	s := world.New(t)
 	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
 		s.ApplyFile(filepath.Join(folder, daemon+"-rbac.yaml"))
 		if status, _ := asDaemon(s.Context(30*time.Second), t, s, daemon, lab.Path("ClientMount", s.Node, "")); status != http.StatusOK {
@@ -61,7 +61,7 @@ func TestAccountsAreTaken(t *testing.T) {
 
 // With the flow schemas in place each daemon's requests go into its own share.
 func TestRequestsAreInTheirShare(t *testing.T) {
-	s := stage.New(t)
+	s := world.New(t)
 	schemas := map[string]string{}
 	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
 		of := s.ApplyFile(filepath.Join(folder, daemon+"-flowcontrol.yaml"))

@@ -13,6 +13,7 @@ import (
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 var accessPromises = []promise{
@@ -26,7 +27,7 @@ var accessPromises = []promise{
 	{"reflection is for root", "access/reflection", one, reflection},
 }
 
-func stranger(s *scene) {
+func stranger(s *env) {
 	s.usual()
 	uid := s.create()
 	c, c2 := s.as(eve), s.as2(eve)
@@ -47,10 +48,10 @@ func stranger(s *scene) {
 	} {
 		s.code(name, err, codes.NotFound, pb2.ErrorReason_WORKFLOW_NOT_FOUND, pb2.ErrorReason_MOVEMENT_NOT_FOUND)
 	}
-	if v := s.movement(uid); v == nil || v.At("spec", "cancel") == true || v.At("metadata", "deletionTimestamp") != nil {
+	if v := s.Movement(uid); v == nil || v.At("spec", "cancel") == true || v.At("metadata", "deletionTimestamp") != nil {
 		s.t.Errorf("the movement was touched: %v", v)
 	}
-	if n := s.movements(); n != 1 {
+	if n := s.Movements(api.LabelOwnerName, s.job); n != 1 {
 		s.t.Errorf("%d movements, want alice's one", n)
 	}
 	// One record for each refusal, with who, what and of whom.
@@ -58,14 +59,14 @@ func stranger(s *scene) {
 		"/datamovement.DataMover/Create": 1, "/datamovement.DataMover/Status": 1, "/datamovement.DataMover/Cancel": 1, "/datamovement.DataMover/Delete": 1,
 		"/datamovement.v2.DataMover/Wait": 1,
 	} {
-		s.eventually("records of "+rpc, func() bool { return s.records(`"uid":1002`, `"pid":`, rpc) == n })
+		wait.Within(s.t, patience, "records of "+rpc, func() bool { return s.records(`"uid":1002`, `"pid":`, rpc) == n })
 	}
 }
 
 func second[T any](_ T, err error) error { return err }
 
 // hidden asks by all that could tell a movement from a missing one.
-func (s *scene) hidden(c pb.DataMoverClient, w *pb.DataMovementWorkflow, uid string) {
+func (s *env) hidden(c pb.DataMoverClient, w *pb.DataMovementWorkflow, uid string) {
 	s.t.Helper()
 	st, err := c.Status(s.ctx(), &pb.DataMovementStatusRequest{Workflow: w, Uid: uid, MaxWaitTime: -1})
 	s.answered("status of "+uid, st, err, &pb.DataMovementStatusResponse{State: unknownState, Status: notFound})
@@ -76,7 +77,7 @@ func (s *scene) hidden(c pb.DataMoverClient, w *pb.DataMovementWorkflow, uid str
 	s.answered("delete of "+uid, de, err, &pb.DataMovementDeleteResponse{Status: deleteNotFound, Message: why})
 }
 
-func othersMovements(s *scene) {
+func othersMovements(s *env) {
 	s.usual()
 	mine := s.create()
 	at, p := s.where(), s.k.prefix
@@ -98,7 +99,7 @@ func othersMovements(s *scene) {
 	foreign[p+"missing-"+n] = nil
 	if s.k == gfs2 { // the name says where a movement is
 		s.foreign("nnf-dm-system", "nnf-dm-node-elsewhere-"+n, 1001, nil)
-		s.foreign(s.rabbit, "nnf-dm-elsewhere-"+n, 1001, nil)
+		s.foreign(s.Rabbit, "nnf-dm-elsewhere-"+n, 1001, nil)
 		foreign["nnf-dm-node-elsewhere-"+n], foreign["nnf-dm-elsewhere-"+n] = nil, nil
 	}
 	for name := range foreign {
@@ -114,7 +115,7 @@ func othersMovements(s *scene) {
 	s.hidden(s.as(root), s.named(), p+"copyin-"+n)
 }
 
-func anotherWorkflow(s *scene) {
+func anotherWorkflow(s *env) {
 	s.usual()
 	uid := s.create()
 	for _, w := range []*pb.DataMovementWorkflow{
@@ -128,12 +129,12 @@ func anotherWorkflow(s *scene) {
 	}
 }
 
-func rootActs(s *scene) {
+func rootActs(s *env) {
 	s.usual()
 	c := s.as(root)
 	uid := s.createAs(c)
 	for _, field := range []string{"userId", "groupId"} {
-		if v := s.movement(uid).At("spec", field); v != float64(1001) {
+		if v := s.Movement(uid).At("spec", field); v != float64(1001) {
 			s.t.Errorf("spec.%s is %v, want the workflow's", field, v)
 		}
 	}
@@ -146,7 +147,7 @@ func rootActs(s *scene) {
 	}
 }
 
-func rootDenied(s *scene) {
+func rootDenied(s *env) {
 	s.config = "[access]\nroot_may_all = false\n"
 	s.usual()
 	uid := s.create()
@@ -159,7 +160,7 @@ func rootDenied(s *scene) {
 	s.lists(c, uid)
 }
 
-func rootCopies(s *scene) {
+func rootCopies(s *env) {
 	s.system()
 	s.workflow(func(o lab.Object) { o["spec"].(fields)["userID"], o["spec"].(fields)["groupID"] = 0, 0 })
 	s.mounts()
@@ -168,13 +169,13 @@ func rootCopies(s *scene) {
 	_, err := c.Create(s.ctx(), s.wish())
 	s.code("as root", err, codes.PermissionDenied)
 	s.reload("[access]\nallow_root_copies = true\n")
-	o := s.movement(s.createAs(c))
+	o := s.Movement(s.createAs(c))
 	if u, g := o.At("spec", "userId"), o.At("spec", "groupId"); u != nil || g != nil {
 		s.t.Errorf("userId %v, groupId %v, want none in the object", u, g)
 	}
 }
 
-func groupMember(s *scene) {
+func groupMember(s *env) {
 	s.system()
 	s.workflow(func(o lab.Object) { o["spec"].(fields)["groupID"] = 3003 })
 	s.mounts()
@@ -187,14 +188,14 @@ func groupMember(s *scene) {
 	_, err = s.me2.CreateBatch(s.ctx(), &pb2.CreateBatchRequest{Workflow: s.named2(), Pairs: []*pb2.CopyPair{{Source: s.path + "/a", Destination: global + "/a"}}})
 	s.code("no member, version 2", err, codes.PermissionDenied, pb2.ErrorReason_ACCESS_DENIED)
 	for _, c := range []caller{{1001, 3003, nil}, {1001, 1001, []uint32{7, 3003}}, root} {
-		o := s.movement(s.createAs(s.as(c)))
+		o := s.Movement(s.createAs(s.as(c)))
 		if g := o.At("spec", "groupId"); g != float64(3003) {
 			s.t.Errorf("%v: groupId %v", c, g)
 		}
 	}
 }
 
-func reflection(s *scene) {
+func reflection(s *env) {
 	s.usual()
 	ask := func(c caller) error {
 		stream, err := reflectionpb.NewServerReflectionClient(s.connect(c)).ServerReflectionInfo(s.ctx())

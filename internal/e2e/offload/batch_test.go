@@ -22,7 +22,7 @@ var batchPromises = []promise{
 }
 
 // batch asks for copies of the named files.
-func (s *scene) batch(names ...string) *pb2.CreateBatchRequest {
+func (s *env) batch(names ...string) *pb2.CreateBatchRequest {
 	b := &pb2.CreateBatchRequest{Workflow: s.named2()}
 	for _, n := range names {
 		b.Pairs = append(b.Pairs, &pb2.CopyPair{Source: s.path + "/" + n, Destination: global + "/" + n})
@@ -30,7 +30,7 @@ func (s *scene) batch(names ...string) *pb2.CreateBatchRequest {
 	return b
 }
 
-func (s *scene) batched(b *pb2.CreateBatchRequest) (handle string, uids []string) {
+func (s *env) batched(b *pb2.CreateBatchRequest) (handle string, uids []string) {
 	s.t.Helper()
 	r, err := s.me2.CreateBatch(s.ctx(), b)
 	if err != nil || r.Uid == "" || len(r.Results) != len(b.Pairs) {
@@ -45,7 +45,7 @@ func (s *scene) batched(b *pb2.CreateBatchRequest) (handle string, uids []string
 	return r.Uid, uids
 }
 
-func batchLife(s *scene) {
+func batchLife(s *env) {
 	s.usual()
 	b := s.batch("a", "b", "c", "d", "e")
 	b.Options = &pb2.CopyOptions{DcpOptions: "-v", StoreStdout: true}
@@ -62,7 +62,7 @@ func batchLife(s *scene) {
 	}
 	runs, waits, ends := r.Results[0].Uid, r.Results[2].Uid, r.Results[4].Uid
 	for _, uid := range []string{runs, waits, ends} {
-		o := s.movement(uid)
+		o := s.Movement(uid)
 		s.same("batch label", o.String("metadata", "labels", api.LabelBatch), r.Uid)
 		s.same("options", o.String("spec", "userConfig", "dcpOptions"), "-v")
 		if v := o.At("spec", "userConfig", "slots"); v != nil {
@@ -70,8 +70,8 @@ func batchLife(s *scene) {
 		}
 	}
 	s.takes(runs)
-	s.rabbitSays(runs, running(nil))
-	s.rabbitSays(ends, finished("Success", nil))
+	s.SetMovement(runs, running(nil))
+	s.SetMovement(ends, finished("Success", nil))
 	for _, c := range []*pb2.CancelRequest{{Workflow: s.named2(), Uids: []string{r.Uid}}} {
 		got, err := s.me2.Cancel(s.ctx(), c)
 		want := []string{runs, waits}
@@ -91,7 +91,7 @@ func batchLife(s *scene) {
 	}()
 	_, err = s.me2.Delete(s.ctx(), &pb2.DeleteRequest{Workflow: s.named2(), Uids: []string{r.Uid}})
 	s.code("delete while one runs", err, codes.FailedPrecondition, pb2.ErrorReason_MOVEMENT_ACTIVE)
-	s.rabbitSays(runs, finished("Cancelled", nil))
+	s.SetMovement(runs, finished("Cancelled", nil))
 	got := map[string]pb2.MovementResult{}
 	for _, m := range (<-done).GetMovements() {
 		if m.State != completed2 || m.BatchUid != r.Uid {
@@ -110,18 +110,18 @@ func batchLife(s *scene) {
 	s.code("nothing is left", err, codes.NotFound, pb2.ErrorReason_MOVEMENT_NOT_FOUND)
 }
 
-func batchAgain(s *scene) {
+func batchAgain(s *env) {
 	s.usual()
 	b := s.batch("a", "b", "c")
 	b.RequestKey = "mine"
 	handle, uids := s.batched(b)
 	again, same := s.batched(b)
-	if again != handle || !slices.Equal(same, uids) || s.movements() != 3 {
-		s.t.Errorf("%s %v, then %s %v; %d movements", handle, uids, again, same, s.movements())
+	if again != handle || !slices.Equal(same, uids) || s.Movements(api.LabelOwnerName, s.job) != 3 {
+		s.t.Errorf("%s %v, then %s %v; %d movements", handle, uids, again, same, s.Movements(api.LabelOwnerName, s.job))
 	}
 	longer := s.batch("a", "b", "c", "d")
 	longer.RequestKey = "mine"
-	if _, more := s.batched(longer); !slices.Equal(more[:3], uids) || s.movements() != 4 {
+	if _, more := s.batched(longer); !slices.Equal(more[:3], uids) || s.Movements(api.LabelOwnerName, s.job) != 4 {
 		s.t.Errorf("one pair more: %v, then %v", uids, more)
 	}
 	b.RequestKey = ""
@@ -130,7 +130,7 @@ func batchAgain(s *scene) {
 	}
 }
 
-func badBatches(s *scene) {
+func badBatches(s *env) {
 	s.config = forgetful
 	s.usual()
 	for name, e := range map[string]struct {
@@ -170,12 +170,12 @@ func badBatches(s *scene) {
 	}
 	_, err = s.me2.Wait(s.ctx(), &pb2.WaitRequest{Workflow: s.named2(), Uids: []string{"batch-00112233445566778899"}})
 	s.code("no such batch", err, codes.NotFound, pb2.ErrorReason_MOVEMENT_NOT_FOUND)
-	if n := s.movements(); n != 0 {
+	if n := s.Movements(api.LabelOwnerName, s.job); n != 0 {
 		s.t.Errorf("%d movements were made", n)
 	}
 }
 
-func watchFollows(s *scene) {
+func watchFollows(s *env) {
 	s.usual()
 	handle, uids := s.batched(s.batch("a", "b"))
 	stream, err := s.me2.Watch(s.ctx(), &pb2.WatchRequest{Workflow: s.named2(), Uids: []string{handle}})
@@ -196,7 +196,7 @@ func watchFollows(s *scene) {
 		{uids[0], finished("Success", nil), completed2, success2},
 		{uids[1], finished("Failed", fields{"message": "no space"}), completed2, failed2},
 	} {
-		s.rabbitSays(change.uid, change.status)
+		s.SetMovement(change.uid, change.status)
 		r, err := stream.Recv()
 		if err != nil || len(r.Movements) != 1 || r.Movements[0].Uid != change.uid || r.Movements[0].State != change.state || r.Movements[0].Result != change.result {
 			s.t.Fatalf("%v, %v, want %s of %s alone", r, err, change.state, change.uid)
@@ -231,7 +231,7 @@ func watchFollows(s *scene) {
 	s.code("the caller goes", err, codes.Canceled)
 }
 
-func watchAll(s *scene) {
+func watchAll(s *env) {
 	s.usual()
 	stream, err := s.me2.Watch(s.ctx(), &pb2.WatchRequest{Workflow: s.named2()})
 	s.must(err)
@@ -258,7 +258,7 @@ func watchAll(s *scene) {
 	s.code("no workflow", err, codes.InvalidArgument, pb2.ErrorReason_INVALID_FIELD)
 }
 
-func oneAndTwo(s *scene) {
+func oneAndTwo(s *env) {
 	s.usual()
 	uid := s.create()
 	handle, uids := s.batched(s.batch("a"))
@@ -270,7 +270,7 @@ func oneAndTwo(s *scene) {
 	if r := s.status(handle, 0); r.Status != notFound || r.State != unknownState {
 		s.t.Errorf("a handle in version 1: %v", r)
 	}
-	s.rabbitSays(uid, finished("Success", nil))
+	s.SetMovement(uid, finished("Success", nil))
 	s.cancels(uids[0], cancelOK)
 	w, err := s.me2.Wait(s.ctx(), &pb2.WaitRequest{Workflow: s.named2(), Uids: []string{uid, handle}})
 	if err != nil || len(w.Movements) != 2 {

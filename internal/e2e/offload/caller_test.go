@@ -73,9 +73,9 @@ func (c caller) become() error {
 }
 
 // connect returns a channel to the scene's socket.
-func (s *scene) connect(c caller) *grpc.ClientConn {
+func (s *env) connect(c caller) *grpc.ClientConn {
 	s.t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+s.socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"),
+	conn, err := grpc.NewClient("passthrough:///"+s.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"),
 		grpc.WithContextDialer(func(_ context.Context, path string) (net.Conn, error) { return c.dial(path) }))
 	s.must(err)
 	s.t.Cleanup(func() { conn.Close() })
@@ -83,5 +83,5 @@ func (s *scene) connect(c caller) *grpc.ClientConn {
 }
 
 // as is a client of version 1, as2 one of version 2.
-func (s *scene) as(c caller) pb.DataMoverClient   { return pb.NewDataMoverClient(s.connect(c)) }
-func (s *scene) as2(c caller) pb2.DataMoverClient { return pb2.NewDataMoverClient(s.connect(c)) }
+func (s *env) as(c caller) pb.DataMoverClient   { return pb.NewDataMoverClient(s.connect(c)) }
+func (s *env) as2(c caller) pb2.DataMoverClient { return pb2.NewDataMoverClient(s.connect(c)) }

@@ -8,6 +8,8 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // The calls of each known client, in its order and with what it leaves out
@@ -23,11 +25,11 @@ var clientPromises = []promise{
 
 // raw calls methods by their names.
 type raw struct {
-	s    *scene
+	s    *env
 	conn *grpc.ClientConn
 }
 
-func (s *scene) raw() raw { return raw{s, s.connect(alice)} }
+func (s *env) raw() raw { return raw{s, s.connect(alice)} }
 
 func (r raw) call(method string, in, out any) {
 	r.s.t.Helper()
@@ -85,7 +87,7 @@ func (r raw) list() []string {
 
 // Several creates at once, a loop of Status until COMPLETED, in which FAILED and
 // INVALID are fatal in any state, and a Delete of each that List has.
-func goClient(s *scene) {
+func goClient(s *env) {
 	s.onShelf()
 	source := s.file("out/one", 100)
 	r := s.raw()
@@ -119,17 +121,17 @@ func goClient(s *scene) {
 			s.t.Errorf("delete: %d", st)
 		}
 	}
-	s.eventually("the rabbit lets them go", func() bool { return len(r.list()) == 0 })
+	wait.Within(s.t, patience, "the rabbit lets them go", func() bool { return len(r.list()) == 0 })
 }
 
 // slots and maxSlots are not set, which says that the host file has none.
-func cppClient(s *scene) {
+func cppClient(s *env) {
 	s.onShelf()
 	r := s.raw()
 	r.version()
 	uid := r.create(&wish{Workflow: s.named(), Source: s.file("out/one", 100), Destination: s.target()})
 	for _, field := range []string{"slots", "maxSlots"} {
-		if v := s.movement(uid).At("spec", "userConfig", field); v != float64(0) {
+		if v := s.Movement(uid).At("spec", "userConfig", field); v != float64(0) {
 			s.t.Errorf("%s is %v", field, v)
 		}
 	}
@@ -151,7 +153,7 @@ func cppClient(s *scene) {
 }
 
 // Only Create names the workflow.
-func cClient(s *scene) {
+func cClient(s *env) {
 	s.onShelf()
 	r := s.raw()
 	uid := r.create(&wish{Workflow: s.named(), Source: s.file("out/one", 100), Destination: s.target()})
@@ -163,7 +165,7 @@ func cClient(s *scene) {
 			}
 			break
 		}
-		time.Sleep(10 * time.Millisecond) // as the client does
+		wait.Pass(s.t, 10*time.Millisecond, "the pause that the client makes")
 	}
 	if st := r.delete(nil, uid); st != 2 {
 		s.t.Errorf("delete: %d", st)
@@ -172,7 +174,7 @@ func cClient(s *scene) {
 
 // One create for each file, Status with a wait of a second until COMPLETED, with
 // no other states than these, and a Delete that must succeed.
-func axlCopies(s *scene) {
+func axlCopies(s *env) {
 	s.onShelf()
 	r := s.raw()
 	var uids []string
@@ -200,7 +202,7 @@ func axlCopies(s *scene) {
 
 // A Delete right behind the Cancel must succeed, whether the copy has begun or
 // not.
-func axlCancels(s *scene) {
+func axlCancels(s *env) {
 	s.onShelf()
 	r := s.raw()
 	source := s.file("slow/rank_0.ckpt", 8<<20)

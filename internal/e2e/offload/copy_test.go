@@ -9,6 +9,8 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 var copyPromises = []promise{
@@ -21,7 +23,7 @@ var copyPromises = []promise{
 }
 
 // find returns the files of that name on the global file system.
-func (s *scene) find(name string) (paths []string) {
+func (s *env) find(name string) (paths []string) {
 	s.t.Helper()
 	s.must(filepath.WalkDir(filepath.Join(shelf, "global", s.job), func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Name() == name {
@@ -32,7 +34,7 @@ func (s *scene) find(name string) (paths []string) {
 	return paths
 }
 
-func copyTree(s *scene) {
+func copyTree(s *env) {
 	s.onShelf()
 	s.file("out/deep/result", 42)
 	secret := filepath.Join(shelf, "secret-"+s.job)
@@ -61,11 +63,11 @@ func copyTree(s *scene) {
 	s.must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
 }
 
-func copyCancelled(s *scene) {
+func copyCancelled(s *env) {
 	s.onShelf()
 	source := s.file("slow/much", 8<<20)
 	uid := s.create(from(source), to(s.target()))
-	s.eventually("it tells how far it is", func() bool {
+	wait.Within(s.t, patience, "it tells how far it is", func() bool {
 		r := s.status(uid, 0)
 		return r.State == isRunning && r.CommandStatus.GetElapsedTime() != "" && r.CommandStatus.GetLastMessage() != "" && r.CommandStatus.GetLastMessageTime() != ""
 	})
@@ -76,7 +78,7 @@ func copyCancelled(s *scene) {
 	s.deletes(uid, deleteOK)
 }
 
-func copyFails(s *scene) {
+func copyFails(s *env) {
 	s.onShelf()
 	uid := s.create(from(s.file("broken/one", 1000)), to(s.target()))
 	if r := s.status(uid, 3600); r.State != completed || r.Status != failed || !strings.Contains(r.Message, "exit status 3") {
@@ -86,7 +88,7 @@ func copyFails(s *scene) {
 }
 
 // A source that does not exist: the rabbit gives no end time.
-func copyInvalid(s *scene) {
+func copyInvalid(s *env) {
 	s.onShelf()
 	uid := s.create(from(s.path+"/none"), to(s.target()))
 	if r := s.status(uid, 3600); r.State != completed || r.Status != invalid || r.EndTime != "" || r.Message == "" {
@@ -99,7 +101,7 @@ func copyInvalid(s *scene) {
 	s.deletes(uid, deleteOK)
 }
 
-func copyDry(s *scene) {
+func copyDry(s *env) {
 	s.onShelf()
 	uid := s.create(from(s.file("out/result", 42)), to(s.target()), func(w *wish) { w.Dryrun = true })
 	if r := s.status(uid, 3600); r.State != completed || r.Status != success {
@@ -112,7 +114,7 @@ func copyDry(s *scene) {
 
 // Whoever cancels at once does not know whether the rabbit has begun; either way
 // it ends, and can be deleted.
-func copyNever(s *scene) {
+func copyNever(s *env) {
 	s.onShelf()
 	source := s.file("slow/much", 1<<20)
 	for range 5 {

@@ -3,11 +3,15 @@ package offload
 import (
 	"context"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var costPromises = []promise{
@@ -19,8 +23,8 @@ var costPromises = []promise{
 }
 
 // asked are the requests since the last ClearRequests, in short.
-func (s *scene) asked() (out []string) {
-	for _, r := range s.proxy.Requests() {
+func (s *env) asked() (out []string) {
+	for _, r := range s.Proxy.Requests() {
 		parts := strings.Split(strings.Trim(r.Path, "/"), "/")
 		i := 3 // apis/group/version
 		if len(parts) > i && parts[i] == "namespaces" {
@@ -31,14 +35,14 @@ func (s *scene) asked() (out []string) {
 	return out
 }
 
-func createCost(s *scene) {
+func createCost(s *env) {
 	s.usual()
 	s.create()
 	cold := s.asked()
 	if len(cold) > 13 {
 		s.t.Errorf("the first one: %q", cold)
 	}
-	s.proxy.ClearRequests()
+	s.Proxy.ClearRequests()
 	const more = 20
 	for range more {
 		s.create()
@@ -46,7 +50,7 @@ func createCost(s *scene) {
 	if got := s.asked(); len(got) > 2*more {
 		s.t.Errorf("%d requests for %d creations: %q", len(got), more, got)
 	}
-	s.eventually("the last ones are confirmed", func() bool { return s.quiet(2 * time.Second) })
+	wait.Within(s.t, patience, "the last ones are confirmed", func() bool { return s.quiet(2 * time.Second) })
 	s.create()
 	want := []string{"get workflows/" + s.job, "get clientmounts/" + s.job + "-computes", "get clientmounts/" + s.job + "-servers", "create nnfdatamovements"}
 	if got := s.asked(); !slices.Equal(got, want) {
@@ -55,11 +59,11 @@ func createCost(s *scene) {
 }
 
 // quiet tells whether no request is made for a time.
-func (s *scene) quiet(d time.Duration) bool {
-	s.proxy.ClearRequests()
+func (s *env) quiet(d time.Duration) bool {
+	s.Proxy.ClearRequests()
 	ctx, cancel := context.WithTimeout(s.ctx(), d)
 	defer cancel()
-	_, err := s.proxy.WaitRequest(ctx, func(*lab.Request) bool { return true })
+	_, err := s.Proxy.WaitRequest(ctx, func(*lab.Request) bool { return true })
 	return err != nil
 }
 
@@ -67,7 +71,7 @@ func (s *scene) quiet(d time.Duration) bool {
 // does. The machine may be busy with other tests: what is asserted is less than
 // what is reached otherwise, and three times what was reached with four requests
 // for each, two of them lists that wait for the API server's cache.
-func createRate(s *scene) {
+func createRate(s *env) {
 	s.usual()
 	s.create()
 	const n, least = 100, 30
@@ -75,30 +79,30 @@ func createRate(s *scene) {
 		s.create()
 	}
 	var rate float64
-	s.eventually("30 a second", func() bool {
-		s.proxy.ClearRequests()
+	wait.Within(s.t, patience, "30 a second", func() bool {
+		s.Proxy.ClearRequests()
 		began := time.Now()
 		for range n {
 			s.create()
 		}
 		rate = n / time.Since(began).Seconds()
-		s.t.Logf("%.1f creations a second, %.2f requests for each", rate, float64(s.proxy.Count())/n)
+		s.t.Logf("%.1f creations a second, %.2f requests for each", rate, float64(s.Proxy.Count())/n)
 		return rate >= least
 	})
 }
 
-func pollCost(s *scene) {
+func pollCost(s *env) {
 	s.usual()
 	uid := s.create()
 	s.is(uid, pending, unknownStatus)
-	s.eventually("there is a watch", func() bool { return s.watches() == 1 })
-	s.rabbitSays(uid, running(nil))
+	wait.Within(s.t, patience, "there is a watch", func() bool { return s.watches() == 1 })
+	s.SetMovement(uid, running(nil))
 	s.is(uid, isRunning, unknownStatus) // the watch has caught up
-	s.proxy.ClearRequests()
+	s.Proxy.ClearRequests()
 	for range 200 {
 		s.status(uid, 0)
 	}
-	s.rabbitSays(uid, running(fields{"restarts": 1}))
+	s.SetMovement(uid, running(fields{"restarts": 1}))
 	for range 20 {
 		s.status2(uid)
 	}
@@ -107,7 +111,7 @@ func pollCost(s *scene) {
 	}
 }
 
-func watchByLabel(s *scene) {
+func watchByLabel(s *env) {
 	s.usual()
 	uid := s.create()
 	if n := s.watches(); n != 0 {
@@ -115,7 +119,7 @@ func watchByLabel(s *scene) {
 	}
 	s.is(uid, pending, unknownStatus)
 	isWatch := func(r *lab.Request) bool { return r.Class == lab.ClassWatch }
-	w, err := s.proxy.WaitRequest(s.ctx(), isWatch)
+	w, err := s.Proxy.WaitRequest(s.ctx(), isWatch)
 	s.must(err)
 	query, err := url.ParseQuery(w.Query)
 	s.must(err)
@@ -123,14 +127,14 @@ func watchByLabel(s *scene) {
 	if !strings.Contains(w.Path, "/namespaces/"+s.where()+"/nnfdatamovements") {
 		s.t.Errorf("it watches %s", w.Path)
 	}
-	for _, r := range s.proxy.Requests() {
+	for _, r := range s.Proxy.Requests() {
 		if r.Class == lab.ClassList && strings.HasSuffix(r.Path, "nnfdatamovements") && !strings.Contains(r.Query, "initiator") {
 			s.t.Errorf("a list without a selector: %s?%s", r.Path, r.Query)
 		}
 	}
-	s.eventually("the watch ends when nobody follows", w.Over)
+	wait.Within(s.t, patience, "the watch ends when nobody follows", w.Over)
 	s.is(uid, pending, unknownStatus)
-	s.eventually("and begins again", func() bool { return s.watches() == 2 })
+	wait.Within(s.t, patience, "and begins again", func() bool { return s.watches() == 2 })
 	if w.Proto != "HTTP/2.0" || !strings.HasPrefix(w.UserAgent, "nnf-dm/") || !strings.HasSuffix(w.UserAgent, "("+s.Node+")") {
 		s.t.Errorf("%s %s", w.Proto, w.UserAgent)
 	}
@@ -138,22 +142,15 @@ func watchByLabel(s *scene) {
 
 // With 4 requests per second and no burst, what the first create asks takes some
 // time; the library's own limits would let it pass at once.
-func rateFlags(s *scene) {
+func rateFlags(s *env) {
 	s.system()
 	s.workflow(nil)
 	s.mounts()
-	path := s.kubeconfig()
-	var args []string
-	for _, f := range s.flags() {
-		if !strings.HasPrefix(f, "--kubernetes-service") && !strings.HasPrefix(f, "--service-") {
-			args = append(args, f)
-		}
-	}
-	s.launch(lab.DaemonOptions{Binary: binary(s.t), Args: append(args, "--kubeconfig="+path, "--kubernetes-qps=4", "--kubernetes-burst=1")})
-	if _, err := s.d.WaitReady(s.ctx()); err != nil {
-		s.t.Fatal(err)
-	}
-	s.me = s.as(alice)
+	spec := s.spec("--kubernetes-qps=4", "--kubernetes-burst=1")
+	token, err := os.ReadFile(filepath.Join(s.Cluster.Dir, "nnf-dm", "service.token"))
+	s.must(err)
+	spec.API = lab.API{Kubeconfig: s.Write("kubeconfig", world.Kubeconfig("https://"+s.Proxy.Address, s.Proxy.CA(), token))}
+	s.startWith(spec)
 	start := time.Now()
 	s.create()
 	n := len(s.asked())

@@ -1,8 +1,10 @@
 package offload
 
 import (
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var createPromises = []promise{
@@ -13,7 +15,7 @@ var createPromises = []promise{
 	{"only gfs2 and lustre", "4.2/4", one, otherFileSystems},
 }
 
-func versionAnswer(s *scene) {
+func versionAnswer(s *env) {
 	s.usual()
 	got, err := s.me.Version(s.ctx(), nil)
 	out, code := s.run("version")
@@ -25,7 +27,7 @@ func versionAnswer(s *scene) {
 
 // Everything is wrong with a request, and is put right in the order of the
 // checks.
-func checksInOrder(s *scene) {
+func checksInOrder(s *env) {
 	s.config = forgetful
 	s.system()
 	s.workflow(func(o lab.Object) { o["status"] = fields{"state": "Setup", "status": "Completed", "ready": true} })
@@ -37,31 +39,31 @@ func checksInOrder(s *scene) {
 	s.refused(createFailed, "Workflow must be in 'PreRun' state and 'Completed' status", wrong)
 	s.workflowIs("PreRun", "Completed")
 	s.refused(createFailed, "Error finding compute mount info: no client mounts found for node 'NODE'", wrong)
-	s.mounted(s.clientMount("computes", s.Node, s.entry(s.path)))
+	s.Mounted(s.clientMount("computes", s.Node, s.entry(s.path)))
 	s.refused(createFailed, "Error finding compute mount info: source path '/elsewhere/a' not found in list of client mounts", wrong)
 	inMount := from(s.path + "/a")
 	s.refused(createFailed, s.k.step+"no client mounts found for node 'RABBIT'", wrong, inMount)
-	s.mounted(s.clientMount("servers", s.rabbit, s.entry(s.onRabbit)))
+	s.Mounted(s.clientMount("servers", s.Rabbit, s.entry(s.onRabbit)))
 	s.refused(createFailed, s.k.step+"unable to find a LustreFileSystem resource matching /nowhere/b", wrong, inMount)
 	there := to(global + "/b")
 	s.refused(createFailed, "Error finding profile: unable to retrieve NnfDataMovementProfile: nope", wrong, inMount, there)
-	if n := s.movements(); n != 0 {
+	if n := s.Movements(api.LabelOwnerName, s.job); n != 0 {
 		s.t.Errorf("refused requests made %d movements", n)
 	}
 	uid := s.create(inMount, there)
 	if got := uid[:min(len(uid), len(s.k.prefix))]; got != s.k.prefix || len(uid) <= len(s.k.prefix) {
 		s.t.Errorf("uid %q, want one with %q", uid, s.k.prefix)
 	}
-	s.same("the object's name", s.movement(uid).Name(), uid)
+	s.same("the object's name", s.Movement(uid).Name(), uid)
 }
 
-func (s *scene) workflowIs(state, status string) {
+func (s *env) workflowIs(state, status string) {
 	s.t.Helper()
 	_, err := s.Cluster.Patch(s.ctx(), "Workflow", "default", s.job, lab.Object{"status": fields{"state": state, "status": status, "ready": true}})
 	s.must(err)
 }
 
-func onlyPreRun(s *scene) {
+func onlyPreRun(s *env) {
 	s.config = forgetful
 	s.usual()
 	for _, state := range []string{"Proposal", "Setup", "DataIn", "PreRun", "PostRun", "DataOut", "Teardown"} {
@@ -76,16 +78,16 @@ func onlyPreRun(s *scene) {
 	}
 }
 
-func namedProfile(s *scene) {
+func namedProfile(s *env) {
 	s.usual()
-	s.Apply(dmProfile(s.job, false))
+	s.Apply(world.MovementProfile(s.job, false))
 	uid := s.create(func(w *wish) { w.Profile = s.job })
-	s.same("profile", s.movement(uid).String("spec", "profileReference", "name"), s.job)
+	s.same("profile", s.Movement(uid).String("spec", "profileReference", "name"), s.job)
 	s.refused(createFailed, "Error finding profile: unable to retrieve NnfDataMovementProfile: no-such", func(w *wish) { w.Profile = "no-such" })
 }
 
 // The rabbit cannot mount a second time what is mounted on the compute.
-func otherFileSystems(s *scene) {
+func otherFileSystems(s *env) {
 	s.usual()
 	var entries []fields
 	for _, typ := range []string{"xfs", "none"} {
@@ -93,7 +95,7 @@ func otherFileSystems(s *scene) {
 		e["type"] = typ
 		entries = append(entries, e)
 	}
-	s.mounted(s.clientMount("others", s.Node, entries...))
+	s.Mounted(s.clientMount("others", s.Node, entries...))
 	for _, typ := range []string{"xfs", "none"} {
 		s.refused(createInvalid, "filesystem not supported: '"+typ+"'", from("/mnt/nnf/"+s.uid+"-"+typ+"/a"))
 	}

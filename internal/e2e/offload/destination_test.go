@@ -1,18 +1,22 @@
 package offload
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
+)
 
 var destinationPromises = []promise{
 	{"destinations lie in a global file system", "4.2.3/absolute 4.2.3/match 4.2.4 9.7", both, destinations},
 }
 
-func destinations(s *scene) {
+func destinations(s *env) {
 	s.config = forgetful
 	s.usual()
 	n := s.Node
 	deep := "/lus/deep-" + n
 	for name, root := range map[string]string{"a": deep, "b": deep + "/er/", "c": deep + "/er/est"} {
-		s.Apply(fileSystem(fmt.Sprintf("%.8s", name+n[len(n)-3:]), root))
+		s.Apply(world.FileSystem(fmt.Sprintf("%.8s", name+n[len(n)-3:]), root))
 	}
 	of := func(name string) string { return fmt.Sprintf("%.8s", name+n[len(n)-3:]) }
 	for _, d := range []struct{ path, system string }{
@@ -20,7 +24,7 @@ func destinations(s *scene) {
 		{deep + "/er", of("b")}, {deep + "/er/", of("b")}, {deep + "/er/x", of("b")},
 		{deep + "/er/est/x/", of("c")}, {deep + "/er/estimate", of("b")},
 	} {
-		o := s.movement(s.create(to(d.path)))
+		o := s.Movement(s.create(to(d.path)))
 		s.same("destination", o.String("spec", "destination", "path"), d.path)
 		want := ""
 		if s.k == lustre {

@@ -14,7 +14,7 @@ var emptyPromises = []promise{
 
 // The Python client names no workflow. Nobody brings the daemon down by leaving
 // something out.
-func emptyRequests(s *scene) {
+func emptyRequests(s *env) {
 	s.usual()
 	for _, w := range []*pb.DataMovementWorkflow{nil, {}} {
 		c, err := s.me.Create(s.ctx(), &wish{Workflow: w})

@@ -33,31 +33,31 @@ var listPromises = []promise{
 	{"list the whole workflow", "4.7 9.25", one, listWorkflow},
 }
 
-func cancelOnce(s *scene) {
+func cancelOnce(s *env) {
 	s.usual()
 	s.cancels(s.k.prefix+"nope-"+s.Node, cancelNotFound)
 	uid := s.create()
 	s.takes(uid)
-	s.rabbitSays(uid, running(nil))
-	s.proxy.ClearRequests()
+	s.SetMovement(uid, running(nil))
+	s.Proxy.ClearRequests()
 	s.cancels(uid, cancelOK)
-	if v := s.movement(uid).At("spec", "cancel"); v != true {
+	if v := s.Movement(uid).At("spec", "cancel"); v != true {
 		s.t.Errorf("spec.cancel is %v", v)
 	}
 	body := s.body(lab.ClassPatchObject)
 	delete(body["metadata"].(map[string]any), "uid") // of this very object and no other of its name
 	s.same("the patch", pretty(body), pretty(fields{"metadata": fields{}, "spec": fields{"cancel": true}}))
 	s.cancels(uid, cancelOK)
-	if n := s.proxy.Count(lab.ClassPatchObject); n != 1 {
+	if n := s.Proxy.Count(lab.ClassPatchObject); n != 1 {
 		s.t.Errorf("%d patches for two cancels", n)
 	}
-	s.rabbitSays(uid, finished("Cancelled", nil))
+	s.SetMovement(uid, finished("Cancelled", nil))
 	s.cancels(uid, cancelOK)
 
 	ended := s.create()
-	s.rabbitSays(ended, finished("Success", nil))
+	s.SetMovement(ended, finished("Success", nil))
 	s.cancels(ended, cancelOK)
-	if v := s.movement(ended).At("spec", "cancel"); v == true {
+	if v := s.Movement(ended).At("spec", "cancel"); v == true {
 		s.t.Error("one that had ended was cancelled")
 	}
 	r, err := s.me2.Cancel(s.ctx(), &pb2.CancelRequest{Workflow: s.named2(), Uids: []string{uid, ended}})
@@ -67,11 +67,11 @@ func cancelOnce(s *scene) {
 	s.finalizers(uid)
 }
 
-func cancelConflict(s *scene) {
+func cancelConflict(s *env) {
 	s.usual()
 	uid := s.create()
 	s.takes(uid)
-	s.rabbitSays(uid, running(nil))
+	s.SetMovement(uid, running(nil))
 	// Others write to the object all the time.
 	ctx, cancel := context.WithCancel(s.ctx())
 	wrote := make(chan int)
@@ -95,23 +95,23 @@ func cancelConflict(s *scene) {
 		s.t.Errorf("only %d writes in between", n)
 	}
 	// And when the server insists:
-	s.proxy.Set(lab.Rule{Class: lab.ClassPatchObject, Code: 409})
+	s.Proxy.Set(lab.Rule{Class: lab.ClassPatchObject, Code: 409})
 	r, err := s.me.Cancel(s.ctx(), &pb.DataMovementCancelRequest{Workflow: s.named(), Uid: uid})
 	if err != nil || r.Status != cancelFailed || !strings.HasPrefix(r.Message, "failed to initiate cancel on dm node: ") {
 		s.t.Errorf("%v, %v", r, err)
 	}
-	s.proxy.Clear()
+	s.Proxy.Clear()
 	s.cancels(uid, cancelOK)
 	s.finalizers(uid)
 }
 
 // What the rabbit has not begun it would never end.
-func cancelBeforeStart(s *scene) {
+func cancelBeforeStart(s *env) {
 	s.usual()
 	uid := s.create()
 	answer := s.waits(uid, -1)
 	s.cancels(uid, cancelOK)
-	if o := s.movement(uid); o != nil {
+	if o := s.Movement(uid); o != nil {
 		s.t.Errorf("it is still there: %v", o)
 	}
 	for _, r := range []*pb.DataMovementStatusResponse{<-answer, s.status(uid, 0), s.status(uid, -1)} {
@@ -130,19 +130,19 @@ func cancelBeforeStart(s *scene) {
 }
 
 // The same when the rabbit has taken it, and lets it go as it does.
-func cancelTaken(s *scene) {
+func cancelTaken(s *env) {
 	s.usual()
 	uid := s.create()
 	s.takes(uid)
 	s.cancels(uid, cancelOK)
-	o := s.movement(uid)
+	o := s.Movement(uid)
 	if o == nil || o.At("metadata", "deletionTimestamp") == nil || o.At("spec", "cancel") != true {
 		s.t.Fatalf("want it cancelled and deleted: %v", o)
 	}
 	if r := s.status(uid, 0); r.State != completed || r.Status != cancelled {
 		s.t.Errorf("%v", r)
 	}
-	s.rabbitSays(uid, finished("Cancelled", nil))
+	s.SetMovement(uid, finished("Cancelled", nil))
 	s.finalizers(uid)
 	s.must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
 	if r := s.status(uid, 0); r.State != completed || r.Status != cancelled {
@@ -151,16 +151,16 @@ func cancelTaken(s *scene) {
 	s.deletes(uid, deleteOK)
 }
 
-func deleteEnded(s *scene) {
+func deleteEnded(s *env) {
 	s.usual()
 	s.deletes(s.k.prefix+"nope-"+s.Node, deleteNotFound)
 	for _, active := range []fields{nil, {"state": "Starting"}, running(nil)} {
 		uid := s.create()
 		if active != nil {
-			s.rabbitSays(uid, active)
+			s.SetMovement(uid, active)
 		}
 		s.deletes(uid, deleteActive)
-		if s.movement(uid) == nil {
+		if s.Movement(uid) == nil {
 			s.t.Errorf("deleted though active: %v", active)
 		}
 		_, err := s.me2.Delete(s.ctx(), &pb2.DeleteRequest{Workflow: s.named2(), Uids: []string{uid}})
@@ -169,10 +169,10 @@ func deleteEnded(s *scene) {
 	for _, end := range []fields{finished("Success", nil), finished("Failed", nil), finished("Cancelled", nil), {"state": "Finished", "status": "Invalid"}} {
 		uid := s.create()
 		s.takes(uid)
-		s.rabbitSays(uid, end)
+		s.SetMovement(uid, end)
 		s.deletes(uid, deleteOK)
 		// The object stays until the rabbit lets it go.
-		if o := s.movement(uid); o == nil || o.At("metadata", "deletionTimestamp") == nil {
+		if o := s.Movement(uid); o == nil || o.At("metadata", "deletionTimestamp") == nil {
 			s.t.Errorf("not deleted: %v", o)
 		}
 		s.finalizers(uid)
@@ -181,18 +181,18 @@ func deleteEnded(s *scene) {
 }
 
 // cancelThenDelete is what AXL does: the delete must succeed.
-func cancelThenDelete(s *scene) {
+func cancelThenDelete(s *env) {
 	s.usual()
 	uid := s.create()
 	s.takes(uid)
-	s.rabbitSays(uid, running(nil))
+	s.SetMovement(uid, running(nil))
 	s.cancels(uid, cancelOK)
 	ctx := s.ctx()
 	done := make(chan error, 1)
 	go func() { // the rabbit kills the command
 		_, err := s.Cluster.WaitFor(ctx, "NnfDataMovement", s.where(), uid, func(o lab.Object) bool { return o != nil && o.At("spec", "cancel") == true })
 		if err == nil {
-			time.Sleep(time.Second) // it takes a moment to end
+			<-time.After(time.Second) // it takes a moment to end
 			path := lab.Path("NnfDataMovement", s.where(), uid) + "/status"
 			_, err = s.Cluster.PatchPath(ctx, path, "application/merge-patch+json", fields{"status": finished("Cancelled", nil)})
 		}
@@ -200,24 +200,24 @@ func cancelThenDelete(s *scene) {
 	}()
 	s.deletes(uid, deleteOK)
 	s.must(<-done)
-	if o := s.movement(uid); o == nil || o.At("metadata", "deletionTimestamp") == nil {
+	if o := s.Movement(uid); o == nil || o.At("metadata", "deletionTimestamp") == nil {
 		s.t.Errorf("not deleted: %v", o)
 	}
 	s.finalizers(uid)
 }
 
-func cancelNeverEnds(s *scene) {
+func cancelNeverEnds(s *env) {
 	s.usual()
 	uid := s.create()
-	s.rabbitSays(uid, running(nil))
+	s.SetMovement(uid, running(nil))
 	s.cancels(uid, cancelOK)
 	s.deletes(uid, deleteActive) // after the daemon's patience, and the caller is told
-	if s.movement(uid) == nil {
+	if s.Movement(uid) == nil {
 		s.t.Error("it was deleted while it runs")
 	}
 }
 
-func listOwn(s *scene) {
+func listOwn(s *env) {
 	s.usual()
 	s.lists(s.me)
 	a, b, c := s.create(), s.create(), s.create()
@@ -226,7 +226,7 @@ func listOwn(s *scene) {
 	r2, err2 := s.me.List(s.ctx(), &pb.DataMovementListRequest{Workflow: s.named()})
 	s.must(err2)
 	s.answered("twice the same order", r1, err1, r2)
-	requests := s.proxy.Requests()
+	requests := s.Proxy.Requests()
 	query := requests[len(requests)-1].Query // the API server selects, not the daemon
 	for _, label := range []string{api.LabelInitiator + "=" + s.Node, api.LabelOwnerKind + "=Workflow", api.LabelOwnerName + "=" + s.job, api.LabelOwnerNamespace + "=default"} {
 		if !strings.Contains(query, url.QueryEscape(label)) {
@@ -238,7 +238,7 @@ func listOwn(s *scene) {
 	s.foreign(s.where(), s.k.prefix+"ns-"+s.Node, 1001, map[string]string{api.LabelOwnerNamespace: "elsewhere", api.LabelWorkflowNamespace: "elsewhere"})
 	s.lists(s.me, a, b, c)
 	s.lists(s.as(eve))
-	s.rabbitSays(b, finished("Success", nil))
+	s.SetMovement(b, finished("Success", nil))
 	s.deletes(b, deleteOK)
 	s.lists(s.me, a, c)
 	r, err := s.me.List(s.ctx(), &pb.DataMovementListRequest{Workflow: &pb.DataMovementWorkflow{Name: "none-such", Namespace: "default"}})
@@ -247,7 +247,7 @@ func listOwn(s *scene) {
 	s.code("no workflow given", err, codes.InvalidArgument)
 }
 
-func listWorkflow(s *scene) {
+func listWorkflow(s *env) {
 	s.config = "[access]\nlist_workflow = true\n"
 	s.usual()
 	uid, far := s.create(), s.k.prefix+"far-"+s.Node

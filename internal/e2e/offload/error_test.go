@@ -10,6 +10,7 @@ import (
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 var errorPromises = []promise{
@@ -18,7 +19,7 @@ var errorPromises = []promise{
 	{"what the daemon may do", "access/rbac", both, rights},
 }
 
-func serverErrors(s *scene) {
+func serverErrors(s *env) {
 	s.config = forgetful
 	s.usual()
 	uid := s.create()
@@ -36,11 +37,11 @@ func serverErrors(s *scene) {
 		{lab.ClassCreate, 500, codes.Unavailable},
 		{lab.ClassCreate, 409, codes.Unavailable},
 	} {
-		s.proxy.Set(lab.Rule{Class: e.class, Code: e.code})
+		s.Proxy.Set(lab.Rule{Class: e.class, Code: e.code})
 		what := e.class + " answered " + codes.Code(e.code).String()
 		_, err := s.me.Create(s.ctx(), s.wish())
 		s.code(what, err, e.want)
-		if text := status.Convert(err).Message(); strings.Contains(text, "told to answer") || strings.Contains(text, s.proxy.Address) || text == "" {
+		if text := status.Convert(err).Message(); strings.Contains(text, "told to answer") || strings.Contains(text, s.Proxy.Address) || text == "" {
 			s.t.Errorf("%s: the caller is told %q", what, text)
 		}
 		batch, err := s.me2.CreateBatch(s.ctx(), &pb2.CreateBatchRequest{Workflow: s.named2(), Pairs: []*pb2.CopyPair{{Source: s.path + "/a", Destination: global + "/a"}}})
@@ -49,20 +50,20 @@ func serverErrors(s *scene) {
 		} else if reason := batch.GetResults()[0].GetError().GetReason(); reason != pb2.ErrorReason_INTERNAL && reason != pb2.ErrorReason_UNAVAILABLE {
 			s.t.Errorf("%s, version 2: the pair's result is %v, %v", what, batch, err)
 		}
-		s.proxy.Clear()
+		s.Proxy.Clear()
 	}
-	s.proxy.Set(lab.Rule{Class: lab.ClassGet, Code: 403})
+	s.Proxy.Set(lab.Rule{Class: lab.ClassGet, Code: 403})
 	_, err := s.me.Cancel(s.ctx(), &pb.DataMovementCancelRequest{Workflow: s.named(), Uid: uid})
 	s.code("cancel", err, codes.Internal)
 	_, err = s.me.Delete(s.ctx(), &pb.DataMovementDeleteRequest{Workflow: s.named(), Uid: uid})
 	s.code("delete", err, codes.Internal)
-	s.proxy.Clear()
-	s.proxy.Set(lab.Rule{Class: lab.ClassList, Code: 500})
+	s.Proxy.Clear()
+	s.Proxy.Set(lab.Rule{Class: lab.ClassList, Code: 500})
 	_, err = s.me.List(s.ctx(), &pb.DataMovementListRequest{Workflow: s.named()})
 	s.code("list", err, codes.Unavailable)
-	s.proxy.Clear()
+	s.Proxy.Clear()
 	s.create()
-	s.eventually("the log has what the callers were not told", func() bool {
+	wait.Within(s.t, patience, "the log has what the callers were not told", func() bool {
 		n := 0
 		for _, line := range s.d.Log() {
 			if strings.Contains(line.Text, "a request could not be served") && strings.Contains(line.Text, "told to answer") {
@@ -73,33 +74,33 @@ func serverErrors(s *scene) {
 	})
 }
 
-func slowServer(s *scene) {
+func slowServer(s *env) {
 	s.usual()
-	s.proxy.Set(lab.Rule{Class: lab.ClassGet, Delay: patience})
+	s.Proxy.Set(lab.Rule{Class: lab.ClassGet, Delay: patience})
 	_, err := s.me.Create(deadline(s, time.Second), s.wish())
 	s.code("the caller's deadline", err, codes.DeadlineExceeded)
-	s.proxy.Clear()
+	s.Proxy.Clear()
 	s.create()
 }
 
 // All that a scene does is done with the rights that an installation grants; and
 // without one of them, callers are told that the daemon lacks it.
-func rights(s *scene) {
+func rights(s *env) {
 	s.usual()
-	for _, r := range s.proxy.Requests() {
+	for _, r := range s.Proxy.Requests() {
 		if r.Code() == 403 {
 			s.t.Errorf("forbidden: %s %s", r.Method, r.Path)
 		}
 	}
 	uid := s.create()
 	s.is(uid, pending, unknownStatus)
-	s.rabbitSays(uid, running(nil))
+	s.SetMovement(uid, running(nil))
 	s.cancels(uid, cancelOK)
-	s.rabbitSays(uid, finished("Cancelled", nil))
+	s.SetMovement(uid, finished("Cancelled", nil))
 	s.deletes(uid, deleteOK)
 	s.cancels(s.create(), cancelOK)
 	s.lists(s.me)
-	for _, r := range s.proxy.Requests() {
+	for _, r := range s.Proxy.Requests() {
 		if r.Code() == 403 {
 			s.t.Errorf("forbidden: %s %s", r.Method, r.Path)
 		}

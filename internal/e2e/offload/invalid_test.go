@@ -6,6 +6,8 @@ import (
 	"google.golang.org/grpc/codes"
 
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
 )
 
 var invalidPromises = []promise{
@@ -16,7 +18,7 @@ var invalidPromises = []promise{
 }
 
 // invalid asks by both versions, and wants to be told which field is wrong.
-func (s *scene) invalid(field, value string, change func(*wish)) {
+func (s *env) invalid(field, value string, change func(*wish)) {
 	s.t.Helper()
 	w := s.wish(change)
 	r, err := s.me.Create(s.ctx(), w)
@@ -36,7 +38,7 @@ func (s *scene) invalid(field, value string, change func(*wish)) {
 	s.code(field+" in version 2", err, codes.InvalidArgument, pb2.ErrorReason_INVALID_FIELD)
 }
 
-func shellText(s *scene) {
+func shellText(s *env) {
 	s.usual()
 	set := map[string]func(*wish, string){
 		"source":        func(w *wish, v string) { w.Source = s.path + "/" + v },
@@ -61,12 +63,12 @@ func shellText(s *scene) {
 			s.invalid(field, text, func(w *wish) { put(w, text) })
 		}
 	}
-	if n := s.movements(); n != 0 {
+	if n := s.Movements(api.LabelOwnerName, s.job); n != 0 {
 		s.t.Errorf("%d movements were made", n)
 	}
 }
 
-func knownOptions(s *scene) {
+func knownOptions(s *env) {
 	s.usual()
 	for _, ok := range []string{"--preserve", "-b 4MB", "--chunksize=1G", "--xattrs none -pv", "--progress 10"} {
 		s.create(func(w *wish) { w.DcpOptions = ok })
@@ -82,7 +84,7 @@ func knownOptions(s *scene) {
 	}
 }
 
-func optionPolicies(s *scene) {
+func optionPolicies(s *env) {
 	s.config = "[options]\npolicy = \"none\"\n"
 	s.usual()
 	s.refused(createInvalid, `dcpOptions "-v" is refused: options of dcp are switched off on this system`, func(w *wish) { w.DcpOptions = "-v" })
@@ -97,7 +99,7 @@ func optionPolicies(s *scene) {
 	s.invalid("dcpOptions", "--strange", func(w *wish) { w.DcpOptions = "--strange value" })
 }
 
-func slotRange(s *scene) {
+func slotRange(s *env) {
 	s.usual()
 	for _, n := range []int32{-2, -1 << 31, 65537, 1<<31 - 1} {
 		s.invalid("slots", "", func(w *wish) { w.Slots = n })

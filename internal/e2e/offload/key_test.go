@@ -9,8 +9,11 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var keyPromises = []promise{
@@ -26,7 +29,7 @@ func codeOf(err error) codes.Code { return status.Code(err) }
 const keyMetadata = "nnf-dm-request-key"
 
 // keyed creates with a key.
-func (s *scene) keyed(c pb.DataMoverClient, key string, changes ...func(*wish)) *pb.DataMovementCreateResponse {
+func (s *env) keyed(c pb.DataMoverClient, key string, changes ...func(*wish)) *pb.DataMovementCreateResponse {
 	s.t.Helper()
 	r, err := c.Create(metadata.AppendToOutgoingContext(s.ctx(), keyMetadata, key), s.wish(changes...))
 	s.must(err)
@@ -35,7 +38,7 @@ func (s *scene) keyed(c pb.DataMoverClient, key string, changes ...func(*wish)) 
 
 // A movement is cancelled before its start, and its key is used again: what is
 // said and done is about the new one.
-func keyOfAnother(s *scene) {
+func keyOfAnother(s *env) {
 	s.usual()
 	uid := s.keyed(s.me, "one").Uid
 	s.cancels(uid, cancelOK)
@@ -43,21 +46,21 @@ func keyOfAnother(s *scene) {
 	s.answered("after the cancel", s.keyed(s.me, "one"), nil, &pb.DataMovementCreateResponse{Uid: uid})
 	s.is(uid, pending, unknownStatus)
 	s.takes(uid)
-	s.rabbitSays(uid, running(nil))
-	s.eventually("it runs", func() bool { return s.status(uid, 0).State == isRunning })
+	s.SetMovement(uid, running(nil))
+	wait.Within(s.t, patience, "it runs", func() bool { return s.status(uid, 0).State == isRunning })
 	s.deletes(uid, deleteActive)
 	s.cancels(uid, cancelOK)
-	if v := s.movement(uid).At("spec", "cancel"); v != true {
+	if v := s.Movement(uid).At("spec", "cancel"); v != true {
 		s.t.Errorf("the second one is not cancelled: %v", v)
 	}
 	s.keyRefused("is being cancelled")
 	for _, result := range []string{"Cancelled", "Failed"} {
-		s.rabbitSays(uid, finished(result, nil))
+		s.SetMovement(uid, finished(result, nil))
 		s.keyRefused("has ended as", result, uid, "delete that one")
 	}
 	// Its end is not taken for that of the next one, which has its name.
 	s.finalizers(uid)
-	s.eventually("its end is known", func() bool { return s.status(uid, 0).State == completed })
+	wait.Within(s.t, patience, "its end is known", func() bool { return s.status(uid, 0).State == completed })
 	s.deletes(uid, deleteOK)
 	s.must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
 	s.answered("after the delete", s.keyed(s.me, "one"), nil, &pb.DataMovementCreateResponse{Uid: uid})
@@ -66,7 +69,7 @@ func keyOfAnother(s *scene) {
 	}
 }
 
-func (s *scene) keyRefused(texts ...string) {
+func (s *env) keyRefused(texts ...string) {
 	s.t.Helper()
 	r := s.keyed(s.me, "one")
 	for _, text := range texts {
@@ -76,9 +79,9 @@ func (s *scene) keyRefused(texts ...string) {
 	}
 }
 
-func keyOfOtherRequest(s *scene) {
+func keyOfOtherRequest(s *env) {
 	s.usual()
-	s.Apply(dmProfile(s.job, false))
+	s.Apply(world.MovementProfile(s.job, false))
 	uid := s.keyed(s.me, "one").Uid
 	for field, change := range map[string]func(*wish){
 		"source":        func(w *wish) { w.Source += "x" },
@@ -98,12 +101,12 @@ func keyOfOtherRequest(s *scene) {
 		}
 	}
 	s.answered("the same", s.keyed(s.me, "one"), nil, &pb.DataMovementCreateResponse{Uid: uid})
-	if n := s.movements(); n != 1 {
+	if n := s.Movements(api.LabelOwnerName, s.job); n != 1 {
 		s.t.Errorf("%d movements, want 1", n)
 	}
 }
 
-func repeatedRequest(s *scene) {
+func repeatedRequest(s *env) {
 	s.usual()
 	keyed := s.keyed
 	first := keyed(s.me, "one")
@@ -117,7 +120,7 @@ func repeatedRequest(s *scene) {
 	if r := keyed(s.me, "a key; with blanks"); r.Status != createInvalid {
 		s.t.Errorf("no key: %v", r)
 	}
-	if n := s.movements(); n != 2 {
+	if n := s.Movements(api.LabelOwnerName, s.job); n != 2 {
 		s.t.Errorf("%d movements, want 2", n)
 	}
 	// An answer that was lost, with the daemon itself.
@@ -134,30 +137,30 @@ func repeatedRequest(s *scene) {
 }
 
 // The API server is slow; the caller does not wait for it.
-func callerGone(s *scene) {
+func callerGone(s *env) {
 	s.config = forgetful
 	s.usual()
 	s.create()
-	s.proxy.ClearRequests()
-	s.proxy.Set(lab.Rule{Class: lab.ClassGet, Delay: 2 * time.Second})
+	s.Proxy.ClearRequests()
+	s.Proxy.Set(lab.Rule{Class: lab.ClassGet, Delay: 2 * time.Second})
 	ctx, cancel := context.WithCancel(s.ctx())
 	gone := make(chan error, 1)
 	go func() {
 		_, err := s.me.Create(ctx, s.wish())
 		gone <- err
 	}()
-	_, err := s.proxy.WaitRequest(s.ctx(), func(r *lab.Request) bool { return r.Class == lab.ClassGet })
+	_, err := s.Proxy.WaitRequest(s.ctx(), func(r *lab.Request) bool { return r.Class == lab.ClassGet })
 	s.must(err)
 	cancel()
 	s.code("the caller goes", <-gone, codes.Canceled)
-	s.proxy.Clear()
+	s.Proxy.Clear()
 	uid := s.create() // what the daemon still did would be done before this one's end
-	if n := s.proxy.Count(lab.ClassCreate); n != 1 || uid == "" {
+	if n := s.Proxy.Count(lab.ClassCreate); n != 1 || uid == "" {
 		s.t.Errorf("%d objects were made, want the second caller's", n)
 	}
 }
 
-func deadline(s *scene, d time.Duration) context.Context {
+func deadline(s *env, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(s.ctx(), d)
 	s.t.Cleanup(cancel)
 	return ctx

@@ -2,14 +2,14 @@ package offload
 
 import (
 	"os"
-	"os/exec"
 	"strings"
 
 	"google.golang.org/grpc/codes"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var lookupPromises = []promise{
@@ -22,7 +22,7 @@ var lookupPromises = []promise{
 }
 
 // The daemon starts though nobody knows its rabbit, and says so to callers.
-func rabbitLater(s *scene) {
+func rabbitLater(s *env) {
 	s.config = forgetful
 	s.workflow(nil)
 	s.mounts()
@@ -30,7 +30,7 @@ func rabbitLater(s *scene) {
 	if _, err := s.me.Version(s.ctx(), nil); err != nil {
 		s.t.Error(err)
 	}
-	for _, nodes := range [][]any{nil, {storageNode(s.rabbit, "another-compute")}} {
+	for _, nodes := range [][]any{nil, {world.StorageNode(s.Rabbit, "another-compute")}} {
 		if nodes != nil {
 			s.configuration(nodes)
 		}
@@ -45,22 +45,22 @@ func rabbitLater(s *scene) {
 	s.create()
 }
 
-func recabled(s *scene) {
+func recabled(s *env) {
 	s.config = forgetful
 	s.usual()
 	s.create()
-	next := s.rabbit + "-b"
-	s.namespace(next)
-	s.mounted(s.clientMount("servers", next, s.entry("/mnt/there")))
-	s.configuration([]any{storageNode(s.rabbit, "another-compute"), storageNode(next, s.Node)})
-	s.rabbit = next
+	next := s.Rabbit + "-b"
+	s.Namespace(next)
+	s.Mounted(s.clientMount("servers", next, s.entry("/mnt/there")))
+	s.configuration([]any{world.StorageNode(s.Rabbit, "another-compute"), world.StorageNode(next, s.Node)})
+	s.Rabbit = next
 	uid := s.create(from(s.path + "/a"))
-	s.same("on the new rabbit", s.movement(uid).String("spec", "source", "path"), "/mnt/there/a")
+	s.same("on the new rabbit", s.Movement(uid).String("spec", "source", "path"), "/mnt/there/a")
 	s.is(uid, pending, unknownStatus)
 }
 
-func externalCompute(s *scene) {
-	s.configuration([]any{storageNode(s.rabbit, "another-compute")}, fields{"name": s.Node})
+func externalCompute(s *env) {
+	s.configuration([]any{world.StorageNode(s.Rabbit, "another-compute")}, fields{"name": s.Node})
 	s.workflow(nil)
 	s.mounts()
 	s.start()
@@ -68,20 +68,20 @@ func externalCompute(s *scene) {
 	s.answered("no movement of a rabbit", s.status("nnf-dm-node-a", 0), nil, &pb.DataMovementStatusResponse{State: unknownState, Status: notFound})
 }
 
-func externalGFS2(s *scene) {
-	s.configuration([]any{storageNode(s.rabbit, "another-compute")}, fields{"name": s.Node})
+func externalGFS2(s *env) {
+	s.configuration([]any{world.StorageNode(s.Rabbit, "another-compute")}, fields{"name": s.Node})
 	s.workflow(nil)
 	s.mounts()
 	s.start()
 	s.refused(createFailed, s.k.step+"no client mounts found: node 'NODE' has no rabbit, it can copy from lustre only")
 }
 
-func rabbitGiven(s *scene) {
+func rabbitGiven(s *env) {
 	s.workflow(nil)
 	s.mounts()
-	s.start("--nnf-node-name=" + s.rabbit)
+	s.start("--nnf-node-name=" + s.Rabbit)
 	s.is(s.create(), pending, unknownStatus)
-	for _, r := range s.proxy.Requests() {
+	for _, r := range s.Proxy.Requests() {
 		if strings.Contains(r.Path, "systemconfigurations") {
 			s.t.Errorf("it asked for the SystemConfiguration: %s", r.Path)
 		}
@@ -89,24 +89,15 @@ func rabbitGiven(s *scene) {
 }
 
 // The host has a long name. In the SystemConfiguration it may be either.
-func shortName(s *scene) {
+func shortName(s *env) {
 	s.workflow(nil)
 	s.mounts()
 	s.system()
-	unshare, err := exec.LookPath("unshare")
-	s.must(err)
-	args := []string{"--uts", "/bin/sh", "-c", `echo "$0" >/proc/sys/kernel/hostname && exec "$@"`, s.Node + ".cluster.example", binary(s.t)}
-	for _, f := range s.flags() {
-		if !strings.HasPrefix(f, "--node-name") {
-			args = append(args, f)
-		}
-	}
-	s.launch(lab.DaemonOptions{Binary: unshare, Args: args})
-	if _, err := s.d.WaitReady(s.ctx()); err != nil {
-		s.t.Fatal(err)
-	}
-	s.me = s.as(alice)
-	o := s.movement(s.create())
+	spec := s.spec()
+	spec.Node = ""
+	spec.Wrap = []string{"unshare", "--uts", "/bin/sh", "-c", `echo "$0" >/proc/sys/kernel/hostname && exec "$@"`, s.Node + ".cluster.example"}
+	s.startWith(spec)
+	o := s.Movement(s.create())
 	s.same("initiator", o.String("metadata", "labels", "dm.cray.hpe.com/initiator"), s.Node)
 	if host, err := os.Hostname(); err != nil || strings.HasPrefix(host, s.Node) {
 		s.t.Errorf("the machine's own name is %q, %v", host, err)

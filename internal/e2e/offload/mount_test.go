@@ -6,6 +6,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var mountPromises = []promise{
@@ -20,13 +22,13 @@ var mountPromises = []promise{
 }
 
 // becomes checks what a source is on the rabbit.
-func (s *scene) becomes(source, want string) {
+func (s *env) becomes(source, want string) {
 	s.t.Helper()
 	uid := s.create(from(source))
-	s.same("source "+source, s.movement(uid).String("spec", "source", "path"), want)
+	s.same("source "+source, s.Movement(uid).String("spec", "source", "path"), want)
 }
 
-func pathsOnRabbit(s *scene) {
+func pathsOnRabbit(s *env) {
 	s.usual()
 	// The directory's own name, its contents, and what lies below it. That the
 	// paths do not exist here, or are symbolic links, does not matter: the rabbit
@@ -51,17 +53,17 @@ func pathsOnRabbit(s *scene) {
 	s.refused(createInvalid, "source is missing", from(""))
 }
 
-func longestMount(s *scene) {
+func longestMount(s *env) {
 	s.system()
 	s.workflow(nil)
 	inner, other := s.entry(s.path+"/in/ner"), s.entry(s.path+"0")
 	for i, e := range []fields{inner, other} {
 		e["device"].(fields)["deviceReference"].(fields)["data"] = 5 + i
 	}
-	s.mounted(s.clientMount("computes", s.Node, s.entry(s.path), other, inner))
+	s.Mounted(s.clientMount("computes", s.Node, s.entry(s.path), other, inner))
 	onInner, onOther := s.entry(s.onRabbit+"/inner"), s.entry(s.onRabbit+"/other")
 	onInner["device"], onOther["device"] = inner["device"], other["device"]
-	s.mounted(s.clientMount("servers", s.rabbit, onOther, s.entry(s.onRabbit), onInner))
+	s.Mounted(s.clientMount("servers", s.Rabbit, onOther, s.entry(s.onRabbit), onInner))
 	s.start()
 	s.becomes(s.path+"/in/nerd", s.onRabbit+"/in/nerd")
 	s.becomes(s.path+"/in", s.onRabbit+"/in")
@@ -70,53 +72,53 @@ func longestMount(s *scene) {
 	s.becomes(s.path+"0/x", s.onRabbit+"/other/x")
 }
 
-func noReference(s *scene) {
+func noReference(s *env) {
 	s.system()
 	s.workflow(nil)
 	e := s.entry(s.path)
 	delete(e["device"].(fields), "deviceReference")
-	s.mounted(s.clientMount("computes", s.Node, e))
+	s.Mounted(s.clientMount("computes", s.Node, e))
 	s.start()
 	s.refused(createFailed, "Error finding compute mount info: ClientMount NODE/JOB-computes: Source path 'PATH/a' does not have device reference", from(s.path+"/a"))
 }
 
-func otherStorage(s *scene) {
+func otherStorage(s *env) {
 	s.system()
 	s.workflow(nil)
-	s.mounted(s.clientMount("computes", s.Node, s.entry(s.path)))
+	s.Mounted(s.clientMount("computes", s.Node, s.entry(s.path)))
 	e := s.entry(s.onRabbit)
 	e["device"].(fields)["deviceReference"].(fields)["data"] = 4 // another allocation of the same storage
-	s.mounted(s.clientMount("servers", s.rabbit, e))
+	s.Mounted(s.clientMount("servers", s.Rabbit, e))
 	s.start()
 	s.refused(createFailed, s.k.step+"initiator 'NODE' not found in list of client mounts residing on 'RABBIT'")
 }
 
-func mountVariables(s *scene) {
+func mountVariables(s *env) {
 	s.system()
 	s.workflow(nil)
 	e := s.entry("/mnt/$JOBID/$WORKFLOW_UID/$USERID.$GROUPID-$DIRECTIVE_INDEX")
 	e["userID"], e["groupID"], e["setPermissions"] = 1001, 2002, true
 	cm := s.clientMount("computes", s.Node, e)
 	cm["metadata"].(fields)["labels"].(fields)[api.LabelTargetDirectiveIndex] = "7"
-	s.mounted(cm)
-	s.mounted(s.clientMount("servers", s.rabbit, s.entry(s.onRabbit)))
+	s.Mounted(cm)
+	s.Mounted(s.clientMount("servers", s.Rabbit, s.entry(s.onRabbit)))
 	s.start()
 	s.becomes("/mnt/f9Tk/"+s.uid+"/1001.2002-7/a", s.onRabbit+"/a")
 }
 
-func notMounted(s *scene) {
+func notMounted(s *env) {
 	s.usual()
-	compute, server := s.clientMount("computes", s.Node, s.entry(s.path)), s.clientMount("servers", s.rabbit, s.entry(s.onRabbit))
+	compute, server := s.clientMount("computes", s.Node, s.entry(s.path)), s.clientMount("servers", s.Rabbit, s.entry(s.onRabbit))
 	const here = "Error finding compute mount info: ClientMount NODE/JOB-computes: 'PATH' is not mounted, or is being unmounted"
 	there := s.k.step + "ClientMount RABBIT/JOB-servers: 'SERVER' is not mounted on the rabbit, or is being unmounted"
-	s.reports(compute, "mounted", false)
+	s.Report(compute, "mounted", false)
 	s.refused(createFailed, here)
-	s.reports(compute, "unmounted", true)
+	s.Report(compute, "unmounted", true)
 	s.refused(createFailed, here)
-	s.reports(compute, "mounted", true)
-	s.reports(server, "mounted", false)
+	s.Report(compute, "mounted", true)
+	s.Report(server, "mounted", false)
 	s.refused(createFailed, there)
-	s.reports(server, "mounted", true)
+	s.Report(server, "mounted", true)
 	s.create()
 	// What was read for it is good for a second. A copy that is created in that time
 	// does not stay.
@@ -130,9 +132,9 @@ func notMounted(s *scene) {
 
 // soonRefused creates until that is refused, which is soon. Nothing stays of what
 // was created after the call.
-func (s *scene) soonRefused(why string) {
+func (s *env) soonRefused(why string) {
 	s.t.Helper()
-	before, began := s.movements(), time.Now()
+	before, began := s.Movements(api.LabelOwnerName, s.job), time.Now()
 	var r *pb.DataMovementCreateResponse
 	for r == nil || r.Status == createOK {
 		var err error
@@ -143,27 +145,27 @@ func (s *scene) soonRefused(why string) {
 		}
 	}
 	s.same("refusal", r.Message, s.fill(why))
-	s.eventually("nothing stays of what was created meanwhile", func() bool { return s.movements() <= before })
+	wait.Within(s.t, patience, "nothing stays of what was created meanwhile", func() bool { return s.Movements(api.LabelOwnerName, s.job) <= before })
 }
 
 // The servers of a Lustre file system may be on other rabbits only. Computes
 // that mount it have paths of their own, which must not be taken for theirs.
-func otherRabbit(s *scene) {
-	s.namespace(s.rabbit + "-b")
-	s.configuration([]any{storageNode(s.rabbit, s.Node), storageNode(s.rabbit+"-b", "another-compute")})
+func otherRabbit(s *env) {
+	s.Namespace(s.Rabbit + "-b")
+	s.configuration([]any{world.StorageNode(s.Rabbit, s.Node), world.StorageNode(s.Rabbit+"-b", "another-compute")})
 	s.workflow(nil)
-	s.mounted(s.clientMount("computes", s.Node, s.entry(s.path)))
-	s.mounted(s.clientMount("servers", s.rabbit+"-b", s.entry("/mnt/servers")))
-	s.namespace("a-" + s.Node)
-	s.mounted(s.clientMount("others", "a-"+s.Node, s.entry("/mnt/of-a-compute")))
+	s.Mounted(s.clientMount("computes", s.Node, s.entry(s.path)))
+	s.Mounted(s.clientMount("servers", s.Rabbit+"-b", s.entry("/mnt/servers")))
+	s.Namespace("a-" + s.Node)
+	s.Mounted(s.clientMount("others", "a-"+s.Node, s.entry("/mnt/of-a-compute")))
 	s.start()
 	s.becomes(s.path+"/a", "/mnt/servers/a")
 	// Its own rabbit is preferred when it has servers.
-	s.mounted(s.clientMount("servers", s.rabbit, s.entry(s.onRabbit)))
+	s.Mounted(s.clientMount("servers", s.Rabbit, s.entry(s.onRabbit)))
 	s.becomes(s.path+"/a", s.onRabbit+"/a")
 }
 
-func noDirective(s *scene) {
+func noDirective(s *env) {
 	s.usual()
 	_, err := s.Cluster.Patch(s.ctx(), "ClientMount", s.Node, s.job+"-computes", lab.Object{"metadata": fields{"labels": fields{api.LabelDirectiveIndex: nil}}})
 	s.must(err)

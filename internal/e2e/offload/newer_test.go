@@ -7,7 +7,8 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var newerPromises = []promise{
@@ -15,7 +16,7 @@ var newerPromises = []promise{
 }
 
 // loosen lets rabbits write any state, as newer definitions may.
-func loosen(t *testing.T, s *stage.Stage) {
+func loosen(t *testing.T, s *world.World) {
 	t.Helper()
 	const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/nnfdatamovements.nnf.cray.hpe.com"
 	crd, err := s.Cluster.Do(s.Context(patience), http.MethodGet, path, "", nil)
@@ -33,7 +34,7 @@ func loosen(t *testing.T, s *stage.Stage) {
 	}
 }
 
-func newerStates(s *scene) {
+func newerStates(s *env) {
 	s.usual()
 	for _, e := range []struct {
 		state, status string
@@ -45,9 +46,15 @@ func newerStates(s *scene) {
 		{"Finished", "Splendid", completed, unknownStatus},
 		{"Hibernating", "Success", unknownState, success},
 	} {
-		uid := s.create()
-		s.eventually("the definitions allow it", func() bool {
-			status := fields{"state": e.state, "startTime": stamp(began), "message": "says the rabbit"}
+		uid := ""
+		// A server whose definitions have changed refuses requests for a moment.
+		wait.Within(s.t, patience, "a Create that succeeds", func() bool {
+			r, err := s.me.Create(s.ctx(), s.wish())
+			uid = r.GetUid()
+			return err == nil
+		})
+		wait.Within(s.t, patience, "the definitions allow it", func() bool {
+			status := fields{"state": e.state, "startTime": world.Stamp(began), "message": "says the rabbit"}
 			if e.status != "" {
 				status["status"] = e.status
 			}

@@ -75,7 +75,7 @@ spec:
 
 // The body of the daemon's request is compared, and what the API server has made
 // of it.
-func theObject(s *scene) {
+func theObject(s *env) {
 	s.usual()
 	for config, change := range map[string]func(*wish){
 		`{slots: 8}`:               func(w *wish) { w.Slots = 8 },
@@ -86,12 +86,12 @@ func theObject(s *scene) {
 			w.Dryrun, w.LogStdout, w.StoreStdout, w.DcpOptions, w.MpirunOptions = true, true, true, "--preserve -v", "-np 2"
 		},
 	} {
-		s.proxy.ClearRequests()
+		s.Proxy.ClearRequests()
 		uid := s.create(change)
 		want := s.expected(config)
 		s.same("the request with "+config, pretty(s.body(lab.ClassCreate)), pretty(want))
 
-		o := s.movement(uid)
+		o := s.Movement(uid)
 		s.same("labels", pretty(o.At("metadata", "labels")), pretty(want.At("metadata", "labels")))
 		s.same("profile", pretty(o.At("spec", "profileReference")), pretty(want.At("spec", "profileReference")))
 		s.same("source", pretty(o.At("spec", "source")), pretty(want.At("spec", "source")))
@@ -107,7 +107,7 @@ func theObject(s *scene) {
 	}
 }
 
-func (s *scene) expected(config string) lab.Object {
+func (s *env) expected(config string) lab.Object {
 	s.t.Helper()
 	text := expectedGFS2
 	if s.k == lustre {
@@ -120,10 +120,10 @@ func (s *scene) expected(config string) lab.Object {
 }
 
 // body is that of the last request of a class.
-func (s *scene) body(class string) lab.Object {
+func (s *env) body(class string) lab.Object {
 	s.t.Helper()
 	var last []byte
-	for _, r := range s.proxy.Requests() {
+	for _, r := range s.Proxy.Requests() {
 		if r.Class == class {
 			last = r.Body
 		}

@@ -20,7 +20,7 @@ var processPromises = []promise{
 }
 
 // What waits is answered with what is known, what runs ends, and the socket goes.
-func shutdown(s *scene) {
+func shutdown(s *env) {
 	s.usual()
 	uid := s.create()
 	answer := s.waits(uid, -1)
@@ -30,8 +30,8 @@ func shutdown(s *scene) {
 	_, err = watch.Recv()
 	s.must(err)
 	go func() { _, err := watch.Recv(); second <- err }()
-	s.proxy.ClearRequests()
-	s.proxy.Set(lab.Rule{Class: lab.ClassCreate, Delay: time.Second})
+	s.Proxy.ClearRequests()
+	s.Proxy.Set(lab.Rule{Class: lab.ClassCreate, Delay: time.Second})
 	made := make(chan *pb.DataMovementCreateResponse, 1)
 	ctx := s.ctx()
 	go func() {
@@ -41,30 +41,30 @@ func shutdown(s *scene) {
 		}
 		made <- r
 	}()
-	_, err = s.proxy.WaitRequest(s.ctx(), func(r *lab.Request) bool { return r.Class == lab.ClassCreate })
+	_, err = s.Proxy.WaitRequest(s.ctx(), func(r *lab.Request) bool { return r.Class == lab.ClassCreate })
 	s.must(err)
 	s.must(s.d.Term())
 	s.answered("the wait", <-answer, nil, &pb.DataMovementStatusResponse{State: pending, Status: unknownStatus})
 	s.code("the stream", <-second, codes.Unavailable, pb2.ErrorReason_UNAVAILABLE)
-	if r := <-made; r.GetStatus() != createOK || s.movement(r.GetUid()) == nil {
+	if r := <-made; r.GetStatus() != createOK || s.Movement(r.GetUid()) == nil {
 		s.t.Errorf("the create that ran: %v", r)
 	}
 	if code, err := s.d.Wait(s.ctx()); code != 0 || err != nil {
 		s.t.Errorf("exit code %d, %v", code, err)
 	}
-	if _, err := os.Lstat(s.socket); !os.IsNotExist(err) {
+	if _, err := os.Lstat(s.Socket); !os.IsNotExist(err) {
 		s.t.Errorf("the socket stays: %v", err)
 	}
 }
 
-func restart(s *scene) {
+func restart(s *env) {
 	s.usual()
 	uid := s.create()
 	s.is(uid, pending, unknownStatus)
 	me := s.me
 	s.d.Kill9()
 	s.start()
-	s.rabbitSays(uid, finished("Success", nil))
+	s.SetMovement(uid, finished("Success", nil))
 	r, err := me.Status(s.ctx(), &pb.DataMovementStatusRequest{Workflow: s.named(), Uid: uid, MaxWaitTime: -1}, grpc.WaitForReady(true))
 	if err != nil || r.State != completed || r.Status != success {
 		s.t.Errorf("the same client: %v, %v", r, err)
@@ -72,7 +72,7 @@ func restart(s *scene) {
 	s.deletes(uid, deleteOK)
 }
 
-func healthy(s *scene) {
+func healthy(s *env) {
 	s.usual()
 	h, err := grpc_health_v1.NewHealthClient(s.connect(eve)).Check(s.ctx(), new(grpc_health_v1.HealthCheckRequest))
 	s.answered("health", h, err, &grpc_health_v1.HealthCheckResponse{Status: grpc_health_v1.HealthCheckResponse_SERVING})

@@ -1,22 +1,23 @@
 package offload
 
 import (
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // reload gives the daemon another configuration while it runs.
-func (s *scene) reload(config string) {
+func (s *env) reload(config string) {
 	s.t.Helper()
-	s.must(os.WriteFile(filepath.Join(s.dir, "config.toml"), []byte(config), 0o600))
+	s.Write("config.toml", []byte(config))
 	before := s.reloads()
 	s.must(s.d.Hup())
-	s.eventually("the configuration is read again", func() bool { return s.reloads() > before })
+	wait.Within(s.t, patience, "the configuration is read again", func() bool { return s.reloads() > before })
 }
 
-func (s *scene) reloads() (n int) {
+func (s *env) reloads() (n int) {
 	for _, line := range s.d.Log() {
 		if strings.Contains(line.Text, "configuration read again") {
 			n++
@@ -26,9 +27,11 @@ func (s *scene) reloads() (n int) {
 }
 
 // run runs the program to its end.
-func (s *scene) run(args ...string) (output string, code int) {
+func (s *env) run(args ...string) (output string, code int) {
 	s.t.Helper()
-	cmd := exec.CommandContext(s.ctx(), binary(s.t), args...)
+	program, err := lab.Binary("nnf-dm")
+	s.must(err)
+	cmd := exec.CommandContext(s.ctx(), program, args...)
 	out, _ := cmd.CombinedOutput()
 	return string(out), cmd.ProcessState.ExitCode()
 }

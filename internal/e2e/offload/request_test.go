@@ -10,6 +10,8 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // Short names of the protocol's.
@@ -46,14 +48,14 @@ const (
 type wish = pb.DataMovementCreateRequest
 
 // named is the scene's workflow in a request.
-func (s *scene) named() *pb.DataMovementWorkflow {
+func (s *env) named() *pb.DataMovementWorkflow {
 	return &pb.DataMovementWorkflow{Name: s.job, Namespace: "default"}
 }
 
-func (s *scene) named2() *pb2.Workflow { return &pb2.Workflow{Name: s.job, Namespace: "default"} }
+func (s *env) named2() *pb2.Workflow { return &pb2.Workflow{Name: s.job, Namespace: "default"} }
 
 // wish asks for a usual copy, but for the changes.
-func (s *scene) wish(changes ...func(*wish)) *wish {
+func (s *env) wish(changes ...func(*wish)) *wish {
 	w := &wish{Workflow: s.named(), Source: s.path + "/out/", Destination: global + "/alice/", Slots: -1, MaxSlots: -1}
 	for _, f := range changes {
 		f(w)
@@ -65,12 +67,12 @@ func from(path string) func(*wish) { return func(w *wish) { w.Source = path } }
 func to(path string) func(*wish)   { return func(w *wish) { w.Destination = path } }
 
 // create makes a movement, which must work.
-func (s *scene) create(changes ...func(*wish)) string {
+func (s *env) create(changes ...func(*wish)) string {
 	s.t.Helper()
 	return s.createAs(s.me, changes...)
 }
 
-func (s *scene) createAs(c pb.DataMoverClient, changes ...func(*wish)) string {
+func (s *env) createAs(c pb.DataMoverClient, changes ...func(*wish)) string {
 	s.t.Helper()
 	r, err := c.Create(s.ctx(), s.wish(changes...))
 	if err != nil || r.Status != createOK || r.Uid == "" || r.Message != "" {
@@ -80,14 +82,14 @@ func (s *scene) createAs(c pb.DataMoverClient, changes ...func(*wish)) string {
 }
 
 // refused makes none, and checks the whole answer.
-func (s *scene) refused(st pb.DataMovementCreateResponse_Status, message string, changes ...func(*wish)) {
+func (s *env) refused(st pb.DataMovementCreateResponse_Status, message string, changes ...func(*wish)) {
 	s.t.Helper()
 	r, err := s.me.Create(s.ctx(), s.wish(changes...))
 	s.answered("create", r, err, &pb.DataMovementCreateResponse{Status: st, Message: s.fill(message)})
 }
 
 // answered compares a whole response.
-func (s *scene) answered(what string, got proto.Message, err error, want proto.Message) {
+func (s *env) answered(what string, got proto.Message, err error, want proto.Message) {
 	s.t.Helper()
 	if err != nil || !proto.Equal(got, want) {
 		s.t.Errorf("%s:\n got %v, %v\nwant %v", what, got, err, want)
@@ -95,7 +97,7 @@ func (s *scene) answered(what string, got proto.Message, err error, want proto.M
 }
 
 // code checks a gRPC error, and in version 2 its reason.
-func (s *scene) code(what string, err error, want codes.Code, reasons ...pb2.ErrorReason) {
+func (s *env) code(what string, err error, want codes.Code, reasons ...pb2.ErrorReason) {
 	s.t.Helper()
 	if status.Code(err) != want {
 		s.t.Errorf("%s: %v, want %s", what, err, want)
@@ -105,7 +107,7 @@ func (s *scene) code(what string, err error, want codes.Code, reasons ...pb2.Err
 	}
 }
 
-func (s *scene) status(uid string, wait int64) *pb.DataMovementStatusResponse {
+func (s *env) status(uid string, wait int64) *pb.DataMovementStatusResponse {
 	s.t.Helper()
 	r, err := s.me.Status(s.ctx(), &pb.DataMovementStatusRequest{Workflow: s.named(), Uid: uid, MaxWaitTime: wait})
 	if err != nil {
@@ -115,17 +117,17 @@ func (s *scene) status(uid string, wait int64) *pb.DataMovementStatusResponse {
 }
 
 // is waits until Status gives state and status.
-func (s *scene) is(uid string, state pb.DataMovementStatusResponse_State, st pb.DataMovementStatusResponse_Status) *pb.DataMovementStatusResponse {
+func (s *env) is(uid string, state pb.DataMovementStatusResponse_State, st pb.DataMovementStatusResponse_Status) *pb.DataMovementStatusResponse {
 	s.t.Helper()
 	var r *pb.DataMovementStatusResponse
-	s.eventually(state.String()+" "+st.String(), func() bool {
+	wait.Within(s.t, patience, state.String()+" "+st.String(), func() bool {
 		r = s.status(uid, 0)
 		return r.State == state && r.Status == st
 	})
 	return r
 }
 
-func (s *scene) cancels(uid string, want pb.DataMovementCancelResponse_Status) {
+func (s *env) cancels(uid string, want pb.DataMovementCancelResponse_Status) {
 	s.t.Helper()
 	r, err := s.me.Cancel(s.ctx(), &pb.DataMovementCancelRequest{Workflow: s.named(), Uid: uid})
 	if err != nil || r.Status != want {
@@ -133,7 +135,7 @@ func (s *scene) cancels(uid string, want pb.DataMovementCancelResponse_Status) {
 	}
 }
 
-func (s *scene) deletes(uid string, want pb.DataMovementDeleteResponse_Status) {
+func (s *env) deletes(uid string, want pb.DataMovementDeleteResponse_Status) {
 	s.t.Helper()
 	r, err := s.me.Delete(s.ctx(), &pb.DataMovementDeleteRequest{Workflow: s.named(), Uid: uid})
 	if err != nil || r.Status != want {
@@ -141,7 +143,7 @@ func (s *scene) deletes(uid string, want pb.DataMovementDeleteResponse_Status) {
 	}
 }
 
-func (s *scene) lists(c pb.DataMoverClient, want ...string) {
+func (s *env) lists(c pb.DataMoverClient, want ...string) {
 	s.t.Helper()
 	r, err := c.List(s.ctx(), &pb.DataMovementListRequest{Workflow: s.named()})
 	want = slices.Sorted(slices.Values(want))
@@ -151,7 +153,7 @@ func (s *scene) lists(c pb.DataMoverClient, want ...string) {
 }
 
 // status2 is the status of one movement in version 2.
-func (s *scene) status2(uid string) *pb2.MovementStatus {
+func (s *env) status2(uid string) *pb2.MovementStatus {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(s.ctx())
 	defer cancel()

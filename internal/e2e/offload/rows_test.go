@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // rows are what nnf-dm promises, by section and row of its contract; below 9 is
@@ -185,7 +185,7 @@ func TestRows(t *testing.T) {
 // testsIn returns the test functions of a folder.
 func testsIn(t *testing.T, folder string) (names []string) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(stage.Root(t), folder, "*_test.go"))
+	files, err := filepath.Glob(filepath.Join(world.Root(t), folder, "*_test.go"))
 	if err != nil {
 		t.Fatal(err)
 	}

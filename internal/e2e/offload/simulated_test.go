@@ -18,12 +18,10 @@ var simulatedPromises = []promise{
 }
 
 // simulate starts the daemon with no API server in sight.
-func (s *scene) simulate() {
+func (s *env) simulate() {
 	s.t.Helper()
-	s.launch(lab.DaemonOptions{Binary: binary(s.t), Args: []string{"--simulated", "--socket=" + s.socket, "--config=/dev/null", "--log-format=json"}})
-	if _, err := s.d.WaitReady(s.ctx()); err != nil {
-		s.t.Fatal(err)
-	}
+	s.launch(lab.Spec{Program: "nnf-dm", Args: []string{"--simulated", "--socket=" + s.Socket, "--config=/dev/null", "--log-format=json"}})
+	s.Ready(s.d)
 	s.me, s.me2 = s.as(eve), s.as2(eve) // anybody
 }
 
@@ -32,7 +30,7 @@ var (
 	unknown = "11110000-0000-4000-8000-000000000000"
 )
 
-func simulatedCopies(s *scene) {
+func simulatedCopies(s *env) {
 	s.simulate()
 	if v, err := s.me.Version(s.ctx(), nil); err != nil || !slices.Equal(v.ApiVersions, []string{"1"}) || v.Version == "" {
 		s.t.Errorf("version: %v, %v", v, err)
@@ -79,7 +77,7 @@ func simulatedCopies(s *scene) {
 	s.answered("unknown", s.status(unknown, 0), nil, &pb.DataMovementStatusResponse{State: unknownState, Status: notFound, Message: "Request " + unknown + " not found"})
 }
 
-func (s *scene) simulated(r *pb.DataMovementStatusResponse, state pb.DataMovementStatusResponse_State, st pb.DataMovementStatusResponse_Status, message string, percent int32, elapsed, line string, dryrun bool) {
+func (s *env) simulated(r *pb.DataMovementStatusResponse, state pb.DataMovementStatusResponse_State, st pb.DataMovementStatusResponse_Status, message string, percent int32, elapsed, line string, dryrun bool) {
 	s.t.Helper()
 	if r.State != state || r.Status != st || r.Message != message {
 		s.t.Errorf("%v, want %s %s %q", r, state, st, message)
@@ -95,7 +93,7 @@ func (s *scene) simulated(r *pb.DataMovementStatusResponse, state pb.DataMovemen
 	}
 }
 
-func (s *scene) listed(want []string) {
+func (s *env) listed(want []string) {
 	s.t.Helper()
 	r, err := s.me.List(s.ctx(), &pb.DataMovementListRequest{Workflow: &pb.DataMovementWorkflow{Name: "any"}})
 	if got := slices.Sorted(slices.Values(r.GetUids())); err != nil || !slices.Equal(got, slices.Sorted(slices.Values(want))) {
@@ -103,14 +101,14 @@ func (s *scene) listed(want []string) {
 	}
 }
 
-func erase(s *scene, uid string) *pb.DataMovementDeleteResponse {
+func erase(s *env, uid string) *pb.DataMovementDeleteResponse {
 	s.t.Helper()
 	r, err := s.me.Delete(s.ctx(), &pb.DataMovementDeleteRequest{Uid: uid})
 	s.must(err)
 	return r
 }
 
-func simulatedCancels(s *scene) {
+func simulatedCancels(s *env) {
 	s.simulate()
 	uid := s.createAs(s.me)
 	cancel := func(uid string) *pb.DataMovementCancelResponse {

@@ -11,6 +11,9 @@ import (
 	"google.golang.org/grpc/codes"
 
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 var socketPromises = []promise{
@@ -18,51 +21,60 @@ var socketPromises = []promise{
 	{"limits are one user's own", "9.21", one, limits},
 }
 
-func socketFile(s *scene) {
+func socketFile(s *env) {
 	s.usual()
-	info, err := os.Lstat(s.socket)
+	info, err := os.Lstat(s.Socket)
 	if err != nil || info.Mode() != fs.ModeSocket|0o666 {
 		s.t.Fatalf("%v, %v", info.Mode(), err)
 	}
-	out, code := s.run(s.flags()...)
-	if code != 1 || !strings.Contains(out, s.socket) {
+	out, code := s.another()
+	if code != 1 || !strings.Contains(out, s.Socket) {
 		s.t.Errorf("a second daemon: exit code %d, %s", code, out)
 	}
 	s.create() // the first one goes on
 
 	s.d.Kill9()
-	if now, err := os.Lstat(s.socket); err != nil || !os.SameFile(info, now) {
+	if now, err := os.Lstat(s.Socket); err != nil || !os.SameFile(info, now) {
 		s.t.Fatalf("a killed daemon leaves its socket: %v", err)
 	}
 	s.start() // over the dead one
 	s.create()
-	s.must(s.d.Term())
-	if code, err := s.d.Wait(s.ctx()); code != 0 || err != nil {
-		s.t.Fatal(code, err)
-	}
-	if _, err := os.Lstat(s.socket); !os.IsNotExist(err) {
+	s.Stop(s.d)
+	if _, err := os.Lstat(s.Socket); !os.IsNotExist(err) {
 		s.t.Errorf("the socket stays: %v", err)
 	}
 
-	s.must(os.WriteFile(s.socket, []byte("precious"), 0o600))
-	if out, code := s.run(s.flags()...); code != 1 {
+	s.must(os.WriteFile(s.Socket, []byte("precious"), 0o600))
+	if out, code := s.another(); code != 1 {
 		s.t.Errorf("over a file: exit code %d, %s", code, out)
 	}
-	if data, err := os.ReadFile(s.socket); err != nil || !bytes.Equal(data, []byte("precious")) {
+	if data, err := os.ReadFile(s.Socket); err != nil || !bytes.Equal(data, []byte("precious")) {
 		s.t.Errorf("the file is %q, %v", data, err)
 	}
-	s.must(os.Remove(s.socket))
-	s.must(unix.Mkfifo(s.socket, 0o600))
-	if out, code := s.run(s.flags()...); code != 1 {
+	s.must(os.Remove(s.Socket))
+	s.must(unix.Mkfifo(s.Socket, 0o600))
+	if out, code := s.another(); code != 1 {
 		s.t.Errorf("over a pipe: exit code %d, %s", code, out)
 	}
-	if info, err := os.Lstat(s.socket); err != nil || info.Mode()&fs.ModeNamedPipe == 0 {
+	if info, err := os.Lstat(s.Socket); err != nil || info.Mode()&fs.ModeNamedPipe == 0 {
 		s.t.Errorf("the pipe is gone: %v", err)
 	}
 }
 
+// another runs a further daemon to its end.
+func (s *env) another() (output string, code int) {
+	s.t.Helper()
+	p := lab.Start(s.t, s.Lab, s.spec())
+	code, err := p.Wait(s.ctx())
+	s.must(err)
+	for _, line := range p.Log() {
+		output += line.Text
+	}
+	return output, code
+}
+
 // Beyond a limit the answer is RESOURCE_EXHAUSTED, for that user and nobody else.
-func limits(s *scene) {
+func limits(s *env) {
 	s.config = "[limits]\ncreates_per_second = 1\ncreate_burst = 2\nconnections_per_user = 4\nmessage_size = \"8KiB\"\nbatch_size = 3\n"
 	s.usual()
 	s.create()
@@ -70,7 +82,7 @@ func limits(s *scene) {
 	_, err := s.me.Create(s.ctx(), s.wish())
 	s.code("a third create", err, codes.ResourceExhausted)
 	s.createAs(s.as(root))
-	s.eventually("the rate allows another", func() bool {
+	wait.Within(s.t, patience, "the rate allows another", func() bool {
 		r, err := s.me.Create(s.ctx(), s.wish())
 		return err == nil && r.Status == createOK
 	})
@@ -85,7 +97,7 @@ func limits(s *scene) {
 
 	var open []net.Conn
 	for range 4 { // alice has two already, or is told that she has too many
-		conn, err := alice.dial(s.socket)
+		conn, err := alice.dial(s.Socket)
 		if err == nil {
 			open = append(open, conn)
 		}
@@ -100,5 +112,5 @@ func limits(s *scene) {
 	for _, conn := range open {
 		conn.Close()
 	}
-	s.eventually("there is a place again", func() bool { _, err := s.as(alice).Version(s.ctx(), nil); return err == nil })
+	wait.Within(s.t, patience, "there is a place again", func() bool { _, err := s.as(alice).Version(s.ctx(), nil); return err == nil })
 }

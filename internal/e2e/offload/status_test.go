@@ -10,6 +10,8 @@ import (
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var statusPromises = []promise{
@@ -47,7 +49,7 @@ func sayings() []saying {
 	ended := began.Add(time.Minute)
 	start, end := local(began), local(ended)
 	start2, end2 := timestamppb.New(began), timestamppb.New(ended)
-	command := fields{"command": "mpirun dcp", "progress": 73, "elapsedTime": "1m30.2519s", "lastMessage": "Copied 1 GiB (73%)\n", "lastMessageTime": stamp(began.Add(time.Second))}
+	command := fields{"command": "mpirun dcp", "progress": 73, "elapsedTime": "1m30.2519s", "lastMessage": "Copied 1 GiB (73%)\n", "lastMessageTime": world.Stamp(began.Add(time.Second))}
 	commandV1 := &pb.DataMovementCommandStatus{
 		Command: "mpirun dcp", Progress: 73, ElapsedTime: "1m30.251s", LastMessage: "Copied 1 GiB (73%)\n", LastMessageTime: local(began.Add(time.Second)),
 	}
@@ -64,7 +66,7 @@ func sayings() []saying {
 			"a minor error, the rabbit tries again", fields{"message": "not yet", "error": fault},
 			&pb.DataMovementStatusResponse{State: pending, Status: unknownStatus}, &pb2.MovementStatus{State: pending2, Message: "not yet"},
 		}, {
-			"starting", fields{"state": "Starting", "startTime": stamp(began)},
+			"starting", fields{"state": "Starting", "startTime": world.Stamp(began)},
 			&pb.DataMovementStatusResponse{State: starting, Status: unknownStatus, StartTime: start, CommandStatus: empty},
 			&pb2.MovementStatus{State: starting2, StartTime: start2},
 		}, {
@@ -80,7 +82,7 @@ func sayings() []saying {
 			&pb.DataMovementStatusResponse{State: isRunning, Status: unknownStatus, StartTime: start, CommandStatus: short},
 			&pb2.MovementStatus{State: running2, StartTime: start2, CommandStatus: short2, Restarts: 2},
 		}, {
-			"a start time and no state", fields{"startTime": stamp(began)},
+			"a start time and no state", fields{"startTime": world.Stamp(began)},
 			&pb.DataMovementStatusResponse{State: unknownState, Status: unknownStatus, StartTime: start, CommandStatus: empty},
 			&pb2.MovementStatus{StartTime: start2},
 		}, {
@@ -113,36 +115,35 @@ func sayings() []saying {
 	}
 }
 
-func whatTheRabbitSays(s *scene) {
+func whatTheRabbitSays(s *env) {
 	s.usual()
 	for _, say := range sayings() {
 		uid := s.create()
 		s.takes(uid)
 		if say.status != nil {
-			s.rabbitSays(uid, say.status)
+			s.SetMovement(uid, say.status)
 		}
 		say.want2.Uid, say.want2.Source, say.want2.Destination = uid, s.onRabbit+"/out/", global+"/alice/"
 		// The watch tells soon, not at once; and not all that changes shows in
 		// version 1.
 		var got *pb.DataMovementStatusResponse
 		var got2 *pb2.MovementStatus
-		for limit := time.Now().Add(patience); time.Now().Before(limit); time.Sleep(5 * time.Millisecond) {
-			if got, got2 = s.status(uid, 0), s.status2(uid); proto.Equal(got, say.want) && proto.Equal(got2, say.want2) {
-				break
-			}
-		}
+		_ = wait.For(s.ctx(), "both answers", func() (bool, error) {
+			got, got2 = s.status(uid, 0), s.status2(uid)
+			return proto.Equal(got, say.want) && proto.Equal(got2, say.want2), nil
+		})
 		s.answered(say.name, got, nil, say.want)
 		s.answered(say.name+", version 2", got2, nil, say.want2)
 		s.finalizers(uid)
 	}
 }
 
-func cancellingShows(s *scene) {
+func cancellingShows(s *env) {
 	s.usual()
 	for _, state := range []string{"Starting", "Running"} {
 		uid := s.create()
 		s.takes(uid)
-		s.rabbitSays(uid, running(fields{"state": state}))
+		s.SetMovement(uid, running(fields{"state": state}))
 		s.is(uid, map[string]pb.DataMovementStatusResponse_State{"Starting": starting, "Running": isRunning}[state], unknownStatus)
 		s.cancels(uid, cancelOK)
 		if r := s.status(uid, 0); r.State != cancelling || r.Status != unknownStatus || r.CommandStatus.GetCommand() != "mpirun dcp" {
@@ -151,13 +152,13 @@ func cancellingShows(s *scene) {
 		if m := s.status2(uid); m.State != pb2.MovementState_MOVEMENT_STATE_CANCELLING || m.Result != pb2.MovementResult_MOVEMENT_RESULT_UNSPECIFIED {
 			s.t.Errorf("after the cancel: %v", m)
 		}
-		s.rabbitSays(uid, finished("Cancelled", nil))
+		s.SetMovement(uid, finished("Cancelled", nil))
 		s.is(uid, completed, cancelled)
 		s.finalizers(uid)
 	}
 }
 
-func missingOne(s *scene) {
+func missingOne(s *env) {
 	s.usual()
 	uid := s.k.prefix + "nope-" + s.Node
 	for _, wait := range []int64{0, 1, -1} {
@@ -177,14 +178,14 @@ func missingOne(s *scene) {
 
 // Whoever has created or cancelled something finds it so at once, however late
 // the watch is: here it never tells anything.
-func ownWrites(s *scene) {
+func ownWrites(s *env) {
 	s.usual()
-	s.proxy.Set(lab.Rule{Class: lab.ClassWatch, Delay: patience})
+	s.Proxy.Set(lab.Rule{Class: lab.ClassWatch, Delay: patience})
 	ran := s.create()
 	s.takes(ran)
-	s.rabbitSays(ran, running(nil))
+	s.SetMovement(ran, running(nil))
 	s.status(ran, 0)
-	_, err := s.proxy.WaitRequest(s.ctx(), func(r *lab.Request) bool { return r.Class == lab.ClassWatch })
+	_, err := s.Proxy.WaitRequest(s.ctx(), func(r *lab.Request) bool { return r.Class == lab.ClassWatch })
 	s.must(err) // so the list before it has been read
 	s.cancels(ran, cancelOK)
 	if r := s.status(ran, 0); r.State != cancelling {

@@ -8,6 +8,8 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 var waitPromises = []promise{
@@ -19,7 +21,7 @@ var waitPromises = []promise{
 }
 
 // waits asks in the background, and returns when the daemon has the request.
-func (s *scene) waits(uid string, seconds int64) <-chan *pb.DataMovementStatusResponse {
+func (s *env) waits(uid string, seconds int64) <-chan *pb.DataMovementStatusResponse {
 	s.t.Helper()
 	out := make(chan *pb.DataMovementStatusResponse, 1)
 	before := s.watches()
@@ -31,14 +33,14 @@ func (s *scene) waits(uid string, seconds int64) <-chan *pb.DataMovementStatusRe
 		}
 		out <- r
 	}()
-	s.eventually("the daemon watches", func() bool { return before > 0 || s.watches() > before })
+	wait.Within(s.t, patience, "the daemon watches", func() bool { return before > 0 || s.watches() > before })
 	return out
 }
 
 // watches counts those that the daemon has begun.
-func (s *scene) watches() int { return s.proxy.Count("watch") }
+func (s *env) watches() int { return s.Proxy.Count("watch") }
 
-func waitEnds(s *scene) {
+func waitEnds(s *env) {
 	s.usual()
 	for _, end := range []struct {
 		status fields
@@ -60,14 +62,14 @@ func waitEnds(s *scene) {
 			}
 			second <- r
 		}()
-		s.rabbitSays(uid, running(nil)) // no end
+		s.SetMovement(uid, running(nil)) // no end
 		s.is(uid, isRunning, unknownStatus)
 		select {
 		case r := <-first:
 			s.t.Errorf("it ended too early: %v", r)
 		default:
 		}
-		s.rabbitSays(uid, end.status)
+		s.SetMovement(uid, end.status)
 		for _, answer := range []<-chan *pb.DataMovementStatusResponse{first, for30} {
 			if r := <-answer; r.GetState() != completed || r.GetStatus() != end.want {
 				s.t.Errorf("%v, want %s", r, end.want)
@@ -80,7 +82,7 @@ func waitEnds(s *scene) {
 	}
 }
 
-func waitLimit(s *scene) {
+func waitLimit(s *env) {
 	s.config = "[limits]\nmax_wait = \"2s\"\n"
 	s.usual()
 	uid := s.create()
@@ -95,12 +97,12 @@ func waitLimit(s *scene) {
 	s.code("version 2", err, codes.DeadlineExceeded, pb2.ErrorReason_TIMEOUT)
 }
 
-func waitCaller(s *scene) {
+func waitCaller(s *env) {
 	s.config = "[limits]\nwaiters_per_user = 1\n"
 	s.usual()
 	uid := s.create()
 	for range 3 { // each finds its place only when the one before waits no more
-		s.eventually("the caller's deadline", func() bool {
+		wait.Within(s.t, patience, "the caller's deadline", func() bool {
 			ctx, cancel := context.WithTimeout(s.ctx(), 300*time.Millisecond)
 			defer cancel()
 			_, err := s.me.Status(ctx, &pb.DataMovementStatusRequest{Workflow: s.named(), Uid: uid, MaxWaitTime: -1})
@@ -110,14 +112,14 @@ func waitCaller(s *scene) {
 	ctx, cancel := context.WithCancel(s.ctx())
 	gone := make(chan error, 1)
 	go func() { gone <- s.takesPlace(ctx, uid) }()
-	s.eventually("the place is taken", func() bool { return s.place(uid) == codes.ResourceExhausted })
+	wait.Within(s.t, patience, "the place is taken", func() bool { return s.place(uid) == codes.ResourceExhausted })
 	cancel()
 	s.code("the caller goes", <-gone, codes.Canceled)
-	s.eventually("the place is free", func() bool { return s.place(uid) == codes.OK })
+	wait.Within(s.t, patience, "the place is free", func() bool { return s.place(uid) == codes.OK })
 }
 
 // takesPlace waits without end, as soon as there is a place.
-func (s *scene) takesPlace(ctx context.Context, uid string) error {
+func (s *env) takesPlace(ctx context.Context, uid string) error {
 	for {
 		_, err := s.me.Status(ctx, &pb.DataMovementStatusRequest{Workflow: s.named(), Uid: uid, MaxWaitTime: -1})
 		if codeOf(err) != codes.ResourceExhausted {
@@ -127,12 +129,12 @@ func (s *scene) takesPlace(ctx context.Context, uid string) error {
 }
 
 // place tells whether there is one for a waiting request.
-func (s *scene) place(uid string) codes.Code {
+func (s *env) place(uid string) codes.Code {
 	_, err := s.me.Status(s.ctx(), &pb.DataMovementStatusRequest{Workflow: s.named(), Uid: uid, MaxWaitTime: 1})
 	return codeOf(err)
 }
 
-func waitPlaces(s *scene) {
+func waitPlaces(s *env) {
 	s.config = "[limits]\nwaiters_per_user = 2\n"
 	s.usual()
 	uid := s.create()
@@ -140,24 +142,24 @@ func waitPlaces(s *scene) {
 	for range 2 {
 		go func() { ended <- s.takesPlace(ctx, uid) }()
 	}
-	s.eventually("both places are taken", func() bool { return s.place(uid) == codes.ResourceExhausted })
+	wait.Within(s.t, patience, "both places are taken", func() bool { return s.place(uid) == codes.ResourceExhausted })
 	_, err := s.me2.Wait(s.ctx(), &pb2.WaitRequest{Workflow: s.named2(), Uids: []string{uid}})
 	s.code("a third in version 2", err, codes.ResourceExhausted, pb2.ErrorReason_LIMIT_EXCEEDED)
 	s.answered("one that does not wait", s.status(uid, 0), nil, &pb.DataMovementStatusResponse{State: pending, Status: unknownStatus})
 	if r, err := s.as(root).Status(s.ctx(), &pb.DataMovementStatusRequest{Workflow: s.named(), Uid: uid, MaxWaitTime: 1}); err != nil || r.State != pending {
 		s.t.Errorf("another user: %v, %v", r, err)
 	}
-	s.rabbitSays(uid, finished("Success", nil))
+	s.SetMovement(uid, finished("Success", nil))
 	for range 2 {
 		s.code("the end of a wait", <-ended, codes.OK)
 	}
 }
 
-func waitForNothing(s *scene) {
+func waitForNothing(s *env) {
 	s.usual()
 	for _, end := range []fields{finished("Success", nil), {"state": "Finished", "status": "Invalid"}} {
 		uid := s.create()
-		s.rabbitSays(uid, end)
+		s.SetMovement(uid, end)
 		for range 3 { // with a wait each, this would end the test's time
 			if r := s.status(uid, 3600); r.State != completed {
 				s.t.Errorf("%v", r)

@@ -6,19 +6,33 @@ package script
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
+	"fmt"
+	"math/big"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
+	"github.com/compute-daemons/compute-daemons/internal/systemd/fakesystemd"
 )
 
 // Run runs the scripts of testdata with the commands of this package. Each finds
@@ -118,4 +132,141 @@ func signal(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: signal HUP|INT|TERM|KILL, with a process in the background")
 	}
 	ts.Check(running[len(running)-1].Process.Signal(signals[args[0]]))
+}
+
+// Exits is the command of scripts for programs that end by themselves. exits CODE
+// ARGS...: the program must end with that code. What it writes to standard error
+// has the form of every program.
+func Exits(program string) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) == 0 {
+			ts.Fatalf("usage: exits CODE ARGS...")
+		}
+		want, err := strconv.Atoi(args[0])
+		ts.Check(err)
+		// One that waits although it should not must not wait for ever.
+		err = ts.Exec("timeout", append([]string{"30", program}, args[1:]...)...)
+		code := 0
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+			code = exit.ExitCode()
+		} else {
+			ts.Check(err)
+		}
+		if code != want {
+			ts.Fatalf("exit code %d, want %d", code, want)
+		}
+		ts.Check(wellFormed(program, code, slices.Collect(strings.Lines(ts.ReadFile("stderr")))))
+	}
+}
+
+// wellFormed checks the form that all programs have in common: each line starts
+// with the program's name, a hint follows its error, and a wrong command line (2)
+// has an error.
+func wellFormed(program string, code int, lines []string) error {
+	before, failed := "", false
+	for _, line := range lines {
+		text, ok := strings.CutPrefix(line, program+": ")
+		if !ok {
+			return fmt.Errorf("a line without the program's name: %s", line)
+		}
+		if strings.HasPrefix(text, "hint: ") && !strings.HasPrefix(before, "error: ") {
+			return fmt.Errorf("a hint without an error: %s", line)
+		}
+		failed = failed || strings.HasPrefix(text, "error: ")
+		before = text
+	}
+	if code == usageCode && !failed {
+		return fmt.Errorf("exit code %d without an error: %q", code, lines)
+	}
+	return nil
+}
+
+// usageCode is the exit code of every program for a wrong command line.
+const usageCode = 2
+
+// socket PATH MODE: there is a socket with these permissions, and somebody
+// listens. ! socket PATH: nothing is there at all.
+func socket(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		if len(args) != 1 {
+			ts.Fatalf("usage: ! socket PATH")
+		}
+		if _, err := os.Lstat(ts.MkAbs(args[0])); !os.IsNotExist(err) {
+			ts.Fatalf("%s is there: %v", args[0], err)
+		}
+		return
+	}
+	if len(args) != 2 {
+		ts.Fatalf("usage: socket PATH MODE")
+	}
+	mode, err := strconv.ParseUint(args[1], 8, 32)
+	ts.Check(err)
+	info, err := os.Lstat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if info.Mode() != os.ModeSocket|os.FileMode(mode) {
+		ts.Fatalf("%s is %v", args[0], info.Mode())
+	}
+	c, err := net.Dial("unix", ts.MkAbs(args[0]))
+	ts.Check(err)
+	c.Close()
+}
+
+// Authority returns a CA certificate that nobody has the key of.
+func Authority(t testing.TB) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "nobody"}, IsCA: true,
+		NotAfter: time.Now().Add(24 * time.Hour), BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// Main is TestMain of a daemon: it makes the daemon and systemctl commands of the
+// scripts, so that each call is a process of its own, with the Machine of the
+// script. The environment of a script holds nothing of ours.
+func Main(m *testing.M, p *daemon.Program) {
+	p.Service.Machine = Machine()
+	testscript.Main(m, map[string]func(){
+		p.Name:      func() { os.Exit(p.Run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) },
+		"systemctl": Systemctl,
+	})
+}
+
+// Machine is the one of a script for the verbs of the service: the folder $ROOT
+// with a stand-in for systemd, and the user $AS. Without them it has no right to
+// anything, so that a test can never change the machine that it runs on.
+func Machine() systemd.Machine {
+	root, as := os.Getenv("ROOT"), os.Getenv("AS")
+	if root == "" {
+		root, as = "/nonexistent", "nobody"
+	}
+	return systemd.Machine{
+		Root: root,
+		Run:  fakesystemd.Manager{Root: root}.Run,
+		UID: func() int {
+			if as == "root" {
+				return 0
+			}
+			return 65534
+		},
+		Program: func(name string) (string, error) { return filepath.Join("/usr/bin", name), nil },
+	}
+}
+
+// Systemctl is the stand-in as a command of the scripts.
+func Systemctl() {
+	out, err := fakesystemd.Manager{Root: os.Getenv("ROOT")}.Run(context.Background(), "systemctl", os.Args[1:]...)
+	fmt.Print(out)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }

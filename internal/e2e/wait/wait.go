@@ -8,7 +8,6 @@ package wait
 import (
 	"context"
 	"fmt"
-	"testing"
 	"testing/synctest"
 	"time"
 )
@@ -17,15 +16,22 @@ import (
 // machine, and a passing test never takes that long.
 const limit = time.Minute
 
+// TB is what Until and Within use of a testing.TB.
+type TB interface {
+	Helper()
+	Context() context.Context
+	Fatal(args ...any)
+}
+
 // Until polls a condition until it holds. It fails the test with what did not
 // happen after a minute.
-func Until(tb testing.TB, what string, ok func() bool) {
+func Until(tb TB, what string, ok func() bool) {
 	tb.Helper()
 	Within(tb, limit, what, ok)
 }
 
 // Within is Until with another limit.
-func Within(tb testing.TB, limit time.Duration, what string, ok func() bool) {
+func Within(tb TB, limit time.Duration, what string, ok func() bool) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), limit)
 	defer cancel()
@@ -50,6 +56,17 @@ func For(ctx context.Context, what string, ok func() (bool, error)) error {
 		case <-ctx.Done():
 			return fmt.Errorf("waited in vain for %s: %w", what, context.Cause(ctx))
 		}
+	}
+}
+
+// Pass lets real time pass. It is for tests in which the length of time itself is the
+// point, such as that of an outage; why says so.
+func Pass(tb TB, d time.Duration, why string) {
+	tb.Helper()
+	select {
+	case <-time.After(d):
+	case <-tb.Context().Done():
+		tb.Fatal("the test has ended during ", why)
 	}
 }
 

@@ -1,7 +1,6 @@
-// Package fakenode stands in for nodes and for ssh in tests: each node is a folder,
-// in which the real scripts run, with stand-ins for what would touch the machine
-// (systemctl, rpm, chown). The ssh is a program of its own, that a test can kill
-// or break in the middle.
+// Package fakenode replaces nodes and ssh in tests: each node is a directory in which the
+// real scripts run, with fakes of the commands that would change the machine (systemctl,
+// rpm, chown). The fake ssh is a process of its own, which a test can kill at any moment.
 //
 // It must not know what the scripts do.
 package fakenode
@@ -23,7 +22,7 @@ import (
 //go:embed bin
 var stubs embed.FS
 
-// Fleet is a folder with nodes.
+// Fleet is a directory with nodes.
 type Fleet struct {
 	Dir string
 	t   testing.TB
@@ -37,7 +36,7 @@ func New(t testing.TB) *Fleet {
 	return f
 }
 
-// Prepare lays the stand-ins into a folder for nodes.
+// Prepare writes the fake commands into a directory for nodes.
 func Prepare(dir string) error {
 	return fs.WalkDir(stubs, "bin", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -73,7 +72,7 @@ func Make(dir, name string) error {
 			return err
 		}
 	}
-	sockets := "" // the daemons that bring a socket unit, for the stand-ins of rpm and of programs
+	sockets := "" // the daemons that bring a socket unit, for the fake rpm and the fake daemons
 	for _, d := range product.Daemons {
 		if d.SocketActivated {
 			sockets += d.Name + "\n"
@@ -99,7 +98,7 @@ func (f *Fleet) check(err error) {
 	}
 }
 
-// Fault makes ssh behave badly for a node; see Main for the words. "" is none.
+// Fault makes ssh fail for a node; see Main for the words. "" is none.
 func (n *Node) Fault(words string) {
 	n.f.t.Helper()
 	n.f.check(os.WriteFile(n.Root+".fault", []byte(words), 0o600))
@@ -114,7 +113,7 @@ func (n *Node) Put(path, text string, mode fs.FileMode) {
 	n.f.check(os.Chmod(full, mode))
 }
 
-// Get returns a file of the node, "" when it is not there.
+// Get returns a file of the node, "" if it does not exist.
 func (n *Node) Get(path string) string {
 	n.f.t.Helper()
 	data, err := os.ReadFile(filepath.Join(n.Root, path))
@@ -124,15 +123,15 @@ func (n *Node) Get(path string) string {
 	return string(data)
 }
 
-// Log returns what was done with units and packages, and forgets it.
+// Log returns and clears the log of what was done with units and packages.
 func (n *Node) Log() []string {
 	text := n.Get("run/fake/log")
 	_ = os.Remove(filepath.Join(n.Root, "run/fake/log"))
 	return strings.FieldsFunc(text, func(r rune) bool { return r == '\n' })
 }
 
-// Files are the paths of the node below these folders with a checksum of each, and
-// their modes: to tell whether anything has changed.
+// Files returns the mode and checksum of everything below these directories of the node,
+// by path, so that a test can compare them.
 func (n *Node) Files(folders ...string) map[string]string {
 	n.f.t.Helper()
 	all := map[string]string{}

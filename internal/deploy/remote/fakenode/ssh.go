@@ -18,11 +18,11 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
-// Folder names, in the environment of the stand-in, where the nodes are.
+// Folder is the environment variable that tells the fake ssh where the nodes are.
 const Folder = "FAKENODE_DIR"
 
-// SSH returns the path of a program that does for the fleet what ssh does. The
-// test binary has to call Main first thing when Asked.
+// SSH returns the path of the fake ssh of the fleet. It runs the test binary, which must
+// call Main first if Asked.
 func (f *Fleet) SSH() string {
 	f.t.Helper()
 	exe, err := os.Executable()
@@ -32,7 +32,7 @@ func (f *Fleet) SSH() string {
 	return path
 }
 
-// Asked tells whether this process is to be ssh.
+// Asked reports whether this process is called as ssh.
 func Asked() bool { return os.Getenv(Folder) != "" }
 
 // Tests runs the tests, or is ssh.
@@ -43,14 +43,14 @@ func Tests(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Main is ssh: it runs the command on the node, in the node's folder. The fault of a node
-// is one of:
+// Main is the fake ssh: it runs the command in the node's directory. The fault of a node is
+// one of:
 //
 //	dead, hostkey, denied   no connection, as ssh says it
 //	sudo                    the login does not become root
-//	cut BYTES               the connection breaks when so much was sent
-//	break WORD              it breaks when the node has said WORD
-//	hold WORD               nothing comes through any more after WORD, until the test ends it
+//	cut BYTES               the connection breaks after so much was sent
+//	break WORD              it breaks after the node has sent WORD
+//	hold WORD               nothing arrives after WORD, until the test ends it
 //	slow MILLISECONDS       every connection takes so long
 func Main() {
 	dir, args := os.Getenv(Folder), os.Args[1:]
@@ -91,8 +91,8 @@ func die(format string, args ...any) {
 	os.Exit(255)
 }
 
-// serve gives the command to a shell, as sshd does to the user's. The script's
-// first lines, which say where everything is, are replaced.
+// serve runs the command in a shell, as sshd does. It replaces the first lines of the
+// script, which set the root directory and PATH.
 func serve(root, dir, command, fault, value string) {
 	in := bufio.NewReader(os.Stdin)
 	command = strings.Replace(command, "sudo -n ", "", 1)
@@ -100,7 +100,7 @@ func serve(root, dir, command, fault, value string) {
 	cmd := exec.Command("/bin/sh", "-c", command)
 	cmd.Env = []string{"PATH=/usr/bin:/bin"}
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // nobody on the node hears of our end
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // the end of ssh sends no signal to the node
 	feed, err := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
 	if err := errors.Join(err, err2); err != nil {
@@ -150,6 +150,6 @@ func serve(root, dir, command, fault, value string) {
 	os.Exit(0)
 }
 
-// says tells whether a line of the answer is this word; the marker and the
-// length stand before it.
+// says reports whether a line of the answer is this word, after the marker and the
+// length.
 func says(line, word string) bool { return strings.HasSuffix(strings.TrimSpace(line), " "+word) }

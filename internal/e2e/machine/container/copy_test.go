@@ -3,7 +3,6 @@ package container
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,11 +10,12 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // alice runs a job on the machine, whose storage a rabbit copies.
 type alice struct {
-	lab.CopyJob
+	*world.Job
 	rabbit *lab.Rabbit
 }
 
@@ -26,33 +26,18 @@ func as(user, command string) string {
 
 // copied is where copies to the root of the global file system come to lie: in a
 // folder for each of the rabbit's mounts.
-func (a alice) copied() string { return a.Global + "/" + filepath.Base(a.OnRabbit()) }
+func (a alice) copied() string { return world.Global + "/" + filepath.Base(a.OnRabbit(0)) }
 
 func newJob(t *testing.T, m *machine.Machine) alice {
 	t.Helper()
-	ctx, cluster := m.Context(), m.Stage.Cluster
-	j := alice{CopyJob: lab.CopyJob{
-		Node: m.Stage.Node, Workflow: "alices", UID: 1001, GID: 1001, Mount: "/mnt/nnf/alices-0", Global: "/lus/global",
-	}}
-	m.Do("for d in " + j.Mount + " " + j.Global + "; do mkdir -p $d && chown alice:alice $d; done")
-	err := j.Apply(ctx, cluster.Client)
-	if err == nil {
-		err = j.Mounted(ctx, cluster.Client, j.ClientMount(j.Node, j.Mount, lab.ClientMountSpec{}))
-	}
-	if err == nil {
-		err = os.Chmod(m.Stage.Dir, 0o711) // copies are made as alice
-	}
-	if err == nil {
-		j.rabbit, err = m.Stage.StartRabbit(cluster, map[string]string{j.OnRabbit(): m.Outside(j.Mount), j.Global: m.Outside(j.Global)})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := j.rabbit.Stop(); err != nil {
-			t.Error("the rabbit: ", err)
-		}
-	})
+	w := m.World.For(t)
+	w.System = "default" // what the installed daemon reads
+	w.Site()
+	j := alice{Job: w.Job("alices", 1001)}
+	m.Do("for d in " + j.Mount(0) + " " + world.Global + "; do mkdir -p $d && chown alice:alice $d; done")
+	w.Mounted(j.ClientMount(w.Node, 0))
+	w.Mounted(j.ClientMount(w.Rabbit, 0))
+	j.rabbit = w.StartRabbit(map[string]string{j.OnRabbit(0): m.Outside(j.Mount(0)), world.Global: m.Outside(world.Global)})
 	return j
 }
 
@@ -69,8 +54,8 @@ func TestCopies(t *testing.T) {
 		if state := service(); state != "inactive" {
 			t.Errorf("before the first connection the service is %s", state)
 		}
-		m.Do("runuser -u alice -- sh -c 'umask 077; echo content >" + j.Mount + "/file'")
-		m.Do(as("alice", "copy --wait "+j.Mount+"/file "+j.Global+"/copied"))
+		m.Do("runuser -u alice -- sh -c 'umask 077; echo content >" + j.Mount(0) + "/file'")
+		m.Do(as("alice", "copy --wait "+j.Mount(0)+"/file "+world.Global+"/copied"))
 		if state := service(); state != "active" {
 			t.Errorf("after the first connection it is %s", state)
 		}
@@ -79,9 +64,9 @@ func TestCopies(t *testing.T) {
 		}
 	})
 
-	m.Do("runuser -u alice -- touch " + j.Mount + "/held")
+	m.Do("runuser -u alice -- touch " + j.Mount(0) + "/held")
 	faults(t, j, "*/held hold=true")
-	id := m.Do(as("alice", "copy "+j.Mount+"/held "+j.Global+"/held"))
+	id := m.Do(as("alice", "copy "+j.Mount(0)+"/held "+world.Global+"/held"))
 
 	t.Run("nobody else's", func(t *testing.T) {
 		m := m.For(t)
@@ -91,7 +76,7 @@ func TestCopies(t *testing.T) {
 		if out, _, err := m.Run(m.Context(), as("bob", "list -q")); err != nil || strings.Contains(out, id) {
 			t.Errorf("bob's list has alice's copy: %s %v", out, err)
 		}
-		has(t, says(t, m, 3, as("bob", "copy "+j.Mount+"/held "+j.Global+"/bobs")), "could not find workflow")
+		has(t, says(t, m, 3, as("bob", "copy "+j.Mount(0)+"/held "+world.Global+"/bobs")), "could not find workflow")
 		m.Await("each refusal is in the journal", `journalctl --sync; [ "$(journalctl -b -u nnf-dm EVENT=dm-refused UID=1002 -o cat | wc -l)" = 6 ]`)
 		has(t, m.Do("journalctl -b -q --no-pager -x -u nnf-dm EVENT=dm-refused"), "Subject: ", "For the job: ", "What to do: ", "man:nnf-dm(8)")
 		has(t, m.Do(as("alice", "list -q")), id)

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // examplePromises are what the drop-ins in the examples directory do, as they are.
@@ -22,7 +22,7 @@ var examplePromises = []promise{
 // about it.
 func example(t *testing.T, m *machine.Machine, file string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(stage.Root(t), "systemd/examples", file))
+	text, err := os.ReadFile(filepath.Join(world.Root(t), "systemd/examples", file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func example(t *testing.T, m *machine.Machine, file string) {
 // The arguments of the example, with this cluster's address, win over the
 // configuration file, which has a wrong one.
 func exampleOfArguments(t *testing.T, m *machine.Machine) {
-	host, port, err := net.SplitHostPort(m.Stage.Cluster.Address())
+	host, port, err := net.SplitHostPort(m.World.Cluster.Address())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func (d deployed) deploy(t *testing.T, m *machine.Machine) {
 	etc := "/etc/" + d.entry
 	m.Do("mkdir -p " + etc)
 	for _, file := range []string{"service.token", "service.cert"} {
-		data, err := os.ReadFile(filepath.Join(m.Stage.Cluster.Dir, d.bin, file))
+		data, err := os.ReadFile(filepath.Join(m.World.Cluster.Dir, d.bin, file))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -57,7 +57,7 @@ func (d deployed) deploy(t *testing.T, m *machine.Machine) {
 	program(t, m, d.bin)
 	m.Do("/usr/bin/" + d.bin + " -h")
 	m.Do("/usr/bin/" + d.bin + " install || :")
-	host, port, err := net.SplitHostPort(m.Stage.Cluster.Address())
+	host, port, err := net.SplitHostPort(m.World.Cluster.Address())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // Ctrl-C in the middle of a test leaves nothing of its container: no control
@@ -19,7 +19,7 @@ import (
 // more, in namespaces within ours, which the kernel empties.
 func TestInterrupted(t *testing.T) {
 	machine.Need(t)
-	stage.New(t) // says why there is no laboratory
+	world.New(t) // says why there is no laboratory
 	temporary := t.TempDir()
 	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^TestInstalled$/^silent")
 	for _, kv := range os.Environ() {

@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // journalPromises are what an administrator finds in the journal. That message
@@ -19,10 +19,10 @@ var journalPromises = []promise{
 // failed is a ClientMount whose device does not exist, for a workflow. The
 // function takes it away.
 func failed(m *machine.Machine) func() {
-	s := m.Stage
+	s := m.World
 	m.Do("systemctl start clientmountd")
-	s.UseProfile(lab.ProfileSpec{})
-	s.Mount("one", lab.MountSpec{Path: "/mnt/nnf/one", Type: "xfs"})
+	s.UseProfile(world.ProfileSpec{})
+	s.Mount("one", world.MountSpec{Path: "/mnt/nnf/one", Type: "xfs"})
 	s.AwaitError("one")
 	m.Await("the failure is in the journal", "journalctl -b -u clientmountd WORKFLOW=job7 CLIENTMOUNT=one EVENT=failed -o cat | grep -q .")
 	return func() { s.Delete("one") }

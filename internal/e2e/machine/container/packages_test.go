@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // packaged is a machine on which dnf finds the packages.
@@ -15,7 +15,7 @@ func packaged(t *testing.T) *machine.Machine {
 	m := machine.Container(t)
 	if len(machine.Packages(t)) == 0 {
 		const why = "there are no packages in bin/rpm: run make rpm"
-		if os.Getenv(stage.RequireVar) != "" {
+		if os.Getenv(world.RequireVar) != "" {
 			t.Fatal(why)
 		}
 		t.Skip("not run: " + why)

@@ -41,7 +41,7 @@ func unitsAreSound(t *testing.T, m *machine.Machine) {
 
 // READY comes when the list of ClientMounts is known and not before.
 func readyAfterSync(t *testing.T, m *machine.Machine) {
-	cluster := m.Stage.Cluster
+	cluster := m.World.Cluster
 	if err := cluster.Pause(); err != nil {
 		t.Fatal(err)
 	}

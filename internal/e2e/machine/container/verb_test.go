@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // daemons, with what the result line calls them, the unit that enabling them
@@ -85,7 +85,7 @@ func bare(t *testing.T) *machine.Machine {
 // program lays one that make build-daemon has built into the machine.
 func program(t *testing.T, m *machine.Machine, name string) {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(stage.Root(t), "bin", name))
+	data, err := os.ReadFile(filepath.Join(world.Root(t), "bin", name))
 	if err != nil {
 		t.Fatalf("%v: run make build-daemon", err)
 	}

@@ -4,17 +4,19 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
 // rotate gives a daemon's account a new token. The API server refuses the old
 // one within seconds. It returns the new token.
 func (f *Fleet) rotate(daemon string) string {
 	f.t.Helper()
-	program := os.Getenv("DEVCLUSTER")
-	if program == "" {
-		program = filepath.Join(f.repository(), "bin/devcluster")
+	program, err := lab.Binary("devcluster")
+	if err != nil {
+		f.t.Fatal(err)
 	}
-	if r := f.Run(nil, program, "token", "--dir", f.Stage.Cluster.Dir, "--daemon", daemon); r.Code != 0 {
+	if r := f.Run(nil, program, "token", "--dir", f.World.Cluster.Dir, "--daemon", daemon); r.Code != 0 {
 		f.t.Fatalf("a new token for %s: %+v", daemon, r)
 	}
 	return f.token(daemon)
@@ -23,7 +25,7 @@ func (f *Fleet) rotate(daemon string) string {
 // token is what the daemon's account has now.
 func (f *Fleet) token(daemon string) string {
 	f.t.Helper()
-	data, err := os.ReadFile(filepath.Join(f.Stage.Cluster.Dir, daemon, "service.token"))
+	data, err := os.ReadFile(filepath.Join(f.World.Cluster.Dir, daemon, "service.token"))
 	if err != nil {
 		f.t.Fatal(err)
 	}

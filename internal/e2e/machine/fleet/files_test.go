@@ -50,8 +50,8 @@ func TestExistingFiles(t *testing.T) {
 	f := New(t, 2)
 	older, newer := f.Releases()
 	f.Distribution(f.Nodes...)
-	f.Stage.Apply(lab.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": "nnf-fencing-agent", "namespace": "nnf-system"}})
-	f.Stage.Apply(lab.Object{
+	f.World.Apply(lab.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": "nnf-fencing-agent", "namespace": "nnf-system"}})
+	f.World.Apply(lab.Object{
 		"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
 		"metadata": map[string]any{"name": "nnf-fencing-agent", "namespace": "nnf-system", "annotations": map[string]any{"kubernetes.io/service-account.name": "nnf-fencing-agent"}},
 	})

@@ -13,7 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // Tools are the programs that a fleet needs besides those of a container.
@@ -57,7 +57,7 @@ func New(t testing.TB, count int) *Fleet {
 		}
 		f.Nodes = append(f.Nodes, f.connect(m))
 	}
-	f.Kubeconfig = filepath.Join(f.Stage.Cluster.Dir, "admin.kubeconfig")
+	f.Kubeconfig = filepath.Join(f.World.Cluster.Dir, "admin.kubeconfig")
 	t.Cleanup(func() {
 		for _, n := range f.Nodes {
 			if t.Failed() {
@@ -73,7 +73,7 @@ func New(t testing.TB, count int) *Fleet {
 
 // lay says what a node has before it boots. The administrator's folder is made
 // with the first.
-func (f *Fleet) lay(s *stage.Stage, node string) []machine.File {
+func (f *Fleet) lay(s *world.World, node string) []machine.File {
 	f.t.Helper()
 	if f.Dir == "" {
 		f.Dir = filepath.Join(s.Dir, fmt.Sprintf("administrator-%d", fleets.Add(1)))
@@ -166,7 +166,7 @@ func (f *Fleet) system() {
 			external = append(external, map[string]any{"name": n.Name})
 		}
 	}
-	f.Stage.Apply(lab.Object{
+	f.World.Apply(lab.Object{
 		"apiVersion": api.GroupDWS + "/" + api.VersionsDWS[0], "kind": "SystemConfiguration",
 		"metadata": map[string]any{"name": "default", "namespace": "default"},
 		"spec": map[string]any{
@@ -175,8 +175,8 @@ func (f *Fleet) system() {
 		},
 	})
 	for _, daemon := range daemons {
-		f.Stage.ApplyFile(filepath.Join(f.repository(), "packaging/manifests", daemon+"-rbac.yaml"))
+		f.World.ApplyFile(filepath.Join(f.repository(), "packaging/manifests", daemon+"-rbac.yaml"))
 	}
 }
 
-func (f *Fleet) repository() string { return stage.Root(f.t) }
+func (f *Fleet) repository() string { return world.Root(f.t) }

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // healthy looks whether a node has a release and works: programs, credentials
@@ -44,9 +44,9 @@ func healthy(t *testing.T, f *Fleet, n *Node, r *Release) {
 // serves has the node's daemon take up a ClientMount. There is no such volume,
 // and it says so.
 func (n *Node) serves(name string) {
-	s := n.Stage
-	s.UseProfile(lab.ProfileSpec{})
-	s.Mount(name, lab.MountSpec{Path: "/mnt/nnf/" + name, Type: "xfs"})
+	s := n.World
+	s.UseProfile(world.ProfileSpec{})
+	s.Mount(name, world.MountSpec{Path: "/mnt/nnf/" + name, Type: "xfs"})
 	s.AwaitError(name)
 }
 

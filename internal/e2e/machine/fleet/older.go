@@ -67,7 +67,7 @@ func (o olderInstaller) install(f *Fleet, n *Node) (changed []string) {
 
 // override is the drop-in with the daemon's arguments.
 func (o olderInstaller) override(f *Fleet) string {
-	host, port, _ := strings.Cut(f.Stage.Cluster.Address(), ":")
+	host, port, _ := strings.Cut(f.World.Cluster.Address(), ":")
 	lines := []string{
 		"/usr/bin/" + o.bin, "--kubernetes-service-host=" + host, "--kubernetes-service-port=" + port,
 		"--service-token-file=/etc/" + o.name + "/service.token", "--service-cert-file=/etc/" + o.name + "/service.cert",
@@ -108,7 +108,7 @@ func differs(f *Fleet, n *Node, local, remote string) bool {
 // olders are both daemons as that installer is shipped for them.
 func olders(f *Fleet, bin string) []olderInstaller {
 	env := []string{"GOGC=off", "GOMEMLIMIT=20MiB", "GOMAXPROCS=5", "HTTP2_PING_TIMEOUT_SECONDS=60"}
-	in := func(daemon string) string { return filepath.Join(f.Stage.Cluster.Dir, daemon) }
+	in := func(daemon string) string { return filepath.Join(f.World.Cluster.Dir, daemon) }
 	return []olderInstaller{
 		{name: "nnf-data-movement", bin: "nnf-dm", credentials: in("nnf-dm"), binary: filepath.Join(bin, "nnf-dm"), args: "--kubernetes-qps 50 --kubernetes-burst 100", env: env},
 		{name: "client-mount", bin: "clientmountd", credentials: in("clientmountd"), binary: filepath.Join(bin, "clientmountd"), env: env},

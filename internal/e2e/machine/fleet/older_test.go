@@ -4,7 +4,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // A site goes on with the installer that it has: it installs, leaves alone,
@@ -33,9 +33,9 @@ func TestOlderInstaller(t *testing.T) {
 		t.Helper()
 		// There is no such volume, and the daemon says so: it reads its objects and
 		// writes their status.
-		s := f.Nodes[0].Stage
-		s.UseProfile(lab.ProfileSpec{})
-		s.Mount(name, lab.MountSpec{Path: "/mnt/nnf/" + name, Type: "xfs"})
+		s := f.Nodes[0].World
+		s.UseProfile(world.ProfileSpec{})
+		s.Mount(name, world.MountSpec{Path: "/mnt/nnf/" + name, Type: "xfs"})
 		s.AwaitError(name)
 	}
 

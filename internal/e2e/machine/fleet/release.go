@@ -11,7 +11,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // Release is a version of the packages.
@@ -34,7 +34,7 @@ var releases struct {
 // Releases are an older and a newer one, made of this tree.
 func (f *Fleet) Releases() (older, newer *Release) {
 	f.t.Helper()
-	releases.once.Do(func() { releases.list, releases.err = makeReleases(f.t, filepath.Join(f.Stage.Dir, "releases")) })
+	releases.once.Do(func() { releases.list, releases.err = makeReleases(f.t, filepath.Join(f.World.Dir, "releases")) })
 	if releases.err != nil {
 		f.t.Fatal(releases.err)
 	}
@@ -42,7 +42,7 @@ func (f *Fleet) Releases() (older, newer *Release) {
 }
 
 func makeReleases(t testing.TB, dir string) (list []*Release, err error) {
-	root := stage.Root(t)
+	root := world.Root(t)
 	packager := filepath.Join(root, "bin/packager")
 	if _, err := os.Stat(packager); err != nil {
 		return nil, fmt.Errorf("%w; make bin/packager builds it", err)

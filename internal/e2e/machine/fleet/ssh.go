@@ -41,7 +41,7 @@ func (f *Fleet) Run(stdin io.Reader, name string, args ...string) Result {
 	cmd := f.Command(ctx, name, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs
 	began := time.Now()
-	err := f.Stage.Run(cmd)
+	err := f.World.Run(cmd)
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		f.t.Fatalf("%s: %v\n%s%s", name, err, &out, &errs)
 	}

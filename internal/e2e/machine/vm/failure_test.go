@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // A volume without a file system: one record with its explanation, however
@@ -43,7 +44,7 @@ func failed(t *testing.T) {
 // The daemon dies in the middle of a mount; the next one brings it to its end.
 func killed(t *testing.T) {
 	s := newSite(t, "xfs")
-	s.ask(lab.Hooks{"preMount": {"echo $$ >>/run/hook; sleep 5"}})
+	s.ask(world.Hooks{"preMount": {"echo $$ >>/run/hook; sleep 5"}})
 	s.Machine.Await("the hook runs", "[ -s /run/hook ]")
 	s.Do("kill -KILL $(systemctl show --value -p MainPID clientmountd)")
 	s.mounted()

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 func TestMain(m *testing.M) { os.Exit(machine.Main(m, machine.VMTools...)) }
@@ -71,7 +71,7 @@ func node(t *testing.T) *machine.Machine {
 // tight is the drop-in for sites without hooks, as it is shipped.
 func tight(t *testing.T) []byte {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(stage.Root(t), "systemd/examples/clientmountd.service.d/40-tight.conf"))
+	text, err := os.ReadFile(filepath.Join(world.Root(t), "systemd/examples/clientmountd.service.d/40-tight.conf"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // cluster has one node, this one. Corosync wants each brace on a line of its
@@ -51,7 +51,7 @@ func shared(t *testing.T) {
 
 	under(t, func(t *testing.T) {
 		s := newSite(t, "shared")
-		s.ask(lab.Hooks{"preActivate": {startCluster}, "postDeactivate": {"dlm_tool status >/run/dlm; dlm_tool ls >/run/lockspaces", stopCluster}})
+		s.ask(world.Hooks{"preActivate": {startCluster}, "postDeactivate": {"dlm_tool status >/run/dlm; dlm_tool ls >/run/lockspaces", stopCluster}})
 		s.mounted()
 		if spaces := s.Do("dlm_tool ls"); !strings.Contains(spaces, "name          lvm_"+s.vg+"\n") || !strings.Contains(spaces, "name          e2e\n") {
 			t.Errorf("while it is mounted, the lockspaces are %s", spaces)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // attached and detached are how many namespaces the machine has.
@@ -49,7 +49,7 @@ var made = map[string]bool{}
 // storage profile for it.
 type site struct {
 	*machine.Machine
-	*stage.Stage
+	*world.World
 	storage
 	t    *testing.T
 	name string
@@ -60,13 +60,13 @@ type site struct {
 func newSite(t *testing.T, name string) *site {
 	t.Helper()
 	m := node(t)
-	s := &site{Machine: m, Stage: m.Stage, storage: storages[name], t: t, name: name}
-	s.Stage.Owner = fmt.Sprintf("2c5d0000-0000-4000-8000-%012d", s.nsids[0])
-	s.Stage.Profile = "vm-" + name
+	s := &site{Machine: m, World: m.World, storage: storages[name], t: t, name: name}
+	s.World.Owner = fmt.Sprintf("2c5d0000-0000-4000-8000-%012d", s.nsids[0])
+	s.World.Profile = "vm-" + name
 	if len(s.volumes) == 0 {
 		s.volumes = []string{"-l 100%VG"}
 	}
-	s.vg, _ = lab.VolumeNames(s.Owner, "0", 0, true)
+	s.vg, _ = world.VolumeNames(s.Owner, "0", 0, true)
 	t.Cleanup(func() {
 		if t.Failed() {
 			out, _, _ := m.Run(m.Context(), "journalctl -b --no-pager -o short-precise -n 100 -u clientmountd; dmesg | tail -20; lvs --nolock; dmsetup ls; findmnt -t xfs,gfs2; ls -l /run/clientmountd/mounts")
@@ -112,7 +112,7 @@ func (s *site) device(nsid int) string {
 
 // mapped is the device of a volume.
 func (s *site) mapped(index int) string {
-	_, lv := lab.VolumeNames(s.Owner, "0", index, true)
+	_, lv := world.VolumeNames(s.Owner, "0", index, true)
 	return lab.DevicePath(s.vg, lv)
 }
 
@@ -120,9 +120,9 @@ func (s *site) mapped(index int) string {
 func (s *site) path(index int) string { return fmt.Sprintf("/mnt/nnf/%s-%d", s.name, index) }
 
 // ask asks for the mounts, with hooks in the storage profile.
-func (s *site) ask(hooks lab.Hooks) {
+func (s *site) ask(hooks world.Hooks) {
 	s.t.Helper()
-	profile := lab.Profile(s.Profile, lab.ProfileSpec{Hooks: map[string]lab.Hooks{s.fs: hooks}})
+	profile := world.Profile(s.Profile, world.ProfileSpec{Hooks: map[string]world.Hooks{s.fs: hooks}})
 	if s.name == "gfs2" {
 		// One node without locks: no lockspace is started, the volume is activated alone.
 		commands := profile.At("data", "gfs2Storage", "blockDeviceCommands", "computeCommands").(map[string]any)
@@ -130,9 +130,9 @@ func (s *site) ask(hooks lab.Hooks) {
 		commands["lvChange"].(map[string]any)["activate"] = "--activate y $VG_NAME/$LV_NAME"
 	}
 	s.Apply(profile)
-	var mounts []lab.MountSpec
+	var mounts []world.MountSpec
 	for i := range s.volumes {
-		mounts = append(mounts, lab.MountSpec{
+		mounts = append(mounts, world.MountSpec{
 			Path: s.path(i), Type: s.fs, Index: i, NQN: nqn, NSID: fmt.Sprint(s.nsids[0]), Own: true, UID: 1001, GID: 1001,
 		})
 	}

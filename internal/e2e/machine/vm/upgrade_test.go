@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/stage"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // writer adds a line to a file, again and again, and keeps it open. What goes
@@ -21,7 +21,7 @@ func upgrade(t *testing.T) {
 	s := newSite(t, "xfs")
 	newer, why := s.Newer()
 	if why != "" {
-		if os.Getenv(stage.RequireVar) != "" {
+		if os.Getenv(world.RequireVar) != "" {
 			t.Fatal(why)
 		}
 		t.Skip("not run: " + why)

@@ -7,12 +7,16 @@
 package record
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -158,4 +162,108 @@ func (d Dir) Update(change func(*State) error) error {
 		return err
 	}
 	return os.Rename(d.path("state.new"), d.path("state.json"))
+}
+
+// Call is one run of a stand-in. End is zero and Exit is -1 while it runs and
+// for ever when it was killed.
+type Call struct {
+	ID    string            `json:"id"`
+	Tool  string            `json:"tool"`
+	Argv  []string          `json:"argv"`
+	Env   map[string]string `json:"env,omitempty"`
+	PID   int               `json:"pid"`
+	PPID  int               `json:"ppid"`
+	Start time.Time         `json:"start"`
+	End   time.Time         `json:"end,omitzero"`
+	Exit  int               `json:"exit"`
+}
+
+// Append adds one line to the log. A call is written twice, at its start and
+// at its end; each is one write, so lines of parallel calls do not mix.
+func (d Dir) Append(c Call) error {
+	line, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(d.LogPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(line, '\n'))
+	return errors.Join(err, f.Close())
+}
+
+// Calls returns every call in order of its start.
+func (d Dir) Calls() ([]Call, error) {
+	data, err := os.ReadFile(d.LogPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var calls []Call
+	at := map[string]int{}
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	lines.Buffer(nil, 1<<22)
+	for lines.Scan() {
+		var c Call
+		if json.Unmarshal(lines.Bytes(), &c) != nil {
+			continue // a line cut by a kill
+		}
+		if i, seen := at[c.ID]; seen {
+			calls[i] = c
+			continue
+		}
+		at[c.ID] = len(calls)
+		calls = append(calls, c)
+	}
+	return calls, lines.Err()
+}
+
+// Fault is one way for a stand-in to misbehave. The zero fault does nothing.
+type Fault struct {
+	Tool  string `json:"tool"`            // name of the stand-in
+	Match string `json:"match,omitempty"` // only calls whose arguments contain this
+	Skip  int    `json:"skip,omitempty"`  // let this many matching calls pass first
+	Times int    `json:"times,omitempty"` // play it so often; 0 means always
+	After bool   `json:"after,omitempty"` // do the work first, then misbehave
+
+	Delay      time.Duration `json:"delay,omitempty"`
+	Exit       int           `json:"exit,omitempty"`
+	Stderr     string        `json:"stderr,omitempty"`
+	Report     string        `json:"report,omitempty"`     // write this where the report goes
+	Hang       bool          `json:"hang,omitempty"`       // for ever, TERM, HUP and INT ignored
+	Touch      string        `json:"touch,omitempty"`      // make this file; on a frozen file system nothing ends the call
+	Grandchild bool          `json:"grandchild,omitempty"` // leave a child that holds the output pipes
+	FloodBytes int64         `json:"floodBytes,omitempty"` // write so much to stdout
+	Suicide    bool          `json:"suicide,omitempty"`    // end by SIGKILL
+	KillPID    int           `json:"killPID,omitempty"`    // send SIGKILL to this process first
+	Gate       string        `json:"gate,omitempty"`       // wait until this file exists
+
+	Used int `json:"used,omitempty"` // calls that matched so far
+}
+
+// Take returns a copy of the fault that the call meets, if any, and counts it.
+func (d Dir) Take(tool string, args []string) (*Fault, error) {
+	if s, err := d.Load(); err != nil || len(s.Faults) == 0 {
+		return nil, err // the common case takes no lock
+	}
+	var hit *Fault
+	line := strings.Join(args, " ")
+	err := d.Update(func(s *State) error {
+		i := slices.IndexFunc(s.Faults, func(f *Fault) bool {
+			return f.Tool == tool && strings.Contains(line, f.Match) &&
+				(f.Times == 0 || f.Used < f.Skip+f.Times)
+		})
+		if i < 0 {
+			return nil
+		}
+		s.Faults[i].Used++
+		if c := *s.Faults[i]; c.Used > c.Skip {
+			hit = &c
+		}
+		return nil
+	})
+	return hit, err
 }

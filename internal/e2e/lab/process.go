@@ -1,0 +1,422 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Spec says which program is started, and how. The process gets a small
+// environment of its own with the stand-ins first in PATH.
+type Spec struct {
+	Program  string        // a name in the repository's bin directory, or a path; clientmountd unless set
+	Wrap     []string      // a command that executes the program, such as unshare with its arguments
+	API      API           // of a daemon; the zero value adds no arguments
+	Node     string        // name of the daemon's node, with API
+	Args     []string      // in addition; the last of several values of one flag counts
+	Env      []string      // added to the environment
+	Watchdog time.Duration // WATCHDOG_USEC, when not zero
+	NoNotify bool          // no NOTIFY_SOCKET
+	Listen   *os.File      // a listening socket that is passed as systemd does
+	Stdin    bool          // a pipe on standard input, which Process.CloseStdin closes
+}
+
+// API says where a daemon finds the API server, and with which credentials.
+type API struct {
+	Address string // host:port
+	Cert    string // file with the certificate authority
+	Tokens  string // directory with DAEMON/service.token
+
+	Kubeconfig string // instead of the other three
+}
+
+// flags are the arguments of a daemon that is started on a node.
+func (s Spec) flags() ([]string, error) {
+	own := []string{"--config=/dev/null", "--log-format=json"}
+	if s.Node != "" {
+		own = append(own, "--node-name="+s.Node)
+	}
+	switch s.API {
+	case API{}:
+		return s.Args, nil
+	case API{Kubeconfig: s.API.Kubeconfig}:
+		return append(append(own, "--kubeconfig="+s.API.Kubeconfig), s.Args...), nil
+	}
+	host, port, err := net.SplitHostPort(s.API.Address)
+	if err != nil {
+		return nil, err
+	}
+	own = append(own, "--kubernetes-service-host="+host, "--kubernetes-service-port="+port,
+		"--service-token-file="+filepath.Join(s.API.Tokens, s.account(), "service.token"), "--service-cert-file="+s.API.Cert)
+	return append(own, s.Args...), nil
+}
+
+// account is the daemon's name, which the test build shares with the released one.
+func (s Spec) account() string { return strings.TrimSuffix(filepath.Base(s.Program), testBuild) }
+
+// TestBuild is clientmountd with failpoints, which also knows what the stand-ins
+// of mount helpers really mount.
+const (
+	TestBuild = "clientmountd" + testBuild
+	testBuild = "-failpoints"
+)
+
+// Binary returns the path of a program: what the environment variable of its name
+// says (NNF_DM for nnf-dm), else the file beside this program, else the one in the
+// repository's bin directory.
+func Binary(name string) (string, error) {
+	variable := strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+	if path := os.Getenv(variable); path != "" {
+		if _, err := os.Stat(path); err != nil {
+			return "", fmt.Errorf("%s: %w", variable, err)
+		}
+		return path, nil
+	}
+	if self, err := os.Executable(); err == nil {
+		if path := filepath.Join(filepath.Dir(self), name); exists(path) {
+			return path, nil
+		}
+	}
+	root, err := Repository()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(root, "bin", name)
+	if !exists(path) {
+		return "", fmt.Errorf("there is no bin/%s: run make build build-test, or name one in %s", name, variable)
+	}
+	return path, nil
+}
+
+// Repository finds the module's directory from the working directory upwards.
+func Repository() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil && strings.HasPrefix(string(mod), "module github.com/compute-daemons/compute-daemons\n") {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("the working directory is not inside the repository")
+}
+
+// Process is a running program. Both of its outputs are its log.
+type Process struct {
+	PID     int
+	Started time.Time // just before its exec
+
+	name    string
+	lab     *Lab
+	cmd     *exec.Cmd
+	stdin   io.Closer
+	lines   feed[LogLine]
+	notices *notices
+	done    chan struct{}
+	err     error
+
+	json   bool        // every line of the log has to be JSON, unless the start fails
+	judged atomic.Bool // the caller has the exit code, or has killed the process
+}
+
+// LogLine is one line of output. Fields is nil unless it is JSON.
+type LogLine struct {
+	Time   time.Time // of arrival
+	Text   string
+	Fields map[string]any
+}
+
+// Start starts a program. At the end of the test the process is ended by SIGTERM
+// unless it has ended before; its exit code has to be 0 unless the test has asked
+// for it, there must be no panic in its log and no process left in its group. When
+// the test has failed, the log is printed.
+func Start(tb TB, l *Lab, s Spec) *Process {
+	tb.Helper()
+	p, err := l.start(s)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		tb.Helper()
+		if tb.Failed() {
+			p.Kill9()
+		}
+		for _, text := range p.finish() {
+			tb.Error(p.name + ": " + text)
+		}
+		if tb.Failed() {
+			p.dump(tb)
+		}
+	})
+	return p
+}
+
+// start is Start without a test.
+func (l *Lab) start(s Spec) (*Process, error) {
+	if s.Program == "" {
+		s.Program = "clientmountd"
+	}
+	program := s.Program
+	if !strings.Contains(program, "/") {
+		var err error
+		if program, err = Binary(program); err != nil {
+			return nil, err
+		}
+	}
+	args, err := s.flags()
+	if err != nil {
+		return nil, err
+	}
+	line := append(append(s.Wrap[:len(s.Wrap):len(s.Wrap)], program), args...)
+	p := &Process{name: s.account(), lab: l, done: make(chan struct{}), json: s.API != API{}}
+	if s.Listen != nil {
+		// Only the process itself knows the number that it will have
+		// (sd_listen_fds(3)), so a shell sets it.
+		line = append([]string{"/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}, line...)
+	}
+	p.cmd = exec.Command(line[0], line[1:]...)
+	p.cmd.Env = []string{"PATH=" + l.Path(), "HOME=/root", "LANG=C.UTF-8"}
+	if s.Listen != nil {
+		p.cmd.Env, p.cmd.ExtraFiles = append(p.cmd.Env, "LISTEN_FDS=1"), []*os.File{s.Listen}
+	}
+	if s.Watchdog > 0 {
+		p.cmd.Env = append(p.cmd.Env, "WATCHDOG_USEC="+strconv.FormatInt(s.Watchdog.Microseconds(), 10))
+	}
+	if s.Stdin {
+		if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+			return nil, err
+		}
+	}
+	if !s.NoNotify {
+		socket := filepath.Join(l.Dir, fmt.Sprintf("notify-%d", time.Now().UnixNano()))
+		if p.notices, err = listenNotices(socket); err != nil {
+			return nil, err
+		}
+		p.cmd.Env = append(p.cmd.Env, "NOTIFY_SOCKET="+socket)
+	}
+	p.cmd.Env = append(p.cmd.Env, s.Env...)
+	if err := p.run(); err != nil {
+		p.notices.close()
+		return nil, fmt.Errorf("start %s: %w", program, err)
+	}
+	l.onClose(func() error { p.Kill9(); return nil })
+	return p, nil
+}
+
+// run starts the command and follows it.
+func (p *Process) run() error {
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
+	// A pipe of our own: a child that keeps it open must not delay Wait.
+	read, write, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	p.cmd.Stderr, p.cmd.Stdout = write, write
+	p.Started = time.Now()
+	err = p.lab.startCommand(p.cmd)
+	write.Close()
+	if err != nil {
+		read.Close()
+		return err
+	}
+	p.PID = p.cmd.Process.Pid
+	go p.readLog(read)
+	go func() {
+		p.err = p.cmd.Wait()
+		p.lab.alive(p.PID, false)
+		p.notices.close() // first: a caller that has seen the end gets the last notice
+		close(p.done)
+	}()
+	return nil
+}
+
+func (p *Process) readLog(pipe *os.File) {
+	defer p.lines.end()
+	defer pipe.Close()
+	lines := bufio.NewReaderSize(pipe, 64<<10)
+	for {
+		text, err := lines.ReadString('\n')
+		if len(text) > 0 {
+			line := LogLine{Time: time.Now(), Text: text}
+			_ = json.Unmarshal([]byte(text), &line.Fields) // plain text stays plain
+			p.lines.add(line)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// crash is what the Go runtime and the daemons' own recovery write.
+var crash = regexp.MustCompile(`(?i)\bpanic|^fatal error: |^goroutine \d+ \[|WARNING: DATA RACE`)
+
+// endsWithin bounds the end of a program after SIGTERM, on a busy machine.
+const endsWithin = time.Minute
+
+// finish ends the process if it still runs, and returns what is wrong with it.
+func (p *Process) finish() (wrong []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), endsWithin)
+	defer cancel()
+	if !p.judged.Load() {
+		_ = p.Term()
+		// Before it is ready it may not handle signals yet.
+		early := p.notices != nil && !slices.ContainsFunc(p.Notices(), func(n Notice) bool { _, ready := n.Value("READY"); return ready })
+		if code, err := p.Wait(ctx); err != nil || code != 0 && !(early && code == 128+int(unix.SIGTERM)) {
+			wrong = append(wrong, fmt.Sprintf("exit code %d, %v", code, err))
+		}
+		if len(wrong) == 0 && unix.Kill(-p.PID, 0) == nil {
+			wrong = append(wrong, "there are processes left in its process group")
+		}
+	}
+	p.Kill9()
+	for _, line := range p.Log() {
+		if crash.MatchString(line.Text) || p.json && line.Fields == nil && p.cmd.ProcessState.ExitCode() == 0 {
+			wrong = append(wrong, "in the log: "+strings.TrimSpace(line.Text))
+			break
+		}
+	}
+	return wrong
+}
+
+// crashed returns the line with which the Go runtime ends a program.
+func (p *Process) crashed() error {
+	if p == nil {
+		return nil
+	}
+	for _, line := range p.Log() {
+		if strings.HasPrefix(line.Text, "panic: ") || strings.HasPrefix(line.Text, "fatal error: ") {
+			return fmt.Errorf("%s: %s", p.name, strings.TrimSpace(line.Text))
+		}
+	}
+	return nil
+}
+
+// dump writes the end of the log to the test's.
+func (p *Process) dump(tb TB) {
+	tb.Helper()
+	log := p.Log()
+	for _, line := range log[max(0, len(log)-200):] {
+		tb.Log(p.name + ": " + strings.TrimSpace(line.Text))
+	}
+	for _, n := range p.Notices() {
+		tb.Log(p.name + " notifies: " + n.Time.Format("05.000 ") + n.Text)
+	}
+}
+
+// Log returns what the program has written.
+func (p *Process) Log() []LogLine { return p.lines.all() }
+
+// WaitLog returns the first line that fits, past or future.
+func (p *Process) WaitLog(ctx context.Context, fits func(LogLine) bool) (LogLine, error) {
+	return p.lines.wait(ctx, fits)
+}
+
+// Signal sends a signal to the process alone.
+func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
+
+// Term asks it to end.
+func (p *Process) Term() error { return p.Signal(unix.SIGTERM) }
+
+// Hup sends SIGHUP, which asks a daemon to reload.
+func (p *Process) Hup() error { return p.Signal(unix.SIGHUP) }
+
+// CloseStdin closes the pipe of Spec.Stdin.
+func (p *Process) CloseStdin() error { return p.stdin.Close() }
+
+// Kill9 kills the process, not its children, and returns when it is gone.
+func (p *Process) Kill9() {
+	p.judged.Store(true)
+	_ = p.Signal(unix.SIGKILL)
+	<-p.done
+}
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Wait returns the exit code, 128 and the signal's number when killed.
+func (p *Process) Wait(ctx context.Context) (int, error) {
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		return -1, fmt.Errorf("%s still runs: %w", p.name, ctx.Err())
+	}
+	p.judged.Store(true)
+	if exit := (*exec.ExitError)(nil); p.err != nil && !errors.As(p.err, &exit) {
+		return -1, p.err
+	}
+	status := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if status.Signaled() {
+		return 128 + int(status.Signal()), nil
+	}
+	return status.ExitStatus(), nil
+}
+
+// Stop ends the process by SIGTERM. Another exit code than 0 is an error.
+func (p *Process) Stop(ctx context.Context) error {
+	if err := p.Term(); err != nil {
+		return err
+	}
+	if code, err := p.Wait(ctx); code != 0 || err != nil {
+		return fmt.Errorf("%s ended with code %d: %w", p.name, code, err)
+	}
+	return nil
+}
+
+// A parent-death signal is sent when the thread that started the child ends,
+// not when the process does. So all children start from one thread that lives
+// as long as the process.
+var starts = func() chan func() {
+	c := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for f := range c {
+			f()
+		}
+	}()
+	return c
+}()
+
+// startCommand starts a command whose process may be there until the caller says
+// otherwise.
+func (l *Lab) startCommand(cmd *exec.Cmd) error {
+	done := make(chan error)
+	starts <- func() { done <- cmd.Start() }
+	if err := <-done; err != nil {
+		return err
+	}
+	l.alive(cmd.Process.Pid, true)
+	return nil
+}
+
+// Run runs a command to its end. It may be there meanwhile, and is killed with
+// this process.
+func (l *Lab) Run(cmd *exec.Cmd) error {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
+	if err := l.startCommand(cmd); err != nil {
+		return err
+	}
+	defer l.alive(cmd.Process.Pid, false)
+	return cmd.Wait()
+}
