@@ -156,7 +156,7 @@ func (c *Configuration) Start(p *daemon.Process) (daemon.Service, error) {
 		return nil, err
 	}
 	d.transport = c.Transport
-	d.transport.Listener, d.transport.Pulse, d.transport.Records = d.listener, NewPulse(d.listener), d.records
+	d.transport.Listener, d.transport.Check, d.transport.Records = d.listener, NewSelfCheck(d.listener), d.records
 	d.transport.Shutdown, d.transport.Idle, d.transport.Quit, d.transport.Log = d.ShutdownTimeout, d.idle, quit, p.Log
 	d.started = func() {
 		p.Started(EventStarted, "api_server", address, "socket", d.listener.Addr().String(), "activated", d.listener.Activated())
@@ -194,7 +194,7 @@ func (d *process) Probe(ctx context.Context) error {
 			return err
 		}
 	}
-	return d.transport.Pulse.Probe(ctx)
+	return d.transport.Check.Probe(ctx)
 }
 
 // status sets the line of systemctl status.

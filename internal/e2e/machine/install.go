@@ -8,12 +8,20 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// programs that an installation has.
-var programs = []string{"clientmountd", "nnf-dm", "nnf-dmctl"}
+// Programs are the programs of an installation.
+func Programs() (list []string) {
+	for _, d := range product.Daemons {
+		list = append(list, d.Programs()...)
+	}
+	return list
+}
 
 // installed says where the folders of the repository go that mirror the
 // installed tree.
@@ -60,7 +68,7 @@ func (m *Machine) Install() {
 func payload(root string) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	for _, p := range programs {
+	for _, p := range Programs() {
 		if err := addFile(w, filepath.Join(root, "bin", p), "usr/bin/"+p, 0o755); err != nil {
 			return nil, fmt.Errorf("%w: run make build-daemon", err)
 		}
@@ -106,22 +114,23 @@ func (m *Machine) Configure() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	for _, d := range []struct {
-		name, group string
-		mode        fs.FileMode
-	}{{"clientmountd", "root", 0o600}, {"nnf-dm", "nnf-dm", 0o640}} {
-		etc := "/etc/" + d.name
-		for _, file := range []string{"service.token", "service.cert"} {
-			data, err := os.ReadFile(filepath.Join(m.World.Cluster.Dir, d.name, file))
+	for _, d := range product.Daemons {
+		etc := product.Directory(d.Name)
+		mode, err := strconv.ParseUint(d.SecretMode, 8, 32)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		for _, file := range []string{product.TokenFile, product.CertFile} {
+			data, err := os.ReadFile(filepath.Join(m.World.Cluster.Dir, d.Name, file))
 			if err != nil {
 				m.t.Fatal(err)
 			}
-			m.Put(etc+"/"+file, d.mode, data)
-			m.Do("chown root:" + d.group + " " + etc + "/" + file)
+			m.Put(etc+"/"+file, fs.FileMode(mode), data)
+			m.Do("chown " + d.Owner + " " + etc + "/" + file)
 		}
-		m.Setting(d.name, "10-cluster", fmt.Sprintf(
+		m.Setting(d.Name, "10-cluster", fmt.Sprintf(
 			"[kubernetes]\nservice_host = %q\nservice_port = %q\ntoken_file = %q\ncert_file = %q\n\n[node]\nname = %q\n",
-			host, port, etc+"/service.token", etc+"/service.cert", m.World.Node))
+			host, port, etc+"/"+product.TokenFile, etc+"/"+product.CertFile, m.World.Node))
 	}
 }
 
