@@ -20,13 +20,17 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// Client is what the controller asks of the API server; *kube.Client is the
-// real one. Requests observe the turn in their context (kube.WithTurn).
+// Client is what the controller asks of the API server; Server is the real one.
+// Requests observe the turn in their context (kube.WithTurn).
 type Client interface {
+	// Served finds the version of a group to use.
 	Served(ctx context.Context, group string, known []string) (string, error)
 	Get(ctx context.Context, r kube.Resource, namespace, name string, into any) error
 	Patch(ctx context.Context, r kube.Resource, namespace, name, subresource string, pt types.PatchType, body []byte, into any) error
+	// Servers lists Servers objects of all namespaces by labels.
 	Servers(ctx context.Context, r kube.Resource, selector string) ([]*dws.Servers, error)
+	// Watch feeds the handler until ctx ends or the version is no longer served.
+	Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error
 }
 
 // MountsResource is the clientmounts resource in a version of its group.
@@ -34,16 +38,7 @@ func MountsResource(version string) kube.Resource {
 	return kube.Resource{Group: api.GroupDWS, Version: version, Plural: "clientmounts", Kind: "ClientMount"}
 }
 
-// Source is where objects come from; *kube.Client with kube.Watch is the real
-// one.
-type Source interface {
-	// Served finds the version to speak.
-	Served(ctx context.Context, group string, known []string) (string, error)
-	// Watch feeds the handler until ctx ends or the version is gone.
-	Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error
-}
-
-// Server is the real Source.
+// Server is the real Client.
 type Server struct{ *kube.Client }
 
 // Watch follows one resource in one namespace.

@@ -134,14 +134,11 @@ func TestSharedReadPanics(t *testing.T) {
 // ClientMounts of one workflow that start together share one read of the
 // profile. A retry, and an unmount, read it themselves.
 func TestProfileReads(t *testing.T) {
-	f := newFixture(t, dws.TypeLustre)
-	synctest.Test(t, func(t *testing.T) {
-		s := newAPIServer("present")
-		l := fairLoop(t, f, s)
+	runLimited(t, []string{"present"}, func(t *testing.T, l *loop, s *apiServer) {
 		const n = 10
 		var list []*dws.ClientMount
 		for i := range n {
-			list = append(list, fairObject(fmt.Sprintf("m-%d", i), "present"))
+			list = append(list, lustreObject(fmt.Sprintf("m-%d", i), "present"))
 		}
 		reads := func(began time.Time) (n int) {
 			for _, r := range s.since(began) {
@@ -165,9 +162,6 @@ func TestProfileReads(t *testing.T) {
 			if got := reads(began); got != 1 {
 				t.Errorf("%s: %d profile reads", want, got)
 			}
-		}
-		if err := l.stop(); err != nil {
-			t.Error(err)
 		}
 	})
 }

@@ -125,8 +125,8 @@ func New(o Options) *Controller {
 	c.mounts.Store(&o.Mounts)
 	c.SetShutdownTimeout(o.ShutdownTimeout)
 	c.rec = &reconciler{
-		node: o.Node, machine: o.Machine, records: o.Records, plan: o.Plan, log: o.Log,
-		stuck: newStuckTable(), registry: &registry{}, limits: func() Limits { return *c.limits.Load() },
+		node: o.Node, host: o.Machine, records: o.Records, plan: o.Plan, log: o.Log,
+		stuck: newStuckTable(), registry: &registry{users: map[string]*user{}}, limits: func() Limits { return *c.limits.Load() },
 		progressAfter: 5 * time.Second,
 		remote: remote{
 			client: o.Client, versions: new(kube.Versions),
@@ -232,7 +232,7 @@ func (c *Controller) Probe(ctx context.Context) error {
 // Upsert takes the newest state of an object from the watch.
 func (c *Controller) Upsert(cm *dws.ClientMount) { c.do(func() { c.upsert(cm) }) }
 
-// Delete takes notice that an object is gone.
+// Delete is called when an object is gone.
 func (c *Controller) Delete(name string) { c.do(func() { c.gone(name) }) }
 
 // Replace takes the complete list of the node's objects.
@@ -327,16 +327,16 @@ func (c *Controller) handler() kube.Handler[dws.ClientMount] {
 
 // Follow supplies the controller with the objects of this node until ctx ends.
 // It finds the served version first, and again when the server stops serving
-// it; an API server that is down is waited for.
-func (c *Controller) Follow(ctx context.Context, src Source) error {
+// it. It retries while the API server is down.
+func (c *Controller) Follow(ctx context.Context) error {
 	failures := 0
 	for {
-		version, err := src.Served(ctx, api.GroupDWS, api.VersionsDWS)
+		version, err := c.o.Client.Served(ctx, api.GroupDWS, api.VersionsDWS)
 		if err == nil {
 			failures = 0
 			r := MountsResource(version)
 			c.mounts.Store(&r)
-			err = src.Watch(ctx, r, c.o.Node, c.APIState, c.handler())
+			err = c.o.Client.Watch(ctx, r, c.o.Node, c.APIState, c.handler())
 		} else if ctx.Err() == nil {
 			c.APIState(kube.State{LastError: err, Since: time.Now()})
 		}

@@ -3,7 +3,6 @@ package clientmount
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
@@ -24,104 +24,91 @@ func TestMain(m *testing.M) {
 }
 
 func TestLoopLife(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
-		l := startLoop(t, f, nil)
+	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		l.c.APIState(kube.State{Connected: true})
-		l.c.Replace([]*dws.ClientMount{f.server.object()})
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
 		synctest.Wait()
-		if l.synced != 1 || !f.machine.mounted(testPath) {
-			t.Fatalf("synced %d, mounted %v", l.synced, f.machine.mounted(testPath))
+		if l.synced != 1 || !l.machine.mounted(testPath) {
+			t.Fatalf("synced %d, mounted %v", l.synced, l.machine.mounted(testPath))
 		}
 		if got := l.lines[len(l.lines)-1]; got != "1 mount ready for 1 ClientMount; API server answers" {
 			t.Errorf("status line %q", got)
 		}
-		f.machine.done()
+		l.machine.done()
 		// Our own write comes back by the watch: nothing to do.
-		l.c.Upsert(f.server.object())
+		l.c.Upsert(l.server.object())
 		synctest.Wait()
-		f.expect("after our own write", f.machine.done(), nil)
+		l.expect("after our own write", l.machine.done(), nil)
 
-		f.want(dws.Unmounted)
-		l.c.Upsert(f.server.object())
+		l.want(dws.Unmounted)
+		l.c.Upsert(l.server.object())
 		synctest.Wait()
-		f.delete()
-		l.c.Upsert(f.server.object())
+		l.delete()
+		l.c.Upsert(l.server.object())
 		synctest.Wait()
 		l.c.Delete("default-job7-0-computes")
 		synctest.Wait()
 		if got := l.lines[len(l.lines)-1]; got != "0 mounts ready for 0 ClientMounts; API server answers" {
 			t.Errorf("status line %q", got)
 		}
-		if len(f.server.written()) != 4 {
+		if len(l.server.written()) != 4 {
 			t.Errorf("a life costs four writes")
-		}
-		if err := l.stop(); err != nil {
-			t.Error(err)
 		}
 	})
 }
 
 // Failures are retried with growing pauses that stay below the ceiling.
 func TestLoopBackoff(t *testing.T) {
-	f := newFixture(t, dws.TypeLustre)
-	synctest.Test(t, func(t *testing.T) {
-		f.machine.fail["mount"] = errors.New("no route")
-		l := startLoop(t, f, nil)
-		l.c.Replace([]*dws.ClientMount{f.server.object()})
+	runLoop(t, dws.TypeLustre, nil, func(t *testing.T, l *loop) {
+		l.machine.fail["mount"] = errors.New("no route")
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
 		var pauses []time.Duration
 		last := time.Now()
 		for range 10 {
-			wait.Until(t, "the next attempt", func() bool { return len(f.machine.done()) > 0 })
+			wait.Until(t, "the next attempt", func() bool { return len(l.machine.done()) > 0 })
 			pauses = append(pauses, time.Since(last))
 			last = time.Now()
 		}
 		if pauses[1] > 350*time.Millisecond || pauses[9] < 20*time.Second || pauses[9] > 31*time.Second {
 			t.Errorf("pauses %v", pauses)
 		}
-		if got := f.server.written(); len(got) != 2 {
+		if got := l.server.written(); len(got) != 2 {
 			t.Errorf("the same failure is written once: %q", got)
 		}
-		l.stop()
 	})
 }
 
-// What failed for want of the API server goes on when it answers again, and
-// does not wait for the end of a long pause.
+// What failed because the API server did not answer continues when it answers again,
+// and does not wait for the end of a long pause.
 func TestLoopResume(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
-		f.server.fail["status"] = errors.New("no answer")
-		l := startLoop(t, f, nil)
+	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
+		l.server.fail["status"] = errors.New("no answer")
 		l.c.APIState(kube.State{LastError: errors.New("no answer"), Since: time.Now()})
-		l.c.Replace([]*dws.ClientMount{f.server.object()})
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
 		wait.Advance(10 * time.Minute)
-		if !f.machine.mounted(testPath) || f.server.object().Status.AllReady {
+		if !l.machine.mounted(testPath) || l.server.object().Status.AllReady {
 			t.Fatal("mounted and not yet told")
 		}
-		delete(f.server.fail, "status")
+		delete(l.server.fail, "status")
 		l.c.APIState(kube.State{Connected: true})
 		wait.Advance(2 * time.Second)
-		if !f.server.object().Status.AllReady {
+		if !l.server.object().Status.AllReady {
 			t.Error("not told within two seconds")
 		}
-		l.stop()
 	})
 }
 
-// A mount that hangs holds up neither another object nor the probe; a stop
-// waits for it no longer than the shutdown time.
+// A mount that hangs delays neither another object nor the probe; a stop waits for
+// it no longer than the shutdown time.
 func TestLoopStuckMount(t *testing.T) {
-	f := newFixture(t, dws.TypeLustre)
-	synctest.Test(t, func(t *testing.T) {
-		f.machine.block["mount -t lustre 10.1.1.2@tcp:/job7fs"] = make(chan struct{})
-		l := startLoop(t, f, nil)
+	runLoop(t, dws.TypeLustre, nil, func(t *testing.T, l *loop) {
+		l.machine.block["mount -t lustre 10.1.1.2@tcp:/job7fs"] = make(chan struct{})
 		other := testObject(dws.TypeLustre)
 		other.Name, other.UID = "other", "bbbb-2"
 		other.Spec.Mounts[0].MountPath, other.Spec.Mounts[0].Device.Lustre.FileSystemName = "/mnt/nnf/other", "other"
-		l.c.Replace([]*dws.ClientMount{f.server.object(), other})
+		l.c.Replace([]*dws.ClientMount{l.server.object(), other})
 		synctest.Wait()
-		if !f.machine.mounted("/mnt/nnf/other") || f.machine.mounted(testPath) {
+		if !l.machine.mounted("/mnt/nnf/other") || l.machine.mounted(testPath) {
 			t.Fatal("the stuck mount held up the other")
 		}
 		if err := l.c.Probe(context.Background()); err != nil {
@@ -140,130 +127,98 @@ func TestLoopStuckMount(t *testing.T) {
 
 // A newer state cuts the sequence short between two steps.
 func TestLoopSuperseded(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
+	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		gate := make(chan struct{})
-		f.machine.block["hook pre-activate"] = gate
-		l := startLoop(t, f, nil)
-		l.c.Replace([]*dws.ClientMount{f.server.object()})
+		l.machine.block["hook pre-activate"] = gate
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
 		synctest.Wait()
-		f.want(dws.Unmounted)
-		l.c.Upsert(f.server.object())
+		l.want(dws.Unmounted)
+		l.c.Upsert(l.server.object())
 		synctest.Wait()
 		close(gate)
 		synctest.Wait()
-		for _, line := range f.machine.done() {
+		for _, line := range l.machine.done() {
 			if strings.HasPrefix(line, "mount") {
-				t.Errorf("mounted although nobody wants it any more: %q", line)
+				t.Errorf("mounted although it is no longer asked for: %q", line)
 			}
 		}
-		if st := f.server.object().Status; !st.AllReady || st.Mounts[0].State != dws.Unmounted {
+		if st := l.server.object().Status; !st.AllReady || st.Mounts[0].State != dws.Unmounted {
 			t.Errorf("status %s", describe(&st))
 		}
-		l.stop()
 	})
 }
 
 // A long operation says in between that it is under way.
 func TestLoopProgress(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
+	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		gate := make(chan struct{})
-		f.machine.block["hook pre-activate"] = gate
-		l := startLoop(t, f, nil)
-		l.c.Replace([]*dws.ClientMount{f.server.object()})
+		l.machine.block["hook pre-activate"] = gate
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
 		wait.Advance(6 * time.Second)
-		if got := f.server.written(); len(got) != 2 || got[1] != "status [{mounted false}] false" {
+		if got := l.server.written(); len(got) != 2 || got[1] != "status [{mounted false}] false" {
 			t.Errorf("writes %q", got)
 		}
 		close(gate)
 		synctest.Wait()
-		f.expect("outcome", f.server.written(), []string{"status [{mounted true}] true"})
-		l.stop()
+		l.expect("outcome", l.server.written(), []string{"status [{mounted true}] true"})
 	})
 }
 
 // An object that can no longer be read is not taken for deleted.
 func TestLoopMalformed(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
-		l := startLoop(t, f, func(o *Options) { o.Orphans = OrphansUnmount })
+	runLoop(t, dws.TypeXFS, func(o *Options) { o.Orphans = OrphansUnmount }, func(t *testing.T, l *loop) {
 		h := l.c.handler()
-		h.Replace([]*dws.ClientMount{f.server.object()})
+		h.Replace([]*dws.ClientMount{l.server.object()})
 		synctest.Wait()
-		h.Malformed("compute-01", f.server.object().Name, errors.New("bad"))
+		h.Malformed("compute-01", l.server.object().Name, errors.New("bad"))
 		h.Replace(nil)
 		synctest.Wait()
-		if !f.machine.mounted(testPath) {
+		if !l.machine.mounted(testPath) {
 			t.Error("unmounted because it could not be read")
 		}
-		h.Delete("compute-01", f.server.object().Name)
+		h.Delete("compute-01", l.server.object().Name)
 		synctest.Wait()
-		if f.machine.mounted(testPath) {
+		if l.machine.mounted(testPath) {
 			t.Error("really deleted now: an orphan")
 		}
-		l.stop()
 	})
 }
 
 // A ready mount is looked at again after the verify interval, and repaired.
 func TestLoopVerify(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
-		l := startLoop(t, f, func(o *Options) { o.Limits.Verify = time.Hour })
-		l.c.Replace([]*dws.ClientMount{f.server.object()})
+	runLoop(t, dws.TypeXFS, func(o *Options) { o.Limits.Verify = time.Hour }, func(t *testing.T, l *loop) {
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
 		synctest.Wait()
-		f.machine.done()
-		f.machine.mu.Lock()
-		f.machine.table = nil
-		f.machine.mu.Unlock()
+		l.machine.done()
+		l.machine.mu.Lock()
+		l.machine.table = nil
+		l.machine.mu.Unlock()
 		wait.Advance(2 * time.Hour)
-		if !f.machine.mounted(testPath) {
+		if !l.machine.mounted(testPath) {
 			t.Error("not repaired")
 		}
-		l.stop()
 	})
 }
 
 // Only those that wait for the path that has become free start again.
 func TestOthersStayBlocked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		records, err := OpenRecords(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		blocked := testObject(dws.TypeLustre)
-		blocked.Spec.Mounts[0].MountPath = "/mnt/a"
-		server := newFakeServer(blocked, testProfile())
-		c := New(Options{
-			Node: "compute-01", Client: server, Machine: newFakeMachine(), Records: records, Mounts: MountsResource("v1alpha7"),
-			Limits: Limits{Command: time.Minute, Hook: time.Minute, RetryMax: time.Hour}, Log: slog.New(slog.DiscardHandler),
-		})
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- c.Run(ctx) }()
-		holder, other := testObject(dws.TypeLustre), testObject(dws.TypeLustre)
-		holder.Name, holder.UID, holder.Spec.Mounts[0].MountPath = "holder", "hhhh-1", "/mnt/a/below"
-		other.Name, other.UID, other.Spec.Mounts[0].MountPath = "other", "oooo-1", "/mnt/b"
-		c.Replace([]*dws.ClientMount{holder, other})
+	runLoop(t, dws.TypeLustre, longRetries, func(t *testing.T, l *loop) {
+		holder, other := lustreMount("holder", "/mnt/a/below"), lustreMount("other", "/mnt/b")
+		l.edit(at("/mnt/a"))
+		l.c.Replace([]*dws.ClientMount{holder, other})
 		synctest.Wait()
-		c.Upsert(server.object())
+		l.c.Upsert(l.server.object())
 		wait.Advance(30 * time.Minute) // the pauses of its retries are long now
-		server.mu.Lock()
-		before := server.gets
-		server.mu.Unlock()
-		changed := *other
-		changed.Spec.DesiredState, changed.Generation = dws.Unmounted, 2
-		c.Upsert(&changed)
-		synctest.Wait()
-		server.mu.Lock()
-		if n := server.gets - before; n != 1 {
-			t.Errorf("%d reads of the profile for one unmount", n)
+		gets := func() int {
+			l.server.mu.Lock()
+			defer l.server.mu.Unlock()
+			return l.server.gets
 		}
-		server.mu.Unlock()
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
+		before := gets()
+		l.c.Upsert(unmounted(other))
+		synctest.Wait()
+		if n := gets() - before; n != 1 {
+			t.Errorf("%d reads of the profile for one unmount", n)
 		}
 	})
 }
@@ -271,79 +226,69 @@ func TestOthersStayBlocked(t *testing.T) {
 // A path that becomes free while the attempt that it blocks still reports is
 // not missed.
 func TestFreedWhileReporting(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, dws.TypeLustre)
-		l := startLoop(t, f, func(o *Options) { o.Limits.RetryMax = time.Hour })
+	runLoop(t, dws.TypeLustre, longRetries, func(t *testing.T, l *loop) {
 		l.c.Replace(nil)
-		o := &object{name: "x", newest: f.server.object(), ran: f.server.object(), running: true, failures: 10}
+		o := &object{name: "x", newest: l.server.object(), ran: l.server.object(), running: true, failures: 10}
 		l.c.do(func() {
 			l.c.objects["x"] = o
 			l.c.ended(o, result{retry: true, failed: true, blocked: &conflictError{uid: "gone", otherPath: testPath}})
 		})
 		wait.Advance(time.Second)
-		if !f.machine.mounted(testPath) {
+		if !l.machine.mounted(testPath) {
 			t.Error("waits for a path that is free")
 		}
-		l.stop()
 	})
 }
 
 // An object that waits for the path of another starts as soon as the path is
 // free, not after the pause of a retry.
 func TestPathThatBecomesFree(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		records, err := OpenRecords(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		server := newFakeServer(testObject(dws.TypeLustre), testProfile())
-		machine := newFakeMachine()
-		c := New(Options{
-			Node: "compute-01", Client: server, Machine: machine, Records: records, Mounts: MountsResource("v1alpha7"),
-			Limits: Limits{Command: time.Minute, Hook: time.Minute, RetryMax: time.Hour}, Log: slog.New(slog.DiscardHandler),
-		})
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- c.Run(ctx) }()
-
-		holder := testObject(dws.TypeLustre)
-		holder.Name, holder.UID = "holder", "hhhh-1"
-		holder.Spec.Mounts[0].MountPath = testPath + "/below"
-		c.Replace([]*dws.ClientMount{holder})
+	runLoop(t, dws.TypeLustre, longRetries, func(t *testing.T, l *loop) {
+		holder := lustreMount("holder", testPath+"/below")
+		l.c.Replace([]*dws.ClientMount{holder})
 		synctest.Wait()
-		if !machine.mounted(testPath + "/below") {
+		if !l.machine.mounted(testPath + "/below") {
 			t.Fatal("the first one is not mounted")
 		}
-		c.Upsert(server.object())
+		l.c.Upsert(l.server.object())
 		wait.Advance(2 * time.Minute) // the pauses of its retries grow
-		if st := server.object().Status; st.Error == nil {
+		if st := l.server.object().Status; st.Error == nil {
 			t.Fatalf("status %s", describe(&st))
 		}
-		changed := *holder
-		changed.Spec.DesiredState, changed.Generation = dws.Unmounted, 2
-		c.Upsert(&changed)
+		l.c.Upsert(unmounted(holder))
 		wait.Advance(time.Second)
-		if st := server.object().Status; !st.AllReady || !machine.mounted(testPath) {
+		if st := l.server.object().Status; !st.AllReady || !l.machine.mounted(testPath) {
 			t.Errorf("still waiting: %s", describe(&st))
-		}
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
 		}
 	})
 }
 
-// Idle is said once after work, later than the work, and never again by itself.
-func TestIdleIsSaidOnce(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
-		var said atomic.Int32
-		l := startLoop(t, f, func(o *Options) { o.Idle = func() { said.Add(1) } })
+func longRetries(o *Options) { o.Limits.RetryMax = time.Hour }
+
+// lustreMount is another object that mounts the same file system at a path.
+func lustreMount(name, path string) *dws.ClientMount {
+	cm := testObject(dws.TypeLustre)
+	cm.Name, cm.UID, cm.Spec.Mounts[0].MountPath = name, types.UID("uid-"+name), path
+	return cm
+}
+
+// unmounted is the object after its desired state was changed.
+func unmounted(cm *dws.ClientMount) *dws.ClientMount {
+	changed := *cm
+	changed.Spec.DesiredState = dws.Unmounted
+	changed.Generation++
+	return &changed
+}
+
+// Idle is called once after work, later than the work, and not again without work.
+func TestIdleIsCalledOnce(t *testing.T) {
+	var called atomic.Int32
+	runLoop(t, dws.TypeXFS, func(o *Options) { o.Idle = func() { called.Add(1) } }, func(t *testing.T, l *loop) {
 		expect := func(what string, n int32) {
 			t.Helper()
 			synctest.Wait()
-			if got := said.Load(); got != n {
-				t.Errorf("%s: said %d times, want %d", what, got, n)
+			if got := called.Load(); got != n {
+				t.Errorf("%s: called %d times, want %d", what, got, n)
 			}
 		}
 		wait.Advance(time.Hour)
@@ -362,32 +307,27 @@ func TestIdleIsSaidOnce(t *testing.T) {
 		wait.Advance(time.Hour)
 		expect("nothing happened", 1)
 
-		l.c.Upsert(f.server.object())
+		l.c.Upsert(l.server.object())
 		wait.Advance(idleAfter - 1)
 		expect("right after a mount", 1)
-		f.want(dws.Unmounted)
-		l.c.Upsert(f.server.object())
+		l.want(dws.Unmounted)
+		l.c.Upsert(l.server.object())
 		wait.Advance(idleAfter - 1)
-		expect("the next work began before", 1)
+		expect("the next work started before", 1)
 		wait.Advance(time.Nanosecond)
 		expect("after the unmount", 2)
-		if err := l.stop(); err != nil {
-			t.Error(err)
-		}
 	})
 }
 
 // While an attempt hangs the daemon is not idle, and stopping leaves no timer.
 func TestIdleWaitsForAttempts(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
-		said := make(chan struct{}, 9)
+	var called atomic.Int32
+	runLoop(t, dws.TypeXFS, func(o *Options) { o.Idle = func() { called.Add(1) } }, func(t *testing.T, l *loop) {
 		gate := make(chan struct{})
-		f.machine.block["mount"] = gate
-		l := startLoop(t, f, func(o *Options) { o.Idle = func() { said <- struct{}{} } })
-		l.c.Replace([]*dws.ClientMount{f.server.object()})
+		l.machine.block["mount"] = gate
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
 		wait.Advance(time.Minute)
-		if len(said) != 0 {
+		if called.Load() != 0 {
 			t.Error("idle while a mount hangs")
 		}
 		close(gate)
@@ -396,8 +336,8 @@ func TestIdleWaitsForAttempts(t *testing.T) {
 			t.Error(err)
 		}
 		wait.Advance(time.Minute)
-		if len(said) != 0 {
-			t.Error("idle was said after the end")
+		if called.Load() != 0 {
+			t.Error("idle after the end")
 		}
 	})
 }

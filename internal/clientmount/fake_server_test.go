@@ -92,7 +92,7 @@ func (s *fakeServer) Patch(_ context.Context, r kube.Resource, _, name, sub stri
 		return notFound(r, name)
 	}
 	if name != s.cm.Name {
-		return nil // a bystander, whose writes nobody looks at
+		return nil // another object, whose writes no test reads
 	}
 	switch {
 	case sub == "status" && pt == types.MergePatchType:
@@ -183,6 +183,11 @@ func (s *fakeServer) jsonPatch(body []byte) error {
 	return nil
 }
 
+// Watch is not used: tests call the handler themselves.
+func (s *fakeServer) Watch(context.Context, kube.Resource, string, func(kube.State), kube.Handler[dws.ClientMount]) error {
+	return errors.ErrUnsupported
+}
+
 func (s *fakeServer) Servers(_ context.Context, _ kube.Resource, selector string) ([]*dws.Servers, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -232,7 +237,7 @@ type apiServer struct {
 	mu       sync.Mutex
 	profiles map[string]bool
 	finals   map[string][]string
-	ready    map[string]time.Time // when a status said that all is ready
+	ready    map[string]time.Time // when a status reported that all is ready
 	requests []apiRequest
 }
 

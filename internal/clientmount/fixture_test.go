@@ -5,7 +5,9 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -77,13 +79,16 @@ func newFixture(t *testing.T, typ string) *fixture {
 	return f
 }
 
-// restart makes a new reconciler that knows only what is on disk.
-func (f *fixture) restart(records *Records) {
-	c := New(Options{
+func (f *fixture) options(records *Records) Options {
+	return Options{
 		Node: "compute-01", Client: f.server, Machine: f.machine, Records: records, Mounts: MountsResource("v1alpha7"),
 		Limits: Limits{Command: time.Minute, Hook: time.Minute, DeviceRetries: 3, RetryMax: 30 * time.Second}, Log: slog.New(slog.DiscardHandler),
-	})
-	f.rec = c.rec
+	}
+}
+
+// restart makes a new reconciler that knows only what is on disk.
+func (f *fixture) restart(records *Records) {
+	f.rec = New(f.options(records)).rec
 	// No loop runs here.
 	f.rec.released, f.rec.registry.freed = nil, nil
 	f.rec.registry.alive = func(string, string) bool { return true }
@@ -132,31 +137,52 @@ type loop struct {
 	*fixture
 	c      *Controller
 	cancel context.CancelFunc
-	ended  chan error
+	ended  func() error // waits until Run has returned
 	lines  []string
 	synced int
 }
 
-func startLoop(t *testing.T, f *fixture, change func(*Options)) *loop {
-	l := &loop{fixture: f, ended: make(chan error, 1)}
-	o := Options{
-		Node: "compute-01", Client: f.server, Machine: f.machine, Records: f.rec.records, Mounts: MountsResource("v1alpha7"),
-		Limits: Limits{Command: time.Minute, Hook: time.Minute, RetryMax: 30 * time.Second}, Log: slog.New(slog.DiscardHandler),
-		ShutdownTimeout: 10 * time.Second, Status: func(s string) { l.lines = append(l.lines, s) }, Synced: func() { l.synced++ },
-	}
+// startLoop starts a controller on the fakes of a fixture. It must be called in a
+// bubble of testing/synctest.
+func startLoop(f *fixture, change func(*Options)) *loop {
+	l := &loop{fixture: f}
+	o := f.options(f.rec.records)
+	o.Limits.DeviceRetries = 0
+	o.ShutdownTimeout = 10 * time.Second
+	o.Status, o.Synced = func(s string) { l.lines = append(l.lines, s) }, func() { l.synced++ }
 	if change != nil {
 		change(&o)
 	}
 	l.c = New(o)
 	ctx, cancel := context.WithCancel(context.Background())
-	l.cancel = cancel
-	go func() { l.ended <- l.c.Run(ctx) }()
+	ended := make(chan error, 1)
+	l.cancel, l.ended = cancel, sync.OnceValue(func() error { return <-ended })
+	go func() { ended <- l.c.Run(ctx) }()
 	return l
 }
 
+// stop may be called more than once.
 func (l *loop) stop() error {
 	l.cancel()
-	return <-l.ended
+	return l.ended()
+}
+
+// runLoop runs a test on the loop of a new fixture, in a bubble of testing/synctest,
+// and stops it.
+func runLoop(t *testing.T, typ string, change func(*Options), test func(t *testing.T, l *loop)) {
+	t.Helper()
+	newFixture(t, typ).runLoop(t, change, test)
+}
+
+func (f *fixture) runLoop(t *testing.T, change func(*Options), test func(t *testing.T, l *loop)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		l := startLoop(f, change)
+		test(t, l)
+		if err := l.stop(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // beside adds a second object to a fixture: its own server, the same machine and
@@ -203,7 +229,7 @@ func twoMounts(cm *dws.ClientMount) {
 	cm.Spec.Mounts = append(cm.Spec.Mounts, second)
 }
 
-// again makes the object anew under its old name, while no daemon runs.
+// again creates the object again under its old name, while no daemon runs.
 func (f *fixture) again(uid types.UID) {
 	f.server.cm = testObject(f.server.cm.Spec.Mounts[0].Type)
 	f.server.cm.UID = uid

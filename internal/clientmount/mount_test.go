@@ -52,7 +52,7 @@ func TestObsoleteMountInTheWay(t *testing.T) {
 }
 
 // A mount at a path that the record does not list is a new one, even if the
-// object said that the old one was ready: its hooks run.
+// object reported that the old one was ready: its hooks run.
 func TestHooksOfChangedPath(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.reconcile()
@@ -125,7 +125,7 @@ func TestObsoleteInterrupted(t *testing.T) {
 			return
 		}
 		if undone++; undone == 2 {
-			cancel() // the second is undone, the first has begun
+			cancel() // the second is undone, the first has started
 		}
 	}
 	for range 2 {
@@ -133,7 +133,7 @@ func TestObsoleteInterrupted(t *testing.T) {
 		waits = t.Context()
 	}
 	if undone != 3 || len(f.machine.table) != 1 {
-		t.Errorf("unmounts began %d times, expected once more than there are mounts; table %+v", undone, f.machine.table)
+		t.Errorf("unmounts started %d times, expected once more than there are mounts; table %+v", undone, f.machine.table)
 	}
 }
 
@@ -248,7 +248,7 @@ func TestChangedPath(t *testing.T) {
 	}
 }
 
-// When the wish turns back in the middle of an unmount, the old ready:true is
+// When the desired state changes back in the middle of an unmount, the old ready:true is
 // withdrawn before the mounts come up again.
 func TestTurnBack(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
@@ -292,7 +292,7 @@ func TestTurnBackAfterUnmount(t *testing.T) {
 	f.expect("writes", f.server.written(), []string{"status [{mounted false}] false", "status [{mounted true}] true"})
 }
 
-// Root's links are resolved once; afterwards the record tells.
+// Root's links are resolved once; afterwards the path is in the record.
 func TestLinkInThePath(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.machine.link = [2]string{"/mnt/", "/var/mnt/"}

@@ -16,37 +16,34 @@ import (
 // An object that was replaced while an attempt ran leaves an orphan like any
 // other that is gone.
 func TestReplacedWhileRunning(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
-		l := startLoop(t, f, func(o *Options) { o.Orphans = OrphansUnmount })
-		l.c.Replace([]*dws.ClientMount{f.server.object()})
+	runLoop(t, dws.TypeXFS, func(o *Options) { o.Orphans = OrphansUnmount }, func(t *testing.T, l *loop) {
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
 		synctest.Wait()
 		hang := make(chan struct{})
-		f.machine.mu.Lock()
-		f.machine.block["umount "+testPath] = hang
-		f.machine.mu.Unlock()
-		f.want(dws.Unmounted)
-		l.c.Upsert(f.server.object())
+		l.machine.mu.Lock()
+		l.machine.block["umount "+testPath] = hang
+		l.machine.mu.Unlock()
+		l.want(dws.Unmounted)
+		l.c.Upsert(l.server.object())
 		synctest.Wait()
-		f.server.mu.Lock()
-		f.server.cm = testObject(dws.TypeLustre)
-		f.server.cm.UID, f.server.cm.Spec.Mounts[0].MountPath = "bbbb-2", "/mnt/nnf/elsewhere"
-		f.server.mu.Unlock()
-		l.c.Delete(f.server.object().Name)
-		l.c.Upsert(f.server.object())
-		f.machine.mu.Lock()
-		f.machine.fail["umount "+testPath] = os.ErrDeadlineExceeded
-		f.machine.mu.Unlock()
+		l.server.mu.Lock()
+		l.server.cm = testObject(dws.TypeLustre)
+		l.server.cm.UID, l.server.cm.Spec.Mounts[0].MountPath = "bbbb-2", "/mnt/nnf/elsewhere"
+		l.server.mu.Unlock()
+		l.c.Delete(l.server.object().Name)
+		l.c.Upsert(l.server.object())
+		l.machine.mu.Lock()
+		l.machine.fail["umount "+testPath] = os.ErrDeadlineExceeded
+		l.machine.mu.Unlock()
 		close(hang)
 		synctest.Wait()
-		f.machine.mu.Lock()
-		delete(f.machine.fail, "umount "+testPath)
-		f.machine.mu.Unlock()
+		l.machine.mu.Lock()
+		delete(l.machine.fail, "umount "+testPath)
+		l.machine.mu.Unlock()
 		wait.Advance(time.Minute)
-		if f.machine.mounted(testPath) || !f.machine.mounted("/mnt/nnf/elsewhere") {
-			t.Errorf("table %+v", f.machine.table)
+		if l.machine.mounted(testPath) || !l.machine.mounted("/mnt/nnf/elsewhere") {
+			t.Errorf("table %+v", l.machine.table)
 		}
-		l.stop()
 	})
 }
 
@@ -61,8 +58,7 @@ func TestOrphanWithUnwritableRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.machine.done()
-	synctest.Test(t, func(t *testing.T) {
-		l := startLoop(t, f, func(o *Options) { o.Orphans = OrphansUnmount })
+	f.runLoop(t, func(o *Options) { o.Orphans = OrphansUnmount }, func(t *testing.T, l *loop) {
 		l.c.Replace(nil)
 		wait.Advance(10 * time.Minute)
 		hooks := 0
@@ -74,7 +70,6 @@ func TestOrphanWithUnwritableRecord(t *testing.T) {
 		if len(f.machine.table) != 0 || hooks != 1 {
 			t.Errorf("the hook ran %d times, table %+v", hooks, f.machine.table)
 		}
-		l.stop()
 	})
 }
 
@@ -107,7 +102,7 @@ func TestSuccessorTakesOver(t *testing.T) {
 	}
 }
 
-// A living object shares the mount of another and takes nothing from it; what
+// An object that exists shares the mount of another and takes nothing from it; what
 // belongs to other storage is refused while it is mounted.
 func TestSuccessorLeavesOthersAlone(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -175,7 +170,7 @@ func TestSuccessorWaitsForUndo(t *testing.T) {
 	}
 }
 
-// A leftover that a living object uses is forgotten, not unmounted.
+// A leftover that another object uses is forgotten, not unmounted.
 func TestUndoOfWhatIsUsed(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.reconcile()
@@ -200,8 +195,7 @@ func TestLoopOrphans(t *testing.T) {
 		t.Run(string(policy), func(t *testing.T) {
 			f := newFixture(t, dws.TypeXFS)
 			f.reconcile()
-			synctest.Test(t, func(t *testing.T) {
-				l := startLoop(t, f, func(o *Options) { o.Orphans = policy })
+			f.runLoop(t, func(o *Options) { o.Orphans = policy }, func(t *testing.T, l *loop) {
 				l.c.Replace(nil)
 				synctest.Wait()
 				if got := f.machine.mounted(testPath); got != (policy == OrphansReport) {
@@ -210,7 +204,6 @@ func TestLoopOrphans(t *testing.T) {
 				if got := l.lines[len(l.lines)-1]; strings.Contains(got, "1 orphaned") != (policy == OrphansReport) {
 					t.Errorf("status line %q", got)
 				}
-				l.stop()
 			})
 		})
 	}

@@ -57,25 +57,21 @@ func (c *Configuration) Start(p *daemon.Process) (daemon.Service, error) {
 	if err := checkNamespace(o.Plan.Mode, c.MountNamespace, ""); err != nil {
 		return nil, err
 	}
-	server := Server{Client: client}
-	o.Node, o.Client, o.Machine, o.RetryRate = p.Node, server, NewMachine(p.Log), client.RetryRate()
+	o.Node, o.Client, o.Machine, o.RetryRate = p.Node, Server{client}, NewMachine(p.Log), client.RetryRate()
 	o.Status, o.Synced, o.Idle, o.Log = p.Notifier.Status, p.Notifier.Ready, p.ReturnMemory, p.Log
 	p.Started(EventStarted, "api_server", client.Address(), "account", client.Account())
-	return &service{New(*o), server}, nil
+	return &service{New(*o)}, nil
 }
 
 // Verify finds nothing: the table of settings has all rules.
 func (c *Configuration) Verify() error { return nil }
 
 // service is the controller together with its watch.
-type service struct {
-	*Controller
-	server Server
-}
+type service struct{ *Controller }
 
 func (s *service) Run(ctx context.Context) error {
 	follow := make(chan error, 1)
-	go func() { follow <- s.Follow(ctx, s.server) }()
+	go func() { follow <- s.Follow(ctx) }()
 	return errors.Join(s.Controller.Run(ctx), <-follow)
 }
 

@@ -95,7 +95,7 @@ func TestBadObjects(t *testing.T) {
 
 func TestPanicEndsTheAttemptOnly(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
-	f.rec.machine = nil
+	f.rec.host = nil
 	if res := f.reconcile(); !res.retry || !res.failed {
 		t.Fatalf("%+v", res)
 	}
@@ -166,8 +166,8 @@ func TestUnreadableRecord(t *testing.T) {
 			}
 			f.restart(f.rec.records)
 			f.machine.done()
-			for _, wish := range []func(){func() {}, func() { f.want(dws.Unmounted) }, f.delete} {
-				wish()
+			for _, change := range []func(){func() {}, func() { f.want(dws.Unmounted) }, f.delete} {
+				change()
 				res := f.reconcile()
 				st := f.server.object().Status
 				if !res.failed || res.finished || st.Error == nil || st.Error.Severity != dws.Major || !strings.Contains(st.Error.DebugMessage, file) {
@@ -233,7 +233,7 @@ func TestRequestsPerLife(t *testing.T) {
 	}
 }
 
-// A status that cannot be written for long is one line in the log, also when
+// A status that cannot be written for long is one line in the log, even if
 // the mount fails at the same time, and whatever the texts name.
 func TestRefusedWriteIsLoggedOnce(t *testing.T) {
 	for _, mountFails := range []bool{false, true} {
@@ -266,7 +266,7 @@ func TestRefusedWriteIsLoggedOnce(t *testing.T) {
 			f.want(dws.Unmounted)
 			f.server.fail["status"] = apierrors.NewUnauthorized("who are you")
 			f.reconcile()
-			count("cannot write the status", 3) // the same once more, after a success
+			count("cannot write the status", 3) // the same again, after a success
 		})
 	}
 }

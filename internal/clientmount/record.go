@@ -60,13 +60,13 @@ type MountRecord struct {
 	// what is there afterwards was mounted by that command, even if the daemon
 	// died before it could note Mounted.
 	Mounting bool `json:"mounting,omitempty"`
-	// What the mount table said right after our mount, nil before.
+	// What the mount table showed right after our mount, nil before.
 	Mounted *Identity `json:"mounted,omitempty"`
-	// The whole mount sequence went through in this boot.
+	// The whole mount sequence was completed in this boot.
 	Ready bool `json:"ready,omitempty"`
 	// An unmount has started; hooks may have stopped services already.
 	Unmounting bool `json:"unmounting,omitempty"`
-	// The whole unmount sequence went through: nothing is left to undo.
+	// The whole unmount sequence was completed: nothing is left to undo.
 	Unmounted bool `json:"unmounted,omitempty"`
 
 	holders string // of the mount, as this process last logged them
@@ -256,7 +256,7 @@ func (s *Records) List() ([]*Record, error) {
 	var out []*Record
 	var errs []error
 	for _, n := range names {
-		if r, ok := s.undone.Load(strings.TrimSuffix(filepath.Base(n), ".json")); ok {
+		if r, ok := s.undone.Load(strings.TrimSuffix(filepath.Base(n), recordSuffix)); ok {
 			out = append(out, r.(*Record).clone())
 			continue
 		}

@@ -52,7 +52,7 @@ func TestRecordRoundTrip(t *testing.T) {
 	}
 }
 
-// A damaged record is said and kept; it neither stops the daemon nor hides the
+// A damaged record is reported and kept; it neither stops the daemon nor hides the
 // others.
 func TestRecordDamage(t *testing.T) {
 	dir := t.TempDir()
@@ -142,8 +142,8 @@ func TestRecordThatCannotBeRemoved(t *testing.T) {
 	}
 }
 
-// Half a record that a crash left vanishes at the next start, the whole one
-// stays.
+// A half-written record that a crash left is removed at the next start; the complete
+// one stays.
 func TestHalfWrittenRecords(t *testing.T) {
 	dir := t.TempDir()
 	records, err := OpenRecords(dir)
@@ -214,8 +214,8 @@ func TestRecordSize(t *testing.T) {
 	}
 }
 
-// Whoever can put a file into the folder of records, or swap the folder, has
-// commands run as root.
+// A user who can put a file into the directory of records, or replace the directory,
+// has commands run as root.
 func TestOpenRecords(t *testing.T) {
 	mkdir := func(t *testing.T, path string, mode os.FileMode) string {
 		t.Helper()
@@ -235,12 +235,12 @@ func TestOpenRecords(t *testing.T) {
 		"new, deep":   {func(_ *testing.T, base string) string { return base + "/a/b/run" }, ""},
 		"systemd's":   {func(t *testing.T, base string) string { return mkdir(t, base+"/run", 0o755) }, ""},
 		"used before": {func(t *testing.T, base string) string { mkdir(t, base+"/run/mounts", 0o700); return base + "/run" }, ""},
-		"in a sticky folder": {func(t *testing.T, base string) string {
+		"in a sticky directory": {func(t *testing.T, base string) string {
 			return mkdir(t, base+"/tmp", 0o777|os.ModeSticky) + "/run"
 		}, ""},
-		"in a folder open to all": {func(t *testing.T, base string) string { return mkdir(t, base+"/tmp", 0o777) + "/run" }, "others can write to "},
-		"open to all":             {func(t *testing.T, base string) string { return mkdir(t, base+"/run", 0o777) }, "can be written by others (mode 0777)"},
-		"open to a group":         {func(t *testing.T, base string) string { return mkdir(t, base+"/run", 0o770) }, "can be written by others (mode 0770)"},
+		"in a directory open to all": {func(t *testing.T, base string) string { return mkdir(t, base+"/tmp", 0o777) + "/run" }, "others can write to "},
+		"open to all":                {func(t *testing.T, base string) string { return mkdir(t, base+"/run", 0o777) }, "can be written by others (mode 0777)"},
+		"open to a group":            {func(t *testing.T, base string) string { return mkdir(t, base+"/run", 0o770) }, "can be written by others (mode 0770)"},
 		"records open to all": {func(t *testing.T, base string) string {
 			mkdir(t, base+"/run/mounts", 0o707)
 			return base + "/run"
@@ -266,7 +266,7 @@ func TestOpenRecords(t *testing.T) {
 		"another user's": {func(t *testing.T, base string) string {
 			dir := mkdir(t, base+"/run", 0o755)
 			if err := os.Chown(dir, 12345, 0); err != nil {
-				t.Skip("only root can give a folder away: ", err)
+				t.Skip("only root can give a directory away: ", err)
 			}
 			return dir
 		}, "belongs to uid 12345"},
@@ -284,7 +284,7 @@ func TestOpenRecords(t *testing.T) {
 			}
 			st, err := os.Stat(filepath.Join(dir, "mounts"))
 			if err != nil || st.Mode().Perm() != 0o700 {
-				t.Errorf("the folder of records: %v %v", st, err)
+				t.Errorf("the directory of records: %v %v", st, err)
 			}
 		})
 	}

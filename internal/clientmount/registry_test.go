@@ -125,7 +125,7 @@ func TestConflict(t *testing.T) {
 	}
 }
 
-// A neighbour is no conflict.
+// A path beside another is no conflict.
 func TestNoConflict(t *testing.T) {
 	a := newFixture(t, dws.TypeXFS)
 	a.reconcile()
@@ -175,8 +175,8 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
-// Who has had the turn to unmount uses the mount no longer, also before the
-// record says so: of two that leave at the same time the last one unmounts.
+// An object that has had its turn to unmount no longer uses the mount, even if the
+// record still lists it: of two that leave at the same time the last one unmounts.
 func TestBothLeaveAtOnce(t *testing.T) {
 	a := newFixture(t, dws.TypeXFS)
 	a.reconcile()
@@ -236,7 +236,7 @@ func TestReservedPathIsGivenBack(t *testing.T) {
 	}
 }
 
-// What is handed over does not pile up with whoever stays.
+// Handing over repeatedly leaves one note with the object that stays.
 func TestHandedOverOften(t *testing.T) {
 	a := newFixture(t, dws.TypeXFS)
 	a.reconcile()
@@ -250,7 +250,7 @@ func TestHandedOverOften(t *testing.T) {
 }
 
 // While an edited object exchanges the volume at its path, the path is free for
-// a moment. Who takes it then keeps it.
+// a moment. An object that takes it then keeps it.
 func TestPathTakenDuringExchange(t *testing.T) {
 	a := newFixture(t, dws.TypeLustre)
 	a.reconcile()

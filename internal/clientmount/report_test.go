@@ -41,7 +41,7 @@ func TestAPIOf(t *testing.T) {
 	}
 }
 
-// Sites search and alert by these: each is valid, stands for one thing only,
+// Sites search and alert by these: each is valid, has one meaning,
 // and is in the list that documentation and catalogue are checked against.
 func TestEvents(t *testing.T) {
 	ids, names := map[string]bool{}, map[string]string{}
@@ -110,10 +110,8 @@ func TestHints(t *testing.T) {
 
 // An outage is one line as long as it is of one kind.
 func TestOutageIsLoggedOnce(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
-		l := startLoop(t, f, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&out, nil)) })
+	var out bytes.Buffer
+	runLoop(t, dws.TypeXFS, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&out, nil)) }, func(t *testing.T, l *loop) {
 		for i := range 5 {
 			wait.Advance(time.Second)
 			l.c.APIState(kube.State{LastError: fmt.Errorf("read from port %d: connection reset", 4000+i), Since: time.Now()})
@@ -135,18 +133,13 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 			}
 		}
 		if !strings.Contains(got[3], "down=4s") {
-			t.Errorf("the whole outage took 4 s, said is %q", got[3])
-		}
-		if err := l.stop(); err != nil {
-			t.Fatal(err)
+			t.Errorf("the whole outage took 4 s, logged is %q", got[3])
 		}
 	})
 }
 
 func TestLoopAPIStateLine(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	synctest.Test(t, func(t *testing.T) {
-		l := startLoop(t, f, nil)
+	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		l.c.APIState(kube.State{LastError: errors.New("connection refused"), Since: time.Now()})
 		synctest.Wait()
 		if got := l.lines[len(l.lines)-1]; !strings.Contains(got, "API server has not answered since") || !strings.Contains(got, "connection refused") {

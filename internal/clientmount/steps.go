@@ -17,8 +17,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// Host is the node without the means to start programs for a ClientMount. To start
-// one takes a Machine, so that every program is checked for earlier ones that hang.
+// Host is the node. Programs for a ClientMount are started by a Machine, so that none
+// is started while an earlier one hangs.
 type Host interface {
 	node.Runner
 	// For returns the node as c uses it: c.Exec runs all programs.
@@ -46,7 +46,7 @@ type Machine interface {
 	node.Runner
 }
 
-// MountTable is what is mounted where, from which device or server, and who uses it.
+// MountTable is what is mounted where, from which device or server, and its users.
 type MountTable interface {
 	MountAt(path string) (*node.Mount, error)
 	MountsOn(path string) ([]node.Mount, error)
@@ -171,9 +171,7 @@ func (r *runner) step(s *plan.Step) (err error) {
 	case plan.Mount:
 		err = r.mountStep(name, s)
 	case plan.Chown:
-		began := time.Now()
 		err = r.chown(s)
-		r.commands += time.Since(began) // it is one, except on a file system in memory
 	case plan.ServersFile:
 		// Written by the reconciler after the mount, because it needs the API
 		// server. A failure does not fail the mount.
@@ -203,11 +201,13 @@ func (r *runner) step(s *plan.Step) (err error) {
 
 // command runs a built-in verb directly, without a shell.
 func (r *runner) command(argv []string) error {
-	began := time.Now()
+	defer r.spent(time.Now())
 	_, err := r.machine.Run(r.ctx, node.Command{Argv: argv, Timeout: r.limits.Command})
-	r.commands += time.Since(began)
 	return err
 }
+
+// spent adds the time since began to that of commands.
+func (r *runner) spent(began time.Time) { r.commands += time.Since(began) }
 
 // hook runs one line of the administrator by bash and logs what it printed.
 func (r *runner) hook(log *slog.Logger, s *plan.Step) error {
@@ -236,9 +236,8 @@ func (r *runner) locked(f func() error) error {
 
 // waitFor runs a wait that a newer state of the object may cut short.
 func (r *runner) waitFor(f func(context.Context) error) error {
-	began := time.Now()
+	defer r.spent(time.Now())
 	err := f(r.steps)
-	r.commands += time.Since(began)
 	if err != nil && r.interrupted() {
 		return errInterrupted
 	}
@@ -284,7 +283,7 @@ func (r *runner) unlink() error {
 // processes or a high load, a second and longer search follows.
 var holderTimes = []time.Duration{150 * time.Millisecond, 2 * time.Second}
 
-// explainBusy adds who uses the mount when that is why umount refused.
+// explainBusy adds the holders of the mount if they are why umount failed.
 func (r *runner) explainBusy(m node.Mount, err error) error {
 	if !node.IsBusy(err) {
 		return err
@@ -293,7 +292,8 @@ func (r *runner) explainBusy(m node.Mount, err error) error {
 		func(ctx context.Context, limit int) ([]node.Holder, error) { return r.machine.Holders(ctx, m, limit) })
 }
 
-// explainInUse adds who uses the volume's device when that is why it was not deactivated.
+// explainInUse adds the holders of the volume's device if they are why it was not
+// deactivated.
 func (r *runner) explainInUse(err error) error {
 	if err == nil || !node.IsInUse(err) {
 		return err

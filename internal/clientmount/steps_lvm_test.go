@@ -12,9 +12,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// Storage that went away while its volume was active leaves a device that leads
-// nowhere. When it stayed, LVM would take the volume for active once the storage
-// is back, and no mount would succeed any more.
+// Storage that went away while its volume was active leaves a stale device. If it
+// stayed, LVM would take the volume for active once the storage is back, and no mount
+// would succeed any more.
 func TestDeviceOfStorageThatIsGoneIsRemoved(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.reconcile()
@@ -49,7 +49,7 @@ func TestDeviceOfStorageThatIsGoneStays(t *testing.T) {
 }
 
 // What has the volume's name and is not the device mapper's is left alone, and
-// so is what nobody has.
+// so is a device that does not exist.
 func TestNoDeviceNothingRemoved(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.reconcile()
@@ -98,8 +98,8 @@ func TestActivationRetry(t *testing.T) {
 	}
 }
 
-// A volume that is in use is reported with who uses it, once in the log; other failures
-// start no search.
+// A volume that is in use is reported with its holders, once in the log; other
+// failures start no search.
 func TestDeactivationNamesTheHolder(t *testing.T) {
 	inUse := &node.CommandError{Line: "lvchange --activate n", Stderr: "  Logical volume vg/lv contains a filesystem in use.\n", Err: node.ExitStatus(5)}
 	holder := node.Holder{PID: 4242, UID: 1001, Command: "vim", Kind: "cwd", Path: "/src", Namespace: "4026532001", Unit: "session-3.scope"}

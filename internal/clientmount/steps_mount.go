@@ -206,7 +206,7 @@ func (r *runner) mine() (*node.Mount, error) {
 		}
 		by, err := r.machine.HiddenBy(m)
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // gone in this moment
+		case errors.Is(err, fs.ErrNotExist): // gone in between
 		case err != nil:
 			return nil, err
 		case by == nil:
@@ -221,6 +221,7 @@ func (r *runner) mine() (*node.Mount, error) {
 // chown sets the owner of the mounted root (or of the bound device node), after a
 // check that it is ours.
 func (r *runner) chown(s *plan.Step) error {
+	defer r.spent(time.Now()) // a command does it, except on a file system in memory
 	m, err := r.machine.MountAt(r.plan.Path)
 	if err != nil {
 		return err

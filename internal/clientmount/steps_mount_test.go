@@ -119,7 +119,7 @@ func TestForeignText(t *testing.T) {
 }
 
 // The directories for the target are on disk before they are made: whenever
-// the daemon dies, somebody knows whom they belong to.
+// the daemon dies, the record lists them.
 func TestTargetIsRecordedBeforeItIsMade(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.machine.missing = []string{"/mnt/nnf", testPath}
@@ -133,7 +133,7 @@ func TestTargetIsRecordedBeforeItIsMade(t *testing.T) {
 	}
 	f.reconcile()
 	f.expect("in the record before the target is made", onDisk, []string{"/mnt/nnf", testPath})
-	// The fake made only the last one: somebody else was faster.
+	// The fake made only the last one, as if another process had made the others.
 	f.expect("in the record afterwards", f.work.record.Mounts[0].Created, []string{testPath})
 }
 

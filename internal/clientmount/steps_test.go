@@ -50,7 +50,7 @@ func TestSearchForHolders(t *testing.T) {
 		incomplete bool
 	}{
 		{"quick", slowSearch{open: 1 * ms, mapped: 20 * ms, all: 30 * ms}, 2, 30 * ms, 1, false},
-		{"nobody", slowSearch{all: 30 * ms}, 0, 30 * ms, 1, false},
+		{"no holder", slowSearch{all: 30 * ms}, 0, 30 * ms, 1, false},
 		{"one in time is enough", slowSearch{open: 50 * ms, mapped: 400 * ms, all: 500 * ms}, 1, 150 * ms, 1, true},
 		{"late is better than never", slowSearch{mapped: 400 * ms, all: 500 * ms}, 1, 650 * ms, 2, false},
 		{"not for ever", slowSearch{all: time.Hour}, 0, 2150 * ms, 2, true},
@@ -73,7 +73,7 @@ func TestSearchForHolders(t *testing.T) {
 	}
 }
 
-// Who keeps a mount busy is logged once, and not with each attempt.
+// The holders of a busy mount are logged once, and not with each attempt.
 func TestBusyMountIsLoggedOnce(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.reconcile()

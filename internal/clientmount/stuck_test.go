@@ -18,8 +18,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// hung is the error of a command that no signal ends. This very process stands in
-// for the command: it keeps running.
+// hung is the error of a command that no signal ends. This process stands in for the
+// command: it keeps running.
 func hung(line string) error {
 	return &node.CommandError{Line: line, Err: errors.New("still running after SIGKILL"), TimedOut: true, PID: os.Getpid()}
 }
@@ -64,7 +64,7 @@ func TestStuckTable(t *testing.T) {
 
 // What hangs keeps back the same ClientMount, the same path, LVM for the same volume
 // group, and no other command.
-func TestGateKeys(t *testing.T) {
+func TestGuardKeys(t *testing.T) {
 	plan := func(path, vg string) []*plan.Plan { return []*plan.Plan{{Path: path, VG: vg}} }
 	argv := func(words ...string) node.Command { return node.Command{Argv: words} }
 	hook := node.Command{Shell: "do it"}
@@ -292,13 +292,13 @@ func realNode(t *testing.T, mountinfo string, run runs) *reconciler {
 		}
 	}
 	return &reconciler{
-		machine: realHost{&node.Node{Root: root, Exec: run}}, stuck: newStuckTable(), log: slog.New(slog.DiscardHandler),
+		host: realHost{&node.Node{Root: root, Exec: run}}, stuck: newStuckTable(), log: slog.New(slog.DiscardHandler),
 		limits: func() Limits { return Limits{Command: time.Minute} },
 	}
 }
 
-// The programs that package node starts on its own go through the gate too.
-func TestGateHoldsForPackageNode(t *testing.T) {
+// The programs that package node starts on its own are checked, too.
+func TestGuardHoldsForPackageNode(t *testing.T) {
 	plans := []*plan.Plan{{Path: "/mnt/a", VG: "v"}}
 	for name, start := range map[string]func(m Machine) error{
 		"lvs":            func(m Machine) error { _, err := m.LVs(t.Context(), "v", 0); return err },
@@ -398,7 +398,7 @@ func TestCommandOfEarlierDaemonHangs(t *testing.T) {
 	f.reconcile()
 	f.machine.effect([]string{"umount", testPath})
 	f.machine.done()
-	// This very process stands for it: it does not end.
+	// This process stands in for it: it does not end.
 	f.machine.left = map[string][]node.Left{markOf("aaaa-1"): {{PID: os.Getpid(), Line: "umount " + testPath}}}
 	f.restart(f.rec.records)
 	f.reconcile()
@@ -423,10 +423,10 @@ func TestLeftCommandsAreWaitedForOnce(t *testing.T) {
 	waits, cancel := context.WithCancel(t.Context())
 	cancel()
 	if res := f.rec.reconcile(t.Context(), waits, f.work, f.server.object()); res.failed || f.work.waited {
-		t.Errorf("%+v, calm %t", res, f.work.waited)
+		t.Errorf("%+v, waited %t", res, f.work.waited)
 	}
 	f.expect("steps after a wait that was cut short", f.machine.done(), nil)
 	if f.reconcile(); !f.work.waited || !f.machine.mounted(testPath) {
-		t.Error("the next attempt does not go on")
+		t.Error("the next attempt does not continue")
 	}
 }

@@ -186,7 +186,7 @@ func TestTargetLeftBehindGoesLater(t *testing.T) {
 		}
 		return out
 	}
-	f.expect("unmount, then once more", removals(), []string{"remove " + testPath + " [" + testPath + "]", "remove " + testPath + " [/mnt/nnf]"})
+	f.expect("unmount, then again", removals(), []string{"remove " + testPath + " [" + testPath + "]", "remove " + testPath + " [/mnt/nnf]"})
 	f.machine.stays = nil
 	f.delete()
 	f.reconcile()

@@ -23,8 +23,8 @@ const (
 	promised = 2 * time.Second // a good ClientMount is mounted and reported
 )
 
-// fairObject is a Lustre mount with a profile of its own.
-func fairObject(name, profile string) *dws.ClientMount {
+// lustreObject is a Lustre mount with a profile of its own.
+func lustreObject(name, profile string) *dws.ClientMount {
 	cm := testObject(dws.TypeLustre)
 	cm.Name, cm.UID, cm.Labels[api.LabelPinnedProfileName] = name, types.UID("uid-"+name), profile
 	m := &cm.Spec.Mounts[0]
@@ -32,11 +32,19 @@ func fairObject(name, profile string) *dws.ClientMount {
 	return cm
 }
 
-// fairLoop runs a controller with the client's limits.
-func fairLoop(t *testing.T, f *fixture, s *apiServer) *loop {
-	client := s.client(t)
-	return startLoop(t, f, func(o *Options) {
-		o.Client, o.RetryRate = Server{client}, client.RetryRate()
+// runLimited is runLoop with a real client, which limits requests, and a server that
+// has these profiles.
+func runLimited(t *testing.T, profiles []string, test func(t *testing.T, l *loop, s *apiServer)) {
+	t.Helper()
+	f := newFixture(t, dws.TypeLustre)
+	synctest.Test(t, func(t *testing.T) {
+		s := newAPIServer(profiles...)
+		client := s.client(t)
+		l := startLoop(f, func(o *Options) { o.Client, o.RetryRate = Server{client}, client.RetryRate() })
+		test(t, l, s)
+		if err := l.stop(); err != nil {
+			t.Error(err)
+		}
 	})
 }
 
@@ -48,7 +56,7 @@ func missing(same bool) (out []*dws.ClientMount) {
 		if same {
 			profile = "missing"
 		}
-		out = append(out, fairObject(fmt.Sprintf("bad-%d", i), profile))
+		out = append(out, lustreObject(fmt.Sprintf("bad-%d", i), profile))
 	}
 	return out
 }
@@ -72,26 +80,20 @@ func TestFailingMountsDoNotDelayOthers(t *testing.T) {
 	for _, same := range []bool{true, false} {
 		for _, when := range []time.Duration{0, time.Second, 30 * time.Second, 10 * time.Minute} {
 			t.Run(fmt.Sprintf("one profile %v, failing for %v", same, when), func(t *testing.T) {
-				f := newFixture(t, dws.TypeLustre)
-				synctest.Test(t, func(t *testing.T) {
-					s := newAPIServer("present")
-					l := fairLoop(t, f, s)
+				runLimited(t, []string{"present"}, func(t *testing.T, l *loop, s *apiServer) {
 					l.c.Replace(nil)
 					for _, cm := range missing(same) {
 						l.c.Upsert(cm)
 					}
 					wait.Advance(when)
 					began := time.Now()
-					l.c.Upsert(fairObject("good", "present"))
+					l.c.Upsert(lustreObject("good", "present"))
 					took := s.readyAfter(t, "good", began)
 					t.Logf("the good one is mounted and reported after %v", took)
 					if took > promised {
 						t.Errorf("the good one took %v, promised are %v", took, promised)
 					}
 					checkRate(t, s.since(time.Time{}), qps, burst)
-					if err := l.stop(); err != nil {
-						t.Error(err)
-					}
 				})
 			})
 		}
@@ -101,10 +103,7 @@ func TestFailingMountsDoNotDelayOthers(t *testing.T) {
 // Objects that keep failing share a budget, and a corrected profile is noticed
 // within the time that follows from it.
 func TestRetriesShareABudget(t *testing.T) {
-	f := newFixture(t, dws.TypeLustre)
-	synctest.Test(t, func(t *testing.T) {
-		s := newAPIServer()
-		l := fairLoop(t, f, s)
+	runLimited(t, nil, func(t *testing.T, l *loop, s *apiServer) {
 		l.c.Replace(missing(false))
 		wait.Advance(30 * time.Minute) // until all pauses are at their longest
 		began := time.Now()
@@ -135,39 +134,27 @@ func TestRetriesShareABudget(t *testing.T) {
 		if slowest > cycle+10*time.Second {
 			t.Errorf("noticed after %v, promised are %v", slowest, cycle)
 		}
-		if err := l.stop(); err != nil {
-			t.Error(err)
-		}
 	})
 }
 
 // An object that fails for the first time while many have failed for long is
 // retried as soon as if it were alone.
 func TestNewFailureIsRetriedSoon(t *testing.T) {
-	f := newFixture(t, dws.TypeLustre)
-	synctest.Test(t, func(t *testing.T) {
-		s := newAPIServer()
-		l := fairLoop(t, f, s)
+	runLimited(t, nil, func(t *testing.T, l *loop, s *apiServer) {
 		l.c.Replace(missing(false))
 		wait.Advance(30 * time.Minute)
-		l.c.Upsert(fairObject("late", "late"))
+		l.c.Upsert(lustreObject("late", "late"))
 		wait.Advance(100 * time.Millisecond)
 		s.setProfile("late")
 		if took := s.readyAfter(t, "late", time.Now()); took > promised {
 			t.Errorf("retried after %v", took)
-		}
-		if err := l.stop(); err != nil {
-			t.Error(err)
 		}
 	})
 }
 
 // A change of an object ends its time as a retry, at once.
 func TestChangeEndsTheRetry(t *testing.T) {
-	f := newFixture(t, dws.TypeLustre)
-	synctest.Test(t, func(t *testing.T) {
-		s := newAPIServer()
-		l := fairLoop(t, f, s)
+	runLimited(t, nil, func(t *testing.T, l *loop, s *apiServer) {
 		bad := missing(false)
 		l.c.Replace(bad)
 		wait.Advance(5 * time.Minute)
@@ -183,32 +170,23 @@ func TestChangeEndsTheRetry(t *testing.T) {
 				t.Errorf("%s is unmounted after %v", cm.Name, took)
 			}
 		}
-		if err := l.stop(); err != nil {
-			t.Error(err)
-		}
 	})
 }
 
 // After a restart of the daemon, objects whose status says that they fail are
 // retries from the start.
 func TestKnownFailuresDoNotDelayOthers(t *testing.T) {
-	f := newFixture(t, dws.TypeLustre)
-	synctest.Test(t, func(t *testing.T) {
-		s := newAPIServer("present")
-		l := fairLoop(t, f, s)
+	runLimited(t, []string{"present"}, func(t *testing.T, l *loop, s *apiServer) {
 		list := missing(false)
 		for _, cm := range list {
 			cm.Status.Error = &dws.ResourceError{DebugMessage: "mount/unmount failed"}
 			cm.Status.Mounts = []dws.MountStatus{{State: dws.Mounted}}
 		}
-		list = slices.Insert(list, crowd/2, fairObject("good", "present"))
+		list = slices.Insert(list, crowd/2, lustreObject("good", "present"))
 		began := time.Now()
 		l.c.Replace(list)
 		if took := s.readyAfter(t, "good", began); took > promised {
 			t.Errorf("the good one in the middle took %v", took)
-		}
-		if err := l.stop(); err != nil {
-			t.Error(err)
 		}
 	})
 }

@@ -3,177 +3,188 @@ package datamovement
 import (
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
-
-// State is DataMovementStatusResponse.State by its number.
-type State int32
-
-// Numbers of the protocol (contract nnf-dm.md 3).
-const (
-	StatePending    State = 0
-	StateStarting   State = 1
-	StateRunning    State = 2
-	StateCompleted  State = 3
-	StateCancelling State = 4
-	StateUnknown    State = 5
-)
-
-// Result is DataMovementStatusResponse.Status by its number. Its zero value
-// says that the request was invalid, so nobody may forget to set it.
-type Result int32
-
-// Numbers of the protocol (contract nnf-dm.md 3).
-const (
-	ResultInvalid   Result = 0
-	ResultNotFound  Result = 1
-	ResultSuccess   Result = 2
-	ResultFailed    Result = 3
-	ResultCancelled Result = 4
-	ResultUnknown   Result = 5
-)
-
-// Answer is what a caller learns of a movement. Texts are as the wire has them.
-type Answer struct {
-	State              State
-	Result             Result
-	Message            string
-	Command            *CommandAnswer // nil before the start
-	StartTime, EndTime string         // local time, empty when not known
-	Restarts           int32
-	Waiting            string // why it has not started, for version 2: version 1 says nothing of what is pending
-}
-
-// CommandAnswer is what the copying command says of itself.
-type CommandAnswer struct {
-	Command                          string
-	Progress                         int32  // percent, 0 when not known
-	ElapsedTime                      string // such as 1m30.25s, empty when zero
-	LastMessage, LastMessageTime     string
-	Seconds, Data, Rate              string
-	Items, Directories, Files, Links int32
-}
 
 // Completed tells that nothing will change any more. The rabbit sets no end
-// time for an invalid request ("Do better" 10).
+// time for an invalid request.
 func Completed(dm *nnf.DataMovement) bool {
 	return dm.Status.State == nnf.MovementFinished || isSet(dm.Status.EndTime)
 }
 
-// Started tells that the rabbit has taken the movement up. One that has not is
-// never finished by cancelling it ("Do better" 13).
+// Started tells that the rabbit has taken the movement up. The rabbit never
+// finishes one that is cancelled before.
 func Started(dm *nnf.DataMovement) bool {
 	return dm.Status.State != "" || dm.Status.Status != "" || isSet(dm.Status.StartTime)
 }
 
-// AnswerOf returns what the caller gets for dm (contract nnf-dm.md 4.4).
-func AnswerOf(dm *nnf.DataMovement) Answer {
+// pending tells that a movement has neither been started nor refused.
+func pending(dm *nnf.DataMovement) bool {
+	return !isSet(dm.Status.StartTime) && !Completed(dm) && dm.Status.Status != nnf.MovementInvalid
+}
+
+// The rabbit's states and results in the enums of version 1. Empty ones are not
+// known yet.
+var (
+	states = map[string]v1.DataMovementStatusResponse_State{
+		"":                   v1.DataMovementStatusResponse_UNKNOWN_STATE,
+		nnf.MovementStarting: v1.DataMovementStatusResponse_STARTING,
+		nnf.MovementRunning:  v1.DataMovementStatusResponse_RUNNING,
+		nnf.MovementFinished: v1.DataMovementStatusResponse_COMPLETED,
+	}
+	results = map[string]v1.DataMovementStatusResponse_Status{
+		"":                    v1.DataMovementStatusResponse_UNKNOWN_STATUS,
+		nnf.MovementFailed:    v1.DataMovementStatusResponse_FAILED,
+		nnf.MovementSuccess:   v1.DataMovementStatusResponse_SUCCESS,
+		nnf.MovementInvalid:   v1.DataMovementStatusResponse_INVALID,
+		nnf.MovementCancelled: v1.DataMovementStatusResponse_CANCELLED,
+	}
+)
+
+// progress returns how far dm is and how it ended. The message of a pending one
+// says what it waits for.
+func progress(dm *nnf.DataMovement) (state v1.DataMovementStatusResponse_State, result v1.DataMovementStatusResponse_Status, message string) {
 	s := &dm.Status
-	if !isSet(s.StartTime) && !Completed(dm) && s.Status != nnf.MovementInvalid {
-		out := Answer{State: StatePending, Result: ResultUnknown, Waiting: s.Message}
-		if dm.Spec.Cancel {
-			out.State = StateCancelling
+	if pending(dm) {
+		state, result, message = v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS, s.Message
+	} else {
+		var known [2]bool
+		state, known[0] = states[s.State]
+		if !known[0] {
+			state = v1.DataMovementStatusResponse_UNKNOWN_STATE
 		}
+		result, known[1] = results[s.Status]
+		if !known[1] {
+			result = v1.DataMovementStatusResponse_UNKNOWN_STATUS
+		}
+		message = s.Message
+		// A newer rabbit may report states and results that this version does not know.
+		if !known[0] || !known[1] {
+			if message != "" {
+				message += "; "
+			}
+			message += "the rabbit says state " + text.Quote(s.State) + ", status " + text.Quote(s.Status) + ", which this version does not know"
+		}
+	}
+	if state != v1.DataMovementStatusResponse_COMPLETED && dm.Spec.Cancel {
+		state = v1.DataMovementStatusResponse_CANCELLING
+	}
+	return state, result, message
+}
+
+// StatusV1 returns the status of dm in version 1. What is pending has a state and
+// nothing else. Times are local.
+func StatusV1(dm *nnf.DataMovement) *v1.DataMovementStatusResponse {
+	s := &dm.Status
+	out := new(v1.DataMovementStatusResponse)
+	out.State, out.Status, out.Message = progress(dm)
+	if pending(dm) {
+		out.Message = ""
 		return out
 	}
-	out := Answer{
-		Message:   s.Message,
-		StartTime: timeText(s.StartTime), EndTime: timeText(s.EndTime),
-		Restarts: int32(min(max(s.Restarts, 0), 1<<31-1)),
-		Command:  commandAnswer(s.CommandStatus),
-	}
-	var known [2]bool
-	out.State, known[0] = stateOf(s.State)
-	out.Result, known[1] = resultOf(s.Status)
-	// A newer rabbit may say more than we know ("Do better" 30).
-	if !known[0] || !known[1] {
-		out.Message = joined(out.Message, "the rabbit says state "+quote(s.State)+", status "+quote(s.Status)+", which this version does not know")
-	}
-	if out.State != StateCompleted && dm.Spec.Cancel {
-		out.State = StateCancelling
+	out.StartTime, out.EndTime = timeV1(s.StartTime), timeV1(s.EndTime)
+	out.CommandStatus = new(v1.DataMovementCommandStatus)
+	if c := s.CommandStatus; c != nil {
+		out.CommandStatus = &v1.DataMovementCommandStatus{
+			Command: c.Command, ElapsedTime: v1.ElapsedText(c.ElapsedTime.Duration), LastMessage: c.LastMessage, LastMessageTime: timeV1(c.LastMessageTime),
+		}
+		if c.Progress != nil {
+			out.CommandStatus.Progress = *c.Progress
+		}
 	}
 	return out
 }
-
-// AnswerMissing is the answer for a movement that does not exist, or that the
-// caller must not know of.
-func AnswerMissing() Answer { return Answer{State: StateUnknown, Result: ResultNotFound} }
 
 const cancelledEarly = "cancelled before it was started"
 
-// AnswerCancelled is the answer for a movement that was cancelled before its
-// start and is gone since ("Do better" 13).
-func AnswerCancelled(at time.Time) Answer {
-	return Answer{
-		State: StateCompleted, Result: ResultCancelled, Message: cancelledEarly,
-		EndTime: v1.TimeText(at), Command: &CommandAnswer{},
+// CancelledV1 is the status of a movement that was cancelled before its start and
+// deleted.
+func CancelledV1(at time.Time) *v1.DataMovementStatusResponse {
+	return &v1.DataMovementStatusResponse{
+		State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_CANCELLED, Message: cancelledEarly,
+		EndTime: v1.TimeText(at), CommandStatus: new(v1.DataMovementCommandStatus),
 	}
-}
-
-func stateOf(s string) (State, bool) {
-	switch s {
-	case "":
-		return StateUnknown, true
-	case nnf.MovementStarting:
-		return StateStarting, true
-	case nnf.MovementRunning:
-		return StateRunning, true
-	case nnf.MovementFinished:
-		return StateCompleted, true
-	}
-	return StateUnknown, false
-}
-
-func resultOf(s string) (Result, bool) {
-	switch s {
-	case "":
-		return ResultUnknown, true
-	case nnf.MovementFailed:
-		return ResultFailed, true
-	case nnf.MovementSuccess:
-		return ResultSuccess, true
-	case nnf.MovementInvalid:
-		return ResultInvalid, true
-	case nnf.MovementCancelled:
-		return ResultCancelled, true
-	}
-	return ResultUnknown, false
-}
-
-func commandAnswer(c *nnf.DataMovementCommandStatus) *CommandAnswer {
-	if c == nil {
-		return &CommandAnswer{}
-	}
-	out := &CommandAnswer{
-		Command: c.Command, Progress: number32(c.Progress), ElapsedTime: v1.ElapsedText(c.ElapsedTime.Duration),
-		LastMessage: c.LastMessage, LastMessageTime: timeText(c.LastMessageTime),
-		Seconds: c.Seconds, Data: c.Data, Rate: c.Rate,
-		Items: number32(c.Items), Directories: number32(c.Directories), Files: number32(c.Files), Links: number32(c.Links),
-	}
-	return out
-}
-
-func number32(p *int32) int32 {
-	if p == nil {
-		return 0
-	}
-	return *p
 }
 
 // isSet tells whether the rabbit has written the time, readably.
 func isSet(t *nnf.MicroTime) bool { return t != nil && !t.IsZero() }
 
-func timeText(t *nnf.MicroTime) string {
+func timeV1(t *nnf.MicroTime) string {
 	if !isSet(t) {
 		return ""
 	}
 	return v1.TimeText(t.Time)
 }
 
-func joined(a, b string) string {
-	if a == "" {
-		return b
+var (
+	statesV2 = map[v1.DataMovementStatusResponse_State]v2.MovementState{
+		v1.DataMovementStatusResponse_PENDING:    v2.MovementState_MOVEMENT_STATE_PENDING,
+		v1.DataMovementStatusResponse_STARTING:   v2.MovementState_MOVEMENT_STATE_STARTING,
+		v1.DataMovementStatusResponse_RUNNING:    v2.MovementState_MOVEMENT_STATE_RUNNING,
+		v1.DataMovementStatusResponse_COMPLETED:  v2.MovementState_MOVEMENT_STATE_COMPLETED,
+		v1.DataMovementStatusResponse_CANCELLING: v2.MovementState_MOVEMENT_STATE_CANCELLING,
 	}
-	return a + "; " + b
+	resultsV2 = map[v1.DataMovementStatusResponse_Status]v2.MovementResult{
+		v1.DataMovementStatusResponse_SUCCESS:   v2.MovementResult_MOVEMENT_RESULT_SUCCESS,
+		v1.DataMovementStatusResponse_FAILED:    v2.MovementResult_MOVEMENT_RESULT_FAILED,
+		v1.DataMovementStatusResponse_INVALID:   v2.MovementResult_MOVEMENT_RESULT_INVALID,
+		v1.DataMovementStatusResponse_CANCELLED: v2.MovementResult_MOVEMENT_RESULT_CANCELLED,
+	}
+)
+
+// StatusV2 returns the status of dm in version 2. Unlike version 1 it has real
+// times, and says what a pending movement waits for.
+func StatusV2(dm *nnf.DataMovement) *v2.MovementStatus {
+	s := &dm.Status
+	state, result, message := progress(dm)
+	out := &v2.MovementStatus{
+		Uid: dm.Name, BatchUid: dm.Labels[api.LabelBatch], State: statesV2[state], Message: message,
+		StartTime: timeV2(s.StartTime), EndTime: timeV2(s.EndTime),
+		Source: dm.Spec.Source.Path, Destination: dm.Spec.Destination.Path,
+	}
+	if state == v1.DataMovementStatusResponse_COMPLETED {
+		out.Result = resultsV2[result] // unspecified until the end
+	}
+	if pending(dm) {
+		return out
+	}
+	out.Restarts = int32(min(max(s.Restarts, 0), 1<<31-1))
+	if c := s.CommandStatus; c != nil {
+		out.CommandStatus = &v2.CommandStatus{
+			Command: c.Command, Progress: c.Progress, LastMessage: c.LastMessage, LastMessageTime: timeV2(c.LastMessageTime),
+			Items: c.Items, Directories: c.Directories, Files: c.Files, Links: c.Links, Data: c.Data, Rate: c.Rate, Seconds: c.Seconds,
+		}
+		if d := c.ElapsedTime.Duration; d > 0 {
+			out.CommandStatus.ElapsedTime = durationpb.New(d)
+		}
+	}
+	return out
+}
+
+// CancelledV2 is the status of a movement that was cancelled before its start and
+// deleted.
+func CancelledV2(dm *nnf.DataMovement, at time.Time) *v2.MovementStatus {
+	out := StatusV2(dm)
+	out.State, out.Result = v2.MovementState_MOVEMENT_STATE_COMPLETED, v2.MovementResult_MOVEMENT_RESULT_CANCELLED
+	out.Message, out.EndTime = cancelledEarly, timestamppb.New(at)
+	return out
+}
+
+// DeletedV2 is the last status of a movement that was deleted.
+func DeletedV2(uid string) *v2.MovementStatus {
+	return &v2.MovementStatus{Uid: uid, State: v2.MovementState_MOVEMENT_STATE_COMPLETED, Result: v2.MovementResult_MOVEMENT_RESULT_DELETED}
+}
+
+func timeV2(t *nnf.MicroTime) *timestamppb.Timestamp {
+	if !isSet(t) {
+		return nil
+	}
+	return timestamppb.New(t.Time)
 }

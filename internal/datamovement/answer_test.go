@@ -2,13 +2,19 @@ package datamovement
 
 import (
 	"encoding/json"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
+
+type status = v1.DataMovementStatusResponse
 
 var began, ended = nnf.NewMicroTime(time.Unix(1743526000, 535519000)), nnf.NewMicroTime(time.Unix(1743526090, 0))
 
@@ -24,47 +30,47 @@ const (
 	endedText = "2025-04-01 11:48:10 -0500 CDT"
 )
 
-// The table of the contract, nnf-dm.md 4.4, and rows 10 and 30 of "Do better".
-func TestAnswerOf(t *testing.T) {
+// What is pending has a status and nothing else.
+func TestStatusV1(t *testing.T) {
 	local(t)
-	empty := &CommandAnswer{}
+	empty := new(v1.DataMovementCommandStatus)
 	for _, c := range []struct {
 		name   string
 		status nnf.DataMovementStatus
 		cancel bool
-		want   Answer
+		want   *status
 		done   bool
 	}{
-		{"nothing yet", nnf.DataMovementStatus{}, false, Answer{State: StatePending, Result: ResultUnknown}, false},
-		{"waits for something", nnf.DataMovementStatus{Message: "no storage"}, false, Answer{State: StatePending, Result: ResultUnknown, Waiting: "no storage"}, false},
-		{"cancelled before the start", nnf.DataMovementStatus{}, true, Answer{State: StateCancelling, Result: ResultUnknown}, false},
-		{"state without a start", nnf.DataMovementStatus{State: "Running"}, false, Answer{State: StatePending, Result: ResultUnknown}, false},
-		{"starting", nnf.DataMovementStatus{State: "Starting", StartTime: began}, false, Answer{State: StateStarting, Result: ResultUnknown, StartTime: beganText, Command: empty}, false},
-		{"running", nnf.DataMovementStatus{State: "Running", StartTime: began, Restarts: 2}, false, Answer{State: StateRunning, Result: ResultUnknown, StartTime: beganText, Command: empty, Restarts: 2}, false},
-		{"no state", nnf.DataMovementStatus{StartTime: began}, false, Answer{State: StateUnknown, Result: ResultUnknown, StartTime: beganText, Command: empty}, false},
-		{"being cancelled", nnf.DataMovementStatus{State: "Running", StartTime: began}, true, Answer{State: StateCancelling, Result: ResultUnknown, StartTime: beganText, Command: empty}, false},
+		{"nothing yet", nnf.DataMovementStatus{}, false, &status{State: v1.DataMovementStatusResponse_PENDING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS}, false},
+		{"waits for something", nnf.DataMovementStatus{Message: "no storage"}, false, &status{State: v1.DataMovementStatusResponse_PENDING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS}, false},
+		{"cancelled before the start", nnf.DataMovementStatus{}, true, &status{State: v1.DataMovementStatusResponse_CANCELLING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS}, false},
+		{"state without a start", nnf.DataMovementStatus{State: "Running"}, false, &status{State: v1.DataMovementStatusResponse_PENDING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS}, false},
+		{"starting", nnf.DataMovementStatus{State: "Starting", StartTime: began}, false, &status{State: v1.DataMovementStatusResponse_STARTING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: beganText, CommandStatus: empty}, false},
+		{"running", nnf.DataMovementStatus{State: "Running", StartTime: began}, false, &status{State: v1.DataMovementStatusResponse_RUNNING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: beganText, CommandStatus: empty}, false},
+		{"no state", nnf.DataMovementStatus{StartTime: began}, false, &status{State: v1.DataMovementStatusResponse_UNKNOWN_STATE, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: beganText, CommandStatus: empty}, false},
+		{"being cancelled", nnf.DataMovementStatus{State: "Running", StartTime: began}, true, &status{State: v1.DataMovementStatusResponse_CANCELLING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: beganText, CommandStatus: empty}, false},
 		{"success", nnf.DataMovementStatus{State: "Finished", Status: "Success", Message: "out\n", StartTime: began, EndTime: ended}, false,
-			Answer{State: StateCompleted, Result: ResultSuccess, Message: "out\n", StartTime: beganText, EndTime: endedText, Command: empty}, true},
+			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_SUCCESS, Message: "out\n", StartTime: beganText, EndTime: endedText, CommandStatus: empty}, true},
 		{"success in spite of cancel", nnf.DataMovementStatus{State: "Finished", Status: "Success", StartTime: began, EndTime: ended}, true,
-			Answer{State: StateCompleted, Result: ResultSuccess, StartTime: beganText, EndTime: endedText, Command: empty}, true},
+			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_SUCCESS, StartTime: beganText, EndTime: endedText, CommandStatus: empty}, true},
 		{"failed", nnf.DataMovementStatus{State: "Finished", Status: "Failed", StartTime: began, EndTime: ended}, false,
-			Answer{State: StateCompleted, Result: ResultFailed, StartTime: beganText, EndTime: endedText, Command: empty}, true},
+			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_FAILED, StartTime: beganText, EndTime: endedText, CommandStatus: empty}, true},
 		{"cancelled", nnf.DataMovementStatus{State: "Finished", Status: "Cancelled", StartTime: began, EndTime: ended}, true,
-			Answer{State: StateCompleted, Result: ResultCancelled, StartTime: beganText, EndTime: endedText, Command: empty}, true},
+			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_CANCELLED, StartTime: beganText, EndTime: endedText, CommandStatus: empty}, true},
 		{"invalid, never started nor ended", nnf.DataMovementStatus{State: "Finished", Status: "Invalid", Message: "no profile"}, false,
-			Answer{State: StateCompleted, Result: ResultInvalid, Message: "no profile", Command: empty}, true},
-		{"finished without times", nnf.DataMovementStatus{State: "Finished", Status: "Failed"}, false, Answer{State: StateCompleted, Result: ResultFailed, Command: empty}, true},
+			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_INVALID, Message: "no profile", CommandStatus: empty}, true},
+		{"finished without times", nnf.DataMovementStatus{State: "Finished", Status: "Failed"}, false, &status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_FAILED, CommandStatus: empty}, true},
 		{"unknown state", nnf.DataMovementStatus{State: "Pausing", StartTime: began}, false,
-			Answer{State: StateUnknown, Result: ResultUnknown, StartTime: beganText, Command: empty, Message: `the rabbit says state "Pausing", status "", which this version does not know`}, false},
+			&status{State: v1.DataMovementStatusResponse_UNKNOWN_STATE, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: beganText, CommandStatus: empty, Message: `the rabbit says state "Pausing", status "", which this version does not know`}, false},
 		{"unknown status", nnf.DataMovementStatus{State: "Finished", Status: "Partial\n", Message: "m", StartTime: began, EndTime: ended}, false,
-			Answer{State: StateCompleted, Result: ResultUnknown, StartTime: beganText, EndTime: endedText, Command: empty, Message: `m; the rabbit says state "Finished", status "Partial\n", which this version does not know`}, true},
+			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: beganText, EndTime: endedText, CommandStatus: empty, Message: `m; the rabbit says state "Finished", status "Partial\n", which this version does not know`}, true},
 		{"end without state", nnf.DataMovementStatus{StartTime: began, EndTime: ended}, false,
-			Answer{State: StateUnknown, Result: ResultUnknown, StartTime: beganText, EndTime: endedText, Command: empty}, true},
+			&status{State: v1.DataMovementStatusResponse_UNKNOWN_STATE, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: beganText, EndTime: endedText, CommandStatus: empty}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dm := movement(func(d *nnf.DataMovement) { d.Status, d.Spec.Cancel = c.status, c.cancel })
-			if got := AnswerOf(dm); !reflect.DeepEqual(got, c.want) {
-				t.Errorf("\n%+v\n%+v", got, c.want)
+			if got := StatusV1(dm); !proto.Equal(got, c.want) {
+				t.Errorf("\n%v\n%v", got, c.want)
 			}
 			if Completed(dm) != c.done {
 				t.Errorf("completed %v", !c.done)
@@ -73,7 +79,7 @@ func TestAnswerOf(t *testing.T) {
 	}
 }
 
-func TestCommandAnswer(t *testing.T) {
+func TestCommandStatus(t *testing.T) {
 	local(t)
 	dm := &nnf.DataMovement{}
 	// As the rabbit writes it.
@@ -83,18 +89,20 @@ func TestCommandAnswer(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), dm); err != nil {
 		t.Fatal(err)
 	}
-	want := &CommandAnswer{
-		Command: "mpirun dcp", Progress: 42, ElapsedTime: "1m30.25s", LastMessage: "Copied 1\n", LastMessageTime: endedText,
-		Seconds: "90.2", Items: 7, Directories: 1, Files: 5, Links: 1, Data: "1.5 GiB", Rate: "17 MiB/s",
+	want := &v1.DataMovementCommandStatus{Command: "mpirun dcp", Progress: 42, ElapsedTime: "1m30.25s", LastMessage: "Copied 1\n", LastMessageTime: endedText}
+	if got := StatusV1(dm); !proto.Equal(got.CommandStatus, want) || got.StartTime != beganText {
+		t.Errorf("%v", got)
 	}
-	got := AnswerOf(dm)
-	if !reflect.DeepEqual(got.Command, want) || got.StartTime != beganText || got.Restarts != 0 {
-		t.Errorf("%+v\n%+v", got, got.Command)
+	got := StatusV2(dm)
+	if c := got.CommandStatus; c.Command != "mpirun dcp" || c.GetProgress() != 42 || c.ElapsedTime.AsDuration() != 90*time.Second+250999*time.Microsecond || c.LastMessage != "Copied 1\n" ||
+		c.LastMessageTime.AsTime().Unix() != ended.Unix() || c.Seconds != "90.2" || c.GetItems() != 7 || c.GetDirectories() != 1 || c.GetFiles() != 5 || c.GetLinks() != 1 ||
+		c.Data != "1.5 GiB" || c.Rate != "17 MiB/s" || got.Restarts != 0 {
+		t.Errorf("%v", got)
 	}
 	for d, want := range map[time.Duration]string{0: "", -time.Second: "", time.Microsecond: "0s", 3139 * time.Millisecond: "3.139s", 3 * time.Hour: "3h0m0s"} {
-		c := &nnf.DataMovementCommandStatus{ElapsedTime: nnf.Duration{Duration: d}}
-		if got := commandAnswer(c); got.ElapsedTime != want || got.Progress != 0 || got.LastMessageTime != "" {
-			t.Errorf("%v: %+v", d, got)
+		dm.Status.CommandStatus = &nnf.DataMovementCommandStatus{ElapsedTime: nnf.Duration{Duration: d}}
+		if got := StatusV1(dm).CommandStatus; got.ElapsedTime != want || got.Progress != 0 || got.LastMessageTime != "" {
+			t.Errorf("%v: %v", d, got)
 		}
 	}
 }
@@ -111,13 +119,46 @@ func TestStarted(t *testing.T) {
 	}
 }
 
-func TestOtherAnswers(t *testing.T) {
+func TestCancelled(t *testing.T) {
 	local(t)
-	if a := AnswerMissing(); a.State != StateUnknown || a.Result != ResultNotFound || a.Command != nil {
-		t.Errorf("%+v", a)
+	if a := CancelledV1(time.Now()); a.State != v1.DataMovementStatusResponse_COMPLETED || a.Status != v1.DataMovementStatusResponse_CANCELLED || strings.Contains(a.EndTime, "m=") || a.EndTime == "" {
+		t.Errorf("%v", a)
 	}
-	a := AnswerCancelled(time.Now())
-	if a.State != StateCompleted || a.Result != ResultCancelled || strings.Contains(a.EndTime, "m=") || a.EndTime == "" {
-		t.Errorf("%+v", a)
+	dm := movement()
+	if s := CancelledV2(dm, ended.Time); s.State != 5 || s.Result != 4 || s.Message == "" || s.Uid != dm.Name || s.Source != dm.Spec.Source.Path || s.EndTime.AsTime().Unix() != ended.Unix() {
+		t.Errorf("%v", s)
+	}
+	if s := DeletedV2("u"); s.State != 5 || s.Result != 5 || s.Uid != "u" {
+		t.Errorf("%v", s)
+	}
+}
+
+func TestStatusV2(t *testing.T) {
+	dm := movement(label(api.LabelBatch, "batch-1"))
+	if s := StatusV2(dm); s.State != v2.MovementState_MOVEMENT_STATE_PENDING || s.Result != 0 || s.Uid != dm.Name || s.BatchUid != "batch-1" || s.CommandStatus != nil || s.StartTime != nil ||
+		s.Source != dm.Spec.Source.Path || s.Destination != dm.Spec.Destination.Path {
+		t.Errorf("%v", s)
+	}
+	dm.Status.Message = "waits"
+	if s := StatusV2(dm); s.Message != "waits" {
+		t.Errorf("%v", s)
+	}
+	if err := json.Unmarshal([]byte(`{"state":"Running","startTime":"2025-04-01T16:46:40.5Z","restarts":1,"message":"m",
+		"commandStatus":{"command":"c","elapsedTime":"1.5s","progress":0,"files":3,"data":"1 B","lastMessage":"l"}}`), &dm.Status); err != nil {
+		t.Fatal(err)
+	}
+	s := StatusV2(dm)
+	c := s.CommandStatus
+	if s.State != v2.MovementState_MOVEMENT_STATE_RUNNING || s.Result != 0 || s.Restarts != 1 || s.Message != "m" || s.StartTime.AsTime().Unix() != 1743526000 || s.EndTime != nil {
+		t.Errorf("%v", s)
+	}
+	if c.Progress == nil || *c.Progress != 0 || c.GetFiles() != 3 || c.Items != nil || c.ElapsedTime.AsDuration() != 1500*time.Millisecond || c.Data != "1 B" || c.LastMessageTime != nil {
+		t.Errorf("%v", c)
+	}
+	for status, want := range map[string]v2.MovementResult{"Success": 1, "Failed": 2, "Invalid": 3, "Cancelled": 4, "": 0, "New": 0} {
+		dm.Status.State, dm.Status.Status = "Finished", status
+		if s := StatusV2(dm); s.Result != want || s.State != v2.MovementState_MOVEMENT_STATE_COMPLETED {
+			t.Errorf("%q: %v", status, s)
+		}
 	}
 }

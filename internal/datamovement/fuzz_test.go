@@ -10,6 +10,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/lus"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
@@ -52,14 +53,14 @@ func FuzzPath(f *testing.F) {
 			t.Errorf("mount %q becomes %q", root, m.Path)
 		}
 		at := "/mnt/nnf/U-0/rabbit-01-3"
-		if _, out, err := MapSource(p, []Mount{m}, []Mount{mountAt(rabbit, at, dws.TypeGFS2)}, node, rabbit); err == nil {
+		if _, out, err := mapSource(p, []Mount{m}, []Mount{mountAt(rabbit, at, dws.TypeGFS2)}); err == nil {
 			rest, ok := strings.CutPrefix(path.Clean(out), at)
 			if !ok || rest != "" && rest[0] != '/' || !inert(out) || m.Path+rest != got.Path || strings.HasSuffix(out, "/") != got.Slash {
 				t.Errorf("%q in %q becomes %q", p, m.Path, out)
 			}
 		}
 		systems := []lus.LustreFileSystem{system("g", root)}
-		if ref, err := MatchDestination(p, systems); err == nil {
+		if ref, err := matchDestination(p, systems); err == nil {
 			if ref.Name != "g" || !strings.HasPrefix(got.Path+"/", path.Clean(root)+"/") {
 				t.Errorf("%q is taken to be in %q", p, root)
 			}
@@ -121,7 +122,7 @@ func FuzzRequestToObject(f *testing.F) {
 	f.Add([]byte(`{}`), []byte(`{}`), []byte(`{"spec":{"mounts":[{}]}}`), uint32(0), uint32(0))
 	o := options(f, OptionsList)
 	f.Fuzz(func(t *testing.T, request, wf, mounts []byte, uid, gid uint32) {
-		p := Parts{Node: node, Rabbit: rabbit, Workflow: &dws.Workflow{}, Profile: "default", APIVersion: "v"}
+		p := Parts{Node: node, Rabbit: rabbit, Workflow: &dws.Workflow{}, Profile: profile("default")}
 		var cm dws.ClientMount
 		if json.Unmarshal(request, &p.Request) != nil || json.Unmarshal(wf, p.Workflow) != nil || json.Unmarshal(mounts, &cm) != nil {
 			return
@@ -135,12 +136,12 @@ func FuzzRequestToObject(f *testing.F) {
 			return
 		}
 		var err error
-		if p.Mount, err = FindMount(p.Request.Source, Mounts(&cm), node); err != nil {
+		if p.Mount, err = FindMount(&p.Request, Mounts(&cm), node); err != nil {
 			return
 		}
 		server := p.Mount
 		server.Namespace, server.Path = rabbit, "/mnt/r"
-		if p.Source, err = OnRabbit(p.Request.Source, p.Mount, []Mount{server}, node, rabbit); err != nil {
+		if p.Source, _, err = OnRabbit(&p.Request, p.Mount, []Mount{server}, node, rabbit); err != nil {
 			return
 		}
 		dm, err := Object(&p)
@@ -176,14 +177,14 @@ func checkObject(t *testing.T, dm *nnf.DataMovement, caller Caller, wf *dws.Work
 	dm.Name = "n"
 	// Who made it may touch it, if the workflow is one that can exist.
 	if wf.Name != "" && wf.Namespace != "" && wf.UID != "" {
-		if v := (Access{usual, caller, node}).Movement(dm, WorkflowRef{wf.Name, wf.Namespace}); !v.Allowed() {
+		if v := usual.Movement(caller, dm, WorkflowRef{wf.Name, wf.Namespace}); !v.Allowed() {
 			t.Errorf("its maker must not touch it: %s", v.Reason)
 		}
 	}
 	if _, err := json.Marshal(dm); err != nil {
 		t.Error(err)
 	}
-	if a := AnswerOf(dm); a.State != StatePending || a.Result != ResultUnknown {
+	if a := StatusV1(dm); a.State != v1.DataMovementStatusResponse_PENDING || a.Status != v1.DataMovementStatusResponse_UNKNOWN_STATUS {
 		t.Errorf("%+v", a)
 	}
 }

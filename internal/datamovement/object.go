@@ -1,11 +1,20 @@
 package datamovement
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // Parts are what a movement is made of, each checked by its own function.
@@ -14,28 +23,49 @@ type Parts struct {
 	Node        string // this compute
 	Rabbit      string // its rabbit, needed for gfs2 only
 	Workflow    *dws.Workflow
-	Identity    Identity            // from Policy.CreateFor
-	Mount       Mount               // from FindMount
-	Source      string              // from OnRabbit
-	Destination dws.ObjectReference // from MatchDestination
-	Profile     string              // the name, chosen or default
-	APIVersion  string              // "nnf.cray.hpe.com/v1alpha11", as served
+	Identity    Identity                 // from Policy.CreateFor
+	Mount       Mount                    // from FindMount
+	Source      string                   // from OnRabbit
+	Destination dws.ObjectReference      // from MatchDestination
+	Profile     *nnf.DataMovementProfile // from ChooseProfile
 }
 
-// Object returns the NnfDataMovement that the rabbit understands (contract
-// nnf-dm.md 4.2.6). Both types carry the labels of the directive and the job,
-// so that Teardown of the directive finds them ("Do better" 15).
+// Check refuses a mount for which no movement can be made. It needs no profile, so
+// that a request is not looked up further for nothing.
+func (p *Parts) Check() error {
+	switch {
+	case p.Workflow == nil || p.Mount.Reference == nil:
+		return NewFault(ErrUnavailable, v2.ErrorReason_INTERNAL, "the request was not looked up completely")
+	case p.Mount.Type != dws.TypeLustre && p.Mount.Type != dws.TypeGFS2:
+		return NewFault(ErrInvalid, v2.ErrorReason_FILESYSTEM_NOT_SUPPORTED, "filesystem not supported: '%s'", trimmed(p.Mount.Type))
+	// Teardown of the directive waits for its movements; one that it cannot find
+	// would outlive the storage.
+	case p.Mount.Type == dws.TypeLustre && p.Mount.DirectiveIndex == "":
+		return failed(v2.ErrorReason_MOUNT_NOT_FOUND, "unable to find directive index label on compute ClientMount, %s/%s", p.Mount.Namespace, p.Mount.Name)
+	case p.Mount.Type == dws.TypeGFS2 && p.Rabbit == "":
+		return NewFault(ErrUnavailable, v2.ErrorReason_UNAVAILABLE, "the rabbit of this node is not known yet: try again")
+	}
+	return nil
+}
+
+// Object returns the NnfDataMovement that the rabbit understands, complete but
+// for the apiVersion, which is the one that the API server serves. Both types
+// carry the labels of the directive and the job, so that Teardown of the
+// directive finds them.
 func Object(p *Parts) (*nnf.DataMovement, error) {
-	if p.Workflow == nil || p.Mount.Reference == nil {
-		return nil, NewFault(ErrUnavailable, ReasonInternal, "the request was not looked up completely")
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	if p.Profile == nil {
+		return nil, NewFault(ErrUnavailable, v2.ErrorReason_INTERNAL, "the request was not looked up completely")
 	}
 	dm := &nnf.DataMovement{
-		TypeMeta: metav1.TypeMeta{APIVersion: p.APIVersion, Kind: nnf.KindDataMovement},
+		TypeMeta: metav1.TypeMeta{Kind: nnf.KindDataMovement},
 		Spec: nnf.DataMovementSpec{
 			Source:      nnf.DataMovementEnd{Path: p.Source, StorageReference: p.Mount.Reference.ObjectReference},
 			Destination: nnf.DataMovementEnd{Path: p.Request.Destination}, // checked, and as the caller wrote it
 			UserID:      int64(p.Identity.UID), GroupID: int64(p.Identity.GID),
-			ProfileReference: dws.ObjectReference{Kind: nnf.KindDataMovementProfile, Name: p.Profile, Namespace: nnf.NamespaceProfiles},
+			ProfileReference: dws.ObjectReference{Kind: nnf.KindDataMovementProfile, Name: p.Profile.Name, Namespace: nnf.NamespaceProfiles},
 			UserConfig: nnf.DataMovementConfig{
 				Dryrun:        p.Request.Dryrun,
 				MPIRunOptions: p.Request.MPIRunOptions, DCPOptions: p.Request.DCPOptions,
@@ -45,33 +75,29 @@ func Object(p *Parts) (*nnf.DataMovement, error) {
 		},
 	}
 	prefix := nnf.PrefixMovement
-	switch p.Mount.Type {
-	case dws.TypeLustre:
-		// Teardown of the directive waits for its movements; one that it cannot
-		// find would outlive the storage.
-		if p.Mount.DirectiveIndex == "" {
-			return nil, failed(ReasonMountNotFound, "unable to find directive index label on compute ClientMount, %s/%s", p.Mount.Namespace, p.Mount.Name)
-		}
+	if p.Mount.Type == dws.TypeGFS2 {
+		prefix, dm.Namespace = nnf.PrefixNodeMovement, p.Rabbit
+	} else {
 		dm.Namespace = nnf.NamespaceDataMovement
 		dm.Spec.Destination.StorageReference = p.Destination
-	case dws.TypeGFS2:
-		if p.Rabbit == "" {
-			return nil, NewFault(ErrUnavailable, ReasonUnavailable, "the rabbit of this node is not known yet: try again")
-		}
-		prefix, dm.Namespace = nnf.PrefixNodeMovement, p.Rabbit
-	default:
-		return nil, NewFault(ErrInvalid, ReasonFileSystem, "filesystem not supported: '%s'", trimmed(p.Mount.Type))
 	}
 	dm.GenerateName = prefix
 	dm.Labels = labels(p)
 	if p.Request.Key != "" {
-		dm.GenerateName, dm.Name = "", prefix+keyDigest(p)
-		dm.Labels[api.LabelRequestKey] = keyDigest(p)
+		dm.GenerateName, dm.Name = "", prefix+dm.Labels[api.LabelRequestKey]
 	}
-	if p.Request.Batch != "" {
-		dm.Labels[api.LabelBatch] = p.Request.Batch
+	if err := checkCommand(p.Profile.Data.Command, dm); err != nil {
+		return nil, err
 	}
 	return dm, nil
+}
+
+// slots returns what goes into the object: nothing when the profile decides.
+func slots(n int32) *int32 {
+	if n < 0 {
+		return nil
+	}
+	return &n
 }
 
 func labels(p *Parts) map[string]string {
@@ -87,7 +113,10 @@ func labels(p *Parts) map[string]string {
 		api.LabelOwnerNamespace:    wf.Namespace,
 		api.LabelOwnerUID:          string(wf.UID),
 	}
-	for key, value := range map[string]string{api.LabelDirectiveIndex: p.Mount.DirectiveIndex, api.LabelJobID: p.Mount.JobID} {
+	optional := map[string]string{
+		api.LabelDirectiveIndex: p.Mount.DirectiveIndex, api.LabelJobID: p.Mount.JobID, api.LabelBatch: p.Request.Batch, api.LabelRequestKey: keyDigest(p),
+	}
+	for key, value := range optional {
 		if value != "" {
 			out[key] = value
 		}
@@ -110,4 +139,190 @@ func Size(dm *nnf.DataMovement) int64 {
 		n += len(c.Command) + len(c.LastMessage)
 	}
 	return int64(n)
+}
+
+// Describe names a movement for a record, with the ids that matter.
+func Describe(dm *nnf.DataMovement) string {
+	return dm.Namespace + "/" + dm.Name + " of user " + strconv.FormatInt(dm.Spec.UserID, 10)
+}
+
+// Namespace returns the namespace of the movement of that uid: that of the
+// rabbit, or the one that all rabbits share.
+func Namespace(uid, rabbit string) string {
+	if strings.HasPrefix(uid, nnf.PrefixNodeMovement) {
+		return rabbit
+	}
+	return nnf.NamespaceDataMovement
+}
+
+// ChooseProfile returns the profile of that name, or for an empty name the one
+// profile of the list that is the default.
+func ChooseProfile(profiles []nnf.DataMovementProfile, name string) (*nnf.DataMovementProfile, error) {
+	var found []*nnf.DataMovementProfile
+	for i := range profiles {
+		p := &profiles[i]
+		if name != "" && p.Name == name {
+			return p, nil
+		}
+		if p.Data.Default {
+			found = append(found, p)
+		}
+	}
+	switch {
+	case name != "":
+		return nil, failed(v2.ErrorReason_PROFILE_NOT_FOUND, "unable to retrieve NnfDataMovementProfile: %s", trimmed(name))
+	case len(found) == 0:
+		return nil, failed(v2.ErrorReason_PROFILE_NOT_FOUND, "unable to find a default NnfDataMovementProfile to use")
+	case len(found) == 1:
+		return found[0], nil
+	}
+	names := make([]string, 0, len(found))
+	for _, p := range found {
+		names = append(names, trimmed(p.Name))
+	}
+	slices.Sort(names)
+	return nil, failed(v2.ErrorReason_PROFILE_NOT_FOUND, "more than one default NnfDataMovementProfile found; unable to pick one: [%s]", strings.Join(names, " "))
+}
+
+// checkCommand refuses options that the rabbit would put into a wrong place of
+// the profile's command. The rabbit replaces text: it puts the options behind the
+// first occurrence of the letters dcp or mpirun, even inside a word. In a profile
+// without that program, that could be within a path.
+func checkCommand(command string, dm *nnf.DataMovement) error {
+	c := &dm.Spec.UserConfig
+	for _, t := range []struct{ name, field, options string }{
+		{dcpTool.name, fieldDCPOptions, c.DCPOptions}, {mpirunTool.name, fieldMPIRunOptions, c.MPIRunOptions},
+	} {
+		if strings.TrimSpace(t.options) == "" {
+			continue
+		}
+		i := strings.Index(command, t.name)
+		if i < 0 || !wordAt(command, i, len(t.name)) {
+			return refused(t.field, t.options, "the profile's command does not run "+t.name)
+		}
+		before := command[:i]
+		for _, v := range []struct{ name, value string }{{"$SRC", dm.Spec.Source.Path}, {"$DEST", dm.Spec.Destination.Path}} {
+			if strings.Contains(before, v.name) && strings.Contains(v.value, t.name) {
+				return refused(t.field, t.options, "the profile's command names the path "+text.Quote(v.value)+", which contains "+t.name+", before it runs "+t.name)
+			}
+		}
+	}
+	return nil
+}
+
+// wordAt tells whether s[i:i+n] is a program's name: a word, or the end of a
+// path.
+func wordAt(s string, i, n int) bool {
+	start := i == 0 || strings.IndexByte(" \t\n/;&|(", s[i-1]) >= 0
+	end := i+n == len(s) || strings.IndexByte(" \t\n", s[i+n]) >= 0
+	return start && end
+}
+
+// keyDigest is the same for a repeated request: of the same user, node,
+// workflow and key. It becomes part of the object's name, so that the API
+// server itself refuses the second one, even if the daemon was restarted in
+// between. No choice of a key gives the name of another user's object. The digest
+// of a request without a key is empty.
+func keyDigest(p *Parts) string {
+	if p.Request.Key == "" {
+		return ""
+	}
+	return digest("key", p.Node, string(p.Workflow.UID), fmt.Sprint(p.Identity.UID), p.Request.Key)
+}
+
+// BatchPrefix is what every handle of a batch starts with.
+const BatchPrefix = "batch-"
+
+// BatchHandle returns the handle of a batch. unique is random, or the caller's
+// own key, with which a repeated request gets the same handle.
+func BatchHandle(node string, workflowUID string, uid uint32, unique string) string {
+	return BatchPrefix + digest("batch", node, workflowUID, fmt.Sprint(uid), unique)
+}
+
+// BatchKey returns the key of one pair of a batch that has a key itself; empty
+// when it has none.
+func BatchKey(key string, index int) string {
+	if key == "" {
+		return ""
+	}
+	return digest("pair", key, fmt.Sprint(index))
+}
+
+// CheckHandle refuses what BatchHandle cannot have returned. It goes into a
+// label selector.
+func CheckHandle(handle string) error {
+	rest, ok := strings.CutPrefix(handle, BatchPrefix)
+	if _, err := hex.DecodeString(rest); !ok || err != nil || len(rest) != 2*digestBytes {
+		return refused(fieldUID, handle, "CreateBatch returns it")
+	}
+	return nil
+}
+
+const digestBytes = 10
+
+// digest keeps the parts apart by their lengths.
+func digest(parts ...string) string {
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d:%s,", len(p), p)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:digestBytes])
+}
+
+// differs returns the field of the request in which an existing movement is not
+// what want asks for; empty when the key was repeated with the same request.
+func differs(have, want *nnf.DataMovement) string {
+	h, w := &have.Spec, &want.Spec
+	a, b := &h.UserConfig, &w.UserConfig
+	for _, f := range []struct {
+		field string
+		same  bool
+	}{
+		{fieldKey, have.Labels[api.LabelRequestKey] != "" && have.Labels[api.LabelRequestKey] == want.Labels[api.LabelRequestKey]},
+		{fieldWorkflow, have.Labels[api.LabelOwnerUID] == want.Labels[api.LabelOwnerUID]},
+		{"user", h.UserID == w.UserID && h.GroupID == w.GroupID},
+		{fieldSource, h.Source.Path == w.Source.Path},
+		{fieldDestination, h.Destination.Path == w.Destination.Path},
+		{fieldProfile, h.ProfileReference.Name == w.ProfileReference.Name},
+		{"dryrun", a.Dryrun == b.Dryrun},
+		{fieldDCPOptions, a.DCPOptions == b.DCPOptions},
+		{fieldMPIRunOptions, a.MPIRunOptions == b.MPIRunOptions},
+		{"logStdout", a.LogStdout == b.LogStdout},
+		{"storeStdout", a.StoreStdout == b.StoreStdout},
+		{fieldSlots, sameSlots(a.Slots, b.Slots)},
+		{fieldMaxSlots, sameSlots(a.MaxSlots, b.MaxSlots)},
+	} {
+		if !f.same {
+			return f.field
+		}
+	}
+	return ""
+}
+
+func sameSlots(a, b *int32) bool { return a == b || a != nil && b != nil && *a == *b }
+
+// CheckRepeated decides about a request whose key belongs to an existing movement:
+// nil when that movement answers it.
+//
+// A key whose movement is the one that is asked for, but has not succeeded and
+// never will, is refused as well: a client that repeats its request would get the
+// uid of the failure forever. A second attempt is not made silently, because the
+// first one may have copied a part, and its failure fails the workflow until it is
+// deleted.
+func CheckRepeated(have, want *nnf.DataMovement) error {
+	if field := differs(have, want); field != "" {
+		return Invalid(fieldKey, "request_key is refused: data movement %s has it, which differs in %s: use another key", text.Quote(have.Name), field)
+	}
+	what := ""
+	switch {
+	case Completed(have) && have.Status.Status == nnf.MovementSuccess:
+		return nil
+	case Completed(have):
+		what = "has ended as " + text.Quote(have.Status.Status)
+	case have.Spec.Cancel:
+		what = "is being cancelled"
+	default:
+		return nil
+	}
+	return Invalid(fieldKey, "request_key is refused: its data movement %s %s: delete that one to copy again with this key, or use another key", text.Quote(have.Name), what)
 }

@@ -7,7 +7,10 @@ import (
 	"os"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
 
@@ -36,7 +39,7 @@ func golden(t *testing.T, name string, v any) {
 	}
 }
 
-// The objects to the byte, with what is left out (contract nnf-dm.md 4.2.6).
+// The objects to the byte, with what is left out.
 func TestObjectGolden(t *testing.T) {
 	for _, c := range []struct {
 		name, typ string
@@ -48,7 +51,7 @@ func TestObjectGolden(t *testing.T) {
 			r := &p.Request
 			r.Dryrun, r.LogStdout, r.StoreStdout, r.DCPOptions, r.MPIRunOptions = true, true, true, "--chunksize 4MB", "--map-by node"
 			r.Slots, r.MaxSlots, r.Profile, r.Key, r.Batch = 0, 0, "fast", "my-key", "batch-00112233445566778899"
-			p.Profile = "fast"
+			p.Profile = profile("fast")
 		}},
 		{"no-labels", "gfs2", func(p *Parts) {
 			p.Mount.DirectiveIndex, p.Mount.JobID = "", ""
@@ -64,13 +67,13 @@ func TestObjectGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			dm.APIVersion = "nnf.cray.hpe.com/v1alpha11"
 			golden(t, c.name, dm)
 		})
 	}
 }
 
-// The example of the contract, typed from there, with the two labels more that
-// "Do better" 15 wants.
+// The object that the rabbit expects, typed by hand.
 const example = `{
   "apiVersion": "nnf.cray.hpe.com/v1alpha11", "kind": "NnfDataMovement",
   "metadata": {"generateName": "nnf-dm-node-", "namespace": "rabbit-01", "labels": {
@@ -98,6 +101,7 @@ func TestObjectExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	dm.APIVersion = "nnf.cray.hpe.com/v1alpha11"
 	have, err := json.Marshal(dm)
 	if err != nil {
 		t.Fatal(err)
@@ -118,15 +122,18 @@ func TestObjectRefuses(t *testing.T) {
 		name, typ string
 		change    func(*Parts)
 		kind      error
-		reason    Reason
+		reason    v2.ErrorReason
 		text      string
 	}{
-		{"no workflow", "gfs2", func(p *Parts) { p.Workflow = nil }, ErrUnavailable, ReasonInternal, "not looked up"},
-		{"no reference", "gfs2", func(p *Parts) { p.Mount.Reference = nil }, ErrUnavailable, ReasonInternal, "not looked up"},
-		{"no rabbit", "gfs2", func(p *Parts) { p.Rabbit = "" }, ErrUnavailable, ReasonUnavailable, "not known yet"},
-		{"lustre without directive", "lustre", func(p *Parts) { p.Mount.DirectiveIndex = "" }, ErrFailed, ReasonMountNotFound,
+		{"no workflow", "gfs2", func(p *Parts) { p.Workflow = nil }, ErrUnavailable, v2.ErrorReason_INTERNAL, "not looked up"},
+		{"no reference", "gfs2", func(p *Parts) { p.Mount.Reference = nil }, ErrUnavailable, v2.ErrorReason_INTERNAL, "not looked up"},
+		{"no profile", "gfs2", func(p *Parts) { p.Profile = nil }, ErrUnavailable, v2.ErrorReason_INTERNAL, "not looked up"},
+		{"options of a program that the profile does not run", "gfs2", func(p *Parts) { p.Request.DCPOptions = "-p"; p.Profile.Data.Command = "rsync $SRC" }, ErrInvalid, v2.ErrorReason_INVALID_FIELD,
+			"does not run dcp"},
+		{"no rabbit", "gfs2", func(p *Parts) { p.Rabbit = "" }, ErrUnavailable, v2.ErrorReason_UNAVAILABLE, "not known yet"},
+		{"lustre without directive", "lustre", func(p *Parts) { p.Mount.DirectiveIndex = "" }, ErrFailed, v2.ErrorReason_MOUNT_NOT_FOUND,
 			"unable to find directive index label on compute ClientMount, compute-01/default-job7-0-computes"},
-		{"xfs", "xfs", nil, ErrInvalid, ReasonFileSystem, "filesystem not supported: 'xfs'"},
+		{"xfs", "xfs", nil, ErrInvalid, v2.ErrorReason_FILESYSTEM_NOT_SUPPORTED, "filesystem not supported: 'xfs'"},
 	} {
 		p := parts(c.typ)
 		if c.change != nil {
@@ -193,7 +200,7 @@ func TestDiffers(t *testing.T) {
 	keyed := func(change ...func(*nnf.DataMovement)) *nnf.DataMovement {
 		return movement(append([]func(*nnf.DataMovement){label(api.LabelRequestKey, "d")}, change...)...)
 	}
-	if f := Differs(keyed(), keyed()); f != "" {
+	if f := differs(keyed(), keyed()); f != "" {
 		t.Errorf("differs in %s", f)
 	}
 	two := int32(2)
@@ -211,14 +218,14 @@ func TestDiffers(t *testing.T) {
 		"slots":         keyed(func(d *nnf.DataMovement) { d.Spec.UserConfig.Slots = &two }),
 		"maxSlots":      keyed(func(d *nnf.DataMovement) { d.Spec.UserConfig.MaxSlots = &two }),
 	} {
-		for _, got := range []string{Differs(other, keyed()), Differs(keyed(), other)} {
+		for _, got := range []string{differs(other, keyed()), differs(keyed(), other)} {
 			if got != want {
 				t.Errorf("%s: differs in %q", want, got)
 			}
 		}
-		wantFault(t, KeyReused(other, want), ErrInvalid, ReasonInvalidField, "differs in "+want)
+		wantFault(t, CheckRepeated(other, keyed()), ErrInvalid, v2.ErrorReason_INVALID_FIELD, "differs in "+want)
 	}
-	if Differs(movement(), movement()) == "" {
+	if differs(movement(), movement()) == "" {
 		t.Error("two without a key are the same")
 	}
 }
@@ -228,16 +235,17 @@ func TestKeySpent(t *testing.T) {
 	ended := func(result string) func(*nnf.DataMovement) {
 		return func(d *nnf.DataMovement) { d.Status.State, d.Status.Status = nnf.MovementFinished, result }
 	}
+	keyed := label(api.LabelRequestKey, "d")
 	for text, dm := range map[string]*nnf.DataMovement{
-		`has ended as "Failed"`: movement(ended(nnf.MovementFailed)), `has ended as "Invalid"`: movement(ended(nnf.MovementInvalid)),
-		`has ended as "Cancelled"`: movement(ended(nnf.MovementCancelled)),
-		"is being cancelled":       movement(func(d *nnf.DataMovement) { d.Spec.Cancel = true }),
+		`has ended as "Failed"`: movement(keyed, ended(nnf.MovementFailed)), `has ended as "Invalid"`: movement(keyed, ended(nnf.MovementInvalid)),
+		`has ended as "Cancelled"`: movement(keyed, ended(nnf.MovementCancelled)),
+		"is being cancelled":       movement(keyed, func(d *nnf.DataMovement) { d.Spec.Cancel = true }),
 	} {
-		wantFault(t, KeySpent(dm), ErrInvalid, ReasonInvalidField, text)
+		wantFault(t, CheckRepeated(dm, movement(keyed)), ErrInvalid, v2.ErrorReason_INVALID_FIELD, text)
 	}
-	for what, dm := range map[string]*nnf.DataMovement{"new": movement(), "success": movement(ended(nnf.MovementSuccess))} {
-		if f := KeySpent(dm); f != nil {
-			t.Errorf("%s: %v", what, f)
+	for what, dm := range map[string]*nnf.DataMovement{"new": movement(keyed), "success": movement(keyed, ended(nnf.MovementSuccess))} {
+		if err := CheckRepeated(dm, movement(keyed)); err != nil {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
 }
@@ -250,7 +258,7 @@ func TestBatch(t *testing.T) {
 	if again := BatchKey("k", 1); again != BatchKey("k", 1) {
 		t.Error(again)
 	}
-	if !labelValue(h) || !IsBatch(h) || IsBatch("nnf-dm-abcde") {
+	if !labelValue(h) || CheckHandle(h) != nil || CheckHandle("nnf-dm-abcde") == nil {
 		t.Errorf("%s: %v", h, CheckHandle(h))
 	}
 	for _, bad := range []string{"", "batch-", "x", "batch-00112233445566778899aa", "batch-0011223344556677889g", "batch-a,b=c", h[6:], "batch-" + h} {
@@ -261,4 +269,23 @@ func TestBatch(t *testing.T) {
 	if BatchKey("", 1) != "" || BatchKey("k", 1) == BatchKey("k", 2) || BatchKey("k", 11) == BatchKey("k1", 1) {
 		t.Error("keys of pairs")
 	}
+}
+
+func TestChooseProfile(t *testing.T) {
+	p := func(name string, def bool) nnf.DataMovementProfile {
+		return nnf.DataMovementProfile{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: nnf.DataMovementProfileData{Default: def}}
+	}
+	got, err := ChooseProfile([]nnf.DataMovementProfile{p("a", false), p("b", true)}, "")
+	if err != nil || got.Name != "b" {
+		t.Error(got, err)
+	}
+	_, err = ChooseProfile([]nnf.DataMovementProfile{p("a", false)}, "")
+	wantFault(t, err, ErrFailed, v2.ErrorReason_PROFILE_NOT_FOUND, "unable to find a default NnfDataMovementProfile to use")
+	_, err = ChooseProfile([]nnf.DataMovementProfile{p("b", true), p("c", false), p("a", true)}, "")
+	wantFault(t, err, ErrFailed, v2.ErrorReason_PROFILE_NOT_FOUND, "more than one default NnfDataMovementProfile found; unable to pick one: [a b]")
+	if got, err = ChooseProfile([]nnf.DataMovementProfile{p("a", true), p("b", true), p("c", false)}, "c"); err != nil || got.Name != "c" {
+		t.Error(got, err)
+	}
+	_, err = ChooseProfile([]nnf.DataMovementProfile{p("a", true)}, "fast")
+	wantFault(t, err, ErrFailed, v2.ErrorReason_PROFILE_NOT_FOUND, "unable to retrieve NnfDataMovementProfile: fast")
 }

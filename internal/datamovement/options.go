@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // OptionMode says which options callers may give.
@@ -34,7 +37,7 @@ func NewOptions(mode OptionMode, dcp, mpirun []string) (*Options, error) {
 	switch mode {
 	case OptionsList, OptionsNone, OptionsAny:
 	default:
-		return nil, fmt.Errorf("option mode %s is not known: it is list, none or any", quote(string(mode)))
+		return nil, fmt.Errorf("option mode %s is not known: it is list, none or any", text.Quote(string(mode)))
 	}
 	o := &Options{mode: mode, dcp: &dcpTool, mpirun: &mpirunTool}
 	var err error
@@ -49,10 +52,10 @@ func NewOptions(mode OptionMode, dcp, mpirun []string) (*Options, error) {
 
 // CheckDCP refuses a text that must not stand behind dcp on the rabbit's
 // command line.
-func (o *Options) CheckDCP(text string) error { return o.check(&dcpTool, text) }
+func (o *Options) CheckDCP(given string) error { return o.check(&dcpTool, given) }
 
 // CheckMPIRun is CheckDCP for what stands behind mpirun.
-func (o *Options) CheckMPIRun(text string) error { return o.check(&mpirunTool, text) }
+func (o *Options) CheckMPIRun(given string) error { return o.check(&mpirunTool, given) }
 
 const (
 	maxOptions     = 1024 // bytes
@@ -62,33 +65,33 @@ const (
 	optionPunctuation = " %+,-./:=@^_"
 )
 
-func (o *Options) check(t *tool, text string) error {
-	if text == "" {
+func (o *Options) check(t *tool, given string) error {
+	if given == "" {
 		return nil
 	}
 	if o == nil || o.mode == OptionsNone {
-		return refused(t.field, text, "options of "+t.name+" are switched off on this system")
+		return refused(t.field, given, "options of "+t.name+" are switched off on this system")
 	}
-	if len(text) > maxOptions {
-		return refused(t.field, text, "at most 1024 bytes are allowed")
+	if len(given) > maxOptions {
+		return refused(t.field, given, "at most 1024 bytes are allowed")
 	}
-	if !only(text, optionPunctuation) {
-		return refused(t.field, text, "options are made of A-Z a-z 0-9 % + , - . / : = @ ^ _ and blanks, because the rabbit puts them into a command line")
+	if !only(given, optionPunctuation) {
+		return refused(t.field, given, "options are made of A-Z a-z 0-9 % + , - . / : = @ ^ _ and blanks, because the rabbit puts them into a command line")
 	}
-	words := strings.Fields(text)
+	words := strings.Fields(given)
 	if len(words) > maxOptionWords {
-		return refused(t.field, text, "at most 64 words are allowed")
+		return refused(t.field, given, "at most 64 words are allowed")
 	}
 	for _, w := range words {
 		switch {
 		case strings.Trim(w, "-") == "":
 			// Behind it the profile's own options, such as the user's id, were operands.
-			return refused(t.field, text, quote(w)+" ends the options")
+			return refused(t.field, given, text.Quote(w)+" ends the options")
 		case strings.Contains(w, "dcp") || strings.Contains(w, "mpirun"):
 			// The rabbit inserts options behind the first place where these letters are.
-			return refused(t.field, text, quote(w)+" contains the name of a program")
+			return refused(t.field, given, text.Quote(w)+" contains the name of a program")
 		case t.identity != nil && t.identity(w):
-			return refused(t.field, text, quote(w)+" would choose as whom is copied, which the workflow decides")
+			return refused(t.field, given, text.Quote(w)+" would choose as whom is copied, which the workflow decides")
 		}
 	}
 	if o.mode == OptionsAny {
@@ -99,7 +102,7 @@ func (o *Options) check(t *tool, text string) error {
 	} else {
 		t = o.mpirun
 	}
-	return t.known(text, words)
+	return t.known(given, words)
 }
 
 // with returns the tool with more options from the configuration.
@@ -114,10 +117,10 @@ func (t *tool) with(entries []string) (*tool, error) {
 		bare := strings.TrimLeft(name, "-")
 		dashes := len(name) - len(bare)
 		if dashes < 1 || dashes > 2 || bare == "" || !alnum(bare[0]) || !only(bare, "-_") {
-			return nil, fmt.Errorf("option %s of %s is not understood: it is a name with its dashes, and = behind it when it takes a value, such as --chunksize=", quote(e), t.name)
+			return nil, fmt.Errorf("option %s of %s is not understood: it is a name with its dashes, and = behind it when it takes a value, such as --chunksize=", text.Quote(e), t.name)
 		}
 		if t.identity != nil && t.identity(name) {
-			return nil, fmt.Errorf("option %s of %s cannot be allowed: it would let users copy as another user", quote(e), t.name)
+			return nil, fmt.Errorf("option %s of %s cannot be allowed: it would let users copy as another user", text.Quote(e), t.name)
 		}
 		f := form{}
 		if value {
@@ -130,3 +133,216 @@ func (t *tool) with(entries []string) (*tool, error) {
 
 // names returns the allowed options in order, for messages.
 func (t *tool) names() string { return strings.Join(slices.Sorted(maps.Keys(t.options)), " ") }
+
+// form is what follows an option's name.
+type form struct {
+	values int // words that belong to it
+	check  func(values []string) bool
+	rule   string // what check wants, for a message
+}
+
+// tool is a program whose options callers may give.
+type tool struct {
+	name, field string
+	options     map[string]form
+	// short: single letters can be joined, and have their value attached, as
+	// getopt(3) has it. Otherwise - and -- in front of a name are the same.
+	short    bool
+	identity func(word string) bool // tells whether a word chooses as whom is copied
+}
+
+func (t *tool) lookup(name string) (form, bool) {
+	f, ok := t.options[name]
+	if ok || t.short {
+		return f, ok
+	}
+	if long, found := strings.CutPrefix(name, "--"); found {
+		f, ok = t.options["-"+long]
+	} else {
+		f, ok = t.options["-"+name]
+	}
+	return f, ok
+}
+
+// known refuses words that are neither an allowed option nor the value of one.
+// It must see the words as the program does, or a value could be an option.
+func (t *tool) known(given string, words []string) error {
+	for len(words) > 0 {
+		w := words[0]
+		words = words[1:]
+		if w[0] != '-' {
+			return refused(t.field, given, text.Quote(w)+" is neither an option nor the value of one")
+		}
+		name, attached, has := strings.Cut(w, "=")
+		f, ok := t.lookup(name)
+		switch {
+		case ok && has:
+			// A single letter takes the = for a part of its value.
+			if f.values != 1 || t.short && !strings.HasPrefix(name, "--") {
+				return refused(t.field, given, text.Quote(name)+" does not take a value with =")
+			}
+			if err := t.value(given, name, f, []string{attached}); err != nil {
+				return err
+			}
+			continue
+		case !ok && t.short && !strings.HasPrefix(w, "--"):
+			last, rest, err := t.letters(given, w)
+			if err != nil {
+				return err
+			}
+			if rest != "" {
+				if err := t.value(given, last, t.options[last], []string{rest}); err != nil {
+					return err
+				}
+				continue
+			}
+			name, f = last, t.options[last]
+		case !ok:
+			return t.unknown(given, name)
+		}
+		if len(words) < f.values {
+			return refused(t.field, given, text.Quote(name)+" needs "+f.rule)
+		}
+		if err := t.value(given, name, f, words[:f.values]); err != nil {
+			return err
+		}
+		words = words[f.values:]
+	}
+	return nil
+}
+
+// letters takes joined letters apart. It returns the last option, and the value
+// that is attached to it, if one is.
+func (t *tool) letters(given, w string) (last, attached string, err error) {
+	for i := 1; i < len(w); i++ {
+		last = "-" + w[i:i+1]
+		f, ok := t.options[last]
+		if !ok {
+			return "", "", t.unknown(given, last)
+		}
+		if f.values > 0 {
+			return last, w[i+1:], nil
+		}
+	}
+	return last, "", nil
+}
+
+func (t *tool) value(given, name string, f form, values []string) error {
+	for _, v := range values {
+		if !anyValue([]string{v}) {
+			return refused(t.field, given, text.Quote(v)+" is not a value of "+name+": it must start with a letter, a digit, / or ^")
+		}
+	}
+	if f.check != nil && !f.check(values) {
+		return refused(t.field, given, text.Quote(strings.Join(values, " "))+" is not a value of "+name+", it needs "+f.rule)
+	}
+	return nil
+}
+
+func (t *tool) unknown(given, name string) error {
+	return refused(t.field, given, text.Quote(name)+" is not an allowed option of "+t.name+", allowed are "+t.names())
+}
+
+// anyValue holds for every value: one that starts with a dash could be taken
+// for an option, a lone colon for the start of another program.
+func anyValue(v []string) bool {
+	return v[0] != "" && (alnum(v[0][0]) || v[0][0] == '/' || v[0][0] == '^')
+}
+
+// dcpTool is dcp of mpiFileUtils (dcp(1)). Left out are what reads or writes
+// further files (--input, DAOS), and what chooses the identity.
+var dcpTool = tool{
+	name: "dcp", field: fieldDCPOptions, short: true, identity: dcpIdentity,
+	options: map[string]form{
+		"-b": size, "--blocksize": size, "--bufsize": size,
+		"-k": size, "--chunksize": size,
+		"-p": {}, "--preserve": {},
+		"-s": {}, "--direct": {},
+		"-S": {}, "--sparse": {},
+		"-L": {}, "--dereference": {},
+		"-P": {}, "--no-dereference": {},
+		"-X": xattrs, "--xattrs": xattrs,
+		"--open-noatime": {},
+		"--progress":     number(3600),
+		"-v":             {}, "--verbose": {},
+		"-q": {}, "--quiet": {},
+	},
+}
+
+// mpirunTool is mpirun of Open MPI 4 and 5 (mpirun(1)). It runs as root on the
+// rabbit: left out is everything that names a program, a file, a host or an
+// environment variable.
+var mpirunTool = tool{
+	name: "mpirun", field: fieldMPIRunOptions,
+	options: map[string]form{
+		"-n": number(65536), "--np": number(65536), "-c": number(65536),
+		"-N": number(65536), "--npernode": number(65536), "--npersocket": number(65536), "--ppn": number(65536),
+		"--bind-to": placement, "--map-by": placement, "--rank-by": placement,
+		"--oversubscribe": {}, "--nooversubscribe": {}, "--use-hwthread-cpus": {},
+		"--report-bindings": {}, "--display-map": {}, "--display-allocation": {},
+		"--timeout": number(7 * 86400),
+		"--mca":     component,
+	},
+}
+
+var (
+	size      = form{1, func(v []string) bool { return sizeText(v[0]) }, "a size such as 4MB"}
+	xattrs    = form{1, func(v []string) bool { return slices.Contains(xattrKinds, v[0]) }, "one of " + strings.Join(xattrKinds, " ")}
+	placement = form{1, func(v []string) bool { return placementText(v[0]) }, "a placement such as core or ppr:2:node"}
+	component = form{2, componentText, "one of the parameters " + strings.Join(components, " ") + " and a list of names"}
+)
+
+var xattrKinds = []string{"none", "all", "non-lustre", "libattr"}
+
+// components are parameters of Open MPI that choose transports and networks.
+// Others name programs that mpirun starts, or files that it reads.
+var components = []string{"btl", "btl_tcp_if_exclude", "btl_tcp_if_include", "mtl", "oob_tcp_if_exclude", "oob_tcp_if_include", "pml"}
+
+func number(most int) form {
+	return form{1, func(v []string) bool {
+		n, err := strconv.Atoi(v[0])
+		return err == nil && n >= 0 && n <= most
+	}, "a number of at most " + strconv.Itoa(most)}
+}
+
+// sizeText is a decimal number with a unit or none.
+func sizeText(s string) bool {
+	n := strings.TrimLeft(s, "0123456789")
+	if len(n) == len(s) || len(s)-len(n) > 19 {
+		return false
+	}
+	unit := strings.ToUpper(n)
+	return unit == "" || slices.Contains([]string{"B", "K", "KB", "M", "MB", "G", "GB", "T", "TB"}, unit)
+}
+
+// placementText leaves out what reads a file: rankfile and seq.
+func placementText(s string) bool {
+	l := strings.ToLower(s)
+	return only(s, ":,=-") && !strings.Contains(l, "file") && !strings.Contains(l, "seq")
+}
+
+func componentText(v []string) bool {
+	// ^ in front of a list means all but these.
+	return slices.Contains(components, v[0]) && only(strings.TrimPrefix(v[1], "^"), ",._-")
+}
+
+// dcpIdentity tells whether getopt_long(3) could take the word for --uid or
+// --gid, or for their letters: names may be abbreviated, letters joined.
+func dcpIdentity(w string) bool {
+	name, _, _ := strings.Cut(w, "=")
+	if strings.HasPrefix(name, "--") {
+		return len(name) > 2 && (strings.HasPrefix("--uid", name) || strings.HasPrefix("--gid", name))
+	}
+	if name == "" || name[0] != '-' {
+		return false
+	}
+	for i := 1; i < len(w); i++ {
+		switch w[i] {
+		case 'U', 'G':
+			return true
+		case 'b', 'i', 'k', 'X': // the rest is their value
+			return false
+		}
+	}
+	return false
+}

@@ -3,6 +3,8 @@ package datamovement
 import (
 	"strings"
 	"testing"
+
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 )
 
 func options(t testing.TB, mode OptionMode) *Options {
@@ -51,7 +53,7 @@ func check(t *testing.T, field, text, want string, err error) {
 		t.Errorf("%q passes, want ...%s...", text, want)
 		return
 	}
-	wantFault(t, err, ErrInvalid, ReasonInvalidField, want)
+	wantFault(t, err, ErrInvalid, v2.ErrorReason_INVALID_FIELD, want)
 	if f := Explain(err); f.Field != field || !strings.HasPrefix(f.Error(), field+" ") {
 		t.Errorf("%q: the error does not name the field: %v", text, err)
 	}

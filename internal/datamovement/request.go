@@ -1,16 +1,30 @@
+// Package datamovement is the Copy Offload service of a compute node: who may
+// do what, where a path of the compute lies on the rabbit, which
+// NnfDataMovement a request becomes, and what its status means to the caller.
+//
+// It is pure: it decides from what it is given and reads nothing, so that all of
+// it can be tested without a server.
+//
+// It must not know how the machine mounts (package node), nor what a storage
+// profile does (package clientmount/plan). It treats all texts of callers and of
+// the API server as hostile, because the rabbit puts most of them into a shell
+// line that root runs.
 package datamovement
 
 import (
+	"path"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
-	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // WorkflowRef names a workflow.
 type WorkflowRef struct{ Name, Namespace string }
 
-// Request is a wish to copy, of either version of the protocol. Slots of -1
+// Request is a request to copy, of either version of the protocol. Slots of -1
 // mean "as in the profile", 0 means none.
 type Request struct {
 	Workflow            WorkflowRef
@@ -22,8 +36,12 @@ type Request struct {
 	StoreStdout         bool
 	Slots, MaxSlots     int32
 	Profile             string // empty: the default profile
-	Key                 string // of the caller's choice: a repeated request with it makes no second movement
+	Key                 string // chosen by the caller: a repeated request with it makes no second movement
 	Batch               string // handle of the batch that the request is part of
+
+	// Set by Check. A request that was not checked lies in no mount and in no file
+	// system.
+	from, to cleanPath
 }
 
 // maxSlots is more than any rabbit has; the number goes into an MPI hostfile.
@@ -43,16 +61,17 @@ const (
 	fieldWorkflow      = "workflow"
 )
 
-// Check refuses a request that is wrong in itself, before anything is asked of
-// the API server. The error is a Fault that names the field.
-func (r *Request) Check(o *Options) error {
+// Check refuses a request that is wrong in itself, before any request to the API
+// server, and parses its paths. The error is a Fault that names the field.
+func (r *Request) Check(o *Options) (err error) {
 	if err := r.Workflow.Check(); err != nil {
 		return err
 	}
-	for _, p := range []struct{ field, value string }{{fieldSource, r.Source}, {fieldDestination, r.Destination}} {
-		if _, err := parsePath(p.field, p.value); err != nil {
-			return err
-		}
+	if r.from, err = parsePath(fieldSource, r.Source); err != nil {
+		return err
+	}
+	if r.to, err = parsePath(fieldDestination, r.Destination); err != nil {
+		return err
 	}
 	if err := o.CheckDCP(r.DCPOptions); err != nil {
 		return err
@@ -89,7 +108,7 @@ const (
 func (w WorkflowRef) Check() error {
 	switch {
 	case w.Name == "" && w.Namespace == "":
-		return invalid(fieldWorkflow, "workflow is missing: give its name and namespace, a job has them in DW_WORKFLOW_NAME and DW_WORKFLOW_NAMESPACE")
+		return Invalid(fieldWorkflow, "workflow is missing: give its name and namespace, a job has them in DW_WORKFLOW_NAME and DW_WORKFLOW_NAMESPACE")
 	// The name becomes a label's value, which is shorter than an object's name.
 	case !dnsName(w.Name) || len(w.Name) > 63:
 		return refused("workflow.name", w.Name, "a workflow's name has 1 to 63 of a-z 0-9 - and . and starts and ends with a letter or digit")
@@ -115,7 +134,7 @@ func (w WorkflowRef) CheckOptional() error {
 // others pass: they are looked up, so that they look like any missing one.
 func CheckUID(uid string) error {
 	if uid == "" {
-		return invalid(fieldUID, "uid is missing: Create returns it")
+		return Invalid(fieldUID, "uid is missing: Create returns it")
 	}
 	if !dnsName(uid) {
 		return refused(fieldUID, uid, nameRule)
@@ -123,19 +142,127 @@ func CheckUID(uid string) error {
 	return nil
 }
 
-// Namespace returns where the movement of that uid lives: in the rabbit's own
-// namespace, or in the one that all rabbits share.
-func Namespace(uid, rabbit string) string {
-	if strings.HasPrefix(uid, nnf.PrefixNodeMovement) {
-		return rabbit
-	}
-	return nnf.NamespaceDataMovement
+const (
+	maxPath = 4095 // PATH_MAX without the terminating zero
+	maxName = 255  // NAME_MAX
+
+	pathPunctuation = "%+,-./:=@^_"
+	pathRule        = "a path is made of letters, digits and % + , - . / : = @ ^ _ , because the rabbit puts it into a command line"
+)
+
+// cleanPath is an absolute path without . and .. names and without doubled
+// slashes, made of characters that mean nothing to a shell. Slash is set when it
+// ended with one: the contents of a directory, not the directory itself.
+type cleanPath struct {
+	Path  string // never ends with /, but for the root itself
+	Slash bool
 }
 
-// slots returns what goes into the object: nothing when the profile decides.
-func slots(n int32) *int32 {
-	if n < 0 {
-		return nil
+// String returns the path with its slash.
+func (p cleanPath) String() string {
+	if p.Slash && p.Path != "/" {
+		return p.Path + "/"
 	}
-	return &n
+	return p.Path
 }
+
+// parsePath cleans a path, and refuses one that could leave its directory, or
+// that could be more than one word on the rabbit's command line. It looks at the
+// text alone: the rabbit follows symbolic links with the ids of the user.
+func parsePath(field, p string) (cleanPath, error) {
+	switch {
+	case p == "":
+		return cleanPath{}, Invalid(field, "%s is missing", field)
+	case len(p) > maxPath:
+		return cleanPath{}, refused(field, p, "at most 4095 bytes are allowed")
+	case p[0] != '/':
+		return cleanPath{}, refused(field, p, "it must be an absolute path")
+	case !pathCharacters(p):
+		return cleanPath{}, refused(field, p, pathRule)
+	}
+	for name := range strings.SplitSeq(p, "/") {
+		switch {
+		case name == "..":
+			return cleanPath{}, refused(field, p, "it must not contain .. as a name")
+		case len(name) > maxName:
+			return cleanPath{}, refused(field, p, "at most 255 bytes are allowed in one name")
+		}
+	}
+	// A dot at the end names the directory's contents, as a slash does.
+	return cleanPath{Path: path.Clean(p), Slash: strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.")}, nil
+}
+
+// parseRoot returns a clean mount point, or nothing when it cannot be used: a
+// root of / would contain everything.
+func parseRoot(p string) string {
+	root, err := parsePath("root", p)
+	if err != nil || root.Path == "/" {
+		return ""
+	}
+	return root.Path
+}
+
+// pathCharacters allows letters and digits of all languages, because people name
+// files in their own. All their bytes are above ASCII, and no shell takes those
+// for syntax; blanks of other languages are not letters.
+func pathCharacters(p string) bool {
+	if !utf8.ValidString(p) {
+		return false
+	}
+	for _, r := range p {
+		switch {
+		case r < utf8.RuneSelf:
+			if !alnum(byte(r)) && strings.IndexByte(pathPunctuation, byte(r)) < 0 {
+				return false
+			}
+		case !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsNumber(r):
+			return false
+		}
+	}
+	return true
+}
+
+// within returns what of p is behind dir, by whole names: "" for dir itself,
+// else a text that starts with a slash. Both are clean.
+func within(p, dir string) (rest string, ok bool) {
+	if dir == "/" {
+		if p == "/" {
+			return "", true
+		}
+		return p, true
+	}
+	rest, ok = strings.CutPrefix(p, dir)
+	return rest, ok && (rest == "" || rest[0] == '/')
+}
+
+// only tells whether s is made of ASCII letters, digits and the given others.
+func only(s, others string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; !alnum(c) && strings.IndexByte(others, c) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func alnum(c byte) bool { return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' }
+
+// dnsName tells whether s can be the name of an object: RFC 1123 labels,
+// separated by dots.
+func dnsName(s string) bool {
+	if len(s) > validation.DNS1123SubdomainMaxLength {
+		return false
+	}
+	for part := range strings.SplitSeq(s, ".") {
+		if !dnsLabel(part) {
+			return false
+		}
+	}
+	return true
+}
+
+// dnsLabel tells whether s can be the name of a namespace: an RFC 1123 label.
+func dnsLabel(s string) bool { return len(validation.IsDNS1123Label(s)) == 0 }
+
+// labelValue tells whether s can be the value of a label and is not empty.
+func labelValue(s string) bool { return s != "" && len(validation.IsValidLabelValue(s)) == 0 }

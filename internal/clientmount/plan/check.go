@@ -241,7 +241,7 @@ var ErrOutsideRoots = errors.New("outside mount.roots")
 
 // checkPath refuses a mount path that is dangerous or that a shell line could
 // take for something else, and returns it clean. Symbolic links are not known
-// here; whoever makes the target must not follow them.
+// here; the code that makes the target must not follow them.
 func checkPath(field, p string, roots []string) (string, error) {
 	switch {
 	case p == "":
@@ -290,7 +290,7 @@ const (
 // maxNQN is the longest NVMe qualified name (NVMe base specification).
 const maxNQN = 223
 
-// only tells whether s is made of ASCII letters, digits and the given others.
+// only reports whether s is made of ASCII letters, digits and the given others.
 func only(s, others string) bool {
 	for i := 0; i < len(s); i++ {
 		c := s[i]

@@ -387,7 +387,7 @@ func TestCheckPath(t *testing.T) {
 	}
 }
 
-// A path that is too long is the object's fault, also when it is too long for
+// A path that is too long is the object's fault, even if it is too long for
 // the expansion of variables, whose faults are the profile's.
 func TestVeryLongPath(t *testing.T) {
 	for _, typ := range []string{dws.TypeXFS, dws.TypeLustre} {

@@ -102,7 +102,7 @@ func (p *Plan) lustreVariables(cm *dws.ClientMount, m *dws.Mount, ost map[string
 	return out
 }
 
-// SameLustre tells whether two sources <NIDs>:/<file system>, as the mount table
+// SameLustre reports whether two sources <NIDs>:/<file system>, as the mount table
 // shows them, are the same file system: equal names, and the same set of NIDs
 // however they are ordered, separated or written (tcp is tcp0). Anything that is
 // no Lustre source is the same as nothing.
@@ -180,8 +180,8 @@ func nidSet(s string) map[string]bool {
 	return out
 }
 
-// insideIPv6 tells whether a NID that reads so far like this is the beginning
-// of an IPv6 address: hexadecimal groups, and no network yet.
+// insideIPv6 reports whether s is the beginning of a NID with an IPv6 address:
+// hexadecimal groups, and no network yet.
 func insideIPv6(s string) bool {
 	group := s[strings.LastIndexByte(s, ':')+1:]
 	return len(group) <= 4 && strings.Trim(s, "0123456789abcdefABCDEF:") == ""

@@ -226,7 +226,7 @@ func (p *Plan) mountPath(m *dws.Mount, v *variables, o Options) (*variables, err
 		// Before the expansion, which would blame the profile.
 		return nil, refused(field, m.MountPath, pathLengthRule)
 	}
-	// $MOUNT_PATH inside mountPath stands for itself.
+	// $MOUNT_PATH inside mountPath refers to itself, which expand reports.
 	expanded, err := v.with("$MOUNT_PATH", m.MountPath, true).expand(m.MountPath, everything)
 	if err != nil {
 		return nil, dws.WrapError(dws.Major, field, err)

@@ -167,7 +167,7 @@ func (v *variables) pass(s string, which scope) (string, bool, error) {
 	return b.String(), changed, nil
 }
 
-// has tells whether s names a variable of the scope.
+// has reports whether s names a variable of the scope.
 func (v *variables) has(s string, which scope) bool { return len(v.named(s, which)) > 0 }
 
 // named returns the keys of the scope in s, in order, each once.

@@ -7,9 +7,10 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // Who asks again and again for what is not there, or not theirs, costs one
@@ -31,7 +32,7 @@ func TestAbsentCostsOneRequest(t *testing.T) {
 			"missing batch":   {func() error { _, err := s.group(ctx, eve, job7, []string{"batch-00112233445566778899"}); return err }, 0},
 		} {
 			synctest.Wait()
-			time.Sleep(absentTime)
+			wait.Advance(absentTime)
 			for round := range 3 {
 				c.requests()
 				before := log.count("event=dm-refused")
@@ -54,7 +55,7 @@ func TestAbsentCostsOneRequest(t *testing.T) {
 				if n := log.count("event=dm-refused") - before; n != times*tt.records {
 					t.Errorf("%s: %d records of %d refusals", name, n, times)
 				}
-				time.Sleep(absentTime)
+				wait.Advance(absentTime)
 			}
 		}
 	})
@@ -79,16 +80,16 @@ func TestAbsentUntilMade(t *testing.T) {
 		if again, err := s.Create(t.Context(), user(1001), keyed); err != nil || again != uid {
 			t.Fatalf("%q %v", again, err)
 		}
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if _, err := s.Status(t.Context(), user(1002), job7, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
 			t.Fatal(err)
 		}
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		// Another workflow is another question.
 		if _, err := s.Status(t.Context(), user(1001), datamovement.WorkflowRef{Name: "other"}, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
 			t.Fatal(err)
 		}
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 	})
 }
 
@@ -122,7 +123,7 @@ func TestAbsentIsBounded(t *testing.T) {
 		if n := a.order.Len(); n != maxAbsentAll {
 			t.Errorf("%d names in all, want %d", n, maxAbsentAll)
 		}
-		time.Sleep(absentTime)
+		wait.Advance(absentTime)
 		if _, ok := a.find(user(0), job7, "name-0"); ok || len(a.names)+len(a.users)+a.order.Len() != 0 {
 			t.Errorf("%d names of %d users stay", len(a.names), len(a.users))
 		}

@@ -14,8 +14,8 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
-	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
-	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
 )
 
@@ -24,22 +24,22 @@ import (
 func TestBothVersions(t *testing.T) {
 	for name, tt := range map[string]struct {
 		world  func(*rig)
-		wish   func(*pb.DataMovementCreateRequest)
-		status pb.DataMovementCreateResponse_Status // version 1, when code is OK
+		wish   func(*v1.DataMovementCreateRequest)
+		status v1.DataMovementCreateResponse_Status // version 1, when code is OK
 		code   codes.Code                           // version 1
-		reason pb2.ErrorReason                      // version 2
+		reason v2.ErrorReason                       // version 2
 		code2  codes.Code                           // of the whole; OK: of the pair
 	}{
-		"fine":        {status: pb.DataMovementCreateResponse_SUCCESS},
-		"invalid":     {wish: func(r *pb.DataMovementCreateRequest) { r.DcpOptions = ";" }, status: pb.DataMovementCreateResponse_INVALID, reason: pb2.ErrorReason_INVALID_FIELD, code2: codes.InvalidArgument},
-		"destination": {wish: func(r *pb.DataMovementCreateRequest) { r.Destination = "/home/x" }, status: pb.DataMovementCreateResponse_FAILED, reason: pb2.ErrorReason_DESTINATION_NOT_FOUND},
-		"profile":     {wish: func(r *pb.DataMovementCreateRequest) { r.Profile = "x" }, status: pb.DataMovementCreateResponse_FAILED, reason: pb2.ErrorReason_PROFILE_NOT_FOUND},
-		"xfs":         {world: func(r *rig) { r.mounts = nil; r.mount(node, mount0, "xfs") }, status: pb.DataMovementCreateResponse_INVALID, reason: pb2.ErrorReason_FILESYSTEM_NOT_SUPPORTED},
-		"foreign":     {world: func(r *rig) { r.uid.Store(1002) }, status: pb.DataMovementCreateResponse_FAILED, reason: pb2.ErrorReason_WORKFLOW_NOT_FOUND, code2: codes.NotFound},
-		"state":       {world: func(r *rig) { r.workflow.Status.State = "DataIn" }, status: pb.DataMovementCreateResponse_FAILED, reason: pb2.ErrorReason_WORKFLOW_STATE, code2: codes.FailedPrecondition},
-		"denied":      {world: func(r *rig) { r.workflow.Spec.GroupID = 7 }, code: codes.PermissionDenied, reason: pb2.ErrorReason_ACCESS_DENIED, code2: codes.PermissionDenied},
-		"down":        {world: func(r *rig) { r.refuse("get workflows", errBroken) }, code: codes.Unavailable, reason: pb2.ErrorReason_UNAVAILABLE, code2: codes.Unavailable},
-		"no right":    {world: func(r *rig) { r.refuse("create", errForbidden) }, code: codes.Internal, reason: pb2.ErrorReason_INTERNAL},
+		"fine":        {status: v1.DataMovementCreateResponse_SUCCESS},
+		"invalid":     {wish: func(r *v1.DataMovementCreateRequest) { r.DcpOptions = ";" }, status: v1.DataMovementCreateResponse_INVALID, reason: v2.ErrorReason_INVALID_FIELD, code2: codes.InvalidArgument},
+		"destination": {wish: func(r *v1.DataMovementCreateRequest) { r.Destination = "/home/x" }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_DESTINATION_NOT_FOUND},
+		"profile":     {wish: func(r *v1.DataMovementCreateRequest) { r.Profile = "x" }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_PROFILE_NOT_FOUND},
+		"xfs":         {world: func(r *rig) { r.mounts = nil; r.mount(node, mount0, "xfs") }, status: v1.DataMovementCreateResponse_INVALID, reason: v2.ErrorReason_FILESYSTEM_NOT_SUPPORTED},
+		"foreign":     {world: func(r *rig) { r.uid.Store(1002) }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_WORKFLOW_NOT_FOUND, code2: codes.NotFound},
+		"state":       {world: func(r *rig) { r.workflow.Status.State = "DataIn" }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_WORKFLOW_STATE, code2: codes.FailedPrecondition},
+		"denied":      {world: func(r *rig) { r.workflow.Spec.GroupID = 7 }, code: codes.PermissionDenied, reason: v2.ErrorReason_ACCESS_DENIED, code2: codes.PermissionDenied},
+		"down":        {world: func(r *rig) { r.refuse("get workflows", errBroken) }, code: codes.Unavailable, reason: v2.ErrorReason_UNAVAILABLE, code2: codes.Unavailable},
+		"no right":    {world: func(r *rig) { r.refuse("create", errForbidden) }, code: codes.Internal, reason: v2.ErrorReason_INTERNAL},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := serveRig(t)
@@ -51,13 +51,13 @@ func TestBothVersions(t *testing.T) {
 				tt.wish(q)
 			}
 			ctx, conn := within(t, soon), r.dial(t)
-			v1, err := pb.NewDataMoverClient(conn).Create(ctx, q)
+			v1, err := v1.NewDataMoverClient(conn).Create(ctx, q)
 			if status.Code(err) != tt.code || err == nil && (v1.Status != tt.status || (v1.Message == "") != (tt.status == 0)) {
 				t.Errorf("version 1: %v, %v", v1, err)
 			}
-			v2, err := pb2.NewDataMoverClient(conn).CreateBatch(ctx, &pb2.CreateBatchRequest{
-				Workflow: &pb2.Workflow{Name: "job7", Namespace: "default"}, Pairs: []*pb2.CopyPair{{Source: q.Source, Destination: q.Destination}},
-				Options: &pb2.CopyOptions{DcpOptions: q.DcpOptions, Profile: q.Profile},
+			v2, err := v2.NewDataMoverClient(conn).CreateBatch(ctx, &v2.CreateBatchRequest{
+				Workflow: &v2.Workflow{Name: "job7", Namespace: "default"}, Pairs: []*v2.CopyPair{{Source: q.Source, Destination: q.Destination}},
+				Options: &v2.CopyOptions{DcpOptions: q.DcpOptions, Profile: q.Profile},
 			})
 			if status.Code(err) != tt.code2 || err != nil && reason(err) != tt.reason {
 				t.Errorf("version 2: %v", err)
@@ -81,16 +81,16 @@ func TestSlots(t *testing.T) {
 	ctx, conn := within(t, soon), r.dial(t)
 	zero, four := int32(0), int32(4)
 	for name, tt := range map[string]struct {
-		options *pb2.CopyOptions
+		options *v2.CopyOptions
 		want    [2]int // -1: not in the object
 	}{
 		"no options": {nil, [2]int{-1, -1}},
-		"not set":    {&pb2.CopyOptions{}, [2]int{-1, -1}},
-		"none":       {&pb2.CopyOptions{Slots: &zero, MaxSlots: &zero}, [2]int{0, 0}},
-		"some":       {&pb2.CopyOptions{Slots: &four}, [2]int{4, -1}},
+		"not set":    {&v2.CopyOptions{}, [2]int{-1, -1}},
+		"none":       {&v2.CopyOptions{Slots: &zero, MaxSlots: &zero}, [2]int{0, 0}},
+		"some":       {&v2.CopyOptions{Slots: &four}, [2]int{4, -1}},
 	} {
-		b, err := pb2.NewDataMoverClient(conn).CreateBatch(ctx, &pb2.CreateBatchRequest{
-			Workflow: &pb2.Workflow{Name: "job7", Namespace: "default"}, Options: tt.options, Pairs: []*pb2.CopyPair{{Source: wish.Source, Destination: wish.Destination}},
+		b, err := v2.NewDataMoverClient(conn).CreateBatch(ctx, &v2.CreateBatchRequest{
+			Workflow: &v2.Workflow{Name: "job7", Namespace: "default"}, Options: tt.options, Pairs: []*v2.CopyPair{{Source: wish.Source, Destination: wish.Destination}},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -105,7 +105,7 @@ func TestSlots(t *testing.T) {
 	}{{0, [2]int{0, -1}}, {-1, [2]int{-1, -1}}, {4, [2]int{4, -1}}} {
 		q := wireWish()
 		q.Slots = tt.slots
-		c, err := pb.NewDataMoverClient(conn).Create(ctx, q)
+		c, err := v1.NewDataMoverClient(conn).Create(ctx, q)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,20 +131,20 @@ func (r *rig) slots(uid string) (out [2]int) {
 // Version 2 without anything is told what is missing.
 func TestEmptyRequests2(t *testing.T) {
 	r := serveRig(t)
-	m, ctx := pb2.NewDataMoverClient(r.dial(t)), within(t, soon)
-	w := &pb2.Workflow{Name: "job7", Namespace: "default"}
+	m, ctx := v2.NewDataMoverClient(r.dial(t)), within(t, soon)
+	w := &v2.Workflow{Name: "job7", Namespace: "default"}
 	for name, call := range map[string]func() error{
 		"batch":           func() error { _, err := m.CreateBatch(ctx, nil); return err },
-		"batch, no pairs": func() error { _, err := m.CreateBatch(ctx, &pb2.CreateBatchRequest{Workflow: w}); return err },
+		"batch, no pairs": func() error { _, err := m.CreateBatch(ctx, &v2.CreateBatchRequest{Workflow: w}); return err },
 		"batch, an empty pair's workflow": func() error {
-			_, err := m.CreateBatch(ctx, &pb2.CreateBatchRequest{Pairs: []*pb2.CopyPair{nil}})
+			_, err := m.CreateBatch(ctx, &v2.CreateBatchRequest{Pairs: []*v2.CopyPair{nil}})
 			return err
 		},
 		"wait":            func() error { _, err := m.Wait(ctx, nil); return err },
 		"cancel":          func() error { _, err := m.Cancel(ctx, nil); return err },
-		"cancel, no uids": func() error { _, err := m.Cancel(ctx, &pb2.CancelRequest{Workflow: w}); return err },
+		"cancel, no uids": func() error { _, err := m.Cancel(ctx, &v2.CancelRequest{Workflow: w}); return err },
 		"delete":          func() error { _, err := m.Delete(ctx, nil); return err },
-		"delete, no uids": func() error { _, err := m.Delete(ctx, &pb2.DeleteRequest{Workflow: w}); return err },
+		"delete, no uids": func() error { _, err := m.Delete(ctx, &v2.DeleteRequest{Workflow: w}); return err },
 		"watch": func() error {
 			s, err := m.Watch(ctx, nil)
 			if err == nil {
@@ -153,12 +153,12 @@ func TestEmptyRequests2(t *testing.T) {
 			return err
 		},
 	} {
-		if err := call(); status.Code(err) != codes.InvalidArgument || reason(err) != pb2.ErrorReason_INVALID_FIELD {
+		if err := call(); status.Code(err) != codes.InvalidArgument || reason(err) != v2.ErrorReason_INVALID_FIELD {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	// Nothing at all is followed by: nothing.
-	s, err := m.Watch(ctx, &pb2.WatchRequest{Workflow: w})
+	s, err := m.Watch(ctx, &v2.WatchRequest{Workflow: w})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestEmptyRequests2(t *testing.T) {
 
 // A connection that does not say whose it is gets nowhere.
 func TestNoIdentity(t *testing.T) {
-	g := &gate{log: slog.New(slog.DiscardHandler), over: t.Context()}
+	g := &interceptor{log: slog.New(slog.DiscardHandler), over: t.Context()}
 	called := false
 	for name, ctx := range map[string]context.Context{
 		"no peer": t.Context(), "no credentials": peer.NewContext(t.Context(), &peer.Peer{Addr: &net.UnixAddr{}}),
@@ -191,7 +191,7 @@ func TestNoIdentity(t *testing.T) {
 	if _, _, err := (peerCredentials{}).ClientHandshake(t.Context(), "", a); err == nil {
 		t.Error("these are no credentials of a client")
 	}
-	if c := callOf(t.Context()); c.RPC != "" {
+	if c := callerOf(t.Context()); c.RPC != "" {
 		t.Error("a call out of nowhere")
 	}
 }

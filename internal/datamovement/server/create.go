@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"crypto/rand"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
@@ -12,102 +14,60 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// Create makes one data movement and returns its uid (contract nnf-dm.md 4.2).
-// With everything remembered it takes one request to the API server, and three
-// more in each jobWindow.
-func (s *Service) Create(ctx context.Context, c Call, r datamovement.Request) (string, error) {
-	object := r.Workflow.Namespace + "/" + r.Workflow.Name
-	if err := s.mayCreate(c); err != nil {
-		return "", err
-	}
-	if err := r.Check(s.settings.Load().Choices); err != nil {
-		return "", s.judged(c, object, err)
-	}
-	uid, err := s.create(ctx, c, r)
-	return uid, s.judged(c, object, err)
-}
-
-// mayCreate counts one creation.
-func (s *Service) mayCreate(c Call) error {
+// Create makes one data movement and returns its uid. With everything cached it
+// takes one request to the API server, and three more in each jobWindow.
+func (s *Service) Create(ctx context.Context, c datamovement.Caller, r datamovement.Request) (string, error) {
 	if err := s.creates.Allow(c.UID); err != nil {
 		s.record(c, "", err.Error())
-		return datamovement.LimitExceeded("limits.creates_per_second")
+		return "", datamovement.LimitExceeded("limits.creates_per_second")
 	}
-	return nil
+	err := r.Check(s.settings.Load().Choices)
+	uid := ""
+	if err == nil {
+		uid, err = s.create(ctx, c, &r)
+	}
+	return uid, s.judged(c, r.Workflow.Namespace+"/"+r.Workflow.Name, err)
 }
 
-// locate finds the mount that contains source, and the path of source on the
-// rabbit. since is when the request started.
-func (s *Service) locate(ctx context.Context, j *job, source string, since time.Time) (m datamovement.Mount, p datamovement.Parts, err error) {
-	err = j.settle(ctx, s.look, s.o.Node, nil, since, func(mounts []datamovement.Mount) (_ datamovement.Mount, err error) {
-		m, err = datamovement.FindMount(source, mounts, s.o.Node)
-		return m, err
-	})
-	if err != nil {
-		return m, p, datamovement.StepMount.At(err)
-	}
-	step := stepOf(m)
-	if p.Rabbit, err = s.look.rabbit(ctx); err != nil && m.Type != dws.TypeLustre {
-		return m, p, step.At(err)
-	}
-	if p.Source, err = s.look.source(ctx, source, m, j, p.Rabbit, since); err != nil {
-		return m, p, step.At(err)
-	}
-	return m, p, nil
-}
-
-func stepOf(m datamovement.Mount) datamovement.Step {
-	if m.Type == dws.TypeGFS2 {
-		return datamovement.StepGFS2
-	}
-	return datamovement.StepLustre
-}
-
-func (s *Service) create(ctx context.Context, c Call, r datamovement.Request) (string, error) {
+// create makes the movement of a checked request.
+func (s *Service) create(ctx context.Context, c datamovement.Caller, r *datamovement.Request) (string, error) {
 	since := time.Now()
 	j, id, err := s.job(ctx, c, r.Workflow, since.Add(-s.window()))
 	if err != nil {
 		return "", err
 	}
-	m, p, err := s.locate(ctx, j, r.Source, since)
+	p, err := s.locate(ctx, j, r, since)
 	if err != nil && j.read.Before(since) {
 		// Cached data is no reason to refuse a request.
 		if j, id, err = s.job(ctx, c, r.Workflow, since); err != nil {
 			return "", err
 		}
 		j = j.unlisted()
-		m, p, err = s.locate(ctx, j, r.Source, since)
+		p, err = s.locate(ctx, j, r, since)
 	}
 	if err != nil {
 		return "", err
 	}
-	step := stepOf(m)
-	p.Request, p.Node, p.Workflow, p.Identity, p.Mount = r, s.o.Node, j.workflow, id, m
-	if p.Destination, err = s.look.destination(ctx, r.Destination); err != nil {
+	p.Identity = id
+	step := stepOf(p.Mount)
+	if p.Destination, err = s.look.destination(ctx, r); err != nil {
 		return "", step.At(err)
+	}
+	if err := p.Check(); err != nil {
+		return "", step.At(err)
+	}
+	if p.Profile, err = s.look.profile(ctx, r.Profile); err != nil {
+		return "", datamovement.StepProfile.At(err)
 	}
 	dm, err := datamovement.Object(&p)
 	if err != nil {
 		return "", step.At(err)
 	}
-	profile, err := s.look.profile(ctx, r.Profile)
-	if err != nil {
-		return "", datamovement.StepProfile.At(err)
-	}
-	dm.Spec.ProfileReference.Name = profile.Name
-	if err := datamovement.CheckCommand(profile.Data.Command, dm); err != nil {
-		return "", err
-	}
 	place, err := s.reserve(ctx, c, dm)
 	if err != nil {
 		return "", err
 	}
-	var made *nnf.DataMovement
-	err = s.api.with(ctx, kindMovement, func(res kube.Resource) (err error) {
-		dm.APIVersion = res.Group + "/" + res.Version
-		made, err = s.make(ctx, res, dm, r.Key)
-		return err
-	})
+	made, err := s.make(ctx, dm, r.Key)
 	if err != nil {
 		place.failed(err)
 		return "", datamovement.StepCreate.At(err)
@@ -118,27 +78,54 @@ func (s *Service) create(ctx context.Context, c Call, r datamovement.Request) (s
 	if batch := made.Labels[api.LabelBatch]; batch != "" {
 		s.absent.forget(absentBatch(batch))
 	}
-	s.confirm(c, r.Workflow, j, since, made, r.Source)
+	s.confirm(c, r, j, since, made)
 	s.log.Info("data movement created", "uid", c.UID, "pid", c.PID, "object", made.Namespace+"/"+made.Name,
 		"workflow", j.workflow.Namespace+"/"+j.workflow.Name, daemon.EventID(eventCreated))
 	return made.Name, nil
 }
 
-// beingDeleted is how often a creation waits for the end of a movement that has
-// the same key and is being deleted, and firstWait how long the first time. The
+// locate finds the mount that contains the request's source, and the path of the
+// source on the rabbit. since is when the request started.
+func (s *Service) locate(ctx context.Context, j *job, r *datamovement.Request, since time.Time) (p datamovement.Parts, err error) {
+	p.Request, p.Node, p.Workflow = *r, s.o.Node, j.workflow
+	err = j.settle(ctx, s.look, s.o.Node, nil, since, func(mounts []datamovement.Mount) (_ datamovement.Mount, err error) {
+		p.Mount, err = datamovement.FindMount(r, mounts, s.o.Node)
+		return p.Mount, err
+	})
+	if err != nil {
+		return p, datamovement.StepMount.At(err)
+	}
+	step := stepOf(p.Mount)
+	if p.Rabbit, err = s.look.rabbit(ctx); err != nil && p.Mount.Type != dws.TypeLustre {
+		return p, step.At(err)
+	}
+	if p.Source, err = s.look.source(ctx, r, p.Mount, j, p.Rabbit, since); err != nil {
+		return p, step.At(err)
+	}
+	return p, nil
+}
+
+func stepOf(m datamovement.Mount) datamovement.Step {
+	if m.Type == dws.TypeGFS2 {
+		return datamovement.StepGFS2
+	}
+	return datamovement.StepLustre
+}
+
+// deletionTries is how often a creation waits for the end of a movement that has
+// the same key and is being deleted, and deletionWait how long the first time. The
 // pause doubles.
 const (
-	beingDeleted = 5
-	firstWait    = 100 * time.Millisecond
+	deletionTries = 5
+	deletionWait  = 100 * time.Millisecond
 )
 
 // make creates the object, or finds the one that an earlier request with the
 // same key has made. The key belongs to its movement until that is deleted.
-func (s *Service) make(ctx context.Context, res kube.Resource, dm *nnf.DataMovement, key string) (*nnf.DataMovement, error) {
-	wait := firstWait
+func (s *Service) make(ctx context.Context, dm *nnf.DataMovement, key string) (*nnf.DataMovement, error) {
+	wait := deletionWait
 	for i := 0; ; i++ {
-		made := new(nnf.DataMovement)
-		err := s.api.Create(ctx, res, dm.Namespace, dm, made)
+		made, err := s.api.create(ctx, dm)
 		if err == nil {
 			// A tombstone of an earlier movement with that name is obsolete.
 			s.tombstones.drop(made.Name)
@@ -147,20 +134,14 @@ func (s *Service) make(ctx context.Context, res kube.Resource, dm *nnf.DataMovem
 			return made, err
 		}
 		have := new(nnf.DataMovement)
-		err = s.api.Get(ctx, res, dm.Namespace, dm.Name, have)
+		err = s.api.get(ctx, kindMovement, dm.Namespace, dm.Name, have)
 		switch {
 		case err == nil && have.DeletionTimestamp == nil:
-			if field := datamovement.Differs(have, dm); field != "" {
-				return nil, datamovement.KeyReused(have, field)
-			}
-			if f := datamovement.KeySpent(have); f != nil {
-				return nil, f
-			}
-			return have, nil
+			return have, datamovement.CheckRepeated(have, dm)
 		case err != nil && !kube.IsNotFound(err):
 			return nil, err
-		case i == beingDeleted:
-			return nil, datamovement.NewFault(datamovement.ErrUnavailable, datamovement.ReasonUnavailable,
+		case i == deletionTries:
+			return nil, datamovement.NewFault(datamovement.ErrUnavailable, v2.ErrorReason_UNAVAILABLE,
 				"the data movement of this request_key is being deleted: try again")
 		}
 		kube.Pause(ctx, wait)
@@ -169,4 +150,57 @@ func (s *Service) make(ctx context.Context, res kube.Resource, dm *nnf.DataMovem
 			return nil, err
 		}
 	}
+}
+
+// pair is what one part of a batch copies.
+type pair struct{ source, destination string }
+
+// result is what became of one pair: a uid, or an error.
+type result struct {
+	uid string
+	err error
+}
+
+// CreateBatch makes a movement for each pair, with the other fields of r. The
+// caller's own key may be empty. The error is one of the whole batch; what is
+// wrong with one pair is in its result.
+func (s *Service) CreateBatch(ctx context.Context, c datamovement.Caller, r datamovement.Request, pairs []pair, key string) (string, []result, error) {
+	object := r.Workflow.Namespace + "/" + r.Workflow.Name
+	now := s.settings.Load()
+	switch {
+	case len(pairs) == 0:
+		return "", nil, s.judged(c, object, datamovement.Invalid("pairs", "pairs are missing: give at least one"))
+	case len(pairs) > now.Limits.BatchSize:
+		s.record(c, object, "too many pairs in one batch")
+		return "", nil, datamovement.LimitExceeded("limits.batch_size")
+	}
+	whole := r
+	whole.Source, whole.Destination, whole.Key = "/source", "/destination", key
+	if err := whole.Check(now.Choices); err != nil {
+		return "", nil, s.judged(c, object, err)
+	}
+	j, id, err := s.job(ctx, c, r.Workflow, time.Now().Add(-s.window()))
+	if err != nil {
+		return "", nil, s.judged(c, object, err)
+	}
+	unique := key
+	if unique == "" {
+		unique = rand.Text()
+	}
+	r.Batch = datamovement.BatchHandle(s.o.Node, string(j.workflow.UID), id.UID, unique)
+	handle, out := "", make([]result, 0, len(pairs))
+	for i, p := range pairs {
+		if err := ctx.Err(); err != nil {
+			return "", nil, err // the client is gone
+		}
+		// Create checks the workflow for each pair, because a long batch takes its time;
+		// what it has read for the earlier ones makes that cheap.
+		r.Source, r.Destination, r.Key = p.source, p.destination, datamovement.BatchKey(key, i)
+		uid, err := s.Create(ctx, c, r)
+		if err == nil {
+			handle = r.Batch
+		}
+		out = append(out, result{uid, err})
+	}
+	return handle, out, nil
 }

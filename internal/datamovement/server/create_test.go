@@ -11,8 +11,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 var (
@@ -27,46 +30,46 @@ func TestCreateFails(t *testing.T) {
 	for name, tt := range map[string]struct {
 		world  func(*cluster)
 		wish   func(*datamovement.Request)
-		caller Call
+		caller datamovement.Caller
 		kind   error
-		reason datamovement.Reason
+		reason v2.ErrorReason
 		text   string
 		last   string // last request; empty: none at all
 	}{
-		"no workflow named":   {wish: func(r *datamovement.Request) { r.Workflow = datamovement.WorkflowRef{} }, kind: datamovement.ErrInvalid, reason: datamovement.ReasonInvalidField, text: "workflow is missing"},
-		"source":              {wish: func(r *datamovement.Request) { r.Source = "out" }, kind: datamovement.ErrInvalid, reason: datamovement.ReasonInvalidField, text: "source"},
-		"options":             {wish: func(r *datamovement.Request) { r.DCPOptions = "-p; id" }, kind: datamovement.ErrInvalid, reason: datamovement.ReasonInvalidField, text: "dcpOptions"},
-		"no such workflow":    {wish: func(r *datamovement.Request) { r.Workflow.Name = "job8" }, kind: datamovement.ErrNotFound, reason: datamovement.ReasonWorkflowNotFound, text: `could not find workflow "default/job8"`, last: "get workflows default/job8"},
-		"workflow unreadable": {world: func(c *cluster) { c.refuse("get workflows", errBroken) }, kind: datamovement.ErrUnavailable, reason: datamovement.ReasonUnavailable, text: "Could not find workflow: the API server does not answer", last: "get workflows default/job7"},
-		"no right to read it": {world: func(c *cluster) { c.refuse("get workflows", errForbidden) }, kind: datamovement.ErrFailed, reason: datamovement.ReasonInternal, text: "Could not find workflow: the daemon lacks a right", last: "get workflows default/job7"},
-		"another's workflow":  {caller: user(1002), kind: datamovement.ErrNotFound, reason: datamovement.ReasonWorkflowNotFound, text: `could not find workflow "default/job7"`, last: "get workflows default/job7"},
-		"root's workflow":     {world: func(c *cluster) { c.workflow.Spec.UserID = 0 }, caller: user(0), kind: datamovement.ErrDenied, reason: datamovement.ReasonDenied, text: "as root are not allowed", last: "get workflows default/job7"},
-		"wrong group":         {world: func(c *cluster) { c.workflow.Spec.GroupID = 7 }, kind: datamovement.ErrDenied, reason: datamovement.ReasonDenied, text: "not a member", last: "get workflows default/job7"},
-		"too late":            {world: func(c *cluster) { c.workflow.Status.State = dws.StatePostRun }, kind: datamovement.ErrFailed, reason: datamovement.ReasonWorkflowState, text: "Workflow must be in 'PreRun' state and 'Completed' status", last: "get workflows default/job7"},
-		"mounts unreadable":   {world: func(c *cluster) { c.refuse("list clientmounts compute", errBroken) }, kind: datamovement.ErrUnavailable, reason: datamovement.ReasonUnavailable, text: "Error finding compute mount info: ", last: "list clientmounts compute-01 at hand"},
-		"no mounts":           {world: func(c *cluster) { c.mounts = nil }, kind: datamovement.ErrFailed, reason: datamovement.ReasonMountNotFound, text: "Error finding compute mount info: no client mounts found for node 'compute-01'", last: "list clientmounts compute-01"},
-		"elsewhere":           {wish: func(r *datamovement.Request) { r.Source = mount0 + "1/x" }, kind: datamovement.ErrFailed, reason: datamovement.ReasonMountNotFound, text: "Error finding compute mount info: source path", last: "list clientmounts compute-01"},
-		"xfs":                 {world: func(c *cluster) { c.mounts = nil; c.mount(node, mount0, "xfs") }, kind: datamovement.ErrInvalid, reason: datamovement.ReasonFileSystem, text: "filesystem not supported: 'xfs'", last: "list clientmounts compute-01"},
-		"rabbit unknown":      {world: func(c *cluster) { c.refuse("get systemconfigurations", errBroken) }, kind: datamovement.ErrUnavailable, reason: datamovement.ReasonUnavailable, text: "Error during createNnfNodeDataMovement(): ", last: "get systemconfigurations default/default"},
-		"not on the rabbit":   {world: func(c *cluster) { c.mounts = c.mounts[:1] }, kind: datamovement.ErrFailed, reason: datamovement.ReasonMountNotFound, text: "Error during createNnfNodeDataMovement(): no client mounts found for node 'rabbit-01'", last: "list clientmounts rabbit-01"},
-		"lustre, no servers": {world: func(c *cluster) { c.mounts = nil; c.mount(node, mount0, dws.TypeLustre) }, kind: datamovement.ErrFailed, reason: datamovement.ReasonMountNotFound,
+		"no workflow named":   {wish: func(r *datamovement.Request) { r.Workflow = datamovement.WorkflowRef{} }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_INVALID_FIELD, text: "workflow is missing"},
+		"source":              {wish: func(r *datamovement.Request) { r.Source = "out" }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_INVALID_FIELD, text: "source"},
+		"options":             {wish: func(r *datamovement.Request) { r.DCPOptions = "-p; id" }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_INVALID_FIELD, text: "dcpOptions"},
+		"no such workflow":    {wish: func(r *datamovement.Request) { r.Workflow.Name = "job8" }, kind: datamovement.ErrNotFound, reason: v2.ErrorReason_WORKFLOW_NOT_FOUND, text: `could not find workflow "default/job8"`, last: "get workflows default/job8"},
+		"workflow unreadable": {world: func(c *cluster) { c.refuse("get workflows", errBroken) }, kind: datamovement.ErrUnavailable, reason: v2.ErrorReason_UNAVAILABLE, text: "Could not find workflow: the API server does not answer", last: "get workflows default/job7"},
+		"no right to read it": {world: func(c *cluster) { c.refuse("get workflows", errForbidden) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "Could not find workflow: the daemon lacks a right", last: "get workflows default/job7"},
+		"another's workflow":  {caller: user(1002), kind: datamovement.ErrNotFound, reason: v2.ErrorReason_WORKFLOW_NOT_FOUND, text: `could not find workflow "default/job7"`, last: "get workflows default/job7"},
+		"root's workflow":     {world: func(c *cluster) { c.workflow.Spec.UserID = 0 }, caller: user(0), kind: datamovement.ErrDenied, reason: v2.ErrorReason_ACCESS_DENIED, text: "as root are not allowed", last: "get workflows default/job7"},
+		"wrong group":         {world: func(c *cluster) { c.workflow.Spec.GroupID = 7 }, kind: datamovement.ErrDenied, reason: v2.ErrorReason_ACCESS_DENIED, text: "not a member", last: "get workflows default/job7"},
+		"too late":            {world: func(c *cluster) { c.workflow.Status.State = dws.StatePostRun }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_WORKFLOW_STATE, text: "Workflow must be in 'PreRun' state and 'Completed' status", last: "get workflows default/job7"},
+		"mounts unreadable":   {world: func(c *cluster) { c.refuse("list clientmounts compute", errBroken) }, kind: datamovement.ErrUnavailable, reason: v2.ErrorReason_UNAVAILABLE, text: "Error finding compute mount info: ", last: "list clientmounts compute-01 at hand"},
+		"no mounts":           {world: func(c *cluster) { c.mounts = nil }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_MOUNT_NOT_FOUND, text: "Error finding compute mount info: no client mounts found for node 'compute-01'", last: "list clientmounts compute-01"},
+		"elsewhere":           {wish: func(r *datamovement.Request) { r.Source = mount0 + "1/x" }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_MOUNT_NOT_FOUND, text: "Error finding compute mount info: source path", last: "list clientmounts compute-01"},
+		"xfs":                 {world: func(c *cluster) { c.mounts = nil; c.mount(node, mount0, "xfs") }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_FILESYSTEM_NOT_SUPPORTED, text: "filesystem not supported: 'xfs'", last: "list clientmounts compute-01"},
+		"rabbit unknown":      {world: func(c *cluster) { c.refuse("get systemconfigurations", errBroken) }, kind: datamovement.ErrUnavailable, reason: v2.ErrorReason_UNAVAILABLE, text: "Error during createNnfNodeDataMovement(): ", last: "get systemconfigurations default/default"},
+		"not on the rabbit":   {world: func(c *cluster) { c.mounts = c.mounts[:1] }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_MOUNT_NOT_FOUND, text: "Error during createNnfNodeDataMovement(): no client mounts found for node 'rabbit-01'", last: "list clientmounts rabbit-01"},
+		"lustre, no servers": {world: func(c *cluster) { c.mounts = nil; c.mount(node, mount0, dws.TypeLustre) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_MOUNT_NOT_FOUND,
 			text: "Error during createNnfDataMovement(): no client mounts found", last: "list clientmounts "},
 		"lustre, no index": {world: func(c *cluster) {
 			c.mounts = nil
 			c.mount(node, mount0, dws.TypeLustre)
 			c.mount(rabbit, mount0, dws.TypeLustre)
 			delete(c.mounts[0].Labels, api.LabelDirectiveIndex)
-		}, kind: datamovement.ErrFailed, reason: datamovement.ReasonMountNotFound, text: "unable to find directive index label", last: "list lustrefilesystems"},
-		"destination":           {wish: func(r *datamovement.Request) { r.Destination = "/home/x" }, kind: datamovement.ErrFailed, reason: datamovement.ReasonDestinationUnknown, text: "unable to find a LustreFileSystem resource matching /home/x", last: "list lustrefilesystems"},
-		"no file systems":       {world: func(c *cluster) { c.systems = nil }, kind: datamovement.ErrFailed, reason: datamovement.ReasonDestinationUnknown, text: "no LustreFileSystem resources found", last: "list lustrefilesystems"},
-		"no such profile":       {wish: func(r *datamovement.Request) { r.Profile = "fast" }, kind: datamovement.ErrFailed, reason: datamovement.ReasonProfileNotFound, text: "Error finding profile: unable to retrieve NnfDataMovementProfile: fast", last: "list profiles"},
-		"no default profile":    {world: func(c *cluster) { c.profiles = nil }, kind: datamovement.ErrFailed, reason: datamovement.ReasonProfileNotFound, text: "Error finding profile: unable to find a default", last: "list profiles"},
-		"two default profiles":  {world: func(c *cluster) { c.profiles = append(c.profiles, profile("a", true)) }, kind: datamovement.ErrFailed, reason: datamovement.ReasonProfileNotFound, text: "unable to pick one: [a default]", last: "list profiles"},
-		"profile without a dcp": {world: func(c *cluster) { c.profiles[0].Data.Command = "cp $SRC $DEST" }, wish: func(r *datamovement.Request) { r.DCPOptions = "-p" }, kind: datamovement.ErrInvalid, reason: datamovement.ReasonInvalidField, text: "does not run dcp", last: "list profiles"},
-		"refused by the server": {world: func(c *cluster) { c.refuse("create", errInvalid) }, kind: datamovement.ErrFailed, reason: datamovement.ReasonInternal, text: "Error creating DataMovement: the API server does not accept", last: "create nnfdatamovements rabbit-01"},
-		"no right to create":    {world: func(c *cluster) { c.refuse("create", errForbidden) }, kind: datamovement.ErrFailed, reason: datamovement.ReasonInternal, text: "Error creating DataMovement: the daemon lacks a right", last: "create nnfdatamovements rabbit-01"},
-		"server breaks":         {world: func(c *cluster) { c.refuse("create", errBroken) }, kind: datamovement.ErrUnavailable, reason: datamovement.ReasonUnavailable, text: "Error creating DataMovement: the API server does not answer", last: "create nnfdatamovements rabbit-01"},
-		"no right for versions": {world: func(c *cluster) { c.refuse("discover", errForbidden) }, kind: datamovement.ErrFailed, reason: datamovement.ReasonInternal, text: "lacks a right", last: "discover dataworkflowservices.github.io"},
+		}, kind: datamovement.ErrFailed, reason: v2.ErrorReason_MOUNT_NOT_FOUND, text: "unable to find directive index label", last: "list lustrefilesystems"},
+		"destination":           {wish: func(r *datamovement.Request) { r.Destination = "/home/x" }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_DESTINATION_NOT_FOUND, text: "unable to find a LustreFileSystem resource matching /home/x", last: "list lustrefilesystems"},
+		"no file systems":       {world: func(c *cluster) { c.systems = nil }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_DESTINATION_NOT_FOUND, text: "no LustreFileSystem resources found", last: "list lustrefilesystems"},
+		"no such profile":       {wish: func(r *datamovement.Request) { r.Profile = "fast" }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_PROFILE_NOT_FOUND, text: "Error finding profile: unable to retrieve NnfDataMovementProfile: fast", last: "list profiles"},
+		"no default profile":    {world: func(c *cluster) { c.profiles = nil }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_PROFILE_NOT_FOUND, text: "Error finding profile: unable to find a default", last: "list profiles"},
+		"two default profiles":  {world: func(c *cluster) { c.profiles = append(c.profiles, profile("a", true)) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_PROFILE_NOT_FOUND, text: "unable to pick one: [a default]", last: "list profiles"},
+		"profile without a dcp": {world: func(c *cluster) { c.profiles[0].Data.Command = "cp $SRC $DEST" }, wish: func(r *datamovement.Request) { r.DCPOptions = "-p" }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_INVALID_FIELD, text: "does not run dcp", last: "list profiles"},
+		"refused by the server": {world: func(c *cluster) { c.refuse("create", errInvalid) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "Error creating DataMovement: the API server does not accept", last: "create nnfdatamovements rabbit-01"},
+		"no right to create":    {world: func(c *cluster) { c.refuse("create", errForbidden) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "Error creating DataMovement: the daemon lacks a right", last: "create nnfdatamovements rabbit-01"},
+		"server breaks":         {world: func(c *cluster) { c.refuse("create", errBroken) }, kind: datamovement.ErrUnavailable, reason: v2.ErrorReason_UNAVAILABLE, text: "Error creating DataMovement: the API server does not answer", last: "create nnfdatamovements rabbit-01"},
+		"no right for versions": {world: func(c *cluster) { c.refuse("discover", errForbidden) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "lacks a right", last: "discover dataworkflowservices.github.io"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
@@ -100,7 +103,7 @@ func TestCreateFails(t *testing.T) {
 				}
 				// Who is to blame is in the log: the caller, or the server.
 				record := map[error]string{datamovement.ErrInvalid: "event=dm-refused", datamovement.ErrDenied: "event=dm-refused"}[tt.kind]
-				if tt.reason == datamovement.ReasonInternal || tt.reason == datamovement.ReasonUnavailable {
+				if tt.reason == v2.ErrorReason_INTERNAL || tt.reason == v2.ErrorReason_UNAVAILABLE {
 					record = "event=dm-api"
 				}
 				if record != "" && log.count(record) != 1 {
@@ -118,7 +121,7 @@ func TestCreateEndsWithTheCaller(t *testing.T) {
 		cancel()
 		c.refuse("create", context.Canceled) // what a real client says
 		_, err := s.Create(ctx, user(1001), wish)
-		if f := datamovement.Explain(err); f == nil || f.Reason != datamovement.ReasonCancelled {
+		if f := datamovement.Explain(err); f == nil || f.Reason != v2.ErrorReason_CALLER_GONE {
 			t.Errorf("%v", err)
 		}
 	})
@@ -134,7 +137,7 @@ func TestRootCreatesForTheUser(t *testing.T) {
 		if dm := c.movements[uid]; dm.Spec.UserID != 1001 || dm.Spec.GroupID != 100 {
 			t.Errorf("copies as %d:%d", dm.Spec.UserID, dm.Spec.GroupID)
 		}
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		now := *s.settings.Load()
 		now.Policy.RootMayAll = false
 		s.SetSettings(now)
@@ -166,7 +169,7 @@ func TestSetSettings(t *testing.T) {
 			t.Errorf("options are off: %v", err)
 		}
 		c.requests()
-		time.Sleep(time.Minute)
+		wait.Advance(time.Minute)
 		uid := created(t, s)
 		if n := len(c.requests()); n != 9 {
 			t.Errorf("%d requests though nothing is remembered", n)
@@ -176,7 +179,7 @@ func TestSetSettings(t *testing.T) {
 			t.Errorf("over the new rate: %v", err)
 		}
 		begin := time.Now()
-		wantState(t, s, uid, -1, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, -1, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if d := time.Since(begin); d != time.Minute {
 			t.Errorf("waited %s", d)
 		}

@@ -2,11 +2,14 @@ package server
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
+	"sync"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
@@ -14,11 +17,11 @@ import (
 )
 
 // deleteWait is how long Delete waits for the end of a movement that was
-// cancelled: clients delete right after cancelling ("Do better" 14).
+// cancelled: clients delete right after cancelling.
 const deleteWait = 10 * time.Second
 
 // own reads a movement from the API server and checks that it is the caller's.
-func (s *Service) own(ctx context.Context, c Call, w datamovement.WorkflowRef, uid string) (*nnf.DataMovement, *feed, error) {
+func (s *Service) own(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, uid string) (*nnf.DataMovement, *feed, error) {
 	f, err := s.place(ctx, c, uid)
 	if err != nil {
 		return nil, nil, err
@@ -30,18 +33,17 @@ func (s *Service) own(ctx context.Context, c Call, w datamovement.WorkflowRef, u
 	return dm, f, err
 }
 
-// Cancel asks for the end of a movement (contract nnf-dm.md 4.5). One that has
-// not been started is deleted, for the rabbit would never end it ("Do better"
-// 13).
-func (s *Service) Cancel(ctx context.Context, c Call, w datamovement.WorkflowRef, uid string) error {
+// Cancel requests the end of a movement. One that has not been started is
+// deleted, because the rabbit would never end it.
+func (s *Service) Cancel(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, uid string) error {
 	if err := s.checkNames(c, w, uid); err != nil {
 		return err
 	}
-	if _, ok := s.buried(c, w, uid); ok {
+	if _, ok := s.tombstone(c, w, uid); ok {
 		return nil
 	}
 	dm, f, err := s.own(ctx, c, w, uid)
-	if _, ok := s.buriedMeanwhile(c, w, uid, err); ok {
+	if _, ok := s.tombstoneSince(c, w, uid, err); ok {
 		return nil
 	}
 	if err != nil || datamovement.Completed(dm) {
@@ -50,10 +52,10 @@ func (s *Service) Cancel(ctx context.Context, c Call, w datamovement.WorkflowRef
 	return s.cancel(ctx, c, f, dm)
 }
 
-func (s *Service) cancel(ctx context.Context, c Call, f *feed, dm *nnf.DataMovement) error {
+func (s *Service) cancel(ctx context.Context, c datamovement.Caller, f *feed, dm *nnf.DataMovement) error {
 	if !dm.Spec.Cancel {
 		var err error
-		if dm, err = s.askForEnd(ctx, f, dm); err != nil {
+		if dm, err = s.setCancel(ctx, f, dm); err != nil {
 			return s.judged(c, dm.Name, err)
 		}
 		s.log.Info("data movement cancelled", "uid", c.UID, "pid", c.PID, "object", datamovement.Describe(dm), daemon.EventID(eventEnded))
@@ -71,25 +73,15 @@ func (s *Service) cancel(ctx context.Context, c Call, f *feed, dm *nnf.DataMovem
 	return nil
 }
 
-// askForEnd sets spec.cancel, of the object that was looked at and no other.
-func (s *Service) askForEnd(ctx context.Context, f *feed, dm *nnf.DataMovement) (*nnf.DataMovement, error) {
-	body, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": dm.UID},
-		"spec":     map[string]any{"cancel": true},
-	})
-	if err != nil {
-		return dm, err
-	}
-	after := new(nnf.DataMovement)
-	err = s.api.with(ctx, kindMovement, func(res kube.Resource) error {
-		return s.api.Patch(ctx, res, dm.Namespace, dm.Name, "", types.MergePatchType, body, after)
-	})
+// setCancel sets spec.cancel, of the object that was looked at and no other.
+func (s *Service) setCancel(ctx context.Context, f *feed, dm *nnf.DataMovement) (*nnf.DataMovement, error) {
+	after, err := s.api.patch(ctx, dm, map[string]any{"cancel": true})
 	switch {
 	case kube.IsNotFound(err):
 		f.forget(dm.Name)
 		return dm, datamovement.MovementNotFound(dm.Name)
 	case kube.IsConflict(err):
-		return dm, datamovement.NewFault(datamovement.ErrFailed, datamovement.ReasonUnavailable, "failed to initiate cancel on dm node: %w", err)
+		return dm, datamovement.NewFault(datamovement.ErrFailed, v2.ErrorReason_UNAVAILABLE, "failed to initiate cancel on dm node: %w", err)
 	case err != nil:
 		return dm, err
 	}
@@ -97,34 +89,32 @@ func (s *Service) askForEnd(ctx context.Context, f *feed, dm *nnf.DataMovement) 
 	return after, nil
 }
 
-// remove deletes the object that was looked at and no other: when its name was
-// given to another one since, it is gone. That it is gone already is as good.
+// remove deletes the object that was looked at and no other: if its name belongs
+// to another one by now, it is gone. It is no error that it is gone already.
 func (s *Service) remove(ctx context.Context, dm *nnf.DataMovement) error {
-	err := s.api.with(ctx, kindMovement, func(res kube.Resource) error {
-		return s.api.Delete(ctx, res, dm.Namespace, dm.Name, dm.UID)
-	})
-	if err != nil && !kube.IsNotFound(err) && !kube.IsConflict(err) {
-		return err
-	}
-	if kube.IsConflict(err) {
+	err := s.api.delete(ctx, dm)
+	switch {
+	case kube.IsConflict(err):
 		s.tombstones.dropObject(dm) // an answer for that name is about the other one
-	} else {
-		s.living.drop(dm)
+	case err != nil && !kube.IsNotFound(err):
+		return err
+	default:
+		s.quota.drop(dm)
 	}
 	return nil
 }
 
-// Delete forgets a movement that has ended (contract nnf-dm.md 4.6).
-func (s *Service) Delete(ctx context.Context, c Call, w datamovement.WorkflowRef, uid string) error {
+// Delete deletes a movement that has ended.
+func (s *Service) Delete(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, uid string) error {
 	if err := s.checkNames(c, w, uid); err != nil {
 		return err
 	}
-	if _, ok := s.buried(c, w, uid); ok {
+	if _, ok := s.tombstone(c, w, uid); ok {
 		s.tombstones.drop(uid)
 		return nil
 	}
 	dm, f, err := s.own(ctx, c, w, uid)
-	if _, ok := s.buriedMeanwhile(c, w, uid, err); ok {
+	if _, ok := s.tombstoneSince(c, w, uid, err); ok {
 		s.tombstones.drop(uid)
 		return nil
 	}
@@ -137,7 +127,7 @@ func (s *Service) Delete(ctx context.Context, c Call, w datamovement.WorkflowRef
 		}
 	}
 	if !datamovement.Completed(dm) && (!dm.Spec.Cancel || datamovement.Started(dm)) {
-		return stillActive(uid)
+		return datamovement.StillActive(uid)
 	}
 	if err := s.remove(ctx, dm); err != nil {
 		return s.judged(c, uid, err)
@@ -146,7 +136,7 @@ func (s *Service) Delete(ctx context.Context, c Call, w datamovement.WorkflowRef
 	return nil
 }
 
-func (s *Service) awaitCancelled(ctx context.Context, c Call, w datamovement.WorkflowRef, f *feed, uid string) (*nnf.DataMovement, error) {
+func (s *Service) awaitCancelled(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, f *feed, uid string) (*nnf.DataMovement, error) {
 	release, err := s.waiter(c, uid)
 	if err != nil {
 		return nil, err
@@ -160,57 +150,151 @@ func (s *Service) awaitCancelled(ctx context.Context, c Call, w datamovement.Wor
 	return dm, err
 }
 
-// List returns the uids of the caller's movements of a workflow that this node
-// has made (contract nnf-dm.md 4.7). Those of others look as if there were none.
-func (s *Service) List(ctx context.Context, c Call, w datamovement.WorkflowRef) ([]string, error) {
-	if err := w.Check(); err != nil {
-		return nil, s.judged(c, "", err)
-	}
-	items, err := s.listed(ctx, c, w, nil)
-	if err != nil {
-		return nil, err
-	}
-	uids := datamovement.List(s.access(c), w, items)
-	if len(uids) == 0 {
-		s.recordHidden(c, w, items)
-	}
-	return uids, nil
+const (
+	// tombstonesPerUser is more than a batch has, so that a whole one can be
+	// cancelled and then asked for.
+	tombstonesPerUser = 1024
+	tombstoneTime     = time.Hour
+)
+
+// tombstones remember data movements that were cancelled before their start. The
+// rabbit never ends those, so they are deleted at once, and a caller who asks for
+// one learns that it was cancelled.
+//
+// Each is for one object, by its UID. A name may be given to another object
+// later, when a request is repeated with its key: creating that one drops the
+// tombstone. Each user has a table of their own, so that no user can push out
+// what another one will ask for.
+//
+// They are in memory only, and harmless to lose: nothing was copied and nothing
+// waits for them. A caller who asks after a restart learns that there is no such
+// movement, which is an end as well.
+type tombstones struct {
+	mu    sync.Mutex
+	users map[int64]map[types.UID]tombstone // by spec.userId
+	names map[string]*nnf.DataMovement      // the last one of each name
+	swept time.Time                         // when all were looked at
 }
 
-// recordHidden is for a caller who is shown nothing of what there is. It returns
-// the record.
-func (s *Service) recordHidden(c Call, w datamovement.WorkflowRef, items []*nnf.DataMovement) (object, reason string) {
-	for _, dm := range items {
-		if v := s.access(c).Listed(dm, w); v.Outcome == datamovement.Hidden {
-			object, reason = w.Namespace+"/"+w.Name, v.Outcome.String()+": "+v.Reason
-			s.record(c, object, reason)
-			return object, reason // one record for one request
+type tombstone struct {
+	dm *nnf.DataMovement
+	at time.Time
+}
+
+// add remembers that dm was cancelled. It keeps what an answer needs.
+func (g *tombstones) add(dm *nnf.DataMovement) {
+	kept := &nnf.DataMovement{ObjectMeta: metav1.ObjectMeta{Name: dm.Name, Namespace: dm.Namespace, UID: dm.UID, Labels: dm.Labels}}
+	kept.Spec.UserID = dm.Spec.UserID
+	kept.Spec.Source.Path, kept.Spec.Destination.Path = dm.Spec.Source.Path, dm.Spec.Destination.Path
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.users == nil {
+		g.users, g.names = make(map[int64]map[types.UID]tombstone), make(map[string]*nnf.DataMovement)
+	}
+	now := time.Now()
+	if last := g.names[dm.Name]; last != nil {
+		g.forget(last)
+	}
+	g.expire(now)
+	if own := g.users[dm.Spec.UserID]; len(own) >= tombstonesPerUser {
+		var oldest *tombstone
+		for _, old := range own {
+			if oldest == nil || old.at.Before(oldest.at) {
+				oldest = &old
+			}
+		}
+		g.forget(oldest.dm)
+	}
+	if g.users[dm.Spec.UserID] == nil {
+		g.users[dm.Spec.UserID] = make(map[types.UID]tombstone)
+	}
+	g.users[dm.Spec.UserID][dm.UID] = tombstone{kept, now}
+	g.names[dm.Name] = kept
+}
+
+// expire forgets what is out of date, of all users. It is called under mu.
+func (g *tombstones) expire(now time.Time) {
+	if now.Sub(g.swept) < tombstoneTime/4 {
+		return
+	}
+	g.swept = now
+	for _, own := range g.users {
+		for _, old := range own {
+			if now.Sub(old.at) > tombstoneTime {
+				g.forget(old.dm)
+			}
 		}
 	}
-	return "", ""
 }
 
-// listed reads the movements of a workflow that have further labels.
-func (s *Service) listed(ctx context.Context, c Call, w datamovement.WorkflowRef, further map[string]string) ([]*nnf.DataMovement, error) {
-	node := s.o.Node
-	if s.settings.Load().Policy.ListWorkflow && further == nil {
-		node = ""
+// forget is called under mu.
+func (g *tombstones) forget(dm *nnf.DataMovement) {
+	own := g.users[dm.Spec.UserID]
+	if delete(own, dm.UID); len(own) == 0 {
+		delete(g.users, dm.Spec.UserID)
 	}
-	labels := datamovement.Selector(w, node)
-	for k, v := range further {
-		labels[k] = v
+	if last := g.names[dm.Name]; last != nil && last.UID == dm.UID {
+		delete(g.names, dm.Name)
 	}
-	selector := selectorOf(labels)
-	items, err := s.lists.get(ctx, listKey{c.UID, selector}, func() (items []*nnf.DataMovement, err error) {
-		err = s.api.with(ctx, kindMovement, func(res kube.Resource) (err error) {
-			items, err = s.api.Movements(ctx, res, selector)
-			return err
-		})
-		return items, err
-	})
-	return items, s.judged(c, w.Namespace+"/"+w.Name, err)
 }
 
-func stillActive(uid string) error {
-	return datamovement.NewFault(datamovement.ErrActive, datamovement.ReasonMovementActive, "data movement %s has not ended: wait for it, or cancel it first", uid)
+// find returns the tombstone of the last object of that name.
+func (g *tombstones) find(name string) (tombstone, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	dm := g.names[name]
+	if dm == nil {
+		return tombstone{}, false
+	}
+	found := g.users[dm.Spec.UserID][dm.UID]
+	if time.Since(found.at) > tombstoneTime {
+		g.forget(dm)
+		return tombstone{}, false
+	}
+	return found, true
+}
+
+// findSince is find for an error that says that the movement is missing: it
+// may have been cancelled since the caller looked here.
+func (g *tombstones) findSince(name string, err error) (tombstone, bool) {
+	if !errors.Is(err, datamovement.ErrNotFound) {
+		return tombstone{}, false
+	}
+	return g.find(name)
+}
+
+// drop forgets whatever had that name.
+func (g *tombstones) drop(name string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if dm := g.names[name]; dm != nil {
+		g.forget(dm)
+	}
+}
+
+// dropObject forgets dm, and no other object of its name.
+func (g *tombstones) dropObject(dm *nnf.DataMovement) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, ok := g.users[dm.Spec.UserID][dm.UID]; ok {
+		g.forget(dm)
+	}
+}
+
+// matching returns those that have all the labels.
+func (g *tombstones) matching(labels map[string]string) (out []*nnf.DataMovement) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+next:
+	for _, dm := range g.names {
+		for k, v := range labels {
+			if dm.Labels[k] != v {
+				continue next
+			}
+		}
+		if time.Since(g.users[dm.Spec.UserID][dm.UID].at) <= tombstoneTime {
+			out = append(out, dm)
+		}
+	}
+	return out
 }

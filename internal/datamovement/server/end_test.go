@@ -14,8 +14,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 var errConflict = apiError(http.StatusConflict, metav1.StatusReasonConflict)
@@ -83,7 +85,7 @@ func TestCancelledMeanwhile(t *testing.T) {
 	for name, call := range map[string]func(s *Service, uid string) error{
 		"status": func(s *Service, uid string) error {
 			a, err := s.Status(context.Background(), user(1001), job7, uid, 0)
-			if err == nil && a.Result != datamovement.ResultCancelled {
+			if err == nil && a.Status != v1.DataMovementStatusResponse_CANCELLED {
 				err = errors.New("not cancelled")
 			}
 			return err
@@ -185,8 +187,8 @@ func TestDeleteWaits(t *testing.T) {
 		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrExhausted) {
 			t.Errorf("over the limit of waiters: %v", err)
 		}
-		time.Sleep(time.Minute)
-		go func() { time.Sleep(time.Second); s.EndWaits() }()
+		wait.Advance(time.Minute)
+		time.AfterFunc(time.Second, func() { s.EndWaits() })
 		begin = time.Now()
 		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrActive) || time.Since(begin) != time.Second {
 			t.Errorf("%v after %s", err, time.Since(begin))
@@ -214,7 +216,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("asked the server: %q", got)
 		}
 		for name, call := range calls {
-			time.Sleep(absentTime)
+			wait.Advance(absentTime)
 			for uid, where := range map[string]string{"x": nnf.NamespaceDataMovement, "nnf-dm-x": nnf.NamespaceDataMovement, "nnf-dm-node-x": rabbit, "copy-in": nnf.NamespaceDataMovement} {
 				if err := call(uid); !errors.Is(err, datamovement.ErrNotFound) {
 					t.Errorf("%s of %q: %v", name, uid, err)
@@ -248,7 +250,7 @@ func TestList(t *testing.T) {
 		other("of-the-controller", func(dm *nnf.DataMovement) { dm.Labels[api.LabelInitiator] = "copy_in" })
 		other("of-nobody", func(dm *nnf.DataMovement) { delete(dm.Labels, api.LabelOwnerKind) })
 		other("of-another-workflow", func(dm *nnf.DataMovement) { dm.Labels[api.LabelOwnerName] = "job8" })
-		list := func(c Call, want ...string) {
+		list := func(c datamovement.Caller, want ...string) {
 			t.Helper()
 			got, err := s.List(t.Context(), c, job7)
 			slices.Sort(got)
@@ -283,7 +285,7 @@ func TestAnotherDaemon(t *testing.T) {
 			t.Fatal(err)
 		}
 		next, _ := newService(t, c)
-		wantState(t, next, runs, 0, datamovement.StateRunning, datamovement.ResultUnknown)
+		wantState(t, next, runs, 0, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if uids, err := next.List(t.Context(), user(1001), job7); err != nil || !slices.Equal(uids, []string{runs}) {
 			t.Errorf("%q, %v", uids, err)
 		}

@@ -8,8 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -27,11 +27,13 @@ func (l *limited) Get(ctx context.Context, r kube.Resource, ns, name string, int
 	return l.cluster.Get(ctx, r, ns, name, into)
 }
 
-func (l *limited) ClientMounts(ctx context.Context, r kube.Resource, ns, selector string, atHand bool) ([]*dws.ClientMount, error) {
-	if err := l.pass(ctx); err != nil {
-		return nil, err
+func (l *limited) List(ctx context.Context, r kube.Resource, ns, selector string, fromCache bool, into any) error {
+	if r.Plural == kindClientMount.plural {
+		if err := l.pass(ctx); err != nil {
+			return err
+		}
 	}
-	return l.cluster.ClientMounts(ctx, r, ns, selector, atHand)
+	return l.cluster.List(ctx, r, ns, selector, fromCache, into)
 }
 
 const each = 20 * time.Millisecond // 50 a second
@@ -42,14 +44,14 @@ func (l *limited) pass(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	time.Sleep(each)
+	kube.Pause(context.Background(), each)
 	<-l.queue
 	return nil
 }
 
-func as(ctx context.Context, uid uint32) (context.Context, Call) {
+func as(ctx context.Context, uid uint32) (context.Context, datamovement.Caller) {
 	c := user(uid)
-	return context.WithValue(ctx, callKey{}, c), c
+	return context.WithValue(ctx, callerKey{}, c), c
 }
 
 // A user who asks for thousands of things delays another one by no more than
@@ -57,7 +59,7 @@ func as(ctx context.Context, uid uint32) (context.Context, Call) {
 func TestNobodyWaitsForAnothersQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, newCluster())
-		s.api.Client = fair{&limited{newCluster(), make(chan struct{}, 1)}, new(turns)}
+		s.api.client = &limited{newCluster(), make(chan struct{}, 1)}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		const flood = 2000
@@ -69,7 +71,7 @@ func TestNobodyWaitsForAnothersQueue(t *testing.T) {
 				done <- err
 			}()
 		}
-		time.Sleep(time.Second)
+		wait.Advance(time.Second)
 		began := time.Now()
 		mine, c := as(t.Context(), 1001)
 		if _, err := s.Create(mine, c, wish); err != nil {
@@ -89,8 +91,7 @@ func TestNobodyWaitsForAnothersQueue(t *testing.T) {
 		if asked < 10 {
 			t.Errorf("only %d of the flood were answered", asked)
 		}
-		f := s.api.Client.(fair)
-		if n := len(f.turns.users); n != 0 {
+		if n := len(s.api.queue.users); n != 0 {
 			t.Errorf("%d users are remembered", n)
 		}
 	})
@@ -102,11 +103,9 @@ func TestSharedLookupsWaitForNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, newCluster())
 		stuck := make(chan struct{})
-		f := fair{newCluster(), new(turns)}
-		s.api.Client = f
 		ctx, _ := as(t.Context(), 1002)
 		for range requestsPerUser {
-			go f.turns.take(ctx, func() error { <-stuck; return nil })
+			go s.api.queue.run(ctx, func() error { <-stuck; return nil })
 		}
 		synctest.Wait()
 		go s.look.rabbit(ctx)
@@ -123,24 +122,24 @@ func TestSharedLookupsWaitForNobody(t *testing.T) {
 
 func TestTurnEndsWithTheCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := new(turns)
+		q := new(fairQueue)
 		stuck := make(chan struct{})
 		ctx, _ := as(t.Context(), 1001)
 		for range requestsPerUser {
-			go q.take(ctx, func() error { <-stuck; return nil })
+			go q.run(ctx, func() error { <-stuck; return nil })
 		}
 		synctest.Wait()
 		short, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		if err := q.take(short, func() error { t.Error("it ran"); return nil }); !errors.Is(err, context.DeadlineExceeded) {
+		if err := q.run(short, func() error { t.Error("it ran"); return nil }); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 		other, _ := as(t.Context(), 1002)
 		ran := false
-		if err := q.take(other, func() error { ran = true; return nil }); err != nil || !ran {
+		if err := q.run(other, func() error { ran = true; return nil }); err != nil || !ran {
 			t.Errorf("another user: %v", err)
 		}
-		if err := q.take(t.Context(), func() error { return errMissing }); err != errMissing {
+		if err := q.run(t.Context(), func() error { return errMissing }); err != errMissing {
 			t.Errorf("the daemon itself: %v", err)
 		}
 		close(stuck)
@@ -149,11 +148,11 @@ func TestTurnEndsWithTheCaller(t *testing.T) {
 
 // flood starts n requests of a user that take no time, and returns how many have
 // gone out.
-func flood(t *testing.T, q *turns, uid uint32, n int) (gone *atomic.Int64) {
+func flood(t *testing.T, q *fairQueue, uid uint32, n int) (gone *atomic.Int64) {
 	gone = new(atomic.Int64)
 	ctx, _ := as(t.Context(), uid)
 	for range n {
-		go func() { _ = q.take(ctx, func() error { gone.Add(1); return nil }) }()
+		go func() { _ = q.run(ctx, func() error { gone.Add(1); return nil }) }()
 	}
 	synctest.Wait()
 	return gone
@@ -162,20 +161,20 @@ func flood(t *testing.T, q *turns, uid uint32, n int) (gone *atomic.Int64) {
 // One user has a share, and what is left over is there at once for the others.
 func TestAPIShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := new(turns)
+		q := new(fairQueue)
 		q.set(APIShare{QPS: 50, Burst: 100, Percent: 80})
 		gone := flood(t, q, 1002, 500)
 		if n := gone.Load(); n != 80 {
 			t.Errorf("a burst of %d, want 80", n)
 		}
-		time.Sleep(2 * time.Second)
+		wait.Advance(2 * time.Second)
 		if n := gone.Load(); n < 159 || n > 160 {
 			t.Errorf("%d after 2 s, want 160", n)
 		}
 		for range 20 {
 			began := time.Now()
 			other, _ := as(t.Context(), 1001)
-			if err := q.take(other, func() error { return nil }); err != nil || time.Since(began) != 0 {
+			if err := q.run(other, func() error { return nil }); err != nil || time.Since(began) != 0 {
 				t.Errorf("another user waited %v: %v", time.Since(began), err)
 			}
 		}
@@ -184,7 +183,7 @@ func TestAPIShare(t *testing.T) {
 		if n := gone.Load(); n != 500 {
 			t.Errorf("%d without a limit", n)
 		}
-		time.Sleep(time.Second)
+		wait.Advance(time.Second)
 		if q.sweep(); len(q.users) != 0 {
 			t.Errorf("%d users are remembered", len(q.users))
 		}
@@ -194,20 +193,20 @@ func TestAPIShare(t *testing.T) {
 // Users take turns: a user waits for at most one request of each other user.
 func TestUsersTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := new(turns)
+		q := new(fairQueue)
 		q.set(APIShare{QPS: 50, Burst: 10, Percent: 80})
 		const users = 25
 		ctx, cancel := context.WithCancel(t.Context())
 		for uid := range uint32(users) {
 			for range 100 {
 				other, _ := as(ctx, 2000+uid)
-				go func() { _ = q.take(other, func() error { return nil }) }()
+				go func() { _ = q.run(other, func() error { return nil }) }()
 			}
 		}
-		time.Sleep(3 * time.Second)
+		wait.Advance(3 * time.Second)
 		began := time.Now()
 		mine, _ := as(t.Context(), 1001)
-		if err := q.take(mine, func() error { return nil }); err != nil {
+		if err := q.run(mine, func() error { return nil }); err != nil {
 			t.Error(err)
 		}
 		if d, most := time.Since(began), (users+1)*time.Second/50; d > most {
@@ -218,7 +217,7 @@ func TestUsersTakeTurns(t *testing.T) {
 		if n := q.ready.Len(); n != 0 {
 			t.Errorf("%d users wait", n)
 		}
-		time.Sleep(time.Minute)
+		wait.Advance(time.Minute)
 		if q.sweep(); len(q.users) != 0 {
 			t.Errorf("%d users are remembered", len(q.users))
 		}
@@ -228,16 +227,16 @@ func TestUsersTakeTurns(t *testing.T) {
 // Requests of the daemon count towards the overall limit and wait for no user.
 func TestOwnRequestsCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := new(turns)
+		q := new(fairQueue)
 		q.set(APIShare{QPS: 10, Burst: 10, Percent: 100})
 		for range 20 {
-			if err := q.take(t.Context(), func() error { return nil }); err != nil {
+			if err := q.run(t.Context(), func() error { return nil }); err != nil {
 				t.Fatal(err)
 			}
 		}
 		began := time.Now()
 		mine, _ := as(t.Context(), 1001)
-		if err := q.take(mine, func() error { return nil }); err != nil || time.Since(began) < time.Second {
+		if err := q.run(mine, func() error { return nil }); err != nil || time.Since(began) < time.Second {
 			t.Errorf("a user waited %v: %v", time.Since(began), err)
 		}
 	})

@@ -266,38 +266,41 @@ func (c *cluster) Delete(_ context.Context, r kube.Resource, ns, name string, ui
 	return nil
 }
 
-func (c *cluster) ClientMounts(_ context.Context, r kube.Resource, ns, selector string, atHand bool) (out []*dws.ClientMount, err error) {
+func (c *cluster) List(_ context.Context, r kube.Resource, ns, selector string, fromCache bool, into any) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := c.mounts
-	if atHand && c.cached != nil {
-		all = c.cached
-	}
-	for _, cm := range all {
-		if (ns == "" || cm.Namespace == ns) && selected(cm.Labels, selector) {
-			out = append(out, cm)
+	switch out := into.(type) {
+	case *[]*dws.ClientMount:
+		all := c.mounts
+		if fromCache && c.cached != nil {
+			all = c.cached
 		}
+		for _, cm := range all {
+			if (ns == "" || cm.Namespace == ns) && selected(cm.Labels, selector) {
+				*out = append(*out, cm)
+			}
+		}
+		if fromCache {
+			return c.request("list %s %s at hand", r.Plural, ns)
+		}
+		return c.request("list %s %s", r.Plural, ns)
+	case *[]*lus.LustreFileSystem:
+		for _, root := range c.systems {
+			*out = append(*out, &lus.LustreFileSystem{ObjectMeta: metav1.ObjectMeta{Name: "global", Namespace: "default"}, Spec: lus.LustreFileSystemSpec{MountRoot: root}})
+		}
+		return c.request("list lustrefilesystems")
+	case *[]*nnf.DataMovementProfile:
+		*out = c.profiles
+		return c.request("list profiles")
+	case *[]*nnf.DataMovement:
+		for _, dm := range c.movements {
+			if selected(dm.Labels, selector) {
+				*out = append(*out, dm)
+			}
+		}
+		return c.request("list movements")
 	}
-	if atHand {
-		return out, c.request("list %s %s at hand", r.Plural, ns)
-	}
-	return out, c.request("list %s %s", r.Plural, ns)
-}
-
-func (c *cluster) FileSystems(context.Context, kube.Resource) ([]*lus.LustreFileSystem, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var out []*lus.LustreFileSystem
-	for _, root := range c.systems {
-		out = append(out, &lus.LustreFileSystem{ObjectMeta: metav1.ObjectMeta{Name: "global", Namespace: "default"}, Spec: lus.LustreFileSystemSpec{MountRoot: root}})
-	}
-	return out, c.request("list lustrefilesystems")
-}
-
-func (c *cluster) Profiles(context.Context, kube.Resource, string) ([]*nnf.DataMovementProfile, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.profiles, c.request("list profiles")
+	return fmt.Errorf("no lists of %s", r.Kind)
 }
 
 func profile(name string, byDefault bool) *nnf.DataMovementProfile {
@@ -311,17 +314,6 @@ func selected(labels map[string]string, selector string) bool {
 		}
 	}
 	return true
-}
-
-func (c *cluster) Movements(_ context.Context, _ kube.Resource, selector string) (out []*nnf.DataMovement, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, dm := range c.movements {
-		if selected(dm.Labels, selector) {
-			out = append(out, dm)
-		}
-	}
-	return out, c.request("list movements")
 }
 
 func (c *cluster) Watch(ctx context.Context, _ kube.Resource, ns string, o kube.WatchOptions, h kube.Handler[nnf.DataMovement]) error {
@@ -411,6 +403,6 @@ func newService(t *testing.T, c *cluster) (*Service, *lines) {
 	return s, log
 }
 
-func user(uid uint32) Call {
-	return Call{Caller: datamovement.Caller{UID: uid, GID: 100, PID: 7}, RPC: "/test"}
+func user(uid uint32) datamovement.Caller {
+	return datamovement.Caller{UID: uid, GID: 100, PID: 7, RPC: "/test"}
 }

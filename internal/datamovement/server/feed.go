@@ -36,13 +36,13 @@ const (
 
 // feed knows this node's movements of one namespace while somebody follows one.
 type feed struct {
-	api       *remote
+	api       *apiServer
 	namespace string
 	node      string
 	log       *slog.Logger
 	enter     func() // something lives
 	leave     func()
-	sight     *sight
+	status    *statusLine
 
 	mu      sync.Mutex
 	users   int
@@ -86,7 +86,7 @@ func (f *feed) follow() (release func()) {
 		f.known = make(map[string]*entry)
 		f.setBlind(true)
 		f.enter()
-		f.sight.watch(f.namespace, f.down)
+		f.status.watch(f.namespace, f.down)
 		go f.run(ctx, f.ended)
 	}
 	return sync.OnceFunc(f.release)
@@ -112,7 +112,7 @@ func (f *feed) end() {
 	if f.cancel != nil {
 		f.cancel()
 		f.cancel, f.known = nil, nil
-		f.sight.end(f.namespace)
+		f.status.end(f.namespace)
 		f.leave()
 	}
 	if f.timer != nil {
@@ -141,14 +141,12 @@ func (f *feed) run(ctx context.Context, ended chan struct{}) {
 	o := kube.WatchOptions{Selector: api.LabelInitiator + "=" + f.node, OnState: func(st kube.State) { f.state(ctx, st) }}
 	for ctx.Err() == nil {
 		err := daemon.Safely(func() error {
-			return f.api.with(ctx, kindMovement, func(res kube.Resource) error {
-				return f.api.Watch(ctx, res, f.namespace, o, kube.Handler[nnf.DataMovement]{
-					Replace: func(items []*nnf.DataMovement) { f.replace(ctx, items) },
-					Upsert:  func(dm *nnf.DataMovement) { f.upsert(ctx, dm) },
-					Delete:  func(_, name string) { f.remove(ctx, name) },
-					// Requests will say what is wrong with it.
-					Malformed: func(_, name string, _ error) { f.remove(ctx, name) },
-				})
+			return f.api.watch(ctx, f.namespace, o, kube.Handler[nnf.DataMovement]{
+				Replace: func(items []*nnf.DataMovement) { f.replace(ctx, items) },
+				Upsert:  func(dm *nnf.DataMovement) { f.upsert(ctx, dm) },
+				Delete:  func(_, name string) { f.remove(ctx, name) },
+				// Requests report what is wrong with it.
+				Malformed: func(_, name string, _ error) { f.remove(ctx, name) },
 			})
 		})
 		if ctx.Err() != nil {
@@ -173,7 +171,7 @@ func (f *feed) state(ctx context.Context, s kube.State) {
 	was, said := f.down, f.trouble
 	f.down, f.trouble = !s.Connected, s.LastError
 	f.setBlind(f.down)
-	f.sight.watch(f.namespace, f.down)
+	f.status.watch(f.namespace, f.down)
 	f.mu.Unlock()
 	switch {
 	case !s.Connected && !(was && kube.SameTrouble(said, s.LastError)):

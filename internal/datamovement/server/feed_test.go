@@ -14,8 +14,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -56,18 +58,18 @@ func TestFeedNeverGoesBack(t *testing.T) {
 		"nothing":             {func(context.Context, *feed) {}, ""},
 		"watch":               {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")) }, "5"},
 		"request":             {func(_ context.Context, f *feed) { f.learn(at("u", "5")) }, "5"},
-		"request of long ago": {func(_ context.Context, f *feed) { f.learn(at("u", "5")); time.Sleep(trusted) }, ""},
+		"request of long ago": {func(_ context.Context, f *feed) { f.learn(at("u", "5")); wait.Advance(trusted) }, ""},
 		"request, seen": {func(ctx context.Context, f *feed) {
 			f.learn(at("u", "5"))
 			f.upsert(ctx, at("u", "4"))
-			time.Sleep(time.Hour)
+			wait.Advance(time.Hour)
 		}, "5"},
 		"late watch":   {func(ctx context.Context, f *feed) { f.learn(at("u", "5")); f.upsert(ctx, at("u", "4")) }, "5"},
 		"late request": {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.learn(at("u", "4")) }, "5"},
 		"newer request": {func(ctx context.Context, f *feed) {
 			f.upsert(ctx, at("u", "5"))
 			f.learn(at("u", "6"))
-			time.Sleep(time.Hour)
+			wait.Advance(time.Hour)
 		}, "6"},
 		"late list": {func(ctx context.Context, f *feed) {
 			f.upsert(ctx, at("u", "5"))
@@ -81,7 +83,7 @@ func TestFeedNeverGoesBack(t *testing.T) {
 		"list that is older than the request": {func(ctx context.Context, f *feed) { f.learn(at("u", "5")); f.replace(ctx, nil) }, "5"},
 		"list long after the request": {func(ctx context.Context, f *feed) {
 			f.learn(at("u", "5"))
-			time.Sleep(trusted)
+			wait.Advance(trusted)
 			f.replace(ctx, nil)
 		}, ""},
 		"deleted":                          {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.remove(ctx, "x") }, ""},
@@ -92,7 +94,7 @@ func TestFeedNeverGoesBack(t *testing.T) {
 			f.upsert(ctx, at("u", "5"))
 			f.learn(at("v", "7"))
 			f.upsert(ctx, at("u", "6"))
-			time.Sleep(trusted - 1)
+			wait.Advance(trusted - 1)
 		}, "7"},
 		"late end of an earlier one of that name": {func(ctx context.Context, f *feed) {
 			f.upsert(ctx, at("u", "5"))
@@ -102,7 +104,7 @@ func TestFeedNeverGoesBack(t *testing.T) {
 		"late event of an earlier one is not of the later one": {func(ctx context.Context, f *feed) {
 			f.learn(at("v", "7"))
 			f.upsert(ctx, at("u", "6"))
-			time.Sleep(trusted)
+			wait.Advance(trusted)
 		}, ""},
 		"another node's": {func(_ context.Context, f *feed) {
 			dm := at("u", "5")
@@ -153,16 +155,16 @@ func TestFeedLife(t *testing.T) {
 		watches(1)
 		a()
 		a() // twice is once
-		time.Sleep(time.Hour)
+		wait.Advance(time.Hour)
 		watches(1)
 		b()
-		time.Sleep(linger - 1)
+		wait.Advance(linger - 1)
 		watches(1)
 		a = f.follow() // somebody comes back in the last moment
-		time.Sleep(linger)
+		wait.Advance(linger)
 		watches(1)
 		a()
-		time.Sleep(linger)
+		wait.Advance(linger)
 		watches(0)
 		if want := []string{"watch rabbit-01 dm.cray.hpe.com/initiator=compute-01"}; !slices.Equal(c.requests(), append([]string{"discover nnf.cray.hpe.com"}, want...)) {
 			t.Error("not one watch with the node's label")
@@ -183,10 +185,10 @@ func TestFeedLost(t *testing.T) {
 		c := newCluster()
 		s, log := newService(t, c)
 		var told atomic.Value
-		s.sight.tell = func(text string) { told.Store(text) }
+		s.status.tell = func(text string) { told.Store(text) }
 		c.refuse("watch", errors.New("no route"))
 		defer s.feed(rabbit).follow()()
-		time.Sleep(time.Hour)
+		wait.Advance(time.Hour)
 		if status := told.Load().(string); !strings.HasPrefix(status, "the API server does not show") || log.count("event=dm-follow") != 1 || log.count("no route") != 1 {
 			t.Errorf("%q, %d records", status, log.count("event=dm-follow"))
 		}
@@ -195,14 +197,13 @@ func TestFeedLost(t *testing.T) {
 		}
 		// Another kind of trouble has another remedy.
 		c.refuse("watch", apiError(403, metav1.StatusReasonForbidden))
-		time.Sleep(time.Hour)
+		wait.Advance(time.Hour)
 		if log.count("event=dm-follow") != 2 {
 			t.Errorf("%d records of two kinds of trouble", log.count("event=dm-follow"))
 		}
 		c.requests()
 		c.refuse("watch", nil)
-		time.Sleep(versionRetry)
-		synctest.Wait()
+		wait.Advance(versionRetry)
 		if c.watching() != 1 {
 			t.Fatal("no watch")
 		}
@@ -217,7 +218,7 @@ func TestFeedLost(t *testing.T) {
 func TestWaitAcrossARelist(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
-		answer := make(chan datamovement.Answer)
+		answer := make(chan *v1.DataMovementStatusResponse)
 		go func() {
 			a, _ := s.Status(t.Context(), user(1001), job7, uid, -1)
 			answer <- a
@@ -230,7 +231,7 @@ func TestWaitAcrossARelist(t *testing.T) {
 		c.tell(rabbit, func(h kube.Handler[nnf.DataMovement]) { h.Replace([]*nnf.DataMovement{&ended}) })
 		c.mu.Unlock()
 		begin := time.Now()
-		if a := <-answer; a.Result != datamovement.ResultSuccess || time.Since(begin) != 0 {
+		if a := <-answer; a.Status != v1.DataMovementStatusResponse_SUCCESS || time.Since(begin) != 0 {
 			t.Errorf("%+v after %s", a, time.Since(begin))
 		}
 	})

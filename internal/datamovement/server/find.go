@@ -1,20 +1,23 @@
 package server
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// checkNames refuses what names no movement, before anybody is asked.
-func (s *Service) checkNames(c Call, w datamovement.WorkflowRef, uid string) error {
+// checkNames refuses what names no movement, before any request to the API server.
+func (s *Service) checkNames(c datamovement.Caller, w datamovement.WorkflowRef, uid string) error {
 	err := w.CheckOptional()
 	if err == nil {
 		err = datamovement.CheckUID(uid)
@@ -23,7 +26,7 @@ func (s *Service) checkNames(c Call, w datamovement.WorkflowRef, uid string) err
 }
 
 // place returns the feed of the namespace in which a movement is.
-func (s *Service) place(ctx context.Context, c Call, uid string) (*feed, error) {
+func (s *Service) place(ctx context.Context, c datamovement.Caller, uid string) (*feed, error) {
 	rabbit := ""
 	if strings.HasPrefix(uid, nnf.PrefixNodeMovement) {
 		var err error
@@ -37,9 +40,9 @@ func (s *Service) place(ctx context.Context, c Call, uid string) (*feed, error) 
 	return s.feed(datamovement.Namespace(uid, rabbit)), nil
 }
 
-// isAbsent tells that c was told a moment ago that there is no such movement or
-// batch. What is not the caller's has its record each time.
-func (s *Service) isAbsent(c Call, w datamovement.WorkflowRef, name string) bool {
+// isAbsent tells that c learned a moment ago that there is no such movement or
+// batch. A request for one that is not the caller's is recorded each time.
+func (s *Service) isAbsent(c datamovement.Caller, w datamovement.WorkflowRef, name string) bool {
 	n, ok := s.absent.find(c, w, name)
 	if ok && n.reason != "" {
 		s.record(c, n.object, n.reason)
@@ -48,7 +51,7 @@ func (s *Service) isAbsent(c Call, w datamovement.WorkflowRef, name string) bool
 }
 
 // read asks the API server, and tells the feed.
-func (s *Service) read(ctx context.Context, c Call, w datamovement.WorkflowRef, f *feed, uid string) (*nnf.DataMovement, error) {
+func (s *Service) read(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, f *feed, uid string) (*nnf.DataMovement, error) {
 	if s.isAbsent(c, w, uid) {
 		return nil, datamovement.MovementNotFound(uid)
 	}
@@ -70,7 +73,7 @@ func (s *Service) read(ctx context.Context, c Call, w datamovement.WorkflowRef, 
 		return nil, s.judged(c, uid, err)
 	}
 	f.learn(dm)
-	if v := s.access(c).Movement(dm, w); v.Outcome == datamovement.Hidden {
+	if v := s.policy().Movement(c, dm, w); v.Outcome == datamovement.Hidden {
 		s.absent.add(c, w, uid, datamovement.Describe(dm), v.Outcome.String()+": "+v.Reason)
 	}
 	return dm, nil
@@ -79,26 +82,27 @@ func (s *Service) read(ctx context.Context, c Call, w datamovement.WorkflowRef, 
 // readAgain is the pause before a read without an answer is repeated.
 const readAgain = 50 * time.Millisecond
 
-// unanswered tells that the server was not reached, or broke off.
+// unanswered tells that the server was not reached, or the connection broke.
 func unanswered(err error) bool {
 	var answer apierrors.APIStatus
 	f := datamovement.Explain(err)
-	return f != nil && f.Reason == datamovement.ReasonUnavailable && !errors.As(err, &answer) && !errors.As(err, new(*datamovement.Fault))
+	return f != nil && f.Reason == v2.ErrorReason_UNAVAILABLE && !errors.As(err, &answer) && !errors.As(err, new(*datamovement.Fault))
 }
 
-// current returns what is known, or asks. What is not the caller's is asked for
-// like what does not exist: else the time of an answer told them apart.
-func (s *Service) current(ctx context.Context, c Call, w datamovement.WorkflowRef, f *feed, uid string) (*nnf.DataMovement, error) {
-	if dm := f.get(uid); dm != nil && s.access(c).Movement(dm, w).Allowed() {
+// current returns what is known, or reads it. A movement of another user is read
+// like one that does not exist: otherwise the time of an answer would tell them
+// apart.
+func (s *Service) current(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, f *feed, uid string) (*nnf.DataMovement, error) {
+	if dm := f.get(uid); dm != nil && s.policy().Movement(c, dm, w).Allowed() {
 		return dm, nil
 	}
 	last := f.last(uid)
-	if last == nil || !s.access(c).Movement(last, w).Allowed() {
+	if last == nil || !s.policy().Movement(c, last, w).Allowed() {
 		return s.read(ctx, c, w, f, uid)
 	}
-	// The watch is lost. While the API server does not answer either, what was shown
-	// last is a better answer than an error: jobs give up at one.
-	short, cancel := context.WithTimeout(ctx, lastWord)
+	// The watch is lost. While the API server does not answer either, the last known
+	// state is a better answer than an error: jobs give up at an error.
+	short, cancel := context.WithTimeout(ctx, shortRead)
 	defer cancel()
 	dm, err := s.read(short, c, w, f, uid)
 	if e := datamovement.Explain(err); e != nil && ctx.Err() == nil && errors.Is(e.Kind, datamovement.ErrUnavailable) {
@@ -108,16 +112,16 @@ func (s *Service) current(ctx context.Context, c Call, w datamovement.WorkflowRe
 	return dm, err
 }
 
-// lastWord is how long a read may take of which an earlier answer is known.
-const lastWord = time.Second
+// shortRead is how long a read may take if an earlier state is known.
+const shortRead = time.Second
 
 // allowed hides what is not the caller's.
-func (s *Service) allowed(c Call, dm *nnf.DataMovement, w datamovement.WorkflowRef) error {
-	return s.verdict(c, datamovement.Describe(dm), s.access(c).Movement(dm, w), datamovement.MovementNotFound(dm.Name))
+func (s *Service) allowed(c datamovement.Caller, dm *nnf.DataMovement, w datamovement.WorkflowRef) error {
+	return s.verdict(c, datamovement.Describe(dm), s.policy().Movement(c, dm, w), datamovement.MovementNotFound(dm.Name))
 }
 
-// buried finds a movement that was cancelled before its start.
-func (s *Service) buried(c Call, w datamovement.WorkflowRef, uid string) (tombstone, bool) {
+// tombstone finds a movement that was cancelled before its start.
+func (s *Service) tombstone(c datamovement.Caller, w datamovement.WorkflowRef, uid string) (tombstone, bool) {
 	g, ok := s.tombstones.find(uid)
 	if !ok || s.allowed(c, g.dm, w) != nil {
 		return tombstone{}, false
@@ -125,12 +129,153 @@ func (s *Service) buried(c Call, w datamovement.WorkflowRef, uid string) (tombst
 	return g, true
 }
 
-// buriedMeanwhile is buried for an error of a request that began before somebody
-// else's cancel. What is not the caller's has its record from the look before.
-func (s *Service) buriedMeanwhile(c Call, w datamovement.WorkflowRef, uid string, err error) (tombstone, bool) {
-	g, ok := s.tombstones.findMeanwhile(uid, err)
-	if !ok || !s.access(c).Movement(g.dm, w).Allowed() {
+// tombstoneSince is tombstone for an error of a request that started before
+// another request cancelled the movement. One that is not the caller's already has
+// its record.
+func (s *Service) tombstoneSince(c datamovement.Caller, w datamovement.WorkflowRef, uid string, err error) (tombstone, bool) {
+	g, ok := s.tombstones.findSince(uid, err)
+	if !ok || !s.policy().Movement(c, g.dm, w).Allowed() {
 		return tombstone{}, false
 	}
 	return g, true
+}
+
+// waiter takes a place among the user's waiting requests.
+func (s *Service) waiter(c datamovement.Caller, object string) (release func(), err error) {
+	release, err = s.waiters.Acquire(c.UID)
+	if err != nil {
+		s.record(c, object, err.Error())
+		return nil, datamovement.LimitExceeded("limits.waiters_per_user")
+	}
+	return release, nil
+}
+
+// await returns the movement when it has ended or after the time limit, or its
+// tombstone if it was cancelled before its start.
+func (s *Service) await(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, f *feed, uid string, most time.Duration) (*nnf.DataMovement, tombstone, error) {
+	changed := make(chan struct{}, 1)
+	defer f.notify(changed, c.UID, uid)()
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	for over := false; ; {
+		if g, ok := s.tombstones.find(uid); ok {
+			return nil, g, nil
+		}
+		dm, err := s.current(ctx, c, w, f, uid)
+		if g, ok := s.tombstones.findSince(uid, err); ok {
+			return nil, g, nil
+		}
+		if err != nil || over || datamovement.Completed(dm) {
+			return dm, tombstone{}, err
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			over = true
+		case <-s.stopping:
+			over = true
+		case <-ctx.Done():
+			return nil, tombstone{}, ctx.Err()
+		}
+	}
+}
+
+const (
+	// absentTime is how long a name that was not found stays so: clients that ask
+	// for a wrong name ask again every second or faster.
+	absentTime = 2 * time.Second
+	// maxAbsent bounds the names of one user, and maxAbsentAll those of all.
+	maxAbsent    = 256
+	maxAbsentAll = 8192
+)
+
+// absent remembers for a short time which names of movements and batches a user
+// was told not to exist. Names that are missing and names that are not the
+// caller's are remembered alike, so that no caller can tell them apart. The zero
+// value is ready.
+type absent struct {
+	mu    sync.Mutex
+	names map[string]map[absentKey]*list.Element // by name, then by caller
+	users map[uint32]int
+	order list.List // of *absence, oldest first
+}
+
+// absentKey is who asked, and about which workflow.
+type absentKey struct {
+	uid      uint32
+	workflow datamovement.WorkflowRef
+}
+
+// absentBatch is the name of a batch here. Its handle may also be asked for as if
+// it were a movement's uid.
+func absentBatch(handle string) string { return "batch " + handle }
+
+type absence struct {
+	name string
+	key  absentKey
+	at   time.Time
+	// Of a refusal that is recorded each time; empty for what is missing.
+	object, reason string
+}
+
+// find returns what is remembered; false when the API server must be asked.
+func (a *absent) find(c datamovement.Caller, w datamovement.WorkflowRef, name string) (absence, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.expire()
+	e := a.names[name][absentKey{c.UID, w}]
+	if e == nil {
+		return absence{}, false
+	}
+	return *e.Value.(*absence), true
+}
+
+// add remembers a name; object and reason are those of a refusal, or empty.
+func (a *absent) add(c datamovement.Caller, w datamovement.WorkflowRef, name, object, reason string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.expire()
+	n := &absence{name: name, key: absentKey{c.UID, w}, at: time.Now(), object: object, reason: reason}
+	if e := a.names[name][n.key]; e != nil {
+		a.remove(e)
+	}
+	if a.users[c.UID] >= maxAbsent || a.order.Len() >= maxAbsentAll {
+		return // a guess costs a request, as without this
+	}
+	if a.names == nil {
+		a.names, a.users = make(map[string]map[absentKey]*list.Element), make(map[uint32]int)
+	}
+	if a.names[name] == nil {
+		a.names[name] = make(map[absentKey]*list.Element)
+	}
+	a.names[name][n.key] = a.order.PushBack(n)
+	a.users[c.UID]++
+}
+
+// forget makes a name unknown again, because something was made by it.
+func (a *absent) forget(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range a.names[name] {
+		a.remove(e)
+	}
+}
+
+// expire is called under mu.
+func (a *absent) expire() {
+	for e := a.order.Front(); e != nil && time.Since(e.Value.(*absence).at) >= absentTime; e = a.order.Front() {
+		a.remove(e)
+	}
+}
+
+// remove is called under mu.
+func (a *absent) remove(e *list.Element) {
+	n := a.order.Remove(e).(*absence)
+	delete(a.names[n.name], n.key)
+	if len(a.names[n.name]) == 0 {
+		delete(a.names, n.name)
+	}
+	if a.users[n.key.uid]--; a.users[n.key.uid] == 0 {
+		delete(a.users, n.key.uid)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 )
@@ -18,7 +19,7 @@ import (
 // group is a set of the caller's movements that version 2 handles as one.
 type group struct {
 	s        *Service
-	c        Call
+	c        datamovement.Caller
 	workflow datamovement.WorkflowRef
 	members  []member // sorted by uid
 	release  func()
@@ -33,12 +34,9 @@ type member struct {
 // perMember is what a member is taken to cost while it is followed.
 const perMember = 192
 
-// handlePrefix is what datamovement.BatchHandle begins with.
-const handlePrefix = "batch-"
-
-// group finds what uids and handles stand for, and follows it until release. No
-// uids stand for all movements of the workflow that this node has made.
-func (s *Service) group(ctx context.Context, c Call, w datamovement.WorkflowRef, uids []string) (*group, error) {
+// group finds the movements of uids and handles, and follows them until release.
+// No uids mean all movements of the workflow that this node has made.
+func (s *Service) group(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, uids []string) (*group, error) {
 	if err := w.Check(); err != nil {
 		return nil, s.judged(c, "", err)
 	}
@@ -65,13 +63,13 @@ func (s *Service) group(ctx context.Context, c Call, w datamovement.WorkflowRef,
 		return nil, err
 	}
 	cost := int64(perMember * len(found))
-	if err := tabOf(ctx).take(ctx, cost); err != nil {
+	if err := chargeOf(ctx).take(ctx, cost); err != nil {
 		g.release()
-		s.recordNoRoom(c, w.Namespace+"/"+w.Name, err)
+		s.recordNoMemory(c, w.Namespace+"/"+w.Name, err)
 		return nil, err
 	}
 	release := g.release
-	g.release = sync.OnceFunc(func() { release(); tabOf(ctx).give(cost) })
+	g.release = sync.OnceFunc(func() { release(); chargeOf(ctx).give(cost) })
 	g.members = make([]member, 0, len(found))
 	for uid, f := range maps.All(found) {
 		g.members = append(g.members, member{uid: uid, feed: f})
@@ -92,7 +90,7 @@ func (g *group) resolve(ctx context.Context, uids []string, add func(string, *fe
 			continue
 		}
 		done[uid] = true
-		if strings.HasPrefix(uid, handlePrefix) {
+		if strings.HasPrefix(uid, datamovement.BatchPrefix) {
 			if err := datamovement.CheckHandle(uid); err != nil {
 				return g.s.judged(g.c, uid, err)
 			}
@@ -125,9 +123,9 @@ func (g *group) listed(ctx context.Context, labels map[string]string, add func(s
 	if err != nil {
 		return 0, err
 	}
-	access := g.s.access(g.c)
+	policy := g.s.policy()
 	for _, dm := range items {
-		if access.Movement(dm, g.workflow).Allowed() {
+		if policy.Movement(g.c, dm, g.workflow).Allowed() {
 			f := g.s.feed(dm.Namespace)
 			add(dm.Name, f)
 			f.learn(dm)
@@ -141,7 +139,7 @@ func (g *group) listed(ctx context.Context, labels map[string]string, add func(s
 	want := datamovement.Selector(g.workflow, g.s.o.Node)
 	maps.Copy(want, labels)
 	for _, dm := range g.s.tombstones.matching(want) {
-		if access.Movement(dm, g.workflow).Allowed() {
+		if policy.Movement(g.c, dm, g.workflow).Allowed() {
 			add(dm.Name, g.s.feed(dm.Namespace))
 			n++
 		}
@@ -208,7 +206,7 @@ func (g *group) follow(ctx context.Context, show func(snapshot) error, done func
 		select {
 		case <-changed:
 		case <-g.s.stopping:
-			return datamovement.NewFault(datamovement.ErrUnavailable, datamovement.ReasonUnavailable, "the daemon is stopping: try again")
+			return datamovement.NewFault(datamovement.ErrUnavailable, v2.ErrorReason_UNAVAILABLE, "the daemon is stopping: try again")
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -236,12 +234,12 @@ func (n snapshot) ended() bool {
 // snapshot fails for a member that was never there; one that was and is not any
 // more has been deleted.
 func (g *group) snapshot(ctx context.Context, m member, was bool) (snapshot, error) {
-	found, buried := g.s.buried(g.c, g.workflow, m.uid)
+	found, buried := g.s.tombstone(g.c, g.workflow, m.uid)
 	var dm *nnf.DataMovement
 	var err error
 	if !buried {
 		dm, err = g.s.current(ctx, g.c, g.workflow, m.feed, m.uid)
-		found, buried = g.s.buriedMeanwhile(g.c, g.workflow, m.uid, err)
+		found, buried = g.s.tombstoneSince(g.c, g.workflow, m.uid, err)
 	}
 	if buried {
 		return snapshot{uid: m.uid, version: revision{state: "cancelled"}, dm: found.dm, tombstone: &found}, nil

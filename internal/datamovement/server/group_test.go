@@ -13,6 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -43,7 +44,7 @@ func batched(t *testing.T, s *Service, key string, names ...string) (handle stri
 func TestBatch(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change func(*datamovement.Request)
-		caller Call
+		caller datamovement.Caller
 		pairs  []pair
 		key    string
 		err    error
@@ -128,7 +129,7 @@ func TestBatchRate(t *testing.T) {
 		if err != nil || results[1].err != nil || !errors.Is(results[2].err, datamovement.ErrExhausted) {
 			t.Fatalf("%+v, %v", results, err)
 		}
-		time.Sleep(4 * time.Second)
+		wait.Advance(4 * time.Second)
 		batched(t, s, "k", "a", "b", "c", "d")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -148,7 +149,7 @@ func TestGroup(t *testing.T) {
 		slices.Sort(all)
 		slices.Sort(parts)
 		for name, tt := range map[string]struct {
-			caller Call
+			caller datamovement.Caller
 			uids   []string
 			want   []string
 			err    error
@@ -201,7 +202,7 @@ func TestGroup(t *testing.T) {
 
 // story follows a group and writes down what it is shown, one entry for each
 // round.
-func story(t *testing.T, s *Service, caller Call, uids ...string) (rounds chan string, ended chan error) {
+func story(t *testing.T, s *Service, caller datamovement.Caller, uids ...string) (rounds chan string, ended chan error) {
 	t.Helper()
 	rounds, ended = make(chan string, 100), make(chan error, 1)
 	g, err := s.group(t.Context(), caller, job7, uids)
@@ -283,7 +284,7 @@ func TestFollowDeleted(t *testing.T) {
 		delete(c.movements, uids[0])
 		c.tell(rabbit, func(h kube.Handler[nnf.DataMovement]) { h.Delete(rabbit, uids[0]) })
 		c.mu.Unlock()
-		time.Sleep(time.Hour)
+		wait.Advance(time.Hour)
 		for range 10 {
 			c.set(uids[1], running)
 			synctest.Wait()

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
@@ -90,13 +92,13 @@ func (j *job) settle(ctx context.Context, l *lookup, ns string, keep func(string
 		return ctx.Err()
 	}
 	defer func() { <-j.turn }()
-	list := func(atHand bool) (*mountSet, error) {
+	list := func(fromCache bool) (*mountSet, error) {
 		begin := time.Now()
-		items, err := l.clientMounts(ctx, j.workflow, ns, keep, atHand)
+		items, err := l.clientMounts(ctx, j.workflow, ns, keep, fromCache)
 		if err != nil {
 			return nil, err
 		}
-		set := &mountSet{items: items, listed: begin, newest: !atHand, read: make(map[mountName]struct{})}
+		set := &mountSet{items: items, listed: begin, newest: !fromCache, read: make(map[mountName]struct{})}
 		j.sets[ns] = set
 		return set, nil
 	}
@@ -122,7 +124,8 @@ func (j *job) settle(ctx context.Context, l *lookup, ns string, keep func(string
 		if _, ok := set.read[name]; ok || set.newest {
 			return nil
 		}
-		cm, err := l.clientMount(ctx, m.Namespace, m.Name)
+		cm := new(dws.ClientMount)
+		err = l.api.get(ctx, kindClientMount, m.Namespace, m.Name, cm)
 		switch {
 		case kube.IsNotFound(err):
 			set.replace(name, nil)
@@ -137,7 +140,11 @@ func (j *job) settle(ctx context.Context, l *lookup, ns string, keep func(string
 	}
 }
 
-func (j *job) owns(cm *dws.ClientMount) bool { return ownedBy(cm, j.workflow) }
+// owns tells whether a ClientMount has the labels of the workflow, by which it was
+// listed.
+func (j *job) owns(cm *dws.ClientMount) bool {
+	return cm.Labels[api.LabelWorkflowName] == j.workflow.Name && cm.Labels[api.LabelWorkflowNamespace] == j.workflow.Namespace
+}
 
 // renewed is the job for a workflow that was read again. What was listed for the
 // old one is still a list of what to read, if nothing has changed.
@@ -190,9 +197,9 @@ type jobSlot struct {
 
 // unconfirmed is a movement that was created from what was remembered.
 type unconfirmed struct {
-	dm     *nnf.DataMovement
-	source string // of the request
-	at     time.Time
+	dm      *nnf.DataMovement
+	request *datamovement.Request
+	at      time.Time
 }
 
 func (j *jobs) slot(k jobKey) *jobSlot {
@@ -233,7 +240,7 @@ func (s *Service) window() time.Duration { return min(jobWindow, s.settings.Load
 
 // job returns what was read for a workflow not before the given time, and the
 // identity that copies are made with. Whether the caller may have them is decided for each call.
-func (s *Service) job(ctx context.Context, c Call, w datamovement.WorkflowRef, notBefore time.Time) (*job, datamovement.Identity, error) {
+func (s *Service) job(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, notBefore time.Time) (*job, datamovement.Identity, error) {
 	object := w.Namespace + "/" + w.Name
 	sl := s.jobs.slot(jobKey{c.UID, w})
 	select {
@@ -254,7 +261,7 @@ func (s *Service) job(ctx context.Context, c Call, w datamovement.WorkflowRef, n
 		}
 		j = j.renewed(wf, begin)
 	}
-	id, v := s.settings.Load().Policy.CreateFor(c.Caller, j.workflow)
+	id, v := s.settings.Load().Policy.CreateFor(c, j.workflow)
 	err := s.verdict(c, object, v, datamovement.WorkflowNotFound(w))
 	if err == nil {
 		err = datamovement.CheckWorkflow(j.workflow)
@@ -267,17 +274,18 @@ func (s *Service) job(ctx context.Context, c Call, w datamovement.WorkflowRef, n
 	return j, id, nil
 }
 
-// confirm has a movement confirmed that was created from what was read before
-// the creation started, or a long time before it ended.
-func (s *Service) confirm(c Call, w datamovement.WorkflowRef, j *job, since time.Time, dm *nnf.DataMovement, source string) {
+// confirm starts the confirmation of a movement that was created from what was
+// read before the creation started, or a long time before it ended.
+func (s *Service) confirm(c datamovement.Caller, r *datamovement.Request, j *job, since time.Time, dm *nnf.DataMovement) {
 	now := time.Now()
 	if !j.read.Before(since) && now.Sub(j.read) <= jobWindow {
 		return
 	}
+	w := r.Workflow
 	sl := s.jobs.slot(jobKey{c.UID, w})
 	s.jobs.mu.Lock()
 	defer s.jobs.mu.Unlock()
-	sl.unconfirmed = append(sl.unconfirmed, unconfirmed{dm, source, now})
+	sl.unconfirmed = append(sl.unconfirmed, unconfirmed{dm, r, now})
 	if sl.confirming || s.ending.Err() != nil {
 		return
 	}
@@ -285,12 +293,12 @@ func (s *Service) confirm(c Call, w datamovement.WorkflowRef, j *job, since time
 	s.o.Idle.Enter()
 	s.jobs.work.Go(func() {
 		defer s.o.Idle.Leave()
-		s.confirmAll(context.WithValue(s.ending, callKey{}, c), c, w, sl)
+		s.confirmAll(context.WithValue(s.ending, callerKey{}, c), c, w, sl)
 	})
 }
 
 // confirmAll runs until nothing is left to be confirmed.
-func (s *Service) confirmAll(ctx context.Context, c Call, w datamovement.WorkflowRef, sl *jobSlot) {
+func (s *Service) confirmAll(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, sl *jobSlot) {
 	tries := 0
 	for wait := jobWindow; ; wait = jobWindow {
 		kube.Pause(ctx, wait)
@@ -328,19 +336,19 @@ func (s *Service) confirmAll(ctx context.Context, c Call, w datamovement.Workflo
 
 // confirmOne cancels a movement that would not be created any more. The error is
 // that of an API server that does not answer.
-func (s *Service) confirmOne(ctx context.Context, c Call, w datamovement.WorkflowRef, m unconfirmed) error {
+func (s *Service) confirmOne(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, m unconfirmed) error {
 	j, _, err := s.job(ctx, c, w, m.at)
 	if err == nil {
 		var p datamovement.Parts
-		if _, p, err = s.locate(ctx, j, m.source, m.at); err == nil && p.Source != m.dm.Spec.Source.Path {
-			err = datamovement.NewFault(datamovement.ErrFailed, datamovement.ReasonMountNotFound, "the source is mounted elsewhere on the rabbit now")
+		if p, err = s.locate(ctx, j, m.request, m.at); err == nil && p.Source != m.dm.Spec.Source.Path {
+			err = datamovement.NewFault(datamovement.ErrFailed, v2.ErrorReason_MOUNT_NOT_FOUND, "the source is mounted elsewhere on the rabbit now")
 		}
 	}
 	f := datamovement.Explain(err)
 	switch {
 	case f == nil:
 		return nil
-	case errors.Is(f.Kind, datamovement.ErrUnavailable) || f.Reason == datamovement.ReasonInternal:
+	case errors.Is(f.Kind, datamovement.ErrUnavailable) || f.Reason == v2.ErrorReason_INTERNAL:
 		return f
 	}
 	s.record(c, datamovement.Describe(m.dm), "cancelled, for it would not be created any more: "+f.Error())

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,9 +12,12 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
 // changes are what ends a user's right to copy from a mount.
@@ -82,7 +86,7 @@ func TestNothingIsCreatedAfterTheWindow(t *testing.T) {
 						c.cached = slices.Clone(c.mounts)
 					}
 					change(c)
-					time.Sleep(jobWindow + time.Millisecond)
+					wait.Advance(jobWindow + time.Millisecond)
 					uid, err := s.Create(t.Context(), user(1001), wish)
 					if name == "the rabbit mounts it elsewhere" {
 						if err != nil || c.movements[uid].Spec.Source.Path != "/mnt/elsewhere/out/" {
@@ -107,14 +111,13 @@ func TestWhatIsCreatedWithinTheWindowIsConfirmed(t *testing.T) {
 			t.Run(fmt.Sprint(name, ", started ", started), func(t *testing.T) {
 				bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
 					first := created(t, s)
-					time.Sleep(time.Millisecond)
+					wait.Advance(time.Millisecond)
 					change(c)
 					second := created(t, s)
 					if started {
 						c.set(second, running)
 					}
-					time.Sleep(2*jobWindow + time.Second)
-					synctest.Wait()
+					wait.Advance(2*jobWindow + time.Second)
 					dm := c.movements[second]
 					if started && (dm == nil || !dm.Spec.Cancel) || !started && dm != nil {
 						t.Errorf("it is not cancelled: %+v", dm)
@@ -138,13 +141,13 @@ func TestConfirmation(t *testing.T) {
 		first := created(t, s)
 		c.requests()
 		for range 15 {
-			time.Sleep(200 * time.Millisecond)
+			wait.Advance(200 * time.Millisecond)
 			created(t, s)
 		}
 		if n := len(c.requests()); n > 15+4*3 {
 			t.Errorf("%d requests for 15 creations in 3 s", n)
 		}
-		time.Sleep(time.Minute)
+		wait.Advance(time.Minute)
 		if n := len(c.requests()); n > 3 {
 			t.Errorf("%d requests afterwards", n)
 		}
@@ -152,21 +155,21 @@ func TestConfirmation(t *testing.T) {
 			t.Errorf("%d live of 16", c.living())
 		}
 		created(t, s)
-		time.Sleep(time.Millisecond)
+		wait.Advance(time.Millisecond)
 		last := created(t, s)
 		c.mu.Lock()
 		c.fail = apiError(503, "")
 		c.mu.Unlock()
-		time.Sleep(20 * time.Second)
+		wait.Advance(20 * time.Second)
 		changes["the compute unmounts"](c)
 		c.mu.Lock()
 		c.fail = nil
 		c.mu.Unlock()
-		time.Sleep(10 * time.Second)
+		wait.Advance(10 * time.Second)
 		if c.movements[last] != nil || c.movements[first] == nil {
 			t.Error("what could not be confirmed for a while is not cancelled, or something else is")
 		}
-		time.Sleep(time.Minute)
+		wait.Advance(time.Minute)
 		if n := len(s.jobs.slots); n != 1 || s.jobs.slots[jobKey{1001, job7}].confirming {
 			t.Errorf("%d jobs are remembered, and one is still being confirmed", n)
 		}
@@ -181,7 +184,7 @@ func TestRefusalsAreOfTheNewestState(t *testing.T) {
 		old := *c.mounts[0]
 		old.Status = dws.ClientMountStatus{}
 		c.cached = []*dws.ClientMount{&old, c.mounts[1]}
-		time.Sleep(2 * relistAfter)
+		wait.Advance(2 * relistAfter)
 		created(t, s)
 	})
 }
@@ -192,7 +195,7 @@ func TestBatchStopsWithTheWorkflow(t *testing.T) {
 		c.mu.Lock()
 		c.onCreate = func() {
 			c.workflow.Status.State = dws.StatePostRun
-			time.Sleep(2 * jobWindow) // a slow server
+			kube.Pause(context.Background(), 2*jobWindow) // a slow server
 		}
 		c.mu.Unlock()
 		_, results, err := s.CreateBatch(t.Context(), user(1001), wish, pairsOf("a", "b", "c"), "")
@@ -207,9 +210,9 @@ func TestRememberedForOneCaller(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		created(t, s)
 		c.requests()
-		for _, c2 := range []Call{user(1002), {Caller: datamovement.Caller{UID: 1001, GID: 7}, RPC: "/test"}} {
+		for _, c2 := range []datamovement.Caller{user(1002), {UID: 1001, GID: 7, RPC: "/test"}} {
 			if _, err := s.Create(t.Context(), c2, wish); err == nil {
-				t.Errorf("created by %+v", c2.Caller)
+				t.Errorf("created by %+v", c2)
 			}
 		}
 		if got, want := c.requests(), []string{"get workflows default/job7"}; !slices.Equal(got, want) {
@@ -237,17 +240,17 @@ func TestKeyAfterCancel(t *testing.T) {
 		if err := s.Cancel(t.Context(), user(1001), job7, first); err != nil {
 			t.Fatal(err)
 		}
-		wantState(t, s, first, 0, datamovement.StateCompleted, datamovement.ResultCancelled)
+		wantState(t, s, first, 0, v1.DataMovementStatusResponse_COMPLETED, v1.DataMovementStatusResponse_CANCELLED)
 		if again := make1(); again != first {
 			t.Fatalf("%q, then %q", first, again)
 		}
 		c.set(first, running)
-		wantState(t, s, first, 1, datamovement.StateRunning, datamovement.ResultUnknown)
+		wantState(t, s, first, 1, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		// A cancel that was under way all the time is about the first one.
 		if err := s.cancel(t.Context(), user(1001), s.feed(rabbit), cancelledCopy(old)); err != nil {
 			t.Error(err)
 		}
-		wantState(t, s, first, 0, datamovement.StateRunning, datamovement.ResultUnknown)
+		wantState(t, s, first, 0, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if err := s.Delete(t.Context(), user(1001), job7, first); !errors.Is(err, datamovement.ErrActive) {
 			t.Errorf("delete of the one that runs: %v", err)
 		}
@@ -268,7 +271,7 @@ func TestKeyAfterCancel(t *testing.T) {
 			t.Fatal(err)
 		}
 		make1()
-		wantState(t, s, first, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, first, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 	})
 }
 
@@ -292,12 +295,11 @@ func TestKeyOfWhatIsBeingDeleted(t *testing.T) {
 		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrUnavailable) || !strings.Contains(err.Error(), "being deleted") {
 			t.Errorf("while the rabbit keeps it: %v", err)
 		}
-		go func() {
-			time.Sleep(time.Second)
+		time.AfterFunc(time.Second, func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			delete(c.movements, uid)
-		}()
+		})
 		if again, err := s.Create(t.Context(), user(1001), r); err != nil || again != uid {
 			t.Errorf("%q, %v", again, err)
 		}

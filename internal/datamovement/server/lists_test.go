@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
 // Calls at the same time share a request, but none gets an answer that is older
@@ -21,7 +23,7 @@ func TestSharedLists(t *testing.T) {
 		fetch := func() ([]*nnf.DataMovement, error) {
 			sent.Add(1)
 			items := make([]*nnf.DataMovement, state.Load())
-			time.Sleep(time.Second)
+			kube.Pause(context.Background(), time.Second)
 			return items, nil
 		}
 		type answer struct{ asked, got int }
@@ -40,10 +42,10 @@ func TestSharedLists(t *testing.T) {
 		for range 20 { // at 0, 0.1, ..., 1.9 s
 			ask(key)
 			state.Add(1)
-			time.Sleep(time.Second / 10)
+			wait.Advance(time.Second / 10)
 		}
 		ask(listKey{1002, "x"})
-		time.Sleep(10 * time.Second)
+		wait.Advance(10 * time.Second)
 		for range 21 {
 			if a := <-answers; a.got < a.asked {
 				t.Errorf("a call that started at state %d got state %d", a.asked, a.got)

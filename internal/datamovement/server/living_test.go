@@ -13,8 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // exists puts movements of a user into the cluster that this daemon has not made.
@@ -108,7 +110,7 @@ func TestLivingMovements(t *testing.T) {
 				c.mu.Lock()
 				clear(c.movements)
 				c.mu.Unlock()
-				time.Sleep(recountAfter)
+				wait.Advance(recountAfter)
 				for range 2 {
 					if _, err := s.Create(t.Context(), user(1001), r); err != nil {
 						t.Errorf("after the workflow has deleted all: %v", err)
@@ -127,7 +129,7 @@ func TestLivingCountIsNotTooLow(t *testing.T) {
 		now.Limits.Movements = 3
 		s.SetSettings(now)
 		created(t, s)
-		time.Sleep(time.Millisecond)
+		wait.Advance(time.Millisecond)
 		c.refuse("create", errBroken)
 		for range 2 {
 			if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrUnavailable) {
@@ -138,14 +140,14 @@ func TestLivingCountIsNotTooLow(t *testing.T) {
 		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrExhausted) {
 			t.Errorf("two may have been created: %v", err)
 		}
-		time.Sleep(recountAfter)
+		wait.Advance(recountAfter)
 		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrFailed) {
 			t.Errorf("counted again: %v", err)
 		}
 		c.refuse("create", nil)
 		created(t, s)
 		created(t, s)
-		if n := len(s.living.users[1001].items); n != 3 {
+		if n := len(s.quota.users[1001].items); n != 3 {
 			t.Errorf("%d are counted of 3", n)
 		}
 	})
@@ -177,12 +179,12 @@ func TestBlindWaits(t *testing.T) {
 				for i := range flood {
 					go s.await(t.Context(), user(1002), job7, s.feed(rabbit), "old-1002-"+strconv.Itoa(i), time.Hour)
 				}
-				done := make(chan datamovement.Answer)
+				done := make(chan *v1.DataMovementStatusResponse)
 				go func() {
 					a, _ := s.Status(t.Context(), user(1001), job7, uid, -1)
 					done <- a
 				}()
-				time.Sleep(time.Minute)
+				wait.Advance(time.Minute)
 				c.mu.Lock()
 				ended := *c.movements[uid]
 				finished(nnf.MovementSuccess)(&ended)
@@ -190,14 +192,14 @@ func TestBlindWaits(t *testing.T) {
 				c.mu.Unlock()
 				c.requests()
 				began := time.Now()
-				if a := <-done; a.Result != datamovement.ResultSuccess {
+				if a := <-done; a.Status != v1.DataMovementStatusResponse_SUCCESS {
 					t.Errorf("%+v", a)
 				}
 				if took := time.Since(began); took > 2*blindAfter {
 					t.Errorf("the wait is blind for %s", took)
 				}
 				c.requests()
-				time.Sleep(10 * time.Second)
+				wait.Advance(10 * time.Second)
 				if n := len(slices.DeleteFunc(c.requests(), func(r string) bool { return !strings.HasPrefix(r, "get ") })); n > 110 || n < 50 {
 					t.Errorf("%d reads in 10 s", n)
 				}
@@ -217,7 +219,7 @@ func TestBlindWaitForWhatIsDeleted(t *testing.T) {
 			_, err := s.Status(t.Context(), user(1001), job7, uid, -1)
 			done <- err
 		}()
-		time.Sleep(time.Minute)
+		wait.Advance(time.Minute)
 		c.mu.Lock()
 		delete(c.movements, uid)
 		c.mu.Unlock()
@@ -237,16 +239,16 @@ func TestBlindPolls(t *testing.T) {
 		synctest.Wait()
 		c.refuse("watch", errBroken)
 		c.endWatches()
-		time.Sleep(time.Minute)
+		wait.Advance(time.Minute)
 		c.set(uid, running)
-		wantState(t, s, uid, 0, datamovement.StateRunning, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		c.mu.Lock()
 		c.fail = errBroken
 		c.mu.Unlock()
-		time.Sleep(time.Minute)
+		wait.Advance(time.Minute)
 		c.requests()
 		for range 10 {
-			wantState(t, s, uid, 0, datamovement.StateRunning, datamovement.ResultUnknown)
+			wantState(t, s, uid, 0, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		}
 		if n := len(slices.DeleteFunc(c.requests(), func(r string) bool { return !strings.HasPrefix(r, "get ") })); n > 2 {
 			t.Errorf("10 polls at once cost %d reads", n)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/lus"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
@@ -16,82 +17,118 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// refreshAfter is how old a remembered list must be before a name that is not in
-// it is looked for anew. It bounds what wrong names cost the API server.
+// refreshAfter is how old a cached list must be before a name that is not in it
+// is looked up again. It bounds what wrong names cost the API server.
 const refreshAfter = 2 * time.Second
 
 // lookup finds what a request needs and the administrator has set up.
 type lookup struct {
-	api      *remote
+	api      *apiServer
 	node     string
 	fixed    string // the rabbit by configuration; empty: look it up
 	config   string // name of the SystemConfiguration
 	age      func() time.Duration
-	system   *remembered[*dws.SystemConfiguration]
-	systems  *remembered[[]lus.LustreFileSystem]
-	profiles *remembered[[]nnf.DataMovementProfile]
+	system   *cached[*dws.SystemConfiguration]
+	systems  *cached[[]lus.LustreFileSystem]
+	profiles *cached[[]nnf.DataMovementProfile]
 	last     atomic.Pointer[string] // the rabbit that was found last
 }
 
-func newLookup(r *remote, o *Options, age func() time.Duration) *lookup {
-	l := &lookup{api: r, node: o.Node, fixed: o.Rabbit, config: o.SystemConfiguration, age: age}
-	l.system = remember(func(ctx context.Context) (*dws.SystemConfiguration, error) {
+func newLookup(a *apiServer, o *Options, age func() time.Duration) *lookup {
+	l := &lookup{api: a, node: o.Node, fixed: o.Rabbit, config: o.SystemConfiguration, age: age}
+	l.system = newCached(func(ctx context.Context) (*dws.SystemConfiguration, error) {
 		sc := new(dws.SystemConfiguration)
-		return sc, r.get(ctx, kindSystemConfig, dws.NamespaceSystemConfiguration, l.config, sc)
+		return sc, a.get(ctx, kindSystemConfig, dws.NamespaceSystemConfiguration, l.config, sc)
 	})
-	l.systems = remember(func(ctx context.Context) (out []lus.LustreFileSystem, err error) {
-		err = r.with(ctx, kindFileSystem, func(res kube.Resource) error {
-			items, err := r.FileSystems(ctx, res)
-			out = values(items)
-			return err
-		})
-		return out, err
+	l.systems = newCached(func(ctx context.Context) ([]lus.LustreFileSystem, error) {
+		return listOf[lus.LustreFileSystem](ctx, a, kindFileSystem, "")
 	})
-	l.profiles = remember(func(ctx context.Context) (out []nnf.DataMovementProfile, err error) {
-		err = r.with(ctx, kindProfile, func(res kube.Resource) error {
-			items, err := r.Profiles(ctx, res, nnf.NamespaceProfiles)
-			out = values(items)
-			return err
-		})
-		return out, err
+	l.profiles = newCached(func(ctx context.Context) ([]nnf.DataMovementProfile, error) {
+		return listOf[nnf.DataMovementProfile](ctx, a, kindProfile, nnf.NamespaceProfiles)
 	})
 	return l
 }
 
-func values[T any](items []*T) []T {
+func listOf[T any](ctx context.Context, a *apiServer, k kind, ns string) ([]T, error) {
+	var items []*T
+	err := a.list(ctx, k, ns, nil, false, &items)
 	out := make([]T, 0, len(items))
 	for _, i := range items {
 		out = append(out, *i)
 	}
-	return out
+	return out, err
+}
+
+// cached keeps one answer of the API server for a while. Several callers at
+// once make one request; each waits no longer than its own context.
+type cached[T any] struct {
+	fetch func(context.Context) (T, error)
+	turn  chan struct{} // held while asking
+	value T
+	at    time.Time // zero: nothing is cached
+}
+
+func newCached[T any](fetch func(context.Context) (T, error)) *cached[T] {
+	return &cached[T]{fetch: fetch, turn: make(chan struct{}, 1)}
+}
+
+// get returns the answer, not older than age. fresh tells that it was asked for
+// just now. A failure is not cached.
+func (c *cached[T]) get(ctx context.Context, age time.Duration) (value T, fresh bool, err error) {
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return value, false, ctx.Err()
+	}
+	defer func() { <-c.turn }()
+	if !c.at.IsZero() && time.Since(c.at) < age {
+		return c.value, false, nil
+	}
+	if value, err = c.fetch(shared(ctx)); err != nil {
+		return value, false, err
+	}
+	c.value, c.at = value, time.Now()
+	return value, true, nil
+}
+
+// find calls choose with the cached answer, and with a newer one if it chooses
+// nothing and the answer is not fresh.
+func find[T, R any](ctx context.Context, c *cached[T], age time.Duration, choose func(T) (R, error)) (out R, err error) {
+	for _, age := range []time.Duration{age, refreshAfter} {
+		value, fresh, err := c.get(ctx, age)
+		if err != nil {
+			return out, err
+		}
+		if out, err = choose(value); err == nil || fresh || age == refreshAfter {
+			return out, err
+		}
+	}
+	panic("not reached")
 }
 
 // rabbit returns the rabbit that serves this node, empty for an external
 // compute. A node that the SystemConfiguration does not know may be one that is
-// being added: that is worth another try.
+// being added, so the error invites a retry.
 func (l *lookup) rabbit(ctx context.Context) (string, error) {
 	if l.fixed != "" {
 		return l.fixed, nil
 	}
-	for _, age := range []time.Duration{l.age(), refreshAfter} {
-		sc, fresh, err := l.configuration(ctx, age)
-		if err != nil {
-			return "", err
-		}
+	name, err := find(ctx, l.system, l.age(), func(sc *dws.SystemConfiguration) (string, error) {
 		if name, ok := rabbitOf(sc, l.node); ok {
-			l.last.Store(&name)
 			return name, nil
 		}
-		if fresh {
-			break
-		}
+		return "", datamovement.NewFault(datamovement.ErrUnavailable, v2.ErrorReason_UNAVAILABLE,
+			"storage node not found in system configuration: node '%s' is in none of its lists; try again, or tell the administrator", l.node)
+	})
+	if err != nil {
+		return "", l.noConfiguration(err)
 	}
-	return "", datamovement.NewFault(datamovement.ErrUnavailable, datamovement.ReasonUnavailable,
-		"storage node not found in system configuration: node '%s' is in none of its lists; try again, or tell the administrator", l.node)
+	l.last.Store(&name)
+	return name, nil
 }
 
-// known is rabbit without asking again, as long as one was found: whoever follows
-// a movement must not depend on anything else.
+// known is rabbit without asking again, as long as one was found: a request that
+// follows a movement must not depend on anything else.
 func (l *lookup) known(ctx context.Context) (string, error) {
 	if p := l.last.Load(); p != nil && l.fixed == "" {
 		return *p, nil
@@ -99,13 +136,12 @@ func (l *lookup) known(ctx context.Context) (string, error) {
 	return l.rabbit(ctx)
 }
 
-func (l *lookup) configuration(ctx context.Context, age time.Duration) (*dws.SystemConfiguration, bool, error) {
-	sc, fresh, err := l.system.get(ctx, age)
+func (l *lookup) noConfiguration(err error) error {
 	if kube.IsNotFound(err) {
-		err = datamovement.NewFault(datamovement.ErrUnavailable, datamovement.ReasonUnavailable,
+		err = datamovement.NewFault(datamovement.ErrUnavailable, v2.ErrorReason_UNAVAILABLE,
 			"the system configuration '%s' does not exist, so the rabbit of this node is not known: try again, or tell the administrator", l.config)
 	}
-	return sc, fresh, err
+	return err
 }
 
 // rabbitOf accepts the node's full name, then its short one.
@@ -136,58 +172,40 @@ func (l *lookup) workflow(ctx context.Context, w datamovement.WorkflowRef) (*dws
 
 // clientMounts lists a workflow's ClientMounts in a namespace, or in all of which
 // keep is true.
-func (l *lookup) clientMounts(ctx context.Context, wf *dws.Workflow, ns string, keep func(namespace string) bool, atHand bool) (out []*dws.ClientMount, err error) {
-	selector := selectorOf(map[string]string{api.LabelWorkflowName: wf.Name, api.LabelWorkflowNamespace: wf.Namespace})
-	err = l.api.with(ctx, kindClientMount, func(res kube.Resource) error {
-		items, err := l.api.ClientMounts(ctx, res, ns, selector, atHand)
-		out = nil
-		for _, cm := range items {
-			if keep == nil || keep(cm.Namespace) {
-				out = append(out, cm)
-			}
-		}
-		return err
-	})
-	return out, err
+func (l *lookup) clientMounts(ctx context.Context, wf *dws.Workflow, ns string, keep func(namespace string) bool, fromCache bool) (items []*dws.ClientMount, err error) {
+	labels := map[string]string{api.LabelWorkflowName: wf.Name, api.LabelWorkflowNamespace: wf.Namespace}
+	err = l.api.list(ctx, kindClientMount, ns, labels, fromCache, &items)
+	if keep != nil {
+		items = slices.DeleteFunc(items, func(cm *dws.ClientMount) bool { return !keep(cm.Namespace) })
+	}
+	return items, err
 }
 
-// clientMount reads one.
-func (l *lookup) clientMount(ctx context.Context, ns, name string) (*dws.ClientMount, error) {
-	cm := new(dws.ClientMount)
-	return cm, l.api.get(ctx, kindClientMount, ns, name, cm)
-}
-
-// ownedBy tells whether a ClientMount has the labels of a workflow, by which it
-// was listed.
-func ownedBy(cm *dws.ClientMount, wf *dws.Workflow) bool {
-	return cm.Labels[api.LabelWorkflowName] == wf.Name && cm.Labels[api.LabelWorkflowNamespace] == wf.Namespace
-}
-
-// source finds where the rabbit sees the source. The servers of Lustre may be on
-// other rabbits only ("Do better" 18), so those are looked at when the own one
-// has nothing.
-func (l *lookup) source(ctx context.Context, path string, m datamovement.Mount, j *job, rabbit string, since time.Time) (found string, err error) {
+// source finds the path of the request's source on the rabbit. The servers of
+// Lustre may be on other rabbits only, so those are searched when the own one has
+// nothing.
+func (l *lookup) source(ctx context.Context, r *datamovement.Request, m datamovement.Mount, j *job, rabbit string, since time.Time) (path string, err error) {
 	lustre := m.Type == dws.TypeLustre
 	if rabbit == "" && !lustre {
-		return "", datamovement.NewFault(datamovement.ErrFailed, datamovement.ReasonMountNotFound,
+		return "", datamovement.NewFault(datamovement.ErrFailed, v2.ErrorReason_MOUNT_NOT_FOUND,
 			"no client mounts found: node '%s' has no rabbit, it can copy from lustre only", l.node)
 	}
-	own := datamovement.NewFault(datamovement.ErrFailed, datamovement.ReasonMountNotFound, "no client mounts found on any rabbit")
+	own := datamovement.NewFault(datamovement.ErrFailed, v2.ErrorReason_MOUNT_NOT_FOUND, "no client mounts found on any rabbit")
 	none := false // there are no servers at all
 	choose := func(servers []datamovement.Mount) (s datamovement.Mount, err error) {
 		none = len(servers) == 0
-		found, s, err = datamovement.FindServer(path, m, servers, l.node, rabbit)
+		path, s, err = datamovement.OnRabbit(r, m, servers, l.node, rabbit)
 		return s, err
 	}
 	if rabbit != "" {
 		err := j.settle(ctx, l, rabbit, nil, since, choose)
 		f := (*datamovement.Fault)(nil)
 		if err == nil || !lustre || !errors.As(err, &f) {
-			return found, err
+			return path, err
 		}
 		own = f
 	}
-	sc, _, err := l.configuration(ctx, l.age())
+	sc, _, err := l.system.get(ctx, l.age())
 	if err != nil {
 		return "", own
 	}
@@ -197,47 +215,19 @@ func (l *lookup) source(ctx context.Context, path string, m datamovement.Mount, 
 	if f := (*datamovement.Fault)(nil); none && errors.As(err, &f) {
 		return "", own
 	}
-	return found, err
+	return path, err
 }
 
-// destination finds the global file system.
-func (l *lookup) destination(ctx context.Context, path string) (dws.ObjectReference, error) {
-	for _, age := range []time.Duration{l.age(), refreshAfter} {
-		systems, fresh, err := l.systems.get(ctx, age)
-		if err != nil {
-			return dws.ObjectReference{}, err
-		}
-		ref, err := datamovement.MatchDestination(path, systems)
-		if err == nil || fresh || age == refreshAfter {
-			return ref, err
-		}
-	}
-	panic("not reached")
+// destination finds the global file system of the request's destination.
+func (l *lookup) destination(ctx context.Context, r *datamovement.Request) (dws.ObjectReference, error) {
+	return find(ctx, l.systems, l.age(), func(systems []lus.LustreFileSystem) (dws.ObjectReference, error) {
+		return datamovement.MatchDestination(r, systems)
+	})
 }
 
 // profile finds a profile, the default one for an empty name.
 func (l *lookup) profile(ctx context.Context, name string) (*nnf.DataMovementProfile, error) {
-	for _, age := range []time.Duration{l.age(), refreshAfter} {
-		profiles, fresh, err := l.profiles.get(ctx, age)
-		if err != nil {
-			return nil, err
-		}
-		p, err := chosen(profiles, name)
-		if err == nil || fresh || age == refreshAfter {
-			return p, err
-		}
-	}
-	panic("not reached")
-}
-
-func chosen(profiles []nnf.DataMovementProfile, name string) (*nnf.DataMovementProfile, error) {
-	if name == "" {
-		return datamovement.DefaultProfile(profiles)
-	}
-	for i := range profiles {
-		if profiles[i].Name == name {
-			return &profiles[i], nil
-		}
-	}
-	return nil, datamovement.ProfileNotFound(name)
+	return find(ctx, l.profiles, l.age(), func(profiles []nnf.DataMovementProfile) (*nnf.DataMovementProfile, error) {
+		return datamovement.ChooseProfile(profiles, name)
+	})
 }

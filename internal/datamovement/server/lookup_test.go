@@ -11,6 +11,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -20,9 +21,9 @@ func TestRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked, broken := 0, errors.New("broken")
 		var fail error
-		r := remember(func(context.Context) (int, error) {
+		r := newCached(func(ctx context.Context) (int, error) {
 			asked++
-			time.Sleep(time.Second)
+			kube.Pause(context.WithoutCancel(ctx), time.Second)
 			return asked, fail
 		})
 		get := func(age time.Duration, value int, fresh bool) {
@@ -38,9 +39,9 @@ func TestRemembered(t *testing.T) {
 		fail = nil
 		get(time.Hour, 2, true)
 		get(time.Hour, 2, false)
-		time.Sleep(time.Hour - 1)
+		wait.Advance(time.Hour - 1)
 		get(time.Hour, 2, false)
-		time.Sleep(time.Nanosecond)
+		wait.Advance(time.Nanosecond)
 		get(time.Hour, 3, true)
 		get(0, 4, true)
 		// A failure does not spoil what is remembered.
@@ -50,7 +51,7 @@ func TestRemembered(t *testing.T) {
 		}
 		get(time.Hour, 4, false)
 		fail = nil
-		time.Sleep(time.Hour)
+		wait.Advance(time.Hour)
 		for range 5 {
 			go func() {
 				if v, _, err := r.get(t.Context(), time.Hour); v != 6 || err != nil {
@@ -66,7 +67,7 @@ func TestRemembered(t *testing.T) {
 		if _, _, err := r.get(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != time.Millisecond {
 			t.Errorf("%v after %s", err, time.Since(begin))
 		}
-		time.Sleep(time.Minute)
+		wait.Advance(time.Minute)
 		if asked != 6 {
 			t.Errorf("asked %d times", asked)
 		}
@@ -124,7 +125,7 @@ func TestRabbitIsKnown(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.refuse("get systemconfigurations", errors.New("away"))
-		time.Sleep(time.Hour)
+		wait.Advance(time.Hour)
 		if name, err := s.look.known(t.Context()); err != nil || name != rabbit {
 			t.Errorf("%q, %v", name, err)
 		}
@@ -197,7 +198,7 @@ func TestNewNamesAreFound(t *testing.T) {
 					}
 					return n
 				}
-				time.Sleep(refreshAfter)
+				wait.Advance(refreshAfter)
 				listed()
 				for range 10 {
 					if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, x.kind) {
@@ -208,7 +209,7 @@ func TestNewNamesAreFound(t *testing.T) {
 					t.Errorf("10 wrong names made %d lists", n)
 				}
 				x.appear(c)
-				time.Sleep(refreshAfter)
+				wait.Advance(refreshAfter)
 				if _, err := s.Create(t.Context(), user(1001), r); err != nil {
 					t.Error(err)
 				}
@@ -244,7 +245,7 @@ func (g *gone) Get(ctx context.Context, r kube.Resource, ns, name string, into a
 // A version that goes away during the daemon's life is replaced by another one.
 func TestVersionGoes(t *testing.T) {
 	g := &gone{cluster: newCluster()}
-	r := newRemote(g)
+	r := newAPIServer(g)
 	var wf dws.Workflow
 	for range 2 {
 		if err := r.get(t.Context(), kindWorkflow, "default", "job7", &wf); err != nil {
@@ -262,7 +263,7 @@ func TestVersionGoes(t *testing.T) {
 	// One that goes again at once is an error, not a loop.
 	g.lost = ""
 	always := &never{g.cluster}
-	if err := newRemote(always).get(t.Context(), kindWorkflow, "default", "job7", &wf); !errors.Is(err, kube.ErrVersionGone) {
+	if err := newAPIServer(always).get(t.Context(), kindWorkflow, "default", "job7", &wf); !errors.Is(err, kube.ErrVersionGone) {
 		t.Error(err)
 	}
 }

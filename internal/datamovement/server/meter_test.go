@@ -9,14 +9,14 @@ import (
 	"net"
 	"slices"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
-	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 func bytesOf(kind, flags byte, stream uint32, size int) []byte {
@@ -51,7 +51,7 @@ func TestFrames(t *testing.T) {
 // answers are written to it.
 func metered(a *meters, uid uint32) (client net.Conn, c net.Conn, m *meter) {
 	client, server := net.Pipe()
-	id := identity{Peer: unixsocket.Peer{UID: uid}}
+	id := identity{caller: datamovement.Caller{UID: uid}}
 	c = a.watch(server, &id)
 	return client, c, id.meter
 }
@@ -190,7 +190,7 @@ func TestMemoryPerUser(t *testing.T) {
 		return err
 	}
 	call := func() error {
-		_, err := pb.NewDataMoverClient(r.dial(t)).Version(t.Context(), new(emptypb.Empty))
+		_, err := v1.NewDataMoverClient(r.dial(t)).Version(t.Context(), new(emptypb.Empty))
 		return err
 	}
 	stream := uint32(1)
@@ -198,11 +198,7 @@ func TestMemoryPerUser(t *testing.T) {
 		if err := send(stream, 40000); err != nil {
 			t.Fatal(err)
 		}
-		for before := time.Now(); r.held(1001) < int64(stream/2+1)*40000; time.Sleep(time.Millisecond) {
-			if time.Since(before) > 10*time.Second {
-				t.Fatalf("%d bytes are held", r.held(1001))
-			}
-		}
+		wait.Until(t, "the memory of the request", func() bool { return r.held(1001) >= int64(stream/2+1)*40000 })
 	}
 	if err := call(); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("a user who holds too much: %v", err)
@@ -214,11 +210,7 @@ func TestMemoryPerUser(t *testing.T) {
 		stream += 2
 	}
 	go io.Copy(io.Discard, conn)
-	for before := time.Now(); r.held(1001) > rigMemory/4*3; time.Sleep(time.Millisecond) {
-		if time.Since(before) > 10*time.Second {
-			t.Fatalf("the connection is not ended: %d bytes are held", r.held(1001))
-		}
-	}
+	wait.Until(t, "the end of the connection", func() bool { return r.held(1001) <= rigMemory/4*3 })
 	if r.log.count("object=connection") == 0 {
 		t.Error("no record of the end of the connection")
 	}

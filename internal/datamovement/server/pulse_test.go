@@ -39,7 +39,7 @@ func (d door) Probe(ctx context.Context) error {
 func TestPulse(t *testing.T) {
 	idle := unixsocket.NewIdle(0, func() {})
 	r := serveRig(t, func(o *Options) { o.Idle = idle })
-	pulse := r.pulse
+	pulse := r.check
 	for range 3 {
 		if err := pulse.Probe(within(t, soon)); err != nil {
 			t.Fatal(err)
@@ -79,19 +79,19 @@ func TestPulseMissed(t *testing.T) {
 		return ctx
 	}
 	t.Run("accept loop", func(t *testing.T) {
-		p := NewPulse(door{err: wide})
+		p := NewSelfCheck(door{err: wide})
 		if err := p.Probe(late(t)); !errors.Is(err, wide) || !strings.Contains(err.Error(), "takes no clients") {
 			t.Error(err)
 		}
 	})
 	t.Run("nobody serves", func(t *testing.T) {
-		p := NewPulse(door{})
+		p := NewSelfCheck(door{})
 		if err := p.Probe(late(t)); err == nil || !strings.Contains(err.Error(), "does not answer") {
 			t.Error(err)
 		}
 	})
 	t.Run("a server that answers nothing", func(t *testing.T) {
-		p := NewPulse(door{})
+		p := NewSelfCheck(door{})
 		defer p.inside.Close()
 		go func() {
 			for {
@@ -114,7 +114,7 @@ func TestPulseMissed(t *testing.T) {
 		}
 	})
 	t.Run("a server that knows no health", func(t *testing.T) {
-		p := NewPulse(door{})
+		p := NewSelfCheck(door{})
 		g := grpc.NewServer()
 		defer p.serve(g)()
 		defer g.Stop()
@@ -146,7 +146,7 @@ func TestPulseIsNotActivity(t *testing.T) {
 	idle := unixsocket.NewIdle(0, func() { told <- struct{}{} })
 	defer idle.Stop()
 	r := serveRig(t, func(o *Options) { o.Idle = idle })
-	pulse := r.pulse
+	pulse := r.check
 	idle.Set(time.Millisecond)
 	<-told
 	for range 3 {

@@ -18,8 +18,9 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
-	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // A shutdown with everything going on — waits, streams, watches, connections
@@ -30,7 +31,7 @@ func TestShutdownLeavesNothing(t *testing.T) {
 	t.Run("life", func(t *testing.T) {
 		r := serveRig(t, func(o *Options) { o.Settings.Limits.Waiters = 100 })
 		conn := r.dial(t)
-		m, m2, ctx := pb.NewDataMoverClient(conn), pb2.NewDataMoverClient(conn), within(t, soon)
+		m, m2, ctx := v1.NewDataMoverClient(conn), v2.NewDataMoverClient(conn), within(t, soon)
 		c, err := m.Create(ctx, wireWish())
 		if err != nil || c.Uid == "" {
 			t.Fatal(c, err)
@@ -40,37 +41,35 @@ func TestShutdownLeavesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer silent.Close()
-		w := &pb2.Workflow{Name: "job7", Namespace: "default"}
+		w := &v2.Workflow{Name: "job7", Namespace: "default"}
 		ends := make(chan codes.Code, 100)
-		wait := func(f func() error) { go func() { ends <- status.Code(f()) }() }
+		start := func(f func() error) { go func() { ends <- status.Code(f()) }() }
 		const each = 5
 		for range each {
-			wait(func() error {
-				s, err := m.Status(ctx, &pb.DataMovementStatusRequest{Workflow: wire7, Uid: c.Uid, MaxWaitTime: -1})
-				if err == nil && s.State != pb.DataMovementStatusResponse_PENDING {
+			start(func() error {
+				s, err := m.Status(ctx, &v1.DataMovementStatusRequest{Workflow: wire7, Uid: c.Uid, MaxWaitTime: -1})
+				if err == nil && s.State != v1.DataMovementStatusResponse_PENDING {
 					t.Errorf("%v", s)
 				}
 				return err
 			})
-			wait(func() error { _, err := m2.Wait(ctx, &pb2.WaitRequest{Workflow: w, Uids: []string{c.Uid}}); return err })
-			wait(func() error {
-				s, err := m2.Watch(ctx, &pb2.WatchRequest{Workflow: w, Uids: []string{c.Uid}})
+			start(func() error { _, err := m2.Wait(ctx, &v2.WaitRequest{Workflow: w, Uids: []string{c.Uid}}); return err })
+			start(func() error {
+				s, err := m2.Watch(ctx, &v2.WatchRequest{Workflow: w, Uids: []string{c.Uid}})
 				for err == nil {
 					_, err = s.Recv()
 				}
 				return err
 			})
 		}
-		wait(func() error {
+		start(func() error {
 			s, err := grpc_health_v1.NewHealthClient(conn).Watch(ctx, new(grpc_health_v1.HealthCheckRequest))
 			for err == nil {
 				_, err = s.Recv()
 			}
 			return err
 		})
-		for n := 0; n < 3*each; n, _ = r.s.waiters.InUse(1001) {
-			time.Sleep(time.Millisecond)
-		}
+		wait.Until(t, "all waiting requests", func() bool { n, _ := r.s.waiters.InUse(1001); return n == 3*each })
 		r.stop()
 		got := map[codes.Code]int{}
 		for range 3*each + 1 {
@@ -154,12 +153,12 @@ func TestGracefulIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pb.NewDataMoverClient(conn).Version(within(t, soon), new(emptypb.Empty)); err != nil {
+	if _, err := v1.NewDataMoverClient(conn).Version(within(t, soon), new(emptypb.Empty)); err != nil {
 		t.Fatal(err)
 	}
 	r.shutdown.Store(int64(20 * time.Millisecond))
 	r.stop()
-	if err := s.RecvMsg(new(pb.DataMovementCreateResponse)); status.Code(err) != codes.Unavailable || errors.Is(err, io.EOF) {
+	if err := s.RecvMsg(new(v1.DataMovementCreateResponse)); status.Code(err) != codes.Unavailable || errors.Is(err, io.EOF) {
 		t.Errorf("the request that was held: %v", err)
 	}
 	<-r.ended

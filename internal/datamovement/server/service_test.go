@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // bubble runs f with a service in a synctest bubble.
@@ -34,11 +36,11 @@ func created(t *testing.T, s *Service) string {
 	return uid
 }
 
-func wantState(t *testing.T, s *Service, uid string, wait int64, state datamovement.State, result datamovement.Result) {
+func wantState(t *testing.T, s *Service, uid string, wait int64, state v1.DataMovementStatusResponse_State, result v1.DataMovementStatusResponse_Status) {
 	t.Helper()
 	a, err := s.Status(t.Context(), user(1001), job7, uid, wait)
-	if err != nil || a.State != state || a.Result != result {
-		t.Errorf("Status: state %d, result %d, %v; want %d, %d", a.State, a.Result, err, state, result)
+	if err != nil || a.State != state || a.Status != result {
+		t.Errorf("Status: state %d, result %d, %v; want %d, %d", a.State, a.Status, err, state, result)
 	}
 }
 
@@ -60,7 +62,7 @@ func TestCreateRequests(t *testing.T) {
 		if got := c.requests(); !slices.Equal(got, want) {
 			t.Errorf("at once: %q\nwant: %q", got, want)
 		}
-		time.Sleep(jobWindow + time.Millisecond)
+		wait.Advance(jobWindow + time.Millisecond)
 		created(t, s)
 		want = []string{"get workflows default/job7", "get clientmounts compute-01/cm-0", "get clientmounts rabbit-01/cm-1", "create nnfdatamovements rabbit-01"}
 		if got := c.requests(); !slices.Equal(got, want) {
@@ -89,24 +91,23 @@ func TestCreateSteps(t *testing.T) {
 func TestStatusPolls(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		synctest.Wait()
 		c.requests()
 		for range 50 {
-			wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
-			time.Sleep(time.Second)
+			wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+			wait.Advance(time.Second)
 		}
 		c.set(uid, running)
 		synctest.Wait()
-		wantState(t, s, uid, 0, datamovement.StateRunning, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if got := c.requests(); len(got) > 0 {
 			t.Errorf("polls made requests: %q", got)
 		}
 		if n := c.watching(); n != 1 {
 			t.Errorf("%d watches", n)
 		}
-		time.Sleep(linger + time.Second)
-		synctest.Wait()
+		wait.Advance(linger + time.Second)
 		if n := c.watching(); n != 0 {
 			t.Errorf("%d watches though nobody follows", n)
 		}
@@ -117,14 +118,14 @@ func TestStatusWaits(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
 		start := time.Now()
-		wantState(t, s, uid, 7, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 7, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if d := time.Since(start); d != 7*time.Second {
 			t.Errorf("waited %s, want the limit", d)
 		}
 		// The end of an invalid request has no end time.
-		go func() { time.Sleep(time.Minute); c.set(uid, running); c.set(uid, finished(nnf.MovementInvalid)) }()
+		time.AfterFunc(time.Minute, func() { c.set(uid, running); c.set(uid, finished(nnf.MovementInvalid)) })
 		start = time.Now()
-		wantState(t, s, uid, -1, datamovement.StateCompleted, datamovement.ResultInvalid)
+		wantState(t, s, uid, -1, v1.DataMovementStatusResponse_COMPLETED, v1.DataMovementStatusResponse_INVALID)
 		if d := time.Since(start); d != time.Minute {
 			t.Errorf("waited %s, want until the end", d)
 		}
@@ -141,8 +142,8 @@ func TestStatusWaitEndsWithCaller(t *testing.T) {
 		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 3*time.Second {
 			t.Errorf("%v after %s", err, time.Since(start))
 		}
-		go func() { time.Sleep(time.Second); s.EndWaits() }()
-		wantState(t, s, uid, -1, datamovement.StatePending, datamovement.ResultUnknown)
+		time.AfterFunc(time.Second, func() { s.EndWaits() })
+		wantState(t, s, uid, -1, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if d := time.Since(start); d != 4*time.Second {
 			t.Errorf("the shutdown did not end the wait: %s", d)
 		}
@@ -163,7 +164,7 @@ func TestWaiterLimit(t *testing.T) {
 		if _, err := s.Status(t.Context(), user(0), job7, uid, 1); err != nil {
 			t.Errorf("another user: %v", err)
 		}
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 	})
 }
 
@@ -204,7 +205,7 @@ func TestForeign(t *testing.T) {
 func TestCancelBeforeStart(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
-		waited := make(chan datamovement.Answer)
+		waited := make(chan *v1.DataMovementStatusResponse)
 		go func() {
 			a, _ := s.Status(t.Context(), user(1001), job7, uid, -1)
 			waited <- a
@@ -213,13 +214,13 @@ func TestCancelBeforeStart(t *testing.T) {
 		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
 			t.Fatal(err)
 		}
-		if a := <-waited; a.Result != datamovement.ResultCancelled {
+		if a := <-waited; a.Status != v1.DataMovementStatusResponse_CANCELLED {
 			t.Errorf("the waiter got %+v", a)
 		}
 		if c.movements[uid] != nil {
 			t.Error("it is still there, and the rabbit will never end it")
 		}
-		wantState(t, s, uid, 0, datamovement.StateCompleted, datamovement.ResultCancelled)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_COMPLETED, v1.DataMovementStatusResponse_CANCELLED)
 		if _, err := s.Status(t.Context(), user(1002), job7, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
 			t.Errorf("a foreigner learns of it: %v", err)
 		}
@@ -245,12 +246,12 @@ func TestDelete(t *testing.T) {
 		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
 			t.Fatal(err)
 		}
-		wantState(t, s, uid, 0, datamovement.StateCancelling, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_CANCELLING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		start := time.Now()
 		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrActive) || time.Since(start) != deleteWait {
 			t.Errorf("%v after %s", err, time.Since(start))
 		}
-		go func() { time.Sleep(2 * time.Second); c.set(uid, finished(nnf.MovementCancelled)) }()
+		time.AfterFunc(2*time.Second, func() { c.set(uid, finished(nnf.MovementCancelled)) })
 		if err := s.Delete(t.Context(), user(1001), job7, uid); err != nil || c.movements[uid] != nil {
 			t.Errorf("cancel, then delete: %v", err)
 		}
@@ -281,7 +282,7 @@ func TestRabbitLookup(t *testing.T) {
 			t.Errorf("no rabbit: %v", err)
 		}
 		c.system.Spec.StorageNodes = nodes
-		time.Sleep(refreshAfter + time.Second)
+		wait.Advance(refreshAfter + time.Second)
 		created(t, s)
 	})
 }
@@ -293,7 +294,7 @@ func TestExternalCompute(t *testing.T) {
 		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrFailed) {
 			t.Errorf("gfs2: %v", err)
 		}
-		time.Sleep(time.Nanosecond) // what was read for the first one is no reason to refuse the next
+		wait.Advance(time.Nanosecond) // what was read for the first one is no reason to refuse the next
 		c.mounts = nil
 		c.mount(node, mount0, dws.TypeLustre)
 		c.mount("rabbit-02", mount0, dws.TypeLustre)
@@ -302,7 +303,7 @@ func TestExternalCompute(t *testing.T) {
 		if dm := c.movements[uid]; dm.Namespace != nnf.NamespaceDataMovement || dm.Spec.Source.Path != wish.Source {
 			t.Errorf("lustre: %+v", dm)
 		}
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 	})
 }
 
@@ -311,7 +312,7 @@ func TestExternalCompute(t *testing.T) {
 func TestForeignCostsWhatMissingCosts(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
 		uid, early := created(t, s), created(t, s)
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if err := s.Cancel(t.Context(), user(1001), job7, early); err != nil {
 			t.Fatal(err)
 		}
@@ -326,7 +327,7 @@ func TestForeignCostsWhatMissingCosts(t *testing.T) {
 		} {
 			for what, foreign := range map[string]string{"followed": uid, "cancelled early": early} {
 				missing := foreign + "9"
-				time.Sleep(absentTime) // what was asked before is forgotten
+				wait.Advance(absentTime) // what was asked before is forgotten
 				var asked [2]string
 				c.requests()
 				before := log.count("event=dm-refused")
@@ -347,7 +348,7 @@ func TestForeignCostsWhatMissingCosts(t *testing.T) {
 	})
 }
 
-func snapshotOf(ctx context.Context, s *Service, c Call, uid string) error {
+func snapshotOf(ctx context.Context, s *Service, c datamovement.Caller, uid string) error {
 	g, err := s.group(ctx, c, job7, []string{uid})
 	if err != nil {
 		return err
@@ -360,13 +361,13 @@ func snapshotOf(ctx context.Context, s *Service, c Call, uid string) error {
 func TestAPIServerDown(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
 		uid := created(t, s)
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		synctest.Wait()
 		c.mu.Lock()
 		c.fail = apiError(500, "secret words of the server")
 		c.mu.Unlock()
-		time.Sleep(time.Second)
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wait.Advance(time.Second)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		_, err := s.Create(t.Context(), user(1001), wish)
 		if !errors.Is(err, datamovement.ErrUnavailable) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("create: %v", err)
@@ -388,16 +389,16 @@ func TestReadAgain(t *testing.T) {
 		}
 		broke := errors.New("connection reset by peer")
 		fail(broke)
-		go func() { time.Sleep(readAgain / 2); fail(nil) }()
+		time.AfterFunc(readAgain/2, func() { fail(nil) })
 		c.requests()
-		wantState(t, s, uid, 0, datamovement.StatePending, datamovement.ResultUnknown)
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		if n := strings.Count(strings.Join(c.requests(), " "), "get nnfdatamovements"); n != 2 {
 			t.Errorf("%d reads, want 2", n)
 		}
 		for err, want := range map[error]int{broke: 2, apiError(503, ""): 1, errMissing: 1} {
 			fail(err)
 			s.feed(rabbit).forget(uid)
-			time.Sleep(absentTime)
+			wait.Advance(absentTime)
 			c.requests()
 			if _, err := s.Status(t.Context(), user(1001), job7, uid, 0); err == nil {
 				t.Error("no error")
@@ -421,7 +422,7 @@ func TestCreateRate(t *testing.T) {
 		if _, err := s.Create(t.Context(), user(0), wish); err != nil {
 			t.Errorf("another user: %v", err)
 		}
-		time.Sleep(time.Second)
+		wait.Advance(time.Second)
 		created(t, s)
 	})
 }
@@ -451,7 +452,7 @@ func TestRecordLimit(t *testing.T) {
 		if _, err := s.Status(t.Context(), user(1002), job7, "no name!", 0); err == nil || log.count("uid=1002") != 1 {
 			t.Errorf("another user: %v, %d records", err, log.count("uid=1002"))
 		}
-		time.Sleep(time.Minute)
+		wait.Advance(time.Minute)
 		if log.count("event=dm-suppressed") != 1 || log.count("uid=1001 count=95") != 1 {
 			t.Errorf("no record of what was suppressed:\n%s", log.b.String())
 		}

@@ -8,7 +8,7 @@ import (
 // The line changes when what it says does, and is told then only.
 func TestSight(t *testing.T) {
 	var got []string
-	s := sight{tell: func(text string) { got = append(got, text) }}
+	s := statusLine{tell: func(text string) { got = append(got, text) }}
 	want := func(lines ...string) {
 		t.Helper()
 		if !slices.Equal(got, lines) {
@@ -32,5 +32,5 @@ func TestSight(t *testing.T) {
 	want("following data movements of nnf-dm-system")
 	s.end("nnf-dm-system")
 	want("waiting for requests")
-	new(sight).watch("nobody wants to know", true)
+	new(statusLine).watch("nobody wants to know", true)
 }

@@ -18,9 +18,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
-	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
-	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // gRPC must tell when it is done with the smallest encoded answer.
@@ -37,7 +38,7 @@ func TestTab(t *testing.T) {
 		a := &meters{most: 1000, over: func(identity) {}}
 		_, c, m := metered(a, 7)
 		_, c2, _ := metered(a, 7)
-		first, second := &tab{conn: c.(*meteredConn)}, &tab{conn: c2.(*meteredConn)}
+		first, second := &charge{conn: c.(*meteredConn)}, &charge{conn: c2.(*meteredConn)}
 		ctx := t.Context()
 		held := func(want int64) {
 			t.Helper()
@@ -49,21 +50,21 @@ func TestTab(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		if err := second.take(ctx, 100); !errors.Is(err, errNoRoom) || time.Since(began) != patience {
+		if err := second.take(ctx, 100); !errors.Is(err, errNoMemory) || time.Since(began) != patience {
 			t.Errorf("no space: %v after %v", err, time.Since(began))
 		}
-		if err := second.take(ctx, 800); !errors.Is(err, errNoRoom) || time.Since(began) != patience {
+		if err := second.take(ctx, 800); !errors.Is(err, errNoMemory) || time.Since(began) != patience {
 			t.Errorf("more than there can be: %v after %v", err, time.Since(began))
 		}
 		held(700)
-		go func() { time.Sleep(time.Second); first.give(100) }()
+		time.AfterFunc(time.Second, func() { first.give(100) })
 		began = time.Now()
 		if err := second.take(ctx, 100); err != nil || time.Since(began) != time.Second {
 			t.Errorf("space after a second: %v after %v", err, time.Since(began))
 		}
 		held(700)
 		gone, cancel := context.WithCancel(ctx)
-		go func() { time.Sleep(time.Second); cancel() }()
+		time.AfterFunc(time.Second, func() { cancel() })
 		if err := second.take(gone, 100); !errors.Is(err, context.Canceled) {
 			t.Errorf("for a caller who has gone: %v", err)
 		}
@@ -71,7 +72,7 @@ func TestTab(t *testing.T) {
 		for range 2 * waitingAnswers {
 			go func() {
 				began := time.Now()
-				if err := second.take(ctx, 200); errors.Is(err, errNoRoom) && time.Since(began) == 0 {
+				if err := second.take(ctx, 200); errors.Is(err, errNoMemory) && time.Since(began) == 0 {
 					refused++ // goroutines of the bubble may end at once
 				}
 			}()
@@ -80,8 +81,7 @@ func TestTab(t *testing.T) {
 		if refused != waitingAnswers {
 			t.Errorf("of %d calls %d are refused at once, want %d", 2*waitingAnswers, refused, waitingAnswers)
 		}
-		time.Sleep(patience)
-		synctest.Wait()
+		wait.Advance(patience)
 		if m.queue != 0 {
 			t.Errorf("%d calls wait", m.queue)
 		}
@@ -196,7 +196,7 @@ const unreadCalls = 12
 // Over the wire: answers that are not read count, streams and others; further
 // ones are refused; and all is forgotten when they are read, or the client goes.
 func TestUnreadAnswers(t *testing.T) {
-	w := &pb2.Workflow{Name: "job7", Namespace: "default"}
+	w := &v2.Workflow{Name: "job7", Namespace: "default"}
 	encoded := func(m proto.Message) []byte {
 		b, err := proto.Marshal(m)
 		if err != nil {
@@ -209,10 +209,10 @@ func TestUnreadAnswers(t *testing.T) {
 		body   []byte
 		end    func(t *testing.T, conn net.Conn)
 	}{
-		"lists, then the client goes":   {"/datamovement.DataMover/List", encoded(&pb.DataMovementListRequest{Workflow: wire7}), func(_ *testing.T, c net.Conn) { c.Close() }},
-		"lists, then they are read":     {"/datamovement.DataMover/List", encoded(&pb.DataMovementListRequest{Workflow: wire7}), func(_ *testing.T, c net.Conn) { go io.Copy(io.Discard, c) }},
-		"watches, then the client goes": {"/datamovement.v2.DataMover/Watch", encoded(&pb2.WatchRequest{Workflow: w}), func(_ *testing.T, c net.Conn) { c.Close() }},
-		"watches, then they are cancelled": {"/datamovement.v2.DataMover/Watch", encoded(&pb2.WatchRequest{Workflow: w}), func(t *testing.T, c net.Conn) {
+		"lists, then the client goes":   {"/datamovement.DataMover/List", encoded(&v1.DataMovementListRequest{Workflow: wire7}), func(_ *testing.T, c net.Conn) { c.Close() }},
+		"lists, then they are read":     {"/datamovement.DataMover/List", encoded(&v1.DataMovementListRequest{Workflow: wire7}), func(_ *testing.T, c net.Conn) { go io.Copy(io.Discard, c) }},
+		"watches, then the client goes": {"/datamovement.v2.DataMover/Watch", encoded(&v2.WatchRequest{Workflow: w}), func(_ *testing.T, c net.Conn) { c.Close() }},
+		"watches, then they are cancelled": {"/datamovement.v2.DataMover/Watch", encoded(&v2.WatchRequest{Workflow: w}), func(t *testing.T, c net.Conn) {
 			for i := range uint32(unreadCalls) {
 				if _, err := c.Write(bytesOf(frameReset, 0, 2*i+1, 4)); err != nil {
 					t.Error(err)
@@ -226,11 +226,7 @@ func TestUnreadAnswers(t *testing.T) {
 			r.many(300) // 60 KB of names
 			until := func(what string, ok func() bool) {
 				t.Helper()
-				for before := time.Now(); !ok(); time.Sleep(time.Millisecond) {
-					if time.Since(before) > 10*time.Second {
-						t.Fatalf("%s: %d bytes are held", what, r.held(1001))
-					}
-				}
+				wait.Until(t, what, ok)
 			}
 			highest := int64(0)
 			conn := r.unread(t, tt.method, tt.body, unreadCalls)
@@ -242,7 +238,7 @@ func TestUnreadAnswers(t *testing.T) {
 				t.Errorf("%d bytes were held, of %d", highest, rigMemory)
 			}
 			list := func() error {
-				_, err := pb.NewDataMoverClient(r.dial(t)).List(t.Context(), &pb.DataMovementListRequest{Workflow: wire7})
+				_, err := v1.NewDataMoverClient(r.dial(t)).List(t.Context(), &v1.DataMovementListRequest{Workflow: wire7})
 				return err
 			}
 			// Watches that were refused have left some space.
@@ -268,7 +264,7 @@ func TestWatchPages(t *testing.T) {
 	r := serveRig(t, func(o *Options) { o.Settings.Limits.Waiters = 100 })
 	const n = 3*pageStates + 1
 	r.many(n)
-	stream, err := pb2.NewDataMoverClient(r.dial(t)).Watch(t.Context(), &pb2.WatchRequest{Workflow: &pb2.Workflow{Name: "job7", Namespace: "default"}})
+	stream, err := v2.NewDataMoverClient(r.dial(t)).Watch(t.Context(), &v2.WatchRequest{Workflow: &v2.Workflow{Name: "job7", Namespace: "default"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 func named(name string, labels map[string]string) *nnf.DataMovement {
@@ -39,14 +40,14 @@ func TestTombstonesExpire(t *testing.T) {
 		g.drop("a")
 		g.add(named("a", map[string]string{"x": "1"}))
 		begin := time.Now()
-		time.Sleep(tombstoneTime)
+		wait.Advance(tombstoneTime)
 		if found, ok := g.find("a"); !ok || found.dm.Name != "a" || !found.at.Equal(begin) {
 			t.Errorf("after an hour: %+v %v", found, ok)
 		}
 		if n := len(g.matching(map[string]string{"x": "1"})); n != 1 {
 			t.Errorf("%d by the label", n)
 		}
-		time.Sleep(time.Nanosecond)
+		wait.Advance(time.Nanosecond)
 		if n := len(g.matching(map[string]string{"x": "1"})); n != 0 {
 			t.Errorf("%d by the label, later", n)
 		}
@@ -64,7 +65,7 @@ func TestTombstonesAreBoundedPerUser(t *testing.T) {
 		g.add(of(1002, named("of another", nil)))
 		for i := range 5 * tombstonesPerUser {
 			g.add(of(1001, named(fmt.Sprint(i), nil)))
-			time.Sleep(time.Millisecond)
+			wait.Advance(time.Millisecond)
 		}
 		if g.size() != tombstonesPerUser+1 {
 			t.Errorf("%d are kept", g.size())
@@ -77,7 +78,7 @@ func TestTombstonesAreBoundedPerUser(t *testing.T) {
 				t.Errorf("%s: %v", name, ok)
 			}
 		}
-		time.Sleep(tombstoneTime + time.Minute)
+		wait.Advance(tombstoneTime + time.Minute)
 		g.add(of(1003, named("last", nil)))
 		if g.size() != 1 {
 			t.Errorf("%d are kept though their time is over", g.size())

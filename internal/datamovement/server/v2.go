@@ -7,21 +7,21 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
-	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 )
 
-// version2 speaks version 2 of the protocol: errors are gRPC errors with a
-// reason, and many movements are handled in one call.
+// version2 serves version 2 of the protocol: errors are gRPC errors with a
+// reason, and one call handles many movements.
 type version2 struct {
-	pb2.UnimplementedDataMoverServer
+	v2.UnimplementedDataMoverServer
 	s *Service
 }
 
-func (v version2) CreateBatch(ctx context.Context, r *pb2.CreateBatchRequest) (*pb2.CreateBatchResponse, error) {
+func (v version2) CreateBatch(ctx context.Context, r *v2.CreateBatchRequest) (*v2.CreateBatchResponse, error) {
 	o := r.GetOptions()
 	q := datamovement.Request{
-		Workflow: datamovement.WorkflowV2(r.GetWorkflow()), Profile: o.GetProfile(), Dryrun: o.GetDryrun(),
+		Workflow: workflowV2(r), Profile: o.GetProfile(), Dryrun: o.GetDryrun(),
 		DCPOptions: o.GetDcpOptions(), MPIRunOptions: o.GetMpirunOptions(),
 		LogStdout: o.GetLogStdout(), StoreStdout: o.GetStoreStdout(), Slots: -1, MaxSlots: -1,
 	}
@@ -35,20 +35,44 @@ func (v version2) CreateBatch(ctx context.Context, r *pb2.CreateBatchRequest) (*
 	for _, p := range r.GetPairs() {
 		pairs = append(pairs, pair{p.GetSource(), p.GetDestination()})
 	}
-	handle, results, err := v.s.CreateBatch(ctx, callOf(ctx), q, pairs, r.GetRequestKey())
+	handle, results, err := v.s.CreateBatch(ctx, callerOf(ctx), q, pairs, r.GetRequestKey())
 	if err != nil {
-		return nil, typedError(err)
+		return nil, errorV2(err)
 	}
-	out := &pb2.CreateBatchResponse{Uid: handle}
-	for _, m := range results {
-		p := &pb2.PairResult{Uid: m.uid}
-		if f := datamovement.Explain(m.err); f != nil {
-			reason, meta := reasonOf(f)
-			p = &pb2.PairResult{Error: &pb2.Problem{Reason: reason, Message: f.Error(), Metadata: meta}}
+	out := &v2.CreateBatchResponse{Uid: handle}
+	for _, made := range results {
+		p := &v2.PairResult{Uid: made.uid}
+		if f := datamovement.Explain(made.err); f != nil {
+			p = &v2.PairResult{Error: &v2.Problem{Reason: f.Reason, Message: f.Error(), Metadata: f.Metadata()}}
 		}
 		out.Results = append(out.Results, p)
 	}
 	return out, nil
+}
+
+func workflowV2(r interface{ GetWorkflow() *v2.Workflow }) datamovement.WorkflowRef {
+	w := r.GetWorkflow()
+	return datamovement.WorkflowRef{Name: w.GetName(), Namespace: w.GetNamespace()}
+}
+
+// errorV2 is a gRPC error with code, text and reason.
+func errorV2(err error) error {
+	f := datamovement.Explain(err)
+	if f == nil {
+		return nil
+	}
+	return v2.NewError(f.Reason, clip(f.Error()), f.Metadata())
+}
+
+// movementStatus returns the status of a member of a group.
+func movementStatus(n snapshot) *v2.MovementStatus {
+	switch {
+	case n.dm == nil:
+		return datamovement.DeletedV2(n.uid)
+	case n.tombstone != nil:
+		return datamovement.CancelledV2(n.dm, n.tombstone.at)
+	}
+	return datamovement.StatusV2(n.dm)
 }
 
 // A message of Watch has no more than so many statuses, and few bytes: a stream
@@ -58,20 +82,20 @@ const (
 	pageBytes  = 16 << 10
 )
 
-func (v version2) Watch(r *pb2.WatchRequest, stream grpc.ServerStreamingServer[pb2.WatchResponse]) error {
+func (v version2) Watch(r *v2.WatchRequest, stream grpc.ServerStreamingServer[v2.WatchResponse]) error {
 	ctx := stream.Context()
-	g, err := v.s.group(ctx, callOf(ctx), datamovement.WorkflowV2(r.GetWorkflow()), r.GetUids())
+	g, err := v.s.group(ctx, callerOf(ctx), workflowV2(r), r.GetUids())
 	if err != nil {
-		return typedError(err)
+		return errorV2(err)
 	}
 	defer g.release()
-	var page []*pb2.MovementStatus
+	var page []*v2.MovementStatus
 	size, sent := 0, false
-	var lost error
+	var broken error
 	send := func() error {
-		lost = stream.Send(&pb2.WatchResponse{Movements: page})
+		broken = stream.Send(&v2.WatchResponse{Movements: page})
 		page, size, sent = nil, 0, true
-		return lost
+		return broken
 	}
 	err = g.follow(ctx, func(n snapshot) error {
 		m := movementStatus(n)
@@ -86,37 +110,37 @@ func (v version2) Watch(r *pb2.WatchRequest, stream grpc.ServerStreamingServer[p
 		}
 		return send()
 	})
-	if lost != nil {
-		return lost // gRPC's own error
+	if broken != nil {
+		return broken // gRPC's own error
 	}
-	return typedError(err)
+	return errorV2(err)
 }
 
 // errWaited is the cause when the daemon allows no longer wait.
-var errWaited = datamovement.NewFault(datamovement.ErrUnavailable, datamovement.ReasonTimeout, "the data movements have not ended in the time that limits.max_wait of the daemon's configuration allows: wait again")
+var errWaited = datamovement.NewFault(datamovement.ErrUnavailable, v2.ErrorReason_TIMEOUT, "the data movements have not ended in the time that limits.max_wait of the daemon's configuration allows: wait again")
 
-func (v version2) Wait(ctx context.Context, r *pb2.WaitRequest) (*pb2.WaitResponse, error) {
+func (v version2) Wait(ctx context.Context, r *v2.WaitRequest) (*v2.WaitResponse, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, v.s.settings.Load().MaxWait, errWaited)
 	defer cancel()
-	g, err := v.s.group(ctx, callOf(ctx), datamovement.WorkflowV2(r.GetWorkflow()), r.GetUids())
+	g, err := v.s.group(ctx, callerOf(ctx), workflowV2(r), r.GetUids())
 	if err != nil {
-		return nil, typedError(err)
+		return nil, errorV2(err)
 	}
 	defer g.release()
 	err = g.follow(ctx, func(snapshot) error { return nil }, func() error { return nil })
 	if err != nil {
-		return nil, typedError(err)
+		return nil, errorV2(err)
 	}
 	// If many calls end at once, only a few may build their answers.
 	size := 0
 	for _, m := range g.members {
 		size += perStatus + proto.Size(movementStatus(m.shown))
 	}
-	if err := tabOf(ctx).order(ctx, int64(size)); err != nil {
-		v.s.recordNoRoom(callOf(ctx), "answer", err)
-		return nil, typedError(err)
+	if err := chargeOf(ctx).order(ctx, int64(size)); err != nil {
+		v.s.recordNoMemory(callerOf(ctx), "answer", err)
+		return nil, errorV2(err)
 	}
-	out := &pb2.WaitResponse{Movements: make([]*pb2.MovementStatus, 0, len(g.members))}
+	out := &v2.WaitResponse{Movements: make([]*v2.MovementStatus, 0, len(g.members))}
 	for _, m := range g.members {
 		out.Movements = append(out.Movements, movementStatus(m.shown))
 	}
@@ -126,49 +150,43 @@ func (v version2) Wait(ctx context.Context, r *pb2.WaitRequest) (*pb2.WaitRespon
 // perStatus is what a status is taken to cost beside its encoded form.
 const perStatus = 256
 
-var errNoUIDs = func() error {
-	f := datamovement.NewFault(datamovement.ErrInvalid, datamovement.ReasonInvalidField, "uids are missing: give at least one")
-	f.Field = "uids"
-	return f
-}()
-
-func (v version2) Cancel(ctx context.Context, r *pb2.CancelRequest) (*pb2.CancelResponse, error) {
-	uids, err := v.each(ctx, datamovement.WorkflowV2(r.GetWorkflow()), r.GetUids(), func(c Call, n snapshot, f *feed) (bool, error) {
+func (v version2) Cancel(ctx context.Context, r *v2.CancelRequest) (*v2.CancelResponse, error) {
+	uids, err := v.each(ctx, workflowV2(r), r.GetUids(), func(c datamovement.Caller, n snapshot, f *feed) (bool, error) {
 		if n.ended() {
 			return false, nil
 		}
 		return true, v.s.cancel(ctx, c, f, n.dm)
 	})
-	return &pb2.CancelResponse{Uids: uids}, typedError(err)
+	return &v2.CancelResponse{Uids: uids}, errorV2(err)
 }
 
-func (v version2) Delete(ctx context.Context, r *pb2.DeleteRequest) (*pb2.DeleteResponse, error) {
-	w := datamovement.WorkflowV2(r.GetWorkflow())
-	_, err := v.each(ctx, w, r.GetUids(), func(_ Call, n snapshot, _ *feed) (bool, error) {
+func (v version2) Delete(ctx context.Context, r *v2.DeleteRequest) (*v2.DeleteResponse, error) {
+	w := workflowV2(r)
+	_, err := v.each(ctx, w, r.GetUids(), func(_ datamovement.Caller, n snapshot, _ *feed) (bool, error) {
 		if !n.ended() && (!n.dm.Spec.Cancel || datamovement.Started(n.dm)) {
-			return false, stillActive(n.uid)
+			return false, datamovement.StillActive(n.uid)
 		}
 		return true, nil
 	})
 	if err != nil {
-		return nil, typedError(err)
+		return nil, errorV2(err)
 	}
-	uids, err := v.each(ctx, w, r.GetUids(), func(c Call, n snapshot, _ *feed) (bool, error) {
+	uids, err := v.each(ctx, w, r.GetUids(), func(c datamovement.Caller, n snapshot, _ *feed) (bool, error) {
 		err := v.s.Delete(ctx, c, w, n.uid)
 		if errors.Is(err, datamovement.ErrNotFound) {
-			err = nil // somebody was faster
+			err = nil // another request was faster
 		}
 		return true, err
 	})
-	return &pb2.DeleteResponse{Uids: uids}, typedError(err)
+	return &v2.DeleteResponse{Uids: uids}, errorV2(err)
 }
 
 // each does something for all of a group, by their newest state, and returns the
 // uids for which do says so.
-func (v version2) each(ctx context.Context, w datamovement.WorkflowRef, names []string, do func(Call, snapshot, *feed) (bool, error)) ([]string, error) {
-	c := callOf(ctx)
+func (v version2) each(ctx context.Context, w datamovement.WorkflowRef, names []string, do func(datamovement.Caller, snapshot, *feed) (bool, error)) ([]string, error) {
+	c := callerOf(ctx)
 	if len(names) == 0 {
-		return nil, v.s.judged(c, w.Namespace+"/"+w.Name, errNoUIDs)
+		return nil, v.s.judged(c, w.Namespace+"/"+w.Name, datamovement.Invalid("uids", "uids are missing: give at least one"))
 	}
 	g, err := v.s.group(ctx, c, w, names)
 	if err != nil {

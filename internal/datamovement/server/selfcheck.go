@@ -1,0 +1,159 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/test/bufconn"
+)
+
+// SelfCheck checks for the watchdog that clients are accepted and answered: the
+// socket's accept loop runs, and a call of the health service passes through the
+// same interceptors as every call. The call uses a connection inside the process
+// that is made for it: it takes no client's place, no descriptor and no memory
+// between two checks, and does not keep an idle daemon from ending.
+type SelfCheck struct {
+	socket Socket
+	inside *bufconn.Listener // with a buffer, because both ends of HTTP/2 speak first
+	over   chan struct{}
+	end    func()
+}
+
+// Socket is a listening socket, a *unixsocket.Listener.
+type Socket interface {
+	Probe(context.Context) error
+}
+
+// NewSelfCheck makes the SelfCheck of one Transport that listens at socket.
+func NewSelfCheck(socket Socket) *SelfCheck {
+	c := &SelfCheck{socket: socket, inside: bufconn.Listen(writeBuffer), over: make(chan struct{})}
+	c.end = sync.OnceFunc(func() { close(c.over) })
+	return c
+}
+
+// Probe returns nil when the service answers. A shutdown has a time limit of its
+// own, so nothing is checked once it has started.
+func (c *SelfCheck) Probe(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answer := make(chan error, 1)
+	go func() {
+		if err := c.socket.Probe(ctx); err != nil {
+			answer <- fmt.Errorf("the socket takes no clients: %w", err)
+			return
+		}
+		answer <- c.call(ctx)
+	}()
+	var err error
+	select {
+	case <-c.over:
+		cancel()
+		<-answer
+	case err = <-answer:
+	}
+	select {
+	case <-c.over:
+		return nil
+	default:
+		return err
+	}
+}
+
+// call makes one call of the health service's Check. A gRPC client would keep
+// goroutines and buffers for one call in half a minute.
+func (c *SelfCheck) call(ctx context.Context) error {
+	const empty = "\x00\x00\x00\x00\x00" // not compressed, no bytes: a request without fields
+	conn, err := c.inside.DialContext(ctx)
+	if err != nil {
+		return fmt.Errorf("the service does not answer: %w", err)
+	}
+	defer conn.Close()
+	client := &http.Transport{
+		Protocols: new(http.Protocols), DisableCompression: true,
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+	}
+	client.Protocols.SetUnencryptedHTTP2(true)
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://self/grpc.health.v1.Health/Check", strings.NewReader(empty))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Content-Type", "application/grpc")
+	r.Header.Set("TE", "trailers")
+	a, err := client.RoundTrip(r)
+	if err != nil {
+		return fmt.Errorf("the service does not answer: %w", err)
+	}
+	defer a.Body.Close()
+	// The status comes behind the body, or instead of it.
+	if _, err := io.Copy(io.Discard, a.Body); err != nil {
+		return fmt.Errorf("the service does not answer: %w", err)
+	}
+	if code := a.Trailer.Get("Grpc-Status") + a.Header.Get("Grpc-Status"); code != "0" {
+		return fmt.Errorf("the service answers with HTTP status %d and gRPC status %q", a.StatusCode, code)
+	}
+	return nil
+}
+
+// serve lets the gRPC server take the calls until it has stopped. wait waits for
+// that.
+func (c *SelfCheck) serve(g *grpc.Server) (wait func()) {
+	if c == nil {
+		return func() {}
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = g.Serve(selfListener{c.inside}) // ends when g stops; Probe tells when it ends before
+	}()
+	return func() {
+		c.stop()
+		<-ended
+	}
+}
+
+// stop is called when the shutdown begins.
+func (c *SelfCheck) stop() {
+	if c != nil {
+		c.end()
+	}
+}
+
+type selfListener struct{ *bufconn.Listener }
+
+func (l selfListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return selfConn{c}, nil
+}
+
+// selfConn is recognized by peerCredentials by its type.
+type selfConn struct{ net.Conn }
+
+// Probe returns nil when the locks that requests take can be had; x of their way. Locks know no ctx, so a goroutine of a service that
+// hangs stays behind: the watchdog is about to end the process.
+func (s *Service) Probe(ctx context.Context) error {
+	free := make(chan struct{})
+	go func() {
+		defer close(free)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, f := range s.feeds {
+			f.get("")
+		}
+		s.tombstones.find("")
+	}()
+	select {
+	case <-free:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
