@@ -114,11 +114,13 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var data []byte
-	if err := wait.For(ctx, args[1], func() (bool, error) {
+	err = wait.For(ctx, strconv.Quote(args[1]), func() (bool, error) {
+		var err error
 		data, err = os.ReadFile(ts.MkAbs(args[0]))
 		return err == nil && want.Match(data), nil
-	}); err != nil {
-		ts.Fatalf("no %q in %v: %s", args[1], patience, data)
+	})
+	if err != nil {
+		ts.Fatalf("%v: %s", err, data)
 	}
 }
 

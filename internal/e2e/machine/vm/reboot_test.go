@@ -1,7 +1,6 @@
 package vm
 
 import (
-	"os"
 	"strings"
 	"testing"
 
@@ -93,13 +92,6 @@ done`
 // nothing of it, and what the administrator has edited is kept.
 func upgrade(t *testing.T) {
 	s := newSite(t, "xfs")
-	newer, why := s.Newer()
-	if why != "" {
-		if os.Getenv(world.RequireVar) != "" {
-			t.Fatal(why)
-		}
-		t.Skip("not run: " + why)
-	}
 	s.ask(nil)
 	s.mounted()
 	s.Put("/run/writer.sh", 0o644, []byte(writer))
@@ -109,7 +101,7 @@ func upgrade(t *testing.T) {
 	pid := s.Property("clientmountd", "MainPID")
 	old := s.Do("clientmountd version")
 
-	s.Offer(newer)
+	s.Use(machine.NewerRepository)
 	s.Do(machine.DNF + "upgrade clientmountd")
 
 	s.Machine.Await("another daemon runs", `p=$(systemctl show --value -p MainPID clientmountd); [ $p != 0 ] && [ $p != `+pid+` ] && systemctl -q is-active clientmountd`)
