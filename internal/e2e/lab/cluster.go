@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
 // ClusterOptions choose the API server's state and how it is started.
@@ -84,10 +86,10 @@ func (c *Cluster) API() API { return API{Address: c.Address(), Cert: c.CertFile(
 func (c *Cluster) CA() []byte { return c.ca }
 
 // TokenFile is the one of clientmountd.
-func (c *Cluster) TokenFile() string { return filepath.Join(c.Dir, "clientmountd", "service.token") }
+func (c *Cluster) TokenFile() string { return filepath.Join(c.Dir, "clientmountd", product.TokenFile) }
 
 // CertFile is the file with the certificate authority.
-func (c *Cluster) CertFile() string { return filepath.Join(c.Dir, "clientmountd", "service.cert") }
+func (c *Cluster) CertFile() string { return filepath.Join(c.Dir, "clientmountd", product.CertFile) }
 
 // Stop ends the server by SIGTERM.
 func (c *Cluster) Stop() error {

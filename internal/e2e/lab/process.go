@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
 // Spec says which program is started, and how. The process gets a small
@@ -64,7 +66,7 @@ func (s Spec) flags() ([]string, error) {
 		return nil, err
 	}
 	own = append(own, "--kubernetes-service-host="+host, "--kubernetes-service-port="+port,
-		"--service-token-file="+filepath.Join(s.API.Tokens, s.account(), "service.token"), "--service-cert-file="+s.API.Cert)
+		"--service-token-file="+filepath.Join(s.API.Tokens, s.account(), product.TokenFile), "--service-cert-file="+s.API.Cert)
 	return append(own, s.Args...), nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
@@ -25,7 +26,7 @@ func (f *Fleet) rotate(daemon string) string {
 // token is what the daemon's account has now.
 func (f *Fleet) token(daemon string) string {
 	f.t.Helper()
-	data, err := os.ReadFile(filepath.Join(f.World.Cluster.Dir, daemon, "service.token"))
+	data, err := os.ReadFile(filepath.Join(f.World.Cluster.Dir, daemon, product.TokenFile))
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -3,11 +3,13 @@ package fleet
 import (
 	"fmt"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
 // daemons are what is deployed; each is the name of a program, of its unit and
-// of its folder below /etc.
-var daemons = []string{"clientmountd", "nnf-dm"}
+// of its directory below /etc.
+var daemons = product.Names()
 
 // Process is a unit's process: which it is, since when, and what it was told.
 func (n *Node) Process(unit string) string {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
@@ -22,8 +23,8 @@ type Release struct {
 	Sums     map[string]string // SHA-256 of each program
 }
 
-// programs that a release has.
-var programs = []string{"clientmountd", "nnf-dm", "nnf-dmctl"}
+// programs of a release.
+var programs = machine.Programs()
 
 var releases struct {
 	once sync.Once
