@@ -24,10 +24,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
-// Where units are: those that install writes, and those of the package.
+// Directories of units: of the administrator and of install, and of packages.
 const (
-	ownDir     = "/etc/systemd/system"
-	packageDir = "/usr/lib/systemd/system"
+	UnitDirectory    = "/etc/systemd/system"
+	PackageDirectory = "/usr/lib/systemd/system"
 )
 
 // Service is one daemon as systemd knows it.
