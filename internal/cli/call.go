@@ -13,7 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
-// Process is what surrounds a call.
+// Process is the environment of a call: variables, streams and signals.
 type Process struct {
 	Environ []string
 	Stdin   io.Reader
@@ -22,17 +22,17 @@ type Process struct {
 	Signals <-chan os.Signal // SIGINT, SIGTERM, SIGHUP; may be nil
 }
 
-// ThisProcess is the one that runs.
+// ThisProcess returns the environment of the running process.
 func ThisProcess() Process {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	return Process{os.Environ(), os.Stdin, os.Stdout, os.Stderr, signals}
 }
 
-// Call is a command at work.
+// Call is one run of a command.
 type Call struct {
 	Process
-	Program string // its name begins each line that is said
+	Program string // the name in front of each line on standard error
 	Args    []string
 	Code    int // the exit code when it returns no error
 
@@ -41,10 +41,11 @@ type Call struct {
 
 func (c *Call) base() *Call { return c }
 
-// Given tells whether a flag was on the command line.
+// Given tells whether a flag is on the command line.
 func (c *Call) Given(flag string) bool { return c.given(flag) }
 
-// Getenv looks into the environment of the call; the last of several wins.
+// Getenv returns a variable of the environment, or "". If a name is repeated, the last
+// one counts.
 func (c *Call) Getenv(name string) string {
 	value := ""
 	for _, kv := range c.Environ {
@@ -55,7 +56,7 @@ func (c *Call) Getenv(name string) string {
 	return value
 }
 
-// Say writes a line of ours to standard error.
+// Say prints a line to standard error.
 func (c *Call) Say(format string, args ...any) {
 	fmt.Fprintf(c.Stderr, "%s: %s\n", c.Program, fmt.Sprintf(format, args...))
 }
@@ -63,9 +64,9 @@ func (c *Call) Say(format string, args ...any) {
 // Explain prints an error, and the next action if it has one, to standard error.
 func (c *Call) Explain(err error) { hint.Write(c.Stderr, "", c.Program, err) }
 
-// Stopped is the error of who was ended by a signal.
+// Stopped is the error of a call that a signal has ended.
 type Stopped struct {
-	Verb   string // what the signal did; "": ended
+	Verb   string // what the signal did, for the message; "": ended
 	Signal syscall.Signal
 }
 
@@ -77,13 +78,13 @@ func (s *Stopped) Error() string {
 	return verb + " by " + s.Signal.String()
 }
 
-// StoppedBy is the error for a signal.
+// StoppedBy returns the error for a signal.
 func StoppedBy(verb string, s os.Signal) *Stopped {
 	n, _ := s.(syscall.Signal)
 	return &Stopped{verb, n}
 }
 
-// Interruptible returns a context that a signal ends, with a *Stopped as cause.
+// Interruptible returns a context that a signal cancels, with a *Stopped as cause.
 func (c *Call) Interruptible(ctx context.Context, verb string) (context.Context, context.CancelCauseFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
@@ -96,7 +97,7 @@ func (c *Call) Interruptible(ctx context.Context, verb string) (context.Context,
 	return ctx, cancel
 }
 
-// Interrupted is err, or the signal that was its cause.
+// Interrupted returns err, or the *Stopped that is its cause.
 func Interrupted(ctx context.Context, err error) error {
 	if s := (*Stopped)(nil); err != nil && errors.As(context.Cause(ctx), &s) {
 		return s
@@ -110,10 +111,10 @@ const (
 	ExitOK     = 0
 	ExitFailed = 1
 	ExitUsage  = 2
-	ExitSignal = 128 // and the signal's number
+	ExitSignal = 128 // plus the number of the signal
 )
 
-// ExitOf is the exit code for an error of which a program knows no more.
+// ExitOf is the exit code for an error that has no other exit code in the program.
 func ExitOf(err error) int {
 	var s *Stopped
 	switch {

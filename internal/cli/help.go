@@ -22,7 +22,7 @@ func (p *Program[C]) helpCommand() *Command[C] {
 	}
 }
 
-// help is that of a command, or of the program.
+// help prints the help of a command, or of the program.
 func (p *Program[C]) help(w io.Writer, name string) error {
 	text := p.overview()
 	if c := p.find(name); c != nil {
@@ -70,7 +70,7 @@ func (p *Program[C]) details(c *Command[C]) string {
 	return text + "\n" + p.Name + " help lists the flags of all commands, the environment and the exit codes.\n"
 }
 
-// Guide is what a program goes by, for its manual page and documentation.
+// Guide is the table of a program, for its manual page and its reference in docs.
 type Guide struct {
 	Commands    []Entry
 	Flags       []Flag // of every command
@@ -78,16 +78,16 @@ type Guide struct {
 	Exits       []Exit
 }
 
-// Entry is one sub-command in it.
+// Entry is one sub-command.
 type Entry struct {
 	Name, Arguments string
-	Synopsis        string // the whole line
+	Synopsis        string // complete command line
 	Short, Long     string
 	Flags           []Flag // its own
 	Examples        []Example
 }
 
-// Example is a command line, or several, that people may copy.
+// Example is one command line or several.
 type Example struct{ Comment, Lines string }
 
 // Flag is one flag.
@@ -102,7 +102,7 @@ type Exit struct {
 	Meaning string
 }
 
-// Guide describes the program.
+// Guide returns the description of the program.
 func (p *Program[C]) Guide() Guide {
 	g := Guide{Environment: p.Environment, Exits: p.Exits}
 	for _, c := range p.commands() {
@@ -114,7 +114,7 @@ func (p *Program[C]) Guide() Guide {
 	return g
 }
 
-// describe lists a set of flags. Defaults that say nothing are left out.
+// describe lists a set of flags. Zero values as defaults are left out.
 func describe(flags *pflag.FlagSet) (list []Flag) {
 	flags.VisitAll(func(f *pflag.Flag) {
 		value, meaning := pflag.UnquoteUsage(f)
@@ -127,7 +127,7 @@ func describe(flags *pflag.FlagSet) (list []Flag) {
 	return list
 }
 
-// Manual is the guide in Markdown, as a part of a page in docs.
+// Manual returns the guide in Markdown, as a part of a page in docs.
 func (g Guide) Manual() string {
 	var b strings.Builder
 	for _, c := range g.Commands {

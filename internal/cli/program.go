@@ -40,31 +40,31 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
-// Program is the table. C is the program's own type for a call, with the fields
-// that its flags set: a pointer to a structure with a *Call in it.
+// Program is the table of a program. C is the program's own type for a call, with the
+// fields that its flags set: a pointer to a struct that embeds a *Call.
 type Program[C Caller] struct {
 	Name        string
 	About       string                  // a sentence for the help
 	New         func(*Call) C           // a call with the defaults of its flags, also from the environment
 	Flags       func(*pflag.FlagSet, C) // those of every command; they may also stand before its name
-	Check       func(C) error           // of those flags; nil: nothing can be wrong
+	Check       func(C) error           // checks those flags; may be nil
 	Commands    []*Command[C]           // completion and help are added behind them
 	Environment []Variable
 	Exits       []Exit
 	ExitOf      func(error) int // nil: the function ExitOf
 }
 
-// Caller is a *Call, or has one embedded.
+// Caller is a *Call, or a type that embeds one.
 type Caller interface{ base() *Call }
 
 // Command is one sub-command.
 type Command[C Caller] struct {
 	Name     string
-	Args     string // for the synopsis
+	Args     string // in the synopsis
 	Short    string // a line without a full stop
 	Long     string
 	Examples []Example
-	Least    int    // arguments
+	Least    int    // number of arguments
 	Most     int    // -1: any number
 	Complete string // completes the arguments: Files, or the command line of this program that prints them; "": nothing
 	Flags    func(*pflag.FlagSet, C)
@@ -126,7 +126,7 @@ func (p *Program[C]) run(ctx context.Context, v C, args []string) (string, error
 		return "", p.unknown(name)
 	}
 	flags := newFlagSet(name)
-	p.Flags(flags, v) // the defaults are what is known by now
+	p.Flags(flags, v) // with the values so far as defaults
 	if command.Flags != nil {
 		command.Flags(flags, v)
 	}
@@ -149,7 +149,7 @@ func (p *Program[C]) run(ctx context.Context, v C, args []string) (string, error
 	return name, command.Run(ctx, v)
 }
 
-// unknown is the error for a command that does not exist.
+// unknown returns the error for a command that does not exist.
 func (p *Program[C]) unknown(name string) error {
 	var known []string
 	for _, c := range p.commands() {
@@ -158,7 +158,7 @@ func (p *Program[C]) unknown(name string) error {
 	return usage.Unknown("command", name, known)
 }
 
-// commands are all, in the order of the help.
+// commands returns all commands in the order of the help.
 func (p *Program[C]) commands() []*Command[C] {
 	return append(slices.Clone(p.Commands), p.completionCommand(), p.helpCommand())
 }
@@ -172,7 +172,7 @@ func (p *Program[C]) find(name string) *Command[C] {
 	return nil
 }
 
-// otherSpellings of flags are accepted by every program, and shown by none.
+// otherSpellings of flags are accepted by every program. No help shows them.
 var otherSpellings = map[string]string{"dryrun": "dry-run"}
 
 func newFlagSet(name string) *pflag.FlagSet {
@@ -188,19 +188,19 @@ func newFlagSet(name string) *pflag.FlagSet {
 	return f
 }
 
-// nobody is a call that is never made, for what its flags are.
-func (p *Program[C]) nobody() C { return p.New(&Call{Program: p.Name}) }
+// defaults returns a call that is never run, for the definitions of its flags.
+func (p *Program[C]) defaults() C { return p.New(&Call{Program: p.Name}) }
 
 func (p *Program[C]) commonFlags() *pflag.FlagSet {
 	f := newFlagSet("")
-	p.Flags(f, p.nobody())
+	p.Flags(f, p.defaults())
 	return f
 }
 
 func (p *Program[C]) ownFlags(c *Command[C]) *pflag.FlagSet {
 	f := newFlagSet(c.Name)
 	if c.Flags != nil {
-		c.Flags(f, p.nobody())
+		c.Flags(f, p.defaults())
 	}
 	return f
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
-// order is a call of the program that these tests play.
+// order is a call of the program in these tests.
 type order struct {
 	*Call
 	loud  bool
@@ -23,7 +23,7 @@ type order struct {
 
 var errSpecial = errors.New("special")
 
-// shop is a program with a command for everything that a table can say.
+// shop is a program that uses each field of the table.
 func shop() *Program[*order] {
 	echo := func(_ context.Context, v *order) error {
 		fmt.Fprintf(v.Stdout, "%q loud=%t times=%d given=%t\n", v.Args, v.loud, v.times, v.Given("times"))
@@ -135,7 +135,7 @@ func TestExitOf(t *testing.T) {
 	}
 }
 
-// A signal ends what waits, and is its exit code.
+// A signal ends a waiting command and decides the exit code.
 func TestSignal(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	signals <- syscall.SIGTERM

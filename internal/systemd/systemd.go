@@ -24,10 +24,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
-// Directories of units: of the administrator and of install, and of packages.
+// Directories of unit files, systemd.unit(5).
 const (
-	UnitDirectory    = "/etc/systemd/system"
-	PackageDirectory = "/usr/lib/systemd/system"
+	UnitDirectory    = "/etc/systemd/system"     // of the administrator and of "PROGRAM install"
+	PackageDirectory = "/usr/lib/systemd/system" // of packages
 )
 
 // Service is one daemon as systemd knows it.

@@ -2,7 +2,7 @@ package text
 
 import "strings"
 
-// maxSuggest bounds the work of comparing; no key comes near it.
+// maxSuggest bounds the work of comparing; every key is shorter.
 const maxSuggest = 64
 
 // DidYouMean returns `, did you mean "x"?` for the nearest of known, or "".
@@ -13,10 +13,9 @@ func DidYouMean(text string, known []string) string {
 	return ""
 }
 
-// Nearest returns the known word that text most likely means, or "". A word is
-// near when text is its beginning and that of no other, or when at most a third of
-// it differs; a key that only has its section wrong is near as well, if its name is
-// unique.
+// Nearest returns the known word that text most likely means, or "". A word is near if
+// text is a prefix of it and of no other word, or if at most a third of it differs. A
+// key with a wrong section is near as well if its name is unique.
 func Nearest(text string, known []string) string {
 	if len(text) > maxSuggest {
 		return ""

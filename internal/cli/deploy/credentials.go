@@ -63,7 +63,7 @@ func credentialsFlags(f *pflag.FlagSet, v *call) {
 	c.address.flags(f)
 }
 
-// check says what is wrong with the flags.
+// check validates the flags.
 func (c *credentialsSettings) check(given func(string) bool) error {
 	for _, d := range c.daemons {
 		if !slices.Contains(product.Names(), d) {
@@ -89,8 +89,7 @@ func (c *credentialsSettings) check(given func(string) bool) error {
 	return nil
 }
 
-// oneNode reads --node: a host list like everywhere, which must expand to one
-// node.
+// oneNode reads --node: a host list that must expand to one node.
 func (c *credentialsSettings) oneNode() error {
 	if c.node == "" {
 		return usage.Errorf("--node: %v", inventory.CheckName(c.node))
@@ -109,7 +108,7 @@ func (c *credentialsSettings) oneNode() error {
 	return nil
 }
 
-// chosen are the daemons that are meant, in their usual order.
+// chosen returns the selected daemons, in their usual order.
 func (c *credentialsSettings) chosen() []inventory.Daemon {
 	return slices.DeleteFunc(inventory.Defaults(), func(d inventory.Daemon) bool {
 		return len(c.daemons) > 0 && !slices.Contains(c.daemons, d.Name)
@@ -151,8 +150,8 @@ func (v *call) getCredentials(ctx context.Context) error {
 		return err
 	case err != nil:
 		v.Say("note: %v", err)
-	case at.Loopback():
-		v.Say("note: %s means each compute itself; give the address that computes use by --kubernetes-service-host and --kubernetes-service-port", at)
+	default:
+		v.noteLoopback(at)
 	}
 	// Everything is fetched and tried before the first file is written.
 	var all []result
@@ -185,7 +184,7 @@ func (v *call) getCredentials(ctx context.Context) error {
 	return v.showCredentials(all, at)
 }
 
-// unwritten adds what was written before a failure.
+// unwritten adds to an error which credentials were written before it.
 func unwritten(before []result, err error) error {
 	if pe := (*os.PathError)(nil); errors.As(err, &pe) && pe.Path == "." {
 		err = pe.Err
@@ -196,7 +195,7 @@ func unwritten(before []result, err error) error {
 	return err
 }
 
-// result is what became of one daemon's credentials.
+// result is the outcome for the credentials of one daemon.
 type result struct {
 	daemon string
 	*credentials.Credentials
@@ -251,7 +250,7 @@ func (v *call) showCredentials(all []result, at inventory.Address) error {
 	return err
 }
 
-// summary is what was found out, in one line.
+// summary describes the credentials in one line.
 func (r *result) summary() string {
 	end := "does not end"
 	if !r.Expires.IsZero() {

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,14 +29,12 @@ import (
 )
 
 type installSettings struct {
-	nodes                         nodesSettings
+	rollout
 	rpms                          []string
 	binaries, source, credentials string
 	noBuild, noPrograms           bool
-	dryRun, force                 bool
-	batch                         string
-	maxFailures                   int
-	ready, limit                  time.Duration
+	force                         bool
+	ready                         time.Duration
 	address                       address
 }
 
@@ -74,15 +73,13 @@ func installFlags(f *pflag.FlagSet, v *call) {
 	c.address.flags(f)
 	f.BoolVar(&c.dryRun, "dry-run", false, "show what would be different on each node, and change nothing")
 	f.BoolVar(&c.force, "force", false, "replace also what is the same")
-	f.StringVar(&c.batch, "batch", "", "`N` nodes, or N% of them, are through before the next are begun")
-	f.IntVar(&c.maxFailures, "max-failures", 0, "begin no node any more when `N` have failed; 0: go on")
+	c.rollout.flags(f)
 	f.DurationVar(&c.ready, "ready-timeout", time.Minute, "a daemon that is not ready within `DURATION` has failed")
 	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "a node that is not through within `DURATION` has failed")
 	c.nodes.flags(f, "install")
 }
 
-// check says what is wrong with the flags, and returns the names of nodes among
-// the arguments.
+// check validates the flags and returns the arguments that are names of nodes.
 func (c *installSettings) check(args []string) (names []string, err error) {
 	for _, a := range args {
 		if strings.HasSuffix(a, ".rpm") && len(c.rpms) > 0 {
@@ -102,15 +99,10 @@ func (c *installSettings) check(args []string) (names []string, err error) {
 		return nil, usage.Errorf("--rpm, --binary-dir and --no-programs exclude each other")
 	case given == 1 && c.noBuild:
 		return nil, usage.Errorf("--no-build is for --source: nothing is built with --rpm, --binary-dir or --no-programs")
-	case c.maxFailures < 0:
-		return nil, usage.Errorf("--max-failures cannot be negative")
 	case c.ready < time.Second || c.limit < time.Second:
 		return nil, usage.Errorf("--ready-timeout and --node-timeout are a second at least")
 	}
-	if _, err := fleet.ParseBatch(c.batch, 1); err != nil {
-		return nil, usage.Errorf("--batch: %v", err)
-	}
-	return names, c.nodes.check(names)
+	return names, cmp.Or(c.rollout.check(), c.nodes.check(names))
 }
 
 func runInstall(ctx context.Context, v *call) error {
@@ -119,34 +111,13 @@ func runInstall(ctx context.Context, v *call) error {
 	if err != nil {
 		return err
 	}
-	j, want, err := v.early(ctx, func(ctx context.Context) (*job, target.Want, error) { return v.prepareInstall(ctx, names) })
-	if errors.Is(err, errNoneFailed) {
-		return v.finish(nil, nil, c.dryRun)
-	}
-	if err != nil {
-		return err
-	}
-	batch, err := fleet.ParseBatch(c.batch, len(j.nodes))
-	if err != nil {
-		return err
-	}
-	byName := map[string]inventory.Node{}
-	for _, n := range j.nodes {
-		byName[n.Name] = n
-	}
-	results, err := j.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel, Batch: batch, MaxFailures: c.maxFailures}, c.dryRun,
-		limited(c.limit, func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
-			w := want
-			w.Node = byName[node].Name
-			return installOn(ctx, stop, c.nodes.shell(), &w, c.dryRun, step)
-		}))
-	if results == nil {
-		return err
-	}
-	return v.finish(results, err, c.dryRun)
+	return v.rollOut(ctx, &c.rollout, func(ctx context.Context) (*job, target.Want, error) { return v.prepareInstall(ctx, names) },
+		func(ctx, stop context.Context, w *target.Want, step func(string)) fleet.Result {
+			return installOn(ctx, stop, c.nodes.shell(), w, c.dryRun, step)
+		})
 }
 
-// prepareInstall has everything that nodes need, before the first is gone to.
+// prepareInstall collects everything that the nodes get, before the first one is contacted.
 func (v *call) prepareInstall(ctx context.Context, names []string) (*job, target.Want, error) {
 	c := &v.install
 	j, err := v.newJob(ctx, &c.nodes, names)
@@ -157,9 +128,7 @@ func (v *call) prepareInstall(ctx context.Context, names []string) (*job, target
 	if err != nil {
 		return nil, target.Want{}, err
 	}
-	if at.Loopback() {
-		v.Say("note: %s means each compute itself; give the address that computes use by --kubernetes-service-host and --kubernetes-service-port", at)
-	}
+	v.noteLoopback(at)
 	asked := c.address.host != "" || c.address.port != "" || j.site != nil && (j.site.Host != "" || j.site.Port != "")
 	daemons, err := j.wants(ctx, c.credentials, at, asked)
 	if err != nil {
@@ -191,8 +160,8 @@ func installOn(ctx, stop context.Context, ssh remote.Shell, w *target.Want, dry 
 	return r
 }
 
-// verify looks again: what was installed has to be there, and nothing else be
-// different.
+// verify probes the node again: it must have what was installed, and nothing else may
+// differ.
 func verify(ctx context.Context, ssh remote.Shell, w *target.Want, r *fleet.Result) {
 	again := *w
 	again.Force = false
@@ -210,8 +179,8 @@ func verify(ctx context.Context, ssh remote.Shell, w *target.Want, r *fleet.Resu
 	r.State, r.Cause, r.Hint = fleet.Failed, "it was installed, and then: "+f.Cause, f.Hint
 }
 
-// wants are the daemons as a node gets them. from is a folder with credentials;
-// "": they come from the cluster.
+// wants returns the daemons as a node gets them. from is a directory with credentials;
+// if it is empty, they come from the cluster.
 func (j *job) wants(ctx context.Context, from string, at inventory.Address, asked bool) ([]target.Daemon, error) {
 	var list []target.Daemon
 	for _, d := range j.daemons {
@@ -266,7 +235,7 @@ func daemonOf(d inventory.Daemon) (target.Daemon, error) {
 	return want, nil
 }
 
-// words splits arguments at blanks, outside of quotes.
+// words splits arguments at spaces, except within quotes.
 func words(text string) (list []string, err error) {
 	var word strings.Builder
 	inside, quote := false, rune(0)
@@ -298,7 +267,7 @@ func words(text string) (list []string, err error) {
 	return list, nil
 }
 
-// readCredentials takes what nnf-deploy credentials has written.
+// readCredentials reads the files that nnf-deploy credentials has written.
 func readCredentials(dir string, alone bool, want *target.Daemon) error {
 	below := filepath.Join(dir, want.Name)
 	if _, err := os.Stat(below); alone && errors.Is(err, fs.ErrNotExist) {
@@ -323,12 +292,12 @@ func readCredentials(dir string, alone bool, want *target.Daemon) error {
 	return nil
 }
 
-// wantOf is what one node is to be.
+// wantOf returns the wanted state of one node.
 func wantOf(node inventory.Node, at inventory.Address, daemons []target.Daemon) target.Want {
 	return target.Want{Node: node.Name, Host: at.Host, Port: strconv.Itoa(at.Port), Daemons: daemons}
 }
 
-// payload is what is brought of programs.
+// payload returns the programs or packages to install.
 func (j *job) payload(ctx context.Context, c *installSettings) (payload.Payload, error) {
 	var names []string
 	for _, d := range j.daemons {

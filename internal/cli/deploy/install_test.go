@@ -8,10 +8,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
-// Packages that the shell has spread over the command line are not nodes.
+// Packages from a pattern that the shell has expanded are not nodes.
 func TestArgumentsOfInstall(t *testing.T) {
 	good := func() installSettings {
-		return installSettings{ready: time.Minute, limit: time.Minute, nodes: nodesSettings{parallel: 1, ssh: remote.SSH{Connect: time.Second}}}
+		return installSettings{ready: time.Minute, rollout: rollout{limit: time.Minute, nodes: nodesSettings{parallel: 1, ssh: remote.SSH{Connect: time.Second}}}}
 	}
 	c := good()
 	c.rpms = []string{"a.rpm"}

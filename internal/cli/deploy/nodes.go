@@ -21,9 +21,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
-// nodesSettings are those of every verb that goes to nodes.
+// nodesSettings are the settings of every command that works on nodes.
 type nodesSettings struct {
-	command                string // the verb
+	command                string
 	system, sites, daemons string
 	only                   []string
 	results                string
@@ -66,10 +66,10 @@ func (n *nodesSettings) check(names []string) error {
 	return nil
 }
 
-// shell reaches the nodes.
+// shell runs scripts on the nodes.
 func (n *nodesSettings) shell() remote.Shell { return &remote.Retry{Shell: &n.ssh} }
 
-// job is what the verbs for nodes have in common: which nodes, which daemons.
+// job is what the commands for nodes have in common: which nodes, which daemons.
 type job struct {
 	v       *call
 	n       *nodesSettings
@@ -79,7 +79,7 @@ type job struct {
 	daemons []inventory.Daemon
 }
 
-// newJob finds out which nodes and which daemons are meant.
+// newJob selects the nodes and the daemons.
 func (v *call) newJob(ctx context.Context, n *nodesSettings, names []string) (*job, error) {
 	j := &job{v: v, n: n}
 	if err := n.check(names); err != nil {
@@ -116,8 +116,8 @@ func (v *call) newJob(ctx context.Context, n *nodesSettings, names []string) (*j
 // errNoneFailed reports that --failed finds no node.
 var errNoneFailed = errors.New("no node to repeat")
 
-// repeat chooses the nodes of --failed. Those that are no computes of the system
-// any more are named and left out.
+// repeat selects the nodes of --failed. Nodes that are no longer computes of the system
+// are reported and left out.
 func (j *job) repeat(all []inventory.Node, names []string) error {
 	wanted := map[string]bool{}
 	for _, n := range names {
@@ -139,14 +139,14 @@ func (j *job) repeat(all []inventory.Node, names []string) error {
 	return nil
 }
 
-// record makes the file of --results. The observer that it returns adds each
-// result; finished closes the file and returns what went wrong with it.
+// record creates the file of --results. The observer that it returns adds each
+// result; finished closes the file and returns its first error.
 func (j *job) record(names []string, o fleet.Observer) (observer fleet.Observer, finished func() error, err error) {
 	if j.n.results == "" {
 		return o, func() error { return nil }, nil
 	}
 	good := []fleet.State{fleet.OK, fleet.Unchanged, fleet.Differs}
-	if j.n.command == "status" { // where a node that differs is not well
+	if j.n.command == "status" { // for which a node that differs has a problem
 		good = []fleet.State{fleet.OK}
 	}
 	file, err := fleet.CreateResults(j.n.results, j.n.command, names, good...)
@@ -161,7 +161,7 @@ func (j *job) record(names []string, o fleet.Observer) (observer fleet.Observer,
 	}, nil
 }
 
-// chosen are the daemons that are meant.
+// chosen returns the selected daemons.
 func (n *nodesSettings) chosen() (all []inventory.Daemon, warnings []string, err error) {
 	all = inventory.Defaults()
 	if n.daemons != "" {
@@ -183,7 +183,7 @@ func (n *nodesSettings) chosen() (all []inventory.Daemon, warnings []string, err
 	}), warnings, nil
 }
 
-// warn says what has no effect in the files that are read.
+// warn reports settings in files that have no effect.
 func (v *call) warn(warnings []string) {
 	for _, w := range warnings {
 		v.Say("warning: %s", text.Line(w))
@@ -232,7 +232,7 @@ func (j *job) fromFile(path string) (inventory.System, error) {
 	return system, err
 }
 
-// address is where the computes reach the API server.
+// address returns where the computes reach the API server.
 func (j *job) address(a address) (inventory.Address, error) {
 	if j.site != nil {
 		if a.host == "" {
@@ -260,7 +260,7 @@ func (v *call) access() kube.Options {
 	}
 }
 
-// cluster is the administrator's access to the cluster. Nothing is sent yet.
+// cluster returns the administrator's access to the cluster. Nothing is sent yet.
 func (v *call) cluster() (*kube.Client, error) {
 	c, err := kube.Dial(v.access())
 	if errors.Is(err, kube.ErrNotConfigured) {
@@ -269,7 +269,7 @@ func (v *call) cluster() (*kube.Client, error) {
 	return c, err
 }
 
-// address is where computes reach the API server, as far as flags say.
+// address is the address of the API server for computes, from the flags.
 type address struct{ host, port string }
 
 func (a *address) flags(f *pflag.FlagSet) {
@@ -277,11 +277,18 @@ func (a *address) flags(f *pflag.FlagSet) {
 	f.StringVar(&a.port, "kubernetes-service-port", "", "`PORT`, likewise")
 }
 
-// of adds what the kubeconfig says. An error of what was given is one of usage.
+// of completes the address from the kubeconfig. An error in the flags is a usage error.
 func (a *address) of(server string) (inventory.Address, error) {
 	all, err := inventory.ForComputes(server, a.host, a.port)
 	if err != nil && (a.host != "" || a.port != "") {
 		return all, usage.Errorf("%v", err)
 	}
 	return all, err
+}
+
+// noteLoopback warns about an address that every compute would take for itself.
+func (v *call) noteLoopback(at inventory.Address) {
+	if at.Loopback() {
+		v.Say("note: %s means each compute itself; give the address that computes use by --kubernetes-service-host and --kubernetes-service-port", at)
+	}
 }

@@ -1,8 +1,7 @@
-// Package deploy is the command line of nnf-deploy: its verbs, their flags and
-// help, exit codes, and what signals do. Manual page, documentation and completion
-// are made from the same table.
+// Package deploy is the command line of nnf-deploy: one file per sub-command, with its
+// flags and help, and in this file the table of them and the exit codes.
 //
-// It must not know how a node or a credential is dealt with.
+// It must not know how a node is changed or how credentials are fetched.
 package deploy
 
 import (
@@ -41,13 +40,13 @@ const Name = "nnf-deploy"
 
 type command = cli.Command[*call]
 
-// call is a verb at work.
+// call is one run of a sub-command.
 type call struct {
 	*cli.Call
 	settings
 }
 
-// settings is what the flags say. The fields of a verb are in a struct of its own.
+// settings are the values of the flags. Those of a command are in a struct of its own.
 type settings struct {
 	kubeconfig, context string
 	output              string

@@ -18,7 +18,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// failed is the result for an error of a node.
+// failed returns the result for an error of a node.
 func failed(err error) fleet.Result {
 	r := fleet.Result{State: fleet.Failed, Cause: err.Error()}
 	if p := (*target.Problem)(nil); errors.As(err, &p) {
@@ -33,7 +33,7 @@ func failed(err error) fleet.Result {
 	return r
 }
 
-// finish shows what became of the nodes, and chooses the exit code.
+// finish prints the results and sets the exit code.
 func (v *call) finish(results []fleet.Result, stopped error, dry bool) error {
 	var err error
 	switch {
@@ -57,7 +57,7 @@ func (v *call) finish(results []fleet.Result, stopped error, dry bool) error {
 	return err
 }
 
-// failures names the nodes that have failed, those with the same cause together.
+// failures reports the failed nodes, one line for each cause.
 func (v *call) failures(results []fleet.Result) {
 	for _, line := range fleet.Causes(results, fleet.Failed) {
 		v.Code = cli.ExitFailed
@@ -65,7 +65,7 @@ func (v *call) failures(results []fleet.Result) {
 	}
 }
 
-// journals are those of the first nodes; with many the cause mostly is the same.
+// journals prints the journals of the first nodes. The cause is usually the same on all.
 func (v *call) journals(results []fleet.Result) {
 	const most = 3
 	shown, more := 0, 0
@@ -87,7 +87,7 @@ func (v *call) journals(results []fleet.Result) {
 	}
 }
 
-// notes says each note once, with the nodes that it is about.
+// notes prints each note once, with the nodes that it is about.
 func (v *call) notes(results []fleet.Result) {
 	var texts []string
 	about := map[string][]fleet.Result{}
@@ -104,8 +104,8 @@ func (v *call) notes(results []fleet.Result) {
 	}
 }
 
-// differences shows what would change; nodes that would change in the same way
-// together, and nodes that fail for the same cause.
+// differences prints what would change. Nodes with the same changes are listed together,
+// and so are nodes with the same error.
 func differences(w io.Writer, results []fleet.Result) error {
 	var order []string
 	same := map[string][]fleet.Result{}

@@ -22,7 +22,7 @@ var sample = []fleet.Result{
 	{Node: "compute-06", State: fleet.Interrupted, Time: time.Second, Cause: "nothing was changed"},
 }
 
-// What an error of a node becomes in the table.
+// The result for an error of a node.
 func TestFailed(t *testing.T) {
 	for _, tt := range []struct {
 		err  error
@@ -39,7 +39,7 @@ func TestFailed(t *testing.T) {
 	}
 }
 
-// A node that takes too long has failed; one that Ctrl-C ended has not.
+// A node that takes too long has failed; a node that Ctrl-C interrupted has not.
 func TestLimited(t *testing.T) {
 	slow := func(_, stop context.Context, _ string, _ func(string)) fleet.Result {
 		<-stop.Done()
@@ -121,7 +121,7 @@ func TestResultsJSON(t *testing.T) {
 	}
 }
 
-// Nodes that differ in the same way are told of once, and notes as well.
+// Nodes that differ in the same way are listed together, and so are notes.
 func TestTellingManyNodes(t *testing.T) {
 	results := []fleet.Result{
 		{Node: "a", State: fleet.Differs, Changes: []string{"write /x", "restart y"}, Notes: []string{"n"}},

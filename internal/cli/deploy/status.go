@@ -98,7 +98,7 @@ func runStatus(ctx context.Context, v *call) error {
 	return v.showStatus(results, states, err)
 }
 
-// showStatus shows it, and chooses the exit code.
+// showStatus prints the states and sets the exit code.
 func (v *call) showStatus(results []fleet.Result, states map[string][]target.DaemonState, stopped error) error {
 	if slices.ContainsFunc(results, func(r fleet.Result) bool { return r.State != fleet.OK }) {
 		v.Code = cli.ExitFailed
@@ -144,7 +144,7 @@ func mounts(d target.DaemonState) string {
 	}
 }
 
-// token says until when the credentials are good.
+// token describes how long the credentials are valid.
 func token(d target.DaemonState, now time.Time) string {
 	switch {
 	case d.Token != target.TokenEnds:

@@ -17,9 +17,9 @@ import (
 const (
 	BinDirectory     = "/usr/bin"
 	ConfigDirectory  = "/etc"
-	UnitDirectory    = systemd.UnitDirectory
-	PackageDirectory = systemd.PackageDirectory
-	StateDirectory   = "/var/lib/nnf-deploy" // what nnf-deploy itself keeps on a node
+	UnitDirectory    = systemd.UnitDirectory    // of the administrator and of "PROGRAM install"
+	PackageDirectory = systemd.PackageDirectory // of the packages
+	StateDirectory   = "/var/lib/nnf-deploy"    // what nnf-deploy itself keeps on a node
 )
 
 // Names of the files with a daemon's credentials, in its directory below /etc.

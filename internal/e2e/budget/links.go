@@ -187,7 +187,7 @@ var forbidden = map[string]string{
 var rooms = map[string]string{
 	"version": "", "text": "",
 	"text/hint":  "text",
-	"text/usage": "text", // wrong command lines, of daemons and tools alike
+	"text/usage": "text text/hint", // wrong command lines, of daemons and tools alike
 	"api":        "", "api/dws": "api", "api/nnf": "api api/dws", "api/lus": "", "api/datamovement": "", "api/datamovement/v2": "",
 	"safepath":            "text",
 	"node":                "safepath text",

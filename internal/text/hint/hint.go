@@ -1,7 +1,7 @@
-// Package hint has errors that say what to do next, and the one way in which every
+// Package hint has the error that carries a next action, and the way in which every
 // program prints an error.
 //
-// It must not know what went wrong.
+// It must not know what has failed.
 package hint
 
 import (
@@ -12,7 +12,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// Hinter is an error that knows the next action; "" means that there is no hint.
+// Hinter is an error with a next action; "" means that there is none. Use Add, unless an
+// error type has hints of its own.
 type Hinter interface {
 	error
 	NextStep() string

@@ -1,6 +1,5 @@
 // Package usage has the errors of a command line: unknown commands and flags, with
-// the nearest that exists, and values that a flag does not take. Daemons and tools
-// share it.
+// the nearest that exists, and invalid values of flags. Daemons and tools share it.
 //
 // It must not know which commands and flags a program has.
 package usage
@@ -14,48 +13,44 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/compute-daemons/compute-daemons/internal/text"
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
-// Error is a wrong command line. Programs do nothing then and exit with 2.
-type Error struct {
-	err  error
-	next string
-}
+// Error reports a wrong command line. A program that gets it does nothing and exits
+// with 2. A suggestion is a hint of the cause: see package hint.
+type Error struct{ cause error }
 
-// Error is one line that can be shown: words of the command line may steer a
-// terminal.
-func (e *Error) Error() string { return text.Escape(e.err.Error()) }
+// Error returns the text of the cause, escaped: words of the command line could steer
+// a terminal.
+func (e *Error) Error() string { return text.Escape(e.cause.Error()) }
 
 // Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.err }
-
-// NextStep is the suggestion, if there is one: see hint.Of.
-func (e *Error) NextStep() string { return e.next }
+func (e *Error) Unwrap() error { return e.cause }
 
 // Errorf makes an *Error like fmt.Errorf.
-func Errorf(format string, args ...any) error { return &Error{err: fmt.Errorf(format, args...)} }
+func Errorf(format string, args ...any) error { return &Error{fmt.Errorf(format, args...)} }
 
-// few is how many words a person likes to read instead of a suggestion.
+// few is how many words are listed if none of them is near.
 const few = 4
 
-// Unknown is the error for a word that is not in known. kind says what it should
-// be: "command". It suggests the nearest word, or all if they are few.
+// Unknown is the error for a word that is not in known. kind names the kind of word:
+// "command". The hint is the nearest word, or all if they are few.
 func Unknown(kind, word string, known []string) error {
-	e := &Error{err: fmt.Errorf("unknown %s %.80q", kind, word)}
+	err := fmt.Errorf("unknown %s %.80q", kind, word)
 	if best := text.Nearest(word, known); best != "" {
-		e.next = fmt.Sprintf("did you mean %q?", best)
+		err = hint.Add(err, "did you mean %q?", best)
 	} else if len(known) <= few {
-		e.next = "use " + strings.Join(known, ", ")
-		if i := strings.LastIndex(e.next, ", "); i >= 0 {
-			e.next = e.next[:i] + " or" + e.next[i+1:]
+		list := strings.Join(known, ", ")
+		if i := strings.LastIndex(list, ", "); i >= 0 {
+			list = list[:i] + " or" + list[i+1:]
 		}
+		err = hint.Add(err, "use %s", list)
 	}
-	return e
+	return &Error{err}
 }
 
-// FlagError is what err, an error of pflag's parser for this set, means to the
-// user: pflag.ErrHelp or an *Error. An unknown flag suggests the nearest that is
-// not hidden.
+// FlagError converts an error of pflag's parser for this set: it returns pflag.ErrHelp
+// or an *Error. The hint for an unknown flag is the nearest one that is not hidden.
 func FlagError(set *pflag.FlagSet, err error) error {
 	if errors.Is(err, pflag.ErrHelp) {
 		return pflag.ErrHelp
@@ -66,7 +61,7 @@ func FlagError(set *pflag.FlagSet, err error) error {
 	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		return Errorf("flag --%s: %w", invalid.GetFlag().Name, valueError(invalid))
 	}
-	return Errorf("%s", oneLine(err.Error()))
+	return Errorf("%s", strings.Join(strings.Fields(err.Error()), " "))
 }
 
 func unknownFlag(set *pflag.FlagSet, unknown *pflag.NotExistError) error {
@@ -80,15 +75,15 @@ func unknownFlag(set *pflag.FlagSet, unknown *pflag.NotExistError) error {
 	if letters := unknown.GetSpecifiedShortnames(); letters != "" {
 		name, dashes = letters, "-"
 	}
-	e := &Error{err: fmt.Errorf("unknown flag %s%s", dashes, clean(name))}
+	err := fmt.Errorf("unknown flag %s%s", dashes, clean(name))
 	if best := text.Nearest(name, known); best != "" {
-		e.next = "did you mean --" + best + "?"
+		err = hint.Add(err, "did you mean --%s?", best)
 	}
-	return e
+	return &Error{err}
 }
 
-// valueError is the reason why a flag refuses a value. The parsers of Go name
-// functions that mean nothing to the user.
+// valueError is the reason why a flag refuses a value. The errors of Go's parsers name
+// functions, which mean nothing to the user.
 func valueError(invalid *pflag.InvalidValueError) error {
 	cause := errors.Unwrap(invalid)
 	value := fmt.Sprintf("%.80q", invalid.GetValue())
@@ -106,12 +101,10 @@ func valueError(invalid *pflag.InvalidValueError) error {
 	return cause
 }
 
-// clean keeps a name as it is, or quotes it: it is the user's.
+// clean quotes a name of the command line unless it is plain.
 func clean(name string) string {
 	if short := fmt.Sprintf("%.80s", name); short == name && text.Escape(name) == name && !strings.ContainsAny(name, " \"") {
 		return name
 	}
 	return fmt.Sprintf("%.80q", name)
 }
-
-func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -9,12 +9,65 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/cli/screen"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
 	"github.com/compute-daemons/compute-daemons/internal/text"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
+
+// rollout has the settings of commands that change nodes.
+type rollout struct {
+	nodes       nodesSettings
+	dryRun      bool
+	batch       string
+	maxFailures int
+	limit       time.Duration
+}
+
+func (r *rollout) flags(f *pflag.FlagSet) {
+	f.StringVar(&r.batch, "batch", "", "`N` nodes, or N% of them, are through before the next are begun")
+	f.IntVar(&r.maxFailures, "max-failures", 0, "begin no node any more when `N` have failed; 0: go on")
+}
+
+func (r *rollout) check() error {
+	if _, err := fleet.ParseBatch(r.batch, 1); err != nil {
+		return usage.Errorf("--batch: %v", err)
+	}
+	if r.maxFailures < 0 {
+		return usage.Errorf("--max-failures cannot be negative")
+	}
+	return nil
+}
+
+// rollOut prepares a job, does the task on each of its nodes, and prints the results.
+func (v *call) rollOut(ctx context.Context, r *rollout, prepare func(context.Context) (*job, target.Want, error),
+	task func(ctx, stop context.Context, w *target.Want, step func(string)) fleet.Result) error {
+	j, want, err := v.early(ctx, prepare)
+	if errors.Is(err, errNoneFailed) {
+		return v.finish(nil, nil, r.dryRun)
+	}
+	if err != nil {
+		return err
+	}
+	batch, err := fleet.ParseBatch(r.batch, len(j.nodes))
+	if err != nil {
+		return err
+	}
+	results, err := j.onNodes(ctx, fleet.Options{Parallel: r.nodes.parallel, Batch: batch, MaxFailures: r.maxFailures}, r.dryRun,
+		limited(r.limit, func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
+			w := want
+			w.Node = node
+			return task(ctx, stop, &w, step)
+		}))
+	if results == nil {
+		return err
+	}
+	return v.finish(results, err, r.dryRun)
+}
 
 // early does what comes before the first node is contacted. A signal ends it.
 func (v *call) early(ctx context.Context, prepare func(context.Context) (*job, target.Want, error)) (*job, target.Want, error) {
