@@ -212,6 +212,5 @@ func coloured(w io.Writer, environ []string) bool {
 
 // oneLine makes one line of a text from outside the program.
 func oneLine(lines string) string {
-	return text.Line(strings.ReplaceAll(strings.TrimSpace(lines), "
-", "; "))
+	return text.Line(strings.ReplaceAll(strings.TrimSpace(lines), "\n", "; "))
 }
