@@ -155,10 +155,11 @@ func TestNobodyIsRefusedByIdleExit(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		conn := dial(t, u.path)
 		for {
+			// Around the moment when the daemon finds that it is idle.
 			select {
 			case <-stop:
 				return
-			default:
+			case <-time.After(time.Duration(r.IntN(6)) * time.Millisecond):
 			}
 			if fresh {
 				conn.Close()
@@ -170,8 +171,6 @@ func TestNobodyIsRefusedByIdleExit(t *testing.T) {
 				return
 			}
 			calls.Add(1)
-			// Around the moment when the daemon finds that it is idle.
-			time.Sleep(time.Duration(r.IntN(6)) * time.Millisecond)
 		}
 	}
 	for i := range 4 {

@@ -60,8 +60,8 @@ func (j *journald) patientLogger(patience time.Duration) (*slog.Logger, *buffer)
 	var fallback buffer
 	level := new(slog.LevelVar)
 	level.Set(slog.LevelDebug)
-	log, closer, err := NewLogger(LogOptions{Format: "journal", Writer: &fallback, Level: level,
-		Identifier: "clientmountd", JournalSocket: j.path, patience: patience})
+	log, closer, err := newLogger(LogOptions{Format: "journal", Writer: &fallback, Level: level,
+		Identifier: "clientmountd", journal: j.path, patience: patience})
 	if err != nil {
 		j.t.Fatal(err)
 	}
@@ -361,7 +361,7 @@ func TestJournalThatHangs(t *testing.T) {
 func TestJournalClosed(t *testing.T) {
 	j := startJournald(t)
 	var fallback buffer
-	log, closer, err := NewLogger(LogOptions{Format: "journal", Writer: &fallback, JournalSocket: j.path})
+	log, closer, err := newLogger(LogOptions{Format: "journal", Writer: &fallback, journal: j.path})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,8 +23,8 @@ const (
 // defaultShutdown is for callers that set no limit.
 const defaultShutdown = 30 * time.Second
 
-// Options is the life of a process. Only Log and Main must be set.
-type Options struct {
+// lifecycle is the life of a process. Only Log and Main must be set.
+type lifecycle struct {
 	Log      *slog.Logger
 	Notifier *Notifier
 
@@ -53,7 +53,7 @@ type Options struct {
 // Run although Main still runs: the caller then leaves the process. A panic in Main or
 // Reload is logged with its stack; a panic in another goroutine cannot be
 // caught here.
-func Run(ctx context.Context, o Options) int {
+func runLifecycle(ctx context.Context, o lifecycle) int {
 	signals := o.Signals
 	if signals == nil {
 		var stop func()
@@ -62,13 +62,13 @@ func Run(ctx context.Context, o Options) int {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r := run{Options: o, cancel: cancel, ended: make(chan error, 1), reloaded: make(chan struct{}, 1)}
+	r := run{lifecycle: o, cancel: cancel, ended: make(chan error, 1), reloaded: make(chan struct{}, 1)}
 	go r.main(ctx)
 	return r.loop(ctx, signals)
 }
 
 type run struct {
-	Options
+	lifecycle
 	cancel   context.CancelCauseFunc
 	ended    chan error
 	reloaded chan struct{}

@@ -16,6 +16,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // TestMain also is the program that some tests start again in another mount
@@ -43,13 +45,13 @@ type life struct {
 	cancel  context.CancelFunc
 }
 
-func start(t *testing.T, o Options) *life {
+func start(t *testing.T, o lifecycle) *life {
 	l := &life{t: t, signals: make(chan os.Signal), exit: make(chan int, 1)}
 	o.Log, l.out = logInto(t, "text")
 	o.Signals = l.signals
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
-	go func() { l.exit <- Run(ctx, o) }()
+	go func() { l.exit <- runLifecycle(ctx, o) }()
 	synctest.Wait()
 	return l
 }
@@ -97,18 +99,18 @@ func TestSignalEndsMain(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		synctest.Test(t, func(t *testing.T) {
 			var cause error
-			l := start(t, Options{Main: func(ctx context.Context) error {
+			l := start(t, lifecycle{Main: func(ctx context.Context) error {
 				<-ctx.Done()
 				cause = context.Cause(ctx)
-				time.Sleep(5 * time.Second) // a running step is let end
+				<-time.After(5 * time.Second) // a running step is let end
 				return ctx.Err()
 			}})
-			time.Sleep(time.Hour)
+			wait.Advance(time.Hour)
 			l.runs()
 			l.signal(sig)
-			time.Sleep(4 * time.Second)
+			wait.Advance(4 * time.Second)
 			l.runs()
-			time.Sleep(2 * time.Second)
+			wait.Advance(2 * time.Second)
 			l.ends(ExitOK, "event=stopping", "signal="+sig.String(), "limit=30s", "event=stopped exit_code=0")
 			if cause == nil || !strings.Contains(cause.Error(), sig.String()) {
 				t.Errorf("cause %v", cause)
@@ -137,7 +139,7 @@ func TestMainEndsByItself(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				start(t, Options{Main: c.main}).ends(c.code, c.logged...)
+				start(t, lifecycle{Main: c.main}).ends(c.code, c.logged...)
 			})
 		})
 	}
@@ -145,7 +147,7 @@ func TestMainEndsByItself(t *testing.T) {
 
 func TestErrorWhileStopping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := start(t, Options{Main: func(ctx context.Context) error {
+		l := start(t, lifecycle{Main: func(ctx context.Context) error {
 			<-ctx.Done()
 			return errors.New("status was not written")
 		}})
@@ -159,16 +161,16 @@ func TestShutdownIsBounded(t *testing.T) {
 		limit := time.Hour
 		release := make(chan struct{})
 		defer close(release)
-		l := start(t, Options{
+		l := start(t, lifecycle{
 			Main:            func(context.Context) error { <-release; return nil },
 			ShutdownTimeout: func() time.Duration { return limit },
 			Left:            func() string { return "mount of /mnt/nnf/job7 (pid 17)" },
 		})
 		limit = 10 * time.Second // as a reload would
 		l.signal(syscall.SIGTERM)
-		time.Sleep(9 * time.Second)
+		wait.Advance(9 * time.Second)
 		l.runs()
-		time.Sleep(2 * time.Second)
+		wait.Advance(2 * time.Second)
 		l.ends(ExitFailure, "event=stop-forced", "limit=10s", `left="mount of /mnt/nnf/job7 (pid 17)"`)
 	})
 }
@@ -186,7 +188,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				release := make(chan struct{})
 				defer close(release)
-				l := start(t, Options{Main: func(context.Context) error { <-release; return nil }, Left: c.left})
+				l := start(t, lifecycle{Main: func(context.Context) error { <-release; return nil }, Left: c.left})
 				l.signal(syscall.SIGTERM)
 				l.runs()
 				l.signal(syscall.SIGINT)
@@ -198,7 +200,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 
 func TestParentContextEndsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := start(t, Options{Main: untilCancelled})
+		l := start(t, lifecycle{Main: untilCancelled})
 		l.cancel()
 		l.ends(ExitOK, `cause="context canceled"`)
 	})
@@ -208,7 +210,7 @@ func TestReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls, atOnce := 0, 0
 		next := make(chan struct{})
-		l := start(t, Options{Main: untilCancelled, Reload: func() {
+		l := start(t, lifecycle{Main: untilCancelled, Reload: func() {
 			calls++
 			if atOnce++; atOnce > 1 {
 				t.Error("two reloads at once")
@@ -242,7 +244,7 @@ func TestReload(t *testing.T) {
 
 func TestReloadThatPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := start(t, Options{Main: untilCancelled, Reload: func() { panic("bad file") }})
+		l := start(t, lifecycle{Main: untilCancelled, Reload: func() { panic("bad file") }})
 		l.signal(syscall.SIGHUP)
 		l.runs()
 		l.signal(syscall.SIGHUP)
@@ -256,7 +258,7 @@ func TestReloadWhileStopping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := 0
 		next := make(chan struct{})
-		l := start(t, Options{Main: untilCancelled, Reload: func() { calls++; <-next }})
+		l := start(t, lifecycle{Main: untilCancelled, Reload: func() { calls++; <-next }})
 		l.signal(syscall.SIGHUP)
 		l.signal(syscall.SIGHUP)
 		l.signal(syscall.SIGTERM)
@@ -273,8 +275,8 @@ func TestReloadWhileStopping(t *testing.T) {
 func TestLifeIsNotified(t *testing.T) {
 	m := startManager(t, filepath.Join(t.TempDir(), "notify"))
 	synctest.Test(t, func(t *testing.T) {
-		n := NewNotifier(nil)
-		l := start(t, Options{Notifier: n, Reload: func() {}, Main: func(ctx context.Context) error {
+		n := newNotifier(nil)
+		l := start(t, lifecycle{Notifier: n, Reload: func() {}, Main: func(ctx context.Context) error {
 			n.Ready()
 			return untilCancelled(ctx)
 		}})
@@ -296,7 +298,7 @@ func TestRealSignals(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	code := Run(t.Context(), Options{
+	code := runLifecycle(t.Context(), lifecycle{
 		Log:    log,
 		Reload: func() { close(reloaded) },
 		Main: func(ctx context.Context) error {

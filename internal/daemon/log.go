@@ -19,42 +19,42 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// LogFormats are the values that LogOptions.Format takes.
-var LogFormats = []string{"auto", "tint", "text", "json", "journal"}
+// logFormats are the values that LogOptions.Format takes.
+var logFormats = []string{"auto", "tint", "text", "json", "journal"}
 
 // LogOptions says where log lines go and how they look. Zero values are fine.
 type LogOptions struct {
 	Level      *slog.LevelVar // least level that is logged, changeable later; nil: info
-	Format     string         // one of LogFormats; "" is auto
+	Format     string         // one of logFormats; "" is auto
 	Writer     io.Writer      // nil: standard error
 	Identifier string         // SYSLOG_IDENTIFIER in the journal: the program's name
 
-	Getenv        func(string) string // nil: os.Getenv
-	IsTerminal    func() bool         // nil: ask the kernel about Writer
-	JournalSocket string              // "": /run/systemd/journal/socket
+	getenv     func(string) string // nil: os.Getenv
+	isTerminal func() bool         // nil: ask the kernel about Writer
+	journal    string              // "": /run/systemd/journal/socket
 
 	patience time.Duration // of the journal's socket; 0: journalPatience
 }
 
-// NewLogger makes the program's logger. Format auto is the journal when the
+// newLogger makes the program's logger. Format auto is the journal when the
 // service manager connected our standard error to it, tint when Writer is a
 // terminal, else text. The closer ends the connection to the journal; the
 // logger works on after it, through Writer. The one error is an unknown format.
-func NewLogger(o LogOptions) (*slog.Logger, io.Closer, error) {
+func newLogger(o LogOptions) (*slog.Logger, io.Closer, error) {
 	if o.Level == nil {
 		o.Level = new(slog.LevelVar)
 	}
 	if o.Writer == nil {
 		o.Writer = os.Stderr
 	}
-	if o.Getenv == nil {
-		o.Getenv = os.Getenv
+	if o.getenv == nil {
+		o.getenv = os.Getenv
 	}
 	if o.patience == 0 {
 		o.patience = journalPatience
 	}
-	if o.JournalSocket == "" {
-		o.JournalSocket = journalSocketPath
+	if o.journal == "" {
+		o.journal = journalSocketPath
 	}
 	format := o.Format
 	if format == "" || format == "auto" {
@@ -62,13 +62,13 @@ func NewLogger(o LogOptions) (*slog.Logger, io.Closer, error) {
 	}
 	switch format {
 	case "journal":
-		socket := &journalSocket{path: o.JournalSocket, patience: o.patience}
+		socket := &journalSocket{path: o.journal, patience: o.patience}
 		return slog.New(newJournalHandler(o, socket)), socket, nil
 	case "tint":
 		h := tint.NewTextHandler(o.Writer, &tint.Options{
 			Level:      o.Level,
 			TimeFormat: "15:04:05.000",
-			NoColor:    o.Getenv("NO_COLOR") != "" || o.Getenv("TERM") == "dumb",
+			NoColor:    o.getenv("NO_COLOR") != "" || o.getenv("TERM") == "dumb",
 		})
 		message := func(s string) string { return text.Escape(clipMessage(s)) }
 		return slog.New(tidy{h, message, plainKey, tintValue}), noCloser{}, nil
@@ -79,7 +79,7 @@ func NewLogger(o LogOptions) (*slog.Logger, io.Closer, error) {
 		h := slog.NewJSONHandler(o.Writer, &slog.HandlerOptions{Level: o.Level})
 		return slog.New(tidy{h, clipMessage, sameKey, jsonValue}), noCloser{}, nil
 	}
-	return nil, nil, fmt.Errorf("log format %q is not known: use one of %s", o.Format, strings.Join(LogFormats, ", "))
+	return nil, nil, fmt.Errorf("log format %q is not known: use one of %s", o.Format, strings.Join(logFormats, ", "))
 }
 
 type noCloser struct{}
@@ -88,10 +88,10 @@ func (noCloser) Close() error { return nil }
 
 func (o LogOptions) detect() string {
 	file, _ := o.Writer.(*os.File)
-	if file != nil && isJournalStream(file, o.Getenv("JOURNAL_STREAM")) {
+	if file != nil && isJournalStream(file, o.getenv("JOURNAL_STREAM")) {
 		return "journal"
 	}
-	terminal := o.IsTerminal
+	terminal := o.isTerminal
 	if terminal == nil {
 		terminal = func() bool { return file != nil && term.IsTerminal(int(file.Fd())) }
 	}

@@ -53,11 +53,11 @@ func helper(t *testing.T, name string) (*exec.Cmd, func() string) {
 // helperBrokenStderr logs into a pipe that nobody reads, as after a restart of
 // the journal; a Go program dies of that unless it takes SIGPIPE.
 func helperBrokenStderr() int {
-	log, _, err := NewLogger(LogOptions{Format: "text"})
+	log, _, err := newLogger(LogOptions{Format: "text"})
 	if err != nil {
 		return 3
 	}
-	return Run(context.Background(), Options{Log: log, Main: func(context.Context) error {
+	return runLifecycle(context.Background(), lifecycle{Log: log, Main: func(context.Context) error {
 		for range 3 {
 			log.Info("into the void")
 		}
@@ -125,7 +125,7 @@ func environ(pairs ...string) func(string) string {
 func logInto(t *testing.T, format string, env ...string) (*slog.Logger, *buffer) {
 	t.Helper()
 	var out buffer
-	log, closer, err := NewLogger(LogOptions{Format: format, Writer: &out, Getenv: environ(env...)})
+	log, closer, err := newLogger(LogOptions{Format: format, Writer: &out, getenv: environ(env...)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,19 +163,19 @@ func TestDetect(t *testing.T) {
 		"file":                    {file, "", nil, "text"},
 		"buffer":                  {new(buffer), ours, nil, "text"},
 	} {
-		o := LogOptions{Writer: c.writer, Getenv: environ("JOURNAL_STREAM", c.stream), IsTerminal: c.terminal}
+		o := LogOptions{Writer: c.writer, getenv: environ("JOURNAL_STREAM", c.stream), isTerminal: c.terminal}
 		if got := o.detect(); got != c.want {
 			t.Errorf("%s: got %s, want %s", name, got, c.want)
 		}
 		prefix := map[bool]string{true: "<3>"}[c.want == "journal"]
-		if got := errorPrefix(c.writer, o.Getenv); got != prefix {
+		if got := errorPrefix(c.writer, o.getenv); got != prefix {
 			t.Errorf("%s: errors begin with %q, want %q", name, got, prefix)
 		}
 	}
 }
 
 func TestUnknownFormat(t *testing.T) {
-	_, _, err := NewLogger(LogOptions{Format: "xml"})
+	_, _, err := newLogger(LogOptions{Format: "xml"})
 	if err == nil || !strings.Contains(err.Error(), `"xml"`) || !strings.Contains(err.Error(), "journal") {
 		t.Errorf("error must name the value and the choices: %v", err)
 	}
@@ -185,7 +185,7 @@ func TestLevelCanChange(t *testing.T) {
 	for _, format := range []string{"tint", "text", "json"} {
 		var out buffer
 		level := new(slog.LevelVar)
-		log, _, err := NewLogger(LogOptions{Format: format, Writer: &out, Level: level})
+		log, _, err := newLogger(LogOptions{Format: format, Writer: &out, Level: level})
 		if err != nil {
 			t.Fatal(err)
 		}

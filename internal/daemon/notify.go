@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -30,11 +29,8 @@ type Notifier struct {
 	failing  bool
 }
 
-// NewNotifier returns a Notifier that logs its troubles to log.
-func NewNotifier(log *slog.Logger) *Notifier { return &Notifier{log: log} }
-
-// Enabled reports whether anybody listens.
-func (n *Notifier) Enabled() bool { return n != nil && os.Getenv("NOTIFY_SOCKET") != "" }
+// newNotifier returns a Notifier that logs its troubles to log.
+func newNotifier(log *slog.Logger) *Notifier { return &Notifier{log: log} }
 
 // Ready says that the start is complete. Only the first call sends.
 func (n *Notifier) Ready() {
@@ -117,31 +113,27 @@ func (n *Notifier) send(state string) {
 // nothing to do and a stuck one looks just the same.
 type Probe func(ctx context.Context) error
 
-// Watchdog pings the service manager while the main loop answers.
-type Watchdog struct {
+// watchdog pings the service manager while the main loop answers.
+type watchdog struct {
 	notifier *Notifier
 	log      *slog.Logger
 	interval time.Duration
 }
 
-// NewWatchdog reads what the service manager asks for: WATCHDOG_USEC and
+// newWatchdog reads what the service manager asks for: WATCHDOG_USEC and
 // WATCHDOG_PID (sd_watchdog_enabled(3)). The error is a value that cannot be
-// understood; the Watchdog is then one that does nothing.
-func NewWatchdog(n *Notifier, log *slog.Logger) (*Watchdog, error) {
+// understood; the watchdog is then one that does nothing.
+func newWatchdog(n *Notifier, log *slog.Logger) (*watchdog, error) {
 	interval, err := sddaemon.SdWatchdogEnabled(false)
-	return &Watchdog{notifier: n, log: log, interval: interval}, err
+	return &watchdog{notifier: n, log: log, interval: interval}, err
 }
-
-// Interval is the time after which the service manager ends a silent process; 0
-// when nobody asks for pings.
-func (w *Watchdog) Interval() time.Duration { return w.interval }
 
 // Run pings until ctx ends; it returns at once, with no timer made, when nobody
 // asks for pings. It probes at half the interval, so it costs one wake-up per
 // half interval. An unanswered probe is not followed by a ping but by another
 // probe, until the service manager loses patience; that is logged once, while
 // there is still time to read the log.
-func (w *Watchdog) Run(ctx context.Context, probe Probe) {
+func (w *watchdog) Run(ctx context.Context, probe Probe) {
 	if w.interval <= 0 {
 		return
 	}
@@ -181,7 +173,7 @@ var errNoAnswer = errors.New("no answer in time")
 
 // probe leaves a quarter of the interval: a late answer still counts, and a
 // missing one is logged before the process is ended.
-func (w *Watchdog) probe(ctx context.Context, probe Probe) error {
+func (w *watchdog) probe(ctx context.Context, probe Probe) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, w.interval/4, errNoAnswer)
 	defer cancel()
 	return Safely(func() error {

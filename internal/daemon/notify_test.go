@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // manager is a stand-in for the service manager's socket.
@@ -75,10 +77,7 @@ func TestNotify(t *testing.T) {
 	abstract := fmt.Sprintf("@daemon-test-%d-%d", os.Getpid(), time.Now().UnixNano())
 	for _, name := range []string{filepath.Join(t.TempDir(), "notify"), abstract} {
 		m := startManager(t, name)
-		n := NewNotifier(nil)
-		if !n.Enabled() {
-			t.Error("not enabled")
-		}
+		n := newNotifier(nil)
 		n.Ready()
 		n.Ready()
 		m.expect("READY=1")
@@ -96,7 +95,7 @@ func TestNotify(t *testing.T) {
 
 func TestNotifyReloading(t *testing.T) {
 	m := startManager(t, filepath.Join(t.TempDir(), "notify"))
-	n := NewNotifier(nil)
+	n := newNotifier(nil)
 	calls := 0
 	n.Reloading(func() { calls++ })
 	m.nothing() // READY=1 now would end the start too early
@@ -128,7 +127,7 @@ func TestNotifyReloading(t *testing.T) {
 // Text out of an object must not become a message of its own.
 func TestNotifyStatusIsOneShortLine(t *testing.T) {
 	m := startManager(t, filepath.Join(t.TempDir(), "notify"))
-	n := NewNotifier(nil)
+	n := newNotifier(nil)
 	n.Status("x\nMAINPID=1\nREADY=1")
 	m.expect(`STATUS=x\\nMAINPID=1\\nREADY=1`)
 	n.Status(strings.Repeat("\x01", 100_000))
@@ -138,15 +137,15 @@ func TestNotifyStatusIsOneShortLine(t *testing.T) {
 func TestNotifyNobody(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	var none *Notifier
-	for _, n := range []*Notifier{NewNotifier(nil), none} {
+	for _, n := range []*Notifier{newNotifier(nil), none} {
 		n.Ready()
 		n.Status("x")
 		called := false
 		n.Reloading(func() { called = true })
 		n.Stopping()
 		n.ping()
-		if n.Enabled() || !called {
-			t.Errorf("enabled %v, called %v", n.Enabled(), called)
+		if !called {
+			t.Error("the configuration was not read")
 		}
 	}
 }
@@ -155,7 +154,7 @@ func TestNotifyTroubleIsLoggedOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notify")
 	t.Setenv("NOTIFY_SOCKET", path)
 	log, out := logInto(t, "text")
-	n := NewNotifier(log)
+	n := newNotifier(log)
 	n.Status("1")
 	n.Status("2")
 	if got := strings.Count(out.String(), "cannot notify"); got != 1 {
@@ -173,13 +172,13 @@ func TestNotifyTroubleIsLoggedOnce(t *testing.T) {
 }
 
 // watch runs test in a bubble of its own time with a watchdog of one minute.
-func watch(t *testing.T, test func(t *testing.T, m *manager, w *Watchdog, out *buffer)) {
+func watch(t *testing.T, test func(t *testing.T, m *manager, w *watchdog, out *buffer)) {
 	m := startManager(t, filepath.Join(t.TempDir(), "notify"))
 	t.Setenv("WATCHDOG_USEC", "60000000")
 	t.Setenv("WATCHDOG_PID", strconv.Itoa(os.Getpid()))
 	synctest.Test(t, func(t *testing.T) {
 		log, out := logInto(t, "text")
-		w, err := NewWatchdog(NewNotifier(log), log)
+		w, err := newWatchdog(newNotifier(log), log)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,14 +186,8 @@ func watch(t *testing.T, test func(t *testing.T, m *manager, w *Watchdog, out *b
 	})
 }
 
-// pass lets time go on and every goroutine come to rest.
-func pass(d time.Duration) {
-	time.Sleep(d)
-	synctest.Wait()
-}
-
 func TestWatchdogPingsWhileTheLoopAnswers(t *testing.T) {
-	watch(t, func(t *testing.T, m *manager, w *Watchdog, out *buffer) {
+	watch(t, func(t *testing.T, m *manager, w *watchdog, out *buffer) {
 		// A loop as a daemon has it, idle but for the tokens.
 		tokens := make(chan chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -222,24 +215,24 @@ func TestWatchdogPingsWhileTheLoopAnswers(t *testing.T) {
 		}
 		go w.Run(ctx, probe)
 
-		pass(29 * time.Second)
+		wait.Advance(29 * time.Second)
 		m.nothing()
-		pass(2 * time.Second) // 31 s
+		wait.Advance(2 * time.Second) // 31 s
 		m.expect("WATCHDOG=1")
-		pass(90 * time.Second)
+		wait.Advance(90 * time.Second)
 		m.expect("WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1")
 		if out.Len() > 0 {
 			t.Errorf("logged: %s", out)
 		}
 
 		close(loopEnd) // the loop is stuck
-		pass(44 * time.Second)
+		wait.Advance(44 * time.Second)
 		m.nothing()
 		if got := out.String(); strings.Count(got, "does not answer") != 1 ||
 			!strings.Contains(got, `error="no answer in time"`) || !strings.Contains(got, "event=loop-stuck") {
 			t.Errorf("before the manager ends us the log must say why, once: %s", got)
 		}
-		pass(10 * time.Minute)
+		wait.Advance(10 * time.Minute)
 		m.nothing()
 		if got := out.String(); strings.Count(got, "\n") != 1 {
 			t.Errorf("logged: %s", got)
@@ -248,7 +241,7 @@ func TestWatchdogPingsWhileTheLoopAnswers(t *testing.T) {
 }
 
 func TestWatchdogRecovers(t *testing.T) {
-	watch(t, func(t *testing.T, m *manager, w *Watchdog, out *buffer) {
+	watch(t, func(t *testing.T, m *manager, w *watchdog, out *buffer) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var probes atomic.Int64
@@ -257,37 +250,37 @@ func TestWatchdogRecovers(t *testing.T) {
 		go w.Run(ctx, func(context.Context) error { probes.Add(1); return (*answer.Load())() })
 
 		answers(func() error { return errors.New("queue is full") })
-		pass(40 * time.Second)
+		wait.Advance(40 * time.Second)
 		m.nothing()
 		if n := probes.Load(); n < 2 || n > 5 {
 			t.Errorf("%d probes: it must try again, without spinning", n)
 		}
 		answers(func() error { panic("boom") })
-		pass(10 * time.Second)
+		wait.Advance(10 * time.Second)
 		m.nothing()
 
 		answers(func() error { return nil })
-		pass(5 * time.Second) // 55 s: in time
+		wait.Advance(5 * time.Second) // 55 s: in time
 		m.expect("WATCHDOG=1")
 		got := out.String()
 		if strings.Count(got, "does not answer") != 1 || !strings.Contains(got, "queue is full") || strings.Count(got, "answers again") != 1 {
 			t.Errorf("logged: %s", got)
 		}
-		pass(30 * time.Second)
+		wait.Advance(30 * time.Second)
 		m.expect("WATCHDOG=1")
 	})
 }
 
 func TestWatchdogSlowAnswers(t *testing.T) {
-	watch(t, func(t *testing.T, m *manager, w *Watchdog, out *buffer) {
+	watch(t, func(t *testing.T, m *manager, w *watchdog, out *buffer) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var delay atomic.Int64
 		delay.Store(int64(14 * time.Second))
-		go w.Run(ctx, func(context.Context) error { time.Sleep(time.Duration(delay.Load())); return nil })
+		go w.Run(ctx, func(context.Context) error { <-time.After(time.Duration(delay.Load())); return nil })
 		last := time.Now()
 		for range 5 {
-			pass(45 * time.Second)
+			wait.Advance(45 * time.Second)
 			m.expect("WATCHDOG=1")
 			if since := time.Since(last); since >= 60*time.Second {
 				t.Fatalf("%s between two pings: the manager would have ended us", since)
@@ -298,15 +291,15 @@ func TestWatchdogSlowAnswers(t *testing.T) {
 			t.Errorf("logged: %s", out)
 		}
 		delay.Store(int64(20 * time.Second)) // takes no notice of its context: too late is no answer
-		pass(4 * time.Minute)
+		wait.Advance(4 * time.Minute)
 		m.nothing()
 		cancel()
-		pass(time.Minute)
+		wait.Advance(time.Minute)
 	})
 }
 
 func TestWatchdogEndsWithItsContext(t *testing.T) {
-	watch(t, func(t *testing.T, m *manager, w *Watchdog, out *buffer) {
+	watch(t, func(t *testing.T, m *manager, w *watchdog, out *buffer) {
 		for _, when := range []time.Duration{10 * time.Second, 31 * time.Second} { // waiting; probing
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan struct{})
@@ -314,7 +307,7 @@ func TestWatchdogEndsWithItsContext(t *testing.T) {
 				w.Run(ctx, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
 				close(ended)
 			}()
-			pass(when)
+			wait.Advance(when)
 			cancel()
 			synctest.Wait()
 			select {
@@ -337,14 +330,14 @@ func TestWatchdogNotAskedFor(t *testing.T) {
 	} {
 		t.Setenv("WATCHDOG_USEC", c.usec)
 		t.Setenv("WATCHDOG_PID", c.pid)
-		w, err := NewWatchdog(NewNotifier(nil), slog.Default())
-		if err != nil || w.Interval() != 0 {
-			t.Errorf("%s: %s, %v", name, w.Interval(), err)
+		w, err := newWatchdog(newNotifier(nil), slog.Default())
+		if err != nil || w.interval != 0 {
+			t.Errorf("%s: %s, %v", name, w.interval, err)
 		}
 		w.Run(t.Context(), func(context.Context) error { t.Errorf("%s: probed", name); return nil })
 	}
 	t.Setenv("WATCHDOG_USEC", "soon")
-	w, err := NewWatchdog(NewNotifier(nil), slog.Default())
+	w, err := newWatchdog(newNotifier(nil), slog.Default())
 	if err == nil {
 		t.Error("garbage is not reported")
 	}

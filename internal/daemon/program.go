@@ -88,7 +88,7 @@ type Process struct {
 	invocation *invocation
 	settings   Configuration
 	loaded     config.Result
-	limits     RuntimeLimits
+	limits     runtimeLimits
 	logOut     io.Closer
 	service    Service
 }
@@ -108,7 +108,7 @@ func (v *invocation) daemon(ctx context.Context) int {
 		return v.result(ctx, err)
 	}
 	defer p.logOut.Close()
-	return Run(ctx, Options{
+	return runLifecycle(ctx, lifecycle{
 		Log: p.Log, Notifier: p.Notifier, Main: p.main, Reload: p.reload, Left: p.service.Left,
 		ShutdownTimeout: func() time.Duration { return p.service.ShutdownTimeout() + 5*time.Second },
 	})
@@ -120,20 +120,20 @@ func (p *Process) prepare() (err error) {
 	}
 	s := p.settings.Common()
 	s.Log.Identifier, s.Log.Writer = p.invocation.Name, p.invocation.stderr
-	if p.Log, p.logOut, err = NewLogger(s.Log); err != nil {
+	if p.Log, p.logOut, err = newLogger(s.Log); err != nil {
 		return err
 	}
 	for _, w := range p.loaded.Warnings {
 		p.Log.Warn(w)
 	}
 	s.Runtime.TakenProcs = oneprocessor.Taken
-	if p.limits, err = ApplyRuntime(s.Runtime); err != nil {
+	if p.limits, err = applyRuntime(s.Runtime); err != nil {
 		return err
 	}
 	if p.Node, err = kube.NodeName(s.Node, os.Hostname); err != nil {
 		return err
 	}
-	p.Notifier = NewNotifier(p.Log)
+	p.Notifier = newNotifier(p.Log)
 	p.service, err = p.settings.Start(p)
 	return err
 }
@@ -174,7 +174,7 @@ func (p *Process) ReturnMemory() {
 }
 
 func (p *Process) main(ctx context.Context) error {
-	watchdog, err := NewWatchdog(p.Notifier, p.Log)
+	watchdog, err := newWatchdog(p.Notifier, p.Log)
 	if err != nil {
 		p.Log.Warn("the watchdog setting of the service manager is not understood", "error", err)
 	}

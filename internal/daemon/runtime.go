@@ -21,36 +21,36 @@ type RuntimeOptions struct {
 
 	TakenProcs bool // the process began with one thread: 0 above gives the others back
 
-	Getenv func(string) string // nil: os.Getenv
+	getenv func(string) string // nil: os.Getenv
 }
 
-// RuntimeLimits are the limits in force, for the start line of the log.
-type RuntimeLimits struct {
+// runtimeLimits are the limits in force, for the start line of the log.
+type runtimeLimits struct {
 	MemLimit int64 // bytes; math.MaxInt64 is none
 	GOGC     int   // per cent; negative is off
 	MaxProcs int
 }
 
-// ApplyRuntime sets the limits, except those that the environment sets:
+// applyRuntime sets the limits, except those that the environment sets:
 // GOMEMLIMIT, GOGC and GOMAXPROCS were applied by the Go runtime before main and
 // win over any file. It may be called again with other values. On an error,
 // nothing has been changed.
-func ApplyRuntime(o RuntimeOptions) (RuntimeLimits, error) {
-	if o.Getenv == nil {
-		o.Getenv = os.Getenv
+func applyRuntime(o RuntimeOptions) (runtimeLimits, error) {
+	if o.getenv == nil {
+		o.getenv = os.Getenv
 	}
 	if o.MemLimit < 0 || o.MaxProcs < 0 {
-		return RuntimeLimits{}, fmt.Errorf("memory limit %d and number of processors %d must not be negative", o.MemLimit, o.MaxProcs)
+		return runtimeLimits{}, fmt.Errorf("memory limit %d and number of processors %d must not be negative", o.MemLimit, o.MaxProcs)
 	}
-	var in RuntimeLimits
+	var in runtimeLimits
 
-	if o.MemLimit > 0 && o.Getenv("GOMEMLIMIT") == "" {
+	if o.MemLimit > 0 && o.getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(o.MemLimit)
 	}
 	in.MemLimit = debug.SetMemoryLimit(-1)
 
 	percent := o.GOGC
-	if percent == 0 || o.Getenv("GOGC") != "" {
+	if percent == 0 || o.getenv("GOGC") != "" {
 		// There is no call that only reads it.
 		percent = debug.SetGCPercent(100)
 	}
@@ -59,7 +59,7 @@ func ApplyRuntime(o RuntimeOptions) (RuntimeLimits, error) {
 
 	// Set explicitly, the runtime also stops looking for changed CPU limits.
 	switch {
-	case o.Getenv("GOMAXPROCS") != "":
+	case o.getenv("GOMAXPROCS") != "":
 	case o.MaxProcs > 0:
 		runtime.GOMAXPROCS(o.MaxProcs)
 	case o.TakenProcs:
@@ -70,18 +70,18 @@ func ApplyRuntime(o RuntimeOptions) (RuntimeLimits, error) {
 }
 
 // String is, for example, "memory limit 24 MiB, gogc 100, 2 processors".
-func (l RuntimeLimits) String() string {
+func (l runtimeLimits) String() string {
 	return "memory limit " + l.memLimit() + ", gogc " + l.gogc() + ", " + strconv.Itoa(l.MaxProcs) + " processors"
 }
 
-func (l RuntimeLimits) gogc() string {
+func (l runtimeLimits) gogc() string {
 	if l.GOGC < 0 {
 		return "off"
 	}
 	return strconv.Itoa(l.GOGC)
 }
 
-func (l RuntimeLimits) memLimit() string {
+func (l runtimeLimits) memLimit() string {
 	if l.MemLimit == math.MaxInt64 {
 		return "none"
 	}

@@ -23,35 +23,35 @@ func keepLimits(t *testing.T) {
 }
 
 // inForce asks the runtime itself.
-func inForce() RuntimeLimits {
+func inForce() runtimeLimits {
 	percent := debug.SetGCPercent(100)
 	debug.SetGCPercent(percent)
-	return RuntimeLimits{MemLimit: debug.SetMemoryLimit(-1), GOGC: percent, MaxProcs: runtime.GOMAXPROCS(0)}
+	return runtimeLimits{MemLimit: debug.SetMemoryLimit(-1), GOGC: percent, MaxProcs: runtime.GOMAXPROCS(0)}
 }
 
 func TestApplyRuntime(t *testing.T) {
-	before := RuntimeLimits{MemLimit: 1 << 30, GOGC: 77, MaxProcs: 2}
+	before := runtimeLimits{MemLimit: 1 << 30, GOGC: 77, MaxProcs: 2}
 	for name, c := range map[string]struct {
 		o    RuntimeOptions
 		env  []string
-		want RuntimeLimits
+		want runtimeLimits
 	}{
 		"nothing wanted": {RuntimeOptions{}, nil, before},
 		"all set": {RuntimeOptions{MemLimit: 24 << 20, GOGC: 50, MaxProcs: 1}, nil,
-			RuntimeLimits{24 << 20, 50, 1}},
-		"collector off": {RuntimeOptions{GOGC: -1}, nil, RuntimeLimits{1 << 30, -1, 2}},
+			runtimeLimits{24 << 20, 50, 1}},
+		"collector off": {RuntimeOptions{GOGC: -1}, nil, runtimeLimits{1 << 30, -1, 2}},
 		"environment wins": {RuntimeOptions{MemLimit: 24 << 20, GOGC: -1, MaxProcs: 1},
 			[]string{"GOMEMLIMIT", "1GiB", "GOGC", "77", "GOMAXPROCS", "2"}, before},
 		"environment wins one by one": {RuntimeOptions{MemLimit: 24 << 20, GOGC: -1, MaxProcs: 1},
-			[]string{"GOGC", "77"}, RuntimeLimits{24 << 20, 77, 1}},
+			[]string{"GOGC", "77"}, runtimeLimits{24 << 20, 77, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			keepLimits(t)
 			debug.SetMemoryLimit(before.MemLimit)
 			debug.SetGCPercent(before.GOGC)
 			runtime.GOMAXPROCS(before.MaxProcs)
-			c.o.Getenv = environ(c.env...)
-			got, err := ApplyRuntime(c.o)
+			c.o.getenv = environ(c.env...)
+			got, err := applyRuntime(c.o)
 			if err != nil || got != c.want {
 				t.Errorf("said %+v, %v; want %+v", got, err, c.want)
 			}
@@ -72,7 +72,7 @@ func TestTakenProcs(t *testing.T) {
 		taken        bool
 	}{{0, runtime.NumCPU(), true}, {0, 1, false}, {1, 1, true}, {3, 3, true}} {
 		runtime.GOMAXPROCS(1)
-		in, err := ApplyRuntime(RuntimeOptions{MaxProcs: c.wanted, TakenProcs: c.taken, Getenv: none})
+		in, err := applyRuntime(RuntimeOptions{MaxProcs: c.wanted, TakenProcs: c.taken, getenv: none})
 		if err != nil || in.MaxProcs != c.want {
 			t.Errorf("%+v: got %d processors (%v)", c, in.MaxProcs, err)
 		}
@@ -86,8 +86,8 @@ func TestApplyRuntimeRefuses(t *testing.T) {
 		{MemLimit: -1}, {MaxProcs: -1},
 		{MemLimit: 1 << 20, MaxProcs: -1, GOGC: -1}, // nothing of it may take effect
 	} {
-		o.Getenv = environ()
-		if _, err := ApplyRuntime(o); err == nil {
+		o.getenv = environ()
+		if _, err := applyRuntime(o); err == nil {
 			t.Errorf("%+v was accepted", o)
 		}
 		if got := inForce(); got != before {
@@ -97,7 +97,7 @@ func TestApplyRuntimeRefuses(t *testing.T) {
 }
 
 func TestRuntimeLimitsText(t *testing.T) {
-	for want, l := range map[string]RuntimeLimits{
+	for want, l := range map[string]runtimeLimits{
 		"memory limit 24 MiB, gogc 100, 2 processors":    {24 << 20, 100, 2},
 		"memory limit none, gogc off, 1 processors":      {math.MaxInt64, -1, 1},
 		"memory limit 1000000 B, gogc 100, 1 processors": {1_000_000, 100, 1},

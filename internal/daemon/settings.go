@@ -122,7 +122,7 @@ func (s *Settings) logAndRuntime(d Defaults) []config.Setting {
 			Key: "log.level", Flag: "log-level", Kind: config.Enum, Default: "info", Values: []string{"debug", "info", "warn", "error"}, Reload: true, Field: l.Level,
 			Help: "The least important record that is logged.",
 		}, {
-			Key: "log.format", Flag: "log-format", Kind: config.Enum, Default: "auto", Values: LogFormats, Field: &l.Format,
+			Key: "log.format", Flag: "log-format", Kind: config.Enum, Default: "auto", Values: logFormats, Field: &l.Format,
 			Help: "auto: the journal's own protocol under systemd, colours (tint) on a terminal, text otherwise.",
 		}, {
 			Key: "runtime.gomemlimit", Env: []config.Env{{Name: "GOMEMLIMIT", Lenient: true}},

@@ -30,6 +30,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 	"github.com/compute-daemons/compute-daemons/internal/systemd/fakesystemd"
 )
@@ -110,14 +111,16 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	want, err := regexp.Compile("(?m)" + args[1])
 	ts.Check(err)
-	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		data, err := os.ReadFile(ts.MkAbs(args[0]))
-		if err == nil && want.Match(data) {
-			return
-		}
-		if time.Now().After(end) {
-			ts.Fatalf("no %q in %v: %s", args[1], patience, data)
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var data []byte
+	err = wait.For(ctx, strconv.Quote(args[1]), func() (bool, error) {
+		var err error
+		data, err = os.ReadFile(ts.MkAbs(args[0]))
+		return err == nil && want.Match(data), nil
+	})
+	if err != nil {
+		ts.Fatalf("%v: %s", err, data)
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"net"
 	"os"
 	"os/exec"
@@ -21,7 +22,15 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
+
+var update = flag.Bool("update", false, "write golden texts into the scripts and the documentation instead of comparing")
+
+func TestMain(m *testing.M) { script.Main(m, program) }
+
+func TestScripts(t *testing.T) { script.Run(t, program.Name, *update) }
 
 // soon is more than anything here takes; waiting for it means failure.
 const soon = 30 * time.Second
@@ -36,7 +45,6 @@ type proc struct {
 	done    chan struct{}
 
 	mu      sync.Mutex
-	changed chan struct{} // closed and replaced when there is more of the below
 	log     strings.Builder
 	notices []string
 }
@@ -45,7 +53,7 @@ type proc struct {
 // The environment is small, as under systemd.
 func launch(t *testing.T, socket string, files []*os.File, env []string, args ...string) *proc {
 	t.Helper()
-	p := &proc{t: t, socket: socket, done: make(chan struct{}), changed: make(chan struct{})}
+	p := &proc{t: t, socket: socket, done: make(chan struct{})}
 	name := filepath.Join(short(t), "n")
 	var err error
 	if p.manager, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"}); err != nil {
@@ -68,7 +76,6 @@ func launch(t *testing.T, socket string, files []*os.File, env []string, args ..
 	go func() {
 		defer close(p.done)
 		_ = p.cmd.Wait()
-		p.more(func() {})
 		_ = p.manager.SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // what was sent is there
 	}()
 	t.Cleanup(func() {
@@ -115,8 +122,6 @@ func (p *proc) more(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f()
-	close(p.changed)
-	p.changed = make(chan struct{})
 }
 
 // Write takes standard error.
@@ -134,20 +139,11 @@ func (p *proc) text() string {
 // until waits for something that is seen in log or notices.
 func (p *proc) until(what string, seen func() bool) {
 	p.t.Helper()
-	late := time.After(soon)
-	for {
+	wait.Within(p.t, soon, what, func() bool {
 		p.mu.Lock()
-		ok, changed := seen(), p.changed
-		p.mu.Unlock()
-		if ok {
-			return
-		}
-		select {
-		case <-changed:
-		case <-late:
-			p.t.Fatalf("no %s in %s; notices %q", what, soon, p.notices)
-		}
-	}
+		defer p.mu.Unlock()
+		return seen()
+	})
 }
 
 func (p *proc) notice(text string) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"flag"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -9,10 +10,20 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 	"github.com/compute-daemons/compute-daemons/internal/systemd/fakesystemd"
 )
+
+var update = flag.Bool("update", false, "write golden texts into the scripts and the documentation instead of comparing")
+
+func TestMain(m *testing.M) {
+	node.RunChild()
+	script.Main(m, program)
+}
+
+func TestScripts(t *testing.T) { script.Run(t, program.Name, *update) }
 
 // A program counts the mounts of a stopped daemon from the records that the daemon's
 // own code has written, in the directory that its unit names.
