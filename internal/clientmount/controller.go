@@ -125,8 +125,8 @@ func New(o Options) *Controller {
 	c.mounts.Store(&o.Mounts)
 	c.SetShutdownTimeout(o.ShutdownTimeout)
 	c.rec = &reconciler{
-		node: o.Node, machine: o.Machine, records: o.Records, plan: o.Plan, log: o.Log,
-		stuck: newStuckTable(), registry: &registry{}, limits: func() Limits { return *c.limits.Load() },
+		node: o.Node, host: o.Machine, records: o.Records, plan: o.Plan, log: o.Log,
+		stuck: newStuckTable(), registry: &registry{users: map[string]*user{}}, limits: func() Limits { return *c.limits.Load() },
 		progressAfter: 5 * time.Second,
 		remote: remote{
 			client: o.Client, versions: new(kube.Versions),

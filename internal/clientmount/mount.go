@@ -35,11 +35,11 @@ func (a *attempt) mounted() result {
 			a.log.Warn("the storage profile of a ready mount is not available, going by the record", "error", first, daemon.EventID(eventRecord))
 			plans, first = a.recordedPlans(), nil
 		default:
-			return a.finish(resetStatus(status, dws.Mounted), failed(first))
+			return a.finish(a.noneReady(dws.Mounted), failed(first))
 		}
 	}
 	if err := a.reserve(plans); err != nil {
-		return a.finish(resetStatus(status, dws.Mounted), failed(dws.WrapError(dws.Major, "", err)))
+		return a.finish(a.noneReady(dws.Mounted), failed(dws.WrapError(dws.Major, "", err)))
 	}
 	// Not before it is known that there is something to do: an object without a
 	// profile costs one request less.

@@ -30,7 +30,7 @@ var errInterrupted = errors.New("interrupted between two steps")
 type reconciler struct {
 	node    string
 	remote  remote
-	machine Host
+	host    Host
 	records *Records
 	stuck   *stuckTable
 	limits  func() Limits
@@ -93,7 +93,7 @@ type attempt struct {
 	task
 	remote   remote
 	meter    *meter
-	machine  Machine // for the object as a whole
+	machine  Machine // the node, for what is not about one mount
 	w        *work
 	cm       *dws.ClientMount
 	began    time.Time
@@ -188,10 +188,7 @@ func (a *attempt) baseStatus(s dws.State) *dws.ClientMountStatus {
 	if s != dws.Mounted && s != dws.Unmounted {
 		s = dws.Unmounted // the schema knows no other
 	}
-	out := &dws.ClientMountStatus{Mounts: make([]dws.MountStatus, len(a.cm.Spec.Mounts))}
-	for i := range out.Mounts {
-		out.Mounts[i].State = s
-	}
+	out := a.noneReady(s)
 	if known := a.w.status; known != nil && len(known.Mounts) == len(out.Mounts) {
 		for i := range known.Mounts {
 			if known.Mounts[i].State != s {
@@ -199,6 +196,15 @@ func (a *attempt) baseStatus(s dws.State) *dws.ClientMountStatus {
 			}
 		}
 		copy(out.Mounts, known.Mounts)
+	}
+	return out
+}
+
+// noneReady is the status in which no mount is ready.
+func (a *attempt) noneReady(s dws.State) *dws.ClientMountStatus {
+	out := &dws.ClientMountStatus{Mounts: make([]dws.MountStatus, len(a.cm.Spec.Mounts))}
+	for i := range out.Mounts {
+		out.Mounts[i].State = s
 	}
 	return out
 }
@@ -329,15 +335,13 @@ func (a *attempt) startProgress(s dws.State) {
 		defer func() { <-p.lock }()
 		if !p.over {
 			// A failed write is no loss: the outcome follows.
-			_ = a.publishWith(ctx, status)
+			_ = a.publish(ctx, status)
 		}
 	})
 }
 
-// publish writes an intermediate status.
-func (a *attempt) publish(status *dws.ClientMountStatus) error { return a.publishWith(a.ctx, status) }
-
-func (a *attempt) publishWith(ctx context.Context, status *dws.ClientMountStatus) error {
+// publish writes an intermediate status. The time that it takes is not counted.
+func (a *attempt) publish(ctx context.Context, status *dws.ClientMountStatus) error {
 	if sameStatus(a.w.status, status) {
 		return nil
 	}
@@ -345,7 +349,7 @@ func (a *attempt) publishWith(ctx context.Context, status *dws.ClientMountStatus
 		return err
 	}
 	copied := *status
-	copied.Mounts = append([]dws.MountStatus(nil), status.Mounts...)
+	copied.Mounts = slices.Clone(status.Mounts)
 	a.w.status = &copied
 	return nil
 }
@@ -379,19 +383,11 @@ func (a *attempt) withdraw(status *dws.ClientMountStatus, untrue func(i int) boo
 	if !changed {
 		return nil
 	}
-	return a.publish(status)
+	return a.publish(a.ctx, status)
 }
 
 func allReady(s *dws.ClientMountStatus) bool {
 	return !slices.ContainsFunc(s.Mounts, func(m dws.MountStatus) bool { return !m.Ready })
-}
-
-func resetStatus(s *dws.ClientMountStatus, state dws.State) *dws.ClientMountStatus {
-	out := &dws.ClientMountStatus{Mounts: make([]dws.MountStatus, len(s.Mounts))}
-	for i := range out.Mounts {
-		out.Mounts[i].State = state
-	}
-	return out
 }
 
 // keep returns the first of two errors.

@@ -95,7 +95,7 @@ func TestBadObjects(t *testing.T) {
 
 func TestPanicEndsTheAttemptOnly(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
-	f.rec.machine = nil
+	f.rec.host = nil
 	if res := f.reconcile(); !res.retry || !res.failed {
 		t.Fatalf("%+v", res)
 	}

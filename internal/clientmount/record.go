@@ -256,7 +256,7 @@ func (s *Records) List() ([]*Record, error) {
 	var out []*Record
 	var errs []error
 	for _, n := range names {
-		if r, ok := s.undone.Load(strings.TrimSuffix(filepath.Base(n), ".json")); ok {
+		if r, ok := s.undone.Load(strings.TrimSuffix(filepath.Base(n), recordSuffix)); ok {
 			out = append(out, r.(*Record).clone())
 			continue
 		}

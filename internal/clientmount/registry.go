@@ -9,6 +9,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // registry knows which ClientMount uses which volume at which path of this
@@ -55,6 +56,13 @@ type claim struct {
 
 func claimOf(p *plan.Plan) claim { return claim{path: p.Path, typ: p.Type, volume: p.Volume()} }
 
+// claim is what the record of a mount claims.
+func (m *MountRecord) claim() claim {
+	c := claimOf(&m.Plan)
+	c.created, c.mounted, c.mounting = slices.Clone(m.Created), m.Mounted, m.Mounting
+	return c
+}
+
 // samePlace reports whether two claims are about the same mount.
 func (c *claim) samePlace(o *claim) bool {
 	return c.path == o.path && c.typ == o.typ && c.volume == o.volume
@@ -63,7 +71,7 @@ func (c *claim) samePlace(o *claim) bool {
 // hides reports whether one of two mounts at these paths would hide the other,
 // or is the other.
 func (c *claim) hides(o *claim) bool {
-	return c.path == o.path || strings.HasPrefix(c.path, o.path+"/") || strings.HasPrefix(o.path, c.path+"/")
+	return safepath.Within(c.path, o.path) || safepath.Below(o.path, c.path)
 }
 
 // conflictError says that the path of a mount is taken by another ClientMount.
@@ -83,7 +91,7 @@ func (e *conflictError) Error() string {
 	switch {
 	case e.path == e.otherPath:
 		return fmt.Sprintf("mount path %s is in use by %s with another volume (%s)", e.path, other, e.otherVolume)
-	case strings.HasPrefix(e.path, e.otherPath+"/"):
+	case safepath.Below(e.path, e.otherPath):
 		return fmt.Sprintf("mount path %s lies below %s, where %s has mounted %s", e.path, e.otherPath, other, e.otherVolume)
 	}
 	return fmt.Sprintf("mount path %s would hide %s, where %s has mounted %s", e.path, e.otherPath, other, e.otherVolume)
@@ -115,7 +123,7 @@ func (r *registry) reserve(uid, name string, plans []*plan.Plan) error {
 	}
 	if u == nil {
 		u = &user{uid: uid, name: name}
-		r.put(u)
+		r.users[uid] = u
 	}
 	u.claims = append(u.claims, fresh...)
 	return nil
@@ -142,7 +150,7 @@ func (r *registry) covered(uid, path string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, u := range r.users {
-		if u.uid != uid && slices.ContainsFunc(u.claims, func(c claim) bool { return strings.HasPrefix(path, c.path+"/") }) {
+		if u.uid != uid && slices.ContainsFunc(u.claims, func(c claim) bool { return safepath.Below(path, c.path) }) {
 			return true
 		}
 	}
@@ -166,41 +174,27 @@ func (r *registry) taken(uid string, p *plan.Plan) bool {
 	return false
 }
 
-func (r *registry) put(u *user) {
-	if r.users == nil {
-		r.users = map[string]*user{}
-	}
-	r.users[u.uid] = u
-}
-
 // keep makes the claims of an object those of its record: everything that is
 // not unmounted yet. A nil record with the uid drops all of them.
 func (r *registry) keep(uid string, rec *Record) {
 	r.mu.Lock()
 	had := 0
-	if u := r.users[uid]; u != nil {
-		had = len(u.claims)
-	}
 	u := &user{uid: uid}
 	if old := r.users[uid]; old != nil {
-		u.handed = old.handed
+		had, u.handed = len(old.claims), old.handed
 	}
 	if rec != nil {
 		u.name = rec.Name
 		for i := range rec.Mounts {
-			m := &rec.Mounts[i]
-			if m.Unmounted {
-				continue
+			if m := &rec.Mounts[i]; !m.Unmounted {
+				u.claims = append(u.claims, m.claim())
 			}
-			c := claimOf(&m.Plan)
-			c.created, c.mounted, c.mounting = slices.Clone(m.Created), m.Mounted, m.Mounting
-			u.claims = append(u.claims, c)
 		}
 	}
 	if len(u.claims) == 0 { // and nothing can be handed over any more
 		delete(r.users, uid)
 	} else {
-		r.put(u)
+		r.users[uid] = u
 	}
 	r.mu.Unlock()
 	if len(u.claims) < had && r.freed != nil {
@@ -239,7 +233,6 @@ func (r *registry) holds(uid, path string) bool {
 // sharer is another ClientMount that uses the same volume.
 type sharer struct {
 	uid, name string
-	claim     claim
 	alive     bool
 }
 
@@ -255,7 +248,7 @@ func (r *registry) sharers(uid string, p *plan.Plan) (here, elsewhere []sharer) 
 			if c.volume != mine.volume || c.reserved || u.uid == uid && c.path == mine.path {
 				continue
 			}
-			s := sharer{uid: u.uid, name: u.name, claim: c}
+			s := sharer{uid: u.uid, name: u.name}
 			if c.samePlace(&mine) {
 				here = append(here, s)
 			} else {
@@ -286,19 +279,18 @@ func firstAlive(list []sharer) *sharer {
 // handOver gives what the record of a mount says to the remaining users of that
 // mount: the last one to unmount must know what to remove.
 func (r *registry) handOver(uid string, m *MountRecord) {
-	c := claimOf(&m.Plan)
-	c.created, c.mounted, c.mounting = slices.Clone(m.Created), m.Mounted, m.Mounting
+	c := m.claim()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, u := range r.users {
 		if u.uid != uid && slices.ContainsFunc(u.claims, func(o claim) bool { return o.samePlace(&c) }) {
-			told := c
+			note := c
 			for _, before := range u.handed {
 				if before.samePlace(&c) {
-					told.created = union(before.created, told.created)
+					note.created = union(before.created, note.created)
 				}
 			}
-			u.handed = append(slices.DeleteFunc(u.handed, func(o claim) bool { return o.samePlace(&c) }), told)
+			u.handed = append(slices.DeleteFunc(u.handed, func(o claim) bool { return o.samePlace(&c) }), note)
 		}
 	}
 }

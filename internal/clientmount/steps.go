@@ -171,9 +171,7 @@ func (r *runner) step(s *plan.Step) (err error) {
 	case plan.Mount:
 		err = r.mountStep(name, s)
 	case plan.Chown:
-		began := time.Now()
 		err = r.chown(s)
-		r.commands += time.Since(began) // it is one, except on a file system in memory
 	case plan.ServersFile:
 		// Written by the reconciler after the mount, because it needs the API
 		// server. A failure does not fail the mount.
@@ -203,11 +201,13 @@ func (r *runner) step(s *plan.Step) (err error) {
 
 // command runs a built-in verb directly, without a shell.
 func (r *runner) command(argv []string) error {
-	began := time.Now()
+	defer r.spent(time.Now())
 	_, err := r.machine.Run(r.ctx, node.Command{Argv: argv, Timeout: r.limits.Command})
-	r.commands += time.Since(began)
 	return err
 }
+
+// spent adds the time since began to that of commands.
+func (r *runner) spent(began time.Time) { r.commands += time.Since(began) }
 
 // hook runs one line of the administrator by bash and logs what it printed.
 func (r *runner) hook(log *slog.Logger, s *plan.Step) error {
@@ -236,9 +236,8 @@ func (r *runner) locked(f func() error) error {
 
 // waitFor runs a wait that a newer state of the object may cut short.
 func (r *runner) waitFor(f func(context.Context) error) error {
-	began := time.Now()
+	defer r.spent(time.Now())
 	err := f(r.steps)
-	r.commands += time.Since(began)
 	if err != nil && r.interrupted() {
 		return errInterrupted
 	}

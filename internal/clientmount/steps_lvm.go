@@ -73,7 +73,7 @@ func (r *runner) removeMap() error {
 func (r *runner) lockStop(s *plan.Step) error {
 	began := time.Now()
 	has, err := r.machine.HasVG(r.ctx, r.plan.VG, r.limits.Command)
-	r.commands += time.Since(began)
+	r.spent(began)
 	if err != nil || !has {
 		return err
 	}
@@ -107,10 +107,8 @@ func (r *runner) findLV() (*node.LV, error) {
 }
 
 func (r *runner) lvs() ([]node.LV, error) {
-	began := time.Now()
-	lvs, err := r.machine.LVs(r.ctx, r.plan.VG, r.limits.Command)
-	r.commands += time.Since(began)
-	return lvs, err
+	defer r.spent(time.Now())
+	return r.machine.LVs(r.ctx, r.plan.VG, r.limits.Command)
 }
 
 func activation(k plan.Kind) bool {
@@ -133,8 +131,7 @@ func (r *runner) afterActivationFailure(cause error, retries *int) (again bool, 
 		return false, fmt.Errorf("%w; nvmeInfo has entries that are no namespace: %s", cause, strings.Join(bad, ", "))
 	}
 	r.log.Debug("rescanning NVMe devices", "step", "rescan", "attempt", *retries, "error", cause, daemon.EventID(eventRescan))
-	began := time.Now()
-	defer func() { r.commands += time.Since(began) }()
+	defer r.spent(time.Now())
 	if err := r.machine.RescanNVMe(r.ctx, nqns, r.limits.Command); err != nil {
 		return false, fmt.Errorf("%w; could not rescan NVMe devices: %w", cause, err)
 	}

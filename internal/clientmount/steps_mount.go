@@ -221,6 +221,7 @@ func (r *runner) mine() (*node.Mount, error) {
 // chown sets the owner of the mounted root (or of the bound device node), after a
 // check that it is ours.
 func (r *runner) chown(s *plan.Step) error {
+	defer r.spent(time.Now()) // a command does it, except on a file system in memory
 	m, err := r.machine.MountAt(r.plan.Path)
 	if err != nil {
 		return err

@@ -173,8 +173,8 @@ func (g *guard) Run(ctx context.Context, c node.Command) (node.Result, error) {
 
 // machineFor returns the node as it may be used for p until ctx ends.
 func (r *reconciler) machineFor(ctx context.Context, log *slog.Logger, p purpose) Machine {
-	return r.machine.For(node.Caller{
-		Context: ctx, Limit: r.limits().Command, Exec: &guard{next: r.machine, table: r.stuck, log: log, purpose: p},
+	return r.host.For(node.Caller{
+		Context: ctx, Limit: r.limits().Command, Exec: &guard{next: r.host, table: r.stuck, log: log, purpose: p},
 	})
 }
 
@@ -195,7 +195,7 @@ func (t *task) leftCommands(rec *Record) error {
 	if l.Command == 0 || l.Hook == 0 {
 		limit = 0
 	}
-	left, err := t.reconciler.machine.WaitLeft(t.steps, markOf(rec.UID), limit, func(l node.Left) {
+	left, err := t.host.WaitLeft(t.steps, markOf(rec.UID), limit, func(l node.Left) {
 		t.log.Warn("waiting for a command that an earlier daemon left", "command", l.Line, "pid", l.PID, daemon.EventID(eventStuck))
 	})
 	if err != nil {

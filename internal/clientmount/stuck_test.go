@@ -292,7 +292,7 @@ func realNode(t *testing.T, mountinfo string, run runs) *reconciler {
 		}
 	}
 	return &reconciler{
-		machine: realHost{&node.Node{Root: root, Exec: run}}, stuck: newStuckTable(), log: slog.New(slog.DiscardHandler),
+		host: realHost{&node.Node{Root: root, Exec: run}}, stuck: newStuckTable(), log: slog.New(slog.DiscardHandler),
 		limits: func() Limits { return Limits{Command: time.Minute} },
 	}
 }

@@ -24,10 +24,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
-// Where units are: those that install writes, and those of the package.
+// Directories of unit files, systemd.unit(5).
 const (
-	ownDir     = "/etc/systemd/system"
-	packageDir = "/usr/lib/systemd/system"
+	UnitDirectory    = "/etc/systemd/system"     // of the administrator and of "PROGRAM install"
+	PackageDirectory = "/usr/lib/systemd/system" // of packages
 )
 
 // Service is one daemon as systemd knows it.
