@@ -80,7 +80,7 @@ func (s *Service) installed(ctx context.Context) ([]state, error) {
 		}
 		return states, err
 	}
-	for _, dir := range []string{ownDir, packageDir} {
+	for _, dir := range []string{UnitDirectory, PackageDirectory} {
 		if there, err := present(s.path(dir, s.Units[0].Name)); err != nil {
 			return nil, err
 		} else if there {

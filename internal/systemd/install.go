@@ -16,7 +16,7 @@ import (
 // takes back.
 func (s *Service) install(ctx context.Context, args []string) (notes []string, err error) {
 	for _, unit := range s.Units {
-		path := s.path(ownDir, unit.Name)
+		path := s.path(UnitDirectory, unit.Name)
 		if there, err := present(path); err != nil {
 			return nil, err
 		} else if there {
@@ -50,7 +50,7 @@ func (s *Service) install(ctx context.Context, args []string) (notes []string, e
 		}
 	}()
 	for i, unit := range s.Units {
-		path := s.path(ownDir, unit.Name)
+		path := s.path(UnitDirectory, unit.Name)
 		if err := create(path, texts[i]); errors.Is(err, fs.ErrExist) {
 			return nil, ErrInstalled // somebody was faster
 		} else if err != nil {
@@ -86,13 +86,13 @@ func (s *Service) texts(args []string) (texts []string, err error) {
 func (s *Service) enablePackaged(ctx context.Context, args []string) (notes []string, err error) {
 	var texts []string
 	for _, unit := range s.Units {
-		text, err := os.ReadFile(s.path(packageDir, unit.Name))
+		text, err := os.ReadFile(s.path(PackageDirectory, unit.Name))
 		if err != nil {
 			return nil, err
 		}
 		texts = append(texts, string(text))
 	}
-	notes = append(notes, s.path(packageDir, s.Units[0].Name)+" is the package's: enabled, nothing written")
+	notes = append(notes, s.path(PackageDirectory, s.Units[0].Name)+" is the package's: enabled, nothing written")
 	if len(args) > 0 {
 		notes = append(notes, fmt.Sprintf("the arguments are not used (%s): put them into the configuration file, or into a drop-in with systemctl edit %s", strings.Join(args, " "), s.Name))
 	}
@@ -141,7 +141,7 @@ func (s *Service) remove(ctx context.Context) (notes []string, err error) {
 	var ours []string
 	known := false
 	for _, unit := range s.Units {
-		path := s.path(ownDir, unit.Name)
+		path := s.path(UnitDirectory, unit.Name)
 		there, err := present(path)
 		if err != nil {
 			return nil, err
@@ -165,9 +165,9 @@ func (s *Service) remove(ctx context.Context) (notes []string, err error) {
 	case err != nil:
 		return nil, err
 	case packaged:
-		notes = append(notes, fmt.Sprintf("%s is the package's and stays: it goes with the package", s.path(packageDir, s.Units[0].Name)))
+		notes = append(notes, fmt.Sprintf("%s is the package's and stays: it goes with the package", s.path(PackageDirectory, s.Units[0].Name)))
 	case !known:
-		return nil, hint.Add(ErrNotInstalled, "%s does not exist, and no package provides one", s.path(ownDir, s.Units[0].Name))
+		return nil, hint.Add(ErrNotInstalled, "%s does not exist, and no package provides one", s.path(UnitDirectory, s.Units[0].Name))
 	}
 	if err := s.stopAndDisable(ctx); err != nil {
 		return nil, err
@@ -202,11 +202,11 @@ func (s *Service) stopAndDisable(ctx context.Context) error {
 		}
 	}
 	for _, unit := range s.Units {
-		own, err := present(s.path(ownDir, unit.Name))
+		own, err := present(s.path(UnitDirectory, unit.Name))
 		if err != nil {
 			return err
 		}
-		shipped, err := present(s.path(packageDir, unit.Name))
+		shipped, err := present(s.path(PackageDirectory, unit.Name))
 		if err != nil {
 			return err
 		}

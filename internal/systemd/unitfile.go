@@ -138,7 +138,7 @@ func present(path string) (bool, error) {
 }
 
 // packaged reports whether the package brought the unit of the service.
-func (s *Service) packaged() (bool, error) { return present(s.path(packageDir, s.Units[0].Name)) }
+func (s *Service) packaged() (bool, error) { return present(s.path(PackageDirectory, s.Units[0].Name)) }
 
 // byInstall reports whether install has written the file, ours or that of the
 // older daemon, whose units had a PID file that nobody wrote.
@@ -159,8 +159,8 @@ func (s *Service) byInstall(path string) (bool, error) {
 // hidden says what to do about a file in /etc that systemd takes instead of the
 // package's, "" where there is none of them or the other.
 func (s *Service) hidden(unit string) (advice string, err error) {
-	own := s.path(ownDir, unit)
-	for _, path := range []string{own, s.path(packageDir, unit)} {
+	own := s.path(UnitDirectory, unit)
+	for _, path := range []string{own, s.path(PackageDirectory, unit)} {
 		if there, err := present(path); err != nil || !there {
 			return "", err
 		}
@@ -179,7 +179,7 @@ func (s *Service) hidden(unit string) (advice string, err error) {
 // dropIns are the administrator's changes to our units.
 func (s *Service) dropIns() (paths []string) {
 	for _, unit := range s.Units {
-		found, _ := filepath.Glob(s.path(ownDir, unit.Name+".d") + "/*.conf") // the pattern is well formed
+		found, _ := filepath.Glob(s.path(UnitDirectory, unit.Name+".d") + "/*.conf") // the pattern is well formed
 		paths = append(paths, found...)
 	}
 	return paths

@@ -10,15 +10,16 @@ import (
 	"regexp"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
 // Directories of a node.
 const (
 	BinDirectory     = "/usr/bin"
 	ConfigDirectory  = "/etc"
-	UnitDirectory    = "/etc/systemd/system"     // of the administrator and of "PROGRAM install"
-	PackageDirectory = "/usr/lib/systemd/system" // of the packages
-	StateDirectory   = "/var/lib/nnf-deploy"     // what nnf-deploy itself keeps on a node
+	UnitDirectory    = systemd.UnitDirectory    // of the administrator and of "PROGRAM install"
+	PackageDirectory = systemd.PackageDirectory // of the packages
+	StateDirectory   = "/var/lib/nnf-deploy"    // what nnf-deploy itself keeps on a node
 )
 
 // Names of the files with a daemon's credentials, in its directory below /etc.

@@ -193,7 +193,7 @@ var rooms = map[string]string{
 	"node":                "safepath text",
 	"unixsocket":          "safepath",
 	"config":              "safepath text text/usage",
-	"kube":                "api api/dws api/nnf text",
+	"kube":                "text",
 	"systemd":             "text text/hint", // systemctl and files of units; what the units run is not its business
 	"systemd/fakesystemd": "",               // for tests
 	"daemon":              "config daemon/oneprocessor kube systemd text text/hint text/usage version",
@@ -209,7 +209,7 @@ var rooms = map[string]string{
 	"datamovement/client/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
 
 	"deploy/nodeset":         "",                                                    // host lists; which nodes there are is not its business
-	"deploy/product":         "api",                                                 // what the daemons consist of
+	"deploy/product":         "api systemd",                                         // what the daemons consist of
 	"deploy/inventory":       "api api/dws deploy/nodeset deploy/product kube text", // what is to be installed where
 	"deploy/credentials":     "deploy/inventory deploy/product kube safepath",
 	"deploy/payload":         "deploy/product",                                           // packages and programs on the administrator's host

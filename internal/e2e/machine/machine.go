@@ -20,7 +20,7 @@ type Machine struct {
 
 	World *world.World // the scene that it plays in, with the API server
 
-	// Exchange is a folder of ours that a container has as /run/e2e, for sockets.
+	// Exchange is the directory outside that a container has as /run/e2e.
 	Exchange string
 
 	t       testing.TB
@@ -28,15 +28,12 @@ type Machine struct {
 	link    *link
 	slow    time.Duration // how many times longer things take than on this machine
 	console string        // file with what came out of it
-	rpms    string        // folder inside in which the packages lie from the start; else empty
 	root    string        // where this machine has the files of a container
 	groups  cgroups       // of a container
 	done    chan struct{} // closed when its process has ended
 	stop    func()
 	monitor func(command string) error // of the emulator; nil in a container
 	boot    time.Duration              // how long one may take
-
-	whyNoNewer string // why there is no newer package
 }
 
 // patience bounds what should take a moment.

@@ -1,105 +1,116 @@
 package machine
 
 import (
-	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
-	"time"
+
+	"github.com/compute-daemons/compute-daemons/packaging"
 )
 
-// DNF is dnf without questions, set up as Enterprise Linux has it (--best: install
-// upgrades what is there). The release only has to be some.
-const DNF = "dnf -y -q --best --releasever=9 --setopt=install_weak_deps=False "
+// DNF is dnf without questions.
+const DNF = "dnf -y -q "
 
-// distribution stands for the packages that the daemons' packages need: what
-// they hold is on the machine, but rpm does not know it.
-const distribution = `Name: distribution
-Version: 1
-Release: 1
-Summary: what the machine has
-License: none
-BuildArch: noarch
-Provides: /bin/sh systemd systemd-udev util-linux lvm2 nvme-cli xfsprogs
-%description
-What the machine has.
-%files
+// distribution stands in for the packages that the daemons' packages need: the machine
+// has their files, but rpm does not know it.
+const distribution = `{name: distribution, arch: all, version: "1", version_schema: none, release: "1", maintainer: none, license: none,
+description: what the machine has, rpm: {summary: what the machine has},
+provides: [/bin/sh, systemd, systemd-udev, util-linux, lvm2, nvme-cli, xfsprogs]}
 `
 
-// Packages are the binary packages in bin/rpm, of each the one that was made
-// last; none when they have not been built.
+// Distribution builds the package that stands in for those of the distribution.
+func Distribution(t testing.TB) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	config := filepath.Join(dir, "distribution.yaml")
+	if err := os.WriteFile(config, []byte(distribution), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := packager(nil, "--config", config, "rpm", dir); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "distribution-1-1.noarch.rpm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// Packages returns the binary packages in bin/rpm, which must have been built.
 func Packages(t testing.TB) []string {
 	t.Helper()
 	root, err := repository()
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := newest(filepath.Join(root, "bin/rpm"))
-	if err != nil {
-		t.Fatal(err)
+	list, err := filepath.Glob(filepath.Join(root, "bin/rpm/*.x86_64.rpm"))
+	if err != nil || len(list) == 0 {
+		t.Fatalf("the packages in bin/rpm are %q, %v: run make rpm ARCHES=amd64", list, err)
 	}
 	return list
 }
 
-func newest(dir string) ([]string, error) {
-	all, err := filepath.Glob(filepath.Join(dir, "*.x86_64.rpm"))
-	if err != nil {
-		return nil, err
-	}
-	last := map[string]string{} // by the package's name
-	made := map[string]time.Time{}
-	for _, file := range all {
-		st, err := os.Stat(file)
-		if err != nil {
-			return nil, err
-		}
-		name := packageName(file)
-		if last[name] == "" || st.ModTime().After(made[name]) {
-			last[name], made[name] = file, st.ModTime()
-		}
-	}
-	return slices.Sorted(maps.Values(last)), nil
+// Repository is a signed dnf repository with the packages in bin/rpm, as make repo makes
+// it.
+type Repository struct {
+	Dir string // inside
+
+	outside, url string
+	key          *packaging.Key
+	packages     []string
 }
 
-// packageName is what is before version, release and architecture.
-func packageName(file string) string {
-	parts := strings.Split(filepath.Base(file), "-")
-	return strings.Join(parts[:max(1, len(parts)-2)], "-")
-}
-
-// putPackages lays the packages into a folder of the machine.
-func (m *Machine) putPackages(dir string) {
+// Repository makes a repository for a container, in a directory of the container or, if
+// web is set, on a web server, and puts its file into /etc/yum.repos.d.
+func (m *Machine) Repository(web bool) *Repository {
 	m.t.Helper()
-	for _, p := range Packages(m.t) {
-		m.putPackage(p, dir)
-	}
-}
-
-func (m *Machine) putPackage(path, dir string) {
-	m.t.Helper()
-	data, err := os.ReadFile(path)
+	key, err := packaging.NewKey()
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.Put(dir+"/"+filepath.Base(path), 0o644, data)
+	m.t.Cleanup(key.Remove)
+	r := &Repository{Dir: "/run/e2e/repo", outside: filepath.Join(m.Exchange, "repo"), url: "file:///run/e2e/repo", key: key, packages: Packages(m.t)}
+	if web {
+		server := httptest.NewServer(http.FileServer(http.Dir(r.outside)))
+		m.t.Cleanup(server.Close)
+		r.url = server.URL
+	}
+	r.make(m)
+	m.Use(r.Dir)
+	return r
 }
 
-// Repository gives the machine a repository with the packages, and installs
-// what stands for its distribution.
-func (m *Machine) Repository() {
+// AddNewer adds the packages of a next release: the same programs, with another default in
+// the configuration files.
+func (r *Repository) AddNewer(m *Machine) {
 	m.t.Helper()
-	m.putPackages("/root/repo")
-	m.Offer("/root/repo")
+	list, err := newer(m.t.TempDir(), "", "clientmountd", "nnf-dm")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	r.packages = append(r.packages, list...)
+	r.make(m)
 }
 
-// Offer makes a folder of packages the machine's repository, and installs what
-// stands for its distribution.
-func (m *Machine) Offer(dir string) {
+func (r *Repository) make(m *Machine) {
 	m.t.Helper()
-	m.Put("/root/distribution.spec", 0o644, []byte(distribution))
-	m.Put("/etc/yum.repos.d/local.repo", 0o644, []byte("[local]\nname=local\nbaseurl=file://"+dir+"\ngpgcheck=0\n"))
-	m.Do("rpmbuild -bb --quiet --define '_rpmdir " + dir + "' --define '_topdir /root/build' /root/distribution.spec && createrepo_c -q " + dir +
-		" && rpm -i " + dir + "/noarch/distribution-*.rpm")
+	root, err := repository()
+	if err == nil {
+		err = packaging.MakeRepository(root, r.outside, r.url, r.key, r.packages)
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// Use makes dnf use the repository in a directory inside, and installs the package that
+// stands in for those of the distribution.
+func (m *Machine) Use(dir string) {
+	m.t.Helper()
+	m.Put("/root/distribution.rpm", 0o644, Distribution(m.t))
+	m.Put("/etc/dnf/dnf.conf", 0o644, []byte("[main]\nbest=True\nskip_if_unavailable=False\n")) // as on Enterprise Linux
+	m.Put("/etc/dnf/vars/releasever", 0o644, []byte("9\n"))                                     // any will do
+	m.Do("rpm -i /root/distribution.rpm && install -D -m 0644 -t /etc/yum.repos.d " + dir + "/compute-daemons.repo")
 }

@@ -32,7 +32,7 @@ type VMOptions struct {
 	Attached int // NVMe namespaces of 1 GiB that it sees, numbered from 1
 	Detached int // and further ones that its controllers do not see yet
 
-	Newer bool // it has a newer package at hand, see Machine.Newer
+	Newer bool // it has NewerRepository
 }
 
 // NVMeSerial is the serial number of both NVMe controllers, which belong to one
@@ -55,12 +55,11 @@ func VM(t testing.TB, o VMOptions) *Machine {
 	// Below /run/e2e, in the ram disk: over the port they would take longer.
 	files := map[string]string{}
 	for _, p := range Packages(t) {
-		files["rpm/"+filepath.Base(p)], m.rpms = p, "/run/e2e/rpm"
+		files["rpm/"+filepath.Base(p)] = p
 	}
 	if o.Newer {
-		var p string
-		if p, m.whyNoNewer = makeNewer(t, dir); p != "" {
-			files["newer/"+filepath.Base(p)] = p
+		for name, p := range newerRepository(t, dir) {
+			files["newer/"+name] = p
 		}
 	}
 	if err := m.startVM(dir, o, files); err != nil {

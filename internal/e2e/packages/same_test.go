@@ -77,8 +77,15 @@ func TestOtherArchitecture(t *testing.T) {
 		other, arch, machine = "amd64", "x86_64", elf.EM_X86_64
 	}
 	out := t.TempDir()
+	stale := filepath.Join(out, "nnf-deploy-0.0.9-1."+arch+".rpm")
+	if err := os.WriteFile(stale, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := buildRPMs(b.tree, out, other); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := os.Stat(stale); !os.IsNotExist(err) {
+		t.Errorf("a package of another version is still there: %v", err)
 	}
 	for name, programs := range map[string][]string{"clientmountd": {"clientmountd"}, "nnf-dm": {"nnf-dm", "nnf-dmctl"}, "nnf-deploy": {"nnf-deploy"}} {
 		pkg := filepath.Join(out, name+"-0.1.0-1."+arch+".rpm")

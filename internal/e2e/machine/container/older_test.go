@@ -28,7 +28,7 @@ chmod 755 %{buildroot}/usr/bin/DAEMON
 // and its unit stay until the administrator says so, the words tell him how, and
 // what they tell works.
 func TestOverOlderPackages(t *testing.T) {
-	m := packaged(t)
+	m, _ := packaged(t, true)
 	pids := map[string]string{}
 	for _, d := range daemons {
 		fill := strings.NewReplacer("PACKAGE", d.older, "DAEMON", d.name).Replace
@@ -40,7 +40,7 @@ func TestOverOlderPackages(t *testing.T) {
 		pids[d.name] = m.Property(d.name, "MainPID")
 	}
 
-	quiet(t, m, machine.DNF+"install clientmountd nnf-dm")
+	transaction(t, m, install)
 	m.Do("! rpm -q nnf-clientmount && rpm -V clientmountd nnf-dm")
 	if got := m.Do("rpm -q --qf '%{VENDOR} ' clientmountd nnf-dm"); got != "compute-daemons compute-daemons " {
 		t.Errorf("the packages are of %s", got)

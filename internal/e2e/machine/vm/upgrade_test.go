@@ -1,11 +1,9 @@
 package vm
 
 import (
-	"os"
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // writer adds a line to a file, again and again, and keeps it open. What goes
@@ -19,13 +17,6 @@ done`
 // nothing of it, and what the administrator has edited is kept.
 func upgrade(t *testing.T) {
 	s := newSite(t, "xfs")
-	newer, why := s.Newer()
-	if why != "" {
-		if os.Getenv(world.RequireVar) != "" {
-			t.Fatal(why)
-		}
-		t.Skip("not run: " + why)
-	}
 	s.ask(nil)
 	s.mounted()
 	s.Put("/run/writer.sh", 0o644, []byte(writer))
@@ -35,7 +26,7 @@ func upgrade(t *testing.T) {
 	pid := s.Property("clientmountd", "MainPID")
 	old := s.Do("clientmountd version")
 
-	s.Offer(newer)
+	s.Use(machine.NewerRepository)
 	s.Do(machine.DNF + "upgrade clientmountd")
 
 	s.Machine.Await("another daemon runs", `p=$(systemctl show --value -p MainPID clientmountd); [ $p != 0 ] && [ $p != `+pid+` ] && systemctl -q is-active clientmountd`)
