@@ -11,7 +11,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// What the pages of programs with sub-commands have in common.
+// The following functions are for the pages of programs with sub-commands.
 
 func usages(program string, g cli.Guide) (lines []string) {
 	for _, c := range g.Commands {
@@ -51,7 +51,7 @@ func exitsOf(p *page, g cli.Guide) {
 	}
 }
 
-// placeholders sets the words of a synopsis that stand for something.
+// placeholders marks the placeholders of a synopsis.
 func placeholders(arguments string) string {
 	var out []string
 	for word := range strings.FieldsSeq(arguments) {
