@@ -90,31 +90,32 @@ demo: need-demo build-daemon build-test devcluster bin/standin ## a file system 
 	@bin/demo
 
 .PHONY: test
-test: need-test need-lint ## everything: check, then real mounts and a real API server (CRDS=DIR: on those definitions as well)
+test: need-test need-lint ## everything: check, then real mounts and a real API server (CRDS=DIR: the conformance suites on those definitions)
 	@$(MAKE) --no-print-directory -j 2 check devcluster
 	@$(MAKE) --no-print-directory build-daemon build-test
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target $(SCENES)
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target $(SUITES)
 
 # Make would hand a variable of its command line to every program.
 unexport CRDS
 
 # What needs a whole machine, by package, two at a time, the longest first. The
-# crash matrix runs from its folder, where go test shows its counts.
+# crash matrix runs from its directory, where go test shows its counts. With CRDS the
+# conformance suites run on those definitions; all others use those of devcluster.
 E2E    := crash conformance apiserver offload dmapiserver abuse demo
 E2E    := $(filter $(patsubst internal/e2e/%/,%,$(wildcard internal/e2e/*/)),$(E2E))
-SCENES := scenes-crash $(if $(CRDS),scenes-crds) $(patsubst %,scenes-%,$(filter-out crash,$(E2E))) scenes-devcluster scenes-others
+SUITES := suite-crash $(if $(CRDS),suite-crds) $(patsubst %,suite-%,$(filter-out crash $(if $(CRDS),conformance offload),$(E2E))) suite-devcluster suite-others
 MACHINES := machine/container machine/fleet machine/vm
-scenes-%:
+suite-%:
 	$(GO) test -buildvcs=false -count=1 -timeout 20m ./internal/e2e/$*
-.PHONY: scenes-crash scenes-crds scenes-devcluster scenes-others
-scenes-crash:
+.PHONY: suite-crash suite-crds suite-devcluster suite-others
+suite-crash:
 	cd internal/e2e/crash && $(GO) test -buildvcs=false -count=1 -timeout 20m
-scenes-devcluster:
+suite-devcluster:
 	internal/devcluster/build.sh --test -count=1 -timeout 10m
-scenes-crds:
+suite-crds:
 	@[ -d "$(CRDS)" ] || { echo "make: CRDS must name a folder with CustomResourceDefinitions" >&2; exit 1; }
 	CRDS=$(CRDS) $(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $(patsubst %,./internal/e2e/%,$(filter conformance offload,$(E2E)))
-scenes-others:
+suite-others:
 	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $$($(GO) list ./internal/e2e/... | grep -vE '/e2e/($(subst $(eval) ,|,$(E2E) $(MACHINES) packages))$$')
 
 # Whole machines: systemd in a container, then a virtual machine. Both come from
@@ -146,7 +147,7 @@ e2e-container e2e-fleet e2e-vm: e2e-%: $(E2E_NEEDS)
 	cd internal/e2e/machine/$* && E2E_MACHINE=1 $(GO) test -buildvcs=false -count=1 -timeout 30m -v .
 
 .PHONY: test-crds
-test-crds: need-test devcluster build-daemon build-test scenes-crds ## the conformance suites on the definitions in CRDS=DIR
+test-crds: need-test devcluster build-daemon build-test suite-crds ## the conformance suites on the definitions in CRDS=DIR
 
 .PHONY: check
 check: lint unit fuzz ## unit tests, fuzz seeds and lint
@@ -155,7 +156,7 @@ check: lint unit fuzz ## unit tests, fuzz seeds and lint
 unit: need-go
 	$(GO) test -buildvcs=false $$($(GO) list ./... | grep -v /internal/e2e)
 
-FUZZTIME ?= 10s
+FUZZTIME ?= 4s
 .PHONY: fuzz
 fuzz: need-go ## every fuzz target for $(FUZZTIME) (FUZZTIME=0 runs none)
 	@[ "$(FUZZTIME)" = 0 ] || internal/e2e/fuzz.sh $(FUZZTIME)

@@ -76,14 +76,14 @@ func (r *reader) problem(line int, text string) {
 // syntax reports what is not TOML at all.
 func (r *reader) syntax(err error) {
 	if e, ok := errors.AsType[toml.ParseError](err); ok {
-		text := "not valid TOML: " + clip(e.Message)
+		message := "not valid TOML: " + text.Clip(e.Message, maxMessage)
 		if e.LastKey != "" {
-			text += " (near " + quote(e.LastKey) + ")"
+			message += " (near " + text.Quote(e.LastKey) + ")"
 		}
-		r.problem(max(1, e.Position.Line), oneLine(text))
+		r.problem(max(1, e.Position.Line), oneLine(message))
 		return
 	}
-	r.problem(0, oneLine(clip(err.Error())))
+	r.problem(0, oneLine(text.Clip(err.Error(), maxMessage)))
 }
 
 // walk goes through one table, whose dotted name with a dot behind is prefix.
@@ -143,15 +143,19 @@ func (r *reader) unknownKey(key string, primitive toml.Primitive) {
 		for _, s := range r.table.Sections {
 			known = append(known, s.Name)
 		}
-		r.problem(line, "unknown section "+quote(key)+text.DidYouMean(key, known))
+		r.problem(line, "unknown section "+text.Quote(key)+text.DidYouMean(key, known))
 		return
 	}
 	known := []string{"version"}
 	for i := range r.table.Settings {
 		known = append(known, r.table.Settings[i].Key)
 	}
-	r.problem(line, "unknown key "+quote(key)+text.DidYouMean(key, known))
+	r.problem(line, "unknown key "+text.Quote(key)+text.DidYouMean(key, known))
 }
+
+// maxMessage bounds a message of the TOML library, in bytes: the library repeats
+// text that it cannot read in full.
+const maxMessage = 300
 
 // finder is handed a value by the TOML library and refuses it, because the
 // library tells the line of a value only in the error about it.

@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // Sources says where to look. The zero value reads the table's default file
@@ -204,7 +206,7 @@ func place(file string, line int) string {
 // clean keeps a name with control characters from forging lines of the log.
 func clean(name string) string {
 	if printable(name) != nil {
-		return quote(name)
+		return text.Quote(name)
 	}
 	return name
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/compute-daemons/compute-daemons/internal/text"
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
@@ -18,7 +19,7 @@ func Check(w io.Writer, t *Table, src Sources) error {
 		return err
 	}
 	if len(rest) > 0 {
-		return usage.Errorf("unexpected argument %s", quote(rest[0]))
+		return usage.Errorf("unexpected argument %s", text.Quote(rest[0]))
 	}
 	for _, warning := range result.Warnings {
 		fmt.Fprintln(w, "warning:", warning)

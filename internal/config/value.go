@@ -21,8 +21,8 @@ const maxText = 64 << 10
 
 // parse reads a value in the syntax of a flag or of the environment, checks it
 // and returns it in the Go type of its kind. The error says what is accepted.
-func (s *Setting) parse(text string) (any, error) {
-	v, err := s.convert(text)
+func (s *Setting) parse(value string) (any, error) {
+	v, err := s.convert(value)
 	if err != nil {
 		return nil, err
 	}
@@ -30,53 +30,53 @@ func (s *Setting) parse(text string) (any, error) {
 }
 
 // convert is parse without the checks on range and meaning.
-func (s *Setting) convert(text string) (any, error) {
-	if len(text) > maxText {
+func (s *Setting) convert(value string) (any, error) {
+	if len(value) > maxText {
 		return nil, fmt.Errorf("the value is too long, accepted: at most %d bytes", maxText)
 	}
 	switch s.Kind {
 	case Bool:
-		switch text {
+		switch value {
 		case "true":
 			return true, nil
 		case "false":
 			return false, nil
 		}
-		return nil, fmt.Errorf("%s is not a boolean, accepted: true or false", quote(text))
+		return nil, fmt.Errorf("%s is not a boolean, accepted: true or false", text.Quote(value))
 	case Int:
-		if n, ok := s.Words[text]; ok {
+		if n, ok := s.Words[value]; ok {
 			return int(n), nil
 		}
-		n, err := strconv.Atoi(text)
+		n, err := strconv.Atoi(value)
 		if err != nil {
-			return nil, fmt.Errorf("%s is not an integer%s", quote(text), s.orWords())
+			return nil, fmt.Errorf("%s is not an integer%s", text.Quote(value), s.orWords())
 		}
 		return n, nil
 	case Duration:
-		d, err := time.ParseDuration(text)
+		d, err := time.ParseDuration(value)
 		if err != nil {
-			return nil, fmt.Errorf("%s is not a duration, accepted: a number with a unit, for example \"30s\", \"5m\" or \"1h30m\"", quote(text))
+			return nil, fmt.Errorf("%s is not a duration, accepted: a number with a unit, for example \"30s\", \"5m\" or \"1h30m\"", text.Quote(value))
 		}
 		return d, nil
 	case Size:
-		if n, ok := s.Words[text]; ok {
+		if n, ok := s.Words[value]; ok {
 			return n, nil
 		}
-		n, err := parseSize(text)
+		n, err := parseSize(value)
 		if err != nil {
-			return nil, fmt.Errorf("%s is not a size, accepted: bytes or a number with a unit, for example \"20MiB\"%s", quote(text), s.orWords())
+			return nil, fmt.Errorf("%s is not a size, accepted: bytes or a number with a unit, for example \"20MiB\"%s", text.Quote(value), s.orWords())
 		}
 		return n, nil
 	case Strings:
 		list := []string{}
-		for item := range strings.SplitSeq(text, ",") {
+		for item := range strings.SplitSeq(value, ",") {
 			if item = strings.TrimSpace(item); item != "" {
 				list = append(list, item)
 			}
 		}
 		return list, nil
 	default: // String, Port, Enum
-		return text, nil
+		return value, nil
 	}
 }
 
@@ -88,10 +88,10 @@ func (s *Setting) accept(v any) error {
 			return err
 		}
 		if s.Kind == Enum && !slices.Contains(s.Values, v) {
-			return fmt.Errorf("%s is not known, accepted: %s%s", quote(v), strings.Join(s.Values, ", "), text.DidYouMean(v, s.Values))
+			return fmt.Errorf("%s is not known, accepted: %s%s", text.Quote(v), strings.Join(s.Values, ", "), text.DidYouMean(v, s.Values))
 		}
 		if n, err := strconv.Atoi(v); s.Kind == Port && v != "" && (err != nil || n < 1 || n > 65535) {
-			return fmt.Errorf("%s is not a port, accepted: 1 to 65535", quote(v))
+			return fmt.Errorf("%s is not a port, accepted: 1 to 65535", text.Quote(v))
 		}
 	case []string:
 		for _, item := range v {
@@ -110,9 +110,9 @@ func (s *Setting) accept(v any) error {
 }
 
 // printable refuses what would break a line of the log, or a path.
-func printable(text string) error {
-	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) {
-		return fmt.Errorf("%s holds a control character or is not UTF-8, accepted: plain text", quote(text))
+func printable(value string) error {
+	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) {
+		return fmt.Errorf("%s holds a control character or is not UTF-8, accepted: plain text", text.Quote(value))
 	}
 	return nil
 }
@@ -149,8 +149,8 @@ func (s *Setting) rangeText() string {
 	return ""
 }
 
-func (s *Setting) bound(text string) int64 {
-	v, err := s.convert(text)
+func (s *Setting) bound(value string) int64 {
+	v, err := s.convert(value)
 	n, ok := number(v)
 	if err != nil || !ok {
 		panic("config: bad bound of " + s.Key) // a mistake in the table, found by its test
@@ -237,7 +237,7 @@ func NamespaceName(value any) error {
 	name := value.(string)
 	foreign := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
 	if len(name) > 63 || strings.ContainsFunc(name, foreign) || strings.HasPrefix(name, "-") || strings.HasSuffix(name, "-") {
-		return fmt.Errorf("%s cannot name a namespace, accepted: up to 63 of a-z, 0-9 and \"-\" (which is neither first nor last)", quote(name))
+		return fmt.Errorf("%s cannot name a namespace, accepted: up to 63 of a-z, 0-9 and \"-\" (which is neither first nor last)", text.Quote(name))
 	}
 	return nil
 }
@@ -245,7 +245,7 @@ func NamespaceName(value any) error {
 // AbsolutePath is a Check: it accepts clean absolute paths other than /.
 func AbsolutePath(value any) error {
 	if path := value.(string); !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" {
-		return fmt.Errorf("%s is not accepted: an absolute path below / without \"..\", \"//\" or a slash at the end", quote(path))
+		return fmt.Errorf("%s is not accepted: an absolute path below / without \"..\", \"//\" or a slash at the end", text.Quote(path))
 	}
 	return nil
 }
@@ -298,14 +298,14 @@ func bare(kind Kind, v any) string {
 
 // formatDuration drops the zero units that time.Duration prints: 2m, not 2m0s.
 func formatDuration(d time.Duration) string {
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
+	value := d.String()
+	if strings.HasSuffix(value, "m0s") {
+		value = strings.TrimSuffix(value, "0s")
 	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
+	if strings.HasSuffix(value, "h0m") {
+		value = strings.TrimSuffix(value, "0m")
 	}
-	return text
+	return value
 }
 
 // sizeUnits are those of the Go runtime's GOMEMLIMIT, largest first.
@@ -316,16 +316,16 @@ var sizeUnits = []struct {
 
 // parseSize reads bytes: "1024", "20MiB". Fractions and negative sizes are
 // refused.
-func parseSize(text string) (int64, error) {
+func parseSize(value string) (int64, error) {
 	unit := int64(1)
 	for _, u := range sizeUnits {
-		if digits, found := strings.CutSuffix(text, u.name); found {
-			text, unit = strings.TrimSpace(digits), u.size
+		if digits, found := strings.CutSuffix(value, u.name); found {
+			value, unit = strings.TrimSpace(digits), u.size
 			break
 		}
 	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n < 0 || strings.HasPrefix(text, "+") {
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil || n < 0 || strings.HasPrefix(value, "+") {
 		return 0, errors.New("not a size")
 	}
 	if n > math.MaxInt64/unit {
@@ -346,10 +346,10 @@ func formatSize(n int64) string {
 
 // tomlString is a basic string of TOML. Go's own quoting has escapes (\x, \a)
 // that TOML has not, so what is special is written by its number (\u0009).
-func tomlString(text string) string {
+func tomlString(value string) string {
 	var b strings.Builder
 	b.WriteByte('"')
-	for _, r := range text {
+	for _, r := range value {
 		switch {
 		case r == '"' || r == '\\':
 			b.WriteByte('\\')
@@ -363,25 +363,6 @@ func tomlString(text string) string {
 	}
 	b.WriteByte('"')
 	return b.String()
-}
-
-// quote shows a text of somebody else's in a message: escaped and bounded.
-func quote(text string) string {
-	const most = 80
-	if len(text) > most {
-		return strconv.Quote(strings.ToValidUTF8(text[:most], "")) + "..."
-	}
-	return strconv.Quote(text)
-}
-
-// clip keeps a message of the TOML library, which repeats the text that it
-// cannot read in full, short enough for one line.
-func clip(message string) string {
-	const most = 300
-	if len(message) <= most {
-		return message
-	}
-	return strings.ToValidUTF8(message[:most], "") + "..."
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

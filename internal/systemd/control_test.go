@@ -22,7 +22,7 @@ func TestControl(t *testing.T) {
 	n.does("status", 0, "Service is stopped\nthing.service: inactive (dead), disabled\nthing.socket: inactive (dead), disabled\n", "")
 	n.does("start", 0, "Starting"+ok, "", "start thing.service thing.socket")
 	n.must(n.systemd.Say("thing.service", "1 mount\x1b ready"))
-	n.does("status", 0, "Service (pid  4711) is running...\nthing.service: active (running), disabled\nthing.socket: active (listening), disabled\nReported: 1 mount? ready\n", "")
+	n.does("status", 0, "Service (pid  4711) is running...\nthing.service: active (running), disabled\nthing.socket: active (listening), disabled\nReported: 1 mount\\x1b ready\n", "")
 	n.does("start", 1, "", "Starting"+failed+"Error:  Service is already running\n")
 	n.does("stop", 0, "Stopping"+ok, "", "stop thing.service thing.socket")
 	n.must(n.systemd.Be("thing.service", "failed"))

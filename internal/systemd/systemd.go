@@ -17,10 +17,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"unicode"
 
 	"golang.org/x/term"
 
+	"github.com/compute-daemons/compute-daemons/internal/text"
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
@@ -181,12 +181,12 @@ func (s *Service) Do(ctx context.Context, verb string, args, environ []string, s
 		b.WriteString("Service not installed\n")
 	}
 	for _, note := range notes {
-		b.WriteString(plain(note) + "\n")
+		b.WriteString(oneLine(note) + "\n")
 	}
 	if known, ok := errors.AsType[Error](err); ok && err.Error() == known.Error() {
 		fmt.Fprintf(&b, "Error:  %s\n", known)
-		if text := hint.Of(err); text != "" {
-			fmt.Fprintf(&b, "%s: hint: %s\n", s.Name, plain(text))
+		if next := hint.Of(err); next != "" {
+			fmt.Fprintf(&b, "%s: hint: %s\n", s.Name, oneLine(next))
 		}
 	} else if err != nil {
 		hint.Write(&b, "", s.Name, err)
@@ -210,14 +210,7 @@ func coloured(w io.Writer, environ []string) bool {
 	return true
 }
 
-// plain makes one line of a text that came from elsewhere, with nothing in it
-// that a terminal would obey.
-func plain(text string) string {
-	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return '?'
-		}
-		return r
-	}, text)
+// oneLine makes one line of a text from outside the program.
+func oneLine(lines string) string {
+	return text.Line(strings.ReplaceAll(strings.TrimSpace(lines), "\n", "; "))
 }

@@ -157,9 +157,9 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
-func TestPlain(t *testing.T) {
-	for text, want := range map[string]string{"": "", " a\n": "a", "a\nb\n": "a; b", "\x1b[31m\x07": "?[31m?", "ä\u0085b": "ä?b", "a\tb": "a?b"} {
-		if have := plain(text); have != want {
+func TestOneLine(t *testing.T) {
+	for text, want := range map[string]string{"": "", " a\n": "a", "a\nb\n": "a; b", "\x1b[31m\x07": `\x1b[31m\a`, "ä\u0085b": `ä\u0085b`, "a\tb": `a\tb`} {
+		if have := oneLine(text); have != want {
 			t.Errorf("%q became %q, want %q", text, have, want)
 		}
 	}

@@ -1,7 +1,6 @@
-// Command generate writes what the packages bring besides binaries, units and
-// configuration, and what the programs' own tables know: manual pages, bash
-// completion, the journal's message catalogue, and the tables of records in
-// docs/. It is run by make generate, from the top of the tree.
+// Command generate writes the files that are made from the tables of the programs: manual
+// pages, completion for shells, the message catalogue of the journal, and the tables of
+// records in docs/. make generate runs it at the top of the tree.
 package main
 
 import (
@@ -52,8 +51,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// generate returns the files that differ from what the code says, and writes
-// them.
+// generate returns the files that are not up to date, and updates them if write is true.
 func generate(root string, write bool) (changed []string, err error) {
 	files, err := outputs(root)
 	if err != nil {
@@ -78,10 +76,10 @@ func generate(root string, write bool) (changed []string, err error) {
 	return changed, nil
 }
 
-// output is a file as it should be.
+// output is a generated file.
 type output struct{ path, text string }
 
-// outputs are all that is generated, by paths below root.
+// outputs returns all generated files, with paths below root.
 func outputs(root string) (files []output, err error) {
 	kinds, err := catalog.All()
 	if err != nil {
@@ -115,8 +113,7 @@ func outputs(root string) (files []output, err error) {
 	return files, nil
 }
 
-// records is a program's page in docs/ with the table of its records brought up
-// to date.
+// records returns the page of a program in docs/ with an updated table of its records.
 func records(root, program string) (output, error) {
 	const begin, end = "<!-- records: written by make generate -->\n", "<!-- end of records -->\n"
 	path := "docs/" + program + ".md"

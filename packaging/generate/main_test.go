@@ -15,7 +15,7 @@ var update = flag.Bool("update", false, "write what is generated instead of comp
 
 const top = "../.."
 
-// What is checked in is what the code says.
+// The generated files in the repository are up to date.
 func TestNothingHasDrifted(t *testing.T) {
 	changed, err := generate(top, *update)
 	if err != nil {
@@ -26,7 +26,7 @@ func TestNothingHasDrifted(t *testing.T) {
 	}
 }
 
-// Nothing is left of a page or program that is no longer generated.
+// There is no file that is no longer generated.
 func TestNothingIsLeftOver(t *testing.T) {
 	files, err := outputs(top)
 	if err != nil {
@@ -45,7 +45,7 @@ func TestNothingIsLeftOver(t *testing.T) {
 	}
 }
 
-// tree is a copy of what the generator reads.
+// tree returns a copy of the files that the generator reads.
 func tree(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()

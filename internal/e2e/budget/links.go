@@ -193,7 +193,7 @@ var rooms = map[string]string{
 	"node":                "safepath text",
 	"unixsocket":          "safepath",
 	"config":              "safepath text text/usage",
-	"kube":                "api api/dws api/nnf text",
+	"kube":                "text",
 	"systemd":             "text text/hint", // systemctl and files of units; what the units run is not its business
 	"systemd/fakesystemd": "",               // for tests
 	"daemon":              "config daemon/oneprocessor kube systemd text text/hint text/usage version",

@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -119,3 +120,47 @@ func TestRooms(t *testing.T) {
 }
 
 func contains(list, name string) bool { return strings.Contains(" "+list+" ", " "+name+" ") }
+
+// Every MESSAGE_ID in the code belongs to one kind of record, and is in the journal's
+// message catalogue (systemd.catalog, https://systemd.io/CATALOG/).
+func TestMessageIDs(t *testing.T) {
+	catalogue, err := os.ReadFile("../../../packaging/catalog/compute-daemons.catalog")
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := map[string]string{}
+	for _, p := range packages(t) {
+		for _, f := range p.GoFiles {
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, f), nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				kv, ok := n.(*ast.KeyValueExpr)
+				if !ok {
+					return true
+				}
+				key, ok1 := kv.Key.(*ast.Ident)
+				value, ok2 := kv.Value.(*ast.BasicLit)
+				if !ok1 || !ok2 || key.Name != "ID" {
+					return true
+				}
+				id := strings.Trim(value.Value, `"`)
+				if len(id) != 32 { // what the journal takes; daemon.Event.Valid says it
+					return true
+				}
+				if owner[id] != "" {
+					t.Errorf("%s and %s have the MESSAGE_ID %s", owner[id], p.ImportPath, id)
+				}
+				owner[id] = p.ImportPath
+				if n := strings.Count(string(catalogue), "\n-- "+id+"\n"); n != 1 {
+					t.Errorf("the MESSAGE_ID %s of %s is in the catalogue %d times", id, p.ImportPath, n)
+				}
+				return true
+			})
+		}
+	}
+	if len(owner) < 30 {
+		t.Errorf("only %d MESSAGE_IDs were found", len(owner))
+	}
+}

@@ -1,8 +1,8 @@
-// Package catalog holds what every kind of journal record means: what happened,
-// what it is for the job, and what to do. It becomes the journal's message
-// catalogue (journalctl -x), the tables in docs/ and a section of the man pages.
+// Package catalog explains every kind of journal record: what happened, what it means
+// for the job, and what to do. The message catalogue of the journal (journalctl -x), the
+// tables in docs/ and a section of the man pages are made from it.
 //
-// It must not be linked into a daemon, which has no use for the texts.
+// It must not be linked into a daemon, which does not need the texts.
 package catalog
 
 import (
@@ -15,12 +15,12 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 )
 
-// Home is where the project lives.
+// Home is the address of the project.
 const Home = "https://github.com/compute-daemons/compute-daemons"
 
 // text explains one kind of record. Every field but level may name fields of the
-// record as @FIELD@; journalctl puts the value in their place, or the bare name
-// when the record has none or a long one.
+// record as @FIELD@. journalctl replaces it by the value, or by the bare name if the
+// record has no value or a long one.
 type text struct {
 	name    string // of the event
 	level   string // that it is logged at; several are separated by commas
@@ -41,7 +41,7 @@ type Kind struct {
 	Programs []string // whose records they are
 }
 
-// group is a package that logs events of its own.
+// group is a package that logs events.
 type group struct {
 	programs []string
 	events   []daemon.Event
@@ -85,7 +85,7 @@ func Of(program string) (own []Kind, err error) {
 	return own, err
 }
 
-// join puts texts and events together.
+// join combines texts and events.
 func (g group) join() (kinds []Kind, err error) {
 	byName := map[string]daemon.Event{}
 	for _, e := range g.events {
@@ -112,7 +112,7 @@ func (g group) join() (kinds []Kind, err error) {
 
 var fieldForm = regexp.MustCompile(`@([A-Z_]+)@`)
 
-// Fields are those that the texts refer to.
+// Fields returns the fields that the texts refer to.
 func (k Kind) Fields() (names []string) {
 	for _, m := range fieldForm.FindAllStringSubmatch(strings.Join([]string{k.Subject, k.What, k.Job, k.Do}, " "), -1) {
 		names = append(names, m[1])
@@ -120,15 +120,15 @@ func (k Kind) Fields() (names []string) {
 	return names
 }
 
-// Named replaces each @FIELD@ by the field's name in backquotes, for where there
-// is no record at hand.
+// Named replaces each @FIELD@ by the name of the field in backquotes, for texts that are
+// not about one record.
 func Named(s string) string { return fieldForm.ReplaceAllString(s, "`$1`") }
 
-// columns is where journalctl -x has its right margin, less its own mark.
+// columns is the width of journalctl -x, without its mark.
 const columns = 76
 
-// Write is the file for /usr/lib/systemd/catalog, as systemd's own are: one
-// entry for each MESSAGE_ID.
+// Write returns the file for /usr/lib/systemd/catalog, in the format of the catalogues of
+// systemd: one entry for each MESSAGE_ID.
 func Write(kinds []Kind) string {
 	var b strings.Builder
 	b.WriteString("# Explanations of the journal records of clientmountd and nnf-dm, shown by\n# journalctl -x. Written by make generate from packaging/generate/catalog.\n")
@@ -142,7 +142,7 @@ func Write(kinds []Kind) string {
 	return b.String()
 }
 
-// Table is the kinds as the Markdown table of docs/PROGRAM.md.
+// Table returns the kinds as a Markdown table for docs/PROGRAM.md.
 func Table(kinds []Kind) string {
 	var b strings.Builder
 	b.WriteString("\n| EVENT | MESSAGE_ID | level | what happened | for the job | what to do |\n| --- | --- | --- | --- | --- | --- |\n")

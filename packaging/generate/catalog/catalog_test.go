@@ -53,7 +53,7 @@ func TestEveryEventIsExplained(t *testing.T) {
 	}
 }
 
-// An event that somebody adds, or a text that is left over, does not pass.
+// A new event without a text and a text without an event are errors.
 func TestJoin(t *testing.T) {
 	a, b := daemon.Event{ID: "1", Name: "a"}, daemon.Event{ID: "2", Name: "b"}
 	for _, tt := range []struct {
@@ -128,7 +128,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// journalctl itself takes the file and finds every entry, with the text whole.
+// journalctl accepts the file and finds every entry, with its complete text.
 func TestJournalctlReadsIt(t *testing.T) {
 	if _, err := exec.LookPath("journalctl"); err != nil {
 		if os.Getenv("E2E_REQUIRE") != "" {

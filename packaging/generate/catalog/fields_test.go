@@ -13,8 +13,7 @@ import (
 
 const root = "../../.."
 
-// about is what the loggers of internal/clientmount have with them: an attempt
-// and a task their object, a guard too, a runner its mount as well.
+// about are the fields that the loggers of internal/clientmount add to each record.
 var about = map[string][]string{
 	"a.log": {"CLIENTMOUNT", "WORKFLOW"},
 	"g.log": {"CLIENTMOUNT", "WORKFLOW"},
@@ -31,11 +30,11 @@ var ofDaemon = map[string][]string{
 	"Event":         {"HINT"},                                 // daemon.Refusal
 }
 
-// alias are variables of the code that stand for events.
+// alias are variables of the code that hold an event.
 var alias = map[string][]string{"event": {"eventFailed", "eventRefused"}}
 
-// journalctl shows the bare name of a field that a record has not. So a text may
-// only name what every record of its kind has.
+// journalctl shows the bare name of a field that is not in the record. So a text may
+// only name fields that every record of its kind has.
 func TestFieldsAreInEveryRecord(t *testing.T) {
 	for _, g := range []struct {
 		texts []text
@@ -62,8 +61,8 @@ func TestFieldsAreInEveryRecord(t *testing.T) {
 	}
 }
 
-// recorded finds the log calls that carry an event, and returns for each event's
-// variable the fields that all of its calls have.
+// recorded finds the log calls with an event. It returns, for the variable of each event,
+// the fields that all of its calls have.
 func recorded(t *testing.T, base map[string][]string, dirs ...string) map[string][]string {
 	always := map[string][]string{}
 	record := func(id string, fields []string) {
@@ -113,7 +112,7 @@ func recorded(t *testing.T, base map[string][]string, dirs ...string) map[string
 	return always
 }
 
-// eventOf is X of EventID(X), also within append(args, EventID(X)).
+// eventOf returns X of EventID(X), including within append(args, EventID(X)).
 func eventOf(e ast.Expr) string {
 	call, ok := e.(*ast.CallExpr)
 	if !ok {
@@ -129,7 +128,7 @@ func eventOf(e ast.Expr) string {
 	return ""
 }
 
-// events maps names of events to their variables.
+// events maps the names of events to their variables.
 func events(t *testing.T, dir string) map[string]string {
 	idents := map[string]string{}
 	manual.Inspect(t, root, func(n ast.Node) {

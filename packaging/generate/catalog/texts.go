@@ -1,6 +1,6 @@
 package catalog
 
-// clientmountTexts are those of internal/clientmount.
+// clientmountTexts explain the events of internal/clientmount.
 var clientmountTexts = []text{
 	{
 		"started", "info", "clientmountd @VERSION@ has started on @NODE@",
@@ -105,7 +105,7 @@ var clientmountTexts = []text{
 	},
 }
 
-// daemonTexts are those of internal/daemon, which both daemons write.
+// daemonTexts explain the events of internal/daemon, which both daemons log.
 var daemonTexts = []text{
 	{
 		"reload", "info", "The configuration was read again",
@@ -145,7 +145,7 @@ var daemonTexts = []text{
 	},
 }
 
-// serverTexts are those of internal/datamovement/server.
+// serverTexts explain the events of internal/datamovement/server.
 var serverTexts = []text{
 	{
 		"dm-started", "info", "nnf-dm @VERSION@ has started on @NODE@",

@@ -28,7 +28,7 @@ func Daemon(t *config.Table) string {
 	).Replace(pattern)
 }
 
-// flags are those that the help shows.
+// flags returns the flags that the help shows.
 func flags(t *config.Table) []string {
 	list := []string{"--config"}
 	for _, s := range t.Settings {
@@ -43,7 +43,7 @@ func flags(t *config.Table) []string {
 	return append(list, "--help")
 }
 
-// values are the cases for the word behind a flag.
+// values returns the cases for the word after a flag.
 func values(t *config.Table) string {
 	var b strings.Builder
 	files, folders, others, switches := []string{"--config"}, []string(nil), []string(nil), []string(nil)
@@ -81,20 +81,20 @@ func values(t *config.Table) string {
 	return b.String()
 }
 
-// command is one way to call the program: its words, and whether flags follow.
+// command is a command of the program: its words, and whether flags may follow.
 type command struct {
 	words []string
 	flags bool
 }
 
 // synopsis reads the lines of the table, "thing config check [flags]  text". One
-// that offers several words, "thing start|stop", counts as several.
+// with several words, "thing start|stop", counts as several.
 func synopsis(t *config.Table) (list []command) {
 	for _, line := range t.Synopsis {
 		usage, _, _ := strings.Cut(line, "  ")
 		usage, rest, _ := strings.Cut(strings.TrimPrefix(usage, t.Program), "[")
 		fields := strings.Fields(usage)
-		// An option of the command's own is in the manual only.
+		// An option of one command only is documented in the manual.
 		if i := slices.IndexFunc(fields, func(f string) bool { return strings.HasPrefix(f, "-") }); i >= 0 {
 			fields = fields[:i]
 		}
@@ -108,7 +108,7 @@ func synopsis(t *config.Table) (list []command) {
 	return list
 }
 
-// words are the first words of all commands.
+// words returns the first words of all commands.
 func words(t *config.Table) (list []string) {
 	for _, c := range synopsis(t) {
 		if !slices.Contains(list, c.words[0]) {
@@ -118,7 +118,7 @@ func words(t *config.Table) (list []string) {
 	return list
 }
 
-// commands are the cases for what may follow the first word.
+// commands returns the cases for the words after the first one.
 func commands(t *config.Table) string {
 	var b strings.Builder
 	for _, first := range words(t) {

@@ -17,7 +17,7 @@ func tables() []*config.Table {
 	return []*config.Table{new(clientmount.Configuration).Table(), new(server.Configuration).Table()}
 }
 
-// save writes the script of a table where bash can read it.
+// save writes the script of a table into a file.
 func save(t *testing.T, table *config.Table) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), table.Program)
@@ -27,7 +27,7 @@ func save(t *testing.T, table *config.Table) string {
 	return path
 }
 
-// complete asks bash what it would offer for the last word of a line.
+// complete returns the words that bash offers for the last word of a line.
 func complete(t *testing.T, script, dir, line string) []string {
 	t.Helper()
 	program := filepath.Base(script)
@@ -48,7 +48,7 @@ func complete(t *testing.T, script, dir, line string) []string {
 	return got
 }
 
-// cut makes words of a line as bash does, which cuts at "=" as well.
+// cut splits a line into words like bash, which splits at "=" as well.
 func cut(line string) (words []string) {
 	for word := range strings.SplitSeq(line, " ") {
 		name, value, assigned := strings.Cut(word, "=")

@@ -61,7 +61,7 @@ func (d *daemon) program(kinds []catalog.Kind) string {
 	return p.String()
 }
 
-// options are the flags by section, as in the help.
+// options adds the flags by section, as in the help.
 func (d *daemon) options(p *page) {
 	t := d.table
 	p.section("OPTIONS")
@@ -101,7 +101,7 @@ func (d *daemon) options(p *page) {
 	p.text("Earlier daemons had these. They are accepted, with one warning each: " + strings.Join(old, ", ") + ".")
 }
 
-// sentence makes one of a line of the synopsis.
+// sentence makes a sentence of a line of the synopsis.
 func sentence(s string) string {
 	if s == "" {
 		return ""
@@ -148,7 +148,7 @@ func clientmountd() *daemon {
 	}
 }
 
-// What the daemons have in common.
+// The following texts are the same for both daemons.
 
 func daemonCommands(own map[string]string) map[string]string {
 	all := map[string]string{

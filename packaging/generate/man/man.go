@@ -1,10 +1,10 @@
 // Package man writes the manual pages: clientmountd(8), nnf-dm(8), the pages of
-// their files in section 5, nnf-dmctl(1) and nnf-deploy(8). What programs go by - settings,
-// flags, commands, exit codes, kinds of records - comes from their own tables;
-// only the prose is here.
+// their files in section 5, nnf-dmctl(1) and nnf-deploy(8). Settings, flags, commands,
+// exit codes and kinds of records come from the tables of the programs; only the prose
+// is here.
 //
-// The roff is written directly: a converter from Markdown would be one more
-// module, and has no definition lists, which is what these pages consist of.
+// The package writes roff directly. A converter from Markdown would be one more
+// module, and Markdown has no definition lists, of which these pages consist.
 package man
 
 import (
@@ -30,7 +30,7 @@ func Pages() (map[string]string, error) {
 	return pages, nil
 }
 
-// daemon is what the pages of a daemon need beside its tables.
+// daemon has the texts for the pages of a daemon, beside its tables.
 type daemon struct {
 	table       *config.Table
 	lead        string            // for NAME
@@ -66,7 +66,7 @@ func synopsis(t *config.Table) (list []command) {
 	return list
 }
 
-// each is the command, or one for each word of "start|stop".
+// each returns the command, or one command for each word of "start|stop".
 func (c command) each() (list []command) {
 	front, last := "", c.words
 	if i := strings.LastIndexByte(c.words, ' '); i >= 0 {
@@ -78,7 +78,7 @@ func (c command) each() (list []command) {
 	return list
 }
 
-// usage is a command as a line of a page.
+// usage returns the command as a line of a page.
 func (c command) usage(program string) string {
 	line := "`" + strings.TrimSpace(program+" "+c.words) + "`"
 	if c.rest != "" {
@@ -87,7 +87,7 @@ func (c command) usage(program string) string {
 	return line
 }
 
-// setting is a flag with its value, or a key.
+// flagTerm returns a flag with its value.
 func flagTerm(s *config.Setting) string {
 	term := "`--" + s.Flag + "`"
 	if a := s.Argument(); a != "" && s.Kind == config.Enum {
@@ -98,7 +98,7 @@ func flagTerm(s *config.Setting) string {
 	return term
 }
 
-// environments are the names of the table, each with what it sets.
+// environments returns the variables of the table, each with what it sets.
 func environments(t *config.Table) (list []item) {
 	var names []string
 	keys := map[string][]string{}
@@ -131,12 +131,12 @@ func seeAlso(p *page, pages ...string) {
 	p.text("The documentation in /usr/share/doc, and " + catalog.Home + ".")
 }
 
-// records are the kinds of journal records, shortly.
+// records adds a short list of the kinds of journal records.
 func records(p *page, kinds []catalog.Kind) {
 	for _, k := range kinds {
 		p.item(fmt.Sprintf("`%s` %s", k.Event.Name, k.Event.ID), fmt.Sprintf("(%s) %s", k.Level, bare(k.What)))
 	}
 }
 
-// bare is a text of the catalogue for where there is no record at hand.
+// bare returns a text of the catalogue without the marks of fields.
 func bare(s string) string { return catalog.Named(s) }

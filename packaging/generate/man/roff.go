@@ -5,17 +5,17 @@ import (
 	"strings"
 )
 
-// page is a manual page in the making, in the macros of man(7), which both groff
-// and mandoc know. In its texts `this` is bold, for what is typed as it stands,
-// and <this> is in italics, for what stands for something else.
+// page builds a manual page with the macros of man(7), which groff and mandoc support.
+// In its texts `this` is bold, for literal text, and <this> is in italics, for
+// placeholders.
 type page struct {
 	b     strings.Builder
 	fresh bool // nothing stands below the heading yet
 }
 
-// newPage begins the page NAME(SECTION). Words are not hyphenated, because most
-// of the long ones are names that people copy. The date is fixed: a page that nobody
-// changed must not differ.
+// newPage starts the page NAME(SECTION). Words are not hyphenated, because most long
+// words are names that are copied. The date is fixed, so that a page changes only with
+// its text.
 func newPage(name, section, group string) *page {
 	p := &page{}
 	fmt.Fprintf(&p.b, ".\\\" Written by make generate; changes belong into packaging/generate/man.\n.TH %s %s %s compute\\-daemons \"%s\"\n.nh\n.ad l\n",
@@ -27,10 +27,10 @@ func newPage(name, section, group string) *page {
 // edition is when the texts of this package were last changed.
 const edition = "2026-11-22"
 
-// section begins a section.
+// section starts a section.
 func (p *page) section(title string) { p.heading(".SH ", title) }
 
-// part begins a part of a section.
+// part starts a part of a section.
 func (p *page) part(title string) { p.heading(".SS ", title) }
 
 func (p *page) heading(request, title string) {
@@ -38,7 +38,7 @@ func (p *page) heading(request, title string) {
 	p.fresh = true
 }
 
-// text is a paragraph.
+// text adds a paragraph.
 func (p *page) text(text string) {
 	if !p.fresh {
 		p.b.WriteString(".PP\n")
@@ -47,16 +47,16 @@ func (p *page) text(text string) {
 	p.b.WriteString(fill(text))
 }
 
-// item is a term with its explanation.
+// item adds a term with its explanation.
 func (p *page) item(term, text string) {
 	p.fresh = false
 	p.b.WriteString(".TP\n" + guard(markup(term)) + "\n" + fill(text))
 }
 
-// also is a further paragraph of an item.
+// also adds a paragraph to an item.
 func (p *page) also(text string) { p.b.WriteString(".IP\n" + fill(text)) }
 
-// items are several.
+// items adds several items.
 func (p *page) items(list []item) {
 	for _, i := range list {
 		p.item(i.term, i.text)
@@ -65,7 +65,7 @@ func (p *page) items(list []item) {
 
 type item struct{ term, text string }
 
-// example is a comment and the lines that it is about, which are shown as they are.
+// example adds a comment and its lines, which are not filled.
 func (p *page) example(comment, lines string) {
 	p.text(comment)
 	p.b.WriteString(".PP\n.RS 4\n.nf\n") // .EX would bring the hyphens back
@@ -75,7 +75,7 @@ func (p *page) example(comment, lines string) {
 	p.b.WriteString(".fi\n.RE\n")
 }
 
-// lines are a paragraph of lines that are not filled.
+// lines adds a paragraph of lines that are not filled.
 func (p *page) lines(lines ...string) {
 	for i, line := range lines {
 		if i > 0 {
@@ -86,11 +86,11 @@ func (p *page) lines(lines ...string) {
 	p.fresh = false
 }
 
-// String is the page.
+// String returns the page.
 func (p *page) String() string { return p.b.String() }
 
-// fill breaks a text into lines for the source; the reader's terminal does it
-// anew. mandoc wants them short.
+// fill breaks a text into lines for the source, which mandoc wants to be short. A reader
+// fills them again.
 func fill(text string) string {
 	const most = 78
 	var b strings.Builder
@@ -114,8 +114,8 @@ func fill(text string) string {
 	return b.String()
 }
 
-// markup escapes a text and sets what stands between backquotes in bold, what
-// stands between < and > in italics.
+// markup escapes a text and sets text between backquotes in bold and text between < and >
+// in italics.
 func markup(text string) string {
 	var b strings.Builder
 	for text != "" {
@@ -137,14 +137,14 @@ func markup(text string) string {
 	return b.String() + escape(text)
 }
 
-// escape takes the meaning from what roff would understand, and keeps it from
-// making typographic characters of what people copy into a shell.
+// escape escapes the special characters of roff, and those that it would replace by
+// typographic characters, which must not happen to text that is copied into a shell.
 func escape(text string) string { return escapes.Replace(text) }
 
 var escapes = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, `"`, `\(dq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`,
 	"…", "...", "–", `\(en`, "·", `\(bu`)
 
-// guard keeps a line from being a request.
+// guard prevents that a line is read as a request.
 func guard(line string) string {
 	if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "'") {
 		return `\&` + line
@@ -152,7 +152,7 @@ func guard(line string) string {
 	return line
 }
 
-// argument is a text as one word of a request.
+// argument quotes a text as one argument of a request.
 func argument(text string) string {
 	text = escape(text)
 	if strings.Contains(text, " ") {
