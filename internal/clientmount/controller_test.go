@@ -148,6 +148,33 @@ func TestLoopSuperseded(t *testing.T) {
 	})
 }
 
+// When the daemon stops, a running command ends, no further step starts, and the
+// status shows the state that is being reconciled.
+func TestLoopStopBetweenSteps(t *testing.T) {
+	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
+		gate := make(chan struct{})
+		l.machine.block["hook pre-activate"] = gate
+		l.c.Replace([]*dws.ClientMount{l.server.object()})
+		synctest.Wait()
+		l.server.written()
+		l.machine.done()
+		l.cancel()
+		synctest.Wait()
+		close(gate)
+		if err := l.stop(); err != nil {
+			t.Error(err)
+		}
+		l.expect("commands after the stop", l.machine.done(), nil)
+		l.expect("writes", l.server.written(), []string{"status [{mounted false}] false"})
+		if cause := context.Cause(l.c.steps); cause != errStopping {
+			t.Errorf("the steps ended because of %v", cause)
+		}
+		if l.c.commands.Err() != nil && context.Cause(l.c.commands) != errStopped {
+			t.Errorf("the commands ended because of %v", context.Cause(l.c.commands))
+		}
+	})
+}
+
 // A long operation says in between that it is under way.
 func TestLoopProgress(t *testing.T) {
 	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {

@@ -371,8 +371,7 @@ func (a *attempt) interrupted(status *dws.ClientMountStatus) result {
 	return a.finish(status, nil)
 }
 
-// withdraw takes back the ready:true of the entries for which it is no longer
-// true.
+// withdraw publishes ready:false for the entries whose ready:true is no longer true.
 func (a *attempt) withdraw(status *dws.ClientMountStatus, untrue func(i int) bool) error {
 	changed := false
 	for i := range status.Mounts {

@@ -71,7 +71,7 @@ func (p *Plan) block(cm *dws.ClientMount, m *dws.Mount, profile *nnf.StorageProf
 }
 
 // blockNames fills the plan's names: computed ones, replaced by the profile's
-// overrides, which change what is looked for and not only what is printed.
+// overrides, which change what the steps look for and not only the variables.
 func (p *Plan) blockNames(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage) error {
 	if m.Type == dws.TypeRaw {
 		p.Target = TargetFile
@@ -104,7 +104,7 @@ func (p *Plan) blockVariables(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage)
 	ref, i := m.Device.DeviceReference, m.Device.DeviceReference.Data
 	index := strconv.Itoa(i)
 	all := common(cm, m)
-	// A compute has no list of physical volumes, hence zero devices.
+	// A compute node has no list of physical volumes, so there are zero devices.
 	vgData := append(all[:len(all):len(all)],
 		data("$VG_NAME", p.VG),
 		data("$DEVICE_NUM", "0"), data("$DEVICE_NUM-1", "-1"), data("$DEVICE_NUM-2", "-2"),
@@ -118,8 +118,8 @@ func (p *Plan) blockVariables(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage)
 	if m.Type == dws.TypeGFS2 {
 		fsData = append(fsData,
 			data("$CLUSTER_NAME", ref.ObjectReference.Namespace),
-			// The rabbit's lock space name needs what a compute does not have;
-			// the constant is what scripts have always seen here.
+			// The rabbit makes its name from data that a compute node does not
+			// have; scripts know this constant.
 			data("$LOCK_SPACE", fmt.Sprintf("fs-%02d-66616b655f", i)),
 			data("$PROTOCOL", "lock_dlm"))
 	}

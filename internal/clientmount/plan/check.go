@@ -19,8 +19,8 @@ import (
 // maxMounts bounds the entries of one ClientMount.
 const maxMounts = 1024
 
-// CheckObject judges the object as a whole, before any profile is fetched: it
-// is for this node, wants a state that exists, and its paths do not collide.
+// CheckObject checks the object as a whole, before any profile is fetched: it
+// is for this node, asks for a state that exists, and its paths do not collide.
 // The error is a Fatal *dws.ResourceError.
 func CheckObject(cm *dws.ClientMount, node string) error {
 	if cm.Spec.Node != node {
@@ -67,7 +67,7 @@ type place struct {
 // checkPlaces refuses two entries with the same path, an inner path that comes
 // before its outer path, whose mount would hide it, and a path below a file.
 func checkPlaces(places []place) error {
-	// In this order a path follows the ones that it lies below at once.
+	// In this order a path directly follows those that it is below.
 	slices.SortFunc(places, func(a, b place) int {
 		if c := comparePaths(a.path, b.path); c != 0 {
 			return c
@@ -124,7 +124,7 @@ func ProfileRef(cm *dws.ClientMount) (namespace, name string, err error) {
 		case value == "":
 			return "", "", fatal("unable to find %s label", key)
 		case !objectName(value):
-			// It becomes a piece of a request path.
+			// It becomes part of a request path.
 			return "", "", refused("label "+key, value, objectNameRule)
 		}
 	}
@@ -239,9 +239,9 @@ const (
 // Options.Roots do not allow.
 var ErrOutsideRoots = errors.New("outside mount.roots")
 
-// checkPath refuses a mount path that is dangerous or that a shell line could
-// take for something else, and returns it clean. Symbolic links are not known
-// here; the code that makes the target must not follow them.
+// checkPath refuses a mount path that is dangerous or has a meaning in a shell line,
+// and returns it clean. It does not know symbolic links; the code that makes the
+// target must not follow them.
 func checkPath(field, p string, roots []string) (string, error) {
 	switch {
 	case p == "":
@@ -278,7 +278,7 @@ func checkPath(field, p string, roots []string) (string, error) {
 	return p, nil
 }
 
-// The rules in words, for those whose value is refused.
+// The rules, as they are reported for a value that is refused.
 const (
 	labelRule      = "a label has at most 63 of A-Z a-z 0-9 . _ - and starts with a letter or digit"
 	objectNameRule = "a name of a Kubernetes object has 1 to 253 of a-z A-Z 0-9 . - and starts with a letter or digit"
@@ -321,17 +321,17 @@ func nqn(s string) bool {
 	return s != "" && len(s) <= maxNQN
 }
 
-// fatal ends the job: the object itself is wrong and waiting will not mend it.
+// fatal ends the job: the object itself is wrong, so waiting does not help.
 func fatal(format string, args ...any) *dws.ResourceError {
 	return dws.NewError(dws.Fatal, fmt.Sprintf(format, args...))
 }
 
-// fault lets the job wait: the profile is wrong and an administrator can mend it.
+// fault lets the job wait: the profile is wrong and an administrator can correct it.
 func fault(format string, args ...any) *dws.ResourceError {
 	return dws.NewError(dws.Major, fmt.Sprintf(format, args...))
 }
 
-// refused names the field, its value and what would be right.
+// refused reports the field, its value and the rule.
 func refused(field, value, rule string) *dws.ResourceError {
 	return fatal("%s %s is refused: %s", field, text.Quote(value), rule)
 }

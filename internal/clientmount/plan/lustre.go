@@ -104,8 +104,8 @@ func (p *Plan) lustreVariables(cm *dws.ClientMount, m *dws.Mount, ost map[string
 
 // SameLustre reports whether two sources <NIDs>:/<file system>, as the mount table
 // shows them, are the same file system: equal names, and the same set of NIDs
-// however they are ordered, separated or written (tcp is tcp0). Anything that is
-// no Lustre source is the same as nothing.
+// however they are ordered, separated or written (tcp is tcp0). A text
+// that is not a Lustre source is never the same.
 func SameLustre(a, b string) bool {
 	nidsA, fsA, okA := cutSource(a)
 	nidsB, fsB, okB := cutSource(b)

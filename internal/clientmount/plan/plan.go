@@ -70,7 +70,7 @@ type Step struct {
 	GID   uint32   `json:"gid,omitempty"`   // chown
 }
 
-// Kind says what carries a step out.
+// Kind selects how a step is carried out.
 type Kind string
 
 // The kinds of step. The runner looks before it acts, so each may be repeated.
@@ -170,17 +170,17 @@ type Options struct {
 	Mode     string // ModeReal, ModeKind or ModeMock
 	MockPath string // base of links in kind mode; empty = /mnt/nnf
 
-	// Real maps a mount path, as Plan.Path has it, to the path that it is when
-	// its symbolic links are resolved. The caller looks, because a plan reads
-	// nothing, and enters only links that may be followed. The real path
-	// replaces the other one everywhere.
+	// Real maps a mount path, as Plan.Path has it, to the path without its
+	// symbolic links. The caller resolves them, because a plan reads nothing, and
+	// enters only links that may be followed. The real path replaces the other one
+	// everywhere.
 	Real map[string]string
 }
 
 // ForMount plans entry index of cm with the commands of profile. Everything in
 // the entry is checked before anything else. The error is a *dws.ResourceError:
-// Fatal when the object is refused, Major when the profile cannot be used, which
-// an administrator can mend while the job waits.
+// Fatal if the object is refused, Major if the profile cannot be used, which
+// an administrator can correct while the job waits.
 func ForMount(cm *dws.ClientMount, index int, profile *nnf.StorageProfile, o Options) (*Plan, error) {
 	p, err := forMount(cm, index, profile, o)
 	if err == nil {
@@ -223,7 +223,7 @@ func forMount(cm *dws.ClientMount, index int, profile *nnf.StorageProfile, o Opt
 func (p *Plan) mountPath(m *dws.Mount, v *variables, o Options) (*variables, error) {
 	field := entryField(p.Index, "mountPath")
 	if len(m.MountPath) > maxPath {
-		// Before the expansion, which would blame the profile.
+		// Before the expansion, whose error would be about the profile.
 		return nil, refused(field, m.MountPath, pathLengthRule)
 	}
 	// $MOUNT_PATH inside mountPath refers to itself, which expand reports.
@@ -287,8 +287,8 @@ func (p *Plan) mode(m *dws.Mount, o Options) error {
 
 // Fallback plans the removal of a volume whose profile is gone and of which no
 // record was kept: umount, deactivate, stop the lock space. Whether the volume
-// group was shared is not known then, so the caller tries both and takes what is
-// mounted. Hooks are lost. It has no steps to mount.
+// group was shared is not known then, so the caller tries both and uses the plan whose
+// volume is mounted. No hooks run. It has no steps to mount.
 func Fallback(cm *dws.ClientMount, index int, shared bool, o Options) (*Plan, error) {
 	p, err := ForMount(cm, index, fallbackProfile(shared), o)
 	if err != nil {

@@ -53,7 +53,7 @@ func (s *sequence) fail(text string, err error) {
 }
 
 // hooks adds the administrator's lines as they are, with variables expanded as
-// text. Data values cannot carry shell syntax: they were checked before.
+// text. Data values have no shell syntax: they were checked before.
 func (s *sequence) hooks(name, fail string, v *variables, lines []string) {
 	if len(lines) > maxHooks {
 		s.fail(fail, fault("the profile has %d %s lines, at most %d are allowed", len(lines), name, maxHooks))

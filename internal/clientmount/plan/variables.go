@@ -199,13 +199,13 @@ func (v *variables) unresolved(text, left string, which scope) error {
 				maxPasses, strings.Join(way, " -> "))
 		}
 	}
-	// A name that came together from two pieces; no chain shows it.
+	// The name was put together from two pieces, so there is no chain to show.
 	return fault("variable %s is still there after %d passes", v.named(left, which)[0], maxPasses)
 }
 
-// endless returns a way from key on to variable after variable that closes a
-// circle or is longer than maxPasses, or nil. There are no more ways to try than
-// there were variables in the passes before, and maxLine bounded those.
+// endless returns a chain of variables from key on that closes a circle or is longer
+// than maxPasses, or nil. There are no more chains to try than there were variables
+// in the passes before, and maxLine bounded those.
 func (v *variables) endless(key string, way []string, which scope) []string {
 	circle := slices.Contains(way, key)
 	way = append(way, key)

@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
@@ -259,7 +259,7 @@ func (c *Configuration) socketAndAccess() []config.Setting {
 			Key: "node.sys_config", Flag: "sys-config", Kind: config.String, Default: "default", Unit: "NAME", Field: &c.Service.SystemConfiguration,
 			Help: "Name of the SystemConfiguration in namespace default that says which rabbit serves which compute.",
 		}, {
-			Key: "socket.path", Flag: "socket", Kind: config.String, Default: pb.Socket, Unit: "PATH", Check: config.AbsolutePath, Field: &c.Socket.Path,
+			Key: "socket.path", Flag: "socket", Kind: config.String, Default: v1.Socket, Unit: "PATH", Check: config.AbsolutePath, Field: &c.Socket.Path,
 			Help: "Where the socket is made.",
 		}, {
 			Key: "socket.mode", Kind: config.String, Default: "0666", Check: checkPermissions, Field: (*permissions)(&c.Socket.Mode),

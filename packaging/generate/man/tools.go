@@ -8,6 +8,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
 // The following functions are for the pages of programs with sub-commands.
@@ -134,13 +135,14 @@ func deployPage() string {
 	commandsAndOptions(p, ref)
 	p.section("FILES")
 	p.item("`~/.kube/config`", "The access to the cluster, if neither `--kubeconfig` nor the environment names another one.")
-	p.item("`service.token`, `service.cert`", "A daemon's token and the CA of the API server, mode 0600, below the folder of `--out`.")
+	p.item("`"+product.TokenFile+"`, `"+product.CertFile+"`", "A daemon's token and the CA of the API server, mode 0600, below the folder of `--out`.")
 	p.item("`/usr/share/doc/nnf-deploy/manifests`", "Accounts, Secrets and rights of the daemons, for a cluster that does not have them.")
 	completionFiles(p, deploy.Name, "Completion")
 	p.text("On a node:")
-	p.item("`/etc/clientmountd/config.d/50-nnf-deploy.toml`, `/etc/nnf-dm/config.d/50-nnf-deploy.toml`", "The address of the API server, where the credentials are, and the node's name. A file with a later name wins.")
-	p.item("`/etc/systemd/system/clientmountd.service.d/50-nnf-deploy.conf`, likewise for nnf-dm", "Arguments and environment of `--daemons`, if it has any.")
-	p.item("`/var/lib/nnf-deploy`", "The packages that run, to be put back when the next do not; the log of the last switch.")
+	first, second := product.Daemons[0], product.Daemons[1]
+	p.item("`"+first.Settings()+"`, `"+second.Settings()+"`", "The address of the API server, where the credentials are, and the node's name. A file with a later name wins.")
+	p.item("`"+first.DropIn()+"`, likewise for "+second.Name, "Arguments and environment of `--daemons`, if it has any.")
+	p.item("`"+product.StateDirectory+"`", "The packages that run, to be put back when the next do not; the log of the last switch.")
 	environmentOf(p, ref)
 	p.section("SIGNALS")
 	p.text("While nodes are gone to:")
