@@ -6,8 +6,8 @@
 // It must not know how objects are transported, nor what is done with them.
 package api
 
-// Label keys (contract kubernetes.md 2.7). Others set them, and read those that
-// we put on data movements.
+// Label keys. Other programs set them, and read those that nnf-dm puts on data
+// movements.
 const (
 	LabelWorkflowName      = "dataworkflowservices.github.io/workflow.name"
 	LabelWorkflowNamespace = "dataworkflowservices.github.io/workflow.namespace"
@@ -34,19 +34,19 @@ const (
 	LabelInitiator = "dm.cray.hpe.com/initiator"
 )
 
-// Labels of our own on data movements. Nobody else reads them.
+// Labels of our own on data movements. No other program reads them.
 const (
 	LabelBatch      = "compute-daemons.github.io/batch"       // the handle of the batch
 	LabelRequestKey = "compute-daemons.github.io/request-key" // chosen by the client, to recognise a repeated request
 )
 
 // FinalizerClientMount keeps a ClientMount until its node has unmounted. The
-// rabbit strips exactly this name for nodes that are offline (contract
-// clientmountd.md 2.4), so it must not change.
+// rabbit removes exactly this name for nodes that are offline, so it must not
+// change.
 const FinalizerClientMount = "nnf.cray.hpe.com/nnf_clientmount"
 
 // FinalizerDataMovement keeps a data movement until the rabbit has ended the
-// copy. The rabbit sets and removes it (contract nnf-dm.md 7).
+// copy. The rabbit sets and removes it.
 const FinalizerDataMovement = "dm.cray.hpe.com"
 
 // API groups.
@@ -56,8 +56,8 @@ const (
 	GroupLUS = "lus.cray.hpe.com"
 )
 
-// The versions of each group that we can speak, newest first. The fields that
-// we touch are identical in all of them (contract kubernetes.md 1).
+// The known versions of each group, newest first. The fields that the daemons
+// touch are identical in all of them.
 var (
 	VersionsDWS = []string{"v1alpha7", "v1alpha6"}
 	VersionsNNF = []string{"v1alpha11", "v1alpha10"}

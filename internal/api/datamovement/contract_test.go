@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// The wire contract (contract nnf-dm.md 3), typed by hand from its tables. Old
+// The wire contract, typed by hand. Old
 // programs have these names and numbers built in.
 const wire = `
 service datamovement.DataMover

@@ -16,7 +16,7 @@ import (
 // State is a wanted or reached state of a mount.
 type State string
 
-// The two states of the ClientMount schema.
+// The states in the schema.
 const (
 	Mounted   State = "mounted"
 	Unmounted State = "unmounted"
@@ -37,8 +37,8 @@ const (
 	DeviceReference = "reference"
 )
 
-// ClientMount asks one compute node for a set of mounts (contract
-// clientmountd.md 2.1). The rabbit writes spec, the node writes status.
+// ClientMount asks one compute node for a set of mounts. The rabbit writes spec,
+// the node writes status.
 type ClientMount struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -143,24 +143,6 @@ func (c *ClientMount) Label(key string) string { return c.Labels[key] }
 
 // SameLabels tells whether two objects carry the same labels.
 func (c *ClientMount) SameLabels(o *ClientMount) bool { return maps.Equal(c.Labels, o.Labels) }
-
-// ClientMountList is a list of ClientMounts as the API server sends it.
-type ClientMountList struct {
-	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata,omitempty"`
-	Items           []ClientMount `json:"items"`
-}
-
-// DeepCopyObject lets client-go hold the list.
-func (l *ClientMountList) DeepCopyObject() runtime.Object {
-	out := *l
-	l.ListMeta.DeepCopyInto(&out.ListMeta)
-	out.Items = make([]ClientMount, len(l.Items))
-	for i := range l.Items {
-		out.Items[i] = *l.Items[i].DeepCopyObject().(*ClientMount)
-	}
-	return &out
-}
 
 func clone[T any](p *T) *T {
 	if p == nil {

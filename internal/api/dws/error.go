@@ -2,9 +2,8 @@ package dws
 
 import "errors"
 
-// Severity decides what a workload manager does with an error: Minor is shown
-// as waiting, Major as a transient condition, Fatal ends the job (contract
-// clientmountd.md 2.4, 8).
+// Severity decides what a workload manager does with an error: it shows Minor as
+// waiting and Major as a transient condition, and ends the job for Fatal.
 type Severity string
 
 // Severities, in rising order.
@@ -49,7 +48,7 @@ func NewError(s Severity, debug string) *ResourceError {
 // WrapError puts text before the message of err, joined by ": "; empty text
 // adds nothing. A structured error keeps its type, severity and user message,
 // any other starts as Internal and Minor. Afterwards floor raises the severity
-// but never lowers it (contract clientmountd.md 8). A nil err returns nil.
+// but never lowers it. A nil err returns nil.
 func WrapError(floor Severity, text string, err error) *ResourceError {
 	if err == nil {
 		return nil
@@ -68,15 +67,6 @@ func WrapError(floor Severity, text string, err error) *ResourceError {
 		out.DebugMessage = text + ": " + out.DebugMessage
 	}
 	return out
-}
-
-// WithUser sets the message for the user unless one is set already, and
-// returns the error.
-func (e *ResourceError) WithUser(text string) *ResourceError {
-	if e.UserMessage == "" {
-		e.UserMessage = text
-	}
-	return e
 }
 
 // SameAs tells whether two errors read the same to others.

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The composition rules of contract clientmountd.md 8, one row each.
+// The rules by which errors are composed, one row each.
 func TestWrapError(t *testing.T) {
 	structured := func(s Severity, typ ErrorType, debug, user string) *ResourceError {
 		return &ResourceError{Type: typ, Severity: s, DebugMessage: debug, UserMessage: user}
@@ -67,13 +67,6 @@ func TestWrapTwice(t *testing.T) {
 	want := ResourceError{Internal, Major, "mount/unmount failed: unable to mount file system: permission denied", "", nil}
 	if !err.SameAs(&want) || !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("got %+v", err)
-	}
-}
-
-func TestWithUser(t *testing.T) {
-	err := NewError(Major, "debug").WithUser("first").WithUser("second")
-	if err.UserMessage != "first" {
-		t.Errorf("user message %q, want the first", err.UserMessage)
 	}
 }
 

@@ -9,8 +9,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // KindLustreFileSystem is the kind in references to a LustreFileSystem.
 const KindLustreFileSystem = "LustreFileSystem"
 
-// LustreFileSystem is a global Lustre file system (contract kubernetes.md 2.6).
-// An administrator writes it.
+// LustreFileSystem is a global Lustre file system. An administrator writes it.
 type LustreFileSystem struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -23,11 +22,4 @@ type LustreFileSystem struct {
 type LustreFileSystemSpec struct {
 	Name      string `json:"name"`
 	MountRoot string `json:"mountRoot"`
-}
-
-// LustreFileSystemList is a list as the API server sends it.
-type LustreFileSystemList struct {
-	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata,omitempty"`
-	Items           []LustreFileSystem `json:"items"`
 }

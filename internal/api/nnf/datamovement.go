@@ -14,13 +14,13 @@ const KindDataMovement = "NnfDataMovement"
 const NamespaceDataMovement = "nnf-dm-system"
 
 // What the names of data movements begin with. The name alone tells where one
-// is: the second prefix means the rabbit's namespace (contract nnf-dm.md 4.3).
+// is: the second prefix means the rabbit's namespace.
 const (
 	PrefixMovement     = "nnf-dm-"
 	PrefixNodeMovement = "nnf-dm-node-"
 )
 
-// Values of status.state of a DataMovement; empty before the rabbit has begun.
+// Values of status.state of a DataMovement; empty before the rabbit has started.
 // Finished is the one sure sign of the end: an invalid one has no end time.
 const (
 	MovementStarting = "Starting"
@@ -36,8 +36,8 @@ const (
 	MovementCancelled = "Cancelled"
 )
 
-// DataMovement is one copy on the rabbit (contract nnf-dm.md 4.2.6, 6). The
-// compute writes spec, the rabbit writes status.
+// DataMovement is one copy on the rabbit. The compute writes spec, the rabbit
+// writes status.
 type DataMovement struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -59,8 +59,8 @@ type DataMovementSpec struct {
 	UserConfig       DataMovementConfig  `json:"userConfig"`
 }
 
-// DataMovementEnd is one end of a copy, as the rabbit sees it. A destination in
-// a file system that nobody looked up has no reference.
+// DataMovementEnd is one end of a copy, as the rabbit sees it. The
+// destination of a gfs2 movement has no reference.
 type DataMovementEnd struct {
 	Path             string              `json:"path"`
 	StorageReference dws.ObjectReference `json:"storageReference,omitzero"`
@@ -107,9 +107,34 @@ type DataMovementCommandStatus struct {
 	Rate            string     `json:"rate,omitempty"`
 }
 
-// DataMovementList is a list as the API server sends it.
-type DataMovementList struct {
-	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata,omitempty"`
-	Items           []DataMovement `json:"items"`
+// KindDataMovementProfile is the kind in references to a profile.
+const KindDataMovementProfile = "NnfDataMovementProfile"
+
+// NamespaceProfiles is where administrators keep profiles. Pinned copies are in
+// other namespaces and not for data movements of computes.
+const NamespaceProfiles = "nnf-system"
+
+// DataMovementProfile is an administrator's way of copying. Content is under
+// data.
+type DataMovementProfile struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Data DataMovementProfileData `json:"data"`
+}
+
+// DataMovementProfileData says which profile is the default. The rest is for
+// the rabbit: the command with variables in it, slots of each host in its MPI
+// host file (0 for none), and every how many seconds it looks at the output (0
+// for never). The API server fills in what is not given.
+type DataMovementProfileData struct {
+	Default                 bool   `json:"default,omitempty"`
+	Pinned                  bool   `json:"pinned,omitempty"`
+	Slots                   int    `json:"slots"`
+	MaxSlots                int    `json:"maxSlots"`
+	Command                 string `json:"command"`
+	LogStdout               bool   `json:"logStdout,omitempty"`
+	StoreStdout             bool   `json:"storeStdout,omitempty"`
+	ProgressIntervalSeconds int    `json:"progressIntervalSeconds,omitempty"`
+	CreateDestDir           bool   `json:"createDestDir"`
 }

@@ -15,7 +15,7 @@ import (
 
 const workflowUID = "11110000-0000-4000-8000-00000000000a"
 
-// example is the object of contract nnf-dm.md 4.2.6.
+// example is the object that the rabbit expects.
 func example() *DataMovement {
 	slots := int32(8)
 	return &DataMovement{

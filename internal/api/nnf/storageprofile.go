@@ -4,13 +4,10 @@
 // It must not know who fetches these objects or what the commands in them do.
 package nnf
 
-import (
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-)
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // StorageProfile is an NnfStorageProfile: the administrator's command lines for
-// one kind of storage (contract clientmountd.md 3). Content is under data.
+// one kind of storage. Content is under data.
 type StorageProfile struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -88,10 +85,9 @@ type LustreStorage struct {
 	} `json:"ostOptions"`
 }
 
-// DeepCopyObject lets client-go hold a profile. Profiles are never changed, so
-// the slices and maps are shared.
-func (p *StorageProfile) DeepCopyObject() runtime.Object {
-	out := *p
-	p.ObjectMeta.DeepCopyInto(&out.ObjectMeta)
-	return &out
+// StorageOwner is an NnfStorage of which only the labels are read: they say
+// who owns it.
+type StorageOwner struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
 }

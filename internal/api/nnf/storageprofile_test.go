@@ -96,20 +96,6 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-func TestDeepCopy(t *testing.T) {
-	p := decode(t)
-	out := p.DeepCopyObject().(*StorageProfile)
-	if out == p || !reflect.DeepEqual(out, p) {
-		t.Fatalf("the copy is %+v", out)
-	}
-	// Content is shared on purpose; the metadata is not.
-	out.Labels["a"] = "changed"
-	out.Data.Pinned = false
-	if want := decode(t); !reflect.DeepEqual(p, want) {
-		t.Errorf("the copy changed the original: %+v", p)
-	}
-}
-
 func TestDecodeEmpty(t *testing.T) {
 	p := &StorageProfile{}
 	if err := json.Unmarshal([]byte(`{"data":{}}`), p); err != nil || p.Data.Pinned {

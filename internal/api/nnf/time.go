@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// The schemas say "date-time" and "string" for times and durations, which lets
-// more through than those who write the objects mean to. A time that we cannot
-// read is of use to nobody, but it must not hide the object that it is in: a
-// transfer that nobody sees never ends. So it reads as not set.
+// The schemas say "date-time" and "string" for times and durations, which allows
+// more than the writers of the objects intend. A time that cannot be read must not
+// hide its object, because a transfer that no client sees never ends. So it reads
+// as not set.
 
 const microFormat = "2006-01-02T15:04:05.000000Z07:00"
 

@@ -24,8 +24,8 @@ var (
 	errBroken    = errors.New("broken: secret of the server")
 )
 
-// Each step of Create fails in its own words, makes nothing, and asks nothing
-// that comes after it (contract nnf-dm.md 4.2).
+// Each step of Create fails with its own text, creates nothing, and sends no
+// request of a later step.
 func TestCreateFails(t *testing.T) {
 	for name, tt := range map[string]struct {
 		world  func(*cluster)

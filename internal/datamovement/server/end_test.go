@@ -22,7 +22,7 @@ import (
 
 var errConflict = apiError(http.StatusConflict, metav1.StatusReasonConflict)
 
-// Cancel of whatever may be there (contract nnf-dm.md 4.5).
+// Cancel of a movement in each state.
 func TestCancel(t *testing.T) {
 	for name, tt := range map[string]struct {
 		world    func(c *cluster, uid string)
@@ -129,7 +129,7 @@ func TestCancelledMeanwhile(t *testing.T) {
 	}
 }
 
-// Delete of whatever may be there (contract nnf-dm.md 4.6).
+// Delete of a movement in each state.
 func TestDeleteOf(t *testing.T) {
 	cancelled := func(dm *nnf.DataMovement) { dm.Spec.Cancel = true }
 	for name, tt := range map[string]struct {

@@ -100,7 +100,7 @@ func transport(l net.Listener) Transport {
 	return Transport{Listener: l, MaxMessage: 1 << 16, Handshake: soon, Shutdown: func() time.Duration { return 10 * time.Millisecond }, Log: slog.New(slog.DiscardHandler)}
 }
 
-// A daemon that nobody can reach must not stay ("Do better" 22).
+// A daemon that cannot be reached must end.
 func TestServeFails(t *testing.T) {
 	s, _ := newService(t, newCluster())
 	if err := Serve(t.Context(), s, transport(broken{errors.New("the socket is broken")})); err == nil || !strings.Contains(err.Error(), "the socket is broken") {

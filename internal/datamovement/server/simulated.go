@@ -14,8 +14,8 @@ import (
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 )
 
-// simulated answers version 1 from memory, for tests of clients: no Kubernetes,
-// no copying, nobody is asked who they are (contract nnf-dm.md 5).
+// simulated answers version 1 from memory, for tests of clients: without
+// Kubernetes, without copying, and for every caller.
 type simulated struct {
 	v1.UnimplementedDataMoverServer
 	mu       sync.Mutex

@@ -29,8 +29,7 @@ func TestUUID(t *testing.T) {
 	}
 }
 
-// The texts of the simulated service, for requests of all kinds (contract
-// nnf-dm.md 5).
+// The texts of the simulated service, for requests of all kinds.
 func TestSimulatedAnswers(t *testing.T) {
 	now := time.Now()
 	for _, tt := range []struct {
