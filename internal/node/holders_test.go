@@ -27,6 +27,12 @@ func TestHolders(t *testing.T) {
 		"pid 301 (inside, uid 1005, mount namespace 2): cwd /host/x/work",
 		"pid 302 (heir, uid 1006, mount namespace 3): fd /mnt/x/inherited",
 	}
+	wantHolders(t, got, want)
+}
+
+// wantHolders compares the texts of holders, in order.
+func wantHolders(t *testing.T, got []Holder, want []string) {
+	t.Helper()
 	var lines []string
 	for _, h := range got {
 		lines = append(lines, h.String())

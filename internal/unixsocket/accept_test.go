@@ -88,18 +88,7 @@ func TestOtherUserOverTheLimit(t *testing.T) {
 	socket := "SOCKET=" + l.Addr().String()
 	first := start(t, "client", 4711, socket)
 	held := accept(t, l)
-	came := make(chan *Conn, 2)
-	ended := make(chan error)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				ended <- err
-				return
-			}
-			came <- c.(*Conn)
-		}
-	}()
+	came, ended := acceptAll(l)
 	start(t, "client", 4711, socket).want(`answer ""`)
 	other := start(t, "client", 4712, socket)
 	c := <-came
