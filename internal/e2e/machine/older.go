@@ -2,9 +2,8 @@ package machine
 
 import "strings"
 
-// OlderUnit is what the install of a daemon of the older generation has written to
-// /etc/systemd/system (contract deploy.md 2). There is a blank behind the program,
-// for arguments that are not there.
+// OlderUnit is the unit that "install" of an older daemon wrote to /etc/systemd/system. The
+// blank behind the program precedes arguments, of which there are none.
 func OlderUnit(daemon, description string) []byte {
 	return []byte(strings.NewReplacer("DAEMON", daemon, "DESCRIPTION", description).Replace(`[Unit]
 Description=DESCRIPTION
