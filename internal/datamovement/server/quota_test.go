@@ -49,7 +49,7 @@ func countLists(requests []string) (n int) {
 
 // A user has so many movements and no more, until some are deleted, by whomever.
 // Nobody else is concerned, nor is root.
-func TestLivingMovements(t *testing.T) {
+func TestQuotaMovements(t *testing.T) {
 	for setting, limit := range map[string]func(*Limits){
 		"limits.movements_per_user":      func(l *Limits) { l.Movements = 5 },
 		"limits.movement_bytes_per_user": func(l *Limits) { l.MovementBytes = 5 * 8192 },
@@ -123,7 +123,7 @@ func TestLivingMovements(t *testing.T) {
 
 // Movements that may have been created count, even if no caller got an answer, and
 // so do those that are created during a count.
-func TestLivingCountIsNotTooLow(t *testing.T) {
+func TestQuotaCountIsNotTooLow(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		now := *s.settings.Load()
 		now.Limits.Movements = 3

@@ -15,16 +15,6 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
 )
 
-// soon is more than any answer takes here.
-const soon = 30 * time.Second
-
-func within(t *testing.T, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // door is a socket whose loop answers, or not.
 type door struct{ err error }
 
@@ -36,9 +26,9 @@ func (d door) Probe(ctx context.Context) error {
 	return nil
 }
 
-func TestPulse(t *testing.T) {
+func TestSelfCheck(t *testing.T) {
 	idle := unixsocket.NewIdle(0, func() {})
-	r := serveRig(t, func(o *Options) { o.Idle = idle })
+	r := startServer(t, func(o *Options) { o.Idle = idle })
 	pulse := r.check
 	for range 3 {
 		if err := pulse.Probe(within(t, soon)); err != nil {
@@ -71,7 +61,7 @@ func TestPulse(t *testing.T) {
 }
 
 // What does not answer is told apart.
-func TestPulseMissed(t *testing.T) {
+func TestSelfCheckMissed(t *testing.T) {
 	wide := errors.New("still waiting")
 	late := func(t *testing.T) context.Context {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, wide)
@@ -141,11 +131,11 @@ func TestProbeOfTheService(t *testing.T) {
 }
 
 // The daemon's question for itself is no sign of life of a client; a client's is.
-func TestPulseIsNotActivity(t *testing.T) {
+func TestSelfCheckIsNotActivity(t *testing.T) {
 	told := make(chan struct{}, 100)
 	idle := unixsocket.NewIdle(0, func() { told <- struct{}{} })
 	defer idle.Stop()
-	r := serveRig(t, func(o *Options) { o.Idle = idle })
+	r := startServer(t, func(o *Options) { o.Idle = idle })
 	pulse := r.check
 	idle.Set(time.Millisecond)
 	<-told

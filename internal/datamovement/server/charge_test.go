@@ -17,10 +17,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/compute-daemons/compute-daemons/internal/api"
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
-	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
@@ -33,7 +31,7 @@ func TestLeastBuffer(t *testing.T) {
 
 // Answers wait for space, have no more than their part of it, and are forgotten
 // with their call or connection.
-func TestTab(t *testing.T) {
+func TestCharge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &meters{most: 1000, over: func(identity) {}}
 		_, c, m := metered(a, 7)
@@ -141,25 +139,9 @@ func TestTotalMemory(t *testing.T) {
 	all[0].add(-all[0].held)
 }
 
-// many makes movements with long names.
-func (r *rig) many(n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i := range n {
-		dm := &nnf.DataMovement{}
-		dm.Name, dm.Namespace = fmt.Sprintf("nnf-dm-node-%0200d", i), rabbit
-		dm.Labels = map[string]string{
-			api.LabelInitiator: node, api.LabelOwnerKind: "Workflow", api.LabelOwnerName: "job7", api.LabelOwnerNamespace: "default", api.LabelOwnerUID: "wf-uid",
-			api.LabelWorkflowName: "job7", api.LabelWorkflowNamespace: "default", api.LabelWorkflowUID: "wf-uid",
-		}
-		dm.Spec.UserID = 1001
-		r.put(dm)
-	}
-}
-
 // unread makes calls and never reads the answers, with all flow control that there
 // is.
-func (r *rig) unread(t *testing.T, method string, body []byte, n int) net.Conn {
+func (r *testServer) unread(t *testing.T, method string, body []byte, n int) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("unix", r.path)
 	if err != nil {
@@ -222,7 +204,7 @@ func TestUnreadAnswers(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := serveRig(t, func(o *Options) { o.Settings.Limits.Waiters = 100 })
+			r := startServer(t, func(o *Options) { o.Settings.Limits.Waiters = 100 })
 			r.many(300) // 60 KB of names
 			until := func(what string, ok func() bool) {
 				t.Helper()
@@ -232,10 +214,10 @@ func TestUnreadAnswers(t *testing.T) {
 			conn := r.unread(t, tt.method, tt.body, unreadCalls)
 			until("a refusal while much is held", func() bool {
 				highest = max(highest, r.held(1001))
-				return r.log.count("limits.memory_per_user") > 0 && highest >= rigMemory/3
+				return r.log.count("limits.memory_per_user") > 0 && highest >= testMemory/3
 			})
-			if highest > rigMemory {
-				t.Errorf("%d bytes were held, of %d", highest, rigMemory)
+			if highest > testMemory {
+				t.Errorf("%d bytes were held, of %d", highest, testMemory)
 			}
 			list := func() error {
 				_, err := v1.NewDataMoverClient(r.dial(t)).List(t.Context(), &v1.DataMovementListRequest{Workflow: wire7})
@@ -256,37 +238,5 @@ func TestUnreadAnswers(t *testing.T) {
 				t.Errorf("afterwards: %v", err)
 			}
 		})
-	}
-}
-
-// The first statuses come in pages, in order, and all of them.
-func TestWatchPages(t *testing.T) {
-	r := serveRig(t, func(o *Options) { o.Settings.Limits.Waiters = 100 })
-	const n = 3*pageStates + 1
-	r.many(n)
-	stream, err := v2.NewDataMoverClient(r.dial(t)).Watch(t.Context(), &v2.WatchRequest{Workflow: &v2.Workflow{Name: "job7", Namespace: "default"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	last, got := "", 0
-	for got < n {
-		page, err := stream.Recv()
-		if err != nil {
-			t.Fatalf("after %d: %v", got, err)
-		}
-		if len(page.Movements) > pageStates || proto.Size(page) > 2*pageBytes || len(page.Movements) == 0 {
-			t.Errorf("%d statuses, %d bytes in one message", len(page.Movements), proto.Size(page))
-		}
-		for _, m := range page.Movements {
-			if m.Uid <= last {
-				t.Errorf("%s after %s", m.Uid, last)
-			}
-			last = m.Uid
-			got++
-		}
-	}
-	r.set(last, running)
-	if next, err := stream.Recv(); err != nil || len(next.Movements) != 1 || next.Movements[0].Uid != last {
-		t.Errorf("the next: %v, %v", next, err)
 	}
 }

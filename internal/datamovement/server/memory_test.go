@@ -162,7 +162,7 @@ func TestMeterForgets(t *testing.T) {
 // Over the wire: who holds too much is refused in words, and cut off when that
 // does not help; somebody else notices nothing.
 func TestMemoryPerUser(t *testing.T) {
-	r := serveRig(t)
+	r := startServer(t)
 	conn, err := net.Dial("unix", r.path)
 	if err != nil {
 		t.Fatal(err)
@@ -194,7 +194,7 @@ func TestMemoryPerUser(t *testing.T) {
 		return err
 	}
 	stream := uint32(1)
-	for ; r.held(1001) < rigMemory/4*3; stream += 2 { // each has its window of 64 KiB
+	for ; r.held(1001) < testMemory/4*3; stream += 2 { // each has its window of 64 KiB
 		if err := send(stream, 40000); err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +210,7 @@ func TestMemoryPerUser(t *testing.T) {
 		stream += 2
 	}
 	go io.Copy(io.Discard, conn)
-	wait.Until(t, "the end of the connection", func() bool { return r.held(1001) <= rigMemory/4*3 })
+	wait.Until(t, "the end of the connection", func() bool { return r.held(1001) <= testMemory/4*3 })
 	if r.log.count("object=connection") == 0 {
 		t.Error("no record of the end of the connection")
 	}
