@@ -83,13 +83,9 @@ func (s *env) newToken(secret string) (token []byte) {
 	s.Apply(o)
 	wait.Within(s.t, soon, "the secret "+secret+" is filled", func() bool {
 		got, err := s.Cluster.Get(s.Context(soon), "Secret", accountNamespace, secret)
-		if err != nil {
-			s.t.Fatal(err)
-		}
+		s.Must(err)
 		token, err = base64.StdEncoding.DecodeString(got.String("data", "token"))
-		if err != nil {
-			s.t.Fatal(err)
-		}
+		s.Must(err)
 		return len(token) > 0
 	})
 	c := s.Client(token)
@@ -101,9 +97,7 @@ func (s *env) newToken(secret string) (token []byte) {
 // it remembers for some 10 s that it was good.
 func (s *env) revoke(secret string, token []byte) {
 	s.t.Helper()
-	if err := s.Cluster.Delete(s.Context(soon), "Secret", accountNamespace, secret); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(s.Cluster.Delete(s.Context(soon), "Secret", accountNamespace, secret))
 	c := s.Client(token)
 	wait.Within(s.t, soon, "the server refuses the old token", func() bool { return refused(c, s.Node) == http.StatusUnauthorized })
 }
@@ -112,9 +106,7 @@ func (s *env) revoke(secret string, token []byte) {
 func (s *env) tokenClient() *lab.Client {
 	s.t.Helper()
 	token, err := os.ReadFile(s.Token)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	return s.Client(token)
 }
 
@@ -146,12 +138,8 @@ func rightsRemoved(s *env) {
 	s.start()
 	stays := s.mounted()
 	first, err := s.Proxy.WaitRequest(s.Context(soon), isWatch)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := s.Cluster.Delete(s.Context(soon), "ClusterRoleBinding", "", s.Node); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
+	s.Must(s.Cluster.Delete(s.Context(soon), "ClusterRoleBinding", "", s.Node))
 	wait.Within(s.t, soon, "the server denies", func() bool { return refused(s.tokenClient(), s.Node) == 403 })
 	s.Proxy.ClearRequests()
 	s.Proxy.Reset()

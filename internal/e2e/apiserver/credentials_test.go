@@ -28,9 +28,7 @@ func contextWithin(d time.Duration) (context.Context, context.CancelFunc) {
 func tokenRotatedInTime(s *env) {
 	s.useAccount()
 	old, err := os.ReadFile(s.Token)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.start()
 	s.mounted()
 	s.Write("token", append(s.newToken(s.Node+"-2"), '\n'))
@@ -50,9 +48,7 @@ func tokenRotatedInTime(s *env) {
 func tokenRotatedLate(s *env) {
 	account := s.useAccount()
 	old, err := os.ReadFile(s.Token)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.start()
 	stays := s.mounted()
 	s.revoke(s.Node+"-1", old)
@@ -89,9 +85,7 @@ func logOf(s *env) string {
 func tokenFileUnusable(s *env) {
 	s.useAccount()
 	good, err := os.ReadFile(s.Token)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.start()
 	s.mounted()
 	back := 0
@@ -106,9 +100,7 @@ func tokenFileUnusable(s *env) {
 			return orFirst(os.Remove(s.Token), os.WriteFile(s.Token, []byte("\x00\x01two words"), 0o600))
 		}},
 	} {
-		if err := bad.do(); err != nil {
-			s.t.Fatal(err)
-		}
+		s.Must(bad.do())
 		s.Proxy.Reset()
 		back++
 		s.back(back)
@@ -136,9 +128,7 @@ func orFirst(errs ...error) error {
 func badTokenAtStart(s *env, forged bool) {
 	account := s.useAccount()
 	good, err := os.ReadFile(s.Token)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	bad, who := []byte("hello"), "an unknown account"
 	if forged {
 		parts := strings.Split(string(good), ".")
@@ -164,9 +154,7 @@ func authorityChangedLate(s *env) {
 	stays := s.mounted()
 	s.Proxy.ClearRequests()
 	fresh, err := s.Proxy.SwapCA()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.said(soon, lostText, "certificate signed by unknown authority", s.API.Cert)
 	s.showsTrouble("certificate")
 	s.hold(5 * time.Second)
@@ -186,9 +174,7 @@ func authorityChangedInTime(s *env) {
 	s.Proxy.Refuse()
 	s.lost(1)
 	fresh, err := s.Proxy.SwapCA()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.Write("ca.pem", append(old, fresh...))
 	s.heal()
 	s.back(1)
@@ -198,9 +184,7 @@ func authorityChangedInTime(s *env) {
 
 func authorityWrongAtStart(s *env) {
 	fresh, err := s.Proxy.SwapCA()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.launch()
 	s.said(soon, lostText, "certificate signed by unknown authority", s.API.Cert)
 	s.hold(4 * time.Second)

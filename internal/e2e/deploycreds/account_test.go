@@ -125,13 +125,9 @@ func (s *site) grant(account string, rules []any) {
 func (s *site) token(account string) string {
 	s.t.Helper()
 	body, err := json.Marshal(lab.Object{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": map[string]any{"expirationSeconds": 3600}})
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	o, err := s.Cluster.Do(s.Context(patience), http.MethodPost, lab.Path("ServiceAccount", s.namespace, account)+"/token", "application/json", body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	return o.String("status", "token")
 }
 
@@ -189,15 +185,11 @@ func (s *site) works(a answer, words ...string) {
 func (s *site) read(path string) string {
 	s.t.Helper()
 	info, err := os.Lstat(path)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	if info.Mode() != 0o600 {
 		s.t.Errorf("%s has mode %v", path, info.Mode())
 	}
 	data, err := os.ReadFile(path)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	return string(data)
 }

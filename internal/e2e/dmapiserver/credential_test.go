@@ -56,13 +56,9 @@ func (s *env) newToken(n string) []byte {
 		"name": name, "namespace": accounts, "annotations": map[string]any{"kubernetes.io/service-account.name": s.Node},
 	}})
 	o, err := s.Cluster.WaitFor(s.Context(resume), "Secret", accounts, name, func(o lab.Object) bool { return o.String("data", "token") != "" })
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	token, err := base64.StdEncoding.DecodeString(o.String("data", "token"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.answers(token, http.StatusOK, http.StatusForbidden)
 	return token
 }
@@ -88,17 +84,13 @@ func (s *env) answers(token []byte, codes ...int) {
 func (s *env) token() []byte {
 	s.t.Helper()
 	token, err := os.ReadFile(s.Token)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	return token
 }
 
 func (s *env) revoke(n string, token []byte) {
 	s.t.Helper()
-	if err := s.Cluster.Delete(s.Context(resume), "Secret", accounts, s.Node+"-"+n); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(s.Cluster.Delete(s.Context(resume), "Secret", accounts, s.Node+"-"+n))
 	s.answers(token, http.StatusUnauthorized)
 }
 
@@ -144,9 +136,7 @@ func authorityChangedLate(s *env) {
 	s.Runs(uid)
 	done := s.wait(uid)
 	fresh, err := s.Proxy.SwapCA()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.fails(codes.Unavailable, "the API server does not answer")
 	s.said("a request could not be served", "certificate signed by unknown authority", s.API.Cert)
 	s.goesOn(done)
@@ -164,9 +154,7 @@ func rightsRemoved(s *env) {
 	uid := s.create()
 	s.Runs(uid)
 	done := s.wait(uid)
-	if err := s.Cluster.Delete(s.Context(resume), "ClusterRoleBinding", "", s.Node); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(s.Cluster.Delete(s.Context(resume), "ClusterRoleBinding", "", s.Node))
 	s.answers(s.token(), http.StatusForbidden)
 	s.Proxy.Reset()
 	s.said("lost sight of the data movements", account, "may not watch")
