@@ -26,14 +26,14 @@ func contextWithin(d time.Duration) (context.Context, context.CancelFunc) {
 
 // The new token is in the file before the old one ends: nobody notices.
 func tokenRotatedInTime(s *env) {
-	s.useAccount()
+	account := s.useAccount()
 	old, err := os.ReadFile(s.Token)
 	s.Must(err)
 	s.start()
 	s.mounted()
-	s.Write("token", append(s.newToken(s.Node+"-2"), '\n'))
+	s.Write("token", append(account.NewToken("2"), '\n'))
 	s.mounted()
-	s.revoke(s.Node+"-1", old)
+	account.Revoke("1", old)
 	s.Proxy.Reset()
 	s.back(1)
 	s.mounted()
@@ -51,10 +51,10 @@ func tokenRotatedLate(s *env) {
 	s.Must(err)
 	s.start()
 	stays := s.mounted()
-	s.revoke(s.Node+"-1", old)
+	account.Revoke("1", old)
 	s.Proxy.Reset()
-	s.said(soon, lostText, "refused the credentials of "+account, s.Token)
-	s.showsTrouble("refused the credentials of " + account)
+	s.said(soon, lostText, "refused the credentials of "+account.User(), s.Token)
+	s.showsTrouble("refused the credentials of " + account.User())
 	s.hold(5 * time.Second)
 	s.isMounted(stays, true)
 
@@ -63,7 +63,7 @@ func tokenRotatedLate(s *env) {
 	s.said(soon, "token file cannot be read", s.Token)
 	comes := s.ask()
 	s.hold(3 * time.Second)
-	s.Write("token", s.newToken(s.Node+"-2"))
+	s.Write("token", account.NewToken("2"))
 	began := time.Now()
 	s.back(1)
 	s.t.Logf("the watch goes on %.1f s after the good token", time.Since(began).Seconds())
@@ -132,7 +132,7 @@ func badTokenAtStart(s *env, forged bool) {
 	bad, who := []byte("hello"), "an unknown account"
 	if forged {
 		parts := strings.Split(string(good), ".")
-		bad, who = []byte(parts[0]+"."+parts[1]+"."+strings.Repeat("A", len(parts[2]))), account
+		bad, who = []byte(parts[0]+"."+parts[1]+"."+strings.Repeat("A", len(parts[2]))), account.User()
 	}
 	s.Write("token", bad)
 	name := s.ask()

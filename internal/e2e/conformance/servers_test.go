@@ -62,21 +62,7 @@ func (s *env) write(text string) (path string) {
 // grant gives the daemon's account the two rights.
 func (s *env) grant() {
 	s.Helper()
-	const rbac = "rbac.authorization.k8s.io"
-	rule := func(group, resource, verb string) any {
-		return map[string]any{"apiGroups": []any{group}, "resources": []any{resource}, "verbs": []any{verb}}
-	}
-	meta := map[string]any{"name": s.Node}
-	s.Apply(lab.Object{"apiVersion": rbac + "/v1", "kind": "ClusterRole", "metadata": meta,
-		"rules": []any{rule(api.GroupNNF, "nnfstorages", "get"), rule(api.GroupDWS, "servers", "list")}})
-	s.Apply(lab.Object{"apiVersion": rbac + "/v1", "kind": "ClusterRoleBinding", "metadata": meta,
-		"roleRef":  map[string]any{"apiGroup": rbac, "kind": "ClusterRole", "name": s.Node},
-		"subjects": []any{map[string]any{"kind": "ServiceAccount", "name": "nnf-clientmount", "namespace": "nnf-system"}}})
-	s.Cleanup(func() {
-		for _, kind := range []string{"ClusterRoleBinding", "ClusterRole"} {
-			s.remove(kind, "")
-		}
-	})
+	s.Grant(s.Node, "nnf-system", "nnf-clientmount", []any{world.Rule(api.GroupNNF, "nnfstorages", "get"), world.Rule(api.GroupDWS, "servers", "list")})
 }
 
 // untilMay waits until the server has noticed what the account may do.

@@ -7,7 +7,6 @@ package deploycreds
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -106,19 +105,7 @@ func rules(t *testing.T, program string) []any {
 // grant gives an account of the site these rules.
 func (s *site) grant(account string, rules []any) {
 	s.t.Helper()
-	name := s.namespace + "-" + account
-	const group = "rbac.authorization.k8s.io"
-	s.Apply(lab.Object{"apiVersion": group + "/v1", "kind": "ClusterRole", "metadata": map[string]any{"name": name}, "rules": rules})
-	s.Apply(lab.Object{"apiVersion": group + "/v1", "kind": "ClusterRoleBinding", "metadata": map[string]any{"name": name},
-		"roleRef":  map[string]any{"apiGroup": group, "kind": "ClusterRole", "name": name},
-		"subjects": []any{map[string]any{"kind": "ServiceAccount", "name": account, "namespace": s.namespace}}})
-	s.t.Cleanup(func() {
-		for _, kind := range []string{"ClusterRoleBinding", "ClusterRole"} {
-			if err := s.Cluster.Delete(context.Background(), kind, "", name); err != nil && !lab.IsNotFound(err) {
-				s.t.Error(err)
-			}
-		}
-	})
+	s.Grant(s.namespace+"-"+account, s.namespace, account, rules)
 }
 
 // token has the cluster make one for an account of the site.
