@@ -36,7 +36,7 @@ build-test: need-go
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -tags failpoints -o bin/clientmountd-failpoints ./cmd/clientmountd
 
-# The tools that the laboratory plays.
+# The stand-ins for the programs of a compute node, which the tests log and break.
 .PHONY: bin/standin
 bin/standin: need-go
 	@mkdir -p bin && CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -o $@ ./internal/e2e/standin
@@ -135,7 +135,7 @@ e2e-one-by-one:
 	@$(MAKE) --no-print-directory timed-e2e-vm
 timed-%:
 	@began=$$SECONDS; $(MAKE) --no-print-directory $* E2E_NEEDS=; echo "make: $* took $$((SECONDS - began)) s" >>bin/e2e.times
-e2e-packages: need-rpm need-repo bin/packager bin/cyclonedx-gomod ## the packages: contents, both ways of building them, the same bytes again, install to remove, repository
+e2e-packages: need-packages bin/packager bin/cyclonedx-gomod ## the packages: contents, both ways of building them, the same bytes again, install to remove, repository
 	cd packaging/tools && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) test -buildvcs=false -count=1 ./...
 	$(GO) test -buildvcs=false -count=1 -timeout 30m ./internal/e2e/packages
 e2e-machine:
@@ -187,7 +187,7 @@ clean: ## remove bin/
 
 # What a target needs is checked for, and installed where a package manager and
 # the rights for it are at hand.
-.PHONY: need-go need-lint need-demo need-test need-rpm need-repo need-e2e
+.PHONY: need-go need-lint need-demo need-test need-rpm need-repo need-packages need-e2e
 need-go:
 	@command -v $(GO) >/dev/null || { echo "make: Go 1.26 or newer is needed: see https://go.dev/dl" >&2; exit 1; }
 need-lint:
@@ -197,8 +197,10 @@ need-demo: need-go
 need-test: need-go
 	@internal/e2e/need.sh mkfs.xfs losetup findmnt systemd-analyze $$([ -z "$${E2E_REQUIRE:-}" ] || echo ssh sshd tcsh fish)
 need-rpm: need-go
-	@internal/e2e/need.sh rpmbuild rpm rpmlint
+	@internal/e2e/need.sh rpmbuild rpm
 need-repo: need-go
-	@internal/e2e/need.sh createrepo_c $(if $(E2E_REQUIRE)$(GPG_KEY),gpg rpmsign)
-need-e2e: need-test need-repo
+	@internal/e2e/need.sh createrepo_c $(if $(GPG_KEY),gpg rpmsign)
+need-packages: need-go
+	@internal/e2e/need.sh rpmbuild rpm rpmlint createrepo_c gpg rpmsign
+need-e2e: need-test need-packages
 	@! command -v apt-get >/dev/null || internal/e2e/need.sh mmdebstrap systemd-nspawn qemu-system-x86_64 busybox cpio depmod mke2fs ssh

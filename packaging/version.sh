@@ -1,12 +1,12 @@
 #!/bin/sh
-# version.sh DESCRIBED  prints version and release of an RPM for what git
-# describe says, so that what comes later after a tag is the newer package:
+# version.sh DESCRIBED  prints version and release of the RPMs for the output of git
+# describe. rpm orders them like the commits after a tag:
 #
 #   v1.2.3                  1.2.3 1
 #   v1.2.3-rc1              1.2.3~rc1 1        older than 1.2.3
 #   v1.2.3-5-g0123abc       1.2.3 1.5.g0123abc
 #   v1.2.3-5-g0123abc-dirty 1.2.3 1.5.g0123abc.dirty
-#   0123abc                 0.0.0 0.g0123abc   no tag yet: in no order
+#   0123abc                 0.0.0 0.g0123abc   no tag yet: not ordered
 set -eu
 described=$1
 release=

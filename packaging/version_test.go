@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Versions and releases as rpm orders them; that it does is tested with rpm.
+// Versions and releases in the order of rpm.
 func TestVersion(t *testing.T) {
 	for described, want := range map[string]string{
 		"v1.2.3":                         "1.2.3 1",

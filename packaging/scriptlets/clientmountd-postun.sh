@@ -1,6 +1,6 @@
 #!/bin/sh
-# After clientmountd ($1 = 0) or its older version (1) was removed: what
-# %systemd_postun_with_restart does. A restart leaves mounts as they are.
+# Runs after clientmountd ($1 = 0) or its older version (1) was removed, and does what
+# %systemd_postun_with_restart does. A restart does not change mounts.
 if [ -d /run/systemd/system ]; then
   systemctl daemon-reload >/dev/null 2>&1
   if [ "$1" -ge 1 ]; then

@@ -1,8 +1,8 @@
 #!/bin/sh
-# After nnf-dm was installed ($1 = 1) or upgraded (2): what %systemd_post does,
-# for the socket; the first connection starts the service. In an image that is
-# built in a chroot no systemd runs; the preset, which only makes links, is
-# applied there all the same. Nothing here may fail.
+# Runs after nnf-dm was installed ($1 = 1) or upgraded (2), and does what %systemd_post
+# does, for the socket: the first connection starts the service. The preset only makes
+# links, so it is applied even if systemd does not run, as in a chroot in which an image
+# is built. Nothing here may fail.
 if [ "$1" -eq 1 ] && command -v systemctl >/dev/null 2>&1; then
   systemctl --no-reload preset nnf-dm.socket >/dev/null 2>&1
 fi

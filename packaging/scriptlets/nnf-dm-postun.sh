@@ -1,7 +1,7 @@
 #!/bin/sh
-# After nnf-dm ($1 = 0) or its older version (1) was removed: what
-# %systemd_postun_with_restart does, for the service alone: the socket stays
-# open meanwhile, so that no client is refused.
+# Runs after nnf-dm ($1 = 0) or its older version (1) was removed, and does what
+# %systemd_postun_with_restart does, for the service alone. The socket stays open, so
+# that no client is refused.
 if [ -d /run/systemd/system ]; then
   systemctl daemon-reload >/dev/null 2>&1
   if [ "$1" -ge 1 ]; then

@@ -24,7 +24,7 @@ const root = "../../.."
 // requireVar makes a machine that cannot run the tests a failure.
 const requireVar = "E2E_REQUIRE"
 
-var folder string // of this run, for all that is built
+var work string // directory of this run, for what is built
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -37,15 +37,15 @@ func run(m *testing.M) int {
 		return 0
 	}
 	var err error
-	if folder, err = os.MkdirTemp("", "packages-"); err != nil {
+	if work, err = os.MkdirTemp("", "packages-"); err != nil {
 		fmt.Fprintln(os.Stderr, "packages:", err)
 		return 1
 	}
-	defer os.RemoveAll(folder)
+	defer os.RemoveAll(work)
 	return m.Run()
 }
 
-// tools says what is missing.
+// tools reports a missing tool.
 func tools() error {
 	if os.Geteuid() != 0 {
 		return errors.New("rpm installs into another root for root only")
@@ -63,7 +63,7 @@ func tools() error {
 	return nil
 }
 
-// command runs a program and returns what it says on both outputs.
+// command runs a program and returns its output, standard error included.
 func command(env []string, name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), env...)
@@ -74,11 +74,11 @@ func command(env []string, name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// epoch is when all that is tested was released.
+// epoch is when the tested versions were released.
 var epoch = time.Unix(1_700_000_000, 0)
 
-// checkout makes a tree without git, as a source archive holds it: what git
-// knows of this one, the modules, and the version.
+// checkout makes a tree without git, like an unpacked source archive: the files of this
+// tree that git knows, the modules, and the version.
 func checkout(dir, version string) error {
 	script := `set -e; mkdir -p "$1"; git ls-files -z | tar -c --null --files-from=- -f - | tar -x -C "$1" -f -
 cd "$1" && GOWORK=off GOFLAGS=-mod=mod go mod vendor`
@@ -125,7 +125,7 @@ type built struct{ tree, out string }
 
 // first has the packages of v0.1.0.
 var first = sync.OnceValues(func() (built, error) {
-	b := built{filepath.Join(folder, "tree"), filepath.Join(folder, "first")}
+	b := built{filepath.Join(work, "tree"), filepath.Join(work, "first")}
 	if err := checkout(b.tree, "v0.1.0"); err != nil {
 		return b, err
 	}
@@ -138,7 +138,7 @@ var second = sync.OnceValues(func() (built, error) {
 	if err != nil {
 		return b, err
 	}
-	two := built{filepath.Join(folder, "tree2"), filepath.Join(folder, "second")}
+	two := built{filepath.Join(work, "tree2"), filepath.Join(work, "second")}
 	if _, err := command(nil, "cp", "-a", b.tree, two.tree); err != nil {
 		return two, err
 	}
@@ -168,7 +168,7 @@ func must(t *testing.T, set func() (built, error)) built {
 	return b
 }
 
-// rpmArch is this machine as rpm calls it.
+// rpmArch is rpm's name of this architecture.
 func rpmArch() string {
 	if runtime.GOARCH == "arm64" {
 		return "aarch64"

@@ -23,7 +23,7 @@ func (b built) all(t *testing.T) (files []string) {
 	return files
 }
 
-// After an installation there is what is listed, and rpm -V finds nothing.
+// An installation gives what nfpm.yaml lists, and rpm -V finds no difference.
 func TestInstall(t *testing.T) {
 	b := must(t, first)
 	everywhere(t, func(t *testing.T, m *machine, kind string) {
@@ -49,8 +49,8 @@ func TestInstall(t *testing.T) {
 	})
 }
 
-// An upgrade keeps an edited file, with the new one beside it, and takes the
-// place of one that nobody edited. So does the way back.
+// An upgrade keeps an edited file, puts the new one beside it, and replaces a file that was
+// not edited. So does a downgrade.
 func TestUpgradeKeepsEditedFiles(t *testing.T) {
 	one, two := must(t, first), must(t, second)
 	everywhere(t, func(t *testing.T, m *machine, kind string) {
@@ -60,10 +60,10 @@ func TestUpgradeKeepsEditedFiles(t *testing.T) {
 		m.write(edited, "version = 1 # ours\n", 0o644)
 		m.write("etc/clientmountd/service.token", "secret", 0o600)
 
-		// rpm names what it puts beside an edited file; that is no noise.
+		// rpm reports what it puts beside an edited file, as it should.
 		out := m.rpm(append([]string{"-U", "--nodeps"}, two.all(t)...)...)
 		if kind != bare && out != "warning: /"+edited+" created as /"+edited+".rpmnew\n" {
-			t.Errorf("rpm -U says %q", out)
+			t.Errorf("rpm -U prints %q", out)
 		}
 		if got := m.text(edited); got != "version = 1 # ours\n" {
 			t.Errorf("the edited file is now %q", got)
@@ -72,11 +72,11 @@ func TestUpgradeKeepsEditedFiles(t *testing.T) {
 			t.Error("the new default is not beside it")
 		}
 		if got := m.text(untouched); got != old+"# another default\n" {
-			t.Error("the file that nobody edited is not the new one")
+			t.Error("the file that was not edited is not the new one")
 		}
 		m.rpm(append([]string{"-U", "--oldpackage", "--nodeps"}, one.all(t)...)...)
 		if m.text(edited) != "version = 1 # ours\n" || m.text(untouched) != old {
-			t.Error("the way back lost something")
+			t.Error("the downgrade lost something")
 		}
 		if m.text("etc/clientmountd/service.token") != "secret" {
 			t.Error("the token was touched")
@@ -87,8 +87,8 @@ func TestUpgradeKeepsEditedFiles(t *testing.T) {
 	})
 }
 
-// A removal leaves what the administrator made, and the user, to whom files may
-// still belong.
+// A removal leaves what the administrator created or edited, and the user, who may still
+// own files.
 func TestRemoveLeavesOnlyWhatWasEdited(t *testing.T) {
 	b := must(t, first)
 	everywhere(t, func(t *testing.T, m *machine, _ string) {
@@ -120,7 +120,7 @@ func TestRemoveLeavesOnlyWhatWasEdited(t *testing.T) {
 	})
 }
 
-// The older daemon's package goes, as its program has the same path.
+// The package of the older daemon is removed: its program has the same path.
 func TestReplacesTheOlderPackage(t *testing.T) {
 	b := must(t, first)
 	m := newMachine(t, chroot)
@@ -145,9 +145,9 @@ contents: [{src: ` + filepath.Join(dir, "old") + `, dst: /usr/bin/clientmountd, 
 	}
 }
 
-// What the scriptlets ask of systemd, and that they succeed although each of the
-// programs here fails and is noisy. Where systemd does not run, only links and
-// files are made. Nothing is ever mounted or unmounted.
+// The scriptlets call these programs, and succeed although each of the programs here fails
+// and prints. Where systemd does not run, they only make links and files. They never mount
+// or unmount anything.
 func TestScriptletsCall(t *testing.T) {
 	one, two := must(t, first), must(t, second)
 	const (

@@ -12,13 +12,13 @@ import (
 	"testing"
 )
 
-// machine is a folder that packages are installed into: a shell, and programs
-// that only note that they were called.
+// machine is a directory that packages are installed into. It has a shell, and programs
+// that only record their calls.
 type machine struct {
 	t     *testing.T
 	root  string
 	bare  []string // what was there before
-	quiet bool     // packages may say nothing
+	quiet bool     // packages may print nothing
 }
 
 // What a machine has.
@@ -82,7 +82,7 @@ func (m *machine) shell() {
 	}
 }
 
-// null makes /dev/null, as each root has that packages are installed into.
+// null makes /dev/null, which every root for packages has.
 func (m *machine) null() {
 	m.t.Helper()
 	dev := filepath.Join(m.root, "dev")
@@ -114,8 +114,7 @@ func (m *machine) text(path string) string {
 	return string(text)
 }
 
-// rpm runs rpm on the machine, in a mount namespace of its own, and returns what
-// it says. --nodeps: no distribution is installed here.
+// rpm runs rpm on the machine, in a mount namespace of its own, and returns its output.
 func (m *machine) rpm(args ...string) string {
 	m.t.Helper()
 	out, err := m.tryRPM(args...)
@@ -131,10 +130,10 @@ func (m *machine) tryRPM(args ...string) (string, error) {
 	return debian.ReplaceAllString(out, ""), err
 }
 
-// debian is what Debian's rpm says to everybody who installs with it.
+// debian matches what Debian's rpm prints for every installation.
 var debian = regexp.MustCompile(`rpm: (RPM should not be used directly|However assuming you know).*\n`)
 
-// change installs or removes, and fails the test when a word is said.
+// change installs or removes packages, and fails the test if rpm prints anything.
 func (m *machine) change(args ...string) {
 	m.t.Helper()
 	if out := m.rpm(append(args, "--nodeps")...); out != "" && m.quiet {
@@ -182,9 +181,8 @@ func (m *machine) names() (names []string) {
 	return names
 }
 
-// added returns the paths that the machine did not have at first. Folders that
-// no package owns and that hold nothing are left out: on a real machine the
-// distribution owns them.
+// added returns the paths that the machine did not have at first, except for directories
+// that the distribution owns on a real machine.
 func (m *machine) added() (added []string) {
 	m.t.Helper()
 	all := m.names()

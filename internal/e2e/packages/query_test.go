@@ -11,7 +11,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/packaging"
 )
 
-// header is what a package says of itself.
+// header is what a package states about itself.
 type header struct {
 	about      string // name, version, summary, description …
 	files      []string
@@ -37,8 +37,8 @@ func read(t *testing.T, file string) header {
 			lines[i] = strings.Join(strings.Fields(l), " ")
 		}
 		slices.Sort(lines)
-		// rpmbuild adds what its own format needs, the package with its architecture
-		// and its configuration, and the shell for each scriptlet.
+		// rpmbuild adds what its format needs, the package with its architecture and its
+		// configuration, and the shell for each scriptlet.
 		return slices.DeleteFunc(slices.Compact(lines), func(l string) bool {
 			return l == "" || strings.Contains(l, " rpmlib(") || strings.Contains(l, " config(") || strings.Contains(l, "(x86-64)") || strings.Contains(l, "(aarch-64)")
 		})

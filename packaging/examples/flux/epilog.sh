@@ -4,8 +4,8 @@
 set -uo pipefail
 
 # The job's storage cannot be unmounted without the daemon, so this must not be skipped. The daemon is ready when
-# it knows the ClientMounts of this node; an API server that is away for long is not waited for, the
-# daemon goes on trying.
+# it knows the ClientMounts of this node; if the API server is away for long, the start
+# times out and the daemon keeps retrying.
 if timeout "${CLIENTMOUNTD_WAIT:-60}" systemctl start clientmountd.service; then
   exit 0
 fi

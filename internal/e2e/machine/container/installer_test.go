@@ -11,8 +11,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 )
 
-// deployed is what an existing installer knows of a daemon (contract deploy.md
-// 5.1): the name of its entry gives the folder of the credentials.
+// deployed is what an existing installer knows of a daemon. The name of its entry is also
+// that of the directory with the credentials.
 type deployed struct{ bin, entry, extra string }
 
 var deployments = []deployed{
@@ -20,9 +20,8 @@ var deployments = []deployed{
 	{"clientmountd", "client-mount", ""},
 }
 
-// TestExistingInstaller plays what nnf-deploy does on a node, command by command
-// (contract deploy.md 5.2), where nothing is installed and where the packages
-// are. Both end with daemons that are ready.
+// TestExistingInstaller runs the commands of an existing installer on a node without
+// daemons and on one with the packages. Both end with daemons that are ready.
 func TestExistingInstaller(t *testing.T) {
 	for name, machineOf := range map[string]func(*testing.T) *machine.Machine{
 		"nothing installed": func(t *testing.T) *machine.Machine { return machine.Container(t) },

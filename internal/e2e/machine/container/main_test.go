@@ -1,3 +1,6 @@
+// Package container tests the installed daemons on a machine with systemd as its first
+// process: packages, units, sandbox, journal, socket activation. Tests that need a kernel
+// of their own are in package vm.
 package container
 
 import (

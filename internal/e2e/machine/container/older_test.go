@@ -7,8 +7,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 )
 
-// older is a package of an older daemon: one program, and no units. The program
-// here runs for ever and does nothing.
+// older is a package of an older daemon: one program and no units. The program here runs
+// for ever and does nothing.
 const older = `Name: PACKAGE
 Version: 0
 Release: 1
@@ -24,9 +24,9 @@ chmod 755 %{buildroot}/usr/bin/DAEMON
 /usr/bin/DAEMON
 `
 
-// The packages over older installations: the older package goes; its process
-// and its unit stay until the administrator says so, the words tell him how, and
-// what they tell works.
+// The packages replace those of the older daemons. The process and the unit of an older
+// daemon stay until the administrator removes them; the messages tell how, and what they
+// tell works.
 func TestOverOlderPackages(t *testing.T) {
 	m, _ := packaged(t, true)
 	pids := map[string]string{}

@@ -95,8 +95,8 @@ func restarted(t *testing.T, m *machine.Machine, command string) {
 	m.Do(`install -m 755 /usr/bin/nnf-dmctl /usr/local/bin/ctl; rm -f /root/stop /root/asked
 (until [ -e /root/stop ]; do out=$(` + asUser + `/usr/local/bin/ctl version 2>&1) && echo answered || echo "exit code $?: $out"; done; echo end) >/root/asked 2>&1 </dev/null &`)
 	transaction(t, m, command)
-	m.Await("clientmountd runs anew", `p=$(systemctl show --value -p MainPID clientmountd); [ $p != 0 ] && [ $p != `+before[0]+` ] && systemctl is-active clientmountd`)
-	m.Await("nnf-dm runs anew", `p=$(systemctl show --value -p MainPID nnf-dm); [ $p != 0 ] && [ $p != `+before[1]+` ] && systemctl is-active nnf-dm`)
+	m.Await("clientmountd runs again", `p=$(systemctl show --value -p MainPID clientmountd); [ $p != 0 ] && [ $p != `+before[0]+` ] && systemctl is-active clientmountd`)
+	m.Await("nnf-dm runs again", `p=$(systemctl show --value -p MainPID nnf-dm); [ $p != 0 ] && [ $p != `+before[1]+` ] && systemctl is-active nnf-dm`)
 	m.Do("touch /root/stop")
 	everybodyAnswered(t, m)
 	if now := m.Property("nnf-dm.socket", "ActiveEnterTimestampMonotonic"); now != socket {
@@ -107,13 +107,13 @@ func restarted(t *testing.T, m *machine.Machine, command string) {
 	}
 }
 
-// stillEdited is true of the file that the administrator has changed.
+// stillEdited expects the file that the administrator has changed.
 func stillEdited(_ *testing.T, m *machine.Machine) {
 	m.Do("grep -qx '# edited' /etc/clientmountd/config.toml")
 }
 
-// upgraded has the next release's file beside the edited one, and in place of
-// the one that nobody has edited.
+// upgraded expects the file of the next release beside the edited one, and in place of the
+// one that was not edited.
 func upgraded(t *testing.T, m *machine.Machine) {
 	stillEdited(t, m)
 	m.Do("! grep -q '# another default' /etc/clientmountd/config.toml && grep -qx '# another default' /etc/clientmountd/config.toml.rpmnew")
@@ -139,15 +139,16 @@ func removed(t *testing.T, m *machine.Machine) {
 	}
 }
 
-// Images are built where no systemd runs: the same links, and not a word.
+// Images are built where no systemd runs: the installation makes the same links and prints
+// nothing.
 func TestPackagesInChroot(t *testing.T) {
 	m, repository := packaged(t, false)
-	// Without the mounts below it: there is no /run/systemd in it, and no /proc. The
-	// rpm of this distribution would warn that it is not the first choice here.
+	// The bind mount has no mounts below it: no /run/systemd and no /proc. Without
+	// --force-debian, the rpm of this distribution warns that it is not the first choice.
 	m.Do("mkdir /mnt/image && mount --bind / /mnt/image && [ ! -e /mnt/image/run/systemd/system ]")
 	m.Do("cp -r " + repository.Dir + " /root/repo && chroot /mnt/image rpm --import /root/repo/RPM-GPG-KEY-compute-daemons")
 	if out := m.Do("chroot /mnt/image rpm -i --nodeps --force-debian /root/repo/clientmountd-*.rpm /root/repo/nnf-dm-*.rpm 2>&1"); out != "" {
-		t.Errorf("it says %s", out)
+		t.Errorf("it prints %s", out)
 	}
 	m.Do("[ -L /etc/systemd/system/multi-user.target.wants/clientmountd.service ] && [ -L /etc/systemd/system/sockets.target.wants/nnf-dm.socket ]")
 	m.Do("chroot /mnt/image id nnf-dm && umount /mnt/image")
