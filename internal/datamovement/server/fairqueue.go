@@ -215,7 +215,7 @@ func (t *fairQueue) grant(q *userQueue, now time.Time) {
 	}
 }
 
-// forget drops a queue that says nothing. It is called under mu.
+// forget drops a queue that carries no state. It is called under mu.
 func (t *fairQueue) forget(q *userQueue) {
 	if q.under == 0 && q.waiting.Len() == 0 && (q.bucket == nil || q.bucket.Tokens() >= float64(q.bucket.Burst())) {
 		delete(t.users, q.uid)
