@@ -75,8 +75,7 @@ func TestSearchForHolders(t *testing.T) {
 
 // The holders of a busy mount are logged once, and not with each attempt.
 func TestBusyMountIsLoggedOnce(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	var out bytes.Buffer
 	f.rec.log = slog.New(slog.NewTextHandler(&out, nil))
 	f.machine.fail["umount"] = &node.CommandError{Line: "umount " + testPath, Stderr: "umount: " + testPath + ": target is busy.\n", Err: node.ExitStatus(32)}
@@ -98,8 +97,7 @@ func TestBusyMountIsLoggedOnce(t *testing.T) {
 }
 
 func TestBusyNamesTheHolder(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.machine.fail["umount"] = &node.CommandError{Line: "umount " + testPath, Stderr: "umount: " + testPath + ": target is busy.\n", Err: node.ExitStatus(32)}
 	f.want(dws.Unmounted)
 	f.reconcile()
