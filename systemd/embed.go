@@ -1,8 +1,7 @@
-// Package units holds the units as they are installed, for the programs that
-// can install themselves where the package did not. The folder mirrors
-// /usr/lib/systemd.
+// Package units holds the text of the units, for the verb install of the daemons. The
+// directory mirrors /usr/lib/systemd.
 //
-// It must not know what is done with them.
+// It must not know how the units are used.
 package units
 
 import _ "embed" // the units

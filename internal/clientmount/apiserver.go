@@ -33,8 +33,8 @@ type Client interface {
 	Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error
 }
 
-// MountsResource is the clientmounts resource in a version of its group.
-func MountsResource(version string) kube.Resource {
+// mountsResource is the clientmounts resource in a version of its group.
+func mountsResource(version string) kube.Resource {
 	return kube.Resource{Group: api.GroupDWS, Version: version, Plural: "clientmounts", Kind: "ClientMount"}
 }
 

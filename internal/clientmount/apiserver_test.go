@@ -148,7 +148,7 @@ func TestProfileReads(t *testing.T) {
 			}
 			return n
 		}
-		l.c.Replace(list)
+		l.Replace(list)
 		wait.Advance(time.Minute)
 		if got := reads(time.Time{}); got != 1 {
 			t.Errorf("%d mounts that start together: %d profile reads", n, got)
@@ -157,7 +157,7 @@ func TestProfileReads(t *testing.T) {
 			began := time.Now()
 			changed := list[0].DeepCopyObject().(*dws.ClientMount)
 			changed.Spec.DesiredState, changed.Generation = want, int64(i+2)
-			l.c.Upsert(changed)
+			l.Upsert(changed)
 			wait.Advance(time.Minute)
 			if got := reads(began); got != 1 {
 				t.Errorf("%s: %d profile reads", want, got)

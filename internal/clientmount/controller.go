@@ -41,9 +41,8 @@ var (
 
 // Options say what a Controller works on.
 type Options struct {
-	Node    string        // this node's name, which is also the namespace
-	Client  Client        // the API server
-	Mounts  kube.Resource // clientmounts, in the version that is served
+	Node    string // this node's name, which is also the namespace
+	Client  Client // the API server
 	Machine Host
 	Records *Records
 	Limits  Limits
@@ -64,14 +63,14 @@ type Options struct {
 	Log  *slog.Logger
 }
 
-// Controller owns the objects of this node. Its methods may be called from
-// anywhere; all of them go through one loop.
+// Controller owns the objects of this node. One loop changes them: methods that other
+// goroutines call pass through do.
 type Controller struct {
 	o      Options
 	rec    *reconciler
 	limits atomic.Pointer[Limits]
-	grace  atomic.Int64 // the shutdown time, in nanoseconds
-	mounts atomic.Pointer[kube.Resource]
+	grace  atomic.Int64                  // the shutdown time, in nanoseconds
+	mounts atomic.Pointer[kube.Resource] // in the version that is served, from Follow
 
 	calls chan func()
 
@@ -122,7 +121,6 @@ func New(o Options) *Controller {
 	c.commands, c.endCommands = context.WithCancelCause(c.loop)
 	c.steps, c.endSteps = context.WithCancelCause(c.commands)
 	c.limits.Store(&o.Limits)
-	c.mounts.Store(&o.Mounts)
 	c.SetShutdownTimeout(o.ShutdownTimeout)
 	c.rec = &reconciler{
 		node: o.Node, host: o.Machine, records: o.Records, plan: o.Plan, log: o.Log,
@@ -229,37 +227,68 @@ func (c *Controller) Probe(ctx context.Context) error {
 	}
 }
 
-// Upsert takes the newest state of an object from the watch.
-func (c *Controller) Upsert(cm *dws.ClientMount) { c.do(func() { c.upsert(cm) }) }
-
-// Delete is called when an object is gone.
-func (c *Controller) Delete(name string) { c.do(func() { c.gone(name) }) }
-
-// Replace takes the complete list of the node's objects.
-func (c *Controller) Replace(list []*dws.ClientMount) {
-	c.do(func() {
-		known := map[string]bool{}
-		for _, cm := range list {
-			known[cm.Name] = true
-			c.upsert(cm)
-		}
-		for name, o := range c.objects {
-			if o.newest != nil && !known[name] && !c.malformed[name] {
-				c.gone(name)
-			}
-		}
-		c.findOrphans()
-		if !c.synced {
-			c.synced = true
-			c.o.Log.Info("ready: the ClientMounts of this node are known", "clientmounts", len(list), daemon.EventID(eventReady))
-			c.idle.stop()
-			if c.o.Synced != nil {
-				c.o.Synced()
-			}
-		}
-	})
+// handler connects a watch with the loop, which handles each event.
+func (c *Controller) handler() kube.Handler[dws.ClientMount] {
+	return kube.Handler[dws.ClientMount]{
+		Replace:   func(list []*dws.ClientMount) { c.do(func() { c.replace(list) }) },
+		Upsert:    func(cm *dws.ClientMount) { c.do(func() { c.upsert(cm) }) },
+		Delete:    func(_, name string) { c.do(func() { c.gone(name) }) },
+		Malformed: func(_, name string, _ error) { c.do(func() { c.malformed[name] = true }) },
+	}
 }
 
+// Follow supplies the controller with the objects of this node until ctx ends.
+// It finds the served version first, and again when the server stops serving
+// it. It retries while the API server is down.
+func (c *Controller) Follow(ctx context.Context) error {
+	failures := 0
+	for {
+		version, err := c.o.Client.Served(ctx, api.GroupDWS, api.VersionsDWS)
+		if err == nil {
+			failures = 0
+			r := mountsResource(version)
+			c.mounts.Store(&r)
+			err = c.o.Client.Watch(ctx, r, c.o.Node, c.apiState, c.handler())
+		} else if ctx.Err() == nil {
+			c.apiState(kube.State{LastError: err, Since: time.Now()})
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		failures++
+		c.o.Log.Debug("the watch ended, finding the served version again", "error", err, daemon.EventID(eventAPI))
+		kube.Pause(ctx, pause(failures, c.limits.Load().RetryMax, false))
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// replace takes the complete list of the node's objects.
+func (c *Controller) replace(list []*dws.ClientMount) {
+	known := map[string]bool{}
+	for _, cm := range list {
+		known[cm.Name] = true
+		c.upsert(cm)
+	}
+	for name, o := range c.objects {
+		if o.newest != nil && !known[name] && !c.malformed[name] {
+			c.gone(name)
+		}
+	}
+	c.findOrphans()
+	if c.synced {
+		return
+	}
+	c.synced = true
+	c.o.Log.Info("ready: the ClientMounts of this node are known", "clientmounts", len(list), daemon.EventID(eventReady))
+	c.idle.stop()
+	if c.o.Synced != nil {
+		c.o.Synced()
+	}
+}
+
+// upsert takes the newest state of an object.
 func (c *Controller) upsert(cm *dws.ClientMount) {
 	delete(c.malformed, cm.Name)
 	o := c.objects[cm.Name]
@@ -312,42 +341,5 @@ func (o *object) stopTimer() {
 	if o.timer != nil {
 		o.timer.Stop()
 		o.timer = nil
-	}
-}
-
-// handler connects a watch with the loop.
-func (c *Controller) handler() kube.Handler[dws.ClientMount] {
-	return kube.Handler[dws.ClientMount]{
-		Replace:   c.Replace,
-		Upsert:    c.Upsert,
-		Delete:    func(_, name string) { c.Delete(name) },
-		Malformed: func(_, name string, _ error) { c.do(func() { c.malformed[name] = true }) },
-	}
-}
-
-// Follow supplies the controller with the objects of this node until ctx ends.
-// It finds the served version first, and again when the server stops serving
-// it. It retries while the API server is down.
-func (c *Controller) Follow(ctx context.Context) error {
-	failures := 0
-	for {
-		version, err := c.o.Client.Served(ctx, api.GroupDWS, api.VersionsDWS)
-		if err == nil {
-			failures = 0
-			r := MountsResource(version)
-			c.mounts.Store(&r)
-			err = c.o.Client.Watch(ctx, r, c.o.Node, c.APIState, c.handler())
-		} else if ctx.Err() == nil {
-			c.APIState(kube.State{LastError: err, Since: time.Now()})
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		failures++
-		c.o.Log.Debug("the watch ended, finding the served version again", "error", err, daemon.EventID(eventAPI))
-		kube.Pause(ctx, pause(failures, c.limits.Load().RetryMax, false))
-		if ctx.Err() != nil {
-			return nil
-		}
 	}
 }

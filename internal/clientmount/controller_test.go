@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 
 func TestLoopLife(t *testing.T) {
 	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
-		l.c.APIState(kube.State{Connected: true})
-		l.c.Replace([]*dws.ClientMount{l.server.object()})
+		l.c.apiState(kube.State{Connected: true})
+		l.Replace([]*dws.ClientMount{l.server.object()})
 		synctest.Wait()
 		if l.synced != 1 || !l.machine.mounted(testPath) {
 			t.Fatalf("synced %d, mounted %v", l.synced, l.machine.mounted(testPath))
@@ -36,17 +36,17 @@ func TestLoopLife(t *testing.T) {
 		}
 		l.machine.done()
 		// Our own write comes back by the watch: nothing to do.
-		l.c.Upsert(l.server.object())
+		l.Upsert(l.server.object())
 		synctest.Wait()
 		l.expect("after our own write", l.machine.done(), nil)
 
 		l.want(dws.Unmounted)
-		l.c.Upsert(l.server.object())
+		l.Upsert(l.server.object())
 		synctest.Wait()
 		l.delete()
-		l.c.Upsert(l.server.object())
+		l.Upsert(l.server.object())
 		synctest.Wait()
-		l.c.Delete("default-job7-0-computes")
+		l.Delete("compute-01", "default-job7-0-computes")
 		synctest.Wait()
 		if got := l.lines[len(l.lines)-1]; got != "0 mounts ready for 0 ClientMounts; API server answers" {
 			t.Errorf("status line %q", got)
@@ -61,7 +61,7 @@ func TestLoopLife(t *testing.T) {
 func TestLoopBackoff(t *testing.T) {
 	runLoop(t, dws.TypeLustre, nil, func(t *testing.T, l *loop) {
 		l.machine.fail["mount"] = errors.New("no route")
-		l.c.Replace([]*dws.ClientMount{l.server.object()})
+		l.Replace([]*dws.ClientMount{l.server.object()})
 		var pauses []time.Duration
 		last := time.Now()
 		for range 10 {
@@ -83,14 +83,14 @@ func TestLoopBackoff(t *testing.T) {
 func TestLoopResume(t *testing.T) {
 	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		l.server.fail["status"] = errors.New("no answer")
-		l.c.APIState(kube.State{LastError: errors.New("no answer"), Since: time.Now()})
-		l.c.Replace([]*dws.ClientMount{l.server.object()})
+		l.c.apiState(kube.State{LastError: errors.New("no answer"), Since: time.Now()})
+		l.Replace([]*dws.ClientMount{l.server.object()})
 		wait.Advance(10 * time.Minute)
 		if !l.machine.mounted(testPath) || l.server.object().Status.AllReady {
 			t.Fatal("mounted and not yet told")
 		}
 		delete(l.server.fail, "status")
-		l.c.APIState(kube.State{Connected: true})
+		l.c.apiState(kube.State{Connected: true})
 		wait.Advance(2 * time.Second)
 		if !l.server.object().Status.AllReady {
 			t.Error("not told within two seconds")
@@ -106,7 +106,7 @@ func TestLoopStuckMount(t *testing.T) {
 		other := testObject(dws.TypeLustre)
 		other.Name, other.UID = "other", "bbbb-2"
 		other.Spec.Mounts[0].MountPath, other.Spec.Mounts[0].Device.Lustre.FileSystemName = "/mnt/nnf/other", "other"
-		l.c.Replace([]*dws.ClientMount{l.server.object(), other})
+		l.Replace([]*dws.ClientMount{l.server.object(), other})
 		synctest.Wait()
 		if !l.machine.mounted("/mnt/nnf/other") || l.machine.mounted(testPath) {
 			t.Fatal("the stuck mount held up the other")
@@ -130,10 +130,10 @@ func TestLoopSuperseded(t *testing.T) {
 	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		gate := make(chan struct{})
 		l.machine.block["hook pre-activate"] = gate
-		l.c.Replace([]*dws.ClientMount{l.server.object()})
+		l.Replace([]*dws.ClientMount{l.server.object()})
 		synctest.Wait()
 		l.want(dws.Unmounted)
-		l.c.Upsert(l.server.object())
+		l.Upsert(l.server.object())
 		synctest.Wait()
 		close(gate)
 		synctest.Wait()
@@ -154,7 +154,7 @@ func TestLoopStopBetweenSteps(t *testing.T) {
 	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		gate := make(chan struct{})
 		l.machine.block["hook pre-activate"] = gate
-		l.c.Replace([]*dws.ClientMount{l.server.object()})
+		l.Replace([]*dws.ClientMount{l.server.object()})
 		synctest.Wait()
 		l.server.written()
 		l.machine.done()
@@ -180,7 +180,7 @@ func TestLoopProgress(t *testing.T) {
 	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		gate := make(chan struct{})
 		l.machine.block["hook pre-activate"] = gate
-		l.c.Replace([]*dws.ClientMount{l.server.object()})
+		l.Replace([]*dws.ClientMount{l.server.object()})
 		wait.Advance(6 * time.Second)
 		if got := l.server.written(); len(got) != 2 || got[1] != "status [{mounted false}] false" {
 			t.Errorf("writes %q", got)
@@ -194,16 +194,15 @@ func TestLoopProgress(t *testing.T) {
 // An object that can no longer be read is not taken for deleted.
 func TestLoopMalformed(t *testing.T) {
 	runLoop(t, dws.TypeXFS, func(o *Options) { o.Orphans = OrphansUnmount }, func(t *testing.T, l *loop) {
-		h := l.c.handler()
-		h.Replace([]*dws.ClientMount{l.server.object()})
+		l.Replace([]*dws.ClientMount{l.server.object()})
 		synctest.Wait()
-		h.Malformed("compute-01", l.server.object().Name, errors.New("bad"))
-		h.Replace(nil)
+		l.Malformed("compute-01", l.server.object().Name, errors.New("bad"))
+		l.Replace(nil)
 		synctest.Wait()
 		if !l.machine.mounted(testPath) {
 			t.Error("unmounted because it could not be read")
 		}
-		h.Delete("compute-01", l.server.object().Name)
+		l.Delete("compute-01", l.server.object().Name)
 		synctest.Wait()
 		if l.machine.mounted(testPath) {
 			t.Error("really deleted now: an orphan")
@@ -214,7 +213,7 @@ func TestLoopMalformed(t *testing.T) {
 // A ready mount is looked at again after the verify interval, and repaired.
 func TestLoopVerify(t *testing.T) {
 	runLoop(t, dws.TypeXFS, func(o *Options) { o.Limits.Verify = time.Hour }, func(t *testing.T, l *loop) {
-		l.c.Replace([]*dws.ClientMount{l.server.object()})
+		l.Replace([]*dws.ClientMount{l.server.object()})
 		synctest.Wait()
 		l.machine.done()
 		l.machine.mu.Lock()
@@ -232,9 +231,9 @@ func TestOthersStayBlocked(t *testing.T) {
 	runLoop(t, dws.TypeLustre, longRetries, func(t *testing.T, l *loop) {
 		holder, other := lustreMount("holder", "/mnt/a/below"), lustreMount("other", "/mnt/b")
 		l.edit(at("/mnt/a"))
-		l.c.Replace([]*dws.ClientMount{holder, other})
+		l.Replace([]*dws.ClientMount{holder, other})
 		synctest.Wait()
-		l.c.Upsert(l.server.object())
+		l.Upsert(l.server.object())
 		wait.Advance(30 * time.Minute) // the pauses of its retries are long now
 		gets := func() int {
 			l.server.mu.Lock()
@@ -242,7 +241,7 @@ func TestOthersStayBlocked(t *testing.T) {
 			return l.server.gets
 		}
 		before := gets()
-		l.c.Upsert(unmounted(other))
+		l.Upsert(unmounted(other))
 		synctest.Wait()
 		if n := gets() - before; n != 1 {
 			t.Errorf("%d reads of the profile for one unmount", n)
@@ -254,7 +253,7 @@ func TestOthersStayBlocked(t *testing.T) {
 // not missed.
 func TestFreedWhileReporting(t *testing.T) {
 	runLoop(t, dws.TypeLustre, longRetries, func(t *testing.T, l *loop) {
-		l.c.Replace(nil)
+		l.Replace(nil)
 		o := &object{name: "x", newest: l.server.object(), ran: l.server.object(), running: true, failures: 10}
 		l.c.do(func() {
 			l.c.objects["x"] = o
@@ -272,17 +271,17 @@ func TestFreedWhileReporting(t *testing.T) {
 func TestPathThatBecomesFree(t *testing.T) {
 	runLoop(t, dws.TypeLustre, longRetries, func(t *testing.T, l *loop) {
 		holder := lustreMount("holder", testPath+"/below")
-		l.c.Replace([]*dws.ClientMount{holder})
+		l.Replace([]*dws.ClientMount{holder})
 		synctest.Wait()
 		if !l.machine.mounted(testPath + "/below") {
 			t.Fatal("the first one is not mounted")
 		}
-		l.c.Upsert(l.server.object())
+		l.Upsert(l.server.object())
 		wait.Advance(2 * time.Minute) // the pauses of its retries grow
 		if st := l.server.object().Status; st.Error == nil {
 			t.Fatalf("status %s", describe(&st))
 		}
-		l.c.Upsert(unmounted(holder))
+		l.Upsert(unmounted(holder))
 		wait.Advance(time.Second)
 		if st := l.server.object().Status; !st.AllReady || !l.machine.mounted(testPath) {
 			t.Errorf("still waiting: %s", describe(&st))
@@ -320,7 +319,7 @@ func TestIdleIsCalledOnce(t *testing.T) {
 		}
 		wait.Advance(time.Hour)
 		expect("before the first list", 0)
-		l.c.Replace(nil)
+		l.Replace(nil)
 		expect("right after the list", 0)
 		wait.Advance(idleAfter)
 		expect("after the list", 1)
@@ -334,11 +333,11 @@ func TestIdleIsCalledOnce(t *testing.T) {
 		wait.Advance(time.Hour)
 		expect("nothing happened", 1)
 
-		l.c.Upsert(l.server.object())
+		l.Upsert(l.server.object())
 		wait.Advance(idleAfter - 1)
 		expect("right after a mount", 1)
 		l.want(dws.Unmounted)
-		l.c.Upsert(l.server.object())
+		l.Upsert(l.server.object())
 		wait.Advance(idleAfter - 1)
 		expect("the next work started before", 1)
 		wait.Advance(time.Nanosecond)
@@ -352,7 +351,7 @@ func TestIdleWaitsForAttempts(t *testing.T) {
 	runLoop(t, dws.TypeXFS, func(o *Options) { o.Idle = func() { called.Add(1) } }, func(t *testing.T, l *loop) {
 		gate := make(chan struct{})
 		l.machine.block["mount"] = gate
-		l.c.Replace([]*dws.ClientMount{l.server.object()})
+		l.Replace([]*dws.ClientMount{l.server.object()})
 		wait.Advance(time.Minute)
 		if called.Load() != 0 {
 			t.Error("idle while a mount hangs")

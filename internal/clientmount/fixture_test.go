@@ -16,6 +16,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
 func testObject(typ string) *dws.ClientMount {
@@ -81,14 +82,22 @@ func newFixture(t *testing.T, typ string) *fixture {
 
 func (f *fixture) options(records *Records) Options {
 	return Options{
-		Node: "compute-01", Client: f.server, Machine: f.machine, Records: records, Mounts: MountsResource("v1alpha7"),
+		Node: "compute-01", Client: f.server, Machine: f.machine, Records: records,
 		Limits: Limits{Command: time.Minute, Hook: time.Minute, DeviceRetries: 3, RetryMax: 30 * time.Second}, Log: slog.New(slog.DiscardHandler),
 	}
 }
 
+// newController makes a controller that has found the served version.
+func newController(o Options) *Controller {
+	c := New(o)
+	r := mountsResource("v1alpha7")
+	c.mounts.Store(&r)
+	return c
+}
+
 // restart makes a new reconciler that knows only what is on disk.
 func (f *fixture) restart(records *Records) {
-	f.rec = New(f.options(records)).rec
+	f.rec = newController(f.options(records)).rec
 	// No loop runs here.
 	f.rec.released, f.rec.registry.freed = nil, nil
 	f.rec.registry.alive = func(string, string) bool { return true }
@@ -135,6 +144,7 @@ func (f *fixture) task(uid string) *task {
 // loop runs a controller on fakes.
 type loop struct {
 	*fixture
+	kube.Handler[dws.ClientMount]
 	c      *Controller
 	cancel context.CancelFunc
 	ended  func() error // waits until Run has returned
@@ -153,7 +163,8 @@ func startLoop(f *fixture, change func(*Options)) *loop {
 	if change != nil {
 		change(&o)
 	}
-	l.c = New(o)
+	l.c = newController(o)
+	l.Handler = l.c.handler()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	l.cancel, l.ended = cancel, sync.OnceValue(func() error { return <-ended })

@@ -17,21 +17,21 @@ import (
 // other that is gone.
 func TestReplacedWhileRunning(t *testing.T) {
 	runLoop(t, dws.TypeXFS, func(o *Options) { o.Orphans = OrphansUnmount }, func(t *testing.T, l *loop) {
-		l.c.Replace([]*dws.ClientMount{l.server.object()})
+		l.Replace([]*dws.ClientMount{l.server.object()})
 		synctest.Wait()
 		hang := make(chan struct{})
 		l.machine.mu.Lock()
 		l.machine.block["umount "+testPath] = hang
 		l.machine.mu.Unlock()
 		l.want(dws.Unmounted)
-		l.c.Upsert(l.server.object())
+		l.Upsert(l.server.object())
 		synctest.Wait()
 		l.server.mu.Lock()
 		l.server.cm = testObject(dws.TypeLustre)
 		l.server.cm.UID, l.server.cm.Spec.Mounts[0].MountPath = "bbbb-2", "/mnt/nnf/elsewhere"
 		l.server.mu.Unlock()
-		l.c.Delete(l.server.object().Name)
-		l.c.Upsert(l.server.object())
+		l.Delete("compute-01", l.server.object().Name)
+		l.Upsert(l.server.object())
 		l.machine.mu.Lock()
 		l.machine.fail["umount "+testPath] = os.ErrDeadlineExceeded
 		l.machine.mu.Unlock()
@@ -59,7 +59,7 @@ func TestOrphanWithUnwritableRecord(t *testing.T) {
 	}
 	f.machine.done()
 	f.runLoop(t, func(o *Options) { o.Orphans = OrphansUnmount }, func(t *testing.T, l *loop) {
-		l.c.Replace(nil)
+		l.Replace(nil)
 		wait.Advance(10 * time.Minute)
 		hooks := 0
 		for _, line := range f.machine.done() {
@@ -196,7 +196,7 @@ func TestLoopOrphans(t *testing.T) {
 			f := newFixture(t, dws.TypeXFS)
 			f.reconcile()
 			f.runLoop(t, func(o *Options) { o.Orphans = policy }, func(t *testing.T, l *loop) {
-				l.c.Replace(nil)
+				l.Replace(nil)
 				synctest.Wait()
 				if got := f.machine.mounted(testPath); got != (policy == OrphansReport) {
 					t.Errorf("mounted: %v", got)

@@ -63,7 +63,7 @@ func (c *Configuration) Start(p *daemon.Process) (daemon.Service, error) {
 	return &service{New(*o)}, nil
 }
 
-// Verify finds nothing: the table of settings has all rules.
+// Verify returns nil: the table of settings has all rules.
 func (c *Configuration) Verify() error { return nil }
 
 // service is the controller together with its watch.
@@ -103,10 +103,10 @@ func describeStatus(settings daemon.Configuration, err error, status *systemd.St
 	status.Mounts.Count, status.Mounts.Unreadable = mounted.Objects, mounted.Unreadable
 }
 
-// checkNamespace refuses to start where the host would not see what is mounted
-// here: every mount would succeed, and every job would find an empty folder. A
-// look that fails is refused as well, because settings of a unit that hide
-// process 1 make a mount namespace, too. root is put before /proc, for tests.
+// checkNamespace refuses to start where the host would not see the mounts of this
+// process: every mount would succeed, and every job would find an empty directory. It
+// also refuses if it cannot find out, because settings of a unit that hide process 1
+// make a mount namespace, too. root is put before /proc, for tests.
 func checkNamespace(mode, allowed, root string) error {
 	if mode != "real" || allowed == "any" {
 		return nil
@@ -125,9 +125,9 @@ func checkNamespace(mode, allowed, root string) error {
 // inHostMountNamespace reports whether mounts that this process makes are seen
 // by the host, which is so when it shares the mount namespace of process 1.
 // Many sandbox settings of a unit (Protect…=, Private…=, ReadOnly…=) give the
-// service a namespace of its own without saying so: mounting then succeeds and
-// nobody sees the result. detail says what was compared, with a hint when the
-// answer is no. root is put before /proc, for tests; "" is the real one.
+// service a namespace of its own silently: mounting then succeeds and no other
+// process sees the result. detail names what was compared, with a hint if the answer
+// is no. root is put before /proc, for tests; "" is the real one.
 //
 // Reading the link /proc/1/ns/mnt would need CAP_SYS_PTRACE. The mount table of
 // process 1 is readable without it, and the kernel never gives the same mount
@@ -255,10 +255,9 @@ func (c *Configuration) settings() []config.Setting {
 // The meaning of the environment names, which earlier daemons defined, and the
 // checks of single values.
 
-// wholeSeconds is NNF_COMMAND_TIMEOUT_SECONDS: an integer. Zero and less meant
-// "no limit" once; a daemon that must never hang has no such thing, so that they
-// are ignored, with a warning. Garbage made every command fail; here it is an
-// error at start.
+// wholeSeconds reads NNF_COMMAND_TIMEOUT_SECONDS: an integer. Zero and less meant
+// "no limit" in earlier daemons. This daemon always has a limit, so it ignores such a
+// value with a warning. Other text is an error at the start.
 func wholeSeconds(value string) (string, bool, error) {
 	n, err := strconv.ParseInt(value, 10, 32)
 	if err != nil {
@@ -270,7 +269,7 @@ func wholeSeconds(value string) (string, bool, error) {
 	return value + "s", true, nil
 }
 
-// waitSeconds is NNF_MAPPER_WAIT_TIMEOUT: seconds above 0. Anything else is
+// waitSeconds reads NNF_MAPPER_WAIT_TIMEOUT: seconds above 0. Anything else is
 // ignored, with a warning.
 func waitSeconds(value string) (string, bool, error) {
 	if n, err := strconv.ParseInt(value, 10, 32); err != nil || n <= 0 {
@@ -279,16 +278,16 @@ func waitSeconds(value string) (string, bool, error) {
 	return value + "s", true, nil
 }
 
-// always is for names whose mere presence says it.
+// always is for names whose presence alone sets the value.
 func always(value string) func(string) (string, bool, error) {
 	return func(string) (string, bool, error) { return value, true, nil }
 }
 
-// onlyKind is ENVIRONMENT, a name that many programs use for many things: only
-// the word "kind" is meant for us.
+// onlyKind reads ENVIRONMENT, which other programs use as well: only the value "kind"
+// has a meaning here.
 func onlyKind(value string) (string, bool, error) { return value, value == "kind", nil }
 
-// firstOfList is RUNTIME_DIRECTORY, which systemd fills with a list separated
+// firstOfList reads RUNTIME_DIRECTORY, which systemd fills with a list separated
 // by colons when a unit has several.
 func firstOfList(value string) (string, bool, error) {
 	first, _, _ := strings.Cut(value, ":")

@@ -29,6 +29,26 @@ const (
 `
 )
 
+// mountTables makes a tree with the mount tables of process 1 and of this process; ""
+// leaves one out.
+func mountTables(t *testing.T, host, self string) (root string) {
+	t.Helper()
+	root = t.TempDir()
+	for process, table := range map[string]string{"1": host, "self": self} {
+		dir := filepath.Join(root, "proc", process)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if table == "" {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(dir, "mountinfo"), []byte(table), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
 func TestInHostMountNamespace(t *testing.T) {
 	for name, c := range map[string]struct {
 		host, self string // "" leaves the file out
@@ -50,20 +70,7 @@ func TestInHostMountNamespace(t *testing.T) {
 		"root of a bind dir": {hostTable, "41 25 254:0 /srv / rw - ext4 /dev/vda1 rw\n", false, "41 here", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			root := t.TempDir()
-			for process, table := range map[string]string{"1": c.host, "self": c.self} {
-				dir := filepath.Join(root, "proc", process)
-				if err := os.MkdirAll(dir, 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if table == "" {
-					continue
-				}
-				if err := os.WriteFile(filepath.Join(dir, "mountinfo"), []byte(table), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			same, detail, err := inHostMountNamespace(root)
+			same, detail, err := inHostMountNamespace(mountTables(t, c.host, c.self))
 			if same != c.same || !strings.Contains(detail, c.detail) {
 				t.Errorf("got %v, %q", same, detail)
 			}
@@ -110,8 +117,8 @@ func TestMountNamespaceForReal(t *testing.T) {
 	}
 }
 
-// Only real mounts need the host to see them, and only where nobody says that it
-// does not matter; what cannot be told is no permission.
+// Only real mounts need the host to see them, unless the setting allows any
+// namespace; if the namespace cannot be found out the daemon does not start.
 func TestCheckNamespace(t *testing.T) {
 	const host, private = "25 1 254:0 / / rw - ext4 /dev/vda1 rw\n", "94 57 254:0 / / rw - ext4 /dev/vda1 rw\n"
 	for _, tt := range []struct {
@@ -128,20 +135,7 @@ func TestCheckNamespace(t *testing.T) {
 		{"process 1 is hidden, allowed", "real", "any", "", private, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			root := t.TempDir()
-			for process, table := range map[string]string{"1": tt.init, "self": tt.self} {
-				dir := filepath.Join(root, "proc", process)
-				if err := os.MkdirAll(dir, 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if table == "" {
-					continue
-				}
-				if err := os.WriteFile(filepath.Join(dir, "mountinfo"), []byte(table), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			err := checkNamespace(tt.mode, tt.allowed, root)
+			err := checkNamespace(tt.mode, tt.allowed, mountTables(t, tt.init, tt.self))
 			if tt.says == "" {
 				if err != nil {
 					t.Error(err)

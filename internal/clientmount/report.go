@@ -94,9 +94,9 @@ func hintFor(e *dws.ResourceError, cause error) string {
 	return "it is tried again by itself; status.error of the ClientMount has the same text"
 }
 
-// APIState is called with each change of the connection to the API server, and logs
+// apiState is called with each change of the connection to the API server, and logs
 // each kind of trouble once.
-func (c *Controller) APIState(s kube.State) {
+func (c *Controller) apiState(s kube.State) {
 	c.do(func() {
 		was := c.api
 		if !s.Connected && !was.Connected && was.LastError != nil {

@@ -114,11 +114,11 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 	runLoop(t, dws.TypeXFS, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&out, nil)) }, func(t *testing.T, l *loop) {
 		for i := range 5 {
 			wait.Advance(time.Second)
-			l.c.APIState(kube.State{LastError: fmt.Errorf("read from port %d: connection reset", 4000+i), Since: time.Now()})
+			l.c.apiState(kube.State{LastError: fmt.Errorf("read from port %d: connection reset", 4000+i), Since: time.Now()})
 		}
-		l.c.APIState(kube.State{LastError: &tls.CertificateVerificationError{Err: errors.New("unknown authority")}, Since: time.Now()})
-		l.c.APIState(kube.State{LastError: fmt.Errorf("%w: knows v1alpha7", kube.ErrNotServed), Since: time.Now()})
-		l.c.APIState(kube.State{Connected: true, Synced: true, Since: time.Now()})
+		l.c.apiState(kube.State{LastError: &tls.CertificateVerificationError{Err: errors.New("unknown authority")}, Since: time.Now()})
+		l.c.apiState(kube.State{LastError: fmt.Errorf("%w: knows v1alpha7", kube.ErrNotServed), Since: time.Now()})
+		l.c.apiState(kube.State{Connected: true, Synced: true, Since: time.Now()})
 		if err := l.c.Probe(context.Background()); err != nil {
 			t.Fatal(err)
 		}
@@ -140,7 +140,7 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 
 func TestLoopAPIStateLine(t *testing.T) {
 	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
-		l.c.APIState(kube.State{LastError: errors.New("connection refused"), Since: time.Now()})
+		l.c.apiState(kube.State{LastError: errors.New("connection refused"), Since: time.Now()})
 		synctest.Wait()
 		if got := l.lines[len(l.lines)-1]; !strings.Contains(got, "API server has not answered since") || !strings.Contains(got, "connection refused") {
 			t.Errorf("status line %q", got)

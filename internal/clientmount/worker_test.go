@@ -81,13 +81,13 @@ func TestFailingMountsDoNotDelayOthers(t *testing.T) {
 		for _, when := range []time.Duration{0, time.Second, 30 * time.Second, 10 * time.Minute} {
 			t.Run(fmt.Sprintf("one profile %v, failing for %v", same, when), func(t *testing.T) {
 				runLimited(t, []string{"present"}, func(t *testing.T, l *loop, s *apiServer) {
-					l.c.Replace(nil)
+					l.Replace(nil)
 					for _, cm := range missing(same) {
-						l.c.Upsert(cm)
+						l.Upsert(cm)
 					}
 					wait.Advance(when)
 					began := time.Now()
-					l.c.Upsert(lustreObject("good", "present"))
+					l.Upsert(lustreObject("good", "present"))
 					took := s.readyAfter(t, "good", began)
 					t.Logf("the good one is mounted and reported after %v", took)
 					if took > promised {
@@ -104,7 +104,7 @@ func TestFailingMountsDoNotDelayOthers(t *testing.T) {
 // within the time that follows from it.
 func TestRetriesShareABudget(t *testing.T) {
 	runLimited(t, nil, func(t *testing.T, l *loop, s *apiServer) {
-		l.c.Replace(missing(false))
+		l.Replace(missing(false))
 		wait.Advance(30 * time.Minute) // until all pauses are at their longest
 		began := time.Now()
 		const window = 5 * time.Minute
@@ -141,9 +141,9 @@ func TestRetriesShareABudget(t *testing.T) {
 // retried as soon as if it were alone.
 func TestNewFailureIsRetriedSoon(t *testing.T) {
 	runLimited(t, nil, func(t *testing.T, l *loop, s *apiServer) {
-		l.c.Replace(missing(false))
+		l.Replace(missing(false))
 		wait.Advance(30 * time.Minute)
-		l.c.Upsert(lustreObject("late", "late"))
+		l.Upsert(lustreObject("late", "late"))
 		wait.Advance(100 * time.Millisecond)
 		s.setProfile("late")
 		if took := s.readyAfter(t, "late", time.Now()); took > promised {
@@ -156,14 +156,14 @@ func TestNewFailureIsRetriedSoon(t *testing.T) {
 func TestChangeEndsTheRetry(t *testing.T) {
 	runLimited(t, nil, func(t *testing.T, l *loop, s *apiServer) {
 		bad := missing(false)
-		l.c.Replace(bad)
+		l.Replace(bad)
 		wait.Advance(5 * time.Minute)
 		began := time.Now()
 		for _, cm := range bad[:10] {
 			changed := cm.DeepCopyObject().(*dws.ClientMount)
 			changed.Spec.DesiredState = dws.Unmounted
 			changed.Generation++
-			l.c.Upsert(changed)
+			l.Upsert(changed)
 		}
 		for _, cm := range bad[:10] {
 			if took := s.readyAfter(t, cm.Name, began); took > promised {
@@ -184,7 +184,7 @@ func TestKnownFailuresDoNotDelayOthers(t *testing.T) {
 		}
 		list = slices.Insert(list, crowd/2, lustreObject("good", "present"))
 		began := time.Now()
-		l.c.Replace(list)
+		l.Replace(list)
 		if took := s.readyAfter(t, "good", began); took > promised {
 			t.Errorf("the good one in the middle took %v", took)
 		}

@@ -31,7 +31,7 @@ const (
 	Enum                 // one of Setting.Values, as a string; the field is of a string type
 )
 
-// Noun is how help and messages call a value of the kind.
+// Noun is the word for a value of the kind in help and messages.
 func (k Kind) Noun() string {
 	return [...]string{"string", "boolean", "integer", "port", "duration", "size", "list", "word"}[k]
 }
@@ -39,9 +39,9 @@ func (k Kind) Noun() string {
 // Setting describes one setting. Texts (Default, Min, Max and what Env.Convert
 // returns) use the syntax of a flag: bare words, lists separated by commas.
 type Setting struct {
-	Key     string           // dotted TOML key; a key without a dot stands above all sections
+	Key     string           // dotted TOML key; a key without a dot is above all sections
 	Flag    string           // long flag without dashes; "" for none
-	Env     []Env            // environment names, the first that is present and wanted wins
+	Env     []Env            // environment names, the first that is present and applies wins
 	Kind    Kind             //
 	Default string           //
 	Values  []string         // Enum: what is accepted
@@ -49,7 +49,7 @@ type Setting struct {
 	Min     string           // Int, Duration, Size: least value accepted
 	Max     string           // Int, Duration, Size: greatest value accepted
 	Help    string           // one sentence or more, ending in a full stop
-	Unit    string           // stands for the value in flag help; by default the kind, in capitals
+	Unit    string           // placeholder of the value in flag help; by default the kind, in capitals
 
 	Switches []Switch // flags without a value that mean one value of this setting
 
@@ -59,9 +59,10 @@ type Setting struct {
 	// int, int64, time.Duration or []string. Its error says what is accepted.
 	Check func(value any) error
 
-	// Field points at where the value goes, see Kind for its type: at the field that
-	// the code reads which the setting is for. An encoding.TextUnmarshaler gets the
-	// value in the syntax of a flag; Check must have accepted it.
+	// Field points at the field that receives the value, of the type that Kind names.
+	// It should be the field that the user of the setting reads, so that there is no
+	// copy. An encoding.TextUnmarshaler gets the value in the syntax of a flag; Check
+	// must have accepted it.
 	Field any
 }
 
@@ -70,16 +71,16 @@ type Setting struct {
 type Env struct {
 	Name string
 
-	// Convert turns the environment's value into the setting's text. It
-	// answers use = false for a value that says nothing about this setting.
-	// Nil takes the value as it is.
+	// Convert turns the value in the environment into the text of the setting. It
+	// returns use = false for a value that has no meaning for this setting. nil takes
+	// the value as it is.
 	Convert func(value string) (text string, use bool, err error)
 
-	Presence bool // the name alone counts, also when its value is empty
+	Presence bool // the name alone counts, even if its value is empty
 	Lenient  bool // a bad value is a warning, not an error
 }
 
-// Switch is a flag without a value that stands for one value of a setting.
+// Switch is a flag without a value that selects one value of a setting.
 type Switch struct{ Flag, Value string }
 
 // Legacy is a flag of an earlier generation that is accepted and does nothing.
@@ -95,7 +96,7 @@ type Notice struct{ Name, Text string }
 // Section is the title of one table of the file, without the brackets.
 type Section struct{ Name, Help string }
 
-// Table is all that there is to set for one program.
+// Table has all settings of one program.
 type Table struct {
 	Program  string // name of the binary, for messages
 	Summary  string // what it is, one sentence

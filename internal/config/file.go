@@ -23,10 +23,10 @@ import (
 // build reads. It changes when a key changes its meaning.
 const formatVersion = 1
 
-// maxUnknown bounds how many unknown keys one file is told about.
+// maxUnknown is how many unknown keys of one file are reported.
 const maxUnknown = 20
 
-// reader collects what one file says and everything that is wrong with it.
+// reader collects the values in one file and everything that is wrong with it.
 type reader struct {
 	table    *Table
 	file     string
@@ -36,8 +36,8 @@ type reader struct {
 	unknown  int
 }
 
-// parseFile reads the text of one file. With problems, the values are not to be
-// used.
+// parseFile reads the text of one file. If there are problems, the values must not
+// be used.
 func parseFile(t *Table, file string, data []byte) ([]Value, []*Problem) {
 	r := &reader{table: t, file: file}
 	if line, text := shape(data); text != "" {
@@ -57,8 +57,8 @@ func parseFile(t *Table, file string, data []byte) ([]Value, []*Problem) {
 	return r.values, r.problems
 }
 
-// decode guards against the parser's own panics, which it keeps for states
-// that it believes cannot be.
+// decode turns panics of the parser, which reports impossible states by them, into
+// errors.
 func (r *reader) decode(data string, into any) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -73,7 +73,7 @@ func (r *reader) problem(line int, text string) {
 	r.problems = append(r.problems, &Problem{File: r.file, Line: line, Text: text})
 }
 
-// syntax reports what is not TOML at all.
+// syntax reports text that is not TOML.
 func (r *reader) syntax(err error) {
 	if e, ok := errors.AsType[toml.ParseError](err); ok {
 		message := "not valid TOML: " + text.Clip(e.Message, maxMessage)
@@ -86,7 +86,7 @@ func (r *reader) syntax(err error) {
 	r.problem(0, oneLine(text.Clip(err.Error(), maxMessage)))
 }
 
-// walk goes through one table, whose dotted name with a dot behind is prefix.
+// walk reads one table. prefix is its dotted name and a dot.
 func (r *reader) walk(prefix string, table map[string]toml.Primitive) {
 	for _, name := range sortedKeys(table) {
 		key, primitive := prefix+name, table[name]
@@ -133,7 +133,7 @@ func (r *reader) setting(s *Setting, primitive toml.Primitive) {
 }
 
 func (r *reader) unknownKey(key string, primitive toml.Primitive) {
-	// Finding a line costs a pass over the file, so only the first few are.
+	// Finding a line takes a pass over the file, so only the first few are looked up.
 	if r.unknown++; r.unknown > maxUnknown {
 		return
 	}
@@ -157,8 +157,8 @@ func (r *reader) unknownKey(key string, primitive toml.Primitive) {
 // text that it cannot read in full.
 const maxMessage = 300
 
-// finder is handed a value by the TOML library and refuses it, because the
-// library tells the line of a value only in the error about it.
+// finder receives a value from the TOML library and refuses it, because the library
+// reports the line of a value only in the error about it.
 type finder struct{ data any }
 
 func (f *finder) UnmarshalTOML(data any) error {
@@ -176,7 +176,7 @@ func (r *reader) look(primitive toml.Primitive) (data any, line int) {
 	if line > 0 || !isTable(f.data) {
 		return f.data, line
 	}
-	// The a of "a.b = 1" has no line of its own: take that of what is in it.
+	// The a of "a.b = 1" has no line of its own: use that of the first value in it.
 	var sub map[string]toml.Primitive
 	if r.meta.PrimitiveDecode(primitive, &sub) == nil {
 		for _, name := range sortedKeys(sub) {
@@ -188,7 +188,7 @@ func (r *reader) look(primitive toml.Primitive) (data any, line int) {
 	return f.data, line
 }
 
-// oneLine makes a message of the library's fit a line of the log.
+// oneLine makes one line of a message of the TOML library.
 func oneLine(text string) string {
 	return strings.Map(func(c rune) rune {
 		if c < ' ' || c == 0x7f {
@@ -204,9 +204,9 @@ const (
 	maxDropIns = 256
 )
 
-// readFile returns the text of a configuration file. A file that is not there
-// answers found = false. Whatever is not an ordinary file of reasonable size
-// that only its owner and group can write is refused, without ever blocking.
+// readFile returns the text of a configuration file, and found = false if it does
+// not exist. It refuses everything but a regular file of at most maxFile bytes that
+// only its owner and group can write, and never blocks.
 func readFile(path string) (data []byte, found bool, problem *Problem) {
 	wrong := func(format string, args ...any) ([]byte, bool, *Problem) {
 		return nil, true, &Problem{File: path, Text: fmt.Sprintf(format, args...)}
@@ -244,7 +244,7 @@ func readFile(path string) (data []byte, found bool, problem *Problem) {
 	return data, true, nil
 }
 
-// cause strips the path that the caller names anyway.
+// cause strips the path, which the caller prints itself.
 func cause(err error) error {
 	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
 		return pathError.Err
@@ -252,8 +252,8 @@ func cause(err error) error {
 	return err
 }
 
-// dropIns lists dir/*.toml in lexical order. Hidden files are an editor's, not
-// the administrator's. A directory that is not there has none.
+// dropIns lists dir/*.toml in lexical order. Hidden files are those of
+// editors and are left out. A directory that does not exist has none.
 func dropIns(dir string) ([]string, *Problem) {
 	entries, err := os.ReadDir(dir) // sorted by name
 	if errors.Is(err, fs.ErrNotExist) {
@@ -274,16 +274,16 @@ func dropIns(dir string) ([]string, *Problem) {
 	return paths, nil
 }
 
-// Bounds on the structure of a file. Ours needs one level of tables and one of
-// arrays; the parser takes time that grows with the square of the nesting.
+// Bounds on the structure of a file. A configuration needs one level of tables and
+// one of arrays; the time of the parser grows with the square of the nesting.
 const (
 	maxBraces   = 256  // in the whole file
 	maxBrackets = 8192 // in the whole file
 	maxDots     = 256  // in one line
 )
 
-// shape refuses text that is not UTF-8 or is nested beyond all reason, before
-// the parser sees it. Comment lines may hold anything.
+// shape refuses text that is not UTF-8 or is nested too deeply for the parser.
+// Comment lines may hold anything.
 func shape(data []byte) (line int, text string) {
 	braces, brackets := 0, 0
 	for l := range bytes.Lines(data) {
@@ -316,8 +316,8 @@ func (s *Setting) fromTOML(data any) (any, error) {
 	return v, s.accept(v)
 }
 
-// typed answers ok = false for a value of the wrong TOML type. The file is
-// stricter than a flag: "5" is not 5, so that a reader can trust what it says.
+// typed returns ok = false for a value of the wrong TOML type. The file is stricter
+// than a flag: "5" is not 5.
 func (s *Setting) typed(data any) (v any, ok bool, err error) {
 	switch data := data.(type) {
 	case string:
@@ -361,7 +361,7 @@ func (s *Setting) typed(data any) (v any, ok bool, err error) {
 	return nil, false, nil
 }
 
-// example says by one value how the kind is written in the file.
+// example shows how a value of the kind is written in the file.
 func (s *Setting) example() string {
 	switch s.Kind {
 	case Bool:

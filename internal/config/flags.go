@@ -20,7 +20,7 @@ var ErrHelp = pflag.ErrHelp
 // settings are.
 const configFlag = "config"
 
-// commandLine is what the arguments said.
+// commandLine is the result of parsing the arguments.
 type commandLine struct {
 	config   string // of --config, "" when absent
 	values   []Value
@@ -28,7 +28,7 @@ type commandLine struct {
 	rest     []string // words that are no flags
 }
 
-// flagValue hands the text of one flag to set, each time it is given.
+// flagValue calls set with the text of one flag, each time the flag is given.
 type flagValue struct {
 	set  func(text string) error
 	kind string
@@ -79,7 +79,7 @@ func (t *Table) flagSet(line *commandLine) *pflag.FlagSet {
 		for _, sw := range s.Switches {
 			add(sw.Flag, "boolean", false, func(text string) error {
 				if text != "true" {
-					return nil // --mock=false asks for nothing
+					return nil // --mock=false changes nothing
 				}
 				return line.take(s, sw.Flag, sw.Value)
 			})
@@ -112,7 +112,7 @@ func (line *commandLine) take(s *Setting, flag, text string) error {
 
 // longFlags turns the single dash of Go's own flag package into the double one,
 // so that unit files written for earlier daemons keep working. -h stays help.
-// The word behind a flag that wants a value is that value, whatever it is.
+// The word after a flag that takes a value is that value, whatever it is.
 func longFlags(set *pflag.FlagSet, args []string) []string {
 	out := make([]string, 0, len(args))
 	for i := 0; i < len(args); i++ {
@@ -168,8 +168,8 @@ func Usage(w io.Writer, t *Table) error {
 	return err
 }
 
-// Argument stands for the value in the help of the flag: FILE, debug|info. "": the
-// flag needs none.
+// Argument is the placeholder of the value in the help of the flag: FILE,
+// debug|info. "": the flag takes no value.
 func (s *Setting) Argument() string {
 	switch {
 	case s.Unit != "":
@@ -205,9 +205,9 @@ func flagHelp(b *strings.Builder, head, text string) {
 	b.WriteString("  " + head + "\n" + wrap("        ", text))
 }
 
-// CheckArgs reads the arguments and uses none of them: no file and no
-// environment is looked at. It returns the words that are no flags; its errors
-// are ErrHelp or a *usage.Error.
+// CheckArgs parses the arguments and has no other effect; it reads neither files nor
+// the environment. It returns the words that are no flags; its errors are ErrHelp or
+// a *usage.Error.
 func CheckArgs(t *Table, args []string) (rest []string, err error) {
 	line, err := parseArgs(t, args)
 	return line.rest, err

@@ -12,15 +12,15 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// Sources says where to look. The zero value reads the table's default file
-// and its drop-ins, with neither environment nor flags.
+// Sources are the places that settings come from. The zero value reads the default
+// file of the table and its drop-ins, with neither environment nor flags.
 type Sources struct {
-	File    string   // main file; "" is the table's default, or what --config names
+	File    string   // main file, unless --config names one; "" is the table's default
 	Environ []string // "NAME=value", as from os.Environ
 	Args    []string // arguments without the program's name and its sub-command
 }
 
-// Result is what all layers together say.
+// Result is the outcome of all layers.
 type Result struct {
 	Values   []Value  // one for each setting, in the order of the table
 	Files    []string // files that were read, in order
@@ -38,8 +38,8 @@ func (r *Result) Lookup(key string) (v Value, ok bool) {
 	return Value{}, false
 }
 
-// Load puts the layers together and, when nothing at all is wrong, fills the
-// fields that the table points at. Rest are the arguments that are no flags.
+// Load reads all layers and, if nothing is wrong, fills the fields that the table
+// points at. rest are the arguments that are no flags.
 //
 // The error is ErrHelp, a *usage.Error for the command line, or the *Problems
 // of all files joined with the errors of the environment, one line each.
@@ -51,7 +51,7 @@ func Load(t *Table, src Sources) (result Result, rest []string, err error) {
 	return result, rest, result.fill()
 }
 
-// load is Load without touching the fields.
+// load is Load without filling the fields.
 func load(t *Table, src Sources) (Result, []string, error) {
 	var result Result
 	line, err := parseArgs(t, src.Args)
@@ -91,7 +91,8 @@ func defaults(t *Table) ([]Value, error) {
 	return values, nil
 }
 
-// readFiles reads the main file and its drop-ins, noting in r which were there.
+// readFiles reads the main file and its drop-ins, and adds those that exist to
+// r.Files.
 func (r *Result) readFiles(t *Table, src Sources, flag string) (values []Value, problems []error) {
 	file := cmp.Or(flag, src.File, t.File)
 	paths := []string{file}
@@ -143,7 +144,7 @@ func (r *Result) fill() error {
 	return nil
 }
 
-// Layer is where a value can come from, weakest first.
+// Layer is a place that a value can come from.
 type Layer int
 
 // The layers, in the order in which each overrides the one before it.
@@ -154,14 +155,14 @@ const (
 	Flag
 )
 
-// Origin says where a value came from.
+// Origin is the place that a value came from.
 type Origin struct {
 	Layer Layer
 	Name  string // path of the file, name in the environment, or flag without dashes
 	Line  int    // File: counted from 1
 }
 
-// String is what people read: "default", "/etc/…/config.toml:12",
+// String returns the form for people: "default", "/etc/…/config.toml:12",
 // "environment NODE_NAME" or "flag --node-name".
 func (o Origin) String() string {
 	switch o.Layer {
@@ -175,8 +176,8 @@ func (o Origin) String() string {
 	return "default"
 }
 
-// Value is a setting together with what it is set to, in the Go type of its
-// kind, and why.
+// Value is a setting with its value, in the Go type of its kind, and the origin of
+// the value.
 type Value struct {
 	Setting *Setting
 	Value   any
@@ -193,7 +194,7 @@ type Problem struct {
 	Text string
 }
 
-// Error names the place first, as compilers do, so that editors can jump.
+// Error starts with the place, in the form of compiler messages.
 func (p *Problem) Error() string { return place(p.File, p.Line) + ": " + p.Text }
 
 func place(file string, line int) string {
@@ -203,7 +204,7 @@ func place(file string, line int) string {
 	return fmt.Sprintf("%s:%d", clean(file), line)
 }
 
-// clean keeps a name with control characters from forging lines of the log.
+// clean quotes a name with control characters, which could forge lines of the log.
 func clean(name string) string {
 	if printable(name) != nil {
 		return text.Quote(name)
@@ -211,7 +212,7 @@ func clean(name string) string {
 	return name
 }
 
-// byLine sorts for the reader who goes through the file from the top.
+// byLine sorts problems by their place in the file.
 func byLine(problems []*Problem) {
 	slices.SortStableFunc(problems, func(a, b *Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Text, b.Text))
@@ -221,13 +222,12 @@ func byLine(problems []*Problem) {
 // complain prefixes an error with the key.
 func (s *Setting) complain(err error) string { return s.Key + ": " + err.Error() }
 
-// Reload loads anew into the fields of t, which must be a table bound to a
-// fresh structure, never to the one that the running daemon reads. Changed are
-// the keys whose new value is in effect; ignored those that changed as well but
-// need a restart, and that keep their old value and origin.
+// Reload loads again into the fields of t, which must be a table bound to a new
+// structure, never to the one that the running daemon reads. changed are the keys
+// whose new value is in effect; ignored are the keys that changed as well but need a
+// restart: they keep their old value and origin.
 //
-// With an error nothing changed: the result is old, and the fields of t are
-// untouched.
+// After an error the result is old, and the fields of t are untouched.
 func Reload(old Result, t *Table, src Sources) (result Result, changed, ignored []string, err error) {
 	result, _, err = load(t, src)
 	if err != nil {
@@ -248,8 +248,8 @@ func Reload(old Result, t *Table, src Sources) (result Result, changed, ignored 
 	return result, changed, ignored, result.fill()
 }
 
-// environment is what a process was started with. The first of two entries
-// with one name counts, as in Go's own os.Getenv.
+// environment holds the variables of a process. The first of two entries with one
+// name counts, as for os.Getenv.
 type environment map[string]string
 
 func newEnvironment(environ []string) environment {
@@ -263,8 +263,8 @@ func newEnvironment(environ []string) environment {
 	return env
 }
 
-// values returns the settings that the environment makes. Errors are of names
-// that may not be garbage, warnings of those that may.
+// values returns the settings in the environment. A value that cannot be used is a
+// warning for lenient names and an error for others.
 func (e environment) values(t *Table) (values []Value, warnings []string, problems []error) {
 	for i := range t.Settings {
 		s := &t.Settings[i]

@@ -11,8 +11,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
-// Check loads without filling any field and tells w what was read, and what to
-// mind. The error is Load's; the caller shows it and exits.
+// Check loads without filling any field and writes the files read and the warnings
+// to w. The error is that of Load.
 func Check(w io.Writer, t *Table, src Sources) error {
 	result, rest, err := load(t, src)
 	if err != nil {
@@ -33,13 +33,12 @@ func Check(w io.Writer, t *Table, src Sources) error {
 	return nil
 }
 
-// Dump writes what is in effect as TOML, with the origin of each value behind
-// it.
+// Dump writes the values in effect as TOML, each followed by its origin.
 func Dump(w io.Writer, t *Table, r Result) error {
 	keys, values := 0, 0
 	for _, v := range r.Values {
 		keys = max(keys, len(v.Setting.name()))
-		// One long list must not push all comments out of sight.
+		// One long list must not move all comments to the right.
 		if n := utf8.RuneCountInString(v.Literal()); n <= 40 {
 			values = max(values, n)
 		}
@@ -64,8 +63,8 @@ func Dump(w io.Writer, t *Table, r Result) error {
 }
 
 // DefaultFile is the commented file that is installed: every setting with its
-// help, its other names and its default, commented out. As it stands it changes
-// nothing; with the settings uncommented neither.
+// help, its other names and its default, commented out. The file sets the
+// defaults only, even with all settings uncommented.
 func DefaultFile(t *Table) string {
 	var b strings.Builder
 	b.WriteString(wrap("# ", fmt.Sprintf("Configuration of %s. What is commented out shows the default.", t.Program)))
@@ -89,7 +88,7 @@ func DefaultFile(t *Table) string {
 	return b.String()
 }
 
-// facts are what the table knows beyond the help, as sentences.
+// facts are the properties of a setting besides its help, as sentences.
 func (s *Setting) facts() string {
 	var facts []string
 	if accepted := s.Accepted(); accepted != "" {
@@ -107,7 +106,7 @@ func (s *Setting) facts() string {
 	return strings.Join(facts, " ")
 }
 
-// Accepted says which values of its kind the setting takes, "" when all.
+// Accepted describes the values of its kind that the setting takes; "": all.
 func (s *Setting) Accepted() string {
 	if len(s.Values) > 0 {
 		return strings.Join(s.Values, ", ")
@@ -130,7 +129,7 @@ func (s *Setting) envNames() string {
 	return strings.Join(names, ", ")
 }
 
-// columns is what every terminal and every man page has.
+// columns is the least width of terminals, and that of manual pages.
 const columns = 80
 
 // wrap breaks text at blanks into lines of at most columns, each beginning with

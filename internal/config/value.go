@@ -109,7 +109,7 @@ func (s *Setting) accept(v any) error {
 	return nil
 }
 
-// printable refuses what would break a line of the log, or a path.
+// printable refuses characters that would break a line of the log, or a path.
 func printable(value string) error {
 	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) {
 		return fmt.Errorf("%s holds a control character or is not UTF-8, accepted: plain text", text.Quote(value))
@@ -117,7 +117,7 @@ func printable(value string) error {
 	return nil
 }
 
-// inRange holds v against Min and Max. Words stand outside the range.
+// inRange checks v against Min and Max. Words need not be in the range.
 func (s *Setting) inRange(v any) error {
 	n, ok := number(v)
 	if !ok || s.isWord(n) {
@@ -136,7 +136,7 @@ func (s *Setting) inRange(v any) error {
 	return fmt.Errorf("%s is out of range, accepted: %s%s", bare(s.Kind, v), s.rangeText(), s.orWords())
 }
 
-// rangeText says which numbers are accepted, "" when all are.
+// rangeText describes the numbers that are accepted; "": all.
 func (s *Setting) rangeText() string {
 	switch {
 	case s.Min != "" && s.Max != "":
@@ -187,7 +187,7 @@ func number(v any) (int64, bool) {
 	return 0, false
 }
 
-// fill writes v to where the table points.
+// fill writes v to the field.
 func (s *Setting) fill(v any) error {
 	wrong := errors.New("config: no way to fill the field of " + s.Key)
 	if s.Field == nil {
@@ -334,7 +334,7 @@ func parseSize(value string) (int64, error) {
 	return n * unit, nil
 }
 
-// formatSize is the shortest exact form.
+// formatSize returns the shortest exact form.
 func formatSize(n int64) string {
 	for _, u := range sizeUnits[:len(sizeUnits)-1] {
 		if n != 0 && n%u.size == 0 {
@@ -345,7 +345,7 @@ func formatSize(n int64) string {
 }
 
 // tomlString is a basic string of TOML. Go's own quoting has escapes (\x, \a)
-// that TOML has not, so what is special is written by its number (\u0009).
+// that TOML does not have, so control characters are written by their number (\u0009).
 func tomlString(value string) string {
 	var b strings.Builder
 	b.WriteByte('"')

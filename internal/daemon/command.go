@@ -101,8 +101,8 @@ func (v *invocation) config(ctx context.Context) int {
 	return v.result(ctx, err)
 }
 
-// verify finds what the table of settings cannot judge, and a daemon finds at its
-// start only.
+// verify finds mistakes that the table of settings cannot find, which would
+// otherwise show at the start only.
 func (v *invocation) verify(settings Configuration, table *config.Table) error {
 	if _, err := v.load(table); err != nil {
 		return err
@@ -114,8 +114,8 @@ func (v *invocation) verify(settings Configuration, table *config.Table) error {
 	return kube.CheckEncoding(k.TokenFile, k.CertFile)
 }
 
-// verb is a word about the service. Only install takes arguments, those of the
-// daemon: a unit with flags that the daemon does not know would never start.
+// verb runs a verb of the service. Only install takes arguments, those of the
+// daemon; they are checked, because a unit with unknown flags would never start.
 func (v *invocation) verb(ctx context.Context, word string) int {
 	service := v.service()
 	if word == "status" {

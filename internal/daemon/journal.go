@@ -38,7 +38,7 @@ type journalOutput struct {
 
 	mu       sync.Mutex
 	fallback io.Writer
-	failing  bool // the reason for using fallback has been told
+	failing  bool // the reason for using fallback has been logged
 }
 
 func newJournalHandler(o LogOptions, socket *journalSocket) *journalHandler {
@@ -229,8 +229,7 @@ func fieldName(path []string) string {
 }
 
 // appendTail adds the fields to a message in the form key=value, so that
-// journalctl without options tells the story. It is cut short on purpose: the
-// fields hold everything.
+// journalctl shows them without options. It is cut; the fields hold everything.
 func appendTail(b []byte, fields []field) []byte {
 	start := len(b)
 	for _, f := range fields {
@@ -262,8 +261,8 @@ func appendTail(b []byte, fields []field) []byte {
 
 const journalSocketPath = "/run/systemd/journal/socket"
 
-// journalPatience is enough for a busy journal, and little enough that a mount is
-// not held up by one that hangs.
+// journalPatience is enough for a busy journal, and short enough that a journal that
+// hangs does not delay a mount.
 const journalPatience = 500 * time.Millisecond
 
 var errJournalClosed = errors.New("connection to the journal is closed")
@@ -328,7 +327,7 @@ func (j *journalSocket) connect() error {
 	if err != nil {
 		return fmt.Errorf("socket for the journal: %w", err)
 	}
-	// A journal that hangs must not hang us.
+	// A journal that hangs must not block the daemon.
 	limit := unix.NsecToTimeval(int64(j.patience))
 	if err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err == nil {
 		err = unix.Connect(fd, &unix.SockaddrUnix{Name: j.path})

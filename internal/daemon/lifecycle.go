@@ -23,7 +23,8 @@ const (
 // defaultShutdown is for callers that set no limit.
 const defaultShutdown = 30 * time.Second
 
-// lifecycle is the life of a process. Only Log and Main must be set.
+// lifecycle says what a process does from its start to its end. Only Log and Main
+// must be set.
 type lifecycle struct {
 	Log      *slog.Logger
 	Notifier *Notifier
@@ -33,12 +34,11 @@ type lifecycle struct {
 	Main func(ctx context.Context) error
 
 	// Reload is called on SIGHUP, never twice at a time; signals that come
-	// while it runs cause one more call. nil: SIGHUP does what it does to any
-	// program.
+	// while it runs cause one more call. nil: SIGHUP ends the process.
 	Reload func()
 
-	// ShutdownTimeout is how long Main may take after ctx ended; asked then,
-	// so that a reload can change it. nil or ≤ 0: 30 s.
+	// ShutdownTimeout is how long Main may take after ctx ended. It is called
+	// at that time, so that a reload can change it. nil or ≤ 0: 30 s.
 	ShutdownTimeout func() time.Duration
 
 	// Left says what is still running, for the message when Main is not
@@ -48,9 +48,10 @@ type lifecycle struct {
 	Signals <-chan os.Signal // for tests; nil: the process's signals
 }
 
-// Run calls Main and returns the exit code when it has ended. SIGTERM or SIGINT
-// ends Main's ctx; a second one, or the end of the time for the shutdown, ends
-// Run although Main still runs: the caller then leaves the process. A panic in Main or
+// runLifecycle calls Main and returns the exit code when it has ended. SIGTERM or
+// SIGINT ends the ctx of Main. After a second signal, or at the end of the time for
+// the shutdown, runLifecycle returns although Main still runs: the caller then ends the
+// process. A panic in Main or
 // Reload is logged with its stack; a panic in another goroutine cannot be
 // caught here.
 func runLifecycle(ctx context.Context, o lifecycle) int {
@@ -123,7 +124,7 @@ func (r *run) loop(ctx context.Context, signals <-chan os.Signal) int {
 	return code
 }
 
-// stop begins the shutdown, once.
+// stop starts the shutdown, once.
 func (r *run) stop(why, what string) {
 	if r.stopping {
 		return
@@ -193,10 +194,10 @@ func (r *run) left() string {
 	return text
 }
 
-// listen subscribes to the signals of a daemon. Broken pipes are taken too and
-// never looked at: a Go program dies when its standard error breaks, which a
-// restart of the journal does. They are not ignored, because commands that we
-// start would inherit that.
+// listen subscribes to the signals of a daemon. It also
+// subscribes to SIGPIPE, and drops it: without that, a Go program ends when its
+// standard error is closed, which a restart of the journal does. The signal is not
+// ignored, because commands that the daemon starts would inherit that.
 func listen(hup bool) (<-chan os.Signal, func()) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
@@ -211,7 +212,7 @@ func listen(hup bool) (<-chan os.Signal, func()) {
 	}
 }
 
-// signalled is the cause of Main's ctx; a Main that returns it ended well.
+// signalled is the cause of the ctx of Main; returning it is not an error.
 type signalled struct{ os.Signal }
 
 func (s signalled) Error() string        { return "received signal: " + s.String() }
@@ -237,8 +238,8 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-// Safely calls f and returns its error, or a *PanicError when it panics. One
-// malformed object must cost its own work only, never the process.
+// Safely calls f and returns its error, or a *PanicError if it panics. One malformed
+// object must not end the process.
 func Safely(f func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {

@@ -71,13 +71,13 @@ func newLogger(o LogOptions) (*slog.Logger, io.Closer, error) {
 			NoColor:    o.getenv("NO_COLOR") != "" || o.getenv("TERM") == "dumb",
 		})
 		message := func(s string) string { return text.Escape(clipMessage(s)) }
-		return slog.New(tidy{h, message, plainKey, tintValue}), noCloser{}, nil
+		return slog.New(safeHandler{h, message, plainKey, tintValue}), noCloser{}, nil
 	case "text":
 		h := slog.NewTextHandler(o.Writer, &slog.HandlerOptions{Level: o.Level})
-		return slog.New(tidy{h, clipMessage, sameKey, textValue}), noCloser{}, nil
+		return slog.New(safeHandler{h, clipMessage, sameKey, textValue}), noCloser{}, nil
 	case "json":
 		h := slog.NewJSONHandler(o.Writer, &slog.HandlerOptions{Level: o.Level})
-		return slog.New(tidy{h, clipMessage, sameKey, jsonValue}), noCloser{}, nil
+		return slog.New(safeHandler{h, clipMessage, sameKey, jsonValue}), noCloser{}, nil
 	}
 	return nil, nil, fmt.Errorf("log format %q is not known: use one of %s", o.Format, strings.Join(logFormats, ", "))
 }
@@ -103,8 +103,7 @@ func (o LogOptions) detect() string {
 
 // errorPrefix is what makes a line on w an error in the journal, when w is the
 // standard error that systemd has given the process (sd-daemon(3)). It is for
-// what is said before there is a logger; otherwise it would be of no priority
-// that anybody looks for.
+// errors before there is a logger, which would otherwise have the priority info.
 func errorPrefix(w io.Writer, getenv func(string) string) string {
 	if file, ok := w.(*os.File); ok && isJournalStream(file, getenv("JOURNAL_STREAM")) {
 		return "<3>"
@@ -114,7 +113,7 @@ func errorPrefix(w io.Writer, getenv func(string) string) string {
 
 // isJournalStream reports whether stream, the value of JOURNAL_STREAM, names
 // file by device and inode. The variable alone proves nothing: it is inherited
-// by every child, also by one whose standard error goes elsewhere
+// by every child, including one whose standard error goes elsewhere
 // (systemd.exec(5)).
 func isJournalStream(file *os.File, stream string) bool {
 	dev, ino, found := strings.Cut(stream, ":")
@@ -176,17 +175,16 @@ func Events() []Event {
 	return []Event{EventStopping, EventStopped, EventStopForced, EventReload, EventPanic, EventLoopStuck, EventLoopAnswers}
 }
 
-// tidy stands before a library's handler and hands it only values that the
-// library prints safely and without surprises. What that means differs by
-// format, so the two functions are given.
-type tidy struct {
+// safeHandler wraps the handler of a library and gives it only values that the library
+// prints safely. The functions depend on the format.
+type safeHandler struct {
 	slog.Handler
 	message func(string) string
 	key     func(string) string
 	value   func(key string, v slog.Value) (string, slog.Value) // never a group
 }
 
-func (h tidy) Handle(ctx context.Context, r slog.Record) error {
+func (h safeHandler) Handle(ctx context.Context, r slog.Record) error {
 	out := slog.NewRecord(r.Time, r.Level, h.message(r.Message), r.PC)
 	r.Attrs(func(a slog.Attr) bool {
 		out.AddAttrs(h.attr(a))
@@ -195,29 +193,29 @@ func (h tidy) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, out)
 }
 
-func (h tidy) WithAttrs(attrs []slog.Attr) slog.Handler {
-	tidied := make([]slog.Attr, len(attrs))
+func (h safeHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	safe := make([]slog.Attr, len(attrs))
 	for i, a := range attrs {
-		tidied[i] = h.attr(a)
+		safe[i] = h.attr(a)
 	}
-	h.Handler = h.Handler.WithAttrs(tidied)
+	h.Handler = h.Handler.WithAttrs(safe)
 	return h
 }
 
-func (h tidy) WithGroup(name string) slog.Handler {
+func (h safeHandler) WithGroup(name string) slog.Handler {
 	h.Handler = h.Handler.WithGroup(h.key(name))
 	return h
 }
 
-func (h tidy) attr(a slog.Attr) slog.Attr {
+func (h safeHandler) attr(a slog.Attr) slog.Attr {
 	v := a.Value.Resolve()
 	if v.Kind() == slog.KindGroup {
 		members := v.Group()
-		tidied := make([]slog.Attr, len(members))
+		safe := make([]slog.Attr, len(members))
 		for i, m := range members {
-			tidied[i] = h.attr(m)
+			safe[i] = h.attr(m)
 		}
-		return slog.Attr{Key: h.key(a.Key), Value: slog.GroupValue(tidied...)}
+		return slog.Attr{Key: h.key(a.Key), Value: slog.GroupValue(safe...)}
 	}
 	if a.Equal(slog.Attr{}) {
 		return a // handlers leave these out

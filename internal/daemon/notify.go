@@ -29,7 +29,7 @@ type Notifier struct {
 	failing  bool
 }
 
-// newNotifier returns a Notifier that logs its troubles to log.
+// newNotifier returns a Notifier that logs its errors to log.
 func newNotifier(log *slog.Logger) *Notifier { return &Notifier{log: log} }
 
 // Ready says that the start is complete. Only the first call sends.
@@ -43,7 +43,7 @@ func (n *Notifier) Ready() {
 }
 
 // Status sets the line that `systemctl status` shows. It is sent when the text
-// has changed; text out of objects is safe, as it cannot begin a second line.
+// has changed; text from objects is safe, because it cannot start a second line.
 func (n *Notifier) Status(status string) {
 	status = text.Escape(clip(status, maxStatus))
 	n.locked(func() {
@@ -54,7 +54,7 @@ func (n *Notifier) Status(status string) {
 	})
 }
 
-// Stopping says that the shutdown has begun. Only the first call sends.
+// Stopping says that the shutdown has started. Only the first call sends.
 func (n *Notifier) Stopping() {
 	n.locked(func() {
 		if !n.stopping {
@@ -106,11 +106,9 @@ func (n *Notifier) send(state string) {
 	n.failing = err != nil
 }
 
-// Probe proves that the main loop makes progress: it sends a token through the
-// loop and returns nil when the token came back. It must return when ctx ends.
-//
-// A probe and not a sign of life from the loop itself, because an idle loop has
-// nothing to do and a stuck one looks just the same.
+// Probe shows that the main loop makes progress: it sends a token through the loop
+// and returns nil when the token came back. It must return when ctx ends. The loop
+// itself cannot report progress, because an idle loop does nothing, as a stuck one.
 type Probe func(ctx context.Context) error
 
 // watchdog pings the service manager while the main loop answers.
@@ -128,11 +126,11 @@ func newWatchdog(n *Notifier, log *slog.Logger) (*watchdog, error) {
 	return &watchdog{notifier: n, log: log, interval: interval}, err
 }
 
-// Run pings until ctx ends; it returns at once, with no timer made, when nobody
-// asks for pings. It probes at half the interval, so it costs one wake-up per
-// half interval. An unanswered probe is not followed by a ping but by another
-// probe, until the service manager loses patience; that is logged once, while
-// there is still time to read the log.
+// Run pings until ctx ends; it returns at once, without a timer, if the service
+// manager asks for no pings. It probes at half the interval, so it costs one wake-up per
+// half interval. After an unanswered probe it sends no ping and probes
+// again, until the service manager ends the process; the first unanswered probe is
+// logged.
 func (w *watchdog) Run(ctx context.Context, probe Probe) {
 	if w.interval <= 0 {
 		return
@@ -183,6 +181,6 @@ func (w *watchdog) probe(ctx context.Context, probe Probe) error {
 			}
 			return err
 		}
-		return ctx.Err() // an answer after the end of its time is none
+		return ctx.Err() // an answer that is late does not count
 	})
 }

@@ -1,6 +1,6 @@
-// Package daemon is what the daemons have in common: the command line, the start
-// from the settings, the log, the limits of the Go runtime, signals, the end, and
-// what the service manager is told.
+// Package daemon is the part that all daemons have in common: the command line, the
+// start from the settings, the log, the limits of the Go runtime, signals, the
+// shutdown, and the notifications to the service manager.
 //
 // It must not know Kubernetes objects, mounts or data movements. Nothing in it
 // ticks: an idle process has no timer of this package, except one when the service
@@ -28,8 +28,8 @@ import (
 // Program is one daemon: what main runs.
 type Program struct {
 	Name          string
-	Configuration func() Configuration // a new one, with no values in it
-	ConfigRefused Event                // of the record about a reload that changes nothing
+	Configuration func() Configuration // makes a new one, without values
+	ConfigRefused Event                // of the record about a reload that is refused
 	// Service is the daemon as systemd knows it, for the verbs; the program's name
 	// and version are added.
 	Service systemd.Service
@@ -39,8 +39,8 @@ type Program struct {
 	Describe func(Configuration, error, *systemd.Status)
 }
 
-// Configuration is a structure with all settings of a daemon. Each field is the one
-// that the code reads which the setting is for.
+// Configuration is a structure with all settings of a daemon. A setting is bound to
+// the field that its user reads.
 type Configuration interface {
 	// Table returns the settings, bound to the structure.
 	Table() *config.Table
@@ -57,14 +57,14 @@ type Configuration interface {
 type Service interface {
 	// Run works until ctx ends, then lets running steps finish and returns.
 	Run(ctx context.Context) error
-	// Probe is for the watchdog.
+	// Probe returns nil if the daemon makes progress; the watchdog calls it.
 	Probe(ctx context.Context) error
 	// Reload takes over settings that may change while the daemon runs.
 	Reload(Configuration)
 	// ShutdownTimeout is how long Run lets running steps take.
 	ShutdownTimeout() time.Duration
-	// Left says what is still running when Run is not waited for any longer. It
-	// must not block.
+	// Left describes the work that still runs, for the message when the shutdown took
+	// too long. It must not block.
 	Left() string
 }
 
@@ -79,7 +79,8 @@ type Refusal struct {
 // Error is the text with the hint behind it.
 func (r *Refusal) Error() string { return r.Text + ": " + r.Hint }
 
-// Process is a daemon's run: what a Configuration builds the daemon with.
+// Process is a running daemon, as far as package daemon has started it: Start of a
+// Configuration builds the rest with it.
 type Process struct {
 	Log      *slog.Logger
 	Notifier *Notifier
@@ -152,7 +153,7 @@ func (p *Process) Dial(prefix string) (*kube.Client, error) {
 	return client, nil
 }
 
-// settingsFile is where an administrator most likely wants to change something.
+// settingsFile is the file that an administrator most likely wants to change.
 func (p *Process) settingsFile() string {
 	if len(p.loaded.Files) > 0 {
 		return p.loaded.Files[0]

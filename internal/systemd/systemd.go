@@ -66,7 +66,7 @@ var Verbs = map[string]string{
 	"status":  "",
 }
 
-// do returns what is to be said besides the result.
+// do returns notes to print besides the result.
 func (s *Service) do(ctx context.Context, verb string, args []string) (notes []string, err error) {
 	if s.uid() != 0 {
 		return nil, ErrNotRoot
@@ -88,7 +88,7 @@ func (s *Service) uid() int {
 	if s.Machine.UID != nil {
 		return s.Machine.UID()
 	}
-	return os.Geteuid() // the group says nothing about rights
+	return os.Geteuid() // the group gives no rights
 }
 
 func (s *Service) path(dir, unit string) string { return filepath.Join(s.Machine.Root, dir, unit) }
@@ -111,13 +111,12 @@ func (s *Service) booted() bool {
 	return err == nil
 }
 
-// Error is a sentence that the software of others may know, so that it keeps its
-// form.
+// Error is a message that other software may look for, so that it must not change.
 type Error string
 
 func (e Error) Error() string { return string(e) }
 
-// What the verbs refuse. Daemons of earlier generations say the same, behind
+// The reasons why a verb is refused. Earlier daemons print the same texts after
 // "Error:  ", and scripts look for these lines: see Service.Do.
 const (
 	ErrNotRoot      Error = "You must have root user privileges. Possibly using 'sudo' command should help"
@@ -127,7 +126,7 @@ const (
 	ErrStopped      Error = "Service has already been stopped"
 )
 
-// systemctl asks the service manager for something.
+// systemctl runs one command of the service manager.
 func (s *Service) systemctl(ctx context.Context, args ...string) (string, error) {
 	return s.run(ctx, "systemctl", args...)
 }
@@ -140,8 +139,9 @@ func (s *Service) run(ctx context.Context, name string, args ...string) (string,
 	return run(ctx, name, args...)
 }
 
-// command is the Runner of this machine. It has no input, so that nothing can
-// ask for a password, and speaks English without colours and pagers.
+// command is the Runner of this machine. The command has no
+// input, so that it cannot ask for a password, and prints English without colours
+// and pager.
 func command(ctx context.Context, name string, args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)

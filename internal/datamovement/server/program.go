@@ -75,8 +75,8 @@ func (c *Configuration) Verify() error {
 	return err
 }
 
-// service returns the settings of the service, those with fields that follow from
-// several settings too.
+// service returns the settings of the service, including the fields that depend on
+// more than one setting.
 func (c *Configuration) service() (Settings, error) {
 	choices, err := datamovement.NewOptions(c.Choices.Mode, c.Choices.DCP, c.Choices.MPIRun)
 	if err != nil {
@@ -94,7 +94,7 @@ func (c *Configuration) connections() unixsocket.LimiterOptions {
 	return o
 }
 
-// process is the daemon put together.
+// process is nnf-dm, built from its settings.
 type process struct {
 	p           *daemon.Process
 	service     *Service // nil when simulated
@@ -112,9 +112,9 @@ type process struct {
 	idleTimeout time.Duration
 }
 
-// quietAfter is how long there must have been no request, and no transfer that is
-// followed, before memory is given back: longer than the pause between the polls
-// of a client. Connections that are open do not count.
+// quietAfter is the time without requests and followed transfers after which memory
+// is given back: longer than the pause between the polls of a client. Open
+// connections do not count.
 const quietAfter = 5 * time.Second
 
 // overLimit is how many connections above its limit a user gets, so that the server can
@@ -180,7 +180,7 @@ func (d *process) Run(ctx context.Context) error {
 	return Serve(ctx, d.service, d.transport)
 }
 
-// serve starts to count the idle time: now, not from a start that took long.
+// serve starts to count the idle time, which does not include the start.
 func (d *process) serve() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -241,8 +241,8 @@ func (c *Configuration) Table() *config.Table {
 		Settings: slices.Concat(c.socketAndAccess(), c.limits(), c.life()),
 	}, daemon.Defaults{
 		TokenEnv: "NNF_DATA_MOVEMENT_SERVICE_TOKEN_FILE", CertEnv: "NNF_DATA_MOVEMENT_SERVICE_CERT_FILE", QPS: "50", Burst: "100",
-		// Memory grows with the connections, 20 KiB each: a limit below what those need
-		// would keep the collector at work without a pause.
+		// Memory grows with the connections, 20 KiB each: with a limit below that the
+		// garbage collector would run all the time.
 		MemLimit: "128MiB", Status: "service, units and paths",
 	})
 }

@@ -1,7 +1,7 @@
-// Package fakesystemd stands in for systemctl and systemd-sysusers in tests: it
-// knows the units below a root folder, enables them by links as systemd does,
-// and keeps all that it knows in files there, with a log of its calls, so that
-// each call can be a process of its own.
+// Package fakesystemd replaces systemctl and systemd-sysusers in tests: it reads the
+// units below a root directory, enables them by links as systemd does, and keeps its
+// state and a log of its calls in files there, so that each call can be a process of
+// its own.
 //
 // It must not know whose units those are.
 package fakesystemd
