@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -20,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/lus"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
@@ -405,4 +407,30 @@ func newService(t *testing.T, c *cluster) (*Service, *lines) {
 
 func user(uid uint32) datamovement.Caller {
 	return datamovement.Caller{UID: uid, GID: 100, PID: 7, RPC: "/test"}
+}
+
+// bubble runs f with a service in a synctest bubble.
+func bubble(t *testing.T, f func(t *testing.T, s *Service, c *cluster, log *lines)) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		s, log := newService(t, c)
+		f(t, s, c, log)
+	})
+}
+
+func created(t *testing.T, s *Service) string {
+	t.Helper()
+	uid, err := s.Create(t.Context(), user(1001), wish)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uid
+}
+
+func wantState(t *testing.T, s *Service, uid string, wait int64, state v1.DataMovementStatusResponse_State, result v1.DataMovementStatusResponse_Status) {
+	t.Helper()
+	a, err := s.Status(t.Context(), user(1001), job7, uid, wait)
+	if err != nil || a.State != state || a.Status != result {
+		t.Errorf("Status: state %d, result %d, %v; want %d, %d", a.State, a.Status, err, state, result)
+	}
 }
