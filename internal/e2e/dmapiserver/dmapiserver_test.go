@@ -1,8 +1,18 @@
+// Package dmapiserver is the matrix of troubles with the API server for nnf-dm:
+// the daemon as it is released meets a server that is down, slow or wrong,
+// credentials that change or lose rights, and its own sudden end. Each test has
+// a node, a job, a proxy and a daemon of its own, so that they run side by side.
+//
+// It must not know how the daemon works: it judges what callers get and when, how
+// often the server is asked, and what the administrator reads in the log. The
+// rabbit is simulated by writing what a rabbit writes.
 package dmapiserver
 
 import (
 	"context"
+	"flag"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,6 +31,26 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
+
+// Tests spend their time waiting, so many fit on a small machine.
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "16")
+	os.Exit(world.Main(m))
+}
+
+// TestMatrix runs all tests side by side.
+func TestMatrix(t *testing.T) {
+	for _, group := range []map[string]func(*env){outageTests, watchTests, answerTests, credentialTests, lifeTests} {
+		for name, test := range group {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				s := newEnv(t)
+				test(s)
+				s.finish()
+			})
+		}
+	}
+}
 
 const (
 	// resume is what the daemon may take after the server is back: its longest
@@ -215,7 +245,7 @@ func (s *env) goesOn(done <-chan outcome) {
 	}
 }
 
-// finish is the end of every scene: the daemon, which was not restarted for it,
+// finish is the end of every test: the daemon, which was not restarted for it,
 // serves a last movement's life and ends well.
 func (s *env) finish() {
 	s.t.Helper()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine/wire"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // host is the test's side of an agent.
@@ -147,16 +148,13 @@ func TestSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() { _ = run([]string{"serve", path}) }()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	wait.Until(t, "the agent's socket", func() bool {
 		conn, err := net.Dial("unix", path)
 		if err == nil {
 			conn.Close()
-			return
 		}
-		if time.Now().After(end) {
-			t.Fatal(err)
-		}
-	}
+		return err == nil
+	})
 }
 
 func TestUsage(t *testing.T) {

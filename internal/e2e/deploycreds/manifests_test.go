@@ -1,4 +1,4 @@
-package manifests
+package deploycreds
 
 import (
 	"context"
@@ -12,12 +12,9 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
-
-func TestMain(m *testing.M) { os.Exit(world.Main(m)) }
-
-const folder = "../../../packaging/manifests"
 
 // asDaemon asks the API server with a daemon's token, and returns by which flow
 // schema the request was let in.
@@ -49,7 +46,7 @@ func asDaemon(ctx context.Context, t *testing.T, s *world.World, daemon, path st
 func TestAccountsAreTaken(t *testing.T) {
 	s := world.New(t)
 	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
-		s.ApplyFile(filepath.Join(folder, daemon+"-rbac.yaml"))
+		s.ApplyFile(filepath.Join(manifests, daemon+"-rbac.yaml"))
 		if status, _ := asDaemon(s.Context(30*time.Second), t, s, daemon, lab.Path("ClientMount", s.Node, "")); status != http.StatusOK {
 			t.Errorf("%s may not list ClientMounts any more: %d", daemon, status)
 		}
@@ -64,7 +61,7 @@ func TestRequestsAreInTheirShare(t *testing.T) {
 	s := world.New(t)
 	schemas := map[string]string{}
 	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
-		of := s.ApplyFile(filepath.Join(folder, daemon+"-flowcontrol.yaml"))
+		of := s.ApplyFile(filepath.Join(manifests, daemon+"-flowcontrol.yaml"))
 		schemas[daemon] = of["FlowSchema"].String("metadata", "uid")
 		t.Cleanup(func() {
 			for kind, o := range of {
@@ -76,12 +73,11 @@ func TestRequestsAreInTheirShare(t *testing.T) {
 		for _, path := range []string{lab.Path("ClientMount", s.Node, ""), "/apis"} {
 			// The server takes over a schema when its own watch tells it.
 			ctx, got := s.Context(30*time.Second), ""
-			for got != want && ctx.Err() == nil {
+			if err := wait.For(ctx, "the schema", func() (bool, error) {
 				_, got = asDaemon(ctx, t, s, daemon, path)
-				time.Sleep(50 * time.Millisecond)
-			}
-			if got != want || want == "" {
-				t.Errorf("%s of %s went by schema %q, want %q", path, daemon, got, want)
+				return got == want, nil
+			}); err != nil || want == "" {
+				t.Errorf("%s of %s went by schema %q, want %q: %v", path, daemon, got, want, err)
 			}
 		}
 	}

@@ -1,7 +1,18 @@
+// Package apiserver is the matrix of troubles with the API server: the daemon
+// as it is released meets a server that is down, slow, wrong, of another
+// version or of another authority, and credentials that change or lose rights.
+// Each test has a node, a proxy and a daemon of its own, so that they run side
+// by side; those that harm the server itself have a server of their own.
+//
+// It must not know how the daemon reconciles: it looks at the kernel's mount
+// table, at the API objects, at what the proxy counted, and at the log and
+// status that an administrator sees.
 package apiserver
 
 import (
+	"flag"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -11,6 +22,36 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
+
+// Tests spend their time waiting, so many fit on a small machine.
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "24")
+	os.Exit(world.Main(m))
+}
+
+// TestMatrix runs all tests side by side and then looks whether anything of
+// any of them is left.
+func TestMatrix(t *testing.T) {
+	t.Run("tests", func(t *testing.T) {
+		for _, group := range []map[string]func(*env){
+			budgetTests, outageTests, watchTests, writeTests, credentialTests, rightTests,
+		} {
+			for name, test := range group {
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					s := newEnv(t)
+					test(s)
+					s.finish()
+				})
+			}
+		}
+		t.Run("own server", func(t *testing.T) {
+			t.Parallel()
+			ownServer(t)
+		})
+	})
+	world.New(t).NothingLeft()
+}
 
 const (
 	// resume is what the daemon may take after the server is back: its
@@ -111,7 +152,7 @@ func (s *env) isMounted(name string, want bool) {
 	}
 }
 
-// finish is the end of every scene: the daemon lives, serves a last mount's
+// finish is the end of every test: the daemon lives, serves a last mount's
 // life, ends well, and nothing is left.
 func (s *env) finish() {
 	s.t.Helper()
