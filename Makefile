@@ -36,7 +36,7 @@ build-test: need-go
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -tags failpoints -o bin/clientmountd-failpoints ./cmd/clientmountd
 
-# The tools that the laboratory plays.
+# The stand-ins for the programs of a compute node, which the tests log and break.
 .PHONY: bin/standin
 bin/standin: need-go
 	@mkdir -p bin && CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -o $@ ./internal/e2e/standin

@@ -82,7 +82,7 @@ func (s *testFleet) credentials(word string) {
 
 func (s *testFleet) command(more ...string) (*exec.Cmd, *bytes.Buffer) {
 	cmd := exec.Command(filepath.Join(s.bin, deploy.Name), append(s.args, more...)...)
-	cmd.Env = []string{fakenode.Folder + "=" + s.fleet.Dir, "PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
+	cmd.Env = []string{fakenode.Variable + "=" + s.fleet.Dir, "PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
 	out := new(bytes.Buffer)
 	cmd.Stdout, cmd.Stderr = out, out
 	return cmd, out

@@ -63,7 +63,7 @@ PermitRootLogin yes
 PidFile none
 LogLevel VERBOSE
 ForceCommand %[3]s=%[4]s exec %[2]s/fakessh -- %[5]s "$SSH_ORIGINAL_COMMAND"
-`, port, s.bin, fakenode.Folder, s.fleet.Dir, node))
+`, port, s.bin, fakenode.Variable, s.fleet.Dir, node))
 	s.write("ssh_config", fmt.Sprintf(`Host *
   HostName 127.0.0.1
   Port %d

@@ -39,7 +39,7 @@ func fleet(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: fleet NODE...")
 	}
 	dir := ts.MkAbs("fleet")
-	ts.Setenv(fakenode.Folder, dir)
+	ts.Setenv(fakenode.Variable, dir)
 	ts.Check(fakenode.Prepare(dir))
 	var names strings.Builder
 	for _, node := range args {

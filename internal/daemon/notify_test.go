@@ -19,7 +19,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// manager is a stand-in for the service manager's socket.
+// manager replaces the socket of the service manager.
 type manager struct {
 	t    *testing.T
 	conn *net.UnixConn

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
@@ -211,5 +213,115 @@ func TestKeyLostAnswer(t *testing.T) {
 		if uid, err := s.Create(t.Context(), user(1001), r); err != nil || uid == first {
 			t.Errorf("%q, %v", uid, err)
 		}
+	})
+}
+
+func TestCreateRequests(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		uid := created(t, s)
+		if cold := c.requests(); len(cold) > 13 {
+			t.Errorf("cold: %q", cold)
+		}
+		dm := c.movements[uid]
+		if dm.Namespace != rabbit || dm.Spec.Source.Path != mount0+"/rabbit-01-3/out/" || dm.Spec.UserID != 1001 || dm.Spec.ProfileReference.Name != "default" {
+			t.Errorf("object %+v", dm)
+		}
+		// What was read for the first one is good for those that follow within a second.
+		for range 3 {
+			created(t, s)
+		}
+		want := []string{"create nnfdatamovements rabbit-01", "create nnfdatamovements rabbit-01", "create nnfdatamovements rabbit-01"}
+		if got := c.requests(); !slices.Equal(got, want) {
+			t.Errorf("at once: %q\nwant: %q", got, want)
+		}
+		wait.Advance(jobWindow + time.Millisecond)
+		created(t, s)
+		want = []string{"get workflows default/job7", "get clientmounts compute-01/cm-0", "get clientmounts rabbit-01/cm-1", "create nnfdatamovements rabbit-01"}
+		if got := c.requests(); !slices.Equal(got, want) {
+			t.Errorf("later: %q\nwant: %q", got, want)
+		}
+	})
+}
+
+// What is wrong with the object is said before what is wrong with the profile,
+// and by one step's name only.
+func TestCreateSteps(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		c.mounts = nil
+		c.mount(node, mount0, dws.TypeLustre)
+		c.mount(rabbit, mount0, dws.TypeLustre)
+		delete(c.mounts[0].Labels, api.LabelDirectiveIndex)
+		r := wish
+		r.Profile = "nope"
+		const want = "Error during createNnfDataMovement(): unable to find directive index label on compute ClientMount, "
+		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrFailed) || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("no label: %v", err)
+		}
+	})
+}
+
+func TestRepeatedRequest(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		r := wish
+		r.Key = "mine"
+		first, err1 := s.Create(t.Context(), user(1001), r)
+		again, err2 := s.Create(t.Context(), user(1001), r)
+		if err1 != nil || err2 != nil || first != again || len(c.movements) != 1 {
+			t.Errorf("%q, %v; %q, %v", first, err1, again, err2)
+		}
+		r.Destination = "/lus/global/elsewhere"
+		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrInvalid) {
+			t.Errorf("another request with the key: %v", err)
+		}
+	})
+}
+
+func TestRabbitLookup(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		nodes := c.system.Spec.StorageNodes
+		c.system.Spec.StorageNodes = nil
+		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrUnavailable) {
+			t.Errorf("no rabbit: %v", err)
+		}
+		c.system.Spec.StorageNodes = nodes
+		wait.Advance(refreshAfter + time.Second)
+		created(t, s)
+	})
+}
+
+func TestExternalCompute(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		c.system.Spec.StorageNodes[0].ComputesAccess = nil
+		c.system.Spec.ExternalComputeNodes = []dws.ExternalNode{{Name: node}}
+		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrFailed) {
+			t.Errorf("gfs2: %v", err)
+		}
+		wait.Advance(time.Nanosecond) // what was read for the first one is no reason to refuse the next
+		c.mounts = nil
+		c.mount(node, mount0, dws.TypeLustre)
+		c.mount("rabbit-02", mount0, dws.TypeLustre)
+		c.mount("compute-99", "/elsewhere", dws.TypeLustre)
+		uid := created(t, s)
+		if dm := c.movements[uid]; dm.Namespace != nnf.NamespaceDataMovement || dm.Spec.Source.Path != wish.Source {
+			t.Errorf("lustre: %+v", dm)
+		}
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+	})
+}
+
+func TestCreateRate(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		for range 20 {
+			created(t, s)
+		}
+		_, err := s.Create(t.Context(), user(1001), wish)
+		if !errors.Is(err, datamovement.ErrExhausted) {
+			t.Errorf("over the rate: %v", err)
+		}
+		if _, err := s.Create(t.Context(), user(0), wish); err != nil {
+			t.Errorf("another user: %v", err)
+		}
+		wait.Advance(time.Second)
+		created(t, s)
 	})
 }

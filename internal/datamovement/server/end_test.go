@@ -3,7 +3,7 @@ package server
 import (
 	"context"
 	"errors"
-	"log/slog"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,13 +12,69 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/compute-daemons/compute-daemons/internal/api"
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
+
+func TestCancelBeforeStart(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		uid := created(t, s)
+		waited := make(chan *v1.DataMovementStatusResponse)
+		go func() {
+			a, _ := s.Status(t.Context(), user(1001), job7, uid, -1)
+			waited <- a
+		}()
+		synctest.Wait()
+		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
+			t.Fatal(err)
+		}
+		if a := <-waited; a.Status != v1.DataMovementStatusResponse_CANCELLED {
+			t.Errorf("the waiter got %+v", a)
+		}
+		if c.movements[uid] != nil {
+			t.Error("it is still there, and the rabbit will never end it")
+		}
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_COMPLETED, v1.DataMovementStatusResponse_CANCELLED)
+		if _, err := s.Status(t.Context(), user(1002), job7, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
+			t.Errorf("a foreigner learns of it: %v", err)
+		}
+		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
+			t.Errorf("again: %v", err)
+		}
+		if err := s.Delete(t.Context(), user(1001), job7, uid); err != nil {
+			t.Error(err)
+		}
+		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrNotFound) {
+			t.Errorf("deleted twice: %v", err)
+		}
+	})
+}
+
+func TestDelete(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		uid := created(t, s)
+		c.set(uid, running)
+		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrActive) {
+			t.Fatalf("active: %v", err)
+		}
+		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
+			t.Fatal(err)
+		}
+		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_CANCELLING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		start := time.Now()
+		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrActive) || time.Since(start) != deleteWait {
+			t.Errorf("%v after %s", err, time.Since(start))
+		}
+		time.AfterFunc(2*time.Second, func() { c.set(uid, finished(nnf.MovementCancelled)) })
+		if err := s.Delete(t.Context(), user(1001), job7, uid); err != nil || c.movements[uid] != nil {
+			t.Errorf("cancel, then delete: %v", err)
+		}
+	})
+}
 
 var errConflict = apiError(http.StatusConflict, metav1.StatusReasonConflict)
 
@@ -196,86 +252,6 @@ func TestDeleteWaits(t *testing.T) {
 	})
 }
 
-// Names that cannot exist are told so without a request; names that could are
-// looked up, and are missing.
-func TestNames(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		calls := map[string]func(uid string) error{
-			"status": func(uid string) error { _, err := s.Status(t.Context(), user(1001), job7, uid, 0); return err },
-			"cancel": func(uid string) error { return s.Cancel(t.Context(), user(1001), job7, uid) },
-			"delete": func(uid string) error { return s.Delete(t.Context(), user(1001), job7, uid) },
-		}
-		for name, call := range calls {
-			for _, uid := range []string{"", "X", "a/b", "../x", "a b", "a?limit=1", strings.Repeat("a", 300), "a\n"} {
-				if err := call(uid); !errors.Is(err, datamovement.ErrInvalid) || len(err.Error()) > 500 {
-					t.Errorf("%s of %q: %v", name, uid, err)
-				}
-			}
-		}
-		if got := c.requests(); len(got) != 0 {
-			t.Errorf("asked the server: %q", got)
-		}
-		for name, call := range calls {
-			wait.Advance(absentTime)
-			for uid, where := range map[string]string{"x": nnf.NamespaceDataMovement, "nnf-dm-x": nnf.NamespaceDataMovement, "nnf-dm-node-x": rabbit, "copy-in": nnf.NamespaceDataMovement} {
-				if err := call(uid); !errors.Is(err, datamovement.ErrNotFound) {
-					t.Errorf("%s of %q: %v", name, uid, err)
-				}
-				if got := c.requests(); !slices.Contains(got, "get nnfdatamovements "+where+"/"+uid) {
-					t.Errorf("%s of %q: %q", name, uid, got)
-				}
-			}
-		}
-	})
-}
-
-// List has the caller's own of this node, whatever else has the labels.
-func TestList(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		mine, second := created(t, s), created(t, s)
-		other := func(name string, change func(*nnf.DataMovement)) {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			dm := *c.movements[mine]
-			dm.Name, dm.UID = name, "uid"
-			dm.Labels = make(map[string]string)
-			for k, v := range c.movements[mine].Labels {
-				dm.Labels[k] = v
-			}
-			change(&dm)
-			c.movements[name] = &dm
-		}
-		other("of-another-user", func(dm *nnf.DataMovement) { dm.Spec.UserID = 1002 })
-		other("of-another-node", func(dm *nnf.DataMovement) { dm.Labels[api.LabelInitiator] = "compute-02" })
-		other("of-the-controller", func(dm *nnf.DataMovement) { dm.Labels[api.LabelInitiator] = "copy_in" })
-		other("of-nobody", func(dm *nnf.DataMovement) { delete(dm.Labels, api.LabelOwnerKind) })
-		other("of-another-workflow", func(dm *nnf.DataMovement) { dm.Labels[api.LabelOwnerName] = "job8" })
-		list := func(c datamovement.Caller, want ...string) {
-			t.Helper()
-			got, err := s.List(t.Context(), c, job7)
-			slices.Sort(got)
-			if err != nil || !slices.Equal(got, want) {
-				t.Errorf("%q, %v; want %q", got, err, want)
-			}
-		}
-		list(user(1001), mine, second)
-		list(user(1002), "of-another-user")
-		list(user(1003))
-		list(user(0), mine, second, "of-another-user")
-		now := *s.settings.Load()
-		now.Policy.ListWorkflow = true
-		s.SetSettings(now)
-		list(user(1001), mine, second, "of-another-node")
-		c.refuse("list movements", errBroken)
-		if _, err := s.List(t.Context(), user(1001), job7); !errors.Is(err, datamovement.ErrUnavailable) {
-			t.Error(err)
-		}
-		if _, err := s.List(t.Context(), user(1001), datamovement.WorkflowRef{}); !errors.Is(err, datamovement.ErrInvalid) {
-			t.Error(err)
-		}
-	})
-}
-
 // A restart forgets nothing but what was cancelled before its begin.
 func TestAnotherDaemon(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
@@ -295,13 +271,118 @@ func TestAnotherDaemon(t *testing.T) {
 	})
 }
 
-// What callers send into the log is bounded.
-func TestAuditIsBounded(t *testing.T) {
-	log := new(lines)
-	s := New(Options{Node: node, Client: newCluster(), Settings: settings(t), Log: slog.New(slog.NewTextHandler(log, nil))})
-	defer s.Close()
-	s.record(user(1001), strings.Repeat("x", 1<<20), strings.Repeat("y", 1<<20))
-	if n := log.b.Len(); n > 2000 || log.count("event=dm-refused") != 1 {
-		t.Errorf("a record of %d bytes", n)
+func named(name string, labels map[string]string) *nnf.DataMovement {
+	return &nnf.DataMovement{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID("uid of " + name), Labels: labels}}
+}
+
+func of(uid int64, dm *nnf.DataMovement) *nnf.DataMovement {
+	dm.Spec.UserID = uid
+	return dm
+}
+
+func (g *tombstones) size() (n int) {
+	for _, own := range g.users {
+		n += len(own)
+	}
+	return max(n, len(g.names))
+}
+
+// A tombstone is found for an hour, by its name and by its labels.
+func TestTombstonesExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g tombstones
+		if _, ok := g.find("a"); ok {
+			t.Error("found before there is one")
+		}
+		g.drop("a")
+		g.add(named("a", map[string]string{"x": "1"}))
+		begin := time.Now()
+		wait.Advance(tombstoneTime)
+		if found, ok := g.find("a"); !ok || found.dm.Name != "a" || !found.at.Equal(begin) {
+			t.Errorf("after an hour: %+v %v", found, ok)
+		}
+		if n := len(g.matching(map[string]string{"x": "1"})); n != 1 {
+			t.Errorf("%d by the label", n)
+		}
+		wait.Advance(time.Nanosecond)
+		if n := len(g.matching(map[string]string{"x": "1"})); n != 0 {
+			t.Errorf("%d by the label, later", n)
+		}
+		if _, ok := g.find("a"); ok || g.size() != 0 {
+			t.Errorf("found later, %d are kept", g.size())
+		}
+	})
+}
+
+// However many a user cancels, the memory is bounded, the oldest go first, and
+// those of another user stay.
+func TestTombstonesAreBoundedPerUser(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g tombstones
+		g.add(of(1002, named("of another", nil)))
+		for i := range 5 * tombstonesPerUser {
+			g.add(of(1001, named(fmt.Sprint(i), nil)))
+			wait.Advance(time.Millisecond)
+		}
+		if g.size() != tombstonesPerUser+1 {
+			t.Errorf("%d are kept", g.size())
+		}
+		for name, want := range map[string]bool{
+			"0": false, fmt.Sprint(4*tombstonesPerUser - 1): false, fmt.Sprint(4 * tombstonesPerUser): true,
+			fmt.Sprint(5*tombstonesPerUser - 1): true, "of another": true,
+		} {
+			if _, ok := g.find(name); ok != want {
+				t.Errorf("%s: %v", name, ok)
+			}
+		}
+		wait.Advance(tombstoneTime + time.Minute)
+		g.add(of(1003, named("last", nil)))
+		if g.size() != 1 {
+			t.Errorf("%d are kept though their time is over", g.size())
+		}
+	})
+}
+
+// A tombstone is for one object: events of an earlier one with the same name change
+// nothing.
+func TestTombstonesOfOneName(t *testing.T) {
+	var g tombstones
+	first, second := named("a", nil), named("a", nil)
+	second.UID = "second"
+	g.add(first)
+	g.add(second)
+	g.dropObject(first)
+	if found, ok := g.find("a"); !ok || found.dm.UID != "second" || g.size() != 1 {
+		t.Errorf("%+v %v, %d are kept", found.dm, ok, g.size())
+	}
+	g.drop("a")
+	if _, ok := g.find("a"); ok || g.size() != 0 {
+		t.Errorf("found after it was dropped, %d are kept", g.size())
+	}
+}
+
+func TestTombstonesMatching(t *testing.T) {
+	var g tombstones
+	g.add(named("a", map[string]string{"x": "1", "y": "1"}))
+	g.add(named("b", map[string]string{"x": "1", "y": "2"}))
+	g.add(named("c", nil))
+	for _, tt := range []struct {
+		labels map[string]string
+		want   []string
+	}{
+		{nil, []string{"a", "b", "c"}},
+		{map[string]string{"x": "1"}, []string{"a", "b"}},
+		{map[string]string{"x": "1", "y": "2"}, []string{"b"}},
+		{map[string]string{"x": "2"}, nil},
+		{map[string]string{"z": "1"}, nil},
+	} {
+		var got []string
+		for _, dm := range g.matching(tt.labels) {
+			got = append(got, dm.Name)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%v: %q, want %q", tt.labels, got, tt.want)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -20,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/lus"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
@@ -52,8 +54,7 @@ type cluster struct {
 	cached    []*dws.ClientMount // what a list at hand has; nil: the same
 	movements map[string]*nnf.DataMovement
 	watches   map[chan func(kube.Handler[nnf.DataMovement])]string // namespace
-	fail      error                                                // of every request but watches
-	failOn    map[string]error                                     // of requests whose line in the log begins so
+	failOn    map[string]error                                     // of requests whose line in the log starts so
 	reading   func(*nnf.DataMovement)                              // is called before a movement is read
 	profiles  []*nnf.DataMovementProfile
 	onCreate  func() // is called after a creation
@@ -102,10 +103,11 @@ func (c *cluster) request(what string, args ...any) error {
 			return err
 		}
 	}
-	return c.fail
+	return nil
 }
 
-// refuse lets requests whose line begins so fail; a nil error ends that.
+// refuse lets requests whose line in the log starts with prefix fail, with "" all;
+// a nil error ends that.
 func (c *cluster) refuse(prefix string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -210,6 +212,23 @@ func (c *cluster) tell(ns string, f func(kube.Handler[nnf.DataMovement])) {
 			w <- f
 		}
 	}
+}
+
+// started is a movement of job7 that a compute has started, before this daemon.
+func started(name string, uid int64) *nnf.DataMovement {
+	dm := &nnf.DataMovement{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: rabbit, Labels: map[string]string{
+		api.LabelInitiator: node, api.LabelOwnerKind: "Workflow", api.LabelOwnerName: "job7", api.LabelOwnerNamespace: "default", api.LabelOwnerUID: "wf-uid",
+		api.LabelWorkflowName: "job7", api.LabelWorkflowNamespace: "default", api.LabelWorkflowUID: "wf-uid",
+	}}}
+	dm.Spec.UserID = uid
+	return dm
+}
+
+// drop deletes a movement without an event.
+func (c *cluster) drop(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.movements, name)
 }
 
 // set is what the rabbit does.
@@ -405,4 +424,30 @@ func newService(t *testing.T, c *cluster) (*Service, *lines) {
 
 func user(uid uint32) datamovement.Caller {
 	return datamovement.Caller{UID: uid, GID: 100, PID: 7, RPC: "/test"}
+}
+
+// bubble runs f with a service in a synctest bubble.
+func bubble(t *testing.T, f func(t *testing.T, s *Service, c *cluster, log *lines)) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		s, log := newService(t, c)
+		f(t, s, c, log)
+	})
+}
+
+func created(t *testing.T, s *Service) string {
+	t.Helper()
+	uid, err := s.Create(t.Context(), user(1001), wish)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uid
+}
+
+func wantState(t *testing.T, s *Service, uid string, wait int64, state v1.DataMovementStatusResponse_State, result v1.DataMovementStatusResponse_Status) {
+	t.Helper()
+	a, err := s.Status(t.Context(), user(1001), job7, uid, wait)
+	if err != nil || a.State != state || a.Status != result {
+		t.Errorf("Status: state %d, result %d, %v; want %d, %d", a.State, a.Status, err, state, result)
+	}
 }

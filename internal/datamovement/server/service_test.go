@@ -10,83 +10,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/api"
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
-	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
-
-// bubble runs f with a service in a synctest bubble.
-func bubble(t *testing.T, f func(t *testing.T, s *Service, c *cluster, log *lines)) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCluster()
-		s, log := newService(t, c)
-		f(t, s, c, log)
-	})
-}
-
-func created(t *testing.T, s *Service) string {
-	t.Helper()
-	uid, err := s.Create(t.Context(), user(1001), wish)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return uid
-}
-
-func wantState(t *testing.T, s *Service, uid string, wait int64, state v1.DataMovementStatusResponse_State, result v1.DataMovementStatusResponse_Status) {
-	t.Helper()
-	a, err := s.Status(t.Context(), user(1001), job7, uid, wait)
-	if err != nil || a.State != state || a.Status != result {
-		t.Errorf("Status: state %d, result %d, %v; want %d, %d", a.State, a.Status, err, state, result)
-	}
-}
-
-func TestCreateRequests(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		uid := created(t, s)
-		if cold := c.requests(); len(cold) > 13 {
-			t.Errorf("cold: %q", cold)
-		}
-		dm := c.movements[uid]
-		if dm.Namespace != rabbit || dm.Spec.Source.Path != mount0+"/rabbit-01-3/out/" || dm.Spec.UserID != 1001 || dm.Spec.ProfileReference.Name != "default" {
-			t.Errorf("object %+v", dm)
-		}
-		// What was read for the first one is good for those that follow within a second.
-		for range 3 {
-			created(t, s)
-		}
-		want := []string{"create nnfdatamovements rabbit-01", "create nnfdatamovements rabbit-01", "create nnfdatamovements rabbit-01"}
-		if got := c.requests(); !slices.Equal(got, want) {
-			t.Errorf("at once: %q\nwant: %q", got, want)
-		}
-		wait.Advance(jobWindow + time.Millisecond)
-		created(t, s)
-		want = []string{"get workflows default/job7", "get clientmounts compute-01/cm-0", "get clientmounts rabbit-01/cm-1", "create nnfdatamovements rabbit-01"}
-		if got := c.requests(); !slices.Equal(got, want) {
-			t.Errorf("later: %q\nwant: %q", got, want)
-		}
-	})
-}
-
-// What is wrong with the object is said before what is wrong with the profile,
-// and by one step's name only.
-func TestCreateSteps(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		c.mounts = nil
-		c.mount(node, mount0, dws.TypeLustre)
-		c.mount(rabbit, mount0, dws.TypeLustre)
-		delete(c.mounts[0].Labels, api.LabelDirectiveIndex)
-		r := wish
-		r.Profile = "nope"
-		const want = "Error during createNnfDataMovement(): unable to find directive index label on compute ClientMount, "
-		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrFailed) || !strings.HasPrefix(err.Error(), want) {
-			t.Errorf("no label: %v", err)
-		}
-	})
-}
 
 func TestStatusPolls(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
@@ -168,204 +97,12 @@ func TestWaiterLimit(t *testing.T) {
 	})
 }
 
-func TestForeign(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
-		uid := created(t, s)
-		eve := user(1002)
-		_, status := s.Status(t.Context(), eve, job7, uid, 0)
-		_, missing := s.Status(t.Context(), eve, job7, "nnf-dm-node-zzz", 0)
-		if got, want := status.Error(), strings.ReplaceAll(missing.Error(), "nnf-dm-node-zzz", uid); got != want {
-			t.Errorf("foreign: %s\nmissing: %s", got, want)
-		}
-		for name, err := range map[string]error{
-			"cancel": s.Cancel(t.Context(), eve, job7, uid), "delete": s.Delete(t.Context(), eve, datamovement.WorkflowRef{}, uid),
-		} {
-			if !errors.Is(err, datamovement.ErrNotFound) {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-		if uids, err := s.List(t.Context(), eve, job7); err != nil || len(uids) > 0 {
-			t.Errorf("list: %q, %v", uids, err)
-		}
-		if _, err := s.Create(t.Context(), eve, wish); !errors.Is(err, datamovement.ErrNotFound) {
-			t.Errorf("create: %v", err)
-		}
-		if n := log.count("event=dm-refused"); n != 5 {
-			t.Errorf("%d records, want 5", n)
-		}
-		if log.count("uid=1002 pid=7 rpc=/test object=default/job7") != 2 { // list and create
-			t.Error("the record does not name who and what")
-		}
-		if c.movements[uid].Spec.Cancel {
-			t.Error("cancelled by a foreigner")
-		}
-	})
-}
-
-func TestCancelBeforeStart(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		uid := created(t, s)
-		waited := make(chan *v1.DataMovementStatusResponse)
-		go func() {
-			a, _ := s.Status(t.Context(), user(1001), job7, uid, -1)
-			waited <- a
-		}()
-		synctest.Wait()
-		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
-			t.Fatal(err)
-		}
-		if a := <-waited; a.Status != v1.DataMovementStatusResponse_CANCELLED {
-			t.Errorf("the waiter got %+v", a)
-		}
-		if c.movements[uid] != nil {
-			t.Error("it is still there, and the rabbit will never end it")
-		}
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_COMPLETED, v1.DataMovementStatusResponse_CANCELLED)
-		if _, err := s.Status(t.Context(), user(1002), job7, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
-			t.Errorf("a foreigner learns of it: %v", err)
-		}
-		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
-			t.Errorf("again: %v", err)
-		}
-		if err := s.Delete(t.Context(), user(1001), job7, uid); err != nil {
-			t.Error(err)
-		}
-		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrNotFound) {
-			t.Errorf("deleted twice: %v", err)
-		}
-	})
-}
-
-func TestDelete(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		uid := created(t, s)
-		c.set(uid, running)
-		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrActive) {
-			t.Fatalf("active: %v", err)
-		}
-		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
-			t.Fatal(err)
-		}
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_CANCELLING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
-		start := time.Now()
-		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrActive) || time.Since(start) != deleteWait {
-			t.Errorf("%v after %s", err, time.Since(start))
-		}
-		time.AfterFunc(2*time.Second, func() { c.set(uid, finished(nnf.MovementCancelled)) })
-		if err := s.Delete(t.Context(), user(1001), job7, uid); err != nil || c.movements[uid] != nil {
-			t.Errorf("cancel, then delete: %v", err)
-		}
-	})
-}
-
-func TestRepeatedRequest(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		r := wish
-		r.Key = "mine"
-		first, err1 := s.Create(t.Context(), user(1001), r)
-		again, err2 := s.Create(t.Context(), user(1001), r)
-		if err1 != nil || err2 != nil || first != again || len(c.movements) != 1 {
-			t.Errorf("%q, %v; %q, %v", first, err1, again, err2)
-		}
-		r.Destination = "/lus/global/elsewhere"
-		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrInvalid) {
-			t.Errorf("another request with the key: %v", err)
-		}
-	})
-}
-
-func TestRabbitLookup(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		nodes := c.system.Spec.StorageNodes
-		c.system.Spec.StorageNodes = nil
-		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrUnavailable) {
-			t.Errorf("no rabbit: %v", err)
-		}
-		c.system.Spec.StorageNodes = nodes
-		wait.Advance(refreshAfter + time.Second)
-		created(t, s)
-	})
-}
-
-func TestExternalCompute(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		c.system.Spec.StorageNodes[0].ComputesAccess = nil
-		c.system.Spec.ExternalComputeNodes = []dws.ExternalNode{{Name: node}}
-		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrFailed) {
-			t.Errorf("gfs2: %v", err)
-		}
-		wait.Advance(time.Nanosecond) // what was read for the first one is no reason to refuse the next
-		c.mounts = nil
-		c.mount(node, mount0, dws.TypeLustre)
-		c.mount("rabbit-02", mount0, dws.TypeLustre)
-		c.mount("compute-99", "/elsewhere", dws.TypeLustre)
-		uid := created(t, s)
-		if dm := c.movements[uid]; dm.Namespace != nnf.NamespaceDataMovement || dm.Spec.Source.Path != wish.Source {
-			t.Errorf("lustre: %+v", dm)
-		}
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
-	})
-}
-
-// The time of an answer must not tell a movement of somebody else, which is
-// followed right now, from one that does not exist.
-func TestForeignCostsWhatMissingCosts(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
-		uid, early := created(t, s), created(t, s)
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
-		if err := s.Cancel(t.Context(), user(1001), job7, early); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		eve, ctx := user(1002), t.Context()
-		for name, ask := range map[string]func(uid string) error{
-			"status":   func(uid string) error { _, err := s.Status(ctx, eve, job7, uid, 0); return err },
-			"wait":     func(uid string) error { _, err := s.Status(ctx, eve, job7, uid, 9); return err },
-			"cancel":   func(uid string) error { return s.Cancel(ctx, eve, job7, uid) },
-			"delete":   func(uid string) error { return s.Delete(ctx, eve, job7, uid) },
-			"snapshot": func(uid string) error { return snapshotOf(ctx, s, eve, uid) },
-		} {
-			for what, foreign := range map[string]string{"followed": uid, "cancelled early": early} {
-				missing := foreign + "9"
-				wait.Advance(absentTime) // what was asked before is forgotten
-				var asked [2]string
-				c.requests()
-				before := log.count("event=dm-refused")
-				for i, uid := range []string{foreign, missing} {
-					if err := ask(uid); !errors.Is(err, datamovement.ErrNotFound) {
-						t.Errorf("%s of one %s: %v", name, what, err)
-					}
-					asked[i] = strings.ReplaceAll(strings.Join(c.requests(), "; "), uid, "?")
-				}
-				if asked[0] != asked[1] {
-					t.Errorf("%s of one %s: %s\nmissing: %s", name, what, asked[0], asked[1])
-				}
-				if n := log.count("event=dm-refused") - before; n != 1 {
-					t.Errorf("%s of one %s: %d records", name, what, n)
-				}
-			}
-		}
-	})
-}
-
-func snapshotOf(ctx context.Context, s *Service, c datamovement.Caller, uid string) error {
-	g, err := s.group(ctx, c, job7, []string{uid})
-	if err != nil {
-		return err
-	}
-	defer g.release()
-	_, err = g.snapshot(ctx, g.members[0], false)
-	return err
-}
-
 func TestAPIServerDown(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
 		uid := created(t, s)
 		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		synctest.Wait()
-		c.mu.Lock()
-		c.fail = apiError(500, "secret words of the server")
-		c.mu.Unlock()
+		c.refuse("", apiError(500, "secret words of the server"))
 		wait.Advance(time.Second)
 		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		_, err := s.Create(t.Context(), user(1001), wish)
@@ -382,11 +119,7 @@ func TestAPIServerDown(t *testing.T) {
 func TestReadAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
-		fail := func(err error) {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.fail = err
-		}
+		fail := func(err error) { c.refuse("", err) }
 		broke := errors.New("connection reset by peer")
 		fail(broke)
 		time.AfterFunc(readAgain/2, func() { fail(nil) })
@@ -407,23 +140,6 @@ func TestReadAgain(t *testing.T) {
 				t.Errorf("%v: %d reads, want %d", err, n, want)
 			}
 		}
-	})
-}
-
-func TestCreateRate(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		for range 20 {
-			created(t, s)
-		}
-		_, err := s.Create(t.Context(), user(1001), wish)
-		if !errors.Is(err, datamovement.ErrExhausted) {
-			t.Errorf("over the rate: %v", err)
-		}
-		if _, err := s.Create(t.Context(), user(0), wish); err != nil {
-			t.Errorf("another user: %v", err)
-		}
-		wait.Advance(time.Second)
-		created(t, s)
 	})
 }
 
@@ -457,4 +173,49 @@ func TestRecordLimit(t *testing.T) {
 			t.Errorf("no record of what was suppressed:\n%s", log.b.String())
 		}
 	})
+}
+
+func TestEvents(t *testing.T) {
+	seen := make(map[string]string)
+	for _, e := range append(daemon.Events(), Events()...) {
+		if !e.Valid() {
+			t.Errorf("%+v is not valid", e)
+		}
+		for _, key := range []string{e.ID, e.Name} {
+			if seen[key] != "" {
+				t.Errorf("%s: %s and %s", key, seen[key], e.Name)
+			}
+			seen[key] = e.Name
+		}
+	}
+}
+
+// The line changes when what it says does, and is told then only.
+func TestStatusLine(t *testing.T) {
+	var got []string
+	s := statusLine{tell: func(text string) { got = append(got, text) }}
+	want := func(lines ...string) {
+		t.Helper()
+		if !slices.Equal(got, lines) {
+			t.Errorf("%q, want %q", got, lines)
+		}
+		got = nil
+	}
+	s.watch("rabbit-01", false)
+	s.watch("rabbit-01", false)
+	want("following data movements of rabbit-01")
+	s.watch("nnf-dm-system", false)
+	want("following data movements of nnf-dm-system, rabbit-01")
+	s.watch("rabbit-01", true)
+	s.watch("rabbit-01", true)
+	want("the API server does not show the data movements of rabbit-01, trying again")
+	s.watch("nnf-dm-system", true)
+	want("the API server does not show the data movements of nnf-dm-system, rabbit-01, trying again")
+	s.end("rabbit-01")
+	want("the API server does not show the data movements of nnf-dm-system, trying again")
+	s.watch("nnf-dm-system", false)
+	want("following data movements of nnf-dm-system")
+	s.end("nnf-dm-system")
+	want("waiting for requests")
+	new(statusLine).watch("nobody wants to know", true)
 }

@@ -9,6 +9,38 @@ import (
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 )
 
+func TestSimulated(t *testing.T) {
+	sim := &simulated{requests: make(map[string]*simRequest)}
+	ctx := t.Context()
+	c, _ := sim.Create(ctx, &v1.DataMovementCreateRequest{StoreStdout: true})
+	status := func() *v1.DataMovementStatusResponse {
+		s, _ := sim.Status(ctx, &v1.DataMovementStatusRequest{Uid: c.Uid})
+		return s
+	}
+	if s := status(); s.State != v1.DataMovementStatusResponse_RUNNING || s.Status != v1.DataMovementStatusResponse_UNKNOWN_STATUS ||
+		s.EndTime != "" || s.CommandStatus.Progress != 50 || s.Message != "Request "+c.Uid+" in progress" {
+		t.Errorf("first %v", s)
+	}
+	if s := status(); s.State != v1.DataMovementStatusResponse_COMPLETED || s.Status != v1.DataMovementStatusResponse_SUCCESS || s.EndTime == "" || s.CommandStatus.Progress != 100 {
+		t.Errorf("second %v", s)
+	}
+	sim.Cancel(ctx, &v1.DataMovementCancelRequest{Uid: c.Uid})
+	if s := status(); s.State != v1.DataMovementStatusResponse_CANCELLING || s.Status != v1.DataMovementStatusResponse_UNKNOWN_STATUS {
+		t.Errorf("cancelling %v", s)
+	}
+	if s := status(); s.State != v1.DataMovementStatusResponse_COMPLETED || s.Status != v1.DataMovementStatusResponse_CANCELLED {
+		t.Errorf("cancelled %v", s)
+	}
+	if d, _ := sim.Delete(ctx, &v1.DataMovementDeleteRequest{Uid: c.Uid}); d.Status != v1.DataMovementDeleteResponse_SUCCESS || d.Message != "Request "+c.Uid+" deleted successfully" {
+		t.Errorf("delete %v", d)
+	}
+	for uid, want := range map[string]v1.DataMovementStatusResponse_Status{c.Uid: v1.DataMovementStatusResponse_NOT_FOUND, "nonsense": v1.DataMovementStatusResponse_INVALID} {
+		if s, _ := sim.Status(ctx, &v1.DataMovementStatusRequest{Uid: uid}); s.Status != want {
+			t.Errorf("%s: %v", uid, s)
+		}
+	}
+}
+
 func TestUUID(t *testing.T) {
 	seen := map[string]bool{}
 	for range 1000 {

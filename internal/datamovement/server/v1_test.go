@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
@@ -112,15 +114,158 @@ func TestErrorsV1(t *testing.T) {
 	}
 }
 
-// A movement of another user and one that does not exist are the same on the wire.
-func TestHiddenIsMissingV2(t *testing.T) {
-	missing := datamovement.MovementNotFound("u")
-	a, b := errorV2(datamovement.Verdict{}.Err(missing)), errorV2(missing)
-	if status.Convert(a).String() != status.Convert(b).String() || status.Code(a) != codes.NotFound {
-		t.Error(a, b)
+func TestVersion1(t *testing.T) {
+	r := startServer(t)
+	m, ctx := v1.NewDataMoverClient(r.dial(t)), t.Context()
+	if v, err := m.Version(ctx, new(emptypb.Empty)); err != nil || len(v.ApiVersions) != 1 || v.ApiVersions[0] != "1" {
+		t.Errorf("version %v, %v", v, err)
 	}
-	r, meta := v2.Reason(errorV2(datamovement.Invalid("slots", "x")))
-	if r != v2.ErrorReason_INVALID_FIELD || meta["field"] != "slots" {
-		t.Error(r, meta)
+	c, err := m.Create(ctx, wireWish())
+	if err != nil || c.Status != v1.DataMovementCreateResponse_SUCCESS || c.Uid == "" || c.Message != "" {
+		t.Fatalf("create %v, %v", c, err)
+	}
+	st, err := m.Status(ctx, &v1.DataMovementStatusRequest{Workflow: wire7, Uid: c.Uid})
+	if err != nil || st.State != v1.DataMovementStatusResponse_PENDING || st.Status != v1.DataMovementStatusResponse_UNKNOWN_STATUS || st.CommandStatus != nil {
+		t.Errorf("status %v, %v", st, err)
+	}
+	d, err := m.Delete(ctx, &v1.DataMovementDeleteRequest{Workflow: wire7, Uid: c.Uid})
+	if err != nil || d.Status != v1.DataMovementDeleteResponse_ACTIVE {
+		t.Errorf("delete %v, %v", d, err)
+	}
+	ca, err := m.Cancel(ctx, &v1.DataMovementCancelRequest{Workflow: wire7, Uid: c.Uid})
+	if err != nil || ca.Status != v1.DataMovementCancelResponse_SUCCESS {
+		t.Errorf("cancel %v, %v", ca, err)
+	}
+	if d, err = m.Delete(ctx, &v1.DataMovementDeleteRequest{Workflow: wire7, Uid: c.Uid}); err != nil || d.Status != v1.DataMovementDeleteResponse_SUCCESS {
+		t.Errorf("delete %v, %v", d, err)
+	}
+	if l, err := m.List(ctx, &v1.DataMovementListRequest{Workflow: wire7}); err != nil || len(l.Uids) != 0 {
+		t.Errorf("list %v, %v", l, err)
+	}
+}
+
+// Early clients leave everything out; nobody may crash the daemon by that.
+func TestEmptyRequests(t *testing.T) {
+	m, ctx := v1.NewDataMoverClient(startServer(t).dial(t)), t.Context()
+	if c, err := m.Create(ctx, new(v1.DataMovementCreateRequest)); err != nil || c.Status != v1.DataMovementCreateResponse_INVALID || !strings.Contains(c.Message, "workflow") {
+		t.Errorf("create %v, %v", c, err)
+	}
+	if s, err := m.Status(ctx, new(v1.DataMovementStatusRequest)); err != nil || s.Status != v1.DataMovementStatusResponse_INVALID || s.State != v1.DataMovementStatusResponse_UNKNOWN_STATE {
+		t.Errorf("status %v, %v", s, err)
+	}
+	if c, err := m.Cancel(ctx, new(v1.DataMovementCancelRequest)); err != nil || c.Status != v1.DataMovementCancelResponse_INVALID {
+		t.Errorf("cancel %v, %v", c, err)
+	}
+	if d, err := m.Delete(ctx, new(v1.DataMovementDeleteRequest)); err != nil || d.Status != v1.DataMovementDeleteResponse_INVALID {
+		t.Errorf("delete %v, %v", d, err)
+	}
+	if _, err := m.List(ctx, new(v1.DataMovementListRequest)); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("list %v", err)
+	}
+}
+
+func TestRequestKey(t *testing.T) {
+	m := v1.NewDataMoverClient(startServer(t).dial(t))
+	ctx := metadata.AppendToOutgoingContext(t.Context(), KeyMetadata, "k1")
+	a, err1 := m.Create(ctx, wireWish())
+	b, err2 := m.Create(ctx, wireWish())
+	if err1 != nil || err2 != nil || a.Uid != b.Uid || a.Uid == "" {
+		t.Errorf("%v %v; %v %v", a, err1, b, err2)
+	}
+}
+
+// The same failure in the words of both versions: in version 1 what the
+// application finds is in the response, everything else is a gRPC error.
+func TestBothVersions(t *testing.T) {
+	for name, tt := range map[string]struct {
+		world  func(*testServer)
+		wish   func(*v1.DataMovementCreateRequest)
+		status v1.DataMovementCreateResponse_Status // version 1, when code is OK
+		code   codes.Code                           // version 1
+		reason v2.ErrorReason                       // version 2
+		code2  codes.Code                           // of the whole; OK: of the pair
+	}{
+		"fine":        {status: v1.DataMovementCreateResponse_SUCCESS},
+		"invalid":     {wish: func(r *v1.DataMovementCreateRequest) { r.DcpOptions = ";" }, status: v1.DataMovementCreateResponse_INVALID, reason: v2.ErrorReason_INVALID_FIELD, code2: codes.InvalidArgument},
+		"destination": {wish: func(r *v1.DataMovementCreateRequest) { r.Destination = "/home/x" }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_DESTINATION_NOT_FOUND},
+		"profile":     {wish: func(r *v1.DataMovementCreateRequest) { r.Profile = "x" }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_PROFILE_NOT_FOUND},
+		"xfs":         {world: func(r *testServer) { r.mounts = nil; r.mount(node, mount0, "xfs") }, status: v1.DataMovementCreateResponse_INVALID, reason: v2.ErrorReason_FILESYSTEM_NOT_SUPPORTED},
+		"foreign":     {world: func(r *testServer) { r.uid.Store(1002) }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_WORKFLOW_NOT_FOUND, code2: codes.NotFound},
+		"state":       {world: func(r *testServer) { r.workflow.Status.State = "DataIn" }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_WORKFLOW_STATE, code2: codes.FailedPrecondition},
+		"denied":      {world: func(r *testServer) { r.workflow.Spec.GroupID = 7 }, code: codes.PermissionDenied, reason: v2.ErrorReason_ACCESS_DENIED, code2: codes.PermissionDenied},
+		"down":        {world: func(r *testServer) { r.refuse("get workflows", errBroken) }, code: codes.Unavailable, reason: v2.ErrorReason_UNAVAILABLE, code2: codes.Unavailable},
+		"no right":    {world: func(r *testServer) { r.refuse("create", errForbidden) }, code: codes.Internal, reason: v2.ErrorReason_INTERNAL},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := startServer(t)
+			if tt.world != nil {
+				tt.world(r)
+			}
+			q := wireWish()
+			if tt.wish != nil {
+				tt.wish(q)
+			}
+			ctx, conn := within(t, soon), r.dial(t)
+			v1, err := v1.NewDataMoverClient(conn).Create(ctx, q)
+			if status.Code(err) != tt.code || err == nil && (v1.Status != tt.status || (v1.Message == "") != (tt.status == 0)) {
+				t.Errorf("version 1: %v, %v", v1, err)
+			}
+			v2, err := v2.NewDataMoverClient(conn).CreateBatch(ctx, &v2.CreateBatchRequest{
+				Workflow: &v2.Workflow{Name: "job7", Namespace: "default"}, Pairs: []*v2.CopyPair{{Source: q.Source, Destination: q.Destination}},
+				Options: &v2.CopyOptions{DcpOptions: q.DcpOptions, Profile: q.Profile},
+			})
+			if status.Code(err) != tt.code2 || err != nil && reason(err) != tt.reason {
+				t.Errorf("version 2: %v", err)
+			}
+			if err == nil && v2.Results[0].Error.GetReason() != tt.reason {
+				t.Errorf("version 2: %v", v2)
+			}
+			for _, text := range []string{v1.String(), v2.String(), status.Convert(err).Message()} {
+				if strings.Contains(text, "secret") {
+					t.Errorf("a caller learns what the server says: %s", text)
+				}
+			}
+		})
+	}
+}
+
+// A field that is not set in version 2 means the profile; in version 1 its zero
+// means none, which is what clients that never set it have always got.
+func TestSlots(t *testing.T) {
+	r := startServer(t)
+	ctx, conn := within(t, soon), r.dial(t)
+	zero, four := int32(0), int32(4)
+	for name, tt := range map[string]struct {
+		options *v2.CopyOptions
+		want    [2]int // -1: not in the object
+	}{
+		"no options": {nil, [2]int{-1, -1}},
+		"not set":    {&v2.CopyOptions{}, [2]int{-1, -1}},
+		"none":       {&v2.CopyOptions{Slots: &zero, MaxSlots: &zero}, [2]int{0, 0}},
+		"some":       {&v2.CopyOptions{Slots: &four}, [2]int{4, -1}},
+	} {
+		b, err := v2.NewDataMoverClient(conn).CreateBatch(ctx, &v2.CreateBatchRequest{
+			Workflow: &v2.Workflow{Name: "job7", Namespace: "default"}, Options: tt.options, Pairs: []*v2.CopyPair{{Source: wish.Source, Destination: wish.Destination}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.slots(b.Results[0].Uid); got != tt.want {
+			t.Errorf("version 2, %s: %v, want %v", name, got, tt.want)
+		}
+	}
+	for _, tt := range []struct {
+		slots int32
+		want  [2]int
+	}{{0, [2]int{0, -1}}, {-1, [2]int{-1, -1}}, {4, [2]int{4, -1}}} {
+		q := wireWish()
+		q.Slots = tt.slots
+		c, err := v1.NewDataMoverClient(conn).Create(ctx, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.slots(c.Uid); got != tt.want {
+			t.Errorf("version 1, %d: %v, want %v", tt.slots, got, tt.want)
+		}
 	}
 }

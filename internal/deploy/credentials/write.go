@@ -13,23 +13,22 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
-// Written is what became of a file.
+// Written is a file and what happened to it.
 type Written struct {
 	Path   string
 	Change string // "new", "changed", "unchanged"
 }
 
-// What became of a file.
+// What happened to a file.
 const (
 	New       = "new"
 	Changed   = "changed"
 	Unchanged = "unchanged"
 )
 
-// Write puts the credentials into the folder dir, which is made (0700) when it is
-// not there. Both files appear whole and under their names only when both are on
-// the disk, with mode 0600 from the beginning. A symbolic link in the place of a
-// file is replaced, never followed.
+// Write writes the credentials into the directory dir, which it creates (0700) if it does
+// not exist. Both files get their names only when both are on the disk, with mode 0600 from
+// the start. A symbolic link in the place of a file is replaced, never followed.
 func (c *Credentials) Write(dir string) ([]Written, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -54,7 +53,7 @@ func (c *Credentials) Write(dir string) ([]Written, error) {
 	staged := make(map[string]string) // final name by temporary one
 	defer func() {
 		for temporary := range staged {
-			_ = root.Remove(temporary) // what is left of a failure
+			_ = root.Remove(temporary) // after an error
 		}
 	}()
 	for _, f := range files {
@@ -88,7 +87,7 @@ func (c *Credentials) Write(dir string) ([]Written, error) {
 	return done, nil
 }
 
-// look compares what is there.
+// look compares the existing file with data.
 func look(root *os.Root, name string, data []byte) (string, error) {
 	info, err := root.Lstat(name)
 	switch {

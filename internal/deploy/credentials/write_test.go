@@ -19,7 +19,7 @@ func changes(list []Written) (s string) {
 	return s
 }
 
-// names are what lies in a folder, so that nothing temporary stays.
+// names returns the files in a directory, so that tests see temporary ones.
 func names(t *testing.T, dir string) string {
 	t.Helper()
 	list, err := os.ReadDir(dir)

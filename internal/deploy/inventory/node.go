@@ -33,9 +33,9 @@ func CheckName(s string) error {
 	case len(s) > maxName:
 		return fmt.Errorf("a node's name has %d characters, at most %d are possible", len(s), maxName)
 	case dnsName(strings.ToLower(s)) && s != strings.ToLower(s):
-		return fmt.Errorf("node %q: names are in lower case", s)
+		return fmt.Errorf("node %s: names are in lower case", text.Quote(s))
 	case !dnsName(s):
-		return fmt.Errorf("%q cannot be the name of a node: only a-z, 0-9, hyphens and dots, beginning and ending with a letter or digit", s)
+		return fmt.Errorf("%s cannot be the name of a node: only a-z, 0-9, hyphens and dots, beginning and ending with a letter or digit", text.Quote(s))
 	}
 	return nil
 }

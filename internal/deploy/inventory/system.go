@@ -11,6 +11,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // System is the SystemConfiguration, as far as it names nodes.
@@ -107,7 +108,7 @@ func FromFile(path string) (s System, warnings []string, err error) {
 		case of == kind:
 			version := scalar(n, "apiVersion")
 			if group, _, _ := strings.Cut(version, "/"); group != api.GroupDWS {
-				return s, nil, y.errorf(n, "a SystemConfiguration of %q, not of %s", version, api.GroupDWS)
+				return s, nil, y.errorf(n, "a SystemConfiguration of %s, not of %s", text.Quote(version), api.GroupDWS)
 			}
 			d := new(document)
 			if err := y.decode(n, d); err != nil {

@@ -148,7 +148,7 @@ var kindNames = map[yaml.Kind]string{yaml.MappingNode: "a mapping", yaml.Sequenc
 // found describes a node in an error.
 func found(n *yaml.Node) string {
 	if n.Kind == yaml.ScalarNode {
-		return text.Quote(text.Clip(n.Value, 60))
+		return text.Quote(n.Value)
 	}
 	return kindNames[n.Kind]
 }
@@ -173,7 +173,7 @@ func (s *strict) field(key, value *yaml.Node, t reflect.Type) error {
 		s.warnings = append(s.warnings, fmt.Sprintf("%s:%d: %s has no effect: %s", s.path, key.Line, key.Value, why))
 		return s.free(value)
 	}
-	return s.errorf(key, "unknown key %q%s", key.Value, text.DidYouMean(key.Value, known))
+	return s.errorf(key, "unknown key %s%s", text.Quote(key.Value), text.DidYouMean(key.Value, known))
 }
 
 // mapping calls each for the keys of a mapping, which must be different.
@@ -183,7 +183,7 @@ func (s *strict) mapping(n *yaml.Node, each func(key, value *yaml.Node) error) e
 		key, value := pair[0], pair[1]
 		if key.Kind == yaml.ScalarNode && key.ShortTag() != "!!merge" {
 			if seen[key.Value] {
-				return s.errorf(key, "key %q is there twice", key.Value)
+				return s.errorf(key, "key %s is there twice", text.Quote(key.Value))
 			}
 			seen[key.Value] = true
 		}
@@ -241,7 +241,7 @@ func readList[T any](path, key string) (list []T, warnings []string, err error) 
 	if top := entries; top.Kind == yaml.MappingNode {
 		err = s.mapping(top, func(k, value *yaml.Node) error {
 			if k.Value != key {
-				return s.errorf(k, "unknown key %q%s; known is %q", k.Value, text.DidYouMean(k.Value, []string{key}), key)
+				return s.errorf(k, "unknown key %s%s; known is %q", text.Quote(k.Value), text.DidYouMean(k.Value, []string{key}), key)
 			}
 			entries = value
 			return nil

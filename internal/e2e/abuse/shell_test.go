@@ -60,7 +60,7 @@ func shellScene(t *testing.T, policy string) {
 	refused, passed := map[string]int{}, map[string]int{}
 	for _, f := range fields {
 		if policy == "any" && !strings.HasSuffix(f.name, "Options") {
-			continue // as in the other scene
+			continue // as in the other test
 		}
 		for _, attack := range attacks {
 			for _, form := range f.forms {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// credentialScenes: tokens and certificates that change or go bad.
-var credentialScenes = map[string]func(*env){
+// credentialTests: tokens and certificates that change or go bad.
+var credentialTests = map[string]func(*env){
 	"token rotated in time":       tokenRotatedInTime,
 	"token rotated late":          tokenRotatedLate,
 	"token file unusable":         tokenFileUnusable,

@@ -10,7 +10,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// ownServer plays, one after another, the scenes that harm the API server.
+// ownServer runs, one after another, the tests that harm the API server.
 func ownServer(t *testing.T) {
 	st := world.New(t)
 	ctx, cancel := contextWithin(2 * time.Minute)
@@ -26,7 +26,7 @@ func ownServer(t *testing.T) {
 	}()
 	for _, part := range []struct {
 		name string
-		play func(*env)
+		test func(*env)
 	}{
 		{"older version only", olderVersionOnly},
 		{"version goes while running", versionGoes},
@@ -41,7 +41,7 @@ func ownServer(t *testing.T) {
 	} {
 		if !t.Run(part.name, func(t *testing.T) {
 			s := onServer(t, server)
-			part.play(s)
+			part.test(s)
 			s.finish()
 		}) {
 			return // the server may be in any state

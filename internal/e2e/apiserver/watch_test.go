@@ -1,15 +1,16 @@
 package apiserver
 
 import (
+	"strings"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
-// watchScenes: a server that answers, but not as a watch hopes. In each the
+// watchTests: a server that answers, but not as a watch hopes. In each the
 // running watch is broken, the next ones meet the rule, and a ClientMount that
 // came meanwhile is mounted in the end.
-var watchScenes = map[string]func(*env){
+var watchTests = map[string]func(*env){
 	"watch reset": watchFault(lab.Rule{}, 0, "", "back"),
 	"watch 429 with Retry-After": watchFault(
 		lab.Rule{Times: 3, Code: 429, RetryAfter: 2}, 0, "", "answered 429", "back"),
@@ -31,7 +32,7 @@ var watchScenes = map[string]func(*env){
 	"deletion while it relists": deletionBeforeRelist,
 }
 
-// watchFault is a scene: story is what the log tells, lists how many lists it
+// watchFault is a test: story is what the log tells, lists how many lists it
 // takes to go on.
 func watchFault(rule lab.Rule, lists int, story ...string) func(*env) {
 	return func(s *env) {
@@ -147,4 +148,63 @@ func deletionBeforeRelist(s *env) {
 	if n := s.Proxy.Count(lab.ClassList); n != 0 {
 		s.t.Errorf("%d lists after 410 Gone, want none", n)
 	}
+}
+
+// budgetTests hold the numbers that are promised to whoever runs the server.
+var budgetTests = map[string]func(*env){
+	"budget of requests": budget,
+}
+
+func budget(s *env) {
+	s.start()
+	count := func(what string, most int, classes ...string) {
+		s.t.Helper()
+		n := s.Proxy.Count(classes...)
+		s.t.Logf("%s: %d (at most %d)", what, n, most)
+		if n > most {
+			s.t.Errorf("%s: %d, promised are %d", what, n, most)
+		}
+	}
+	if _, err := s.Proxy.WaitRequest(s.Context(soon), isWatch); err != nil {
+		s.t.Fatal(err)
+	}
+	count("requests at start", 3)
+	count("watches at start", 1, lab.ClassWatch)
+	for _, r := range s.Proxy.Requests() {
+		if r.Class != lab.ClassDiscovery && !strings.Contains(r.Path, "/namespaces/"+s.Node+"/clientmounts") {
+			s.t.Errorf("asked for %s", r.Path)
+		}
+		if !strings.HasPrefix(r.UserAgent, "clientmountd/") || !strings.Contains(r.UserAgent, s.Node) {
+			s.t.Errorf("the user agent is %q", r.UserAgent)
+		}
+	}
+
+	s.Proxy.ClearRequests()
+	name := s.mounted()
+	s.settled(name)
+	count("writes for a mount", 2, lab.ClassPatchStatus, lab.ClassPatchObject, lab.ClassUpdate)
+	s.Want(name, "unmounted")
+	s.Await(name, "unmounted")
+	s.settled(name)
+	s.Delete(name)
+	count("writes in the life of a ClientMount", 4, lab.ClassPatchStatus, lab.ClassPatchObject, lab.ClassUpdate, lab.ClassCreate, lab.ClassDelete)
+	count("whole-object updates", 0, lab.ClassUpdate)
+	count("lists", 0, lab.ClassList)
+	count("watches", 0, lab.ClassWatch)
+
+	s.mounts = nil
+	stays := s.mounted()
+	s.settled(stays)
+	s.Proxy.ClearRequests()
+	connections := s.Proxy.Connections()
+	s.hold(20 * time.Second)
+	count("requests in 20 s of idleness", 0)
+	if connections != 1 {
+		s.t.Errorf("%d connections to the server, want 1", connections)
+	}
+
+	s.Proxy.Reset()
+	s.back(1)
+	count("lists to go on after a cut", 0, lab.ClassList)
+	count("requests to go on after a cut", 1)
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// writeScenes: requests about one object that are refused. The node does its
+// writeTests: requests about one object that are refused. The node does its
 // work once, and the server has the right status in the end.
-var writeScenes = map[string]func(*env){
+var writeTests = map[string]func(*env){
 	"status 409":                    refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 3, Code: 409}),
 	"status 429 with Retry-After":   refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 2, Code: 429, RetryAfter: 1}),
 	"status 503":                    refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 3, Code: 503}),
@@ -22,7 +22,7 @@ var writeScenes = map[string]func(*env){
 	"profile cut":                   profileUnread(lab.Rule{Times: 1, CutAfter: 10}),
 }
 
-// refusedWrites is a scene: a rule meets the mount, the unmount and the
+// refusedWrites is a test: a rule meets the mount, the unmount and the
 // deletion of one ClientMount.
 func refusedWrites(rule lab.Rule) func(*env) {
 	return func(s *env) {

@@ -165,7 +165,7 @@ func lines(size, n int) []string {
 // with a hint in the log; nothing is run, the daemon lives, another object is
 // mounted meanwhile, and the bad one can be deleted.
 func TestBadInput(t *testing.T) {
-	s := newScene(t, kinds[0])
+	s := newEnv(t, kinds[0])
 	s.UseProfile(world.ProfileSpec{})
 	good := s.storage(3, lab.VolumeOptions{})
 	s.run()
@@ -217,15 +217,15 @@ func TestBadInput(t *testing.T) {
 	s.ends()
 }
 
-// in is the scene for a subtest.
-func (s *scene) in(t *testing.T) *scene {
+// in is the test for a subtest.
+func (s *env) in(t *testing.T) *env {
 	c := *s
 	c.World, c.reporter, c.t = s.For(t), t, t
 	return &c
 }
 
 // spoiled makes the object; its profile has a name of its own.
-func (s *scene) spoiled(name string, in badInput) error {
+func (s *env) spoiled(name string, in badInput) error {
 	s.Helper()
 	profile := s.Profile
 	if in.profile != nil {

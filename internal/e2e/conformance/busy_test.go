@@ -16,9 +16,9 @@ import (
 )
 
 var busyBehaviours = []behaviour{
-	{"busy: working directory", directories, func(s *scene) { busy(s, lab.HoldCWD, "cwd") }},
-	{"busy: open file", directories, func(s *scene) { busy(s, lab.HoldOpen, "fd") }},
-	{"busy: mapped file", directories, func(s *scene) { busy(s, lab.HoldMmap, "mmap") }},
+	{"busy: working directory", directories, func(s *env) { busy(s, lab.HoldCWD, "cwd") }},
+	{"busy: open file", directories, func(s *env) { busy(s, lab.HoldOpen, "fd") }},
+	{"busy: mapped file", directories, func(s *env) { busy(s, lab.HoldMmap, "mmap") }},
 	{"busy: mount below ours", directories, busyNested},
 	{"busy: device open", rawOnly, busyRaw},
 	{"busy: other namespace", func(k *kind) bool { return k.lvm && !k.file }, busyNamespace},
@@ -26,7 +26,7 @@ var busyBehaviours = []behaviour{
 
 // busy: the status and the log say who it is; nothing is killed, and the
 // unmount follows by itself when the holder lets go.
-func busy(s *scene, how, kind string) {
+func busy(s *env, how, kind string) {
 	m := s.ready()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -59,7 +59,7 @@ func busy(s *scene, how, kind string) {
 }
 
 // busyNested: a mount below ours is named; it is not ours and stays.
-func busyNested(s *scene) {
+func busyNested(s *env) {
 	m := s.ready()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -79,7 +79,7 @@ func busyNested(s *scene) {
 }
 
 // busyRaw: a bound device node is held by who has it open through the mount.
-func busyRaw(s *scene) {
+func busyRaw(s *env) {
 	m := s.ready()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -99,7 +99,7 @@ func busyRaw(s *scene) {
 // busyNamespace: a process in another mount namespace does not hinder the
 // unmount and keeps the device; the deactivation fails until it goes, and names it. The
 // lab itself has the device open, too.
-func busyNamespace(s *scene) {
+func busyNamespace(s *env) {
 	m := s.ready()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -126,7 +126,7 @@ func busyNamespace(s *scene) {
 
 // elsewhere holds a working directory in a mount namespace of its own. A mere
 // copy of the mount would not do: the kernel drops it with the target.
-func (s *scene) elsewhere(path string) (pid int, release func()) {
+func (s *env) elsewhere(path string) (pid int, release func()) {
 	s.Helper()
 	cmd := exec.Command(filepath.Join(s.Bin, "standin"), "busy", "cwd", path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Unshareflags: unix.CLONE_NEWNS}

@@ -5,11 +5,11 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
@@ -30,7 +30,7 @@ var commandBehaviours = []behaviour{
 
 // neighbour mounts and unmounts another object of the same node while the
 // first is in trouble.
-func (s *scene) neighbour(index int) {
+func (s *env) neighbour(index int) {
 	s.Helper()
 	m := s.storage(index, lab.VolumeOptions{})
 	name := fmt.Sprintf("neighbour-%d", index)
@@ -44,7 +44,7 @@ func (s *scene) neighbour(index int) {
 // hang: the limit is kept by force, the cause is told, another object does not
 // wait, and nothing of the command survives. A process in uninterruptible
 // sleep cannot be had here; the tests of package node have one.
-func hang(s *scene) {
+func hang(s *env) {
 	m := s.ready("--command-timeout=2s")
 	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
 	s.Mount("one", m)
@@ -62,11 +62,11 @@ func hang(s *scene) {
 	s.ends()
 }
 
-// removeBase is for scenes with neighbours: who made the common parent may not
+// removeBase is for tests with neighbours: who made the common parent may not
 // be who left last.
-func (s *scene) removeBase() { _ = os.Remove(s.Base) }
+func (s *env) removeBase() { _ = os.Remove(s.Base) }
 
-func hangingUnmount(s *scene) {
+func hangingUnmount(s *env) {
 	m := s.ready("--command-timeout=2s")
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -80,7 +80,7 @@ func hangingUnmount(s *scene) {
 
 // grandchild: the command ends well and leaves a process that holds its output
 // open, as a daemon started by a hook would.
-func grandchild(s *scene) {
+func grandchild(s *env) {
 	m := s.ready("--command-timeout=2s")
 	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Grandchild: true}))
 	s.Mount("one", m)
@@ -95,7 +95,7 @@ func grandchild(s *scene) {
 }
 
 // killSleepers ends the grandchildren, by the list of what should be gone.
-func (s *scene) killSleepers() {
+func (s *env) killSleepers() {
 	s.Helper()
 	left, err := s.Leftovers()
 	s.must(err)
@@ -105,12 +105,7 @@ func (s *scene) killSleepers() {
 		if _, err := fmt.Sscanf(l, "process %d sleep 1000000", &pid); err == nil {
 			s.must(unix.Kill(pid, unix.SIGKILL))
 			// Its end and its reaping take a moment on a busy machine.
-			for range 1000 {
-				if unix.Kill(pid, 0) == unix.ESRCH {
-					break
-				}
-				time.Sleep(5 * time.Millisecond)
-			}
+			wait.Until(s.t, "the end of the grandchild", func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
 			n++
 		}
 	}
@@ -120,7 +115,7 @@ func (s *scene) killSleepers() {
 }
 
 // flood: output costs neither memory nor a status that no API server takes.
-func flood(s *scene) {
+func flood(s *env) {
 	m := s.ready()
 	s.must(s.Fault("mount", lab.Fault{Match: m.Path, FloodBytes: 100 << 20, Stderr: "at last", Exit: 1}))
 	s.Mount("one", m)
@@ -141,7 +136,7 @@ func flood(s *scene) {
 }
 
 // failureText is to the byte what others read (contract clientmountd.md 7.2, 8).
-func failureText(s *scene) {
+func failureText(s *env) {
 	m := s.ready()
 	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "mount: no good"}))
 	s.Mount("one", m)
@@ -167,7 +162,7 @@ func failureText(s *scene) {
 
 // killedCommand: somebody kills mount after its work was done. The next
 // attempt finds the mount and does not make another.
-func killedCommand(s *scene) {
+func killedCommand(s *env) {
 	m := s.ready()
 	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, After: true, Suicide: true}))
 	s.Mount("one", m)
@@ -184,7 +179,7 @@ func killedCommand(s *scene) {
 }
 
 // hollowSuccess: a program that claims success is not believed without a look.
-func hollowSuccess(s *scene) {
+func hollowSuccess(s *env) {
 	m := s.ready()
 	s.must(os.Rename(s.Bin+"/mount", s.Bin+"/mount.real"))
 	restore := sync.OnceFunc(func() { s.must(os.Rename(s.Bin+"/mount.real", s.Bin+"/mount")) })
@@ -201,7 +196,7 @@ func hollowSuccess(s *scene) {
 
 // hookHangs: hooks have a limit of their own, which their children share. The
 // second time the hook is done at once.
-func hookHangs(s *scene) {
+func hookHangs(s *env) {
 	done := s.Runtime + "-hook"
 	hook := "[ -e " + done + " ] || { touch " + done + "; sleep 77 & wait; }"
 	s.UseProfile(world.ProfileSpec{Hooks: map[string]world.Hooks{s.k.typ: {"preMount": {hook}}}})
@@ -216,7 +211,7 @@ func hookHangs(s *scene) {
 
 // queryFails: what lvs says on standard error reaches the status; a report that
 // is no JSON does not confuse.
-func queryFails(s *scene) {
+func queryFails(s *env) {
 	m := s.ready()
 	s.must(s.Fault("lvs", lab.Fault{Exit: 5, Stderr: "  lvmlockd is not running"}))
 	s.Mount("one", m)
@@ -234,7 +229,7 @@ func queryFails(s *scene) {
 
 // messagesBesideReport: what LVM prints beside a report does no harm, and its exit
 // status concerns another group. It is logged once.
-func messagesBesideReport(s *scene) {
+func messagesBesideReport(s *env) {
 	m := s.ready()
 	for _, tool := range []string{"lvs", "vgs"} {
 		s.must(s.Fault(tool, lab.Fault{After: true, FloodBytes: 4096, Stderr: "  Cannot process volume group other", Exit: 5}))
@@ -266,7 +261,7 @@ func messagesBesideReport(s *scene) {
 // hangsInTheKernel: no signal ends lvchange. However often the activation is tried,
 // one process hangs; another object of the same volume group starts none either, and
 // says why. What is mounted stays ready. Everything resumes when the kernel answers.
-func hangsInTheKernel(s *scene) {
+func hangsInTheKernel(s *env) {
 	m := s.ready("--command-timeout=1s", "--log-level=debug")
 	ice, other := s.storage(7, lab.VolumeOptions{}), s.storage(8, lab.VolumeOptions{})
 	s.Mount("ice", ice)
@@ -335,7 +330,7 @@ const (
 	fiThaw   = 0xc0045878
 )
 
-func environment(s *scene) {
+func environment(s *env) {
 	s.UseProfile(world.ProfileSpec{Hooks: map[string]world.Hooks{s.k.typ: {"preMount": {`echo "socket=$NOTIFY_SOCKET lang=$LANG lc=$LC_ALL"`}}}})
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run()

@@ -11,14 +11,15 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/standin/record"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 func nvmeOnly(k *kind) bool { return k.device == "lvm" }
 
 var deviceBehaviours = []behaviour{
-	{"namespace after a rescan", nvmeOnly, func(s *scene) { lateNamespace(s, 2) }},
-	{"namespace after a rescan, old nvme-cli", nvmeOnly, func(s *scene) { lateNamespace(s, 1) }},
+	{"namespace after a rescan", nvmeOnly, func(s *env) { lateNamespace(s, 2) }},
+	{"namespace after a rescan, old nvme-cli", nvmeOnly, func(s *env) { lateNamespace(s, 1) }},
 	{"namespace missing for good", nvmeOnly, missingNamespace},
 	{"no namespaces known", nvmeOnly, unknownNamespaces},
 	{"device node late", lvmOnly, lateNode},
@@ -29,12 +30,12 @@ var deviceBehaviours = []behaviour{
 // An nvme is one namespace below a volume, with the names that the machine
 // gives it at the moment.
 type nvme struct {
-	s    *scene
+	s    *env
 	nqn  string
 	nsid int
 }
 
-func (s *scene) state() record.Dir { return record.Dir(filepath.Join(s.Dir, "state")) }
+func (s *env) state() record.Dir { return record.Dir(filepath.Join(s.Dir, "state")) }
 
 // controller is the number that the stand-in of nvme counts for the subsystem.
 func (n nvme) controller() string {
@@ -52,15 +53,15 @@ func (n nvme) controller() string {
 
 func (n nvme) node() string { return fmt.Sprintf("%sn%d", n.controller(), n.nsid) }
 
-// plug makes a node in /dev, which belongs to the laboratory.
-func (s *scene) plug(path string) {
+// plug makes a node in /dev, which belongs to the lab.
+func (s *env) plug(path string) {
 	s.Helper()
 	s.must(os.WriteFile(path, nil, 0o600))
 	s.Cleanup(func() { _ = os.Remove(path) })
 }
 
 // nvmeStorage is storage on a namespace of its own, whose controller is there.
-func (s *scene) nvmeStorage(o lab.VolumeOptions) (world.MountSpec, nvme) {
+func (s *env) nvmeStorage(o lab.VolumeOptions) (world.MountSpec, nvme) {
 	s.Helper()
 	if !s.Features.OwnDev {
 		s.t.Skip("not run: /dev is the machine's own, nothing may be added to it")
@@ -76,7 +77,7 @@ func (s *scene) nvmeStorage(o lab.VolumeOptions) (world.MountSpec, nvme) {
 // lateNamespace: the rabbit attached the namespace after the node had looked.
 // A rescan brings it, the mount goes on when the kernel has it, and nothing is
 // reported as an error on the way.
-func lateNamespace(s *scene, layout int) {
+func lateNamespace(s *env, layout int) {
 	s.UseProfile(world.ProfileSpec{})
 	s.must(s.NVMeLayout(layout))
 	m, n := s.nvmeStorage(lab.VolumeOptions{NeedsRescan: true, RescanLate: 300 * time.Millisecond})
@@ -86,7 +87,7 @@ func lateNamespace(s *scene, layout int) {
 		return c.Tool == "nvme" && c.Exit == 0 && strings.Join(c.Argv, " ") == "ns-rescan "+n.controller()
 	})
 	s.must(err)
-	time.Sleep(350 * time.Millisecond) // the time that the kernel takes for its scan
+	wait.Pass(s.t, 350*time.Millisecond, "the time that the kernel takes for its scan")
 	s.plug(n.node())
 	o := s.AwaitStatus("one", func(o lab.Object) bool { return o.Ready("mounted") || o.Severity() != "" })
 	if o.Severity() != "" {
@@ -101,7 +102,7 @@ func lateNamespace(s *scene, layout int) {
 
 // missingNamespace: it never comes. The status names it; when somebody attaches
 // it after all, the mount follows by itself.
-func missingNamespace(s *scene) {
+func missingNamespace(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m, n := s.nvmeStorage(lab.VolumeOptions{NeedsRescan: true})
 	s.with(lab.Spec{Env: []string{"NNF_MAPPER_WAIT_TIMEOUT=1"}})
@@ -120,7 +121,7 @@ func missingNamespace(s *scene) {
 
 // unknownNamespaces: without a list the cause is LVM's, after a bounded number
 // of tries.
-func unknownNamespaces(s *scene) {
+func unknownNamespaces(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m := s.k.spec(s.Path("m3"), 3)
 	config := s.Runtime + "-config.toml"
@@ -141,7 +142,7 @@ func unknownNamespaces(s *scene) {
 }
 
 // lateNode: udev takes its time after the activation.
-func lateNode(s *scene) {
+func lateNode(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{NodeLate: 400 * time.Millisecond})
 	s.run()
@@ -157,7 +158,7 @@ func lateNode(s *scene) {
 }
 
 // lateGroup: LVM sees the group some time after the object was made.
-func lateGroup(s *scene) {
+func lateGroup(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{Appears: 700 * time.Millisecond})
 	s.run()
@@ -170,7 +171,7 @@ func lateGroup(s *scene) {
 
 // renumbered: after a rabbit was restarted the same storage has other numbers,
 // and the old ones belong to somebody else.
-func renumbered(s *scene) {
+func renumbered(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m, n := s.nvmeStorage(lab.VolumeOptions{})
 	s.plug(n.node())

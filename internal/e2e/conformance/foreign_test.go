@@ -25,7 +25,7 @@ var foreignBehaviours = []behaviour{
 
 // foreign mounts something of somebody else at a path: below the source's own
 // name, so that whoever compares texts is fooled.
-func (s *scene) foreign(m world.MountSpec) (remove func()) {
+func (s *env) foreign(m world.MountSpec) (remove func()) {
 	s.Helper()
 	if s.k.file {
 		file := s.Runtime + "-foreign"
@@ -43,7 +43,7 @@ func (s *scene) foreign(m world.MountSpec) (remove func()) {
 }
 
 // theirs checks that the foreign mount is as it was.
-func (s *scene) theirs(m world.MountSpec) {
+func (s *env) theirs(m world.MountSpec) {
 	s.Helper()
 	if s.k.file {
 		if data, err := os.ReadFile(m.Path); string(data) != "theirs" || err != nil {
@@ -60,7 +60,7 @@ func (s *scene) theirs(m world.MountSpec) {
 }
 
 // target makes the target by hand.
-func (s *scene) target(m world.MountSpec) {
+func (s *env) target(m world.MountSpec) {
 	s.Helper()
 	s.must(os.MkdirAll(s.Base, 0o755))
 	if s.k.file {
@@ -72,7 +72,7 @@ func (s *scene) target(m world.MountSpec) {
 
 // hand does what an administrator could do by hand, and leaves no trace of it
 // in the log. Queries are left out.
-func (s *scene) hand(lines []string) {
+func (s *env) hand(lines []string) {
 	s.Helper()
 	for _, line := range lines {
 		if f := strings.Fields(line); len(f) > 1 {
@@ -83,7 +83,7 @@ func (s *scene) hand(lines []string) {
 }
 
 // untouched fails when mount or umount was called.
-func (s *scene) untouched() {
+func (s *env) untouched() {
 	s.Helper()
 	for _, c := range s.commands() {
 		if strings.HasPrefix(c, "umount") || strings.HasPrefix(c, "mount") {
@@ -93,7 +93,7 @@ func (s *scene) untouched() {
 	s.must(s.ClearLog())
 }
 
-func foreignMount(s *scene) {
+func foreignMount(s *env) {
 	m := s.ready()
 	s.target(m)
 	remove := s.foreign(m)
@@ -111,7 +111,7 @@ func foreignMount(s *scene) {
 }
 
 // foreignDevice: another volume of the right type, mounted by somebody else.
-func foreignDevice(s *scene) {
+func foreignDevice(s *env) {
 	m := s.ready()
 	other := s.storage(9, lab.VolumeOptions{})
 	s.target(m)
@@ -131,7 +131,7 @@ func foreignDevice(s *scene) {
 }
 
 // seen is the source that the mount table shows.
-func (s *scene) seen(m world.MountSpec) string {
+func (s *env) seen(m world.MountSpec) string {
 	if s.k.file {
 		return "" // whatever /dev is made of
 	}
@@ -140,7 +140,7 @@ func (s *scene) seen(m world.MountSpec) string {
 
 // foreignOnTop: somebody mounted over our mount. Theirs is not touched, ours
 // goes when theirs is gone.
-func foreignOnTop(s *scene) {
+func foreignOnTop(s *env) {
 	m := s.ready()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -165,7 +165,7 @@ func foreignOnTop(s *scene) {
 
 // foreignAbove: another mount covers the directory that ours is in. At our path
 // is nothing to be seen of ours, and yet it is mounted.
-func foreignAbove(s *scene) {
+func foreignAbove(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	m.Path = s.Path("parent/m")
@@ -195,7 +195,7 @@ func foreignAbove(s *scene) {
 
 // foreignInstead: ours was unmounted by hand and theirs is there now. What is
 // recorded of ours must not make theirs ours: nothing is left to unmount.
-func foreignInstead(s *scene) {
+func foreignInstead(s *env) {
 	m := s.ready()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -216,7 +216,7 @@ func foreignInstead(s *scene) {
 }
 
 // mountedByHand: what is wanted is there already and is taken as it is.
-func mountedByHand(s *scene) {
+func mountedByHand(s *env) {
 	m := s.ready()
 	s.target(m)
 	s.hand(s.words(s.k.mount, m))
@@ -233,7 +233,7 @@ func mountedByHand(s *scene) {
 
 // blanksElsewhere: mount points that look like ours to whoever does not decode
 // the table's escapes, or reads only the first word.
-func blanksElsewhere(s *scene) {
+func blanksElsewhere(s *env) {
 	m := s.ready()
 	s.must(os.MkdirAll(s.Base, 0o755))
 	others := []string{m.Path + " x", m.Path + "\\040x", s.Base + "/new\nline " + m.Path, s.Base + "/tab\t" + filepath.Base(m.Path)}
@@ -258,7 +258,7 @@ func blanksElsewhere(s *scene) {
 }
 
 // activeBefore: a volume that is active already is not activated again.
-func activeBefore(s *scene) {
+func activeBefore(s *env) {
 	m := s.ready()
 	s.hand(s.words(s.k.mount[:len(s.k.mount)-1], m))
 	s.Mount("one", m)

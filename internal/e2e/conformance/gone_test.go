@@ -3,6 +3,7 @@ package conformance
 import (
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
@@ -17,12 +18,12 @@ var goneBehaviours = []behaviour{
 	{"reboot", nil, reboot},
 }
 
-func (s *scene) dropProfile() {
+func (s *env) dropProfile() {
 	s.Helper()
 	s.must(s.Cluster.Delete(s.Context(patience), "NnfStorageProfile", "default", s.Profile))
 }
 
-func (s *scene) dropRecords() {
+func (s *env) dropRecords() {
 	s.Helper()
 	for _, file := range s.records() {
 		s.must(os.Remove(file))
@@ -31,7 +32,7 @@ func (s *scene) dropRecords() {
 
 // profileGone: workflows delete their profile before the unmount is through.
 // The record knows the commands, hooks too.
-func profileGone(s *scene) {
+func profileGone(s *env) {
 	s.UseProfile(s.hookProfile())
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run()
@@ -50,7 +51,7 @@ func profileGone(s *scene) {
 
 // profileGoneRestart: a daemon that comes back finds no profile. What is
 // mounted stays mounted and is not called failed.
-func profileGoneRestart(s *scene) {
+func profileGoneRestart(s *env) {
 	s.UseProfile(s.hookProfile())
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run()
@@ -74,12 +75,12 @@ func profileGoneRestart(s *scene) {
 
 // recordGone: with neither, the names are computed and the shipped commands
 // are used.
-func recordGone(s *scene) {
+func recordGone(s *env) {
 	m := s.ready()
 	s.withoutAnything(m)
 }
 
-func recordGoneOwnGroup(s *scene) {
+func recordGoneOwnGroup(s *env) {
 	s.UseProfile(world.ProfileSpec{NotShared: true})
 	vg, lv := world.VolumeNames(s.Owner, "0", 3, false)
 	v, err := s.AddVolume(vg, lv, lab.VolumeOptions{Raw: s.k.file, Shared: s.k.locks})
@@ -89,7 +90,7 @@ func recordGoneOwnGroup(s *scene) {
 	s.withoutAnything(s.k.spec(s.Path("m3"), 3))
 }
 
-func (s *scene) withoutAnything(m world.MountSpec) {
+func (s *env) withoutAnything(m world.MountSpec) {
 	s.Helper()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -113,7 +114,7 @@ func (s *scene) withoutAnything(m world.MountSpec) {
 
 // profileLate: an object may be seen before its profile; it is mounted by
 // itself when the profile is there.
-func profileLate(s *scene) {
+func profileLate(s *env) {
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run()
 	s.Mount("one", m)
@@ -128,7 +129,7 @@ func profileLate(s *scene) {
 
 // reboot: the kernel forgot everything, the API server nothing, and the record
 // went with the memory that held it. The whole sequence runs again.
-func reboot(s *scene) {
+func reboot(s *env) {
 	m := s.ready()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -146,5 +147,87 @@ func reboot(s *scene) {
 	s.Delete("one")
 	s.notMounted(m)
 	s.must(os.RemoveAll(s.Base)) // nothing tells any more that the target was ours
+	s.ends()
+}
+
+var orphanBehaviours = []behaviour{
+	{"orphan is reported", nil, orphanReported},
+	{"orphan is unmounted", nil, orphanUnmounted},
+	{"object stripped while the daemon runs", nil, orphanAlive},
+}
+
+// vanish takes the object away although it is held, as the rabbit does for
+// nodes that it thinks are offline.
+func (s *env) vanish(name string) {
+	s.Helper()
+	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, name))
+	_, err := s.Cluster.Patch(s.Context(patience), "ClientMount", s.Node, name, lab.Object{"metadata": lab.Object{"finalizers": []any{}}})
+	if err != nil && !lab.IsNotFound(err) {
+		s.Fatal(err)
+	}
+	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, name))
+}
+
+const orphanLine = "mounts of a ClientMount that no longer exists"
+
+// orphanReported: without other orders data of a job is not taken away.
+func orphanReported(s *env) {
+	m := s.ready()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.stops()
+	s.vanish("one")
+	s.must(s.ClearLog())
+	s.run()
+	f := s.logged(orphanLine, "one")
+	if f["paths"] != m.Path || f["workflow"] != "job7" || !strings.Contains(f["hint"].(string), "orphans") || f["level"] != "WARN" {
+		s.Errorf("the line: %v", f)
+	}
+	_, err := s.d.WaitNotice(s.Context(patience), "STATUS=0 mounts ready for 0 ClientMounts, 1 orphaned; API server answers")
+	s.must(err)
+	s.mounted(m)
+	s.called()
+	s.stops()
+	s.run("--orphans=unmount") // the administrator decides
+	s.forgotten(m)
+	s.ends()
+}
+
+// forgotten waits until an orphan is gone, by the status line.
+func (s *env) forgotten(m world.MountSpec) {
+	s.Helper()
+	s.logged("unmounted what a deleted ClientMount left", "one")
+	_, err := s.d.WaitNotice(s.Context(patience), "STATUS=0 mounts ready for 0 ClientMounts; API server answers")
+	s.must(err)
+	s.unmounted(m)
+}
+
+func orphanUnmounted(s *env) {
+	s.UseProfile(s.hookProfile())
+	m := s.storage(3, lab.VolumeOptions{})
+	s.run()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.stops()
+	s.vanish("one")
+	s.must(s.ClearLog())
+	s.run("--orphans=unmount")
+	s.forgotten(m)
+	_, unmount := s.withHooks(m)
+	s.called(unmount...)
+	s.ends()
+}
+
+// orphanAlive: the finalizer is stripped under a running daemon. The mount is
+// an orphan from then on, unless the daemon was faster with the unmount.
+func orphanAlive(s *env) {
+	m := s.ready("--orphans=unmount")
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	_, err := s.Cluster.Patch(s.Context(patience), "ClientMount", s.Node, "one", lab.Object{"metadata": lab.Object{"finalizers": []any{}}})
+	s.must(err)
+	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.forgotten(m)
 	s.ends()
 }

@@ -37,7 +37,7 @@ func (k *kind) vars(list string) string {
 
 // hookProfile has two lines in each list: one with variables, one that needs a
 // shell.
-func (s *scene) hookProfile() world.ProfileSpec {
+func (s *env) hookProfile() world.ProfileSpec {
 	hooks := world.Hooks{}
 	for _, list := range slices.Concat(s.k.up, s.k.down) {
 		hooks[list] = []string{
@@ -49,7 +49,7 @@ func (s *scene) hookProfile() world.ProfileSpec {
 }
 
 // hookCalls are the calls that one list leads to, with the values filled in.
-func (s *scene) hookCalls(list string, m world.MountSpec) []string {
+func (s *env) hookCalls(list string, m world.MountSpec) []string {
 	vg, lv := "", ""
 	if v := s.volumes[m.Index]; v != nil {
 		vg, lv = v.VG, v.LV
@@ -67,7 +67,7 @@ func (s *scene) hookCalls(list string, m world.MountSpec) []string {
 }
 
 // withHooks puts the calls of hooks between those of the kind's tables.
-func (s *scene) withHooks(m world.MountSpec) (mount, unmount []string) {
+func (s *env) withHooks(m world.MountSpec) (mount, unmount []string) {
 	up, down := s.words(s.k.mount, m), s.words(s.k.unmount, m)
 	last := len(up) - 1
 	h := func(list string) []string {
@@ -81,7 +81,7 @@ func (s *scene) withHooks(m world.MountSpec) (mount, unmount []string) {
 	return mount, unmount
 }
 
-func hooksInOrder(s *scene) {
+func hooksInOrder(s *env) {
 	s.UseProfile(s.hookProfile())
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run()
@@ -107,7 +107,7 @@ func hooksInOrder(s *scene) {
 
 // hooksOnce: neither a change of the object, nor a restart of the daemon runs
 // hooks again when the state is reached.
-func hooksOnce(s *scene) {
+func hooksOnce(s *env) {
 	s.UseProfile(s.hookProfile())
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run("--log-level=debug")
@@ -157,7 +157,7 @@ var hookTexts = map[string]string{
 
 // hooksRepeated: each list fails once, in turn; the status says which and why,
 // and the next attempt begins with the first hook but mounts nothing twice.
-func hooksRepeated(s *scene) {
+func hooksRepeated(s *env) {
 	s.UseProfile(s.hookProfile())
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run()

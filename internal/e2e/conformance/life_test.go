@@ -27,7 +27,7 @@ var lifeBehaviours = []behaviour{
 
 // fullLife is everything that happens to a ClientMount on a good day: each
 // state that others can see, each program that is called, each write.
-func fullLife(s *scene) {
+func fullLife(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	proxy := s.UseProxy()
@@ -68,7 +68,7 @@ func fullLife(s *scene) {
 	s.ends()
 }
 
-func backAndForth(s *scene) {
+func backAndForth(s *env) {
 	m := s.ready()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -92,7 +92,7 @@ func backAndForth(s *scene) {
 	s.ends()
 }
 
-func deletedWhileMounted(s *scene) {
+func deletedWhileMounted(s *env) {
 	m := s.ready()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -105,7 +105,7 @@ func deletedWhileMounted(s *scene) {
 
 // restart: the daemon comes and goes, mounts stay. It looks at what is there,
 // mounts nothing twice and writes nothing that is known already.
-func restart(s *scene) {
+func restart(s *env) {
 	m := s.ready()
 	s.Mount("one", m)
 	before := s.Await("one", "mounted").String("metadata", "resourceVersion")
@@ -135,7 +135,7 @@ func restart(s *scene) {
 }
 
 // olderVersion: an object that a rabbit of the last release makes.
-func olderVersion(s *scene) {
+func olderVersion(s *env) {
 	m := s.ready()
 	o := world.ClientMount("one", s.Node, world.ClientMountSpec{Profile: s.Profile, OwnerUID: s.Owner, Mounts: []world.MountSpec{m}})
 	o["apiVersion"] = api.GroupDWS + "/" + api.VersionsDWS[1]
@@ -159,7 +159,7 @@ func olderVersion(s *scene) {
 
 // othersSurvive: what others put on the object, before and in between, stays,
 // and their finalizers hold it when ours is off.
-func othersSurvive(s *scene) {
+func othersSurvive(s *env) {
 	m := s.ready()
 	o := world.ClientMount("one", s.Node, world.ClientMountSpec{Profile: s.Profile, OwnerUID: s.Owner, Mounts: []world.MountSpec{m}})
 	meta := o["metadata"].(map[string]any)
@@ -193,7 +193,7 @@ func othersSurvive(s *scene) {
 
 // slowMount: a mount that takes long is published as not ready in between, so
 // that the rabbit sees that somebody is at work.
-func slowMount(s *scene) {
+func slowMount(s *env) {
 	m := s.ready()
 	reached, open := s.gate("mount", lab.Fault{})
 	s.Mount("one", m)
@@ -210,7 +210,7 @@ func slowMount(s *scene) {
 
 // existingTarget: a target that was there before is used, and stays with its
 // parent: neither was made by the daemon.
-func existingTarget(s *scene) {
+func existingTarget(s *env) {
 	m := s.ready()
 	s.must(os.MkdirAll(s.Base, 0o755))
 	if s.k.file {
@@ -234,7 +234,7 @@ func existingTarget(s *scene) {
 
 // fileInTheWay: whatever lies where the raw device should appear keeps its
 // content.
-func fileInTheWay(s *scene) {
+func fileInTheWay(s *env) {
 	m := s.ready()
 	s.must(os.MkdirAll(s.Base, 0o755))
 	s.must(os.WriteFile(m.Path, []byte("precious"), 0o600))

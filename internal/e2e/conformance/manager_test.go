@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
@@ -18,7 +19,7 @@ var managerBehaviours = []behaviour{
 }
 
 // serviceManager: READY after the objects are known, STATUS in words.
-func serviceManager(s *scene) {
+func serviceManager(s *env) {
 	m := s.ready()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -58,7 +59,7 @@ func serviceManager(s *scene) {
 }
 
 // readyLate: READY waits for the list, however late that comes.
-func readyLate(s *scene) {
+func readyLate(s *env) {
 	const late = 700 * time.Millisecond
 	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
@@ -78,7 +79,7 @@ func readyLate(s *scene) {
 }
 
 // watchdog: pings are tied to the loop, and a hanging mount does not stop it.
-func watchdog(s *scene) {
+func watchdog(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	s.with(lab.Spec{Watchdog: 400 * time.Millisecond})
@@ -86,18 +87,15 @@ func watchdog(s *scene) {
 	s.Mount("one", m)
 	reached()
 	seen := len(s.d.Notices())
-	deadline := time.Now().Add(patience)
-	for pings := 0; pings < 3; time.Sleep(10 * time.Millisecond) {
-		pings = 0
+	wait.Until(s.t, "three pings", func() bool {
+		pings := 0
 		for _, n := range s.d.Notices()[seen:] {
 			if _, ok := n.Value("WATCHDOG"); ok {
 				pings++
 			}
 		}
-		if time.Now().After(deadline) {
-			s.Fatalf("%d pings", pings)
-		}
-	}
+		return pings >= 3
+	})
 	open()
 	s.Await("one", "mounted")
 	s.Delete("one")
@@ -105,7 +103,7 @@ func watchdog(s *scene) {
 }
 
 // reload: SIGHUP takes over what may change, and refuses a bad file as a whole.
-func reload(s *scene) {
+func reload(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	config := s.Runtime + "-config.toml"
@@ -165,4 +163,167 @@ func reload(s *scene) {
 	}
 	s.Delete("one")
 	s.ends()
+}
+
+var shutdownBehaviours = []behaviour{
+	{"TERM during a mount", nil, termDuringMount},
+	{"TERM during an unmount", nil, termDuringUnmount},
+	{"TERM during a command that hangs", xfsOnly, termDuringHang},
+	{"TERM between retries", xfsOnly, termBetweenRetries},
+}
+
+// termDuringMount: the running command ends, mounts are not touched, and the
+// next daemon goes on where this one stopped.
+func termDuringMount(s *env) {
+	m := s.ready()
+	reached, open := s.gate("mount", lab.Fault{Match: m.Path, Times: 1})
+	s.Mount("one", m)
+	reached()
+	s.must(s.d.Term())
+	_, err := s.d.WaitNotice(s.Context(patience), "STOPPING=1")
+	s.must(err)
+	select {
+	case <-s.d.Done():
+		s.Fatal("the daemon did not wait for the mount")
+	case <-time.After(300 * time.Millisecond):
+	}
+	open()
+	s.exits(0)
+	s.mounted(m)
+	s.run()
+	s.Await("one", "mounted")
+	s.mounted(m)
+	n := 0
+	for _, c := range s.commands() {
+		if strings.HasPrefix(c, "mount ") {
+			n++
+		}
+	}
+	if n != 1 {
+		s.Errorf("mount was called %d times", n)
+	}
+	s.Delete("one")
+	s.ends()
+}
+
+func (s *env) exits(want int) {
+	s.Helper()
+	if code, err := s.d.Wait(s.Context(patience)); code != want || err != nil {
+		s.Fatalf("exit code %d, want %d: %v", code, want, err)
+	}
+}
+
+// termDuringUnmount: an unmount that is the last step is also published; in
+// any case the next daemon ends what was begun.
+func termDuringUnmount(s *env) {
+	m := s.ready()
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	reached, open := s.gate("umount", lab.Fault{Match: m.Path, Times: 1})
+	s.Want("one", "unmounted")
+	reached()
+	s.must(s.d.Term())
+	open()
+	s.exits(0)
+	o := s.get("one")
+	if done := !s.k.lvm; o.Ready("unmounted") != done {
+		s.Errorf("status after the stop: %v", o["status"])
+	}
+	if o.Ready("mounted") {
+		s.Errorf("the object still says that it is mounted: %v", o["status"])
+	}
+	s.run()
+	s.Await("one", "unmounted")
+	s.unmounted(m)
+	s.Delete("one")
+	s.ends()
+}
+
+// termDuringHang: the shutdown time bounds it, whatever the command's limit.
+func termDuringHang(s *env) {
+	m := s.ready("--shutdown-timeout=1s", "--command-timeout=1h")
+	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
+	s.Mount("one", m)
+	_, err := s.WaitCall(s.Context(patience), func(c lab.Call) bool { return c.Tool == "mount" && c.Exit == -1 })
+	s.must(err)
+	began := time.Now()
+	s.must(s.d.Term())
+	if _, err := s.d.Wait(s.Context(patience)); err != nil {
+		s.Fatal(err)
+	}
+	if d := time.Since(began); d < 900*time.Millisecond {
+		s.Errorf("the command had only %v", d)
+	}
+	s.run()
+	s.Await("one", "mounted")
+	s.Delete("one")
+	s.ends()
+}
+
+// termBetweenRetries: a daemon that waits has nothing to wait for, and the
+// error that it published stays.
+func termBetweenRetries(s *env) {
+	m := s.ready()
+	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "told to fail"}))
+	s.Mount("one", m)
+	s.failed("one", "Major", "told to fail")
+	s.stops()
+	if o := s.get("one"); o.Severity() != "Major" {
+		s.Errorf("status %v", o["status"])
+	}
+	s.must(s.ClearFaults())
+	s.run()
+	s.Await("one", "mounted")
+	s.Delete("one")
+	s.ends()
+}
+
+var namespaceBehaviours = []behaviour{
+	{"mount namespace of its own is refused", xfsOnly, ownNamespace},
+	{"mount namespace of its own, where it is allowed", xfsOnly, ownNamespaceAllowed},
+	{"mount namespace of process 1", xfsOnly, sameNamespace},
+}
+
+// apart runs the daemon as a unit with ProtectSystem= or the like does: in a mount
+// namespace of its own, whose mounts nobody else sees.
+func (s *env) apart(flags ...string) lab.Spec {
+	return lab.Spec{Wrap: []string{"unshare", "--mount", "--propagation", "slave"}, Args: flags}
+}
+
+// ownNamespace: every mount would succeed, and no job would find anything. So it
+// never gets ready, and says why.
+func ownNamespace(s *env) {
+	d := s.Launch(s.apart("--mount-namespace=host"))
+	if code, err := d.Wait(s.Context(patience)); err != nil || code != 1 {
+		s.Errorf("it ended with %d (%v), want 1", code, err)
+	}
+	for _, n := range d.Notices() {
+		if _, ok := n.Value("READY"); ok {
+			s.Errorf("READY in a mount namespace of its own")
+		}
+	}
+	log := d.Log()
+	if len(log) == 0 {
+		s.Fatal("it says nothing")
+	}
+	f := log[len(log)-1].Fields
+	text, _ := f["msg"].(string)
+	hint, _ := f["hint"].(string)
+	if f["level"] != "ERROR" || f["event"] != "mount-namespace" || !strings.Contains(text, "would not see the mounts") ||
+		!strings.Contains(hint, "Private…=") || !strings.Contains(hint, "daemon.mount_namespace") {
+		s.Errorf("it says %v", f)
+	}
+	s.noRecords()
+}
+
+// ownNamespaceAllowed: a container, say.
+func ownNamespaceAllowed(s *env) {
+	s.d = s.StartDaemon(s.apart("--mount-namespace=any"))
+	s.stops()
+}
+
+// sameNamespace: the lab's process 1 is what init is to a host.
+func sameNamespace(s *env) {
+	s.with(lab.Spec{Args: []string{"--mount-namespace=host"}})
+	s.stops()
 }

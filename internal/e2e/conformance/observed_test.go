@@ -21,7 +21,7 @@ func xfsOrLustre(k *kind) bool { return k.name == "xfs" || k.name == "lustre" }
 
 // hostName: the object names the management server by its host name, and the
 // kernel shows an address. What appeared by our own command is ours.
-func hostName(s *scene) {
+func hostName(s *env) {
 	m := s.ready()
 	m.MGS = "mgs.example.org@tcp"
 	asked, shown := m.MGS+":/"+m.FSName, mgs+":/"+m.FSName
@@ -50,7 +50,7 @@ func hostName(s *scene) {
 
 // neverMounted: an object that only ever wanted to be unmounted removes nothing
 // at its path.
-func neverMounted(s *scene) {
+func neverMounted(s *env) {
 	m := s.ready()
 	s.must(os.MkdirAll(s.Base, 0o755))
 	dir, file := m, m
@@ -79,8 +79,8 @@ func neverMounted(s *scene) {
 
 // refusedStatus: the server takes no status for a while. What was done is not
 // done again, and published when the server takes it.
-func refusedStatus(code int, killed bool) func(*scene) {
-	return func(s *scene) {
+func refusedStatus(code int, killed bool) func(*env) {
+	return func(s *env) {
 		s.UseProfile(s.hookProfile())
 		m := s.storage(3, lab.VolumeOptions{})
 		proxy := s.UseProxy()

@@ -1,6 +1,9 @@
 package conformance
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -9,11 +12,11 @@ import (
 )
 
 var optionBehaviours = []behaviour{
-	{"options of the site", directories, func(s *scene) { s.options("", "", "nosuid", "nodev") }},
-	{"options of the site, changed", directories, func(s *scene) { s.options(`mount.options = ["noexec"]`, "", "noexec") }},
-	{"no options of the site", directories, func(s *scene) { s.options("mount.options = []", "") }},
-	{"options of the profile win", xfsOnly, func(s *scene) { s.options("", "-o suid", "nodev") }},
-	{"a raw device takes no options", rawOnly, func(s *scene) { s.options("", "") }},
+	{"options of the site", directories, func(s *env) { s.options("", "", "nosuid", "nodev") }},
+	{"options of the site, changed", directories, func(s *env) { s.options(`mount.options = ["noexec"]`, "", "noexec") }},
+	{"no options of the site", directories, func(s *env) { s.options("mount.options = []", "") }},
+	{"options of the profile win", xfsOnly, func(s *env) { s.options("", "-o suid", "nodev") }},
+	{"a raw device takes no options", rawOnly, func(s *env) { s.options("", "") }},
 	{"a root of the site", nil, siteRoot},
 	{"no unmount command in the profile", nil, noUnmountCommand},
 	{"no unmount command, deleted", nil, noUnmountDeleted},
@@ -21,7 +24,7 @@ var optionBehaviours = []behaviour{
 
 // options checks which of the options that can be seen in the mount table are
 // there.
-func (s *scene) options(config, profile string, want ...string) {
+func (s *env) options(config, profile string, want ...string) {
 	s.Helper()
 	s.UseProfile(world.ProfileSpec{Options: profile})
 	m := s.storage(3, lab.VolumeOptions{})
@@ -50,7 +53,7 @@ func (s *scene) options(config, profile string, want ...string) {
 }
 
 // siteRoot: a site that mounts elsewhere says where, and then only there.
-func siteRoot(s *scene) {
+func siteRoot(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run("--config=" + s.write(`mount.roots = ["`+m.Path+`"]`))
@@ -71,7 +74,7 @@ func siteRoot(s *scene) {
 
 // noUnmountCommand: what the profile mounted is unmounted by umount(8), and only
 // then reported.
-func noUnmountCommand(s *scene) {
+func noUnmountCommand(s *env) {
 	s.UseProfile(world.ProfileSpec{NoUnmount: true})
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run()
@@ -91,7 +94,7 @@ func noUnmountCommand(s *scene) {
 	s.ends()
 }
 
-func noUnmountDeleted(s *scene) {
+func noUnmountDeleted(s *env) {
 	s.UseProfile(world.ProfileSpec{NoUnmount: true})
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run()
@@ -101,5 +104,88 @@ func noUnmountDeleted(s *scene) {
 	s.Delete("one")
 	s.unmounted(m)
 	s.called(s.words(s.k.unmount, m)...)
+	s.ends()
+}
+
+// Test clusters have no storage: contract clientmountd.md 7.4.
+var modeBehaviours = []behaviour{
+	{"mode kind, by flag", nil, func(s *env) { s.linked(lab.Spec{Args: []string{"--mode=kind"}}) }},
+	{"mode kind, by environment", xfsOnly, func(s *env) { s.linked(lab.Spec{Env: []string{"ENVIRONMENT=kind"}}) }},
+	{"mode kind, something in the way", xfsOnly, linkBlocked},
+	{"mode mock, by flag", nil, func(s *env) { s.mocked(lab.Spec{Args: []string{"--mock"}}) }},
+	{"mode mock, by environment", xfsOnly, func(s *env) { s.mocked(lab.Spec{Env: []string{"NNF_TEST_ENVIRONMENT=1"}}) }},
+}
+
+// inMode runs the daemon; hooks are there to show that none is called.
+func (s *env) inMode(o lab.Spec) world.MountSpec {
+	s.Helper()
+	s.UseProfile(s.hookProfile())
+	s.with(o)
+	return s.k.spec(s.Path("m3"), 3)
+}
+
+// linkTarget is where the link of an entry leads to.
+func (s *env) linkTarget(m world.MountSpec) string {
+	name := "default-job7-0-" + s.k.typ + "-0"
+	if s.k.typ == "lustre" {
+		name = "job7-0"
+	}
+	return filepath.Join(s.Runtime+"-storage", fmt.Sprintf("%s-%d", name, m.Index))
+}
+
+func (s *env) linked(o lab.Spec) {
+	s.Helper()
+	o.Env = append(o.Env, "MOCK_FILE_SYSTEM_PATH="+s.Runtime+"-storage")
+	m := s.inMode(o)
+	for range 2 {
+		s.Mount("one", m)
+		s.Await("one", "mounted")
+		if have, err := os.Readlink(m.Path); err != nil || have != s.linkTarget(m) {
+			s.Errorf("%s leads to %q (%v), want %s", m.Path, have, err, s.linkTarget(m))
+		}
+		s.Want("one", "unmounted")
+		s.Await("one", "unmounted")
+		s.unmounted(m)
+		s.Delete("one")
+	}
+	s.called()
+	s.removeBase()
+	s.ends()
+}
+
+// linkBlocked: what somebody else put there is neither replaced nor removed.
+func linkBlocked(s *env) {
+	m := s.inMode(lab.Spec{Args: []string{"--mode=kind"}})
+	s.must(os.MkdirAll(s.Base, 0o755))
+	s.must(os.Symlink("/elsewhere", m.Path))
+	s.Mount("one", m)
+	s.failed("one", "Major", "unable to mount file system", m.Path+" links to /elsewhere")
+	s.must(os.Remove(m.Path))
+	s.Await("one", "mounted")
+	s.must(os.Remove(m.Path))
+	s.must(os.WriteFile(m.Path, []byte("precious"), 0o600))
+	s.Want("one", "unmounted")
+	s.failed("one", "Major", "unable to unmount file system", m.Path)
+	if text, err := os.ReadFile(m.Path); string(text) != "precious" {
+		s.Errorf("the file became %q (%v)", text, err)
+	}
+	s.must(os.Remove(m.Path))
+	s.Await("one", "unmounted")
+	s.Delete("one")
+	s.removeBase()
+	s.ends()
+}
+
+// mocked: the status says done, and nothing was.
+func (s *env) mocked(o lab.Spec) {
+	s.Helper()
+	m := s.inMode(o)
+	s.Mount("one", m)
+	s.Await("one", "mounted")
+	s.unmounted(m)
+	s.Want("one", "unmounted")
+	s.Await("one", "unmounted")
+	s.Delete("one")
+	s.called()
 	s.ends()
 }

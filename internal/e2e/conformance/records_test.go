@@ -25,11 +25,11 @@ var recordBehaviours = []behaviour{
 }
 
 // A damage spoils a record and returns what the administrator does about it.
-type damage func(s *scene, file string) (mend func())
+type damage func(s *env, file string) (mend func())
 
 // truncated loses its second half; the administrator looks at the mounts and
 // removes it.
-func truncated(s *scene, file string) func() {
+func truncated(s *env, file string) func() {
 	st, err := os.Stat(file)
 	s.must(err)
 	s.must(os.Truncate(file, st.Size()/2))
@@ -38,7 +38,7 @@ func truncated(s *scene, file string) func() {
 
 // instead puts other bytes into a record. The administrator puts back what was
 // there.
-func (s *scene) instead(file string, change func([]byte) []byte) (mend func()) {
+func (s *env) instead(file string, change func([]byte) []byte) (mend func()) {
 	s.Helper()
 	good, err := os.ReadFile(file)
 	s.must(err)
@@ -50,20 +50,20 @@ func (s *scene) instead(file string, change func([]byte) []byte) (mend func()) {
 	return func() { s.Helper(); s.must(os.WriteFile(file, good, 0o600)) }
 }
 
-func garbage(s *scene, file string) func() {
+func garbage(s *env, file string) func() {
 	return s.instead(file, func(good []byte) []byte { return bytes.Repeat([]byte{0}, len(good)) })
 }
 
 var versionField = regexp.MustCompile(`"version":\s*\d+`)
 
 // newerVersion is the record of a daemon that comes after this one.
-func newerVersion(s *scene, file string) func() {
+func newerVersion(s *env, file string) func() {
 	return s.instead(file, func(good []byte) []byte {
 		return bytes.Replace(good, versionField.Find(good), []byte(`"version":999`), 1)
 	})
 }
 
-func directory(s *scene, file string) func() {
+func directory(s *env, file string) func() {
 	aside := s.Runtime + "-aside"
 	s.must(os.Rename(file, aside))
 	s.must(os.Mkdir(file, 0o700))
@@ -75,7 +75,7 @@ func directory(s *scene, file string) func() {
 }
 
 // look is what there is at a path, to be compared.
-func (s *scene) look(path string) string {
+func (s *env) look(path string) string {
 	s.Helper()
 	st, err := os.Lstat(path)
 	s.must(err)
@@ -92,8 +92,8 @@ func (s *scene) look(path string) string {
 // unreadable: nothing is done for an object whose record says something that the
 // daemon cannot read, because something may be mounted. It is reported until the
 // record is mended or removed.
-func unreadable(advice string, spoil damage) func(*scene) {
-	return func(s *scene) {
+func unreadable(advice string, spoil damage) func(*env) {
+	return func(s *env) {
 		m := s.ready()
 		s.Mount("one", m)
 		s.Await("one", "mounted")
@@ -142,11 +142,11 @@ func unreadable(advice string, spoil damage) func(*scene) {
 }
 
 // A trouble makes a file system take no records and returns its end.
-type trouble func(s *scene) (end func())
+type trouble func(s *env) (end func())
 
 // fill uses all space. Records that the daemon removes make none: a second link
 // keeps what was in them.
-func fill(s *scene) func() {
+func fill(s *env) func() {
 	s.Helper()
 	dir := filepath.Join(s.Runtime, "full")
 	s.must(os.Mkdir(dir, 0o700))
@@ -165,7 +165,7 @@ func fill(s *scene) func() {
 	return func() { s.Helper(); s.must(os.RemoveAll(dir)) }
 }
 
-func readOnly(s *scene) func() {
+func readOnly(s *env) func() {
 	s.Helper()
 	s.must(unix.Mount("", s.Runtime, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 	return func() { s.Helper(); s.must(unix.Mount("", s.Runtime, "", unix.MS_REMOUNT, "")) }
@@ -173,8 +173,8 @@ func readOnly(s *scene) func() {
 
 // unwritable: undoing does not depend on a record that can be written, and
 // nothing is started without one.
-func unwritable(text string, make trouble) func(*scene) {
-	return func(s *scene) {
+func unwritable(text string, make trouble) func(*env) {
+	return func(s *env) {
 		s.UseProfile(s.hookProfile())
 		m := s.storage(3, lab.VolumeOptions{})
 		s.must(os.MkdirAll(s.Runtime, 0o755))

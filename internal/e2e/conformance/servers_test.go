@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
@@ -19,8 +19,8 @@ import (
 // clientmountd.md 7.3). It is off by default and needs rights that the shipped
 // role does not give.
 var serversBehaviours = []behaviour{
-	{"servers file of a workflow", lustreOnly, func(s *scene) { s.serversFile(workflowLabels(), workflowLabels()) }},
-	{"servers file of persistent storage", lustreOnly, func(s *scene) { s.serversFile(persistentLabels(), persistentLabels()) }},
+	{"servers file of a workflow", lustreOnly, func(s *env) { s.serversFile(workflowLabels(), workflowLabels()) }},
+	{"servers file of persistent storage", lustreOnly, func(s *env) { s.serversFile(persistentLabels(), persistentLabels()) }},
 	{"servers file off", lustreOnly, serversOff},
 	{"servers file impossible", lustreOnly, serversImpossible},
 }
@@ -39,8 +39,8 @@ func persistentLabels() map[string]any {
 }
 
 // lustreOwned asks for a mount of a file system that belongs to the NnfStorage
-// of the scene's name, and for an owner of its root.
-func (s *scene) lustreOwned() world.MountSpec {
+// of the test's name, and for an owner of its root.
+func (s *env) lustreOwned() world.MountSpec {
 	s.Helper()
 	m := s.k.spec(s.Path("m3"), 3)
 	m.Own, m.UID, m.GID = true, 1234, 2345
@@ -53,7 +53,7 @@ func (s *scene) lustreOwned() world.MountSpec {
 }
 
 // write makes a configuration file.
-func (s *scene) write(text string) (path string) {
+func (s *env) write(text string) (path string) {
 	s.Helper()
 	path = s.Runtime + ".toml"
 	s.must(os.WriteFile(path, []byte("version = 1\n"+text), 0o600))
@@ -61,7 +61,7 @@ func (s *scene) write(text string) (path string) {
 }
 
 // grant gives the daemon's account the two rights.
-func (s *scene) grant() {
+func (s *env) grant() {
 	s.Helper()
 	const rbac = "rbac.authorization.k8s.io"
 	rule := func(group, resource, verb string) any {
@@ -81,7 +81,7 @@ func (s *scene) grant() {
 }
 
 // untilMay waits until the server has noticed what the account may do.
-func (s *scene) untilMay(allowed bool) {
+func (s *env) untilMay(allowed bool) {
 	s.Helper()
 	ctx := s.Context(patience)
 	review, err := json.Marshal(map[string]any{
@@ -92,18 +92,15 @@ func (s *scene) untilMay(allowed bool) {
 		},
 	})
 	s.must(err)
-	for {
+	wait.Until(s.t, "what the account may do", func() bool {
 		o, err := s.Cluster.Do(ctx, http.MethodPost, "/apis/authorization.k8s.io/v1/subjectaccessreviews", "application/json", review)
 		s.must(err)
-		if o.At("status", "allowed") == allowed {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+		return o.At("status", "allowed") == allowed
+	})
 }
 
-// remove works in a cleanup too, where the scene's own contexts are over.
-func (s *scene) remove(kind, ns string) {
+// remove works in a cleanup too, where the test's own contexts are over.
+func (s *env) remove(kind, ns string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	s.must(s.Cluster.Delete(ctx, kind, ns, s.Node))
@@ -111,7 +108,7 @@ func (s *scene) remove(kind, ns string) {
 
 // allocated makes the NnfStorage and the Servers of an allocation, which are
 // found by their labels.
-func (s *scene) allocated(owner, found map[string]any) {
+func (s *env) allocated(owner, found map[string]any) {
 	s.Helper()
 	set := func(label string, storage ...any) any {
 		return map[string]any{"label": label, "allocationSize": 1 << 30, "storage": storage}
@@ -136,7 +133,7 @@ func (s *scene) allocated(owner, found map[string]any) {
 
 const wantServers = `{"mdt":[],"mgt":[],"mgtmdt":["rabbit-01"],"nnfNode":["rabbit-01","rabbit-02"],"ost":["rabbit-01","rabbit-01","rabbit-02"]}` + "\n"
 
-func (s *scene) serversFile(owner, found map[string]any) {
+func (s *env) serversFile(owner, found map[string]any) {
 	s.Helper()
 	s.UseProfile(world.ProfileSpec{})
 	s.grant()
@@ -157,7 +154,7 @@ func (s *scene) serversFile(owner, found map[string]any) {
 	s.ends()
 }
 
-func serversOff(s *scene) {
+func serversOff(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	s.run()
 	m := s.lustreOwned()
@@ -170,7 +167,7 @@ func serversOff(s *scene) {
 
 // serversImpossible: without the rights the mount is ready all the same, and
 // the log says what is missing.
-func serversImpossible(s *scene) {
+func serversImpossible(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	s.untilMay(false)
 	s.run("--config=" + s.write("[mount]\nservers_file = true\n"))

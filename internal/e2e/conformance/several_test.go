@@ -18,7 +18,7 @@ var severalBehaviours = []behaviour{
 	{"many objects at once", nil, manyObjects},
 }
 
-func (s *scene) three() []world.MountSpec {
+func (s *env) three() []world.MountSpec {
 	s.Helper()
 	s.UseProfile(world.ProfileSpec{})
 	var list []world.MountSpec
@@ -28,7 +28,7 @@ func (s *scene) three() []world.MountSpec {
 	return list
 }
 
-func several(s *scene) {
+func several(s *env) {
 	list := s.three()
 	s.run()
 	s.Mount("one", list...)
@@ -65,7 +65,7 @@ func readiness(o lab.Object) string {
 	return fmt.Sprint(out)
 }
 
-func oneFailsToMount(s *scene) {
+func oneFailsToMount(s *env) {
 	list := s.three()
 	s.must(s.Fault("mount", lab.Fault{Match: list[1].Path, Exit: 32, Stderr: "mount: told to fail"}))
 	s.run()
@@ -87,7 +87,7 @@ func oneFailsToMount(s *scene) {
 	s.ends()
 }
 
-func oneFailsToUnmount(s *scene) {
+func oneFailsToUnmount(s *env) {
 	list := s.three()
 	s.run()
 	s.Mount("one", list...)
@@ -113,7 +113,7 @@ func oneFailsToUnmount(s *scene) {
 }
 
 // mixedTypes: one object may have mounts of different types.
-func mixedTypes(s *scene) {
+func mixedTypes(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	raw := &kind{typ: "none", device: "lvm", file: true, lvm: true}
 	lustre := &kind{typ: "lustre", device: "lustre"}
@@ -132,7 +132,7 @@ func mixedTypes(s *scene) {
 }
 
 // manyObjects: objects do not wait for one another, and none is forgotten.
-func manyObjects(s *scene) {
+func manyObjects(s *env) {
 	list := s.three()
 	s.run()
 	for i, m := range list {

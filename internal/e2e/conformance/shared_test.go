@@ -40,7 +40,7 @@ var users = []string{"first-user", "second-user"}
 
 // both mounts for two workflows, which share persistent storage. states tells
 // what was published for the one that stays.
-func (s *scene) both(l leave, list [2]world.MountSpec) (states func() []string) {
+func (s *env) both(l leave, list [2]world.MountSpec) (states func() []string) {
 	s.Helper()
 	s.run("--log-level=debug")
 	states = s.follow(users[1-l.first])
@@ -54,7 +54,7 @@ func (s *scene) both(l leave, list [2]world.MountSpec) (states func() []string) 
 }
 
 // leaves makes one of the two give up what it has.
-func (s *scene) leaves(name string, l leave) {
+func (s *env) leaves(name string, l leave) {
 	s.Helper()
 	s.must(s.ClearLog())
 	if l.deleted {
@@ -69,7 +69,7 @@ func (s *scene) leaves(name string, l leave) {
 
 // again kills the daemon, starts it and waits until it has looked at an object
 // that is mounted.
-func (s *scene) again(name string) {
+func (s *env) again(name string) {
 	s.Helper()
 	s.d.Kill9()
 	s.run("--log-level=debug")
@@ -78,7 +78,7 @@ func (s *scene) again(name string) {
 
 // ran lists the calls since the log was cleared that start with one of the
 // texts.
-func (s *scene) ran(starts ...string) (list []string) {
+func (s *env) ran(starts ...string) (list []string) {
 	s.Helper()
 	for _, c := range s.commands() {
 		if slices.ContainsFunc(starts, func(p string) bool { return strings.HasPrefix(c, p) }) {
@@ -89,7 +89,7 @@ func (s *scene) ran(starts ...string) (list []string) {
 }
 
 // never fails when a call starts with one of the texts.
-func (s *scene) never(starts ...string) {
+func (s *env) never(starts ...string) {
 	s.Helper()
 	for _, c := range s.ran(starts...) {
 		s.Errorf("called: %s", c)
@@ -100,7 +100,7 @@ func (s *scene) never(starts ...string) {
 var takingDown = []string{"lvchange --activate n", "vgchange --lock-stop", "dlm_tool preDeactivate", "dlm_tool postDeactivate"}
 
 // inUse checks that an object is ready, and its mount and volume are there.
-func (s *scene) inUse(name string, m world.MountSpec) {
+func (s *env) inUse(name string, m world.MountSpec) {
 	s.Helper()
 	s.mounted(m)
 	if v := s.volumes[m.Index]; v != nil {
@@ -115,7 +115,7 @@ func (s *scene) inUse(name string, m world.MountSpec) {
 
 // steady checks that an object, once mounted and ready, was so until it was
 // asked to unmount.
-func (s *scene) steady(states []string) {
+func (s *env) steady(states []string) {
 	s.Helper()
 	first := slices.Index(states, "held mounted:true all")
 	unsteady := func(t string) bool { return strings.Contains(t, " mounted:false") || strings.Contains(t, "Major") }
@@ -125,7 +125,7 @@ func (s *scene) steady(states []string) {
 }
 
 // downCalled checks that the whole unmount sequence of an entry was called.
-func (s *scene) downCalled(m world.MountSpec) {
+func (s *env) downCalled(m world.MountSpec) {
 	s.Helper()
 	var got []string
 	for _, c := range s.commands() {
@@ -145,8 +145,8 @@ func (s *scene) downCalled(m world.MountSpec) {
 
 // shared: two ClientMounts have the same volume at the same path. It is mounted
 // once and stays until the last of them is unmounted.
-func shared(l leave) func(*scene) {
-	return func(s *scene) {
+func shared(l leave) func(*env) {
+	return func(s *env) {
 		s.UseProfile(s.hookProfile())
 		m := s.storage(3, lab.VolumeOptions{})
 		states := s.both(l, [2]world.MountSpec{m, m})
@@ -179,8 +179,8 @@ func shared(l leave) func(*scene) {
 
 // twoPaths: two ClientMounts have the same volume at different paths. Each
 // unmounts its own path, and only the last one deactivates the volume.
-func twoPaths(l leave) func(*scene) {
-	return func(s *scene) {
+func twoPaths(l leave) func(*env) {
+	return func(s *env) {
 		s.UseProfile(s.hookProfile())
 		m := s.storage(3, lab.VolumeOptions{})
 		list := [2]world.MountSpec{m, m}
@@ -217,7 +217,7 @@ func twoPaths(l leave) func(*scene) {
 
 // twoPathsOneObject: the volume is deactivated after the last unmount, not
 // between the two.
-func twoPathsOneObject(s *scene) {
+func twoPathsOneObject(s *env) {
 	m := s.ready()
 	other := m
 	other.Path = s.Path("elsewhere")
@@ -245,7 +245,7 @@ func twoPathsOneObject(s *scene) {
 }
 
 // goneSoon deletes an object that has nothing to wait for.
-func (s *scene) goneSoon(name string) {
+func (s *env) goneSoon(name string) {
 	s.Helper()
 	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, name))
 	if err := s.Cluster.WaitGone(s.Context(soon), "ClientMount", s.Node, name); err != nil {
@@ -257,8 +257,8 @@ func (s *scene) goneSoon(name string) {
 // it or below it. They are refused with the name of the holder; nothing is mounted or
 // activated for them. They may leave at any time, and follow when the way is
 // free.
-func conflict(has, wants string) func(*scene) {
-	return func(s *scene) {
+func conflict(has, wants string) func(*env) {
+	return func(s *env) {
 		s.UseProfile(world.ProfileSpec{})
 		tenant, late := s.storage(3, lab.VolumeOptions{}), s.storage(4, lab.VolumeOptions{})
 		tenant.Path, late.Path = s.Path(has), s.Path(wants)
@@ -307,7 +307,7 @@ func conflict(has, wants string) func(*scene) {
 
 // outerFirst: the order in which both can be seen. A restart mounts neither
 // again, and the inner one goes first.
-func outerFirst(s *scene) {
+func outerFirst(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	outer, inner := s.storage(0, lab.VolumeOptions{}), s.storage(1, lab.VolumeOptions{})
 	inner.Path = filepath.Join(outer.Path, "in", "ner")

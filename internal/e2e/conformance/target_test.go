@@ -11,32 +11,32 @@ import (
 
 var targetBehaviours = []behaviour{
 	{"path below a symlink of root", nil, rootLink},
-	{"path below a symlink of another user", nil, func(s *scene) {
+	{"path below a symlink of another user", nil, func(s *env) {
 		s.unsafe("symlink", func(elsewhere, at string) {
 			s.must(os.Symlink(elsewhere, at))
 			s.must(os.Lchown(at, 1234, 1234))
 		})
 	}},
-	{"path below a symlink in a directory that others can write", nil, func(s *scene) {
+	{"path below a symlink in a directory that others can write", nil, func(s *env) {
 		s.unsafe("symlink", func(elsewhere, at string) {
 			s.must(os.Mkdir(at, 0o755))
 			s.must(os.Chmod(at, 0o777|os.ModeSticky))
 			s.must(os.Symlink(elsewhere, filepath.Join(at, "x")))
 		})
 	}},
-	{"parent that others can write", nil, func(s *scene) {
+	{"parent that others can write", nil, func(s *env) {
 		s.unsafe("can be changed by others than root", func(_, at string) {
 			s.must(os.Mkdir(at, 0o755))
 			s.must(os.Chmod(at, 0o777))
 		})
 	}},
-	{"parent of another user", nil, func(s *scene) {
+	{"parent of another user", nil, func(s *env) {
 		s.unsafe("belongs to uid 1234", func(_, at string) {
 			s.must(os.Mkdir(at, 0o755))
 			s.must(os.Chown(at, 1234, 1234))
 		})
 	}},
-	{"parent is a file", nil, func(s *scene) {
+	{"parent is a file", nil, func(s *env) {
 		s.unsafe("it is a regular file", func(_, at string) { s.must(os.WriteFile(at, nil, 0o644)) })
 	}},
 	{"target is a symlink", nil, symlinkTarget},
@@ -45,7 +45,7 @@ var targetBehaviours = []behaviour{
 
 // unsafe: something below which nothing must be mounted is on the way to the
 // target. Nothing is made behind it, and the mount follows when it is mended.
-func (s *scene) unsafe(text string, make func(elsewhere, at string)) {
+func (s *env) unsafe(text string, make func(elsewhere, at string)) {
 	s.Helper()
 	m := s.ready()
 	elsewhere := s.Runtime + "-elsewhere"
@@ -75,7 +75,7 @@ func (s *scene) unsafe(text string, make func(elsewhere, at string)) {
 // rootLink: a link that root made in a directory of root is followed, as /mnt is
 // one to /var/mnt on some systems. The mount is at the link's destination,
 // including for requests that use that path directly.
-func rootLink(s *scene) {
+func rootLink(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m, other := s.storage(3, lab.VolumeOptions{}), s.storage(4, lab.VolumeOptions{})
 	real := m
@@ -106,7 +106,7 @@ func rootLink(s *scene) {
 	s.ends()
 }
 
-func symlinkTarget(s *scene) {
+func symlinkTarget(s *env) {
 	m := s.ready()
 	victim := s.Runtime + "-victim"
 	s.must(os.WriteFile(victim, nil, 0o600))
@@ -127,7 +127,7 @@ func symlinkTarget(s *scene) {
 
 // parentChanged: somebody moves the mount away and puts a symlink in the place
 // of its parent. The unmount must not follow it: it finds nothing at the path.
-func parentChanged(s *scene) {
+func parentChanged(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	m.Path = filepath.Join(s.Base, "p", "m")

@@ -40,7 +40,7 @@ func (s *set) life(t *testing.T) *life {
 	mine := *s
 	mine.World = s.For(t)
 	l := &life{set: &mine, objects: 1, t: t, name: fmt.Sprintf("case-%d", s.cases)}
-	l.path = s.Path(l.name + "/fs") // two directories to be made, and the scene's own
+	l.path = s.Path(l.name + "/fs") // two directories to be made, and the test's own
 	t.Cleanup(func() {
 		if t.Failed() {
 			l.tell()
@@ -175,7 +175,7 @@ func (l *life) settledAs(mounts, objects int) {
 }
 
 // mountedOnce checks the mount table: our file system at the path, and nothing
-// else that the laboratory did not have at its start.
+// else that the lab did not have at its start.
 func (l *life) mountedOnce() {
 	l.t.Helper()
 	mounts, err := l.Mounts()

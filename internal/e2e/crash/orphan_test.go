@@ -4,9 +4,9 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // vanish takes the object away although it has our finalizer, as an
@@ -23,18 +23,11 @@ func (l *life) vanish() {
 // forgotten waits until no record is left.
 func (l *life) forgotten() {
 	l.t.Helper()
-	if _, err := l.daemons[len(l.daemons)-1].WaitReady(l.Context(patience)); err != nil {
-		l.t.Fatal(err)
-	}
-	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+	l.Ready(l.daemons[len(l.daemons)-1])
+	wait.Until(l.t, "the removal of all records", func() bool {
 		records, err := filepath.Glob(filepath.Join(l.Runtime, "mounts", "*"))
-		if err != nil || time.Now().After(deadline) {
-			l.t.Fatalf("there are still records: %q %v", records, err)
-		}
-		if len(records) == 0 {
-			return
-		}
-	}
+		return err == nil && len(records) == 0
+	})
 }
 
 // The object is gone while no daemon runs. With orphans = "unmount" its mounts
@@ -127,4 +120,78 @@ func TestOrphanIsReported(t *testing.T) {
 	if _, err := os.Stat(l.Base); !os.IsNotExist(err) {
 		t.Error(err)
 	}
+}
+
+// Two ClientMounts have the same volume at the same path: l itself and its second.
+// The mount is there as long as one of them wants it.
+var (
+	joinPhase = phase{"mount of the second", func(l *life) { mounted(l); l.second().create(); l.objects = 2 }, isMounted, true, (*life).bothMounted, (*life).endBoth, true}
+
+	releasePhase = phase{"release by the first", func(l *life) { shared(l); l.Want(l.name, "unmounted") }, isUnmounted, false, func(l *life) { l.settledAs(1, 2); l.secondMounted() }, (*life).endBoth, true}
+
+	leavePhase = phase{"deletion of the first", func(l *life) { shared(l); l.remove() }, isGone, false, func(l *life) { l.settledAs(1, 1); l.secondMounted() }, (*life).endSecond, true}
+
+	lastPhase = phase{"unmount by the last", func(l *life) {
+		shared(l)
+		l.remove()
+		l.start("")
+		l.await(isGone)
+		l.settledAs(1, 1)
+		l.kill()
+		l.objects = 1
+		l.Want(l.second().name, "unmounted")
+	}, isGone, false, func(l *life) { l.second().await(isUnmounted); l.nothingMounted() }, (*life).endSecond, false}
+)
+
+// second is the life of the other object; daemons are the first one's business.
+func (l *life) second() *life {
+	o := *l
+	o.name += "-second"
+	return &o
+}
+
+// shared lives up to two objects that share a mount, and leaves no daemon.
+func shared(l *life) {
+	l.create()
+	l.start("")
+	l.await(isMounted)
+	l.second().create()
+	l.second().await(isMounted)
+	l.kill()
+	l.objects = 2
+}
+
+func (l *life) bothMounted() {
+	l.t.Helper()
+	l.await(isMounted)
+	l.secondMounted()
+}
+
+// secondMounted checks that the second is ready now, and was not made so again.
+func (l *life) secondMounted() {
+	l.t.Helper()
+	l.second().await(isMounted)
+	l.mountedOnce()
+}
+
+// endBoth takes both down, the first one first.
+func (l *life) endBoth() {
+	l.t.Helper()
+	l.Want(l.name, "unmounted")
+	l.await(isUnmounted)
+	l.remove()
+	l.await(isGone)
+	l.mountedOnce()
+	l.endSecond()
+}
+
+func (l *life) endSecond() {
+	l.t.Helper()
+	s := l.second()
+	l.Want(s.name, "unmounted")
+	s.await(isUnmounted)
+	l.nothingMounted()
+	s.remove()
+	s.await(isGone)
+	l.over()
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 const ordinaryUser = 65534 // nobody
@@ -101,7 +103,7 @@ func TestInterrupt(t *testing.T) {
 				m := takeSnapshot(t)
 				d := start(t, dir, uid)
 				if at.line == "" {
-					time.Sleep(at.after) // the moment is the point of the test
+					wait.Pass(t, at.after, "the time to the moment that is tested")
 				} else {
 					d.until(at.line)
 				}
@@ -130,7 +132,7 @@ func TestImpossible(t *testing.T) {
 		t.Skip("taking capabilities away needs root")
 	}
 	dir := programs(t)
-	// Without capabilities and without user namespaces there is no laboratory.
+	// Without capabilities and without user namespaces there is no lab.
 	cmd := exec.Command("unshare", "--user", "--map-root-user", "sh", "-c",
 		`echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all --inh-caps=-all "$0"`, filepath.Join(dir, "demo"))
 	out, err := cmd.CombinedOutput()

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // snapshot is what the demonstration might leave on the machine.
@@ -43,18 +46,19 @@ func (s snapshot) same(t *testing.T, d *demo) {
 	// The kernel takes namespaces and their loop devices down after it has
 	// reported the exit; others on this machine may have loop devices, too.
 	var left []string
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := wait.For(ctx, "the end of processes and loop devices", func() (bool, error) {
 		left = d.processes()
 		for _, l := range loops() {
 			if !slices.Contains(s.loops, l) && strings.Contains(l, "/lab-") && !alive(l) {
 				left = append(left, l)
 			}
 		}
-		if len(left) == 0 {
-			return
-		}
+		return len(left) == 0, nil
+	}); err != nil {
+		t.Errorf("left behind: %q", left)
 	}
-	t.Errorf("left behind: %q", left)
 }
 
 // loops lists attached loop devices with their files.
@@ -67,7 +71,7 @@ func loops() []string {
 	return files
 }
 
-// alive tells whether the laboratory of another program that runs now has this
+// alive tells whether the lab of another program that runs now has this
 // loop device: it holds the device open.
 func alive(loop string) bool {
 	name, _, _ := strings.Cut(loop, " ")

@@ -108,11 +108,10 @@ func TestRightsThatComeLate(t *testing.T) {
 	s.secret("d", "d")
 	answers := make(chan answer, 1)
 	go func() { answers <- s.one("d") }()
-	time.Sleep(500 * time.Millisecond)
 	select {
 	case a := <-answers:
 		t.Fatalf("without the role: exit code %d\n%s", a.code, a.stderr)
-	default:
+	case <-time.After(500 * time.Millisecond): // most of the time it would have ended by then
 	}
 	s.grant("d", rules(t, "clientmountd"))
 	s.works(<-answers)

@@ -13,8 +13,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// credentialScenes: tokens, certificates and rights that change or go bad.
-var credentialScenes = map[string]func(*env){
+// credentialTests: tokens, certificates and rights that change or go bad.
+var credentialTests = map[string]func(*env){
 	"token rotated late":     tokenRotatedLate,
 	"token rotated in time":  tokenRotatedInTime,
 	"authority changed late": authorityChangedLate,
@@ -26,7 +26,7 @@ const (
 	rbac     = "rbac.authorization.k8s.io"
 )
 
-// useAccount gives the scene a service account of its own with the usual role,
+// useAccount gives the test a service account of its own with the usual role,
 // so that what happens to it disturbs nobody else.
 func (s *env) useAccount() string {
 	s.t.Helper()

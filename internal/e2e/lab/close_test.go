@@ -9,16 +9,17 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// However a program with a laboratory ends, the machine around it is as
+// However a program with a lab ends, the machine around it is as
 // before. The program is this test binary in namespaces within ours, so "the
 // machine" is what this process sees.
 func TestNothingSurvives(t *testing.T) {
-	newLab(t).Close() // built stand-ins, and that a second laboratory is possible afterwards
+	newLab(t).Close() // built stand-ins, and that a second lab is possible afterwards
 	tests := []struct {
 		name, role string
 		end        func(outer *os.Process) error
@@ -69,8 +70,9 @@ func TestNothingSurvives(t *testing.T) {
 				t.Errorf("exit code %d, want %d", got, tt.code)
 			}
 			// The kernel takes namespaces down after the exit is reported.
-			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-				var left []string
+			var left []string
+			if err := wait.For(soon(t), "the end of it", func() (bool, error) {
+				left = nil
 				if features.Loop && attached(loop, image) {
 					left = append(left, fmt.Sprintf("loop%d", loop))
 				}
@@ -79,12 +81,9 @@ func TestNothingSurvives(t *testing.T) {
 						left = append(left, p.Command)
 					}
 				}
-				if len(left) == 0 {
-					break
-				}
-				if time.Now().After(deadline) {
-					t.Fatalf("left behind: %q", left)
-				}
+				return len(left) == 0, nil
+			}); err != nil {
+				t.Fatalf("left behind: %q", left)
 			}
 			after, err := mountTable()
 			if err != nil || !slices.Equal(before, after) {
@@ -142,7 +141,7 @@ func TestCloseCleansUpAfterAMess(t *testing.T) {
 		}
 	}
 	if len(after) >= len(mounts) {
-		t.Errorf("the laboratory's own mounts are still there: %d of %d", len(after), len(mounts))
+		t.Errorf("the lab's own mounts are still there: %d of %d", len(after), len(mounts))
 	}
 	for _, p := range processes() {
 		t.Errorf("still running: %s", p.Command)

@@ -16,7 +16,7 @@ import (
 
 // ClusterOptions choose the API server's state and how it is started.
 type ClusterOptions struct {
-	Dir  string   // empty: a directory of the laboratory
+	Dir  string   // empty: a directory of the lab
 	Args []string // more arguments for devcluster up
 }
 

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // The same program runs three times: outside, as init of the namespaces, and
@@ -122,9 +125,9 @@ func runInside(user bool) (code int, reason string) {
 	err = cmd.Wait()
 	code = cmd.ProcessState.ExitCode()
 	// Our own copy of a Ctrl-C for the whole process group may still be on its way.
-	for end := time.Now().Add(time.Second); code == unended && asked.Load() == 0 && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = wait.For(ctx, "the signal", func() (bool, error) { return code != unended || asked.Load() != 0, nil })
 	if s := asked.Load(); s != 0 && (code == unended || code != 0 && len(report) == 0) {
 		return 128 + int(s), "" // too early for a handler: nothing to clean up, and no second try
 	}
@@ -188,7 +191,7 @@ func actAsInit() int {
 	}
 }
 
-// Features says what this machine lets the laboratory do.
+// Features says what this machine lets the lab do.
 type Features struct {
 	Private       bool // in namespaces of our own; nothing works without
 	UserNamespace bool // without privileges: memory file systems stand in for devices

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 func TestFaults(t *testing.T) {
@@ -91,11 +93,7 @@ func TestFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 		sleeping := func(p process) bool { return p.Command == "sleep 1000000" }
-		for deadline := time.Now().Add(10 * time.Second); !slices.ContainsFunc(l.strays(), sleeping); time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("no grandchild: %+v", l.strays())
-			}
-		}
+		wait.Until(t, "the grandchild", func() bool { return slices.ContainsFunc(l.strays(), sleeping) })
 		ignores := func() bool {
 			status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
 			var mask uint64
@@ -103,11 +101,7 @@ func TestFaults(t *testing.T) {
 			_, _ = fmt.Sscanf(tail, "%x", &mask)
 			return mask&(1<<(unix.SIGTERM-1)) != 0
 		}
-		for deadline := time.Now().Add(10 * time.Second); !ignores(); time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal("TERM is not ignored")
-			}
-		}
+		wait.Until(t, "SIGTERM to be ignored", ignores)
 		_ = cmd.Process.Kill()
 		_, _ = cmd.Process.Wait()
 		left, _ := l.Leftovers()

@@ -28,11 +28,11 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/standin/record"
 )
 
-// Lab is one laboratory. There is at most one in a process, because it
+// Lab is one lab. There is at most one in a process, because it
 // occupies /dev/mapper and /sbin.
 type Lab struct {
 	Features Features
-	Dir      string // everything that the laboratory writes
+	Dir      string // everything that the lab writes
 	Bin      string // the stand-ins; first in the PATH of daemons
 	Mapper   string // where volumes appear: /dev/mapper
 
@@ -56,16 +56,16 @@ type Lab struct {
 
 var occupied atomic.Bool
 
-// New builds a laboratory below dir, or below a folder of its own when dir is
+// New builds a lab below dir, or below a folder of its own when dir is
 // empty. It fails when the process has not come through Enter. SIGINT and
 // SIGTERM close it and end the process.
 func New(dir string) (*Lab, error) {
 	f := look()
 	if os.Getenv(stageVar) != stageInside {
-		return nil, errors.New("a laboratory needs namespaces of its own: call lab.Enter first in TestMain")
+		return nil, errors.New("a lab needs namespaces of its own: call lab.Enter first in TestMain")
 	}
 	if !occupied.CompareAndSwap(false, true) {
-		return nil, errors.New("there is a laboratory already in this process: close it first")
+		return nil, errors.New("there is a lab already in this process: close it first")
 	}
 	l := &Lab{Features: f, Dir: dir, Mapper: "/dev/mapper", pids: map[int]bool{}}
 	if err := l.build(); err != nil {
@@ -88,7 +88,7 @@ func (l *Lab) build() error {
 		l.onClose(func() error { return os.RemoveAll(dir) })
 	}
 	if strings.ContainsAny(l.Dir, ":,\\") {
-		return fmt.Errorf("a laboratory cannot lie in %s: overlay mounts cannot name that folder", l.Dir)
+		return fmt.Errorf("a lab cannot lie in %s: overlay mounts cannot name that folder", l.Dir)
 	}
 	l.Bin, l.state = filepath.Join(l.Dir, "bin"), record.Dir(filepath.Join(l.Dir, "state"))
 	l.MountBase = filepath.Join(l.Dir, "mnt")
@@ -127,7 +127,7 @@ func (l *Lab) build() error {
 	})
 }
 
-// path returns the path of something in the laboratory's folder.
+// path returns the path of something in the lab's folder.
 func (l *Lab) path(name string) string { return filepath.Join(l.Dir, name) }
 
 // mount mounts and notes the unmount.
@@ -180,7 +180,7 @@ func (l *Lab) catchSignals() {
 	}()
 }
 
-// Close ends every process of the laboratory, unmounts and detaches all that
+// Close ends every process of the lab, unmounts and detaches all that
 // came into being in it and removes its files. It may be called twice. It does
 // not return when a signal has come: the process is about to end with code 130,
 // and what fails meanwhile fails because everything is being taken away.

@@ -69,7 +69,7 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// Mounts lists what was mounted since the laboratory was built, oldest first.
+// Mounts lists what was mounted since the lab was built, oldest first.
 func (l *Lab) Mounts() ([]Mount, error) {
 	all, err := mountTable()
 	var fresh []Mount
@@ -133,7 +133,7 @@ func (l *Lab) strays() []process {
 	return slices.DeleteFunc(processes(), func(p process) bool { return l.before[p.PID] || l.pids[p.PID] })
 }
 
-// killStrays ends all processes that came into the laboratory. It is safe
+// killStrays ends all processes that came into the lab. It is safe
 // because the process namespace is ours: no process of the host has a number
 // here.
 func (l *Lab) killStrays() {

@@ -47,7 +47,7 @@ func playRole(role string) int {
 func newLab(t *testing.T) *Lab {
 	t.Helper()
 	if !features.Private {
-		t.Skip("no laboratory on this machine: " + features.Why)
+		t.Skip("no lab on this machine: " + features.Why)
 	}
 	l, err := New("")
 	if err != nil {

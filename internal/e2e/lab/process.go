@@ -91,10 +91,8 @@ func Binary(name string) (string, error) {
 		}
 		return path, nil
 	}
-	if self, err := os.Executable(); err == nil {
-		if path := filepath.Join(filepath.Dir(self), name); exists(path) {
-			return path, nil
-		}
+	if path := beside(name); path != "" {
+		return path, nil
 	}
 	root, err := Repository()
 	if err != nil {
@@ -105,6 +103,16 @@ func Binary(name string) (string, error) {
 		return "", fmt.Errorf("there is no bin/%s: run make build build-test, or name one in %s", name, variable)
 	}
 	return path, nil
+}
+
+// beside is a file in the directory of this program, as the demonstration and the
+// benchmark are installed; empty when there is none.
+func beside(name string) string {
+	self, err := os.Executable()
+	if path := filepath.Join(filepath.Dir(self), name); err == nil && exists(path) {
+		return path
+	}
+	return ""
 }
 
 // Repository finds the module's directory from the working directory upwards.

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A shell plays the daemon: it speaks on standard error and runs a stand-in.
+// A shell replaces the daemon: it speaks on standard error and runs a stand-in.
 func TestDaemonIsWatched(t *testing.T) {
 	l := newLab(t)
 	script := `echo '{"msg":"mounted","path":"/x"}' >&2; echo plain "$NOTIFY_SOCKET" "$WATCHDOG_USEC" >&2
@@ -112,7 +112,7 @@ func TestMissingDaemonSaysWhatToDo(t *testing.T) {
 	}
 }
 
-// A shell plays the daemon that gets a socket handed over: the number in
+// A shell replaces the daemon that gets a socket handed over: the number in
 // LISTEN_PID is its own, and descriptor 3 is the socket.
 func TestListen(t *testing.T) {
 	l := newLab(t)

@@ -290,7 +290,7 @@ func (p *Proxy) Reset() {
 
 // HalfOpen keeps connections as they are and lets nothing pass in either
 // direction, as when a router forgets them. The kernel still acknowledges what
-// the daemon sends: a loss below TCP cannot be played without privileges.
+// the daemon sends: a loss below TCP cannot be simulated without privileges.
 func (p *Proxy) HalfOpen(yes bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,10 +27,10 @@ var (
 	playedHelpers = []string{"mount.lustre", "mount.gfs2"}
 )
 
-// standin returns the stand-in program: read from LAB_STANDIN, or built once
-// in the life of the process.
+// standin returns the stand-in program: the file that LAB_STANDIN names, or the one
+// beside this program, or built once in the life of the process.
 var standin = sync.OnceValues(func() ([]byte, error) {
-	if path := os.Getenv("LAB_STANDIN"); path != "" {
+	if path := cmp.Or(os.Getenv("LAB_STANDIN"), beside("standin")); path != "" {
 		return os.ReadFile(path)
 	}
 	dir, err := os.MkdirTemp("", "lab-standin-")
@@ -46,7 +47,7 @@ var standin = sync.OnceValues(func() ([]byte, error) {
 	return os.ReadFile(path)
 })
 
-// installTools puts the stand-ins into the laboratory's bin folder and, for
+// installTools puts the stand-ins into the lab's bin folder and, for
 // daemons that set a PATH of their own, over the folder behind /sbin.
 func (l *Lab) installTools() error {
 	program, err := standin()
@@ -131,7 +132,7 @@ func (l *Lab) ClearLog() error {
 }
 
 // Fault makes a stand-in misbehave from now on. Of several faults that fit a
-// call the one that was added first is played.
+// call the one that was added first counts.
 func (l *Lab) Fault(tool string, f Fault) error {
 	f.Tool = tool
 	return l.state.Update(func(s *record.State) error { s.Faults = append(s.Faults, &f); return nil })

@@ -33,7 +33,7 @@ type VolumeOptions struct {
 	RescanLate  time.Duration
 }
 
-// Volume is one logical volume of the laboratory.
+// Volume is one logical volume of the lab.
 type Volume struct {
 	VG, LV string
 	Node   string // path below /dev/mapper, there while active
@@ -147,7 +147,7 @@ func (l *Lab) ShowSource(asked, shown string) error {
 	})
 }
 
-// Reboot plays the loss of everything that a kernel forgets: volumes inactive,
+// Reboot simulates the loss of everything that a kernel forgets: volumes inactive,
 // lockspaces stopped, nodes gone. Mounts have to be gone already.
 func (l *Lab) Reboot() error {
 	return l.state.Update(func(s *record.State) error {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 func TestVolumeLife(t *testing.T) {
@@ -59,11 +61,7 @@ func TestLateNode(t *testing.T) {
 	if exists(v.Node) && time.Since(start) < 80*time.Millisecond {
 		t.Error("the node is not late")
 	}
-	for deadline := time.Now().Add(10 * time.Second); !exists(v.Node); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the node did not come")
-		}
-	}
+	wait.Until(t, "the device node", func() bool { return exists(v.Node) })
 	if time.Since(start) < 80*time.Millisecond {
 		t.Error("the node came too early")
 	}
@@ -76,7 +74,7 @@ func TestOneLaboratoryAtATime(t *testing.T) {
 	l := newLab(t)
 	if other, err := New(""); err == nil {
 		other.Close()
-		t.Error("a second laboratory")
+		t.Error("a second lab")
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)

@@ -8,7 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // workshop is a folder with prepare.sh, stand-ins for the tools that it needs,
@@ -184,14 +185,10 @@ func TestInterruptionLeavesNothing(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(filepath.Join(w.dir, "note")); err == nil {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("the build does not begin")
-		}
-	}
+	wait.Until(t, "the start of the build", func() bool {
+		_, err := os.Stat(filepath.Join(w.dir, "note"))
+		return err == nil
+	})
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	if err := cmd.Wait(); err == nil {
 		t.Error("it says that all went well")

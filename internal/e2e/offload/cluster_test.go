@@ -12,7 +12,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// What scenes share: a global file system and the default profile.
+// What tests share: a global file system and the default profile.
 const (
 	global  = "/lus/global"
 	profile = "default"
@@ -63,7 +63,7 @@ func (s *env) mounts() {
 	s.Mounted(s.clientMount("servers", s.Rabbit, s.entry(s.onRabbit)))
 }
 
-// entry mounts the scene's storage at path.
+// entry mounts the test's storage at path.
 func (s *env) entry(path string) fields {
 	device := fields{"type": s.k.device, "deviceReference": fields{"objectReference": s.storage(), "data": 3}}
 	if s.k == lustre {
@@ -80,7 +80,7 @@ func (s *env) storage() fields {
 	return fields{"kind": "NnfNodeStorage", "name": "default-" + s.job + "-0-gfs2-0", "namespace": s.Rabbit}
 }
 
-// clientMount is one of the scene's workflow.
+// clientMount is one of the test's workflow.
 func (s *env) clientMount(name, namespace string, entries ...fields) lab.Object {
 	mounts := []any{}
 	for _, e := range entries {
@@ -96,7 +96,7 @@ func (s *env) clientMount(name, namespace string, entries ...fields) lab.Object 
 	}
 }
 
-// where is the namespace of the scene's movements.
+// where is the namespace of the test's movements.
 func (s *env) where() string {
 	if s.k.system {
 		return "nnf-dm-system"

@@ -2,6 +2,8 @@ package offload
 
 import (
 	"os"
+	"os/exec"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -11,6 +13,7 @@ import (
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 var processPromises = []promise{
@@ -76,4 +79,32 @@ func healthy(s *env) {
 	s.usual()
 	h, err := grpc_health_v1.NewHealthClient(s.connect(eve)).Check(s.ctx(), new(grpc_health_v1.HealthCheckRequest))
 	s.answered("health", h, err, &grpc_health_v1.HealthCheckResponse{Status: grpc_health_v1.HealthCheckResponse_SERVING})
+}
+
+// reload gives the daemon another configuration while it runs.
+func (s *env) reload(config string) {
+	s.t.Helper()
+	s.Write("config.toml", []byte(config))
+	before := s.reloads()
+	s.must(s.d.Hup())
+	wait.Within(s.t, patience, "the configuration is read again", func() bool { return s.reloads() > before })
+}
+
+func (s *env) reloads() (n int) {
+	for _, line := range s.d.Log() {
+		if strings.Contains(line.Text, "configuration read again") {
+			n++
+		}
+	}
+	return n
+}
+
+// run runs the program to its end.
+func (s *env) run(args ...string) (output string, code int) {
+	s.t.Helper()
+	program, err := lab.Binary("nnf-dm")
+	s.must(err)
+	cmd := exec.CommandContext(s.ctx(), program, args...)
+	out, _ := cmd.CombinedOutput()
+	return string(out), cmd.ProcessState.ExitCode()
 }

@@ -138,7 +138,7 @@ var elsewhere = map[string][]string{
 	"9.22": {"internal/datamovement/server TestServeFails"},
 }
 
-// TestRows: every row has a scene or a unit test, and there is none for a row
+// TestRows: every row has a test or a unit test, and there is none for a row
 // that does not exist.
 func TestRows(t *testing.T) {
 	known := map[string]int{}
@@ -149,10 +149,10 @@ func TestRows(t *testing.T) {
 		known[r.id] = 0
 	}
 	names := map[string]bool{}
-	for _, a := range acts {
+	for _, a := range groups {
 		for _, p := range a.promises {
-			if names[p.name] || p.play == nil || len(p.kinds) == 0 || p.rows == "" {
-				t.Errorf("promise %q is there twice, or has no kinds, rows or scene", p.name)
+			if names[p.name] || p.test == nil || len(p.kinds) == 0 || p.rows == "" {
+				t.Errorf("promise %q is there twice, or has no kinds, rows or test", p.name)
 			}
 			names[p.name] = true
 			for _, id := range strings.Fields(p.rows) {

@@ -1,9 +1,15 @@
 package offload
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"testing"
 
 	"google.golang.org/grpc/codes"
 
@@ -127,4 +133,67 @@ func simulatedCancels(s *env) {
 	}
 	s.answered("no uid", cancel("a"), nil, &pb.DataMovementCancelResponse{Status: cancelInvalid, Message: "Cancel Request a is invalid"})
 	s.answered("unknown", cancel(unknown), nil, &pb.DataMovementCancelResponse{Status: cancelNotFound, Message: "Request " + unknown + " not found"})
+}
+
+// dmctl runs nnf-dmctl, as it is installed, and checks its exit code. Its paths
+// through a fake daemon are tested beside its sources.
+func dmctl(t *testing.T, socket string, code int, args ...string) (stdout, stderr string) {
+	t.Helper()
+	program, err := lab.Binary("nnf-dmctl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	cmd := exec.Command(program, args...)
+	cmd.Env = []string{"NNF_DM_SOCKET=" + socket, "DW_WORKFLOW_NAME=job", "DW_WORKFLOW_NAMESPACE=default"}
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err = cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	if got := cmd.ProcessState.ExitCode(); got != code {
+		t.Fatalf("%q: exit code %d, want %d\n%s%s", args, got, code, out.String(), errs.String())
+	}
+	return out.String(), errs.String()
+}
+
+// The simulated daemon has no version 2: this is also how the program works with
+// the daemons of before.
+func TestDmctlSimulated(t *testing.T) {
+	s := newEnv(t, gfs2)
+	s.simulate()
+	run := func(code int, args ...string) (stdout, stderr string) {
+		t.Helper()
+		return dmctl(t, s.Socket, code, args...)
+	}
+	out, _ := run(0, "version")
+	if !regexp.MustCompile(`(?m)^nnf-dm \S+ \(API 1\)$`).MatchString(out) {
+		t.Errorf("version: %q", out)
+	}
+	out, errs := run(0, "copy", "--wait", "--store-stdout", "/mnt/a", "/lus/b/")
+	if !strings.Contains(out, ": success, 6.755s, 2.000 GiB, 303.182 MiB/s\nRequest ") || !strings.Contains(errs, ": running 50%, 3.139s, 1.000 GiB, 326.217 MiB/s, 3 secs left: Copied") {
+		t.Errorf("copy --wait: %q %q", out, errs)
+	}
+	out, _ = run(0, "copy", "/mnt/a", "/lus/b/")
+	id := strings.TrimSpace(out)
+	if out, _ = run(0, "status", id); !strings.HasPrefix(out, id+": running 50%") {
+		t.Errorf("status: %q", out)
+	}
+	if out, _ = run(0, "cancel", "--wait", id); !strings.HasPrefix(out, id+": cancelled") {
+		t.Errorf("cancel: %q", out)
+	}
+	run(4, "wait", id)
+	out, _ = run(0, "list", "-o", "json")
+	var list struct {
+		Copies []struct{ ID, State, Result string }
+	}
+	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list.Copies) != 2 {
+		t.Errorf("list: %v %s", err, out)
+	}
+	run(0, "delete", id)
+	if _, errs = run(3, "status", id); !strings.Contains(errs, "could not find data movement") {
+		t.Errorf("status of what is deleted: %q", errs)
+	}
+	run(2, "status", "no-uuid")
+	dmctl(t, filepath.Join(filepath.Dir(s.Socket), "nobody"), 7, "list")
 }

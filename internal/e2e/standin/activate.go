@@ -220,7 +220,7 @@ func nodeNow(args []string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "standin node:", err)
 		return 2
 	}
-	time.Sleep(v.Late)
+	time.Sleep(v.Late) // the delay itself
 	v.Late = 0
 	if err := makeNode(&v); err != nil {
 		fmt.Fprintln(stderr, "standin node:", err)

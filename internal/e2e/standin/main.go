@@ -1,4 +1,4 @@
-// Program standin plays the programs of a compute node that a development
+// Program standin replaces the programs of a compute node that a development
 // machine does not have: lvs, vgs, lvchange, vgchange, nvme, dlm_tool,
 // mount.lustre, mount.gfs2 and mount.xfs (without privileges only). It also
 // wraps mount and umount, to log them and to make them fail. Which one it is
@@ -6,7 +6,7 @@
 // ../state, so that it needs nothing from the environment.
 //
 // It must not know the daemons, nor do anything to devices that the
-// laboratory did not make.
+// lab did not make.
 package main
 
 import (
@@ -76,11 +76,11 @@ var tools = map[string]func(*toolbox) int{
 	"mount.xfs":    (*toolbox).mountXFS,
 }
 
-// run logs the call, plays its fault if there is one, and does its work.
+// run logs the call, has its fault if there is one, and does its work.
 func run(dir record.Dir, tool string, args []string, stdout, stderr io.Writer) int {
 	work, ok := tools[tool]
 	if !ok {
-		fmt.Fprintf(stderr, "standin: %q is not a program that I play\n", tool)
+		fmt.Fprintf(stderr, "standin: %q is not a program that it replaces\n", tool)
 		return 127
 	}
 	call := record.Call{
@@ -109,7 +109,7 @@ func run(dir record.Dir, tool string, args []string, stdout, stderr io.Writer) i
 	if fault.After {
 		code = work(t)
 	}
-	if bad := play(fault, stdout, stderr); bad != 0 {
+	if bad := misbehave(fault, stdout, stderr); bad != 0 {
 		return end(bad)
 	}
 	if !fault.After {
@@ -179,16 +179,16 @@ func hold(args []string) (release func(), err error) {
 	return nil, fmt.Errorf("unknown way to hold: %s", args[0])
 }
 
-// play misbehaves as told and returns the exit code, 0 when the call may go
+// misbehave does what the fault says and returns the exit code, 0 when the call may go
 // on as usual afterwards.
-func play(f *record.Fault, stdout, stderr io.Writer) int {
+func misbehave(f *record.Fault, stdout, stderr io.Writer) int {
 	if f.KillPID > 0 {
 		_ = unix.Kill(f.KillPID, unix.SIGKILL)
 	}
 	if f.Gate != "" {
 		waitFor(f.Gate)
 	}
-	time.Sleep(f.Delay)
+	time.Sleep(f.Delay) // the fault itself
 	flood(stdout, f.FloodBytes)
 	if f.Report != "" {
 		w, err := reportWriter(stdout)
@@ -220,7 +220,7 @@ func play(f *record.Fault, stdout, stderr io.Writer) int {
 	if f.Hang {
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 		for {
-			time.Sleep(time.Hour)
+			_ = unix.Pause()
 		}
 	}
 	if f.Suicide {

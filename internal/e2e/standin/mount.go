@@ -25,7 +25,7 @@ func (t *toolbox) passOn(name string) int {
 		path = s.Real.Umount
 	}
 	if path == "" {
-		return t.fail(125, "standin: the laboratory found no %s on this machine", name)
+		return t.fail(125, "standin: the lab found no %s on this machine", name)
 	}
 	cmd := exec.Command(path, t.args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, t.stdout, t.stderr

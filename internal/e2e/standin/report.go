@@ -259,7 +259,7 @@ func first(opts map[string]string, names ...string) (string, bool) {
 	return "", false
 }
 
-// nvme plays nvme list -v --output-format=json, in the layout of nvme-cli 1.x
+// nvme answers nvme list -v --output-format=json, in the layout of nvme-cli 1.x
 // or 2.x, and nvme ns-rescan.
 func (t *toolbox) nvme() int {
 	opts, words := options(t.args, "-o", "--output-format")
@@ -271,7 +271,7 @@ func (t *toolbox) nvme() int {
 		return t.rescan()
 	case "list":
 		if format, _ := first(opts, "-o", "--output-format"); format != "json" {
-			return t.fail(1, "standin: nvme list without JSON is not played")
+			return t.fail(1, "standin: nvme list without JSON is not supported")
 		}
 		return t.nvmeList()
 	}
@@ -338,7 +338,7 @@ func (t *toolbox) nvmeList() int {
 	return 0
 }
 
-// dlmTool plays dlm_tool ls: one paragraph for each started lockspace.
+// dlmTool answers dlm_tool ls: one paragraph for each started lockspace.
 func (t *toolbox) dlmTool() int {
 	s, err := t.dir.Load()
 	if err != nil {

@@ -42,7 +42,7 @@ var (
 func Main(m *testing.M) int {
 	features := lab.Enter()
 	if !features.Private {
-		whyNot = "no laboratory on this machine: " + features.Why
+		whyNot = "no lab on this machine: " + features.Why
 	} else if !features.Full() {
 		whyNot = "real mounts are not possible here: " + features.Why
 	}

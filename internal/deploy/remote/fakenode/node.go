@@ -132,11 +132,11 @@ func (n *Node) Log() []string {
 
 // Files returns the mode and checksum of everything below these directories of the node,
 // by path, so that a test can compare them.
-func (n *Node) Files(folders ...string) map[string]string {
+func (n *Node) Files(directories ...string) map[string]string {
 	n.f.t.Helper()
 	all := map[string]string{}
-	for _, folder := range folders {
-		err := filepath.WalkDir(filepath.Join(n.Root, folder), func(path string, d fs.DirEntry, err error) error {
+	for _, dir := range directories {
+		err := filepath.WalkDir(filepath.Join(n.Root, dir), func(path string, d fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}

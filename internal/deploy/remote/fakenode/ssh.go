@@ -18,8 +18,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
-// Folder is the environment variable that tells the fake ssh where the nodes are.
-const Folder = "FAKENODE_DIR"
+// Variable is the environment variable that tells the fake ssh where the nodes are.
+const Variable = "FAKENODE_DIR"
 
 // SSH returns the path of the fake ssh of the fleet. It runs the test binary, which must
 // call Main first if Asked.
@@ -28,12 +28,12 @@ func (f *Fleet) SSH() string {
 	exe, err := os.Executable()
 	f.check(err)
 	path := filepath.Join(f.Dir, ".ssh")
-	f.check(os.WriteFile(path, []byte("#!/bin/sh\n"+Folder+"='"+f.Dir+"' exec '"+exe+"' \"$@\"\n"), 0o755))
+	f.check(os.WriteFile(path, []byte("#!/bin/sh\n"+Variable+"='"+f.Dir+"' exec '"+exe+"' \"$@\"\n"), 0o755))
 	return path
 }
 
 // Asked reports whether this process is called as ssh.
-func Asked() bool { return os.Getenv(Folder) != "" }
+func Asked() bool { return os.Getenv(Variable) != "" }
 
 // Tests runs the tests, or is ssh.
 func Tests(m *testing.M) {
@@ -53,7 +53,7 @@ func Tests(m *testing.M) {
 //	hold WORD               nothing arrives after WORD, until the test ends it
 //	slow MILLISECONDS       every connection takes so long
 func Main() {
-	dir, args := os.Getenv(Folder), os.Args[1:]
+	dir, args := os.Getenv(Variable), os.Args[1:]
 	i := slices.Index(args, "--")
 	if i < 0 || len(args) != i+3 {
 		die("ssh: wrong arguments %q", args)
@@ -77,7 +77,7 @@ func Main() {
 		os.Exit(1)
 	case "slow":
 		ms, _ := strconv.Atoi(value)
-		time.Sleep(time.Duration(ms) * time.Millisecond)
+		time.Sleep(time.Duration(ms) * time.Millisecond) // the duration is the fault
 	}
 	root := filepath.Join(dir, node)
 	if _, err := os.Stat(root); err != nil {

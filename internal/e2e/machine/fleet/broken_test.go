@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // run is an nnf-deploy that is at work.
@@ -111,7 +113,7 @@ func TestBrokenRuns(t *testing.T) {
 	}
 	twice := func(f *Fleet, r *run) {
 		interrupt(f, r)
-		time.Sleep(300 * time.Millisecond)
+		wait.Pass(f.t, 300*time.Millisecond, "the time between two interrupts")
 		interrupt(f, r)
 	}
 	for _, round := range []struct {

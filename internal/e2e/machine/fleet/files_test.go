@@ -1,6 +1,9 @@
 package fleet
 
 import (
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -99,4 +102,165 @@ func TestExistingFiles(t *testing.T) {
 			t.Errorf("%s: left behind: %s", n.Name, left)
 		}
 	}
+}
+
+// An administrator who may not log in as root becomes root by sudo.
+func TestSudo(t *testing.T) {
+	f := New(t, 2)
+	older, _ := f.Releases()
+	f.Distribution(f.Nodes...)
+	for _, n := range f.Nodes {
+		n.Put("/etc/ssh/e2e/sshd_config", 0o644, []byte(strings.Replace(sshdConfig, "prohibit-password", "no", 1)))
+		n.Do("usermod -p '*' alice") // without a password, but not locked
+	}
+	a := f.Ask("install", older.PackageArguments()...)
+	expect(t, a, 1, all(f.Nodes, "failed"))
+	if o := a.Nodes[f.Nodes[0].Name]; !contains(o.Cause, "login") || o.Hint == "" {
+		t.Errorf("%+v", o)
+	}
+	a = f.Ask("install", append(older.PackageArguments(), "--user", "alice")...)
+	expect(t, a, 1, all(f.Nodes, "failed"))
+	if o := a.Nodes[f.Nodes[0].Name]; !contains(o.Cause, "root") || !contains(o.Hint, "--sudo") {
+		t.Errorf("%+v", o)
+	}
+	// One of them asks for a password.
+	f.Nodes[1].Do("rm /etc/sudoers.d/alice && echo 'alice ALL=(ALL) ALL' >/etc/sudoers.d/alice")
+	a = f.Ask("install", append(older.PackageArguments(), "--user", "alice", "--sudo")...)
+	expect(t, a, 1, map[string]string{f.Nodes[0].Name: "ok", f.Nodes[1].Name: "failed"})
+	healthy(t, f, f.Nodes[0], older)
+	if o := a.Nodes[f.Nodes[1].Name]; !contains(o.Hint, "NOPASSWD") {
+		t.Errorf("%+v", o)
+	}
+}
+
+// broken makes a release whose clientmountd ends as soon as it starts.
+func (f *Fleet) broken() (packages []string) {
+	f.t.Helper()
+	_, newer := f.Releases() // its files are where they were
+	work, out := filepath.Join(f.Dir, "broken"), filepath.Join(f.Dir, "broken-packages")
+	if r := f.Run(nil, "cp", "-a", filepath.Dir(filepath.Dir(newer.Programs)), work); r.Code != 0 {
+		f.t.Fatalf("%+v", r)
+	}
+	program := filepath.Join(work, "usr/bin/clientmountd")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\necho 'out of order' >&2\nexit 3\n"), 0o755); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := os.Mkdir(out, 0o755); err != nil {
+		f.t.Fatal(err)
+	}
+	args := []string{"--config", filepath.Join(f.repository(), "nfpm.yaml"), "rpm", "--root", work, out}
+	cmd := f.Command(f.t.Context(), filepath.Join(f.repository(), "bin/packager"), append(args, daemons...)...)
+	cmd.Env = append(cmd.Env, "RPM_VERSION=0.3.0", "RPM_RELEASE=1", "GOARCH="+runtime.GOARCH)
+	if said, err := cmd.CombinedOutput(); err != nil {
+		f.t.Fatalf("packager: %v: %s", err, said)
+	}
+	packages, err := filepath.Glob(filepath.Join(out, "*.rpm"))
+	if err != nil || len(packages) != len(daemons) {
+		f.t.Fatalf("the packages are %q, %v", packages, err)
+	}
+	return packages
+}
+
+// A release that does not start goes no further than to the nodes that try it,
+// and those get back what they had.
+func TestReleaseThatDoesNotStart(t *testing.T) {
+	f := New(t, 3)
+	older, newer := f.Releases()
+	f.Distribution(f.Nodes...)
+	expect(t, f.Ask("install", older.PackageArguments()...), 0, all(f.Nodes, "ok"))
+	var bad []string
+	for _, p := range f.broken() {
+		bad = append(bad, "--rpm", p)
+	}
+	tried, left := f.Nodes[0], f.Nodes[1:]
+	before := processes(left)
+	a := f.Ask("install", append(bad, "--batch", "1", "--max-failures", "1")...)
+	want := all(f.Nodes, "skipped")
+	want[tried.Name] = "failed"
+	expect(t, a, 1, want)
+	if o := a.Nodes[tried.Name]; !contains(o.Cause, "not ready") || !contains(o.Cause, "the node is as before") || !contains(strings.Join(o.Journal, "\n"), "out of order") {
+		t.Errorf("%+v", o)
+	}
+	for name, now := range processes(left) {
+		if now != before[name] {
+			t.Errorf("%s: %q before, %q now", name, before[name], now)
+		}
+	}
+	for _, n := range f.Nodes {
+		healthy(t, f, n, older)
+		n.Do("rpm -q clientmountd-0.1.0 nnf-dm-0.1.0")
+	}
+	tried.serves("put-back")
+	expect(t, f.Ask("install", newer.PackageArguments()...), 0, all(f.Nodes, "ok"))
+	for _, n := range f.Nodes {
+		healthy(t, f, n, newer)
+	}
+}
+
+// Nodes that do not get on are given up, each in its time, and the others are
+// not held up.
+func TestPatience(t *testing.T) {
+	f := New(t, 3)
+	older, _ := f.Releases()
+	f.Distribution(f.Nodes...)
+	silent, crawling, good := f.Nodes[0], f.Nodes[1], f.Nodes[2]
+	f.Set(silent, Faults{Silent: true})
+	f.Set(crawling, Faults{Rate: 100 << 10}) // minutes
+	a := f.Ask("install", append(older.PackageArguments(), "--connect-timeout", "2s", "--node-timeout", "45s")...)
+	expect(t, a, 1, map[string]string{silent.Name: "failed", crawling.Name: "failed", good.Name: "ok"})
+	for n, cause := range map[*Node]string{silent: "timed out", crawling: "--node-timeout"} {
+		if o := a.Nodes[n.Name]; !contains(o.Cause, cause) || o.Hint == "" {
+			t.Errorf("%s: %+v", n.Name, o)
+		}
+		f.Set(n, Faults{})
+		n.settled()
+		if got := n.Release(older); got != "none" {
+			t.Errorf("%s has %s", n.Name, got)
+		}
+	}
+	healthy(t, f, good, older)
+	expect(t, f.Ask("install", older.PackageArguments()...), 0, map[string]string{silent.Name: "ok", crawling.Name: "ok", good.Name: "unchanged"})
+	for _, n := range f.Nodes {
+		healthy(t, f, n, older)
+	}
+}
+
+// ssh is the administrator's, with all that ssh_config can do: connections that
+// are shared and stay open, and nodes that are reached through another one.
+func TestAdministratorsSSH(t *testing.T) {
+	f := New(t, 3)
+	f.Distribution(f.Nodes...)
+	older, _ := f.Releases()
+
+	t.Run("shared connections", func(t *testing.T) {
+		f := f.For(t)
+		shared := []string{"--ssh-option", "ControlMaster=auto", "--ssh-option", "ControlPath=" + filepath.Join(f.Dir, "%h-%p"), "--ssh-option", "ControlPersist=120"}
+		defer func() {
+			for _, n := range f.Nodes {
+				f.Run(nil, "ssh", "-F", f.Config(), "-o", "ControlPath="+filepath.Join(f.Dir, "%h-%p"), "-O", "exit", n.Name)
+			}
+		}()
+		f.Connections()
+		expect(t, f.Ask("install", append(older.PackageArguments(), shared...)...), 0, all(f.Nodes, "ok"))
+		expect(t, f.Ask("install", append(older.PackageArguments(), shared...)...), 0, all(f.Nodes, "unchanged"))
+		for name, n := range f.Connections() {
+			if n != 1 {
+				t.Errorf("%s: %d connections for two runs, want 1", name, n)
+			}
+		}
+	})
+
+	t.Run("jump host", func(t *testing.T) {
+		f := f.For(t)
+		gate, behind := f.Nodes[0], f.Nodes[1]
+		f.Connections()
+		a := f.Ask("install", append(older.PackageArguments(), "--ssh-option", "ProxyJump="+gate.Name, "--dry-run", behind.Name)...)
+		expect(t, a, 0, map[string]string{behind.Name: "unchanged"})
+		if n := f.Connections(); n[gate.Name] != 1 || n[behind.Name] != 1 {
+			t.Errorf("connections: %v, want one to each of %s and %s", n, gate.Name, behind.Name)
+		}
+		for _, n := range []*Node{gate, behind} {
+			healthy(t, f, n, older)
+		}
+	})
 }

@@ -1,9 +1,28 @@
 package fleet
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 )
+
+func TestMain(m *testing.M) { os.Exit(machine.Main(m, Tools...)) }
+
+func contains(text, part string) bool { return strings.Contains(text, part) }
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
 
 // Eight nodes answer by ssh, each for itself, and the faults are what they say.
 func TestFleet(t *testing.T) {
@@ -48,3 +67,70 @@ func TestFleet(t *testing.T) {
 		}
 	}
 }
+
+// Only the nodes that are named, in the order of the system; a name that is
+// none of its nodes' is an error before anything is done.
+func TestSelection(t *testing.T) {
+	f := New(t, 3)
+	older, _ := f.Releases()
+	f.Distribution(f.Nodes...)
+	f.Connections()
+	r := f.Deploy("install", append(older.PackageArguments(), "compute-01", "compute-30")...)
+	if r.Code == 0 || !contains(r.Stderr, "compute-30") {
+		t.Errorf("%+v", r)
+	}
+	for name, count := range f.Connections() {
+		if count != 0 {
+			t.Errorf("%s: %d connections", name, count)
+		}
+	}
+	a := f.Ask("install", append(older.PackageArguments(), "compute-03", "compute-01", "--only-daemon", "clientmountd")...)
+	expect(t, a, 0, map[string]string{"compute-01": "ok", "compute-03": "ok"})
+	for name, count := range f.Connections() {
+		if (count > 0) != slices.Contains([]string{"compute-01", "compute-03"}, name) {
+			t.Errorf("%s: %d connections", name, count)
+		}
+	}
+	for _, n := range f.Nodes {
+		want := " \n"
+		if n.Name != "compute-02" {
+			want = older.Sums["clientmountd"] + " \n"
+		}
+		if got := n.Sum("/usr/bin/clientmountd") + " " + n.Sum("/usr/bin/nnf-dm") + "\n"; got != want {
+			t.Errorf("%s has %q, want %q", n.Name, got, want)
+		}
+	}
+}
+
+// Names of nodes come from others. One that ssh or a shell would take for
+// something else goes no further than to the message.
+func TestHostileNames(t *testing.T) {
+	f := New(t, 1)
+	older, _ := f.Releases()
+	mark := filepath.Join(f.Dir, "mark")
+	for _, name := range []string{"-oProxyCommand=touch " + mark, "compute-01;touch " + mark, "$(touch " + mark + ")", "root@compute-01", "compute-01 x", "../compute-01"} {
+		text := strings.Replace(systemFile, "[{name: compute-02}]", "[{name: "+quoted(name)+"}]", 1)
+		file := f.write("system.yaml", 0o600, text)
+		for _, verb := range []string{"install", "status", "uninstall"} {
+			args := []string{"--system-config", file}
+			if verb == "install" {
+				args = append(args, older.PackageArguments()...)
+			}
+			r := f.Deploy(verb, args...)
+			if r.Code == 0 || !contains(r.Stderr, "name") {
+				t.Errorf("%s with a node %q: %+v", verb, name, r)
+			}
+		}
+		if _, err := os.Stat(mark); err == nil {
+			t.Fatalf("the name %q was run", name)
+		}
+	}
+	for name, count := range f.Connections() {
+		if count != 0 {
+			t.Errorf("%s: %d connections", name, count)
+		}
+	}
+}
+
+// quoted is a string of YAML.
+func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

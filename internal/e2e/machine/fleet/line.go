@@ -163,7 +163,7 @@ func (l *line) move(to, from net.Conn, delivered *atomic.Int64) {
 			if f.Rate > 0 {
 				wait += time.Duration(n) * time.Second / time.Duration(f.Rate)
 			}
-			time.Sleep(wait)
+			time.Sleep(wait) // the latency itself
 			if _, err := to.Write(piece[:n]); err != nil {
 				return
 			}

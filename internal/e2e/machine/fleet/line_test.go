@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // echo is a line to a node that sends back what it gets.
@@ -100,9 +102,7 @@ func TestLine(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer open.Close()
-		for l.open() == 0 { // accepted
-			time.Sleep(time.Millisecond)
-		}
+		wait.Until(t, "the connection to be accepted", func() bool { return l.open() > 0 })
 		set(t, l, Faults{Dead: true})
 		if _, err := l.dial(); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("connecting: %v", err)

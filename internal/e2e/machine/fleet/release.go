@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"crypto/md5" // what the older installer compares by
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -91,4 +93,129 @@ func makeReleases(t testing.TB, dir string) (list []*Release, err error) {
 		list, tree = append(list, r), of
 	}
 	return list, nil
+}
+
+// olderInstaller is one daemon as an installer of the older generation knows it: copied
+// file by file over ssh and scp, started by systemctl, never stopped to be
+// started anew.
+type olderInstaller struct {
+	name, bin   string // credentials lie in /etc/<name>
+	credentials string // folder with service.token and service.cert
+	binary      string // path of the program here
+	args        string
+	env         []string
+}
+
+// install does to one node what that installer does, and returns what it had to
+// change. Whatever fails ends the test, but for what the installer ignores.
+func (o olderInstaller) install(f *Fleet, n *Node) (changed []string) {
+	f.t.Helper()
+	must := func(command string) string {
+		f.t.Helper()
+		r := f.SSH(n, command)
+		if r.Code != 0 {
+			f.t.Fatalf("%s on %s: %+v", command, n.Name, r)
+		}
+		return r.Stdout
+	}
+	etc := "/etc/" + o.name
+	must("mkdir -p " + etc)
+	for _, file := range []string{"service.token", "service.cert"} {
+		data, err := os.ReadFile(filepath.Join(o.credentials, file))
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if o.copy(f, n, f.write(file, 0o644, string(data)), etc+"/"+file) { // for everybody to read, as it was
+			changed = append(changed, file)
+		}
+	}
+	program := "/usr/bin/" + o.bin
+	if differs(f, n, o.binary, program) {
+		f.SSH(n, "systemctl stop "+o.bin)
+		f.SSH(n, program+" remove")
+		o.copy(f, n, o.binary, program)
+		must(program + " -h")
+		f.SSH(n, program+" install")
+		changed = append(changed, o.bin)
+	}
+	dropIn := "/etc/systemd/system/" + o.bin + ".service.d"
+	must("mkdir -p " + dropIn)
+	if o.copy(f, n, f.write("override.conf", 0o644, o.override(f)), dropIn+"/override.conf") {
+		changed = append(changed, "override.conf")
+	}
+	if len(changed) > 0 {
+		must("systemctl daemon-reload")
+		must("systemctl start " + o.bin)
+	}
+	return changed
+}
+
+// override is the drop-in with the daemon's arguments.
+func (o olderInstaller) override(f *Fleet) string {
+	host, port, _ := strings.Cut(f.World.Cluster.Address(), ":")
+	lines := []string{
+		"/usr/bin/" + o.bin, "--kubernetes-service-host=" + host, "--kubernetes-service-port=" + port,
+		"--service-token-file=/etc/" + o.name + "/service.token", "--service-cert-file=/etc/" + o.name + "/service.cert",
+	}
+	if o.args != "" {
+		lines = append(lines, o.args)
+	}
+	text := "[Service]\nExecStart=\nExecStart=" + strings.Join(lines, " \\\n  ") + "\n"
+	for _, e := range o.env {
+		text += "Environment=" + e + "\n"
+	}
+	return text
+}
+
+// copy brings a file to a node if it has another one there.
+func (o olderInstaller) copy(f *Fleet, n *Node, from, to string) bool {
+	f.t.Helper()
+	if !differs(f, n, from, to) {
+		return false
+	}
+	if r := f.Run(nil, "scp", "-F", f.Config(), "-q", "-O", "-C", from, n.Name+":"+to); r.Code != 0 {
+		f.t.Fatalf("scp %s to %s: %+v", from, n.Name, r)
+	}
+	return true
+}
+
+func differs(f *Fleet, n *Node, local, remote string) bool {
+	f.t.Helper()
+	data, err := os.ReadFile(local)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	sum := md5.Sum(data)
+	there, _, _ := strings.Cut(f.SSH(n, "md5sum "+remote).Stdout, " ")
+	return there != hex.EncodeToString(sum[:])
+}
+
+// olders are both daemons as that installer is shipped for them.
+func olders(f *Fleet, bin string) []olderInstaller {
+	env := []string{"GOGC=off", "GOMEMLIMIT=20MiB", "GOMAXPROCS=5", "HTTP2_PING_TIMEOUT_SECONDS=60"}
+	in := func(daemon string) string { return filepath.Join(f.World.Cluster.Dir, daemon) }
+	return []olderInstaller{
+		{name: "nnf-data-movement", bin: "nnf-dm", credentials: in("nnf-dm"), binary: filepath.Join(bin, "nnf-dm"), args: "--kubernetes-qps 50 --kubernetes-burst 100", env: env},
+		{name: "client-mount", bin: "clientmountd", credentials: in("clientmountd"), binary: filepath.Join(bin, "clientmountd"), env: env},
+	}
+}
+
+// earlier leaves on a node what a daemon of the older generation and its
+// installer do: a program that runs, the unit that it wrote, and the drop-in
+// with its options.
+func (n *Node) earlier() {
+	n.Put("/usr/bin/clientmountd", 0o755, []byte("#!/bin/sh\nexec sleep infinity\n"))
+	n.Put("/etc/systemd/system/clientmountd.service", 0o644, machine.OlderUnit("clientmountd", "Data Workflow Service (DWS) Client Mount Service"))
+	n.Put("/etc/systemd/system/clientmountd.service.d/override.conf", 0o644, []byte(`[Service]
+ExecStart=
+ExecStart=/usr/bin/clientmountd \
+  --kubernetes-service-host=10.0.0.5 \
+  --kubernetes-service-port=6443 \
+  --service-token-file=/etc/client-mount/service.token \
+  --service-cert-file=/etc/client-mount/service.cert
+Environment=GOGC=off
+Environment=GOMEMLIMIT=20MiB
+`))
+	n.Put("/etc/client-mount/service.token", 0o644, []byte("old"))
+	n.Do("systemctl daemon-reload && systemctl -q enable --now clientmountd")
 }

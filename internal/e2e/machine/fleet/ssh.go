@@ -4,11 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 )
 
 // Result is how a program ended that the administrator has run.
@@ -55,4 +60,128 @@ func (f *Fleet) Config() string { return filepath.Join(f.Dir, "ssh_config") }
 func (f *Fleet) SSH(n *Node, command string) Result {
 	f.t.Helper()
 	return f.Run(nil, "ssh", "-F", f.Config(), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "--", n.Name, command)
+}
+
+// The server: one process for each connection, as with socket activation. What
+// a session has started lives on after it, as it does behind a listening sshd.
+const (
+	sshdConfig = `HostKey /etc/ssh/e2e/host_key
+AuthorizedKeysFile /etc/ssh/e2e/authorized_keys
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+UseDNS no
+PrintMotd no
+AcceptEnv LANG LC_*
+Subsystem sftp /usr/lib/openssh/sftp-server
+`
+	sshdSocket = `[Unit]
+Description=End-to-end test: the socket of sshd
+[Socket]
+ListenStream=/run/e2e/ssh.sock
+Accept=yes
+[Install]
+WantedBy=sockets.target
+`
+	sshdService = `[Unit]
+Description=End-to-end test: sshd for one connection
+CollectMode=inactive-or-failed
+[Service]
+ExecStart=-/usr/sbin/sshd -i -e -f /etc/ssh/e2e/sshd_config
+StandardInput=socket
+StandardError=journal
+RuntimeDirectory=sshd
+RuntimeDirectoryMode=0755
+RuntimeDirectoryPreserve=yes
+KillMode=process
+`
+)
+
+// sshd is what a node has before it boots, so that the administrator may log in.
+func (f *Fleet) sshd(node string) []machine.File {
+	f.t.Helper()
+	f.keygen("host-" + node)
+	return []machine.File{
+		{Path: "/etc/ssh/e2e/host_key", Mode: 0o600, Text: f.read("host-"+node) + "\n"},
+		{Path: "/etc/ssh/e2e/authorized_keys", Mode: 0o644, Text: f.read("key.pub") + "\n"},
+		{Path: "/etc/ssh/e2e/sshd_config", Mode: 0o644, Text: sshdConfig},
+		{Path: "/etc/systemd/system/e2e-ssh.socket", Mode: 0o644, Text: sshdSocket},
+		{Path: "/etc/systemd/system/e2e-ssh@.service", Mode: 0o644, Text: sshdService},
+		{Path: "/etc/systemd/system/sockets.target.wants/e2e-ssh.socket", Mode: fs.ModeSymlink, Text: "../e2e-ssh.socket"},
+		// alice is who may become root without a password.
+		{Path: "/etc/sudoers.d/alice", Mode: 0o440, Text: "alice ALL=(ALL) NOPASSWD: ALL\n"},
+	}
+}
+
+// connect makes the line to a node.
+func (f *Fleet) connect(m *machine.Machine) *Node {
+	f.t.Helper()
+	l, err := newLine(filepath.Join(m.Exchange, "ssh.sock"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			f.t.Error(err)
+		}
+	})
+	return &Node{Machine: m, line: l, hostKey: f.read("host-" + m.Name + ".pub")}
+}
+
+// SessionsEndWithAll makes the node's sshd one behind which systemd ends all
+// that a session has started when its connection ends, as logind does where it
+// is told to (KillUserProcesses=yes).
+func (n *Node) SessionsEndWithAll() {
+	n.Put("/etc/systemd/system/e2e-ssh@.service.d/kill.conf", 0o644, []byte("[Service]\nKillMode=control-group\nTimeoutStopSec=1s\n"))
+	n.Do("systemctl daemon-reload")
+}
+
+// writeConfig writes what the administrator's ssh knows of the nodes. The
+// names of nodes mean nothing to anybody else.
+func (f *Fleet) writeConfig() {
+	f.t.Helper()
+	var b strings.Builder
+	for _, n := range f.Nodes {
+		fmt.Fprintf(&b, "Host %s\n  Port %d\n  HostKeyAlias %[1]s\n", n.Name, n.line.port)
+	}
+	fmt.Fprintf(&b, `Host *
+  HostName 127.0.0.1
+  User root
+  IdentityFile %[1]s/key
+  IdentitiesOnly yes
+  IdentityAgent none
+  UserKnownHostsFile %[1]s/known_hosts
+  GlobalKnownHostsFile /dev/null
+  StrictHostKeyChecking yes
+  UpdateHostKeys no
+  LogLevel ERROR
+`, f.Dir)
+	f.write("ssh_config", 0o600, b.String())
+}
+
+// writeKnownHosts writes the keys of the nodes; of those that are named, the
+// key is one that the node does not have.
+func (f *Fleet) writeKnownHosts(wrong ...*Node) {
+	f.t.Helper()
+	keys := map[string]string{}
+	for _, n := range f.Nodes {
+		keys[n.Name] = n.hostKey
+	}
+	for _, n := range wrong {
+		keys[n.Name] = f.read("key.pub")
+	}
+	var b strings.Builder
+	for _, n := range f.Nodes {
+		fmt.Fprintf(&b, "%s %s\n", n.Name, keys[n.Name])
+	}
+	f.write("known_hosts", 0o600, b.String())
+}
+
+// WrongHostKeys makes the administrator's ssh know other keys of the nodes,
+// until the end of the test.
+func (f *Fleet) WrongHostKeys(nodes ...*Node) {
+	f.t.Helper()
+	f.writeKnownHosts(nodes...)
+	f.t.Cleanup(func() { f.writeKnownHosts() })
 }

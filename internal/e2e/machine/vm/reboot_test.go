@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // A node goes down with two mounts in place. One ClientMount is still there
@@ -77,4 +79,93 @@ func (s *site) back() {
 	}
 	s.holds()
 	s.mounted()
+}
+
+// writer adds a line to a file, again and again, and keeps it open. What goes
+// wrong is in a file of its own.
+const writer = `exec 9>>"$1/grows"; echo $$ >/run/writer; while [ ! -e /run/writer-stop ]; do
+	date +%s.%N >&9 || echo "a write fails" >>/run/writer-error
+	sleep 0.2
+done`
+
+// dnf upgrade while a job writes: the mount stays the same one, the job sees
+// nothing of it, and what the administrator has edited is kept.
+func upgrade(t *testing.T) {
+	s := newSite(t, "xfs")
+	s.ask(nil)
+	s.mounted()
+	s.Put("/run/writer.sh", 0o644, []byte(writer))
+	s.Do("setsid bash /run/writer.sh " + s.path(0) + " >/run/writer-error 2>&1 </dev/null & echo '# edited' >>/etc/clientmountd/config.toml")
+	s.Machine.Await("the job writes", "[ -s "+s.path(0)+"/grows ]")
+	mount := s.Do("findmnt -n -o ID " + s.path(0))
+	pid := s.Property("clientmountd", "MainPID")
+	old := s.Do("clientmountd version")
+
+	s.Use(machine.NewerRepository)
+	s.Do(machine.DNF + "upgrade clientmountd")
+
+	s.Machine.Await("another daemon runs", `p=$(systemctl show --value -p MainPID clientmountd); [ $p != 0 ] && [ $p != `+pid+` ] && systemctl -q is-active clientmountd`)
+	if got, want := s.Do("clientmountd version"), "Version v"+machine.NewerVersion; got != want || got == old {
+		t.Errorf("after the upgrade it is %q, before it was %q", got, old)
+	}
+	s.Do(`[ "$(readlink /proc/$(systemctl show --value -p MainPID clientmountd)/exe)" = /usr/bin/clientmountd ]`)
+	s.Do("journalctl -b -q -o cat -u clientmountd EVENT=started VERSION=v" + machine.NewerVersion + " | grep -q .")
+	if now := s.Do("findmnt -n -o ID " + s.path(0)); now != mount {
+		t.Errorf("the upgrade made mount %s out of mount %s", now, mount)
+	}
+	s.mounted()
+	s.Do("grep -qx '# edited' /etc/clientmountd/config.toml && ! grep -q 'another default' /etc/clientmountd/config.toml && grep -qx '# another default' /etc/clientmountd/config.toml.rpmnew")
+	s.Do("n=$(wc -l <" + s.path(0) + "/grows); kill -0 $(cat /run/writer); sleep 1; [ $(wc -l <" + s.path(0) + "/grows) -gt $n ] && [ ! -s /run/writer-error ]")
+	s.Do("touch /run/writer-stop")
+	s.Machine.Await("the job has ended", "! kill -0 $(cat /run/writer) 2>/dev/null")
+	s.release()
+	s.unmounted()
+}
+
+// A volume without a file system: one record with its explanation, however
+// often it is tried; and when somebody makes one, it goes on by itself.
+func failed(t *testing.T) {
+	s := newSite(t, "empty")
+	s.ask(nil)
+	o := s.await("failed", func(o lab.Object) bool { return o.Severity() != "" })
+	if text := o.DebugMessage(); !strings.Contains(text, "unable to mount file system") {
+		t.Errorf("the status says %q", text)
+	}
+	// One try looks several times.
+	s.Machine.Await("it is tried again", `n=$(dmesg | grep -c 'Invalid superblock magic number'); [ -e /run/tries ] || echo $n >/run/tries; [ $n -gt $((3 * $(cat /run/tries))) ]`)
+	if records := s.journal("EVENT=failed"); strings.Count(records, "\n") != 0 || records == "" {
+		t.Errorf("the journal has not one record of the failure: %s", records)
+	}
+	text := s.journal("-x -o short")
+	for _, part := range []string{
+		"ClientMount failed", "Subject: ClientMount empty failed; it is tried again", "Documentation: man:clientmountd(8)",
+		"For the job: The job of workflow job7 waits.", "What to do: HINT names",
+	} {
+		if !strings.Contains(text, part) {
+			t.Errorf("journalctl -x has no %q in\n%s", part, text)
+		}
+	}
+	if hint := s.Do("journalctl -b -q -o json -u clientmountd CLIENTMOUNT=empty EVENT=failed | jq -r .HINT"); len(hint) < 10 {
+		t.Errorf("the record's hint is %q", hint)
+	}
+	s.Do(mkfsXFS + " " + s.mapped(0))
+	s.mounted()
+	s.release()
+	s.unmounted()
+	s.noTargets()
+}
+
+// The daemon dies in the middle of a mount; the next one brings it to its end.
+func killed(t *testing.T) {
+	s := newSite(t, "xfs")
+	s.ask(world.Hooks{"preMount": {"echo $$ >>/run/hook; sleep 5"}})
+	s.Machine.Await("the hook runs", "[ -s /run/hook ]")
+	s.Do("kill -KILL $(systemctl show --value -p MainPID clientmountd)")
+	s.mounted()
+	if n := s.Do("findmnt -n -l -o TARGET | grep -c '^" + s.path(0) + "$'"); n != "1" {
+		t.Errorf("mounted %s times", n)
+	}
+	s.release()
+	s.unmounted()
+	s.noTargets()
 }

@@ -1,5 +1,5 @@
-// Package record is what the laboratory and its stand-in programs share: the
-// volumes and NVMe namespaces that pretend to exist, the faults to play, and
+// Package record is what the lab and its stand-in programs share: the
+// volumes and NVMe namespaces that pretend to exist, the faults, and
 // the log of calls. Everything is a file below one folder, so that the state
 // survives any process and any of them may be killed at any point.
 //
@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// State is the machine that the stand-ins play.
+// State is the machine that the stand-ins simulate.
 type State struct {
 	Volumes    []*Volume    `json:"volumes,omitempty"`
 	Namespaces []*Namespace `json:"namespaces,omitempty"`
@@ -226,7 +226,7 @@ type Fault struct {
 	Tool  string `json:"tool"`            // name of the stand-in
 	Match string `json:"match,omitempty"` // only calls whose arguments contain this
 	Skip  int    `json:"skip,omitempty"`  // let this many matching calls pass first
-	Times int    `json:"times,omitempty"` // play it so often; 0 means always
+	Times int    `json:"times,omitempty"` // have it so often; 0 means always
 	After bool   `json:"after,omitempty"` // do the work first, then misbehave
 
 	Delay      time.Duration `json:"delay,omitempty"`
