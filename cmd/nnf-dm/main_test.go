@@ -35,8 +35,8 @@ func TestScripts(t *testing.T) { script.Run(t, program.Name, *update) }
 // soon is more than anything here takes; waiting for it means failure.
 const soon = 30 * time.Second
 
-// proc is a daemon that runs as a process of its own, with a stand-in for the
-// service manager.
+// proc is a daemon that runs as a process of its own, with a socket in
+// place of that of the service manager.
 type proc struct {
 	t       *testing.T
 	cmd     *exec.Cmd
@@ -97,7 +97,8 @@ func simulated(t *testing.T, args ...string) *proc {
 	return p
 }
 
-// short is a folder whose name leaves room for a socket's.
+// short returns a directory whose name is short enough for the path of a socket
+// (unix(7)).
 func short(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "dm")

@@ -57,7 +57,7 @@ func (c *thingSettings) Verify() error {
 }
 
 func (c *thingSettings) Start(*Process) (Service, error) {
-	c.Log.Level.Set(slog.LevelError + 1)
+	c.Log.Level.Set(slog.LevelError)
 	c.thing.runs++
 	c.thing.got = c.Level
 	return c.thing, c.thing.err
@@ -297,5 +297,17 @@ func TestVerbs(t *testing.T) {
 		if code, _, stderr := p.call("status"); code != 1 || !strings.Contains(stderr, "systemd does not run here") {
 			t.Errorf("status: %d %s", code, stderr)
 		}
+	}
+}
+
+// A reason not to start that has an explanation in the journal is a log record, and no
+// line of its own.
+func TestRefusal(t *testing.T) {
+	p := newThing(t)
+	event := Event{ID: "00000000000000000000000000000001", Name: "no-place"}
+	p.err = &Refusal{Event: event, Text: "the thing has no place", Hint: "make room"}
+	code, stdout, stderr := p.call("--log-format=text")
+	if code != ExitFailure || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, `level=ERROR msg="the thing has no place" hint="make room" event=no-place`) {
+		t.Errorf("%d %s%s", code, stdout, stderr)
 	}
 }

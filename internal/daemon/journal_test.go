@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// journald is a stand-in for the journal's socket.
+// journald replaces the socket of the journal.
 type journald struct {
 	t    *testing.T
 	path string

@@ -150,12 +150,13 @@ func (l *limiter) next(now time.Time) int {
 	best, oldest := -1, -1
 	var bestClass class
 	var bestRank rank
+	noRetry := left(l.retries, now, 1) > 0
 	for i, w := range l.waiting {
 		c, r := w.place()
 		if c == classOwn {
 			return i
 		}
-		if c == classRetry && left(l.retries, now, 1) > 0 {
+		if c == classRetry && noRetry {
 			continue
 		}
 		if oldest < 0 {

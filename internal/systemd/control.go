@@ -9,7 +9,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
-// state is what systemd says of one unit (org.freedesktop.systemd1(5)).
+// state is the state of one unit (org.freedesktop.systemd1(5)).
 type state struct {
 	unit                    string
 	load, active, sub, file string // file: enabled, disabled, static, …
@@ -18,18 +18,18 @@ type state struct {
 
 func (s state) known() bool { return s.load != "not-found" }
 
-// runs is true for everything that stop can do something about.
+// runs reports whether stop has an effect on the unit.
 func (s state) runs() bool { return s.active != "inactive" && s.active != "failed" }
 
 func (s state) failed() bool { return s.active == "failed" }
 
-// up is true for a unit that does its work, or whose process is there: one that
-// waits for the API server is not active yet.
+// up reports whether the unit is active or its process exists: a daemon that waits
+// for the API server is not active yet.
 func (s state) up() bool { return s.active == "active" || s.active == "reloading" || s.process() }
 
 func (s state) process() bool { return s.pid != "" && s.pid != "0" }
 
-// states asks systemd about all units, the service first.
+// states reads the states of all units, the service first.
 func (s *Service) states(ctx context.Context) ([]state, error) {
 	var all []state
 	for _, unit := range s.Units {
@@ -61,7 +61,7 @@ func Properties(shown string) map[string]string {
 	return p
 }
 
-// loaded are the names of the units that systemd knows and for which it is so.
+// loaded returns the names of the units that systemd knows and for which so is true.
 func loaded(states []state, so func(state) bool) (units []string) {
 	for _, one := range states {
 		if one.known() && so(one) {
@@ -71,7 +71,8 @@ func loaded(states []state, so func(state) bool) (units []string) {
 	return units
 }
 
-// installed returns the states of a service that is there.
+// installed returns the states of all units, or an error if the service is not
+// installed.
 func (s *Service) installed(ctx context.Context) ([]state, error) {
 	if s.booted() {
 		states, err := s.states(ctx)
@@ -124,8 +125,8 @@ func (s *Service) stop(ctx context.Context) error {
 	return err
 }
 
-// status says whether the service runs, in words that scripts know, then the
-// state of each unit, and what the daemon reports of itself.
+// status says whether the service runs, in words that scripts look for, then the
+// state of each unit, and the status line of the daemon.
 func (s *Service) status(ctx context.Context) (lines []string, err error) {
 	states, err := s.installed(ctx)
 	if err != nil {

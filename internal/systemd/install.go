@@ -11,9 +11,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
-// install enables the service, and does not start it. Without the package's unit
-// it writes one with these arguments first. What it has begun and cannot end it
-// takes back.
+// install enables the service, and does not start it. Without the unit of
+// a package it writes one with these arguments first. If a step fails, it undoes the
+// steps before it.
 func (s *Service) install(ctx context.Context, args []string) (notes []string, err error) {
 	for _, unit := range s.Units {
 		path := s.path(UnitDirectory, unit.Name)
@@ -38,7 +38,7 @@ func (s *Service) install(ctx context.Context, args []string) (notes []string, e
 		return nil, err
 	}
 	if s.User != "" {
-		// The package would have brought the user. It is no error that there is one.
+		// A package would have created the user. An existing user is not an error.
 		if _, err := s.run(ctx, "systemd-sysusers", "--inline", fmt.Sprintf("u %s - %q", s.User, s.Description)); err != nil {
 			return nil, hint.Add(fmt.Errorf("cannot create the user %s: %w", s.User, err), "create it as a system user without a shell")
 		}
@@ -52,7 +52,7 @@ func (s *Service) install(ctx context.Context, args []string) (notes []string, e
 	for i, unit := range s.Units {
 		path := s.path(UnitDirectory, unit.Name)
 		if err := create(path, texts[i]); errors.Is(err, fs.ErrExist) {
-			return nil, ErrInstalled // somebody was faster
+			return nil, ErrInstalled // another process created it in the meantime
 		} else if err != nil {
 			return nil, err
 		}
@@ -111,7 +111,7 @@ func (s *Service) enable(ctx context.Context, texts []string) error {
 	return nil
 }
 
-// reload makes systemd read the units, where it runs.
+// reload makes systemd read the units, if it runs.
 func (s *Service) reload(ctx context.Context) error {
 	if !s.booted() {
 		return nil
@@ -120,7 +120,7 @@ func (s *Service) reload(ctx context.Context) error {
 	return err
 }
 
-// takeBack undoes what an install has done that failed.
+// takeBack undoes the steps of an install that failed.
 func (s *Service) takeBack(ctx context.Context, done []string) (err error) {
 	if len(done) == 0 {
 		return nil
@@ -135,8 +135,8 @@ func (s *Service) takeBack(ctx context.Context, done []string) (err error) {
 }
 
 // remove stops and disables the service, and deletes what install has written. A
-// unit of the package or of the administrator stays, as do drop-ins; they are
-// named. What the daemon has mounted stays mounted.
+// unit of the package or of the administrator stays, as do drop-ins; the
+// notes name them. Mounts of the daemon stay.
 func (s *Service) remove(ctx context.Context) (notes []string, err error) {
 	var ours []string
 	known := false
@@ -184,8 +184,8 @@ func (s *Service) remove(ctx context.Context) (notes []string, err error) {
 	return notes, nil
 }
 
-// stopAndDisable must be over before a file is deleted: systemd knows no service
-// whose unit is gone.
+// stopAndDisable must end before a file is deleted: systemd cannot disable a service
+// without a unit.
 func (s *Service) stopAndDisable(ctx context.Context) error {
 	if s.booted() {
 		states, err := s.states(ctx)

@@ -15,14 +15,14 @@ import (
 )
 
 // StatusVersion is the layout of Status. Fields are added without a new version;
-// one that changes its meaning or goes makes a new one.
+// a field that is removed or changes its meaning makes a new version.
 const StatusVersion = 1
 
 // Status is the answer of "status -o json", for programs.
 type Status struct {
 	Version        int               `json:"version"`
 	Program        string            `json:"program"`
-	ProgramVersion string            `json:"program_version"` // of the program that answers; what runs may be older
+	ProgramVersion string            `json:"program_version"` // of the program that answers; the running one may be older
 	Service        ServiceStatus     `json:"service"`
 	Units          []UnitStatus      `json:"units"`
 	API            string            `json:"api,omitempty"`    // one of APIAnswers, APISilent, APIConnecting
@@ -30,7 +30,7 @@ type Status struct {
 	Paths          map[string]string `json:"paths"`
 }
 
-// What a running daemon reports of the API server.
+// The states of the API server that a running daemon reports.
 const (
 	APIAnswers    = "answers"
 	APISilent     = "no answer"
@@ -134,8 +134,8 @@ func (s *Service) document(ctx context.Context) (*Status, error) {
 	return doc, err
 }
 
-// started finds out how the daemon was started. Of a process the kernel knows it,
-// else the unit says how it would be.
+// started returns how the daemon was started: from /proc if it runs, otherwise from
+// its unit.
 func (s *Service) started(ctx context.Context, doc *Status) Start {
 	if doc.Service.PID > 0 {
 		dir := s.path("/proc", strconv.Itoa(doc.Service.PID))

@@ -11,11 +11,11 @@ import (
 	"unicode/utf8"
 )
 
-// bare are the characters that mean nothing to systemd anywhere in a word.
+// bare are the characters without a meaning for systemd anywhere in a word.
 const bare = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-"
 
 // Quote returns text as one word of ExecStart= (systemd.service(5), Command
-// lines): specifiers and variables of systemd stay what they were, characters.
+// lines): specifiers and variables are escaped.
 func Quote(text string) (string, error) {
 	if !utf8.ValidString(text) {
 		return "", fmt.Errorf("the argument %.80q is not UTF-8, which a unit must be", text)
@@ -30,9 +30,9 @@ func Quote(text string) (string, error) {
 	return word, nil
 }
 
-// QuoteProgram is Quote for the first word, in which variables are not replaced,
-// so that a dollar sign has no form that is read back.
-func QuoteProgram(path string) (string, error) {
+// quoteProgram is Quote for the first word. systemd replaces no variables in it, so a
+// dollar sign cannot be escaped.
+func quoteProgram(path string) (string, error) {
 	if strings.HasPrefix(path, "/") && !strings.Contains(path, "$") {
 		return Quote(path)
 	}
@@ -77,7 +77,7 @@ func (s *Service) render(unit Unit, program string, args []string) (string, erro
 	if !isService(unit.Name) {
 		return text, nil
 	}
-	word, err := QuoteProgram(program)
+	word, err := quoteProgram(program)
 	if err != nil {
 		return "", err
 	}
@@ -104,12 +104,12 @@ func (s *Service) render(unit Unit, program string, args []string) (string, erro
 
 func isService(unit string) bool { return strings.HasSuffix(unit, ".service") }
 
-// enables reports whether a unit says how it is enabled. One that does not is
-// started by another one.
+// enables reports whether a unit has an [Install] section. A unit without one is
+// started by another unit.
 func enables(text string) bool { return strings.Contains("\n"+text, "\n[Install]\n") }
 
-// create writes a file that is not there yet, whole or not at all, readable by
-// everybody. Whatever is there already, a link too, is fs.ErrExist.
+// create writes a file that is not there yet, whole or not at all, readable by all
+// users. If anything exists at path, including a link, the error is fs.ErrExist.
 func create(path, text string) (err error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -137,11 +137,11 @@ func present(path string) (bool, error) {
 	return err == nil, err
 }
 
-// packaged reports whether the package brought the unit of the service.
+// packaged reports whether a package has installed the unit of the service.
 func (s *Service) packaged() (bool, error) { return present(s.path(PackageDirectory, s.Units[0].Name)) }
 
-// byInstall reports whether install has written the file, ours or that of the
-// older daemon, whose units had a PID file that nobody wrote.
+// byInstall reports whether install has written the file, or the install of an
+// older daemon, whose units named a PID file.
 func (s *Service) byInstall(path string) (bool, error) {
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() {
@@ -156,8 +156,8 @@ func (s *Service) byInstall(path string) (bool, error) {
 	return strings.HasPrefix(string(text), marker) || older, nil
 }
 
-// hidden says what to do about a file in /etc that systemd takes instead of the
-// package's, "" where there is none of them or the other.
+// hidden returns advice about a unit in /etc that systemd uses instead of that of the
+// package; "" if one of the two does not exist.
 func (s *Service) hidden(unit string) (advice string, err error) {
 	own := s.path(UnitDirectory, unit)
 	for _, path := range []string{own, s.path(PackageDirectory, unit)} {

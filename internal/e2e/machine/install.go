@@ -42,10 +42,6 @@ func (m *Machine) Install() {
 // file of config.d.
 func (m *Machine) Configure() {
 	m.t.Helper()
-	host, port, err := net.SplitHostPort(m.World.Cluster.Address())
-	if err != nil {
-		m.t.Fatal(err)
-	}
 	for _, d := range product.Daemons {
 		etc := product.Directory(d.Name)
 		mode, err := strconv.ParseUint(d.SecretMode, 8, 32)
@@ -60,6 +56,19 @@ func (m *Machine) Configure() {
 			m.Put(etc+"/"+file, fs.FileMode(mode), data)
 			m.Do("chown " + d.Owner + " " + etc + "/" + file)
 		}
+	}
+	m.NameServer()
+}
+
+// NameServer names the API server and the credentials in the daemons' settings.
+func (m *Machine) NameServer() {
+	m.t.Helper()
+	host, port, err := net.SplitHostPort(m.World.Cluster.Address())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, d := range product.Daemons {
+		etc := product.Directory(d.Name)
 		m.Setting(d.Name, "10-cluster", fmt.Sprintf(
 			"[kubernetes]\nservice_host = %q\nservice_port = %q\ntoken_file = %q\ncert_file = %q\n\n[node]\nname = %q\n",
 			host, port, etc+"/"+product.TokenFile, etc+"/"+product.CertFile, m.World.Node))

@@ -21,7 +21,7 @@ const DNF = "dnf -y -q "
 // has their files, but rpm does not know it.
 const distribution = `{name: distribution, arch: all, version: "1", version_schema: none, release: "1", maintainer: none, license: none,
 description: what the machine has, rpm: {summary: what the machine has},
-provides: [/bin/sh, systemd, systemd-udev, util-linux, lvm2, nvme-cli, xfsprogs]}
+provides: [/bin/sh, systemd, systemd-udev, util-linux, lvm2, nvme-cli, xfsprogs, openssh-clients]}
 `
 
 // Distribution builds the package that stands in for those of the distribution.
@@ -109,14 +109,21 @@ func (r *Repository) make(m *Machine) {
 	}
 }
 
-// Use makes dnf use the repository in a directory inside, and installs the package that
-// stands in for those of the distribution.
+// Use makes dnf use the repository in a directory inside.
 func (m *Machine) Use(dir string) {
 	m.t.Helper()
+	m.PrepareDNF()
+	m.Do("cp " + dir + "/compute-daemons.repo /etc/yum.repos.d/")
+}
+
+// PrepareDNF gives dnf the settings of Enterprise Linux, and installs the package that
+// stands in for those of the distribution.
+func (m *Machine) PrepareDNF() {
+	m.t.Helper()
 	m.Put("/root/distribution.rpm", 0o644, Distribution(m.t))
-	m.Put("/etc/dnf/dnf.conf", 0o644, []byte("[main]\nbest=True\nskip_if_unavailable=False\n")) // as on Enterprise Linux
-	m.Put("/etc/dnf/vars/releasever", 0o644, []byte("9\n"))                                     // any will do
-	m.Do("rpm -i /root/distribution.rpm && install -D -m 0644 -t /etc/yum.repos.d " + dir + "/compute-daemons.repo")
+	m.Put("/etc/dnf/dnf.conf", 0o644, []byte("[main]\nbest=True\nskip_if_unavailable=False\n"))
+	m.Put("/etc/dnf/vars/releasever", 0o644, []byte("9\n")) // any will do
+	m.Do("rpm -i /root/distribution.rpm && mkdir -p /etc/yum.repos.d")
 }
 
 // NewerVersion is that of the newer packages, higher than any that git describe gives.
