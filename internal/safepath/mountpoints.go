@@ -85,15 +85,15 @@ func CheckMountRoots(roots []string) error {
 	for i, root := range roots {
 		switch {
 		case !path.IsAbs(root) || path.Clean(root) != root || root == "/":
-			return fmt.Errorf("%s is not accepted: an absolute path below / without \"..\", \"//\" or a slash at the end", quote(root))
+			return fmt.Errorf("%s is not accepted: an absolute path below / without \"..\", \"//\" or a slash at the end", text.Quote(root))
 		case !MountPathText(root):
-			return fmt.Errorf("%s is not accepted: %s", quote(root), MountPathRule)
+			return fmt.Errorf("%s is not accepted: %s", text.Quote(root), MountPathRule)
 		case systemTree(root) != "":
-			return fmt.Errorf("%s is not accepted: nothing is mounted on or below %s", quote(root), systemTree(root))
+			return fmt.Errorf("%s is not accepted: nothing is mounted on or below %s", text.Quote(root), systemTree(root))
 		case slices.Contains(stateDirectories, root):
-			return fmt.Errorf("%s is not accepted: it holds files of the system; name a directory of its own, for example %s", quote(root), strconv.Quote(root+"/nnf"))
+			return fmt.Errorf("%s is not accepted: it holds files of the system; name a directory of its own, for example %s", text.Quote(root), strconv.Quote(root+"/nnf"))
 		case slices.Contains(roots[:i], root):
-			return fmt.Errorf("%s is in the list twice", quote(root))
+			return fmt.Errorf("%s is in the list twice", text.Quote(root))
 		}
 	}
 	return nil
@@ -105,11 +105,11 @@ func CheckMountOptions(options []string) error {
 	for i, o := range options {
 		switch {
 		case strings.Contains(o, ","):
-			return fmt.Errorf("%s is not accepted: each option is an entry of its own, for example [\"nosuid\", \"nodev\"]", quote(o))
+			return fmt.Errorf("%s is not accepted: each option is an entry of its own, for example [\"nosuid\", \"nodev\"]", text.Quote(o))
 		case o == "" || o[0] == '-' || len(o) > 256 || !only(o, optionPunctuation):
-			return fmt.Errorf("%s is not accepted: a mount option has 1 to 256 of A-Z a-z 0-9 . _ - : = + / @ %% and does not start with -", quote(o))
+			return fmt.Errorf("%s is not accepted: a mount option has 1 to 256 of A-Z a-z 0-9 . _ - : = + / @ %% and does not start with -", text.Quote(o))
 		case slices.Contains(options[:i], o):
-			return fmt.Errorf("%s is in the list twice", quote(o))
+			return fmt.Errorf("%s is in the list twice", text.Quote(o))
 		}
 	}
 	return nil
@@ -125,6 +125,3 @@ func only(s, others string) bool {
 	}
 	return true
 }
-
-// quote makes a value fit to print: escaped and short.
-func quote(s string) string { return text.Quote(s) }
