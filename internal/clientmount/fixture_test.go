@@ -80,6 +80,16 @@ func newFixture(t *testing.T, typ string) *fixture {
 	return f
 }
 
+// newMounted is a fixture whose object is mounted.
+func newMounted(t *testing.T, typ string) *fixture {
+	t.Helper()
+	f := newFixture(t, typ)
+	if res := f.reconcile(); res.failed {
+		t.Fatalf("%+v %s", res, describe(&f.server.object().Status))
+	}
+	return f
+}
+
 func (f *fixture) options(records *Records) Options {
 	return Options{
 		Node: "compute-01", Client: f.server, Machine: f.machine, Records: records,

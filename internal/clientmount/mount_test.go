@@ -54,8 +54,7 @@ func TestObsoleteMountInTheWay(t *testing.T) {
 // A mount at a path that the record does not list is a new one, even if the
 // object reported that the old one was ready: its hooks run.
 func TestHooksOfChangedPath(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.machine.done()
 	f.server.written()
 	f.edit(at("/mnt/nnf/elsewhere"))
@@ -67,8 +66,7 @@ func TestHooksOfChangedPath(t *testing.T) {
 
 // Nor is anything undone for an entry that was changed together with the state.
 func TestUnmountOfChangedDevice(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.machine.done()
 	f.edit(func(cm *dws.ClientMount) {
 		otherVolume(cm)
@@ -213,8 +211,7 @@ func TestSeveralMounts(t *testing.T) {
 // What is mounted and ready stays reported so when its profile goes; without
 // a record there is nothing to go by.
 func TestReadyMountWithoutProfile(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.server.written()
 	f.server.profile = nil
 	f.restart(f.rec.records)
@@ -236,8 +233,7 @@ func TestReadyMountWithoutProfile(t *testing.T) {
 
 // A changed spec takes the old mount away before the new one comes.
 func TestChangedPath(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.server.cm.Spec.Mounts[0].MountPath = "/mnt/nnf/elsewhere"
 	f.server.cm.Generation++
 	if res := f.reconcile(); res.failed {
@@ -251,8 +247,7 @@ func TestChangedPath(t *testing.T) {
 // When the desired state changes back in the middle of an unmount, the old ready:true is
 // withdrawn before the mounts come up again.
 func TestTurnBack(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.server.written()
 	f.want(dws.Unmounted)
 	f.machine.fail["umount"] = errors.New("no")
@@ -272,8 +267,7 @@ func TestTurnBack(t *testing.T) {
 // The unmount ended but its status was never written: the way back runs the
 // hooks, because nothing is mounted any more.
 func TestTurnBackAfterUnmount(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.want(dws.Unmounted)
 	f.server.fail["status"] = errors.New("API server away")
 	f.reconcile()
@@ -314,8 +308,7 @@ func TestLinkInThePath(t *testing.T) {
 // What was mounted before the site changed mount.roots stays mounted and ready,
 // and is unmounted.
 func TestRootsChanged(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.restart(f.rec.records)
 	f.rec.plan.Roots = []string{"/elsewhere"}
 	if res := f.reconcile(); res.failed {

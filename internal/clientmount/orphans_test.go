@@ -113,8 +113,7 @@ func TestSuccessorLeavesOthersAlone(t *testing.T) {
 		"other storage": {func(f *fixture) { f.server.cm.Spec.Mounts[0].Device.DeviceReference.Data++ }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, dws.TypeXFS)
-			f.reconcile()
+			f := newMounted(t, dws.TypeXFS)
 			f.again("bbbb-2")
 			c.change(f)
 			if res := f.reconcile(); res.failed != c.fails || (res.blocked != nil) != c.fails {
@@ -130,8 +129,7 @@ func TestSuccessorLeavesOthersAlone(t *testing.T) {
 // What a deleted object has left at a path does not count when it is not
 // mounted any more.
 func TestStaleLeftoverHoldsUpNothing(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.machine.table = nil // unmounted by the administrator
 	f.again("bbbb-2")
 	f.server.cm.Spec.Mounts[0].MountPath = testPath + "/below"
@@ -145,8 +143,7 @@ func TestStaleLeftoverHoldsUpNothing(t *testing.T) {
 
 // While a record is undone its successor waits; afterwards it mounts again.
 func TestSuccessorWaitsForUndo(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	plan := f.work.record.Mounts[0].Plan
 	f.again("bbbb-2")
 	done, err := f.rec.registry.sequence(t.Context(), &plan)
@@ -172,8 +169,7 @@ func TestSuccessorWaitsForUndo(t *testing.T) {
 
 // A leftover that another object uses is forgotten, not unmounted.
 func TestUndoOfWhatIsUsed(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	record := f.work.record.clone()
 	f.again("bbbb-2")
 	f.reconcile() // takes over
@@ -193,8 +189,7 @@ func TestUndoOfWhatIsUsed(t *testing.T) {
 func TestLoopOrphans(t *testing.T) {
 	for _, policy := range []OrphanPolicy{OrphansReport, OrphansUnmount} {
 		t.Run(string(policy), func(t *testing.T) {
-			f := newFixture(t, dws.TypeXFS)
-			f.reconcile()
+			f := newMounted(t, dws.TypeXFS)
 			f.runLoop(t, func(o *Options) { o.Orphans = policy }, func(t *testing.T, l *loop) {
 				l.Replace(nil)
 				synctest.Wait()
@@ -211,8 +206,7 @@ func TestLoopOrphans(t *testing.T) {
 
 // An orphan's commands are waited for like an object's.
 func TestOrphanWaitsForCommands(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.machine.done()
 	waits, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -151,8 +151,7 @@ func TestUnreadableRecord(t *testing.T) {
 		"damaged": `{"version":1,"na`, "empty": "", "of another object": `{"version":1,"uid":"zzzz"}`, "newer": `{"version":99,"uid":"aaaa-1","mounts":"elsewhere"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, dws.TypeXFS)
-			f.reconcile()
+			f := newMounted(t, dws.TypeXFS)
 			file, err := f.rec.records.file("aaaa-1")
 			if err != nil {
 				t.Fatal(err)
@@ -195,8 +194,7 @@ func TestUnreadableRecord(t *testing.T) {
 
 // Undoing needs no record that can be written; mounting does.
 func TestUnwritableRecords(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	dir := f.rec.records.dir
 	f.rec.records.dir = filepath.Join(dir, "gone") // every write fails
 	f.machine.done()
@@ -222,8 +220,7 @@ func TestUnwritableRecords(t *testing.T) {
 
 // Two GETs of the profile and four writes in a whole life.
 func TestRequestsPerLife(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.want(dws.Unmounted)
 	f.reconcile()
 	f.delete()

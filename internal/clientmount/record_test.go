@@ -111,8 +111,7 @@ func TestRecordNames(t *testing.T) {
 
 // A record that could not be removed is none any more, until the next start.
 func TestRecordThatCannotBeRemoved(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	records := f.rec.records
 	file := filepath.Join(records.dir, "aaaa-1.json")
 	if err := os.Remove(file); err != nil {
@@ -170,8 +169,7 @@ func TestHalfWrittenRecords(t *testing.T) {
 // A record that is on disk as it is needs no writing: a daemon that starts with a
 // directory that is full or read-only still knows that everything is in place.
 func TestUnchangedRecord(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.restart(f.rec.records)
 	records, file := f.rec.records, ""
 	var err error
@@ -199,8 +197,7 @@ func TestUnchangedRecord(t *testing.T) {
 
 // What Save accepts, Load can read, and nothing else is saved.
 func TestRecordSize(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	rec := f.work.record.clone()
 	for _, kilobytes := range []int{1, 4000, 5000} {
 		rec.Mounts[0].Created = []string{strings.Repeat("a", kilobytes<<10)}

@@ -63,8 +63,7 @@ func TestSharedMount(t *testing.T) {
 
 // The volume stays active as long as it is mounted at another path.
 func TestSharedVolume(t *testing.T) {
-	a := newFixture(t, dws.TypeXFS)
-	a.reconcile()
+	a := newMounted(t, dws.TypeXFS)
 	b := a.beside("job8", "bbbb-2", at("/mnt/nnf/other"))
 	if res := b.reconcile(); res.failed {
 		t.Fatal(describe(&b.server.object().Status))
@@ -92,8 +91,7 @@ func TestConflict(t *testing.T) {
 		"path below": {at(testPath + "/sub"), "mount path " + testPath + "/sub lies below " + testPath + ", where ClientMount default-job7-0-computes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := newFixture(t, dws.TypeXFS)
-			a.reconcile()
+			a := newMounted(t, dws.TypeXFS)
 			freed := 0
 			a.rec.registry.freed = func() { freed++ }
 			b := a.beside("job8", "bbbb-2", c.change)
@@ -127,8 +125,7 @@ func TestConflict(t *testing.T) {
 
 // A path beside another is no conflict.
 func TestNoConflict(t *testing.T) {
-	a := newFixture(t, dws.TypeXFS)
-	a.reconcile()
+	a := newMounted(t, dws.TypeXFS)
 	b := a.beside("job8", "bbbb-2", func(cm *dws.ClientMount) { otherVolume(cm); at(testPath + "0")(cm) })
 	b.machine.lvs[testVG+"/lv-4"] = true
 	if res := b.reconcile(); res.blocked != nil {
@@ -139,8 +136,7 @@ func TestNoConflict(t *testing.T) {
 // After a restart the registry knows what the records list, before any
 // object has been looked at.
 func TestRegistryFromRecords(t *testing.T) {
-	a := newFixture(t, dws.TypeXFS)
-	a.reconcile()
+	a := newMounted(t, dws.TypeXFS)
 	a.restart(a.rec.records)
 	b := a.beside("job8", "bbbb-2", at("/mnt/nnf"))
 	if res := b.reconcile(); res.blocked == nil {
@@ -178,8 +174,7 @@ func TestHandOver(t *testing.T) {
 // An object that has had its turn to unmount no longer uses the mount, even if the
 // record still lists it: of two that leave at the same time the last one unmounts.
 func TestBothLeaveAtOnce(t *testing.T) {
-	a := newFixture(t, dws.TypeXFS)
-	a.reconcile()
+	a := newMounted(t, dws.TypeXFS)
 	b := a.beside("job8", "bbbb-2", nil)
 	b.reconcile()
 	for _, leaves := range []*fixture{a, b} {
@@ -197,8 +192,7 @@ func TestBothLeaveAtOnce(t *testing.T) {
 // An object that has only reserved its path keeps no mount: it may never come
 // to record that it uses it.
 func TestReservedIsNotUsed(t *testing.T) {
-	a := newFixture(t, dws.TypeXFS)
-	a.reconcile()
+	a := newMounted(t, dws.TypeXFS)
 	b := a.beside("job8", "bbbb-2", nil)
 	b.server.fail["finalizer"] = errors.New("API server away")
 	b.reconcile()
@@ -238,8 +232,7 @@ func TestReservedPathIsGivenBack(t *testing.T) {
 
 // Handing over repeatedly leaves one note with the object that stays.
 func TestHandedOverOften(t *testing.T) {
-	a := newFixture(t, dws.TypeXFS)
-	a.reconcile()
+	a := newMounted(t, dws.TypeXFS)
 	m := a.work.record.Mounts[0]
 	for range 5 {
 		a.rec.registry.handOver("another", &m)
@@ -252,8 +245,7 @@ func TestHandedOverOften(t *testing.T) {
 // While an edited object exchanges the volume at its path, the path is free for
 // a moment. An object that takes it then keeps it.
 func TestPathTakenDuringExchange(t *testing.T) {
-	a := newFixture(t, dws.TypeLustre)
-	a.reconcile()
+	a := newMounted(t, dws.TypeLustre)
 	b := a.beside("job8", "bbbb-2", nil)
 	p := a.work.record.Mounts[0].Plan
 	a.edit(func(cm *dws.ClientMount) { cm.Spec.Mounts[0].Device.Lustre.FileSystemName = "job8fs" })

@@ -16,8 +16,7 @@ import (
 // stayed, LVM would take the volume for active once the storage is back, and no mount
 // would succeed any more.
 func TestDeviceOfStorageThatIsGoneIsRemoved(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.machine.fail["no lv"] = errors.New("gone")
 	f.want(dws.Unmounted)
 	f.machine.done()
@@ -32,8 +31,7 @@ func TestDeviceOfStorageThatIsGoneIsRemoved(t *testing.T) {
 }
 
 func TestDeviceOfStorageThatIsGoneStays(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.machine.fail["no lv"], f.machine.fail["dmsetup"] = errors.New("gone"), errors.New("Device or resource busy")
 	f.want(dws.Unmounted)
 	f.reconcile()
@@ -51,8 +49,7 @@ func TestDeviceOfStorageThatIsGoneStays(t *testing.T) {
 // What has the volume's name and is not the device mapper's is left alone, and
 // so is a device that does not exist.
 func TestNoDeviceNothingRemoved(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.machine.fail["no lv"] = errors.New("gone")
 	f.machine.lvs[testVG+"/"+testLV] = false
 	f.want(dws.Unmounted)
@@ -116,8 +113,7 @@ func TestDeactivationNamesTheHolder(t *testing.T) {
 		"another reason": {&node.CommandError{Line: "lvchange", Stderr: "  Volume group is exported", Err: node.ExitStatus(5)}, []node.Holder{holder}, nil, "exported", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, dws.TypeXFS)
-			f.reconcile()
+			f := newMounted(t, dws.TypeXFS)
 			f.machine.done()
 			f.machine.fail["lvchange"], f.machine.deviceHolders = tt.fails, tt.holders
 			if tt.broken != nil {

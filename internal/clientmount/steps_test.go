@@ -73,41 +73,28 @@ func TestSearchForHolders(t *testing.T) {
 	}
 }
 
-// The holders of a busy mount are logged once, and not with each attempt.
-func TestBusyMountIsLoggedOnce(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+// The holders of a busy mount are in the status, and logged once and not with each
+// attempt.
+func TestBusyMountNamesTheHolder(t *testing.T) {
+	f := newMounted(t, dws.TypeXFS)
 	var out bytes.Buffer
 	f.rec.log = slog.New(slog.NewTextHandler(&out, nil))
 	f.machine.fail["umount"] = &node.CommandError{Line: "umount " + testPath, Stderr: "umount: " + testPath + ": target is busy.\n", Err: node.ExitStatus(32)}
 	f.want(dws.Unmounted)
 	for range 5 {
 		f.reconcile()
+		st := f.server.object().Status
+		if st.Error == nil || !strings.Contains(st.Error.DebugMessage, "in use by pid 4242 (vim, uid 1001): cwd "+testPath+"/src") ||
+			st.Mounts[0].Ready || st.Mounts[0].State != dws.Unmounted {
+			t.Fatalf("status %s", describe(&st))
+		}
 	}
 	if n := strings.Count(out.String(), "mount is in use"); n != 1 {
 		t.Errorf("logged %d times:\n%s", n, &out)
-	}
-	if text := f.server.object().Status.Error.DebugMessage; !strings.Contains(text, "in use by pid 4242 (vim, uid 1001)") {
-		t.Errorf("the status says %q", text)
 	}
 	delete(f.machine.fail, "umount")
 	f.reconcile()
 	if s := f.server.object().Status; !s.AllReady {
 		t.Errorf("%+v", s)
-	}
-}
-
-func TestBusyNamesTheHolder(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
-	f.machine.fail["umount"] = &node.CommandError{Line: "umount " + testPath, Stderr: "umount: " + testPath + ": target is busy.\n", Err: node.ExitStatus(32)}
-	f.want(dws.Unmounted)
-	f.reconcile()
-	st := f.server.object().Status
-	if st.Error == nil || !strings.Contains(st.Error.DebugMessage, "in use by pid 4242 (vim, uid 1001): cwd "+testPath+"/src") {
-		t.Fatalf("status %s", describe(&st))
-	}
-	if st.Mounts[0].Ready || st.Mounts[0].State != dws.Unmounted {
-		t.Errorf("status %s", describe(&st))
 	}
 }

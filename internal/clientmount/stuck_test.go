@@ -194,8 +194,7 @@ func TestHangingCommandIsStartedOnce(t *testing.T) {
 // The lock manager's state is of interest when a deactivation starts to hang, and not
 // with each retry.
 func TestDiagnosisOfAHangingDeactivation(t *testing.T) {
-	f := newFixture(t, dws.TypeGFS2)
-	f.reconcile()
+	f := newMounted(t, dws.TypeGFS2)
 	f.machine.done()
 	f.machine.fail["lvchange"] = hung("lvchange")
 	f.want(dws.Unmounted)
@@ -249,8 +248,7 @@ func TestLeftCommandKeys(t *testing.T) {
 		{node.Left{PID: os.Getpid(), Program: "bash", Line: "bash -c x"}, false, true},
 		{node.Left{PID: os.Getpid(), Program: "clientmountd-child", Line: "clientmountd-child chown /x"}, false, true},
 	} {
-		f := newFixture(t, dws.TypeXFS)
-		f.reconcile()
+		f := newMounted(t, dws.TypeXFS)
 		f.machine.left = map[string][]node.Left{markOf("aaaa-1"): {tt.left}}
 		f.restart(f.rec.records)
 		if err := f.task("aaaa-1").leftCommands(mustLoad(t, f)); err != nil {
@@ -394,8 +392,7 @@ func TestNestedTargetIsMadeByAChild(t *testing.T) {
 // A command of an earlier daemon that does not end keeps us from the path, and
 // the status says which one.
 func TestCommandOfEarlierDaemonHangs(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.machine.effect([]string{"umount", testPath})
 	f.machine.done()
 	// This process stands in for it: it does not end.
@@ -413,8 +410,7 @@ func TestCommandOfEarlierDaemonHangs(t *testing.T) {
 // The wait is done once in the life of a daemon, and again when it was cut
 // short; without a record there is nothing to wait for.
 func TestLeftCommandsAreWaitedForOnce(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	if !f.work.waited {
 		t.Error("a new object waits")
 	}

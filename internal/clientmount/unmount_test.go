@@ -51,8 +51,7 @@ func TestNoUnmountCommand(t *testing.T) {
 func TestDeleteWhileMounted(t *testing.T) {
 	for _, typ := range []string{dws.TypeXFS, dws.TypeGFS2, dws.TypeRaw, dws.TypeLustre} {
 		t.Run(typ, func(t *testing.T) {
-			f := newFixture(t, typ)
-			f.reconcile()
+			f := newMounted(t, typ)
 			if !f.machine.mounted(testPath) {
 				t.Fatalf("not mounted: %q", f.machine.done())
 			}
@@ -73,8 +72,7 @@ func TestDeleteWhileMounted(t *testing.T) {
 func TestUnmountWithoutProfile(t *testing.T) {
 	for name, forget := range map[string]bool{"by the record": false, "by computed names": true} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, dws.TypeXFS)
-			f.reconcile()
+			f := newMounted(t, dws.TypeXFS)
 			f.machine.done()
 			f.server.profile = nil
 			if forget {
@@ -103,8 +101,7 @@ func TestUnmountWithoutProfile(t *testing.T) {
 func TestUnmountByIdentity(t *testing.T) {
 	foreign := node.Mount{ID: 7, Mountpoint: testPath, FSType: "ext4", Source: "/dev/sda1", Major: 8, Minor: 1, Root: "/"}
 	t.Run("hidden", func(t *testing.T) {
-		f := newFixture(t, dws.TypeXFS)
-		f.reconcile()
+		f := newMounted(t, dws.TypeXFS)
 		f.machine.table = append(f.machine.table, foreign)
 		f.want(dws.Unmounted)
 		f.reconcile()
@@ -118,8 +115,7 @@ func TestUnmountByIdentity(t *testing.T) {
 		}
 	})
 	t.Run("replaced", func(t *testing.T) {
-		f := newFixture(t, dws.TypeXFS)
-		f.reconcile()
+		f := newMounted(t, dws.TypeXFS)
 		f.machine.table = []node.Mount{foreign}
 		f.machine.done()
 		f.delete()
@@ -143,8 +139,7 @@ func TestUnmountByIdentity(t *testing.T) {
 		}
 	})
 	t.Run("profile that lost its commands", func(t *testing.T) {
-		f := newFixture(t, dws.TypeXFS)
-		f.reconcile()
+		f := newMounted(t, dws.TypeXFS)
 		commands := &f.server.profile.Data.XFS.FileSystem.Compute
 		commands.Mount, commands.Unmount = "", ""
 		f.want(dws.Unmounted)
@@ -172,8 +167,7 @@ func TestNeverMounted(t *testing.T) {
 // another goes when the last one is unmounted; nothing is looked at again
 // without need.
 func TestTargetLeftBehindGoesLater(t *testing.T) {
-	f := newFixture(t, dws.TypeXFS)
-	f.reconcile()
+	f := newMounted(t, dws.TypeXFS)
 	f.machine.done()
 	f.machine.stays = []string{"/mnt/nnf"}
 	f.want(dws.Unmounted)
@@ -206,8 +200,7 @@ func TestTargetLeftBehindIsLogged(t *testing.T) {
 		"the target":      {[]string{testPath, "/mnt/nnf"}, unix.ENOTEMPTY, "level=INFO"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, dws.TypeXFS)
-			f.reconcile()
+			f := newMounted(t, dws.TypeXFS)
 			var out bytes.Buffer
 			f.rec.log = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			f.machine.stays = tt.left
