@@ -99,8 +99,8 @@ func StillActive(uid string) *Fault {
 	return NewFault(ErrActive, v2.ErrorReason_MOVEMENT_ACTIVE, "data movement %s has not ended: wait for it, or cancel it first", uid)
 }
 
-// LimitExceeded is the error for a caller that has too much going on. setting
-// is the one of the daemon's configuration that says how much is allowed.
+// LimitExceeded is the error for a caller that exceeds a limit. setting is the
+// limit's name in the daemon's configuration.
 func LimitExceeded(setting string) *Fault {
 	f := NewFault(ErrExhausted, v2.ErrorReason_LIMIT_EXCEEDED, "too much at once for one user: the limit is %s of the daemon's configuration", setting)
 	f.Field = setting

@@ -14,13 +14,12 @@ import (
 type OptionMode string
 
 // The modes. In every one the characters that mean something to a shell are
-// refused, and so are options that choose as whom dcp copies.
+// refused, and so are options that choose the identity with which dcp copies.
 const (
 	OptionsList OptionMode = "list" // known ones only
 	OptionsNone OptionMode = "none" // none at all
-	// OptionsAny takes every option. mpirun has ones that run programs, which
-	// makes whoever may copy root on the rabbit: it is for sites that trust
-	// their users.
+	// OptionsAny takes every option. Some of mpirun run programs, so every user who
+	// may copy can become root on the rabbit: it is for sites that trust their users.
 	OptionsAny OptionMode = "any"
 )
 
@@ -177,7 +176,7 @@ func (t *tool) known(given string, words []string) error {
 		f, ok := t.lookup(name)
 		switch {
 		case ok && has:
-			// A single letter takes the = for a part of its value.
+			// A single letter takes the = as a part of its value.
 			if f.values != 1 || t.short && !strings.HasPrefix(name, "--") {
 				return refused(t.field, given, text.Quote(name)+" does not take a value with =")
 			}

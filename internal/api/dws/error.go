@@ -13,7 +13,7 @@ const (
 	Fatal Severity = "Fatal"
 )
 
-// ErrorType says whose fault an error is.
+// ErrorType is the party that caused an error.
 type ErrorType string
 
 // Error types; Internal unless stated otherwise.

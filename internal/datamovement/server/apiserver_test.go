@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
@@ -69,4 +74,233 @@ func TestSelectorOf(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
+}
+
+// limited is an API server behind our own limit of requests per second: they
+// pass one after another, in the order in which they came.
+type limited struct {
+	*cluster
+	queue chan struct{}
+}
+
+func (l *limited) Get(ctx context.Context, r kube.Resource, ns, name string, into any) error {
+	if err := l.pass(ctx); err != nil {
+		return err
+	}
+	return l.cluster.Get(ctx, r, ns, name, into)
+}
+
+func (l *limited) List(ctx context.Context, r kube.Resource, ns, selector string, fromCache bool, into any) error {
+	if r.Plural == kindClientMount.plural {
+		if err := l.pass(ctx); err != nil {
+			return err
+		}
+	}
+	return l.cluster.List(ctx, r, ns, selector, fromCache, into)
+}
+
+const each = 20 * time.Millisecond // 50 a second
+
+func (l *limited) pass(ctx context.Context) error {
+	select {
+	case l.queue <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	kube.Pause(context.Background(), each)
+	<-l.queue
+	return nil
+}
+
+func as(ctx context.Context, uid uint32) (context.Context, datamovement.Caller) {
+	c := user(uid)
+	return context.WithValue(ctx, callerKey{}, c), c
+}
+
+// A user who asks for thousands of things delays another one by no more than
+// the few requests that are under way.
+func TestNobodyWaitsForAnothersQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, newCluster())
+		s.api.client = &limited{newCluster(), make(chan struct{}, 1)}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		const flood = 2000
+		done := make(chan error, flood)
+		for range flood {
+			go func() {
+				ctx, c := as(ctx, 1002)
+				_, err := s.Status(ctx, c, datamovement.WorkflowRef{}, "nnf-dm-guess", 0)
+				done <- err
+			}()
+		}
+		wait.Advance(time.Second)
+		began := time.Now()
+		mine, c := as(t.Context(), 1001)
+		if _, err := s.Create(mine, c, wish); err != nil {
+			t.Error(err)
+		}
+		// Six requests are limited here, and each finds eight others before it.
+		if d := time.Since(began); d > 6*(requestsPerUser+1)*each {
+			t.Errorf("it took %s while another user asked", d)
+		}
+		cancel()
+		asked := 0
+		for range flood {
+			if err := <-done; errors.Is(err, datamovement.ErrNotFound) {
+				asked++
+			}
+		}
+		if asked < 10 {
+			t.Errorf("only %d of the flood were answered", asked)
+		}
+		if n := len(s.api.queue.users); n != 0 {
+			t.Errorf("%d users are remembered", n)
+		}
+	})
+}
+
+// What all users need is not asked for in the turn of the one who is first: the
+// others would wait for that.
+func TestSharedLookupsWaitForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, newCluster())
+		stuck := make(chan struct{})
+		ctx, _ := as(t.Context(), 1002)
+		for range requestsPerUser {
+			go s.api.queue.run(ctx, func() error { <-stuck; return nil })
+		}
+		synctest.Wait()
+		go s.look.rabbit(ctx)
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		mine, _ := as(ctx, 1001)
+		if _, err := s.look.rabbit(mine); err != nil {
+			t.Error(err)
+		}
+		close(stuck)
+	})
+}
+
+func TestTurnEndsWithTheCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := new(fairQueue)
+		stuck := make(chan struct{})
+		ctx, _ := as(t.Context(), 1001)
+		for range requestsPerUser {
+			go q.run(ctx, func() error { <-stuck; return nil })
+		}
+		synctest.Wait()
+		short, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if err := q.run(short, func() error { t.Error("it ran"); return nil }); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		other, _ := as(t.Context(), 1002)
+		ran := false
+		if err := q.run(other, func() error { ran = true; return nil }); err != nil || !ran {
+			t.Errorf("another user: %v", err)
+		}
+		if err := q.run(t.Context(), func() error { return errMissing }); err != errMissing {
+			t.Errorf("the daemon itself: %v", err)
+		}
+		close(stuck)
+	})
+}
+
+// flood starts n requests of a user that take no time, and returns how many have
+// gone out.
+func flood(t *testing.T, q *fairQueue, uid uint32, n int) (gone *atomic.Int64) {
+	gone = new(atomic.Int64)
+	ctx, _ := as(t.Context(), uid)
+	for range n {
+		go func() { _ = q.run(ctx, func() error { gone.Add(1); return nil }) }()
+	}
+	synctest.Wait()
+	return gone
+}
+
+// One user has a share, and what is left over is there at once for the others.
+func TestAPIShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := new(fairQueue)
+		q.set(APIShare{QPS: 50, Burst: 100, Percent: 80})
+		gone := flood(t, q, 1002, 500)
+		if n := gone.Load(); n != 80 {
+			t.Errorf("a burst of %d, want 80", n)
+		}
+		wait.Advance(2 * time.Second)
+		if n := gone.Load(); n < 159 || n > 160 {
+			t.Errorf("%d after 2 s, want 160", n)
+		}
+		for range 20 {
+			began := time.Now()
+			other, _ := as(t.Context(), 1001)
+			if err := q.run(other, func() error { return nil }); err != nil || time.Since(began) != 0 {
+				t.Errorf("another user waited %v: %v", time.Since(began), err)
+			}
+		}
+		q.set(APIShare{}) // no limit any more
+		synctest.Wait()
+		if n := gone.Load(); n != 500 {
+			t.Errorf("%d without a limit", n)
+		}
+		wait.Advance(time.Second)
+		if q.sweep(); len(q.users) != 0 {
+			t.Errorf("%d users are remembered", len(q.users))
+		}
+	})
+}
+
+// Users take turns: a user waits for at most one request of each other user.
+func TestUsersTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := new(fairQueue)
+		q.set(APIShare{QPS: 50, Burst: 10, Percent: 80})
+		const users = 25
+		ctx, cancel := context.WithCancel(t.Context())
+		for uid := range uint32(users) {
+			for range 100 {
+				other, _ := as(ctx, 2000+uid)
+				go func() { _ = q.run(other, func() error { return nil }) }()
+			}
+		}
+		wait.Advance(3 * time.Second)
+		began := time.Now()
+		mine, _ := as(t.Context(), 1001)
+		if err := q.run(mine, func() error { return nil }); err != nil {
+			t.Error(err)
+		}
+		if d, most := time.Since(began), (users+1)*time.Second/50; d > most {
+			t.Errorf("it took %v, with %d others at most %v are wanted", d, users, most)
+		}
+		cancel()
+		synctest.Wait()
+		if n := q.ready.Len(); n != 0 {
+			t.Errorf("%d users wait", n)
+		}
+		wait.Advance(time.Minute)
+		if q.sweep(); len(q.users) != 0 {
+			t.Errorf("%d users are remembered", len(q.users))
+		}
+	})
+}
+
+// Requests of the daemon count towards the overall limit and wait for no user.
+func TestOwnRequestsCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := new(fairQueue)
+		q.set(APIShare{QPS: 10, Burst: 10, Percent: 100})
+		for range 20 {
+			if err := q.run(t.Context(), func() error { return nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		mine, _ := as(t.Context(), 1001)
+		if err := q.run(mine, func() error { return nil }); err != nil || time.Since(began) < time.Second {
+			t.Errorf("a user waited %v: %v", time.Since(began), err)
+		}
+	})
 }

@@ -152,23 +152,23 @@ func (s *Service) awaitCancelled(ctx context.Context, c datamovement.Caller, w d
 
 const (
 	// tombstonesPerUser is more than a batch has, so that a whole one can be
-	// cancelled and then asked for.
+	// cancelled and then followed.
 	tombstonesPerUser = 1024
 	tombstoneTime     = time.Hour
 )
 
 // tombstones remember data movements that were cancelled before their start. The
-// rabbit never ends those, so they are deleted at once, and a caller who asks for
-// one learns that it was cancelled.
+// rabbit never ends those, so they are deleted at once, and a status request for
+// one reports that it was cancelled.
 //
 // Each is for one object, by its UID. A name may be given to another object
 // later, when a request is repeated with its key: creating that one drops the
 // tombstone. Each user has a table of their own, so that no user can push out
-// what another one will ask for.
+// the tombstones of another one.
 //
 // They are in memory only, and harmless to lose: nothing was copied and nothing
 // waits for them. A caller who asks after a restart learns that there is no such
-// movement, which is an end as well.
+// movement, which also ends a wait.
 type tombstones struct {
 	mu    sync.Mutex
 	users map[int64]map[types.UID]tombstone // by spec.userId

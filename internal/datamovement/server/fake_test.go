@@ -54,8 +54,7 @@ type cluster struct {
 	cached    []*dws.ClientMount // what a list at hand has; nil: the same
 	movements map[string]*nnf.DataMovement
 	watches   map[chan func(kube.Handler[nnf.DataMovement])]string // namespace
-	fail      error                                                // of every request but watches
-	failOn    map[string]error                                     // of requests whose line in the log begins so
+	failOn    map[string]error                                     // of requests whose line in the log starts so
 	reading   func(*nnf.DataMovement)                              // is called before a movement is read
 	profiles  []*nnf.DataMovementProfile
 	onCreate  func() // is called after a creation
@@ -104,10 +103,11 @@ func (c *cluster) request(what string, args ...any) error {
 			return err
 		}
 	}
-	return c.fail
+	return nil
 }
 
-// refuse lets requests whose line begins so fail; a nil error ends that.
+// refuse lets requests whose line in the log starts with prefix fail, with "" all;
+// a nil error ends that.
 func (c *cluster) refuse(prefix string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -212,6 +212,23 @@ func (c *cluster) tell(ns string, f func(kube.Handler[nnf.DataMovement])) {
 			w <- f
 		}
 	}
+}
+
+// started is a movement of job7 that a compute has started, before this daemon.
+func started(name string, uid int64) *nnf.DataMovement {
+	dm := &nnf.DataMovement{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: rabbit, Labels: map[string]string{
+		api.LabelInitiator: node, api.LabelOwnerKind: "Workflow", api.LabelOwnerName: "job7", api.LabelOwnerNamespace: "default", api.LabelOwnerUID: "wf-uid",
+		api.LabelWorkflowName: "job7", api.LabelWorkflowNamespace: "default", api.LabelWorkflowUID: "wf-uid",
+	}}}
+	dm.Spec.UserID = uid
+	return dm
+}
+
+// drop deletes a movement without an event.
+func (c *cluster) drop(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.movements, name)
 }
 
 // set is what the rabbit does.

@@ -20,8 +20,8 @@ const (
 	// movement: clients ask again every second or so.
 	linger = 10 * time.Second
 	// trusted is how long an object that was read by a request, and that the
-	// watch has not shown yet, stands for itself: the watch may begin with a
-	// state that is some moments old.
+	// watch has not shown yet, is used: the watch may start with a state that is
+	// some moments old.
 	trusted = 5 * time.Second
 	// blindAfter is how long a watch may be lost, or not have shown anything yet,
 	// before the movements that are waited for are read one by one, and how often
@@ -34,7 +34,7 @@ const (
 	versionRetry = 5 * time.Second
 )
 
-// feed knows this node's movements of one namespace while somebody follows one.
+// feed knows this node's movements of one namespace while a request follows one.
 type feed struct {
 	api       *apiServer
 	namespace string
@@ -52,9 +52,9 @@ type feed struct {
 	stopped bool
 	known   map[string]*entry
 	waiting map[string]*waiting // by the movement's name
-	down    bool                // the watch was lost, which was said
-	trouble error               // with which, as it was said last
-	blind   time.Time           // since when nothing is shown; zero: the watch shows what is
+	down    bool                // the watch was lost, which was logged
+	trouble error               // the error that was logged last
+	blind   time.Time           // since when the watch shows nothing; zero: it shows the current state
 	lost    chan struct{}       // buffers one value: blind is set
 }
 
@@ -160,8 +160,8 @@ func (f *feed) run(ctx context.Context, ended chan struct{}) {
 	}
 }
 
-// state says that the watch is lost, once for each kind of trouble, and once that
-// it is back.
+// state logs that the watch is lost, once for each kind of error, and once that it
+// is back.
 func (f *feed) state(ctx context.Context, s kube.State) {
 	f.mu.Lock()
 	if ctx.Err() != nil { // another watch may have begun
@@ -316,8 +316,8 @@ func (f *feed) remove(ctx context.Context, name string) {
 	f.wake(name)
 }
 
-// learn takes what a request has returned, so that nobody is told an older state
-// afterwards.
+// learn takes the state that a request has returned, so that no caller gets an
+// older one afterwards.
 func (f *feed) learn(dm *nnf.DataMovement) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -335,8 +335,8 @@ func (f *feed) learn(dm *nnf.DataMovement) {
 	}
 }
 
-// forget drops what a request has found missing. Only news wake: who is woken
-// looks again.
+// forget drops what a request has found missing. Only a change wakes the waiters,
+// because they look again.
 func (f *feed) forget(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -346,8 +346,8 @@ func (f *feed) forget(name string) {
 	}
 }
 
-// look wakes whoever waits for a movement of which something else than its
-// object has changed.
+// look wakes the waiters of a movement of which something else than its object has
+// changed.
 func (f *feed) look(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -355,7 +355,7 @@ func (f *feed) look(name string) {
 }
 
 // get returns what is known of a movement, nil when the API server must be
-// asked. Nobody may change it.
+// asked. The caller must not change it.
 func (f *feed) get(name string) *nnf.DataMovement {
 	f.mu.Lock()
 	defer f.mu.Unlock()

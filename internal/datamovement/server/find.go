@@ -51,7 +51,7 @@ func (s *Service) isAbsent(c datamovement.Caller, w datamovement.WorkflowRef, na
 	return ok
 }
 
-// read asks the API server, and tells the feed.
+// read reads a movement from the API server, and passes it to the feed.
 func (s *Service) read(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, f *feed, uid string) (*nnf.DataMovement, error) {
 	if s.isAbsent(c, w, uid) {
 		return nil, datamovement.MovementNotFound(uid)
@@ -182,16 +182,16 @@ func (s *Service) await(ctx context.Context, c datamovement.Caller, w datamoveme
 }
 
 const (
-	// absentTime is how long a name that was not found stays so: clients that ask
-	// for a wrong name ask again every second or faster.
+	// absentTime is how long a name that was not found stays so: clients repeat
+	// requests with a wrong name every second or faster.
 	absentTime = 2 * time.Second
 	// maxAbsent bounds the names of one user, and maxAbsentAll those of all.
 	maxAbsent    = 256
 	maxAbsentAll = 8192
 )
 
-// absent remembers for a short time which names of movements and batches a user
-// was told not to exist. Names that are missing and names that are not the
+// absent remembers for a short time which names of movements and batches do not
+// exist for a user. Names that are missing and names that are not the
 // caller's are remembered alike, so that no caller can tell them apart. The zero
 // value is ready.
 type absent struct {
@@ -201,13 +201,13 @@ type absent struct {
 	order list.List // of *absence, oldest first
 }
 
-// absentKey is who asked, and about which workflow.
+// absentKey is the caller, and the workflow of the request.
 type absentKey struct {
 	uid      uint32
 	workflow datamovement.WorkflowRef
 }
 
-// absentBatch is the name of a batch here. Its handle may also be asked for as if
+// absentBatch is the name of a batch here. A request may also name its handle as if
 // it were a movement's uid.
 func absentBatch(handle string) string { return "batch " + handle }
 
@@ -219,7 +219,7 @@ type absence struct {
 	object, reason string
 }
 
-// find returns what is remembered; false when the API server must be asked.
+// find returns the remembered absence; false when the API server must be asked.
 func (a *absent) find(c datamovement.Caller, w datamovement.WorkflowRef, name string) (absence, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -241,7 +241,7 @@ func (a *absent) add(c datamovement.Caller, w datamovement.WorkflowRef, name, ob
 		a.remove(e)
 	}
 	if a.users[c.UID] >= maxAbsent || a.order.Len() >= maxAbsentAll {
-		return // a guess costs a request, as without this
+		return // a wrong name costs a request, as without this
 	}
 	if a.names == nil {
 		a.names, a.users = make(map[string]map[absentKey]*list.Element), make(map[uint32]int)
@@ -298,8 +298,8 @@ func (s *Service) List(ctx context.Context, c datamovement.Caller, w datamovemen
 	return uids, nil
 }
 
-// recordHidden is for a caller who is shown nothing of what there is. It returns
-// the record.
+// recordHidden records that movements exist of which the caller sees none. It
+// returns the record.
 func (s *Service) recordHidden(c datamovement.Caller, w datamovement.WorkflowRef, items []*nnf.DataMovement) (object, reason string) {
 	for _, dm := range items {
 		if v := s.policy().Listed(c, dm, w); v.Outcome == datamovement.Hidden {
@@ -352,8 +352,8 @@ type sharedList struct {
 	err    error
 }
 
-// get returns what fetch returns, of this call or of another one. Nobody may
-// change the items.
+// get returns what fetch returns, of this call or of another one. The
+// caller must not change the items.
 func (l *lists) get(ctx context.Context, key listKey, fetch func() ([]*nnf.DataMovement, error)) ([]*nnf.DataMovement, error) {
 	for {
 		x, ready := l.join(key)

@@ -254,9 +254,7 @@ func TestAbsentUntilMade(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.mu.Lock()
-		delete(c.movements, uid)
-		c.mu.Unlock()
+		c.drop(uid)
 		if _, err := s.Status(t.Context(), user(1001), job7, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
 			t.Fatal(err)
 		}

@@ -255,9 +255,7 @@ func TestFollow(t *testing.T) {
 			t.Fatal(err)
 		}
 		want(a + " cancelled")
-		c.mu.Lock()
-		delete(c.movements, d)
-		c.mu.Unlock()
+		c.drop(d)
 		s.feed(rabbit).forget(d)
 		want(d + " deleted")
 		select {

@@ -63,7 +63,7 @@ func (c *cluster) changeMounts(f func([]*dws.ClientMount) []*dws.ClientMount) {
 	c.mounts = f(slices.Clone(c.mounts))
 }
 
-func (c *cluster) living() (n int) {
+func (c *cluster) active() (n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, dm := range c.movements {
@@ -94,8 +94,8 @@ func TestNothingIsCreatedAfterTheWindow(t *testing.T) {
 						}
 						return
 					}
-					if f := datamovement.Explain(err); f == nil || errors.Is(f.Kind, datamovement.ErrUnavailable) || c.living() != 1 {
-						t.Errorf("%q, %v, %d live", uid, err, c.living())
+					if f := datamovement.Explain(err); f == nil || errors.Is(f.Kind, datamovement.ErrUnavailable) || c.active() != 1 {
+						t.Errorf("%q, %v, %d live", uid, err, c.active())
 					}
 				})
 			})
@@ -151,20 +151,16 @@ func TestConfirmation(t *testing.T) {
 		if n := len(c.requests()); n > 3 {
 			t.Errorf("%d requests afterwards", n)
 		}
-		if c.living() != 16 {
-			t.Errorf("%d live of 16", c.living())
+		if c.active() != 16 {
+			t.Errorf("%d live of 16", c.active())
 		}
 		created(t, s)
 		wait.Advance(time.Millisecond)
 		last := created(t, s)
-		c.mu.Lock()
-		c.fail = apiError(503, "")
-		c.mu.Unlock()
+		c.refuse("", apiError(503, ""))
 		wait.Advance(20 * time.Second)
 		changes["the compute unmounts"](c)
-		c.mu.Lock()
-		c.fail = nil
-		c.mu.Unlock()
+		c.refuse("", nil)
 		wait.Advance(10 * time.Second)
 		if c.movements[last] != nil || c.movements[first] == nil {
 			t.Error("what could not be confirmed for a while is not cancelled, or something else is")

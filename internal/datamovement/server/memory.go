@@ -63,11 +63,11 @@ func (m *meter) limit() int64 {
 }
 
 // soft is the part of a limit up to which answers and further requests are
-// taken. The rest is for the requests that are refused in words.
+// taken. The rest is for the requests that are refused with an error.
 func soft(limit int64) int64 { return limit / 4 * 3 }
 
 // crowded tells that the user should get no more requests: above this they are
-// refused in words, and only what goes on above the limit ends the connection.
+// refused with an error, and only traffic above the limit ends the connection.
 func (m *meter) crowded() bool {
 	if m == nil {
 		return false
@@ -150,7 +150,7 @@ type calls interface {
 	End()
 }
 
-// preface is how many bytes a client says before its first frame.
+// preface is how many bytes a client sends before its first frame (RFC 9113, 3.4).
 const preface = 24
 
 // meteredConn reads along.
@@ -174,8 +174,8 @@ type meteredConn struct {
 }
 
 // Read fails when the user holds too much. Between two requests it lets others
-// run: a client that sends thousands at once would otherwise fill the
-// scheduler's queue, in which everybody else stands behind them.
+// run: a client that sends thousands at once would otherwise fill the scheduler's
+// queue before those of all others.
 func (c *meteredConn) Read(p []byte) (int, error) {
 	if c.polite && c.in.between() {
 		c.polite = false

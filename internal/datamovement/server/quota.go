@@ -114,7 +114,7 @@ type reservation struct {
 	bytes int64
 }
 
-// made says which movement was created.
+// made replaces the reservation by the movement that was created.
 func (r *reservation) made(dm *nnf.DataMovement) {
 	r.q.mu.Lock()
 	defer r.q.mu.Unlock()

@@ -9,10 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/compute-daemons/compute-daemons/internal/api"
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
@@ -24,15 +22,8 @@ func (c *cluster) exists(uid int64, n, bytes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range n {
-		dm := &nnf.DataMovement{ObjectMeta: metav1.ObjectMeta{
-			Name: "old-" + strconv.FormatInt(uid, 10) + "-" + strconv.Itoa(i), Namespace: rabbit, UID: types.UID("uid-old-" + strconv.Itoa(i)),
-			Labels: map[string]string{
-				api.LabelInitiator: node, api.LabelOwnerKind: "Workflow",
-				api.LabelOwnerName: "job7", api.LabelOwnerNamespace: "default", api.LabelOwnerUID: "wf-uid",
-				api.LabelWorkflowName: "job7", api.LabelWorkflowNamespace: "default", api.LabelWorkflowUID: "wf-uid",
-			},
-		}}
-		dm.Spec.UserID = uid
+		dm := started("old-"+strconv.FormatInt(uid, 10)+"-"+strconv.Itoa(i), uid)
+		dm.UID = types.UID("uid-old-" + strconv.Itoa(i))
 		dm.Spec.Source.Path = strings.Repeat("x", bytes)
 		c.put(dm)
 	}
@@ -220,9 +211,7 @@ func TestBlindWaitForWhatIsDeleted(t *testing.T) {
 			done <- err
 		}()
 		wait.Advance(time.Minute)
-		c.mu.Lock()
-		delete(c.movements, uid)
-		c.mu.Unlock()
+		c.drop(uid)
 		began := time.Now()
 		if err := <-done; !errors.Is(err, datamovement.ErrNotFound) || time.Since(began) > 2*blindAfter {
 			t.Errorf("%v after %s", err, time.Since(began))
@@ -242,9 +231,7 @@ func TestBlindPolls(t *testing.T) {
 		wait.Advance(time.Minute)
 		c.set(uid, running)
 		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
-		c.mu.Lock()
-		c.fail = errBroken
-		c.mu.Unlock()
+		c.refuse("", errBroken)
 		wait.Advance(time.Minute)
 		c.requests()
 		for range 10 {

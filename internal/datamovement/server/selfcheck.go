@@ -117,7 +117,7 @@ func (c *SelfCheck) serve(g *grpc.Server) (wait func()) {
 	}
 }
 
-// stop is called when the shutdown begins.
+// stop is called when the shutdown starts.
 func (c *SelfCheck) stop() {
 	if c != nil {
 		c.end()

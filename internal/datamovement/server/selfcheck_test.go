@@ -29,9 +29,9 @@ func (d door) Probe(ctx context.Context) error {
 func TestSelfCheck(t *testing.T) {
 	idle := unixsocket.NewIdle(0, func() {})
 	r := startServer(t, func(o *Options) { o.Idle = idle })
-	pulse := r.check
+	check := r.check
 	for range 3 {
-		if err := pulse.Probe(within(t, soon)); err != nil {
+		if err := check.Probe(within(t, soon)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -51,11 +51,11 @@ func TestSelfCheck(t *testing.T) {
 	defer held.CloseSend()
 	r.stop()
 	select {
-	case <-pulse.over:
+	case <-check.over:
 	case <-time.After(soon / 2):
 		t.Error("it goes on asking during the shutdown")
 	}
-	if err := pulse.Probe(within(t, soon)); err != nil {
+	if err := check.Probe(within(t, soon)); err != nil {
 		t.Errorf("during the shutdown: %v", err)
 	}
 }
@@ -136,11 +136,11 @@ func TestSelfCheckIsNotActivity(t *testing.T) {
 	idle := unixsocket.NewIdle(0, func() { told <- struct{}{} })
 	defer idle.Stop()
 	r := startServer(t, func(o *Options) { o.Idle = idle })
-	pulse := r.check
+	check := r.check
 	idle.Set(time.Millisecond)
 	<-told
 	for range 3 {
-		if err := pulse.Probe(within(t, soon)); err != nil {
+		if err := check.Probe(within(t, soon)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -103,7 +103,7 @@ type Service struct {
 	feeds map[string]*feed // by namespace
 }
 
-// New makes a service that has not asked anybody anything yet.
+// New makes a service. It sends no request yet.
 func New(o Options) *Service {
 	s := &Service{
 		o: o, log: o.Log, status: statusLine{tell: o.Status}, quota: newQuota(), api: newAPIServer(o.Client), stopping: make(chan struct{}), feeds: make(map[string]*feed),
@@ -173,8 +173,8 @@ func (s *Service) verdict(c datamovement.Caller, object string, v datamovement.V
 	return v.Err(missing)
 }
 
-// judged passes an error on. What blames the request is recorded as a refusal,
-// and what the API server says goes into the log, for the caller is not told.
+// judged turns an error into a Fault. It records errors that blame the request as
+// refusals, and logs those of the API server, whose text the caller does not get.
 func (s *Service) judged(c datamovement.Caller, object string, err error) error {
 	f := datamovement.Explain(err)
 	switch {
@@ -243,7 +243,7 @@ type statusLine struct {
 	lost map[string]bool // by namespace that is watched
 }
 
-// watch says that a namespace is watched, or that its watch is lost for now.
+// watch reports that a namespace is watched, or that its watch is lost for now.
 func (s *statusLine) watch(namespace string, lost bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -256,7 +256,7 @@ func (s *statusLine) watch(namespace string, lost bool) {
 	}
 }
 
-// end says that a namespace is not watched any more.
+// end reports that a namespace is not watched any more.
 func (s *statusLine) end(namespace string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -264,7 +264,7 @@ func (s *statusLine) end(namespace string) {
 	s.say()
 }
 
-// say is called under mu.
+// say reports the line. It is called under mu.
 func (s *statusLine) say() {
 	if s.tell != nil {
 		s.tell(s.text())

@@ -102,9 +102,7 @@ func TestAPIServerDown(t *testing.T) {
 		uid := created(t, s)
 		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		synctest.Wait()
-		c.mu.Lock()
-		c.fail = apiError(500, "secret words of the server")
-		c.mu.Unlock()
+		c.refuse("", apiError(500, "secret words of the server"))
 		wait.Advance(time.Second)
 		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
 		_, err := s.Create(t.Context(), user(1001), wish)
@@ -121,11 +119,7 @@ func TestAPIServerDown(t *testing.T) {
 func TestReadAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
-		fail := func(err error) {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.fail = err
-		}
+		fail := func(err error) { c.refuse("", err) }
 		broke := errors.New("connection reset by peer")
 		fail(broke)
 		time.AfterFunc(readAgain/2, func() { fail(nil) })

@@ -13,10 +13,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/compute-daemons/compute-daemons/internal/api"
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
-	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
 )
 
@@ -139,13 +137,6 @@ func (r *testServer) many(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range n {
-		dm := &nnf.DataMovement{}
-		dm.Name, dm.Namespace = fmt.Sprintf("nnf-dm-node-%0200d", i), rabbit
-		dm.Labels = map[string]string{
-			api.LabelInitiator: node, api.LabelOwnerKind: "Workflow", api.LabelOwnerName: "job7", api.LabelOwnerNamespace: "default", api.LabelOwnerUID: "wf-uid",
-			api.LabelWorkflowName: "job7", api.LabelWorkflowNamespace: "default", api.LabelWorkflowUID: "wf-uid",
-		}
-		dm.Spec.UserID = 1001
-		r.put(dm)
+		r.put(started(fmt.Sprintf("nnf-dm-node-%0200d", i), 1001))
 	}
 }

@@ -182,7 +182,7 @@ func (v version2) Delete(ctx context.Context, r *v2.DeleteRequest) (*v2.DeleteRe
 }
 
 // each does something for all of a group, by their newest state, and returns the
-// uids for which do says so.
+// uids for which do returns true.
 func (v version2) each(ctx context.Context, w datamovement.WorkflowRef, names []string, do func(datamovement.Caller, snapshot, *feed) (bool, error)) ([]string, error) {
 	c := callerOf(ctx)
 	if len(names) == 0 {

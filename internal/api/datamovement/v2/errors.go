@@ -71,7 +71,7 @@ func newError(c codes.Code, text string, details ...protoadapt.MessageV1) error 
 // Reason returns the reason of an error that a call returned, and its metadata.
 // It is unspecified when the error comes from somewhere else — gRPC itself, a
 // daemon without version 2 — or has a reason that is newer than this code. Then
-// status.Code tells what there is to tell.
+// only status.Code is known.
 func Reason(err error) (ErrorReason, map[string]string) {
 	s, ok := status.FromError(err)
 	if !ok {
