@@ -83,6 +83,13 @@ func Quote(s string) string {
 	return strconv.QuoteToASCII(s)
 }
 
+// Unquoted is Quote without the quotes, for a message that has its own or that
+// scripts match.
+func Unquoted(s string) string {
+	q := Quote(s)
+	return q[1 : len(q)-1]
+}
+
 // JSON writes v as one indented document. Nothing in it can steer a terminal.
 func JSON(w io.Writer, v any) error {
 	var b bytes.Buffer
