@@ -83,8 +83,8 @@ func Quote(s string) string {
 	return strconv.QuoteToASCII(s)
 }
 
-// Unquoted is Quote without the quotes, for a message that has its own or that
-// scripts match.
+// Unquoted returns what Quote returns, without the quotes: for messages whose form other
+// programs expect.
 func Unquoted(s string) string {
 	q := Quote(s)
 	return q[1 : len(q)-1]

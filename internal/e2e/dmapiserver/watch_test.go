@@ -164,9 +164,7 @@ func answerLost(s *env) {
 		s.t.Fatalf("the answer was lost, but %s was returned", first)
 	}
 	second, err := s.try(key)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	again, err := s.try(key)
 	if err != nil || again != second {
 		s.t.Errorf("%s, then %s: %v", second, again, err)

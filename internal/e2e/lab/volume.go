@@ -44,7 +44,7 @@ type Volume struct {
 }
 
 // DevicePath is the node that device mapper makes for a volume: hyphens in
-// either name are doubled (contract clientmountd.md 6.3).
+// either name are doubled.
 func DevicePath(vg, lv string) string {
 	escape := func(s string) string { return strings.ReplaceAll(s, "-", "--") }
 	return "/dev/mapper/" + escape(vg) + "-" + escape(lv)

@@ -230,7 +230,7 @@ type guest struct {
 func newGuest(l *lab.Lab, at, serve string) (*guest, error) {
 	g := &guest{agent: filepath.Join(l.Dir, "agent"), at: at, units: map[string]string{}}
 	if _, err := os.Stat(g.agent); err != nil {
-		root, err := repository()
+		root, err := lab.Repository()
 		if err != nil {
 			return nil, err
 		}

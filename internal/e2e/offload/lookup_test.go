@@ -130,6 +130,6 @@ func notSetUp(s *env) {
 	s.refused(createFailed, "Error finding profile: more than one default NnfDataMovementProfile found; unable to pick one: [alpha zeta]")
 	s.create(func(w *wish) { w.Profile = "plain" })
 	for _, o := range []lab.Object{world.MovementProfile("plain", false), pinned, world.MovementProfile("zeta", true), world.MovementProfile("alpha", true), world.FileSystem("early", global)} {
-		s.must(s.Cluster.Delete(s.ctx(), o.String("kind"), o.Namespace(), o.Name()))
+		s.Must(s.Cluster.Delete(s.ctx(), o.String("kind"), o.Namespace(), o.Name()))
 	}
 }

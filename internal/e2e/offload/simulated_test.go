@@ -110,7 +110,7 @@ func (s *env) listed(want []string) {
 func erase(s *env, uid string) *pb.DataMovementDeleteResponse {
 	s.t.Helper()
 	r, err := s.me.Delete(s.ctx(), &pb.DataMovementDeleteRequest{Uid: uid})
-	s.must(err)
+	s.Must(err)
 	return r
 }
 
@@ -120,7 +120,7 @@ func simulatedCancels(s *env) {
 	cancel := func(uid string) *pb.DataMovementCancelResponse {
 		s.t.Helper()
 		r, err := s.me.Cancel(s.ctx(), &pb.DataMovementCancelRequest{Uid: uid})
-		s.must(err)
+		s.Must(err)
 		return r
 	}
 	for range 2 { // each cancel begins the sequence anew

@@ -127,7 +127,7 @@ func upgrade(t *testing.T) {
 func failed(t *testing.T) {
 	s := newSite(t, "empty")
 	s.ask(nil)
-	o := s.await("failed", func(o lab.Object) bool { return o.Severity() != "" })
+	o := s.World.AwaitError(s.name)
 	if text := o.DebugMessage(); !strings.Contains(text, "unable to mount file system") {
 		t.Errorf("the status says %q", text)
 	}
