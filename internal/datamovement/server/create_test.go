@@ -151,7 +151,7 @@ func TestRootCreatesForTheUser(t *testing.T) {
 	})
 }
 
-// New settings count for those who are there.
+// New settings apply to users with requests under way.
 func TestSetSettings(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		r := wish

@@ -144,7 +144,7 @@ func TestForeign(t *testing.T) {
 	})
 }
 
-// The time of an answer must not tell a movement of somebody else, which is
+// The time of an answer must not tell a movement of another user, which is
 // followed right now, from one that does not exist.
 func TestForeignCostsWhatMissingCosts(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
