@@ -157,7 +157,11 @@ func TestInterrupted(t *testing.T) {
 			time.Sleep(30 * time.Millisecond) // so that two signals are not taken for one
 		}
 		_ = cmd.Wait()
-		if code := cmd.ProcessState.ExitCode(); code != tt.exit && code != 0 {
+		code := cmd.ProcessState.ExitCode()
+		if ended := cmd.ProcessState.Sys().(syscall.WaitStatus); ended.Signaled() && ended.Signal() == tt.sends[0] && out.Len() == 0 {
+			code = tt.exit // on a busy machine the signal can come before main runs
+		}
+		if code != tt.exit && code != 0 {
 			t.Errorf("%v after %v: exit code %d\n%s", tt.sends, tt.after, code, out)
 		}
 		s.settle()
