@@ -137,7 +137,7 @@ func (r *run) stop(why, what string) {
 		}
 	}
 	r.deadline = time.After(r.limit)
-	r.Notifier.Stopping()
+	r.Notifier.stopping()
 	r.Log.Info("stopping", EventID(EventStopping), why, what, "limit", r.limit)
 }
 
@@ -152,7 +152,7 @@ func (r *run) requestReload() {
 	go func() {
 		defer func() { r.reloaded <- struct{}{} }()
 		err := Safely(func() error {
-			r.Notifier.Reloading(r.Reload)
+			r.Notifier.reloading(r.Reload)
 			return nil
 		})
 		if err != nil {

@@ -22,11 +22,11 @@ const maxStatus = 512
 type Notifier struct {
 	log *slog.Logger
 
-	mu       sync.Mutex
-	ready    bool
-	stopping bool
-	status   string
-	failing  bool
+	mu      sync.Mutex
+	ready   bool
+	stopped bool // the service manager knows that the shutdown has started
+	status  string
+	failing bool
 }
 
 // newNotifier returns a Notifier that logs its errors to log.
@@ -54,30 +54,30 @@ func (n *Notifier) Status(status string) {
 	})
 }
 
-// Stopping says that the shutdown has started. Only the first call sends.
-func (n *Notifier) Stopping() {
+// stopping says that the shutdown has started. Only the first call sends.
+func (n *Notifier) stopping() {
 	n.locked(func() {
-		if !n.stopping {
-			n.stopping = true
+		if !n.stopped {
+			n.stopped = true
 			n.send(sddaemon.SdNotifyStopping)
 		}
 	})
 }
 
-// Reloading says that the configuration is being read again, calls reload,
+// reloading says that the configuration is being read again, calls reload,
 // and says when that has ended, however it ended. Before the process is ready
 // and while it stops only reload is called, because those messages would be
 // taken for the end of the start or of the stop.
-func (n *Notifier) Reloading(reload func()) {
+func (n *Notifier) reloading(reload func()) {
 	tell := false
 	n.locked(func() {
-		if tell = n.ready && !n.stopping; tell {
+		if tell = n.ready && !n.stopped; tell {
 			n.send(sddaemon.SdNotifyReloading + "\n" + sddaemon.SdNotifyMonotonicUsec())
 		}
 	})
 	if tell {
 		defer n.locked(func() {
-			if !n.stopping {
+			if !n.stopped {
 				n.send(sddaemon.SdNotifyReady)
 			}
 		})

@@ -87,8 +87,8 @@ func TestNotify(t *testing.T) {
 		n.Status("1 mount")
 		n.Status("2 mounts, API server answers")
 		m.expect("STATUS=1 mount", "STATUS=2 mounts, API server answers")
-		n.Stopping()
-		n.Stopping()
+		n.stopping()
+		n.stopping()
 		m.expect("STOPPING=1")
 	}
 }
@@ -97,12 +97,12 @@ func TestNotifyReloading(t *testing.T) {
 	m := startManager(t, filepath.Join(t.TempDir(), "notify"))
 	n := newNotifier(nil)
 	calls := 0
-	n.Reloading(func() { calls++ })
+	n.reloading(func() { calls++ })
 	m.nothing() // READY=1 now would end the start too early
 
 	n.Ready()
 	m.expect("READY=1")
-	n.Reloading(func() {
+	n.reloading(func() {
 		calls++
 		m.expect(`RELOADING=1\nMONOTONIC_USEC=[1-9][0-9]*\n`)
 		n.Status("reading") // must not deadlock
@@ -111,13 +111,13 @@ func TestNotifyReloading(t *testing.T) {
 
 	func() {
 		defer func() { recover() }()
-		n.Reloading(func() { panic("bad file") })
+		n.reloading(func() { panic("bad file") })
 	}()
 	m.expect(`RELOADING=1\nMONOTONIC_USEC=.*\n`, "READY=1")
 
-	n.Stopping()
+	n.stopping()
 	m.expect("STOPPING=1")
-	n.Reloading(func() { calls++ })
+	n.reloading(func() { calls++ })
 	m.nothing()
 	if calls != 3 {
 		t.Errorf("%d calls", calls)
@@ -141,8 +141,8 @@ func TestNotifyNobody(t *testing.T) {
 		n.Ready()
 		n.Status("x")
 		called := false
-		n.Reloading(func() { called = true })
-		n.Stopping()
+		n.reloading(func() { called = true })
+		n.stopping()
 		n.ping()
 		if !called {
 			t.Error("the configuration was not read")

@@ -101,20 +101,13 @@ func FindMount(r *Request, computes []Mount, node string) (Mount, error) {
 	case !best.Ready:
 		return Mount{}, failed(v2.ErrorReason_MOUNT_NOT_READY, "ClientMount %s/%s: '%s' is not mounted, or is being unmounted", best.Namespace, best.Name, best.Path)
 	case best.Type != dws.TypeLustre && best.Type != dws.TypeGFS2:
-		f := Invalid(fieldSource, "filesystem not supported: '%s'", trimmed(best.Type))
+		f := Invalid(fieldSource, "filesystem not supported: '%s'", text.Unquoted(best.Type))
 		f.Reason = v2.ErrorReason_FILESYSTEM_NOT_SUPPORTED
 		return Mount{}, f
 	case best.Reference == nil:
 		return Mount{}, failed(v2.ErrorReason_MOUNT_NOT_FOUND, "ClientMount %s/%s: Source path '%s' does not have device reference", best.Namespace, best.Name, r.Source)
 	}
 	return *best, nil
-}
-
-// trimmed is a quoted text without the quotes, for use inside those of a fixed
-// text.
-func trimmed(s string) string {
-	q := text.Quote(s)
-	return q[1 : len(q)-1]
 }
 
 // better prefers the longer path, then what is mounted, then the order of

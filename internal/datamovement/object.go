@@ -37,7 +37,7 @@ func (p *Parts) Check() error {
 	case p.Workflow == nil || p.Mount.Reference == nil:
 		return NewFault(ErrUnavailable, v2.ErrorReason_INTERNAL, "the request was not looked up completely")
 	case p.Mount.Type != dws.TypeLustre && p.Mount.Type != dws.TypeGFS2:
-		return NewFault(ErrInvalid, v2.ErrorReason_FILESYSTEM_NOT_SUPPORTED, "filesystem not supported: '%s'", trimmed(p.Mount.Type))
+		return NewFault(ErrInvalid, v2.ErrorReason_FILESYSTEM_NOT_SUPPORTED, "filesystem not supported: '%s'", text.Unquoted(p.Mount.Type))
 	// Teardown of the directive waits for its movements; one that it cannot find
 	// would outlive the storage.
 	case p.Mount.Type == dws.TypeLustre && p.Mount.DirectiveIndex == "":
@@ -170,7 +170,7 @@ func ChooseProfile(profiles []nnf.DataMovementProfile, name string) (*nnf.DataMo
 	}
 	switch {
 	case name != "":
-		return nil, failed(v2.ErrorReason_PROFILE_NOT_FOUND, "unable to retrieve NnfDataMovementProfile: %s", trimmed(name))
+		return nil, failed(v2.ErrorReason_PROFILE_NOT_FOUND, "unable to retrieve NnfDataMovementProfile: %s", text.Unquoted(name))
 	case len(found) == 0:
 		return nil, failed(v2.ErrorReason_PROFILE_NOT_FOUND, "unable to find a default NnfDataMovementProfile to use")
 	case len(found) == 1:
@@ -178,7 +178,7 @@ func ChooseProfile(profiles []nnf.DataMovementProfile, name string) (*nnf.DataMo
 	}
 	names := make([]string, 0, len(found))
 	for _, p := range found {
-		names = append(names, trimmed(p.Name))
+		names = append(names, text.Unquoted(p.Name))
 	}
 	slices.Sort(names)
 	return nil, failed(v2.ErrorReason_PROFILE_NOT_FOUND, "more than one default NnfDataMovementProfile found; unable to pick one: [%s]", strings.Join(names, " "))

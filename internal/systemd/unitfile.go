@@ -30,9 +30,9 @@ func Quote(text string) (string, error) {
 	return word, nil
 }
 
-// QuoteProgram is Quote for the first word. systemd replaces no variables in it, so a
+// quoteProgram is Quote for the first word. systemd replaces no variables in it, so a
 // dollar sign cannot be escaped.
-func QuoteProgram(path string) (string, error) {
+func quoteProgram(path string) (string, error) {
 	if strings.HasPrefix(path, "/") && !strings.Contains(path, "$") {
 		return Quote(path)
 	}
@@ -77,7 +77,7 @@ func (s *Service) render(unit Unit, program string, args []string) (string, erro
 	if !isService(unit.Name) {
 		return text, nil
 	}
-	word, err := QuoteProgram(program)
+	word, err := quoteProgram(program)
 	if err != nil {
 		return "", err
 	}

@@ -50,7 +50,7 @@ func TestQuoteProgram(t *testing.T) {
 		"/usr/bin/thing": "/usr/bin/thing", "/opt/my things/thing": `"/opt/my things/thing"`, "/opt/100%/thing": "/opt/100%%/thing",
 		"/opt/$x/thing": "", "thing": "", "": "", "/opt/a\nb": "", "@/bin/thing": "",
 	} {
-		if have, err := QuoteProgram(path); have != want || (err == nil) != (want != "") {
+		if have, err := quoteProgram(path); have != want || (err == nil) != (want != "") {
 			t.Errorf("%q became %s, want %s: %v", path, have, want, err)
 		}
 	}

@@ -83,6 +83,13 @@ func Quote(s string) string {
 	return strconv.QuoteToASCII(s)
 }
 
+// Unquoted returns what Quote returns, without the quotes: for messages whose form other
+// programs expect.
+func Unquoted(s string) string {
+	q := Quote(s)
+	return q[1 : len(q)-1]
+}
+
 // JSON writes v as one indented document. Nothing in it can steer a terminal.
 func JSON(w io.Writer, v any) error {
 	var b bytes.Buffer

@@ -79,6 +79,9 @@ func TestQuote(t *testing.T) {
 		if got := Quote(in); got != want {
 			t.Errorf("Quote(%q) = %s, want %s", in, got, want)
 		}
+		if got := Unquoted(in); `"`+got+`"` != want {
+			t.Errorf("Unquoted(%q) = %s, want %s without quotes", in, got, want)
+		}
 	}
 }
 

@@ -27,7 +27,7 @@ func CheckObject(cm *dws.ClientMount, node string) error {
 		return fatal("the ClientMount is for node %s, this is %s", text.Quote(cm.Spec.Node), text.Quote(node))
 	}
 	if s := cm.Spec.DesiredState; s != dws.Mounted && s != dws.Unmounted {
-		return fatal("invalid desired state %s", unquoted(string(s)))
+		return fatal("invalid desired state %s", text.Unquoted(string(s)))
 	}
 	switch n := len(cm.Spec.Mounts); {
 	case n == 0:
@@ -135,7 +135,7 @@ func ProfileRef(cm *dws.ClientMount) (namespace, name string, err error) {
 // running job. The error is Fatal.
 func CheckProfile(p *nnf.StorageProfile) error {
 	if !p.Data.Pinned {
-		return fatal("Expected pinned NnfStorageProfile, but it was not pinned: %s", unquoted(p.Name))
+		return fatal("Expected pinned NnfStorageProfile, but it was not pinned: %s", text.Unquoted(p.Name))
 	}
 	return nil
 }
@@ -334,12 +334,6 @@ func fault(format string, args ...any) *dws.ResourceError {
 // refused reports the field, its value and the rule.
 func refused(field, value, rule string) *dws.ResourceError {
 	return fatal("%s %s is refused: %s", field, text.Quote(value), rule)
-}
-
-// unquoted is text.Quote without the quotes, for messages that scripts match.
-func unquoted(s string) string {
-	q := text.Quote(s)
-	return q[1 : len(q)-1]
 }
 
 func entryField(index int, name string) string {

@@ -323,22 +323,14 @@ func TestLinks(t *testing.T) {
 	s.Stop(s.daemon)
 }
 
-// tree makes a folder of a user with files in it.
+// tree makes a directory of a user with files in it.
 func (s *env) tree(dir string, mode os.FileMode, uid int, files map[string]string) {
 	s.t.Helper()
-	if err := os.Mkdir(dir, mode); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := os.Chown(dir, uid, uid); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(os.Mkdir(dir, mode))
+	s.Must(os.Chown(dir, uid, uid))
 	for name, text := range files {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			s.t.Fatal(err)
-		}
-		if err := os.Chown(path, uid, uid); err != nil {
-			s.t.Fatal(err)
-		}
+		s.Must(os.WriteFile(path, []byte(text), 0o600))
+		s.Must(os.Chown(path, uid, uid))
 	}
 }

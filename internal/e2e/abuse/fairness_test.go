@@ -16,7 +16,6 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
-
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 

@@ -116,7 +116,5 @@ func (s *env) keeps(uid int, job, jobUID string, n int) {
 		})
 	}
 	all.Wait()
-	if err := errors.Join(errs...); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(errors.Join(errs...))
 }

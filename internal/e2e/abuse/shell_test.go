@@ -227,7 +227,7 @@ func (s *env) newShell(t *testing.T) *shell {
 }
 
 // line is the command line that the rabbit makes of an object: by plain
-// replacement of text, nothing quoted (contract nnf-dm.md 7).
+// replacement of text, nothing quoted.
 func (sh *shell) line(o lab.Object) string {
 	line := sh.command
 	for _, r := range [][2]string{

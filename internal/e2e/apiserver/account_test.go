@@ -1,20 +1,12 @@
 package apiserver
 
 import (
-	"encoding/base64"
-	"errors"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-)
-
-const (
-	accountNamespace = "nnf-system"
-	rbacGroup        = "rbac.authorization.k8s.io"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 type rights map[string][]any // resource to verbs
@@ -29,26 +21,11 @@ func granted() rights {
 	}
 }
 
-func metadata(name, ns string) map[string]any {
-	m := map[string]any{"name": name}
-	if ns != "" {
-		m["namespace"] = ns
-	}
-	return m
-}
-
-// useAccount gives the test a service account of its own with the usual
-// rights, so that what happens to it disturbs nobody else. All is called like
-// the node. It returns the user name that the server knows it by.
-func (s *env) useAccount() string {
+// useAccount gives the test a service account of its own with the usual rights.
+func (s *env) useAccount() *world.Account {
 	s.t.Helper()
-	s.Apply(lab.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(s.Node, accountNamespace)})
 	s.setRights(granted())
-	s.bind()
-	s.Token = s.Write("token", s.newToken(s.Node+"-1"))
-	c := s.tokenClient()
-	wait.Within(s.t, soon, "the server grants", func() bool { return refused(c, s.Node) == 0 })
-	return "system:serviceaccount:" + accountNamespace + ":" + s.Node
+	return s.Account("nnf-system", s.Node, "ClientMount", s.Node)
 }
 
 // setRights replaces the rules of the account's role.
@@ -60,75 +37,9 @@ func (s *env) setRights(r rights) {
 		if resource == "nnfstorageprofiles" {
 			group = api.GroupNNF
 		}
-		rules = append(rules, map[string]any{"apiGroups": []any{group}, "resources": []any{resource}, "verbs": verbs})
+		rules = append(rules, world.Rule(group, resource, verbs...))
 	}
-	s.Apply(lab.Object{"apiVersion": rbacGroup + "/v1", "kind": "ClusterRole", "metadata": metadata(s.Node, ""), "rules": rules})
-}
-
-func (s *env) bind() {
-	s.t.Helper()
-	s.Apply(lab.Object{
-		"apiVersion": rbacGroup + "/v1", "kind": "ClusterRoleBinding", "metadata": metadata(s.Node, ""),
-		"roleRef":  map[string]any{"apiGroup": rbacGroup, "kind": "ClusterRole", "name": s.Node},
-		"subjects": []any{map[string]any{"kind": "ServiceAccount", "name": s.Node, "namespace": accountNamespace}},
-	})
-}
-
-// newToken makes a secret that the control plane fills with a token, and
-// returns when the server knows it too.
-func (s *env) newToken(secret string) (token []byte) {
-	s.t.Helper()
-	o := lab.Object{"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token", "metadata": metadata(secret, accountNamespace)}
-	o["metadata"].(map[string]any)["annotations"] = map[string]any{"kubernetes.io/service-account.name": s.Node}
-	s.Apply(o)
-	wait.Within(s.t, soon, "the secret "+secret+" is filled", func() bool {
-		got, err := s.Cluster.Get(s.Context(soon), "Secret", accountNamespace, secret)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		token, err = base64.StdEncoding.DecodeString(got.String("data", "token"))
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		return len(token) > 0
-	})
-	c := s.Client(token)
-	wait.Within(s.t, soon, "the server lets the new token in", func() bool { return refused(c, s.Node) != http.StatusUnauthorized })
-	return token
-}
-
-// revoke deletes the secret of a token and returns when the server refuses it:
-// it remembers for some 10 s that it was good.
-func (s *env) revoke(secret string, token []byte) {
-	s.t.Helper()
-	if err := s.Cluster.Delete(s.Context(soon), "Secret", accountNamespace, secret); err != nil {
-		s.t.Fatal(err)
-	}
-	c := s.Client(token)
-	wait.Within(s.t, soon, "the server refuses the old token", func() bool { return refused(c, s.Node) == http.StatusUnauthorized })
-}
-
-// tokenClient is a client with the token that the daemon has.
-func (s *env) tokenClient() *lab.Client {
-	s.t.Helper()
-	token, err := os.ReadFile(s.Token)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return s.Client(token)
-}
-
-// refused is the status code by which the server refuses a list, 0 when it
-// grants it.
-func refused(c *lab.Client, node string) int {
-	ctx, cancel := contextWithin(soon)
-	defer cancel()
-	_, err := c.Do(ctx, http.MethodGet, lab.Path("ClientMount", node, ""), "", nil)
-	status := (*lab.StatusError)(nil)
-	if errors.As(err, &status) {
-		return status.Code
-	}
-	return 0
+	s.Apply(world.Role(s.Node, rules))
 }
 
 // rightTests: rights that the account loses. The message names the account,
@@ -146,21 +57,17 @@ func rightsRemoved(s *env) {
 	s.start()
 	stays := s.mounted()
 	first, err := s.Proxy.WaitRequest(s.Context(soon), isWatch)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := s.Cluster.Delete(s.Context(soon), "ClusterRoleBinding", "", s.Node); err != nil {
-		s.t.Fatal(err)
-	}
-	wait.Within(s.t, soon, "the server denies", func() bool { return refused(s.tokenClient(), s.Node) == 403 })
+	s.Must(err)
+	s.Must(s.Cluster.Delete(s.Context(soon), "ClusterRoleBinding", "", s.Node))
+	account.Answers(account.Token(), http.StatusForbidden)
 	s.Proxy.ClearRequests()
 	s.Proxy.Reset()
-	s.said(soon, lostText, account, "may not watch", "clientmounts."+api.GroupDWS, s.Node)
-	s.showsTrouble(account, "may not watch")
+	s.said(soon, lostText, account.User(), "may not watch", "clientmounts."+api.GroupDWS, s.Node)
+	s.showsTrouble(account.User(), "may not watch")
 	s.hold(5 * time.Second)
 	s.isMounted(stays, true)
 	comes := s.ask()
-	s.bind()
+	account.Bind(s.Node)
 	s.back(1)
 	s.Await(comes, "mounted")
 	s.resumed(first, 0)
@@ -173,11 +80,11 @@ func noRightToList(s *env) {
 	r := granted()
 	delete(r, "clientmounts")
 	s.setRights(r)
-	wait.Within(s.t, soon, "the server denies", func() bool { return refused(s.tokenClient(), s.Node) == 403 })
+	account.Answers(account.Token(), http.StatusForbidden)
 	name := s.ask()
 	s.launch()
-	s.said(soon, lostText, account, "may not list", "clientmounts."+api.GroupDWS, s.Node)
-	s.showsTrouble(account, "may not list")
+	s.said(soon, lostText, account.User(), "may not list", "clientmounts."+api.GroupDWS, s.Node)
+	s.showsTrouble(account.User(), "may not list")
 	s.hold(4 * time.Second)
 	s.notReady()
 	s.setRights(granted())
@@ -196,11 +103,11 @@ func noRightToReadProfiles(s *env) {
 	s.start()
 	name := s.ask()
 	o := s.AwaitError(name)
-	want := []string{account, "may not get", "nnfstorageprofiles." + api.GroupNNF, `"default"`}
+	want := []string{account.User(), "may not get", "nnfstorageprofiles." + api.GroupNNF, `"default"`}
 	if o.Severity() != "Major" || !containsAll(o.DebugMessage(), want) {
 		s.t.Errorf("the status has severity %s and %q, want Major and %q", o.Severity(), o.DebugMessage(), want)
 	}
-	s.said(soon, "ClientMount failed", account, "may not get")
+	s.said(soon, "ClientMount failed", account.User(), "may not get")
 	wait.Within(s.t, soon, "a status line that says failing", func() bool { return containsAll(s.status(), []string{"1 failing"}) })
 	s.setRights(granted())
 	if o := s.Await(name, "mounted"); o.Severity() != "" {
@@ -217,7 +124,7 @@ func noRightToWrite(s *env, resource, text string) {
 	s.setRights(r)
 	s.start()
 	name := s.ask()
-	line := s.said(soon, text, account, "may not patch", resource)
+	line := s.said(soon, text, account.User(), "may not patch", resource)
 	s.hold(3 * time.Second)
 	n := 0
 	for _, l := range s.daemon.Log() {

@@ -144,9 +144,7 @@ func (s *env) mounted() string {
 func (s *env) isMounted(name string, want bool) {
 	s.t.Helper()
 	m, ok, err := s.MountAt(s.Path(name))
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	if ok != want || ok && m.Type != "xfs" {
 		s.t.Fatalf("%s: mounted is %v, want %v (%+v)", name, ok, want, m)
 	}
@@ -181,9 +179,7 @@ func (s *env) finish() {
 func (s *env) calls(tool, name string) (n int) {
 	s.t.Helper()
 	calls, err := s.Log()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	for _, c := range calls {
 		if c.Tool == tool && slices.Contains(c.Argv, s.Path(name)) {
 			n++

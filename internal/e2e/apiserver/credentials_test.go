@@ -26,16 +26,14 @@ func contextWithin(d time.Duration) (context.Context, context.CancelFunc) {
 
 // The new token is in the file before the old one ends: nobody notices.
 func tokenRotatedInTime(s *env) {
-	s.useAccount()
+	account := s.useAccount()
 	old, err := os.ReadFile(s.Token)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.start()
 	s.mounted()
-	s.Write("token", append(s.newToken(s.Node+"-2"), '\n'))
+	s.Write("token", append(account.NewToken("2"), '\n'))
 	s.mounted()
-	s.revoke(s.Node+"-1", old)
+	account.Revoke("1", old)
 	s.Proxy.Reset()
 	s.back(1)
 	s.mounted()
@@ -46,19 +44,17 @@ func tokenRotatedInTime(s *env) {
 }
 
 // The old token ends first: the daemon says whose credentials are refused, and
-// goes on by itself when the new token comes.
+// continues by itself when the new token comes.
 func tokenRotatedLate(s *env) {
 	account := s.useAccount()
 	old, err := os.ReadFile(s.Token)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.start()
 	stays := s.mounted()
-	s.revoke(s.Node+"-1", old)
+	account.Revoke("1", old)
 	s.Proxy.Reset()
-	s.said(soon, lostText, "refused the credentials of "+account, s.Token)
-	s.showsTrouble("refused the credentials of " + account)
+	s.said(soon, lostText, "refused the credentials of "+account.User(), s.Token)
+	s.showsTrouble("refused the credentials of " + account.User())
 	s.hold(5 * time.Second)
 	s.isMounted(stays, true)
 
@@ -67,7 +63,7 @@ func tokenRotatedLate(s *env) {
 	s.said(soon, "token file cannot be read", s.Token)
 	comes := s.ask()
 	s.hold(3 * time.Second)
-	s.Write("token", s.newToken(s.Node+"-2"))
+	s.Write("token", account.NewToken("2"))
 	began := time.Now()
 	s.back(1)
 	s.t.Logf("the watch goes on %.1f s after the good token", time.Since(began).Seconds())
@@ -84,14 +80,12 @@ func logOf(s *env) string {
 	return b.String()
 }
 
-// A file that is empty, gone, a folder or garbage for a moment: the last good
+// A file that is empty, gone, a directory or garbage for a moment: the last good
 // token stays in use, and each trouble is said once.
 func tokenFileUnusable(s *env) {
 	s.useAccount()
 	good, err := os.ReadFile(s.Token)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.start()
 	s.mounted()
 	back := 0
@@ -106,9 +100,7 @@ func tokenFileUnusable(s *env) {
 			return orFirst(os.Remove(s.Token), os.WriteFile(s.Token, []byte("\x00\x01two words"), 0o600))
 		}},
 	} {
-		if err := bad.do(); err != nil {
-			s.t.Fatal(err)
-		}
+		s.Must(bad.do())
 		s.Proxy.Reset()
 		back++
 		s.back(back)
@@ -136,13 +128,11 @@ func orFirst(errs ...error) error {
 func badTokenAtStart(s *env, forged bool) {
 	account := s.useAccount()
 	good, err := os.ReadFile(s.Token)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	bad, who := []byte("hello"), "an unknown account"
 	if forged {
 		parts := strings.Split(string(good), ".")
-		bad, who = []byte(parts[0]+"."+parts[1]+"."+strings.Repeat("A", len(parts[2]))), account
+		bad, who = []byte(parts[0]+"."+parts[1]+"."+strings.Repeat("A", len(parts[2]))), account.User()
 	}
 	s.Write("token", bad)
 	name := s.ask()
@@ -164,9 +154,7 @@ func authorityChangedLate(s *env) {
 	stays := s.mounted()
 	s.Proxy.ClearRequests()
 	fresh, err := s.Proxy.SwapCA()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.said(soon, lostText, "certificate signed by unknown authority", s.API.Cert)
 	s.showsTrouble("certificate")
 	s.hold(5 * time.Second)
@@ -186,9 +174,7 @@ func authorityChangedInTime(s *env) {
 	s.Proxy.Refuse()
 	s.lost(1)
 	fresh, err := s.Proxy.SwapCA()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.Write("ca.pem", append(old, fresh...))
 	s.heal()
 	s.back(1)
@@ -198,9 +184,7 @@ func authorityChangedInTime(s *env) {
 
 func authorityWrongAtStart(s *env) {
 	fresh, err := s.Proxy.SwapCA()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.launch()
 	s.said(soon, lostText, "certificate signed by unknown authority", s.API.Cert)
 	s.hold(4 * time.Second)

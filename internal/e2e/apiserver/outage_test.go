@@ -50,9 +50,7 @@ func downAtStart(s *env, breakIt func(), why string) {
 func (s *env) heal() {
 	s.t.Helper()
 	s.Proxy.Clear()
-	if err := s.Proxy.Accept(); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(s.Proxy.Accept())
 }
 
 // A connection that is accepted and then dead must not stop the start for good.
@@ -73,9 +71,7 @@ func downForAMinute(s *env) {
 	s.start()
 	stays, goes, deleted := s.mounted(), s.mounted(), s.mounted()
 	first, err := s.Proxy.WaitRequest(s.Context(soon), isWatch)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.Proxy.Refuse()
 	s.lost(1)
 	s.showsTrouble("3 mounts ready for 3 ClientMounts")
@@ -117,9 +113,7 @@ func (s *env) resumed(before *lab.Request, lists int) {
 		s.t.Errorf("%d discoveries", n)
 	}
 	watch, err := s.Proxy.WaitRequest(s.Context(soon), isWatch)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	if number(s.t, watch.ResourceVersion) < number(s.t, before.ResourceVersion) {
 		s.t.Errorf("the watch went on from %s, behind %s", watch.ResourceVersion, before.ResourceVersion)
 	}
@@ -129,17 +123,13 @@ func flapping(s *env) {
 	s.start()
 	stays := s.mounted()
 	first, err := s.Proxy.WaitRequest(s.Context(soon), isWatch)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.Proxy.ClearRequests()
 	var comes []string
 	for i := range 10 {
 		s.Proxy.Refuse()
 		wait.Pass(s.t, 2*time.Second, "the outage")
-		if err := s.Proxy.Accept(); err != nil {
-			s.t.Fatal(err)
-		}
+		s.Must(s.Proxy.Accept())
 		if i == 2 || i == 7 {
 			comes = append(comes, s.ask())
 		}
@@ -203,9 +193,7 @@ func restartMeanwhile(s *env) {
 	stays, goes := s.mounted(), s.mounted()
 	s.Proxy.Refuse()
 	s.lost(1)
-	if err := s.daemon.Term(); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(s.daemon.Term())
 	if code, err := s.daemon.Wait(s.Context(soon)); code != 0 || err != nil {
 		s.t.Fatalf("exit code %d, %v", code, err)
 	}
@@ -227,19 +215,15 @@ func restartMeanwhile(s *env) {
 }
 
 // A peer that vanishes without a word cannot be simulated on the loopback device,
-// where the kernel of the peer goes on acknowledging. What notices it is the
+// where the kernel of the peer continues acknowledging. What notices it is the
 // daemon's kernel, which must have been told to.
 func guardedByKernel(s *env) {
 	s.start()
 	s.mounted()
 	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.daemon.PID))
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	process, err := unix.PidfdOpen(s.daemon.PID, 0)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	defer unix.Close(process)
 	seen := 0
 	for _, path := range fds {
@@ -251,9 +235,7 @@ func guardedByKernel(s *env) {
 			s.t.Fatal(err)
 		}
 		fd, err := unix.PidfdGetfd(process, number, 0)
-		if err != nil {
-			s.t.Fatal(err)
-		}
+		s.Must(err)
 		defer unix.Close(fd)
 		if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || kind == unix.AF_UNIX {
 			continue

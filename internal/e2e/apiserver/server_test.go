@@ -55,18 +55,14 @@ func onServer(t *testing.T, server *lab.Cluster) *env {
 	return bare(t, world.On(t, world.New(t).Lab, server))
 }
 
-// A server that stops moving and goes on: nothing is lost, nothing is said.
+// A server that stops moving and continues: nothing is lost, nothing is said.
 func paused(s *env) {
 	s.start()
 	stays := s.mounted()
-	if err := s.Cluster.Pause(); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(s.Cluster.Pause())
 	s.hold(8 * time.Second)
 	s.isMounted(stays, true)
-	if err := s.Cluster.Resume(); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(s.Cluster.Resume())
 	s.mounted()
 	s.story()
 }
@@ -83,9 +79,7 @@ func killedAndRestarted(s *env) {
 	}
 	goes := s.mounted()
 	counted.Proxy.ClearRequests()
-	if err := s.Cluster.Kill(); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(s.Cluster.Kill())
 	for _, one := range []*env{s, counted} {
 		one.lost(1)
 	}
@@ -93,9 +87,7 @@ func killedAndRestarted(s *env) {
 	s.hold(4 * time.Second)
 	ctx, cancel := contextWithin(time.Minute)
 	defer cancel()
-	if err := s.Cluster.Restart(ctx); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(s.Cluster.Restart(ctx))
 	s.Want(goes, "unmounted")
 	s.Await(goes, "unmounted")
 	for i, one := range []*env{s, counted} {
@@ -140,17 +132,13 @@ func restartRequests(s *env, end func() error) {
 		}
 		one.Proxy.ClearRequests()
 	}
-	if err := end(); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(end())
 	for _, one := range nodes {
 		one.lost(1)
 	}
 	ctx, cancel := contextWithin(time.Minute)
 	defer cancel()
-	if err := s.Cluster.Restart(ctx); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(s.Cluster.Restart(ctx))
 	total := 0
 	for _, one := range nodes {
 		one.back(1)
@@ -189,15 +177,11 @@ func restartRequests(s *env, end func() error) {
 func newAuthority(s *env) {
 	s.start()
 	stays := s.mounted()
-	if err := s.Cluster.Stop(); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(s.Cluster.Stop())
 	s.lost(1)
 	ctx, cancel := contextWithin(time.Minute)
 	defer cancel()
-	if err := s.Cluster.Restart(ctx, "--new-ca"); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(s.Cluster.Restart(ctx, "--new-ca"))
 	s.back(1)
 	s.isMounted(stays, true)
 	s.mounted()

@@ -22,9 +22,7 @@ const future = "v1alpha99"
 func (s *env) serve(group string, versions ...string) {
 	s.t.Helper()
 	list, err := s.Cluster.Do(s.Context(soon), http.MethodGet, definitions, "", nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	items, _ := list["items"].([]any)
 	for i := range items {
 		crd := lab.Object(list.At("items", i).(map[string]any))
@@ -84,9 +82,7 @@ func (s *env) serveAll() {
 func (s *env) spoken(class string) string {
 	s.t.Helper()
 	r, err := s.Proxy.WaitRequest(s.Context(soon), func(r *lab.Request) bool { return r.Class == class })
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	return strings.Split(r.Path, "/")[3] // /apis/group/version
 }
 

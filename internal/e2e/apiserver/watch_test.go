@@ -33,15 +33,13 @@ var watchTests = map[string]func(*env){
 }
 
 // watchFault is a test: story is what the log tells, lists how many lists it
-// takes to go on.
+// takes to continue.
 func watchFault(rule lab.Rule, lists int, story ...string) func(*env) {
 	return func(s *env) {
 		s.start()
 		stays := s.mounted()
 		first, err := s.Proxy.WaitRequest(s.Context(soon), isWatch)
-		if err != nil {
-			s.t.Fatal(err)
-		}
+		s.Must(err)
 		s.Proxy.ClearRequests()
 		if rule.Times > 0 {
 			rule.Class = lab.ClassWatch
@@ -110,9 +108,7 @@ func storageInitializing(s *env) {
 	s.start()
 	stays := s.mounted()
 	first, err := s.Proxy.WaitRequest(s.Context(soon), isWatch)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.Proxy.ClearRequests()
 	for _, class := range []string{lab.ClassWatch, lab.ClassGet, lab.ClassPatchObject, lab.ClassPatchStatus} {
 		s.Proxy.Set(lab.Rule{Class: class, Times: 2, Code: 429, RetryAfter: 1, Raw: text})
@@ -137,12 +133,8 @@ func deletionBeforeRelist(s *env) {
 	s.Remove(goes)
 	s.Proxy.Set(lab.Rule{Class: lab.ClassWatch, Times: 1, Code: 410})
 	s.Proxy.ClearRequests()
-	if err := s.Proxy.Accept(); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := s.Cluster.WaitGone(s.Context(resume), "ClientMount", s.Node, goes); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(s.Proxy.Accept())
+	s.Must(s.Cluster.WaitGone(s.Context(resume), "ClientMount", s.Node, goes))
 	s.isMounted(goes, false)
 	s.isMounted(stays, true)
 	if n := s.Proxy.Count(lab.ClassList); n != 0 {

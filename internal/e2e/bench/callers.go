@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
-
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 

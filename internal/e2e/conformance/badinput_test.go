@@ -199,14 +199,14 @@ func TestBadInput(t *testing.T) {
 			s.Mount(other, good)
 			s.Await(other, "mounted")
 			s.Delete(other)
-			s.must(s.ClearLog())
+			s.Must(s.ClearLog())
 			s.Delete(name)
 			for _, c := range s.commands() {
 				if strings.HasPrefix(c, "umount") || strings.HasPrefix(c, "mount") {
 					t.Errorf("called at the deletion: %s", c)
 				}
 			}
-			s.must(s.ClearLog())
+			s.Must(s.ClearLog())
 		})
 	}
 	fmt.Printf("conformance: %d bad inputs: %d refused by the daemon, %d by the schema\n", len(badInputs), byDaemon, bySchema)

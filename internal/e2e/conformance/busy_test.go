@@ -31,7 +31,7 @@ func busy(s *env, how, kind string) {
 	s.Mount("one", m)
 	s.Await("one", "mounted")
 	h, err := s.Busy(how, m.Path)
-	s.must(err)
+	s.Must(err)
 	defer h.Release()
 	s.Want("one", "unmounted")
 	held := h.Path
@@ -51,7 +51,7 @@ func busy(s *env, how, kind string) {
 		}
 	}
 	s.mounted(m)
-	s.must(h.Release())
+	s.Must(h.Release())
 	s.Await("one", "unmounted")
 	s.unmounted(m)
 	s.Delete("one")
@@ -64,16 +64,16 @@ func busyNested(s *env) {
 	s.Mount("one", m)
 	s.Await("one", "mounted")
 	h, err := s.Busy(lab.HoldNested, m.Path)
-	s.must(err)
-	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.Must(err)
+	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.failed("one", "Major", "unable to unmount file system", "busy", "in use by mount "+filepath.Join(m.Path, "nested")+" below it")
 	s.logged("mount is in use", "one")
 	s.mounted(m)
 	if _, ok, _ := s.MountAt(h.Path); !ok {
 		s.Errorf("the mount below was unmounted")
 	}
-	s.must(h.Release())
-	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.Must(h.Release())
+	s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.unmounted(m)
 	s.ends()
 }
@@ -84,12 +84,12 @@ func busyRaw(s *env) {
 	s.Mount("one", m)
 	s.Await("one", "mounted")
 	f, err := os.Open(m.Path)
-	s.must(err)
+	s.Must(err)
 	defer f.Close()
 	s.Want("one", "unmounted")
 	s.failed("one", "Major", "unable to unmount file system", "busy", fmt.Sprintf("in use by pid %d (", os.Getpid()), "fd "+m.Path)
 	s.mounted(m)
-	s.must(f.Close())
+	s.Must(f.Close())
 	s.Await("one", "unmounted")
 	s.unmounted(m)
 	s.Delete("one")
@@ -105,7 +105,7 @@ func busyNamespace(s *env) {
 	s.Await("one", "mounted")
 	pid, release := s.elsewhere(m.Path)
 	defer release()
-	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.failed("one", "Major", "mount/unmount failed: unable to deactivate block device: command: lvchange", "in use",
 		"in use by pid ", fmt.Sprintf("pid %d (standin, uid 0", pid), "mount namespace ", "): cwd ")
 	f := s.line(fmt.Sprintf("that names process %d", pid), func(f map[string]any) bool {
@@ -120,7 +120,7 @@ func busyNamespace(s *env) {
 	}
 	s.unmounted(m)
 	release()
-	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.ends()
 }
 
@@ -131,10 +131,10 @@ func (s *env) elsewhere(path string) (pid int, release func()) {
 	cmd := exec.Command(filepath.Join(s.Bin, "standin"), "busy", "cwd", path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Unshareflags: unix.CLONE_NEWNS}
 	in, err := cmd.StdinPipe()
-	s.must(err)
+	s.Must(err)
 	out, err := cmd.StdoutPipe()
-	s.must(err)
-	s.must(cmd.Start())
+	s.Must(err)
+	s.Must(cmd.Start())
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		s.Fatalf("hold %s elsewhere: %q %v", path, line, err)
 	}

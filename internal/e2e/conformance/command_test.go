@@ -46,10 +46,10 @@ func (s *env) neighbour(index int) {
 // sleep cannot be had here; the tests of package node have one.
 func hang(s *env) {
 	m := s.ready("--command-timeout=2s")
-	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
+	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
 	s.Mount("one", m)
 	_, err := s.WaitCall(s.Context(patience), func(c lab.Call) bool { return c.Tool == "mount" && c.Exit == -1 })
-	s.must(err)
+	s.Must(err)
 	s.neighbour(8)
 	if s.get("one").Ready("mounted") {
 		s.Errorf("the neighbour came only after the one that hung")
@@ -70,10 +70,10 @@ func hangingUnmount(s *env) {
 	m := s.ready("--command-timeout=2s")
 	s.Mount("one", m)
 	s.Await("one", "mounted")
-	s.must(s.Fault("umount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
-	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.Must(s.Fault("umount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
+	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.failed("one", "Major", "unable to unmount file system", "command: umount "+m.Path, "time limit")
-	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.unmounted(m)
 	s.ends()
 }
@@ -82,7 +82,7 @@ func hangingUnmount(s *env) {
 // open, as a daemon started by a hook would.
 func grandchild(s *env) {
 	m := s.ready("--command-timeout=2s")
-	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Grandchild: true}))
+	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Grandchild: true}))
 	s.Mount("one", m)
 	o := s.Await("one", "mounted")
 	if o.Severity() != "" {
@@ -98,12 +98,12 @@ func grandchild(s *env) {
 func (s *env) killSleepers() {
 	s.Helper()
 	left, err := s.Leftovers()
-	s.must(err)
+	s.Must(err)
 	n := 0
 	for _, l := range left {
 		var pid int
 		if _, err := fmt.Sscanf(l, "process %d sleep 1000000", &pid); err == nil {
-			s.must(unix.Kill(pid, unix.SIGKILL))
+			s.Must(unix.Kill(pid, unix.SIGKILL))
 			// Its end and its reaping take a moment on a busy machine.
 			wait.Until(s.t, "the end of the grandchild", func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
 			n++
@@ -117,7 +117,7 @@ func (s *env) killSleepers() {
 // flood: output costs neither memory nor a status that no API server takes.
 func flood(s *env) {
 	m := s.ready()
-	s.must(s.Fault("mount", lab.Fault{Match: m.Path, FloodBytes: 100 << 20, Stderr: "at last", Exit: 1}))
+	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, FloodBytes: 100 << 20, Stderr: "at last", Exit: 1}))
 	s.Mount("one", m)
 	s.failed("one", "Major", "unable to mount file system", "command: mount -t", "stderr: at last", "shortened")
 	u, err := s.d.Usage()
@@ -129,16 +129,16 @@ func flood(s *env) {
 			s.Errorf("a log line of %d bytes", len(l.Text))
 		}
 	}
-	s.must(s.ClearFaults())
+	s.Must(s.ClearFaults())
 	s.Await("one", "mounted")
 	s.Delete("one")
 	s.ends()
 }
 
-// failureText is to the byte what others read (contract clientmountd.md 7.2, 8).
+// failureText is to the byte what workload managers and administrators read.
 func failureText(s *env) {
 	m := s.ready()
-	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "mount: no good"}))
+	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "mount: no good"}))
 	s.Mount("one", m)
 	line := s.words(s.k.mount[len(s.k.mount)-1:], m)[0]
 	o := s.failed("one", "Major")
@@ -151,7 +151,7 @@ func failureText(s *env) {
 	if f["error"] != want && f["error"] != strings.TrimSpace(want) || f["hint"] == nil || f["severity"] != "Major" || f["workflow"] != "job7" {
 		s.Errorf("log line: %v", f)
 	}
-	s.must(s.ClearFaults())
+	s.Must(s.ClearFaults())
 	s.Await("one", "mounted")
 	if now := s.get("one"); now.At("status", "error") != nil {
 		s.Errorf("status %v", now["status"])
@@ -164,12 +164,12 @@ func failureText(s *env) {
 // attempt finds the mount and does not make another.
 func killedCommand(s *env) {
 	m := s.ready()
-	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, After: true, Suicide: true}))
+	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, After: true, Suicide: true}))
 	s.Mount("one", m)
 	s.failed("one", "Major", "unable to mount file system", "signal: killed")
 	s.Await("one", "mounted")
 	s.mounted(m)
-	s.must(s.Fault("umount", lab.Fault{Match: m.Path, Times: 1, After: true, Suicide: true}))
+	s.Must(s.Fault("umount", lab.Fault{Match: m.Path, Times: 1, After: true, Suicide: true}))
 	s.Want("one", "unmounted")
 	s.failed("one", "Major", "unable to unmount file system", "signal: killed")
 	s.Await("one", "unmounted")
@@ -181,10 +181,10 @@ func killedCommand(s *env) {
 // hollowSuccess: a program that claims success is not believed without a look.
 func hollowSuccess(s *env) {
 	m := s.ready()
-	s.must(os.Rename(s.Bin+"/mount", s.Bin+"/mount.real"))
-	restore := sync.OnceFunc(func() { s.must(os.Rename(s.Bin+"/mount.real", s.Bin+"/mount")) })
+	s.Must(os.Rename(s.Bin+"/mount", s.Bin+"/mount.real"))
+	restore := sync.OnceFunc(func() { s.Must(os.Rename(s.Bin+"/mount.real", s.Bin+"/mount")) })
 	s.Cleanup(restore)
-	s.must(os.WriteFile(s.Bin+"/mount", []byte("#!/bin/sh\nexit 0\n"), 0o755))
+	s.Must(os.WriteFile(s.Bin+"/mount", []byte("#!/bin/sh\nexit 0\n"), 0o755))
 	s.Mount("one", m)
 	s.failed("one", "Major", "unable to mount file system", "reported success but nothing is mounted")
 	restore()
@@ -213,15 +213,15 @@ func hookHangs(s *env) {
 // is no JSON does not confuse.
 func queryFails(s *env) {
 	m := s.ready()
-	s.must(s.Fault("lvs", lab.Fault{Exit: 5, Stderr: "  lvmlockd is not running"}))
+	s.Must(s.Fault("lvs", lab.Fault{Exit: 5, Stderr: "  lvmlockd is not running"}))
 	s.Mount("one", m)
 	s.failed("one", "Major", "unable to activate block device: command: lvs", "lvmlockd is not running", "exit status 5")
-	s.must(s.ClearFaults())
+	s.Must(s.ClearFaults())
 	s.Await("one", "mounted")
-	s.must(s.Fault("lvs", lab.Fault{Report: "  WARNING: broken"}))
+	s.Must(s.Fault("lvs", lab.Fault{Report: "  WARNING: broken"}))
 	s.Want("one", "unmounted")
 	s.failed("one", "Major", "unable to deactivate block device: lvs printed something other than the expected JSON")
-	s.must(s.ClearFaults())
+	s.Must(s.ClearFaults())
 	s.Await("one", "unmounted")
 	s.Delete("one")
 	s.ends()
@@ -232,7 +232,7 @@ func queryFails(s *env) {
 func messagesBesideReport(s *env) {
 	m := s.ready()
 	for _, tool := range []string{"lvs", "vgs"} {
-		s.must(s.Fault(tool, lab.Fault{After: true, FloodBytes: 4096, Stderr: "  Cannot process volume group other", Exit: 5}))
+		s.Must(s.Fault(tool, lab.Fault{After: true, FloodBytes: 4096, Stderr: "  Cannot process volume group other", Exit: 5}))
 	}
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -253,7 +253,7 @@ func messagesBesideReport(s *env) {
 	if records["lvs"] != 1 || records["vgs"] > 1 {
 		s.Errorf("records by tool: %v", records)
 	}
-	s.must(s.ClearFaults())
+	s.Must(s.ClearFaults())
 	s.Delete("one")
 	s.ends()
 }
@@ -267,15 +267,15 @@ func hangsInTheKernel(s *env) {
 	s.Mount("ice", ice)
 	s.Await("ice", "mounted")
 	dir, err := os.Open(ice.Path)
-	s.must(err)
+	s.Must(err)
 	thaw := sync.OnceFunc(func() { _ = unix.IoctlSetInt(int(dir.Fd()), fiThaw, 0); _ = dir.Close() })
-	s.must(unix.IoctlSetInt(int(dir.Fd()), fiFreeze, 0))
+	s.Must(unix.IoctlSetInt(int(dir.Fd()), fiFreeze, 0))
 	s.Cleanup(thaw)
-	s.must(s.Fault("lvchange", lab.Fault{Touch: ice.Path + "/x"}))
+	s.Must(s.Fault("lvchange", lab.Fault{Touch: ice.Path + "/x"}))
 	calls := func() (n int) {
 		s.Helper()
 		list, err := s.Log()
-		s.must(err)
+		s.Must(err)
 		for _, c := range list {
 			if c.Tool == "lvchange" && c.Exit == -1 {
 				n++
@@ -312,7 +312,7 @@ func hangsInTheKernel(s *env) {
 	if !s.get("ice").Ready("mounted") {
 		s.Errorf("a mounted file system is not ready because another hangs: %v", s.get("ice")["status"])
 	}
-	s.must(s.ClearFaults())
+	s.Must(s.ClearFaults())
 	thaw()
 	s.Await("one", "mounted")
 	s.Await("two", "mounted")
@@ -340,7 +340,7 @@ func environment(s *env) {
 		s.Errorf("hook: %v", f["output"])
 	}
 	calls, err := s.Log()
-	s.must(err)
+	s.Must(err)
 	for _, c := range calls {
 		if c.Env["LC_ALL"] != "C" {
 			s.Errorf("%s runs with LC_ALL=%q", c.Tool, c.Env["LC_ALL"])

@@ -36,8 +36,7 @@ type kind struct {
 	locks   bool   // in a shared volume group
 	test    bool   // needs the test build, which knows what stand-ins mount
 
-	// What is called with the shipped profile, in order (contract
-	// clientmountd.md 5.2, 5.3). V, L: group and volume; D: the device node, or
+	// What is called with the shipped profile, in order. V, L: group and volume; D: the device node, or
 	// the source of a Lustre mount; P: the mount path.
 	mount, unmount []string
 	// Lists of hooks in the order in which they run.
@@ -150,7 +149,7 @@ type reporter interface {
 
 func newEnv(t *testing.T, k *kind) *env {
 	s := &env{World: world.New(t), reporter: t, t: t, k: k, volumes: map[int]*lab.Volume{}}
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	t.Cleanup(func() {
 		if t.Failed() {
 			s.sweep()
@@ -170,13 +169,6 @@ func (s *env) sweep() {
 	}
 	if err := s.Reboot(); err != nil {
 		s.t.Log(err)
-	}
-}
-
-func (s *env) must(err error) {
-	s.Helper()
-	if err != nil {
-		s.Fatal(err)
 	}
 }
 
@@ -221,7 +213,7 @@ func (s *env) stops() {
 
 func (s *env) records() []string {
 	list, err := filepath.Glob(filepath.Join(s.Runtime, "mounts", "*"))
-	s.must(err)
+	s.Must(err)
 	return list
 }
 
@@ -236,21 +228,21 @@ func (s *env) noRecords() {
 }
 
 // gate makes the next matching call of a program wait, and returns the function
-// that lets it go on; the test's end opens it at the latest.
+// that lets it continue; the test's end opens it at the latest.
 func (s *env) gate(tool string, f lab.Fault) (reached, open func()) {
 	s.Helper()
 	path, open0 := s.Gate(fmt.Sprintf("%s-%s", s.Node, tool))
 	f.Gate = path
-	s.must(s.Fault(tool, f))
+	s.Must(s.Fault(tool, f))
 	s.Cleanup(func() { _ = open0() })
 	reached = func() {
 		s.Helper()
 		_, err := s.WaitCall(s.Context(patience), func(c lab.Call) bool {
 			return c.Tool == tool && c.Exit == -1 && strings.Contains(strings.Join(c.Argv, " "), f.Match)
 		})
-		s.must(err)
+		s.Must(err)
 	}
-	return reached, func() { s.Helper(); s.must(open0()) }
+	return reached, func() { s.Helper(); s.Must(open0()) }
 }
 
 // writes counts the requests that may change something.

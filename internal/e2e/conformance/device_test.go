@@ -41,7 +41,7 @@ func (s *env) state() record.Dir { return record.Dir(filepath.Join(s.Dir, "state
 func (n nvme) controller() string {
 	n.s.Helper()
 	state, err := n.s.state().Load()
-	n.s.must(err)
+	n.s.Must(err)
 	var seen []string
 	for _, have := range state.Namespaces {
 		if !slices.Contains(seen, have.NQN) {
@@ -56,7 +56,7 @@ func (n nvme) node() string { return fmt.Sprintf("%sn%d", n.controller(), n.nsid
 // plug makes a node in /dev, which belongs to the lab.
 func (s *env) plug(path string) {
 	s.Helper()
-	s.must(os.WriteFile(path, nil, 0o600))
+	s.Must(os.WriteFile(path, nil, 0o600))
 	s.Cleanup(func() { _ = os.Remove(path) })
 }
 
@@ -75,18 +75,18 @@ func (s *env) nvmeStorage(o lab.VolumeOptions) (world.MountSpec, nvme) {
 }
 
 // lateNamespace: the rabbit attached the namespace after the node had looked.
-// A rescan brings it, the mount goes on when the kernel has it, and nothing is
+// A rescan brings it, the mount continues when the kernel has it, and nothing is
 // reported as an error on the way.
 func lateNamespace(s *env, layout int) {
 	s.UseProfile(world.ProfileSpec{})
-	s.must(s.NVMeLayout(layout))
+	s.Must(s.NVMeLayout(layout))
 	m, n := s.nvmeStorage(lab.VolumeOptions{NeedsRescan: true, RescanLate: 300 * time.Millisecond})
 	s.run()
 	s.Mount("one", m)
 	_, err := s.WaitCall(s.Context(patience), func(c lab.Call) bool {
 		return c.Tool == "nvme" && c.Exit == 0 && strings.Join(c.Argv, " ") == "ns-rescan "+n.controller()
 	})
-	s.must(err)
+	s.Must(err)
 	wait.Pass(s.t, 350*time.Millisecond, "the time that the kernel takes for its scan")
 	s.plug(n.node())
 	o := s.AwaitStatus("one", func(o lab.Object) bool { return o.Ready("mounted") || o.Severity() != "" })
@@ -96,7 +96,7 @@ func lateNamespace(s *env, layout int) {
 	}
 	s.mounted(m)
 	s.Delete("one")
-	s.must(s.NVMeLayout(2))
+	s.Must(s.NVMeLayout(2))
 	s.ends()
 }
 
@@ -125,7 +125,7 @@ func unknownNamespaces(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m := s.k.spec(s.Path("m3"), 3)
 	config := s.Runtime + "-config.toml"
-	s.must(os.WriteFile(config, []byte("version = 1\n[mount]\ndevice_retries = 3\n"), 0o600))
+	s.Must(os.WriteFile(config, []byte("version = 1\n[mount]\ndevice_retries = 3\n"), 0o600))
 	s.run("--config=" + config)
 	s.Mount("one", m)
 	want := "could not find logical volume " + s.Owner + "_0/lv-3"
@@ -133,7 +133,7 @@ func unknownNamespaces(s *env) {
 		want = "timeout waiting for VG " + s.Owner + "_0"
 	}
 	s.failed("one", "Major", "unable to activate block device: ", want, "after 3 rescans")
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.storage(3, lab.VolumeOptions{}) // here it is
 	s.Await("one", "mounted")
 	s.mounted(m)
@@ -183,7 +183,7 @@ func renumbered(s *env) {
 	s.Want("one", "unmounted")
 	s.Await("one", "unmounted")
 	before := n.node()
-	s.must(s.state().Update(func(state *record.State) error {
+	s.Must(s.state().Update(func(state *record.State) error {
 		if len(state.Namespaces) < 2 {
 			return errors.New("there is only one namespace")
 		}

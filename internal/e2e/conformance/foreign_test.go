@@ -29,17 +29,17 @@ func (s *env) foreign(m world.MountSpec) (remove func()) {
 	s.Helper()
 	if s.k.file {
 		file := s.Runtime + "-foreign"
-		s.must(os.WriteFile(file, []byte("theirs"), 0o644))
-		s.must(unix.Mount(file, m.Path, "", unix.MS_BIND, ""))
-		return func() { s.Helper(); s.must(unix.Unmount(m.Path, unix.UMOUNT_NOFOLLOW)) }
+		s.Must(os.WriteFile(file, []byte("theirs"), 0o644))
+		s.Must(unix.Mount(file, m.Path, "", unix.MS_BIND, ""))
+		return func() { s.Helper(); s.Must(unix.Unmount(m.Path, unix.UMOUNT_NOFOLLOW)) }
 	}
 	source := s.source(m.Index)
 	if s.k.typ == "lustre" {
 		source = "10.9.9.9@tcp:/other"
 	}
-	s.must(unix.Mount(source, m.Path, "tmpfs", 0, "size=1m,mode=0755,uid=77"))
-	s.must(os.WriteFile(filepath.Join(m.Path, "theirs"), nil, 0o644))
-	return func() { s.Helper(); s.must(unix.Unmount(m.Path, unix.UMOUNT_NOFOLLOW)) }
+	s.Must(unix.Mount(source, m.Path, "tmpfs", 0, "size=1m,mode=0755,uid=77"))
+	s.Must(os.WriteFile(filepath.Join(m.Path, "theirs"), nil, 0o644))
+	return func() { s.Helper(); s.Must(unix.Unmount(m.Path, unix.UMOUNT_NOFOLLOW)) }
 }
 
 // theirs checks that the foreign mount is as it was.
@@ -53,7 +53,7 @@ func (s *env) theirs(m world.MountSpec) {
 		s.Errorf("the foreign mount is gone: %v", err)
 	}
 	st, err := os.Stat(m.Path)
-	s.must(err)
+	s.Must(err)
 	if uid := st.Sys().(*syscall.Stat_t).Uid; int(uid) == m.UID && m.Own {
 		s.Errorf("the foreign mount was given to %d", uid)
 	}
@@ -62,11 +62,11 @@ func (s *env) theirs(m world.MountSpec) {
 // target makes the target by hand.
 func (s *env) target(m world.MountSpec) {
 	s.Helper()
-	s.must(os.MkdirAll(s.Base, 0o755))
+	s.Must(os.MkdirAll(s.Base, 0o755))
 	if s.k.file {
-		s.must(os.WriteFile(m.Path, nil, 0o644))
+		s.Must(os.WriteFile(m.Path, nil, 0o644))
 	} else {
-		s.must(os.MkdirAll(m.Path, 0o755))
+		s.Must(os.MkdirAll(m.Path, 0o755))
 	}
 }
 
@@ -76,10 +76,10 @@ func (s *env) hand(lines []string) {
 	s.Helper()
 	for _, line := range lines {
 		if f := strings.Fields(line); len(f) > 1 {
-			s.must(s.Tool(f[0], f[1:]...))
+			s.Must(s.Tool(f[0], f[1:]...))
 		}
 	}
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 }
 
 // untouched fails when mount or umount was called.
@@ -90,7 +90,7 @@ func (s *env) untouched() {
 			s.Errorf("called: %s", c)
 		}
 	}
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 }
 
 func foreignMount(s *env) {
@@ -105,8 +105,8 @@ func foreignMount(s *env) {
 	s.theirs(m)
 	s.untouched()
 	remove()
-	s.must(os.Remove(m.Path)) // was made manually
-	s.must(os.Remove(s.Base))
+	s.Must(os.Remove(m.Path)) // was made manually
+	s.Must(os.Remove(s.Base))
 	s.ends()
 }
 
@@ -125,8 +125,8 @@ func foreignDevice(s *env) {
 	s.Await("one", "mounted") // by itself when the way is free
 	s.mounted(m)
 	s.Delete("one")
-	s.must(os.Remove(m.Path)) // was made manually
-	s.must(os.Remove(s.Base))
+	s.Must(os.Remove(m.Path)) // was made manually
+	s.Must(os.Remove(s.Base))
 	s.ends()
 }
 
@@ -145,10 +145,10 @@ func foreignOnTop(s *env) {
 	s.Mount("one", m)
 	s.Await("one", "mounted")
 	remove := s.foreign(m)
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.Want("one", "unmounted")
 	hiding, _, err := s.MountAt(m.Path)
-	s.must(err)
+	s.Must(err)
 	o := s.failed("one", "Major", "unable to unmount file system: ", m.Path, hiding.Source)
 	if o.Ready("unmounted") {
 		s.Errorf("unmounted while it is hidden: status %v", o["status"])
@@ -173,9 +173,9 @@ func foreignAbove(s *env) {
 	s.Mount("one", m)
 	s.Await("one", "mounted")
 	parent, decoy := filepath.Dir(m.Path), m.Path
-	s.must(unix.Mount("covering-all", parent, "tmpfs", 0, "size=1m,mode=0755"))
-	s.must(os.Mkdir(decoy, 0o755))
-	s.must(s.ClearLog())
+	s.Must(unix.Mount("covering-all", parent, "tmpfs", 0, "size=1m,mode=0755"))
+	s.Must(os.Mkdir(decoy, 0o755))
+	s.Must(s.ClearLog())
 	s.Want("one", "unmounted")
 	o := s.failed("one", "Major", "unable to unmount file system: ", m.Path, "covering-all")
 	if o.Ready("unmounted") {
@@ -186,7 +186,7 @@ func foreignAbove(s *env) {
 	if _, err := os.Stat(decoy); err != nil {
 		s.Errorf("the foreign mount was changed: %v", err)
 	}
-	s.must(unix.Unmount(parent, unix.UMOUNT_NOFOLLOW))
+	s.Must(unix.Unmount(parent, unix.UMOUNT_NOFOLLOW))
 	s.Await("one", "unmounted")
 	s.unmounted(m)
 	s.Delete("one")
@@ -199,9 +199,9 @@ func foreignInstead(s *env) {
 	m := s.ready()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
-	s.must(s.Tool("umount", m.Path))
+	s.Must(s.Tool("umount", m.Path))
 	remove := s.foreign(m)
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.Want("one", "unmounted")
 	s.Await("one", "unmounted")
 	s.Delete("one")
@@ -211,7 +211,7 @@ func foreignInstead(s *env) {
 	if _, err := os.Lstat(m.Path); err != nil {
 		s.Errorf("the target was in use by another mount: %v", err)
 	}
-	s.must(os.RemoveAll(s.Base))
+	s.Must(os.RemoveAll(s.Base))
 	s.ends()
 }
 
@@ -227,7 +227,7 @@ func mountedByHand(s *env) {
 	s.untouched()
 	s.Delete("one")
 	s.unmounted(m)
-	s.must(os.Remove(s.Base))
+	s.Must(os.Remove(s.Base))
 	s.ends()
 }
 
@@ -235,11 +235,11 @@ func mountedByHand(s *env) {
 // the table's escapes, or reads only the first word.
 func blanksElsewhere(s *env) {
 	m := s.ready()
-	s.must(os.MkdirAll(s.Base, 0o755))
+	s.Must(os.MkdirAll(s.Base, 0o755))
 	others := []string{m.Path + " x", m.Path + "\\040x", s.Base + "/new\nline " + m.Path, s.Base + "/tab\t" + filepath.Base(m.Path)}
 	for _, dir := range others {
-		s.must(os.MkdirAll(dir, 0o755))
-		s.must(unix.Mount(s.source(m.Index), dir, "tmpfs", 0, "size=1m"))
+		s.Must(os.MkdirAll(dir, 0o755))
+		s.Must(unix.Mount(s.source(m.Index), dir, "tmpfs", 0, "size=1m"))
 	}
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -251,9 +251,9 @@ func blanksElsewhere(s *env) {
 	s.called(s.words(s.k.unmount, m)...)
 	s.Delete("one")
 	for _, dir := range others {
-		s.must(unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)) // is still there
+		s.Must(unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)) // is still there
 	}
-	s.must(os.RemoveAll(s.Base))
+	s.Must(os.RemoveAll(s.Base))
 	s.ends()
 }
 

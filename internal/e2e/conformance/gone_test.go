@@ -20,13 +20,13 @@ var goneBehaviours = []behaviour{
 
 func (s *env) dropProfile() {
 	s.Helper()
-	s.must(s.Cluster.Delete(s.Context(patience), "NnfStorageProfile", "default", s.Profile))
+	s.Must(s.Cluster.Delete(s.Context(patience), "NnfStorageProfile", "default", s.Profile))
 }
 
 func (s *env) dropRecords() {
 	s.Helper()
 	for _, file := range s.records() {
-		s.must(os.Remove(file))
+		s.Must(os.Remove(file))
 	}
 }
 
@@ -39,7 +39,7 @@ func profileGone(s *env) {
 	s.Mount("one", m)
 	s.Await("one", "mounted")
 	s.dropProfile()
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.Want("one", "unmounted")
 	s.Await("one", "unmounted")
 	s.unmounted(m)
@@ -65,7 +65,7 @@ func profileGoneRestart(s *env) {
 		s.Errorf("status %v", o["status"])
 	}
 	s.mounted(m)
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.Delete("one")
 	s.unmounted(m)
 	_, unmount := s.withHooks(m)
@@ -84,7 +84,7 @@ func recordGoneOwnGroup(s *env) {
 	s.UseProfile(world.ProfileSpec{NotShared: true})
 	vg, lv := world.VolumeNames(s.Owner, "0", 3, false)
 	v, err := s.AddVolume(vg, lv, lab.VolumeOptions{Raw: s.k.file, Shared: s.k.locks})
-	s.must(err)
+	s.Must(err)
 	s.volumes[3] = v
 	s.run()
 	s.withoutAnything(s.k.spec(s.Path("m3"), 3))
@@ -97,7 +97,7 @@ func (s *env) withoutAnything(m world.MountSpec) {
 	s.stops()
 	s.dropProfile()
 	s.dropRecords()
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.run()
 	s.failed("one", "Major", "unable to get file system information", s.Profile)
 	s.mounted(m) // whatever is wrong, a mounted file system stays
@@ -108,7 +108,7 @@ func (s *env) withoutAnything(m world.MountSpec) {
 	s.Delete("one")
 	s.notMounted(m)
 	// Nothing tells any more what was made for the mount.
-	s.must(os.RemoveAll(s.Base))
+	s.Must(os.RemoveAll(s.Base))
 	s.ends()
 }
 
@@ -134,10 +134,10 @@ func reboot(s *env) {
 	s.Mount("one", m)
 	s.Await("one", "mounted")
 	s.stops()
-	s.must(s.Tool("umount", m.Path))
-	s.must(s.Reboot())
+	s.Must(s.Tool("umount", m.Path))
+	s.Must(s.Reboot())
 	s.dropRecords()
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.run("--log-level=debug")
 	s.logged("ClientMount is mounted", "one")
 	s.mounted(m)
@@ -146,7 +146,7 @@ func reboot(s *env) {
 	}
 	s.Delete("one")
 	s.notMounted(m)
-	s.must(os.RemoveAll(s.Base)) // nothing tells any more that the target was ours
+	s.Must(os.RemoveAll(s.Base)) // nothing tells any more that the target was ours
 	s.ends()
 }
 
@@ -160,12 +160,12 @@ var orphanBehaviours = []behaviour{
 // nodes that it thinks are offline.
 func (s *env) vanish(name string) {
 	s.Helper()
-	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, name))
+	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, name))
 	_, err := s.Cluster.Patch(s.Context(patience), "ClientMount", s.Node, name, lab.Object{"metadata": lab.Object{"finalizers": []any{}}})
 	if err != nil && !lab.IsNotFound(err) {
 		s.Fatal(err)
 	}
-	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, name))
+	s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, name))
 }
 
 const orphanLine = "mounts of a ClientMount that no longer exists"
@@ -177,14 +177,14 @@ func orphanReported(s *env) {
 	s.Await("one", "mounted")
 	s.stops()
 	s.vanish("one")
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.run()
 	f := s.logged(orphanLine, "one")
 	if f["paths"] != m.Path || f["workflow"] != "job7" || !strings.Contains(f["hint"].(string), "orphans") || f["level"] != "WARN" {
 		s.Errorf("the line: %v", f)
 	}
 	_, err := s.d.WaitNotice(s.Context(patience), "STATUS=0 mounts ready for 0 ClientMounts, 1 orphaned; API server answers")
-	s.must(err)
+	s.Must(err)
 	s.mounted(m)
 	s.called()
 	s.stops()
@@ -198,7 +198,7 @@ func (s *env) forgotten(m world.MountSpec) {
 	s.Helper()
 	s.logged("unmounted what a deleted ClientMount left", "one")
 	_, err := s.d.WaitNotice(s.Context(patience), "STATUS=0 mounts ready for 0 ClientMounts; API server answers")
-	s.must(err)
+	s.Must(err)
 	s.unmounted(m)
 }
 
@@ -210,7 +210,7 @@ func orphanUnmounted(s *env) {
 	s.Await("one", "mounted")
 	s.stops()
 	s.vanish("one")
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.run("--orphans=unmount")
 	s.forgotten(m)
 	_, unmount := s.withHooks(m)
@@ -225,9 +225,9 @@ func orphanAlive(s *env) {
 	s.Mount("one", m)
 	s.Await("one", "mounted")
 	_, err := s.Cluster.Patch(s.Context(patience), "ClientMount", s.Node, "one", lab.Object{"metadata": lab.Object{"finalizers": []any{}}})
-	s.must(err)
-	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
-	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.Must(err)
+	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.forgotten(m)
 	s.ends()
 }

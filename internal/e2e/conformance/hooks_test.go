@@ -113,7 +113,7 @@ func hooksOnce(s *env) {
 	s.run("--log-level=debug")
 	s.Mount("one", m)
 	s.Await("one", "mounted")
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.logged("ClientMount is mounted", "one")
 	again := func(what string, n int) {
 		passes := 0
@@ -128,22 +128,22 @@ func hooksOnce(s *env) {
 				s.Errorf("called again after %s: %s", what, c)
 			}
 		}
-		s.must(s.ClearLog())
+		s.Must(s.ClearLog())
 		s.mounted(m)
 	}
 	_, err := s.Cluster.Patch(s.Context(patience), "ClientMount", s.Node, "one",
 		lab.Object{"metadata": lab.Object{"labels": lab.Object{"example.org/changed": "yes"}}})
-	s.must(err)
+	s.Must(err)
 	again("a new label", 2)
 	s.stops()
 	s.run("--log-level=debug")
 	again("a restart", 1)
 	s.Delete("one")
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.ends()
 }
 
-// What is reported when a list fails, from contract clientmountd.md 5.1.
+// What is reported when a list fails, to the byte.
 var hookTexts = map[string]string{
 	"preActivate":    "unable to run block device PreActivate commands",
 	"postActivate":   "unable to run block device PostActivate commands",
@@ -175,8 +175,8 @@ func hooksRepeated(s *env) {
 				s.Mount(name, m)
 				s.Await(name, "mounted")
 			}
-			s.must(s.ClearLog())
-			s.must(s.Fault("dlm_tool", lab.Fault{Match: list, Exit: 3, Stderr: "no luck with " + list}))
+			s.Must(s.ClearLog())
+			s.Must(s.Fault("dlm_tool", lab.Fault{Match: list, Exit: 3, Stderr: "no luck with " + list}))
 			if phase.state == "mounted" {
 				s.Mount(name, m)
 			} else {
@@ -186,7 +186,7 @@ func hooksRepeated(s *env) {
 			if o.At("status", "mounts", 0, "ready") != false || o.At("status", "mounts", 0, "state") != phase.state {
 				s.Errorf("%s: status %v", list, o["status"])
 			}
-			s.must(s.ClearFaults())
+			s.Must(s.ClearFaults())
 			s.Await(name, phase.state)
 			count := func(prefix string) (n int) {
 				for _, c := range s.commands() {

@@ -76,7 +76,7 @@ func backAndForth(s *env) {
 		s.Want("one", "unmounted")
 		s.Await("one", "unmounted")
 		s.unmounted(m)
-		s.must(s.ClearLog())
+		s.Must(s.ClearLog())
 		s.Want("one", "mounted")
 		s.Await("one", "mounted")
 		s.mounted(m)
@@ -96,7 +96,7 @@ func deletedWhileMounted(s *env) {
 	m := s.ready()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.Delete("one")
 	s.unmounted(m)
 	s.called(s.words(s.k.unmount, m)...)
@@ -112,7 +112,7 @@ func restart(s *env) {
 	for range 2 {
 		s.stops()
 		s.mounted(m)
-		s.must(s.ClearLog())
+		s.Must(s.ClearLog())
 		proxy := s.UseProxy()
 		s.run("--log-level=debug")
 		s.logged("ClientMount is mounted", "one")
@@ -140,10 +140,10 @@ func olderVersion(s *env) {
 	o := world.ClientMount("one", s.Node, world.ClientMountSpec{Profile: s.Profile, OwnerUID: s.Owner, Mounts: []world.MountSpec{m}})
 	o["apiVersion"] = api.GroupDWS + "/" + api.VersionsDWS[1]
 	body, err := json.Marshal(o)
-	s.must(err)
+	s.Must(err)
 	path := strings.Replace(lab.Path("ClientMount", s.Node, ""), api.VersionsDWS[0], api.VersionsDWS[1], 1)
 	_, err = s.Cluster.Do(s.Context(patience), http.MethodPost, path, "application/json", body)
-	s.must(err)
+	s.Must(err)
 	s.Await("one", "mounted")
 	s.mounted(m)
 	old, err := s.Cluster.Do(s.Context(patience), http.MethodGet, path+"/one", "", nil)
@@ -151,7 +151,7 @@ func olderVersion(s *env) {
 		s.Errorf("read in the old version: %v %v", old["status"], err)
 	}
 	_, err = s.Cluster.PatchPath(s.Context(patience), path+"/one", "application/merge-patch+json", lab.Object{"spec": lab.Object{"desiredState": "unmounted"}})
-	s.must(err)
+	s.Must(err)
 	s.Await("one", "unmounted")
 	s.Delete("one")
 	s.ends()
@@ -176,8 +176,8 @@ func othersSurvive(s *env) {
 		"finalizers":  []any{"example.org/first", api.FinalizerClientMount, "example.org/last"},
 	}}
 	_, err := s.Cluster.Patch(s.Context(patience), "ClientMount", s.Node, "one", second)
-	s.must(err)
-	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.Must(err)
+	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
 	now = s.AwaitStatus("one", func(o lab.Object) bool {
 		return fmt.Sprint(o.At("metadata", "finalizers")) == "[example.org/first example.org/last]"
 	})
@@ -186,8 +186,8 @@ func othersSurvive(s *env) {
 		s.Errorf("annotations %v", now.At("metadata", "annotations"))
 	}
 	_, err = s.Cluster.Patch(s.Context(patience), "ClientMount", s.Node, "one", lab.Object{"metadata": lab.Object{"finalizers": []any{}}})
-	s.must(err)
-	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.Must(err)
+	s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.ends()
 }
 
@@ -212,11 +212,11 @@ func slowMount(s *env) {
 // parent: neither was made by the daemon.
 func existingTarget(s *env) {
 	m := s.ready()
-	s.must(os.MkdirAll(s.Base, 0o755))
+	s.Must(os.MkdirAll(s.Base, 0o755))
 	if s.k.file {
-		s.must(os.WriteFile(m.Path, nil, 0o600))
+		s.Must(os.WriteFile(m.Path, nil, 0o600))
 	} else {
-		s.must(os.Mkdir(m.Path, 0o700))
+		s.Must(os.Mkdir(m.Path, 0o700))
 	}
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -228,7 +228,7 @@ func existingTarget(s *env) {
 	if _, err := os.Stat(m.Path); err != nil {
 		s.Errorf("a target that was there before is gone: %v", err)
 	}
-	s.must(os.RemoveAll(s.Base))
+	s.Must(os.RemoveAll(s.Base))
 	s.ends()
 }
 
@@ -236,16 +236,16 @@ func existingTarget(s *env) {
 // content.
 func fileInTheWay(s *env) {
 	m := s.ready()
-	s.must(os.MkdirAll(s.Base, 0o755))
-	s.must(os.WriteFile(m.Path, []byte("precious"), 0o600))
+	s.Must(os.MkdirAll(s.Base, 0o755))
+	s.Must(os.WriteFile(m.Path, []byte("precious"), 0o600))
 	s.Mount("one", m)
 	s.failed("one", "Major", "could not make the mount target", m.Path, "holds 8 bytes")
 	if data, err := os.ReadFile(m.Path); string(data) != "precious" || err != nil {
 		s.Errorf("the file was touched: %q %v", data, err)
 	}
-	s.must(os.Remove(m.Path))
+	s.Must(os.Remove(m.Path))
 	s.Await("one", "mounted") // by itself, once the file is out of the way
 	s.Delete("one")
-	s.must(os.Remove(s.Base))
+	s.Must(os.Remove(s.Base))
 	s.ends()
 }

@@ -55,7 +55,7 @@ func (s *env) words(lines []string, m world.MountSpec) []string {
 func (s *env) commands() []string {
 	s.Helper()
 	calls, err := s.Log()
-	s.must(err)
+	s.Must(err)
 	var out []string
 	for _, c := range calls {
 		line := strings.Join(c.Argv, " ")
@@ -80,14 +80,14 @@ func (s *env) called(want ...string) {
 	if got := s.commands(); !slices.Equal(got, want) {
 		s.Errorf("called:\n\t%s\nwant:\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 	}
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 }
 
 // mounted checks that exactly one mount of the entry is there, and its owner.
 func (s *env) mounted(m world.MountSpec) {
 	s.Helper()
 	all, err := s.Mounts()
-	s.must(err)
+	s.Must(err)
 	n := 0
 	for _, have := range all {
 		if have.Target != m.Path {
@@ -130,7 +130,7 @@ func (s *env) owned(m world.MountSpec) {
 		return
 	}
 	st, err := os.Stat(m.Path)
-	s.must(err)
+	s.Must(err)
 	sys := st.Sys().(*syscall.Stat_t)
 	if int(sys.Uid) != m.UID || int(sys.Gid) != m.GID || st.Mode()&os.ModeDevice == 0 {
 		s.Errorf("%s: uid %d gid %d mode %v, want the device node with %d %d", m.Path, sys.Uid, sys.Gid, st.Mode(), m.UID, m.GID)
@@ -141,7 +141,7 @@ func (s *env) owned(m world.MountSpec) {
 func (s *env) get(name string) lab.Object {
 	s.Helper()
 	o, err := s.Cluster.Get(s.Context(patience), "ClientMount", s.Node, name)
-	s.must(err)
+	s.Must(err)
 	return o
 }
 

@@ -34,10 +34,10 @@ func serviceManager(s *env) {
 		}
 	}
 	status("1 mount ready for 1 ClientMount; API server answers")
-	s.must(s.Fault("umount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "told to fail"}))
+	s.Must(s.Fault("umount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "told to fail"}))
 	s.Want("one", "unmounted")
 	status("0 mounts ready for 1 ClientMount, 1 failing; API server answers")
-	s.must(s.ClearFaults())
+	s.Must(s.ClearFaults())
 	s.Await("one", "unmounted")
 	s.Delete("one")
 	status("0 mounts ready for 0 ClientMounts; API server answers")
@@ -69,7 +69,7 @@ func readyLate(s *env) {
 	proxy.Set(lab.Rule{Class: lab.ClassWatch, Delay: late})
 	s.run()
 	took, err := s.d.WaitReady(s.Context(patience))
-	s.must(err)
+	s.Must(err)
 	if took < late {
 		s.Errorf("ready after %v, before anything could be known", took)
 	}
@@ -109,10 +109,10 @@ func reload(s *env) {
 	config := s.Runtime + "-config.toml"
 	write := func(text string) {
 		s.Helper()
-		s.must(os.WriteFile(config, []byte(text), 0o600))
-		s.must(s.d.Hup())
+		s.Must(os.WriteFile(config, []byte(text), 0o600))
+		s.Must(s.d.Hup())
 	}
-	s.must(os.WriteFile(config, []byte("version = 1\n[mount]\ncommand_timeout = \"1h\"\n"), 0o600))
+	s.Must(os.WriteFile(config, []byte("version = 1\n[mount]\ncommand_timeout = \"1h\"\n"), 0o600))
 	s.run("--config=" + config)
 	s.Mount("one", m)
 	s.Await("one", "mounted")
@@ -133,7 +133,7 @@ func reload(s *env) {
 		changed, _ := f["changed"].(string)
 		return f["msg"] == "configuration read again" && strings.Contains(changed, "mount.command_timeout") && strings.Contains(changed, "log.level")
 	})
-	s.must(s.Fault("umount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
+	s.Must(s.Fault("umount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
 	s.Want("one", "unmounted")
 	s.failed("one", "Major", "command: umount", "time limit") // of one second, no longer an hour
 	s.Await("one", "unmounted")
@@ -148,7 +148,7 @@ func reload(s *env) {
 			s.Errorf("the refusal does not name %s: %v", part, f)
 		}
 	}
-	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
+	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
 	s.Want("one", "mounted")
 	s.failed("one", "Major", "command: mount", "time limit") // still one second
 	s.Await("one", "mounted")
@@ -173,15 +173,15 @@ var shutdownBehaviours = []behaviour{
 }
 
 // termDuringMount: the running command ends, mounts are not touched, and the
-// next daemon goes on where this one stopped.
+// next daemon continues where this one stopped.
 func termDuringMount(s *env) {
 	m := s.ready()
 	reached, open := s.gate("mount", lab.Fault{Match: m.Path, Times: 1})
 	s.Mount("one", m)
 	reached()
-	s.must(s.d.Term())
+	s.Must(s.d.Term())
 	_, err := s.d.WaitNotice(s.Context(patience), "STOPPING=1")
-	s.must(err)
+	s.Must(err)
 	select {
 	case <-s.d.Done():
 		s.Fatal("the daemon did not wait for the mount")
@@ -222,7 +222,7 @@ func termDuringUnmount(s *env) {
 	reached, open := s.gate("umount", lab.Fault{Match: m.Path, Times: 1})
 	s.Want("one", "unmounted")
 	reached()
-	s.must(s.d.Term())
+	s.Must(s.d.Term())
 	open()
 	s.exits(0)
 	o := s.get("one")
@@ -242,12 +242,12 @@ func termDuringUnmount(s *env) {
 // termDuringHang: the shutdown time bounds it, whatever the command's limit.
 func termDuringHang(s *env) {
 	m := s.ready("--shutdown-timeout=1s", "--command-timeout=1h")
-	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
+	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
 	s.Mount("one", m)
 	_, err := s.WaitCall(s.Context(patience), func(c lab.Call) bool { return c.Tool == "mount" && c.Exit == -1 })
-	s.must(err)
+	s.Must(err)
 	began := time.Now()
-	s.must(s.d.Term())
+	s.Must(s.d.Term())
 	if _, err := s.d.Wait(s.Context(patience)); err != nil {
 		s.Fatal(err)
 	}
@@ -264,14 +264,14 @@ func termDuringHang(s *env) {
 // error that it published stays.
 func termBetweenRetries(s *env) {
 	m := s.ready()
-	s.must(s.Fault("mount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "told to fail"}))
+	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "told to fail"}))
 	s.Mount("one", m)
 	s.failed("one", "Major", "told to fail")
 	s.stops()
 	if o := s.get("one"); o.Severity() != "Major" {
 		s.Errorf("status %v", o["status"])
 	}
-	s.must(s.ClearFaults())
+	s.Must(s.ClearFaults())
 	s.run()
 	s.Await("one", "mounted")
 	s.Delete("one")

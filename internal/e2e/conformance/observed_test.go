@@ -25,7 +25,7 @@ func hostName(s *env) {
 	m := s.ready()
 	m.MGS = "mgs.example.org@tcp"
 	asked, shown := m.MGS+":/"+m.FSName, mgs+":/"+m.FSName
-	s.must(s.ShowSource(asked, shown))
+	s.Must(s.ShowSource(asked, shown))
 	s.Cleanup(func() { _ = s.ShowSource(asked, "") })
 	s.Mount("one", m)
 	if o := s.Await("one", "mounted"); o.Severity() != "" {
@@ -35,7 +35,7 @@ func hostName(s *env) {
 	if list := s.ran("mount "); len(list) != 1 || !strings.HasSuffix(list[0], " "+asked+" "+m.Path) {
 		s.Errorf("called %q", list)
 	}
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.again("one")
 	s.never("mount", "umount")
 	if o := s.get("one"); !o.Ready("mounted") || o.Severity() != "" {
@@ -52,11 +52,11 @@ func hostName(s *env) {
 // at its path.
 func neverMounted(s *env) {
 	m := s.ready()
-	s.must(os.MkdirAll(s.Base, 0o755))
+	s.Must(os.MkdirAll(s.Base, 0o755))
 	dir, file := m, m
 	dir.Path, file.Path = s.Path("directory"), s.Path("file")
-	s.must(os.Mkdir(dir.Path, 0o755))
-	s.must(os.WriteFile(file.Path, nil, 0o644))
+	s.Must(os.Mkdir(dir.Path, 0o755))
+	s.Must(os.WriteFile(file.Path, nil, 0o644))
 	there := func(when string) {
 		s.Helper()
 		for _, path := range []string{dir.Path, file.Path} {
@@ -73,7 +73,7 @@ func neverMounted(s *env) {
 		there("deletion")
 	}
 	s.never("mount", "umount")
-	s.must(os.RemoveAll(s.Base))
+	s.Must(os.RemoveAll(s.Base))
 	s.ends()
 }
 
@@ -87,7 +87,7 @@ func refusedStatus(code int, killed bool) func(*env) {
 		s.run()
 		refuse := func() {
 			s.Helper()
-			s.must(s.ClearLog())
+			s.Must(s.ClearLog())
 			proxy.ClearRequests()
 			proxy.Set(lab.Rule{Class: lab.ClassPatchStatus, Code: code})
 		}
@@ -101,7 +101,7 @@ func refusedStatus(code int, killed bool) func(*env) {
 				}
 				return len(seen) == n
 			})
-			s.must(err)
+			s.Must(err)
 		}
 		once := func(verb string, lists []string) {
 			s.Helper()

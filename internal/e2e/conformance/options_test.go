@@ -33,7 +33,7 @@ func (s *env) options(config, profile string, want ...string) {
 	s.Await("one", "mounted")
 	s.mounted(m)
 	have, _, err := s.MountAt(m.Path)
-	s.must(err)
+	s.Must(err)
 	var got []string
 	for _, o := range []string{"nosuid", "nodev", "noexec"} {
 		if slices.Contains(strings.Split(have.Options, ","), o) {
@@ -80,14 +80,14 @@ func noUnmountCommand(s *env) {
 	s.run()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
-	s.must(s.ClearLog())
-	s.must(s.Fault("umount", lab.Fault{Match: m.Path, Exit: 1, Stderr: "umount: told to fail"}))
+	s.Must(s.ClearLog())
+	s.Must(s.Fault("umount", lab.Fault{Match: m.Path, Exit: 1, Stderr: "umount: told to fail"}))
 	s.Want("one", "unmounted")
 	if o := s.failed("one", "Major", "unable to unmount file system", "told to fail"); readiness(o) != "[false]" {
 		s.Errorf("status %v of a file system that is still mounted", o["status"])
 	}
 	s.mounted(m)
-	s.must(s.ClearFaults())
+	s.Must(s.ClearFaults())
 	s.Await("one", "unmounted")
 	s.unmounted(m)
 	s.Delete("one")
@@ -100,14 +100,15 @@ func noUnmountDeleted(s *env) {
 	s.run()
 	s.Mount("one", m)
 	s.Await("one", "mounted")
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.Delete("one")
 	s.unmounted(m)
 	s.called(s.words(s.k.unmount, m)...)
 	s.ends()
 }
 
-// Test clusters have no storage: contract clientmountd.md 7.4.
+// Test clusters have no storage: in mode kind the daemon makes links, in mode mock it
+// only reports.
 var modeBehaviours = []behaviour{
 	{"mode kind, by flag", nil, func(s *env) { s.linked(lab.Spec{Args: []string{"--mode=kind"}}) }},
 	{"mode kind, by environment", xfsOnly, func(s *env) { s.linked(lab.Spec{Env: []string{"ENVIRONMENT=kind"}}) }},
@@ -156,20 +157,20 @@ func (s *env) linked(o lab.Spec) {
 // linkBlocked: what somebody else put there is neither replaced nor removed.
 func linkBlocked(s *env) {
 	m := s.inMode(lab.Spec{Args: []string{"--mode=kind"}})
-	s.must(os.MkdirAll(s.Base, 0o755))
-	s.must(os.Symlink("/elsewhere", m.Path))
+	s.Must(os.MkdirAll(s.Base, 0o755))
+	s.Must(os.Symlink("/elsewhere", m.Path))
 	s.Mount("one", m)
 	s.failed("one", "Major", "unable to mount file system", m.Path+" links to /elsewhere")
-	s.must(os.Remove(m.Path))
+	s.Must(os.Remove(m.Path))
 	s.Await("one", "mounted")
-	s.must(os.Remove(m.Path))
-	s.must(os.WriteFile(m.Path, []byte("precious"), 0o600))
+	s.Must(os.Remove(m.Path))
+	s.Must(os.WriteFile(m.Path, []byte("precious"), 0o600))
 	s.Want("one", "unmounted")
 	s.failed("one", "Major", "unable to unmount file system", m.Path)
 	if text, err := os.ReadFile(m.Path); string(text) != "precious" {
 		s.Errorf("the file became %q (%v)", text, err)
 	}
-	s.must(os.Remove(m.Path))
+	s.Must(os.Remove(m.Path))
 	s.Await("one", "unmounted")
 	s.Delete("one")
 	s.removeBase()

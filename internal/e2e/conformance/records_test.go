@@ -31,9 +31,9 @@ type damage func(s *env, file string) (mend func())
 // removes it.
 func truncated(s *env, file string) func() {
 	st, err := os.Stat(file)
-	s.must(err)
-	s.must(os.Truncate(file, st.Size()/2))
-	return func() { s.must(os.Remove(file)) }
+	s.Must(err)
+	s.Must(os.Truncate(file, st.Size()/2))
+	return func() { s.Must(os.Remove(file)) }
 }
 
 // instead puts other bytes into a record. The administrator puts back what was
@@ -41,13 +41,13 @@ func truncated(s *env, file string) func() {
 func (s *env) instead(file string, change func([]byte) []byte) (mend func()) {
 	s.Helper()
 	good, err := os.ReadFile(file)
-	s.must(err)
+	s.Must(err)
 	spoiled := change(good)
 	if bytes.Equal(good, spoiled) {
 		s.Fatalf("%s is unchanged: %s", file, good)
 	}
-	s.must(os.WriteFile(file, spoiled, 0o600))
-	return func() { s.Helper(); s.must(os.WriteFile(file, good, 0o600)) }
+	s.Must(os.WriteFile(file, spoiled, 0o600))
+	return func() { s.Helper(); s.Must(os.WriteFile(file, good, 0o600)) }
 }
 
 func garbage(s *env, file string) func() {
@@ -65,12 +65,12 @@ func newerVersion(s *env, file string) func() {
 
 func directory(s *env, file string) func() {
 	aside := s.Runtime + "-aside"
-	s.must(os.Rename(file, aside))
-	s.must(os.Mkdir(file, 0o700))
+	s.Must(os.Rename(file, aside))
+	s.Must(os.Mkdir(file, 0o700))
 	return func() {
 		s.Helper()
-		s.must(os.Remove(file))
-		s.must(os.Rename(aside, file))
+		s.Must(os.Remove(file))
+		s.Must(os.Rename(aside, file))
 	}
 }
 
@@ -78,14 +78,14 @@ func directory(s *env, file string) func() {
 func (s *env) look(path string) string {
 	s.Helper()
 	st, err := os.Lstat(path)
-	s.must(err)
+	s.Must(err)
 	if st.IsDir() {
 		list, err := os.ReadDir(path)
-		s.must(err)
+		s.Must(err)
 		return st.Mode().String() + " " + strings.Repeat("entry ", len(list))
 	}
 	data, err := os.ReadFile(path)
-	s.must(err)
+	s.Must(err)
 	return st.Mode().String() + " " + string(data)
 }
 
@@ -101,7 +101,7 @@ func unreadable(advice string, spoil damage) func(*env) {
 		file := s.records()[0]
 		mend := spoil(s, file)
 		before := s.look(file)
-		s.must(s.ClearLog())
+		s.Must(s.ClearLog())
 		untouched := func() {
 			s.Helper()
 			s.mounted(m)
@@ -119,7 +119,7 @@ func unreadable(advice string, spoil damage) func(*env) {
 		untouched()
 
 		// Deleted, the object stays until the record can be read.
-		s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
+		s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
 		s.stops()
 		s.run()
 		s.line("about the record", func(f map[string]any) bool {
@@ -136,7 +136,7 @@ func unreadable(advice string, spoil damage) func(*env) {
 			s.Fatalf("the record is mended and the object not gone: %v; the status is %v", err, s.get("one")["status"])
 		}
 		s.notMounted(m)
-		s.must(os.RemoveAll(s.Base)) // without the record nothing tells who made it
+		s.Must(os.RemoveAll(s.Base)) // without the record nothing tells who made it
 		s.ends()
 	}
 }
@@ -149,12 +149,12 @@ type trouble func(s *env) (end func())
 func fill(s *env) func() {
 	s.Helper()
 	dir := filepath.Join(s.Runtime, "full")
-	s.must(os.Mkdir(dir, 0o700))
+	s.Must(os.Mkdir(dir, 0o700))
 	for _, file := range s.records() {
-		s.must(os.Link(file, filepath.Join(dir, filepath.Base(file))))
+		s.Must(os.Link(file, filepath.Join(dir, filepath.Base(file))))
 	}
 	f, err := os.Create(filepath.Join(dir, "rest"))
-	s.must(err)
+	s.Must(err)
 	defer f.Close()
 	for block := make([]byte, 4096); err == nil; {
 		_, err = f.Write(block)
@@ -162,13 +162,13 @@ func fill(s *env) func() {
 	if !errors.Is(err, unix.ENOSPC) {
 		s.Fatal(err)
 	}
-	return func() { s.Helper(); s.must(os.RemoveAll(dir)) }
+	return func() { s.Helper(); s.Must(os.RemoveAll(dir)) }
 }
 
 func readOnly(s *env) func() {
 	s.Helper()
-	s.must(unix.Mount("", s.Runtime, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	return func() { s.Helper(); s.must(unix.Mount("", s.Runtime, "", unix.MS_REMOUNT, "")) }
+	s.Must(unix.Mount("", s.Runtime, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	return func() { s.Helper(); s.Must(unix.Mount("", s.Runtime, "", unix.MS_REMOUNT, "")) }
 }
 
 // unwritable: undoing does not depend on a record that can be written, and
@@ -177,8 +177,8 @@ func unwritable(text string, make trouble) func(*env) {
 	return func(s *env) {
 		s.UseProfile(s.hookProfile())
 		m := s.storage(3, lab.VolumeOptions{})
-		s.must(os.MkdirAll(s.Runtime, 0o755))
-		s.must(unix.Mount("records", s.Runtime, "tmpfs", 0, "size=64k,mode=0755"))
+		s.Must(os.MkdirAll(s.Runtime, 0o755))
+		s.Must(unix.Mount("records", s.Runtime, "tmpfs", 0, "size=64k,mode=0755"))
 		s.Cleanup(func() { _ = unix.Unmount(s.Runtime, unix.MNT_DETACH) })
 		s.run()
 		_, unmount := s.withHooks(m)
@@ -186,7 +186,7 @@ func unwritable(text string, make trouble) func(*env) {
 		s.Mount("one", m)
 		s.Await("one", "mounted")
 		end := make(s)
-		s.must(s.ClearLog())
+		s.Must(s.ClearLog())
 		s.Want("one", "unmounted")
 		s.Await("one", "unmounted")
 		s.unmounted(m)
@@ -209,7 +209,7 @@ func unwritable(text string, make trouble) func(*env) {
 		if o := s.get("two"); !o.Ready("mounted") || o.Severity() != "" {
 			s.Errorf("after a restart: status %v", o["status"])
 		}
-		s.must(s.ClearLog())
+		s.Must(s.ClearLog())
 		s.Delete("two")
 		s.unmounted(m)
 		s.called(unmount...)
@@ -219,7 +219,7 @@ func unwritable(text string, make trouble) func(*env) {
 		if text == "no space left on device" { // a file system that is read-only keeps its records
 			s.noRecords()
 		}
-		s.must(unix.Unmount(s.Runtime, 0))
+		s.Must(unix.Unmount(s.Runtime, 0))
 		s.NothingLeft()
 		s.noRecords()
 	}

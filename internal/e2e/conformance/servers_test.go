@@ -15,8 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// The file that tells jobs which rabbits serve a Lustre file system (contract
-// clientmountd.md 7.3). It is off by default and needs rights that the shipped
+// The file that tells jobs which rabbits serve a Lustre file system. It is off by default and needs rights that the shipped
 // role does not give.
 var serversBehaviours = []behaviour{
 	{"servers file of a workflow", lustreOnly, func(s *env) { s.serversFile(workflowLabels(), workflowLabels()) }},
@@ -56,28 +55,14 @@ func (s *env) lustreOwned() world.MountSpec {
 func (s *env) write(text string) (path string) {
 	s.Helper()
 	path = s.Runtime + ".toml"
-	s.must(os.WriteFile(path, []byte("version = 1\n"+text), 0o600))
+	s.Must(os.WriteFile(path, []byte("version = 1\n"+text), 0o600))
 	return path
 }
 
 // grant gives the daemon's account the two rights.
 func (s *env) grant() {
 	s.Helper()
-	const rbac = "rbac.authorization.k8s.io"
-	rule := func(group, resource, verb string) any {
-		return map[string]any{"apiGroups": []any{group}, "resources": []any{resource}, "verbs": []any{verb}}
-	}
-	meta := map[string]any{"name": s.Node}
-	s.Apply(lab.Object{"apiVersion": rbac + "/v1", "kind": "ClusterRole", "metadata": meta,
-		"rules": []any{rule(api.GroupNNF, "nnfstorages", "get"), rule(api.GroupDWS, "servers", "list")}})
-	s.Apply(lab.Object{"apiVersion": rbac + "/v1", "kind": "ClusterRoleBinding", "metadata": meta,
-		"roleRef":  map[string]any{"apiGroup": rbac, "kind": "ClusterRole", "name": s.Node},
-		"subjects": []any{map[string]any{"kind": "ServiceAccount", "name": "nnf-clientmount", "namespace": "nnf-system"}}})
-	s.Cleanup(func() {
-		for _, kind := range []string{"ClusterRoleBinding", "ClusterRole"} {
-			s.remove(kind, "")
-		}
-	})
+	s.Grant(s.Node, "nnf-system", "nnf-clientmount", []any{world.Rule(api.GroupNNF, "nnfstorages", "get"), world.Rule(api.GroupDWS, "servers", "list")})
 }
 
 // untilMay waits until the server has noticed what the account may do.
@@ -91,10 +76,10 @@ func (s *env) untilMay(allowed bool) {
 			"resourceAttributes": map[string]any{"verb": "get", "group": api.GroupNNF, "resource": "nnfstorages", "namespace": "default", "name": s.Node},
 		},
 	})
-	s.must(err)
+	s.Must(err)
 	wait.Until(s.t, "what the account may do", func() bool {
 		o, err := s.Cluster.Do(ctx, http.MethodPost, "/apis/authorization.k8s.io/v1/subjectaccessreviews", "application/json", review)
-		s.must(err)
+		s.Must(err)
 		return o.At("status", "allowed") == allowed
 	})
 }
@@ -103,7 +88,7 @@ func (s *env) untilMay(allowed bool) {
 func (s *env) remove(kind, ns string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	s.must(s.Cluster.Delete(ctx, kind, ns, s.Node))
+	s.Must(s.Cluster.Delete(ctx, kind, ns, s.Node))
 }
 
 // allocated makes the NnfStorage and the Servers of an allocation, which are

@@ -67,7 +67,7 @@ func readiness(o lab.Object) string {
 
 func oneFailsToMount(s *env) {
 	list := s.three()
-	s.must(s.Fault("mount", lab.Fault{Match: list[1].Path, Exit: 32, Stderr: "mount: told to fail"}))
+	s.Must(s.Fault("mount", lab.Fault{Match: list[1].Path, Exit: 32, Stderr: "mount: told to fail"}))
 	s.run()
 	s.Mount("one", list...)
 	o := s.failed("one", "Major", "mount/unmount failed: unable to mount file system: could not mount file system "+list[1].Path,
@@ -77,7 +77,7 @@ func oneFailsToMount(s *env) {
 	}
 	s.mounted(list[0])
 	s.mounted(list[2])
-	s.must(s.ClearFaults())
+	s.Must(s.ClearFaults())
 	s.Await("one", "mounted")
 	s.mounted(list[1])
 	if s.get("one").At("status", "error") != nil {
@@ -92,8 +92,8 @@ func oneFailsToUnmount(s *env) {
 	s.run()
 	s.Mount("one", list...)
 	s.Await("one", "mounted")
-	s.must(s.Fault("umount", lab.Fault{Match: list[1].Path, Exit: 1, Stderr: "umount: told to fail"}))
-	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.Must(s.Fault("umount", lab.Fault{Match: list[1].Path, Exit: 1, Stderr: "umount: told to fail"}))
+	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
 	o := s.failed("one", "Major", "mount/unmount failed: unable to unmount file system: could not unmount file system "+list[1].Path, "told to fail")
 	if readiness(o) != "[true false true]" || o.At("status", "mounts", 0, "state") != "unmounted" {
 		s.Errorf("status %v", o["status"])
@@ -101,9 +101,9 @@ func oneFailsToUnmount(s *env) {
 	s.unmounted(list[0])
 	s.unmounted(list[2])
 	s.mounted(list[1])
-	s.must(s.ClearLog())
-	s.must(s.ClearFaults())
-	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.Must(s.ClearLog())
+	s.Must(s.ClearFaults())
+	s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
 	for _, c := range s.commands() {
 		if strings.Contains(c, list[0].Path) || strings.Contains(c, list[2].Path) {
 			s.Errorf("called again for what was done: %s", c)
@@ -143,10 +143,10 @@ func manyObjects(s *env) {
 		s.mounted(m)
 	}
 	for i := range list {
-		s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, fmt.Sprintf("cm-%d", i)))
+		s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, fmt.Sprintf("cm-%d", i)))
 	}
 	for i, m := range list {
-		s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, fmt.Sprintf("cm-%d", i)))
+		s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, fmt.Sprintf("cm-%d", i)))
 		s.unmounted(m)
 	}
 	// The common parent stays when another object still used it as its maker

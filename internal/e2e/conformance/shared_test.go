@@ -56,7 +56,7 @@ func (s *env) both(l leave, list [2]world.MountSpec) (states func() []string) {
 // leaves makes one of the two give up what it has.
 func (s *env) leaves(name string, l leave) {
 	s.Helper()
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	if l.deleted {
 		s.Delete(name)
 		return
@@ -225,7 +225,7 @@ func twoPathsOneObject(s *env) {
 	s.Await("one", "mounted")
 	s.mounted(m)
 	s.mounted(other)
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.Want("one", "unmounted")
 	s.Await("one", "unmounted")
 	s.unmounted(m)
@@ -247,7 +247,7 @@ func twoPathsOneObject(s *env) {
 // goneSoon deletes an object that has nothing to wait for.
 func (s *env) goneSoon(name string) {
 	s.Helper()
-	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, name))
+	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, name))
 	if err := s.Cluster.WaitGone(s.Context(soon), "ClientMount", s.Node, name); err != nil {
 		s.Fatalf("nothing was ever mounted for %s and it is not gone: %v; the status is %v", name, err, s.get(name)["status"])
 	}
@@ -265,7 +265,7 @@ func conflict(has, wants string) func(*env) {
 		s.run()
 		s.Mount("tenant", tenant)
 		s.Await("tenant", "mounted")
-		s.must(s.ClearLog())
+		s.Must(s.ClearLog())
 		for _, name := range []string{"late", "too-late"} {
 			s.Mount(name, late)
 			o := s.failed(name, "Major", "mount/unmount failed: ", "tenant", tenant.Path)
@@ -275,7 +275,7 @@ func conflict(has, wants string) func(*env) {
 		}
 		s.Want("too-late", "unmounted")
 		_, err := s.Cluster.WaitStatus(s.Context(soon), s.Node, "too-late", func(o lab.Object) bool { return o.Ready("unmounted") })
-		s.must(err)
+		s.Must(err)
 		s.goneSoon("too-late")
 
 		s.never("mount", "umount", "lvchange", "vgchange")
@@ -314,12 +314,12 @@ func outerFirst(s *env) {
 	s.run()
 	s.Mount("one", outer, inner)
 	s.Await("one", "mounted")
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.again("one")
 	s.never("mount", "umount", "lvchange")
 	s.mounted(outer)
 	s.mounted(inner)
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.Delete("one")
 	if got, want := s.ran("umount"), []string{"umount " + inner.Path, "umount " + outer.Path}; !slices.Equal(got, want) {
 		s.Errorf("called %q, want %q", got, want)

@@ -13,31 +13,31 @@ var targetBehaviours = []behaviour{
 	{"path below a symlink of root", nil, rootLink},
 	{"path below a symlink of another user", nil, func(s *env) {
 		s.unsafe("symlink", func(elsewhere, at string) {
-			s.must(os.Symlink(elsewhere, at))
-			s.must(os.Lchown(at, 1234, 1234))
+			s.Must(os.Symlink(elsewhere, at))
+			s.Must(os.Lchown(at, 1234, 1234))
 		})
 	}},
 	{"path below a symlink in a directory that others can write", nil, func(s *env) {
 		s.unsafe("symlink", func(elsewhere, at string) {
-			s.must(os.Mkdir(at, 0o755))
-			s.must(os.Chmod(at, 0o777|os.ModeSticky))
-			s.must(os.Symlink(elsewhere, filepath.Join(at, "x")))
+			s.Must(os.Mkdir(at, 0o755))
+			s.Must(os.Chmod(at, 0o777|os.ModeSticky))
+			s.Must(os.Symlink(elsewhere, filepath.Join(at, "x")))
 		})
 	}},
 	{"parent that others can write", nil, func(s *env) {
 		s.unsafe("can be changed by others than root", func(_, at string) {
-			s.must(os.Mkdir(at, 0o755))
-			s.must(os.Chmod(at, 0o777))
+			s.Must(os.Mkdir(at, 0o755))
+			s.Must(os.Chmod(at, 0o777))
 		})
 	}},
 	{"parent of another user", nil, func(s *env) {
 		s.unsafe("belongs to uid 1234", func(_, at string) {
-			s.must(os.Mkdir(at, 0o755))
-			s.must(os.Chown(at, 1234, 1234))
+			s.Must(os.Mkdir(at, 0o755))
+			s.Must(os.Chown(at, 1234, 1234))
 		})
 	}},
 	{"parent is a file", nil, func(s *env) {
-		s.unsafe("it is a regular file", func(_, at string) { s.must(os.WriteFile(at, nil, 0o644)) })
+		s.unsafe("it is a regular file", func(_, at string) { s.Must(os.WriteFile(at, nil, 0o644)) })
 	}},
 	{"target is a symlink", nil, symlinkTarget},
 	{"target changed under the mount's feet", directories, parentChanged},
@@ -49,8 +49,8 @@ func (s *env) unsafe(text string, make func(elsewhere, at string)) {
 	s.Helper()
 	m := s.ready()
 	elsewhere := s.Runtime + "-elsewhere"
-	s.must(os.MkdirAll(elsewhere, 0o755))
-	s.must(os.MkdirAll(s.Base, 0o755))
+	s.Must(os.MkdirAll(elsewhere, 0o755))
+	s.Must(os.MkdirAll(s.Base, 0o755))
 	at := s.Path("trap")
 	make(elsewhere, at)
 	m.Path = filepath.Join(at, "x", "y")
@@ -63,12 +63,12 @@ func (s *env) unsafe(text string, make func(elsewhere, at string)) {
 		}
 	}
 	s.untouched()
-	s.must(os.RemoveAll(at))
+	s.Must(os.RemoveAll(at))
 	s.Await("one", "mounted")
 	s.mounted(m)
 	s.Delete("one")
 	s.unmounted(m)
-	s.must(os.Remove(s.Base))
+	s.Must(os.Remove(s.Base))
 	s.ends()
 }
 
@@ -81,8 +81,8 @@ func rootLink(s *env) {
 	real := m
 	real.Path, m.Path = s.Path("real/m"), s.Path("link/m")
 	other.Path = real.Path
-	s.must(os.MkdirAll(s.Path("real"), 0o755))
-	s.must(os.Symlink(s.Path("real"), s.Path("link")))
+	s.Must(os.MkdirAll(s.Path("real"), 0o755))
+	s.Must(os.Symlink(s.Path("real"), s.Path("link")))
 	s.run()
 	s.Mount("tenant", m)
 	s.Await("tenant", "mounted")
@@ -90,7 +90,7 @@ func rootLink(s *env) {
 	s.Mount("late", other)
 	s.failed("late", "Major", "tenant")
 	s.goneSoon("late")
-	s.must(s.ClearLog())
+	s.Must(s.ClearLog())
 	s.again("tenant")
 	s.mounted(real)
 	s.never("mount", "umount", "lvchange")
@@ -101,27 +101,27 @@ func rootLink(s *env) {
 	if to, err := os.Readlink(s.Path("link")); to != s.Path("real") || err != nil {
 		s.Errorf("the link was changed: %q %v", to, err)
 	}
-	s.must(os.Remove(s.Path("real")))
-	s.must(os.RemoveAll(s.Base))
+	s.Must(os.Remove(s.Path("real")))
+	s.Must(os.RemoveAll(s.Base))
 	s.ends()
 }
 
 func symlinkTarget(s *env) {
 	m := s.ready()
 	victim := s.Runtime + "-victim"
-	s.must(os.WriteFile(victim, nil, 0o600))
-	s.must(os.MkdirAll(s.Base, 0o755))
-	s.must(os.Symlink(victim, m.Path))
-	s.must(os.Lchown(m.Path, 1234, 1234))
+	s.Must(os.WriteFile(victim, nil, 0o600))
+	s.Must(os.MkdirAll(s.Base, 0o755))
+	s.Must(os.Symlink(victim, m.Path))
+	s.Must(os.Lchown(m.Path, 1234, 1234))
 	s.Mount("one", m)
 	s.failed("one", "Major", "mount/unmount failed: ", m.Path, "symlink")
 	s.untouched()
-	s.must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
-	s.must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
+	s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
 	if to, err := os.Readlink(m.Path); to != victim || err != nil {
 		s.Errorf("the symlink was touched: %q %v", to, err)
 	}
-	s.must(os.RemoveAll(s.Base))
+	s.Must(os.RemoveAll(s.Base))
 	s.ends()
 }
 
@@ -135,14 +135,14 @@ func parentChanged(s *env) {
 	s.Mount("one", m)
 	s.Await("one", "mounted")
 	victim := s.Runtime + "-victim"
-	s.must(os.MkdirAll(filepath.Join(victim, "m"), 0o755))
-	s.must(s.Tool("umount", m.Path))
-	s.must(os.RemoveAll(filepath.Join(s.Base, "p")))
-	s.must(os.Symlink(victim, filepath.Join(s.Base, "p")))
+	s.Must(os.MkdirAll(filepath.Join(victim, "m"), 0o755))
+	s.Must(s.Tool("umount", m.Path))
+	s.Must(os.RemoveAll(filepath.Join(s.Base, "p")))
+	s.Must(os.Symlink(victim, filepath.Join(s.Base, "p")))
 	s.Delete("one")
 	if _, err := os.Stat(filepath.Join(victim, "m")); err != nil {
 		s.Errorf("the directory behind the symlink was removed: %v", err)
 	}
-	s.must(os.RemoveAll(s.Base))
+	s.Must(os.RemoveAll(s.Base))
 	s.ends()
 }

@@ -51,7 +51,7 @@ func (s *set) life(t *testing.T) *life {
 	return l
 }
 
-// start runs a daemon that dies at a boundary, or goes on when it is empty, and
+// start runs a daemon that dies at a boundary, or continues when it is empty, and
 // notes the boundaries that it passes.
 func (l *life) start(boundary string) *lab.Process {
 	l.t.Helper()
@@ -146,9 +146,7 @@ func (l *life) await(fits func(lab.Object) bool) {
 func (l *life) move() {
 	l.t.Helper()
 	now, err := l.Cluster.Get(l.Context(patience), "ClientMount", l.Node, l.name)
-	if err != nil {
-		l.t.Fatal(err)
-	}
+	l.Must(err)
 	l.path = l.Path(l.name + "/elsewhere")
 	mounts := now.At("spec", "mounts").([]any)
 	mounts[0].(map[string]any)["mountPath"] = l.path
@@ -179,9 +177,7 @@ func (l *life) settledAs(mounts, objects int) {
 func (l *life) mountedOnce() {
 	l.t.Helper()
 	mounts, err := l.Mounts()
-	if err != nil {
-		l.t.Fatal(err)
-	}
+	l.Must(err)
 	if len(mounts) != 1 || mounts[0].Target != l.path {
 		l.t.Fatalf("want one mount at %s, have %+v", l.path, mounts)
 	}

@@ -7,7 +7,6 @@ package deploycreds
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -106,32 +105,16 @@ func rules(t *testing.T, program string) []any {
 // grant gives an account of the site these rules.
 func (s *site) grant(account string, rules []any) {
 	s.t.Helper()
-	name := s.namespace + "-" + account
-	const group = "rbac.authorization.k8s.io"
-	s.Apply(lab.Object{"apiVersion": group + "/v1", "kind": "ClusterRole", "metadata": map[string]any{"name": name}, "rules": rules})
-	s.Apply(lab.Object{"apiVersion": group + "/v1", "kind": "ClusterRoleBinding", "metadata": map[string]any{"name": name},
-		"roleRef":  map[string]any{"apiGroup": group, "kind": "ClusterRole", "name": name},
-		"subjects": []any{map[string]any{"kind": "ServiceAccount", "name": account, "namespace": s.namespace}}})
-	s.t.Cleanup(func() {
-		for _, kind := range []string{"ClusterRoleBinding", "ClusterRole"} {
-			if err := s.Cluster.Delete(context.Background(), kind, "", name); err != nil && !lab.IsNotFound(err) {
-				s.t.Error(err)
-			}
-		}
-	})
+	s.Grant(s.namespace+"-"+account, s.namespace, account, rules)
 }
 
 // token has the cluster make one for an account of the site.
 func (s *site) token(account string) string {
 	s.t.Helper()
 	body, err := json.Marshal(lab.Object{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": map[string]any{"expirationSeconds": 3600}})
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	o, err := s.Cluster.Do(s.Context(patience), http.MethodPost, lab.Path("ServiceAccount", s.namespace, account)+"/token", "application/json", body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	return o.String("status", "token")
 }
 
@@ -141,7 +124,7 @@ type answer struct {
 	stdout, stderr string
 }
 
-// run is nnf-deploy credentials into the site's folder.
+// run is nnf-deploy credentials into the site's directory.
 func (s *site) run(args ...string) answer {
 	s.t.Helper()
 	var stdout, stderr strings.Builder
@@ -189,15 +172,11 @@ func (s *site) works(a answer, words ...string) {
 func (s *site) read(path string) string {
 	s.t.Helper()
 	info, err := os.Lstat(path)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	if info.Mode() != 0o600 {
 		s.t.Errorf("%s has mode %v", path, info.Mode())
 	}
 	data, err := os.ReadFile(path)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	return string(data)
 }

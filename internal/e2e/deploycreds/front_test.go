@@ -31,9 +31,7 @@ import (
 func (s *site) pki(file, kind string) []byte {
 	s.t.Helper()
 	data, err := os.ReadFile(s.Cluster.Dir + "/pki/" + file)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type == kind {
 			return block.Bytes
@@ -48,31 +46,19 @@ func (s *site) pki(file, kind string) []byte {
 func (s *site) front(listen string, change func(*http.Response) error) *httptest.Server {
 	s.t.Helper()
 	ln, err := net.Listen("tcp", listen)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	ca, err := x509.ParseCertificate(s.pki("ca.pem", "CERTIFICATE"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	caKey, err := x509.ParseECPrivateKey(s.pki("ca.pem", "EC PRIVATE KEY"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	of := &x509.Certificate{SerialNumber: big.NewInt(7), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, IPAddresses: []net.IP{ln.Addr().(*net.TCPAddr).IP}}
 	der, err := x509.CreateCertificate(rand.Reader, of, ca, &key.PublicKey, caKey)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	target, err := url.Parse(s.Cluster.URL)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	pool := x509.NewCertPool()
 	pool.AddCert(ca)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
@@ -95,9 +81,7 @@ func (s *site) administratorAt(server string) {
 		"clusters": [{"name": "c", "cluster": {"server": %q, "certificate-authority-data": %q}}],
 		"users": [{"name": "u", "user": {"token": %q}}], "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}`,
 		server, base64.StdEncoding.EncodeToString(s.Cluster.CA()), s.token("administrator"))
-	if err := os.WriteFile(s.kubeconfig, []byte(text), 0o600); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(os.WriteFile(s.kubeconfig, []byte(text), 0o600))
 }
 
 // expired is a token that the cluster made, in which only the time is another.
@@ -105,13 +89,9 @@ func (s *site) expired(token string) string {
 	s.t.Helper()
 	parts := bytes.Split([]byte(token), []byte("."))
 	payload, err := base64.RawURLEncoding.DecodeString(string(parts[1]))
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	var claims map[string]any
-	if err := json.Unmarshal(payload, &claims); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(json.Unmarshal(payload, &claims))
 	then := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)
 	claims["exp"], claims["iat"], claims["nbf"] = then.Unix(), then.Unix()-3600, then.Unix()-3600
 	if payload, err = json.Marshal(claims); err != nil {
@@ -123,14 +103,10 @@ func (s *site) expired(token string) string {
 func (s *site) sign(text string) string {
 	s.t.Helper()
 	key, err := x509.ParseECPrivateKey(s.pki("service-account.key", "EC PRIVATE KEY"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	sum := sha256.Sum256([]byte(text))
 	r, v, err := ecdsa.Sign(rand.Reader, key, sum[:])
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	signature := append(r.FillBytes(make([]byte, 32)), v.FillBytes(make([]byte, 32))...)
 	return text + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
@@ -169,14 +145,10 @@ func (s *site) asDaemon(path string) int {
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(s.Context(patience), http.MethodGet, s.Cluster.URL+path, nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	req.Header.Set("Authorization", "Bearer "+s.read(s.out+"/service.token"))
 	resp, err := client.Do(req)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	resp.Body.Close()
 	return resp.StatusCode
 }

@@ -1,16 +1,11 @@
 package dmapiserver
 
 import (
-	"encoding/base64"
-	"fmt"
 	"net/http"
-	"os"
-	"slices"
 
 	"google.golang.org/grpc/codes"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // credentialTests: tokens, certificates and rights that change or go bad.
@@ -21,98 +16,23 @@ var credentialTests = map[string]func(*env){
 	"rights removed":         rightsRemoved,
 }
 
-const (
-	accounts = "nnf-dm-system"
-	rbac     = "rbac.authorization.k8s.io"
-)
-
-// useAccount gives the test a service account of its own with the usual role,
-// so that what happens to it disturbs nobody else.
-func (s *env) useAccount() string {
+// useAccount gives the test a service account of its own with the usual role.
+func (s *env) useAccount() *world.Account {
 	s.t.Helper()
-	s.Apply(lab.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": s.Node, "namespace": accounts}})
-	s.bind()
-	token := s.newToken("1")
-	s.answers(token, http.StatusOK)
-	s.Token = s.Write("token", token)
-	return "system:serviceaccount:" + accounts + ":" + s.Node
-}
-
-func (s *env) bind() {
-	s.t.Helper()
-	s.Apply(lab.Object{
-		"apiVersion": rbac + "/v1", "kind": "ClusterRoleBinding", "metadata": map[string]any{"name": s.Node},
-		"roleRef":  map[string]any{"apiGroup": rbac, "kind": "ClusterRole", "name": "nnf-dm-daemon-role"},
-		"subjects": []any{map[string]any{"kind": "ServiceAccount", "name": s.Node, "namespace": accounts}},
-	})
-}
-
-// newToken makes a secret that the control plane fills with a token, and
-// returns when the server knows it too.
-func (s *env) newToken(n string) []byte {
-	s.t.Helper()
-	name := s.Node + "-" + n
-	s.Apply(lab.Object{"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token", "metadata": map[string]any{
-		"name": name, "namespace": accounts, "annotations": map[string]any{"kubernetes.io/service-account.name": s.Node},
-	}})
-	o, err := s.Cluster.WaitFor(s.Context(resume), "Secret", accounts, name, func(o lab.Object) bool { return o.String("data", "token") != "" })
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	token, err := base64.StdEncoding.DecodeString(o.String("data", "token"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.answers(token, http.StatusOK, http.StatusForbidden)
-	return token
-}
-
-// answers waits until the server answers a token's read with one of the codes:
-// it remembers for some 10 s what was right before, and learns of what is new
-// a moment later.
-func (s *env) answers(token []byte, codes ...int) {
-	s.t.Helper()
-	c := s.Client(token)
-	wait.Within(s.t, resume, fmt.Sprintf("an answer with one of %d", codes), func() bool {
-		_, err := c.Do(s.Context(resume), http.MethodGet, lab.Path("NnfDataMovement", s.Rabbit, ""), "", nil)
-		code := 0
-		if status, ok := err.(*lab.StatusError); ok {
-			code = status.Code
-		} else if err == nil {
-			code = http.StatusOK
-		}
-		return slices.Contains(codes, code)
-	})
-}
-
-func (s *env) token() []byte {
-	s.t.Helper()
-	token, err := os.ReadFile(s.Token)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return token
-}
-
-func (s *env) revoke(n string, token []byte) {
-	s.t.Helper()
-	if err := s.Cluster.Delete(s.Context(resume), "Secret", accounts, s.Node+"-"+n); err != nil {
-		s.t.Fatal(err)
-	}
-	s.answers(token, http.StatusUnauthorized)
+	return s.Account("nnf-dm-system", "nnf-dm-daemon-role", "NnfDataMovement", s.Rabbit)
 }
 
 // The new token is in the file before the old one ends: nobody notices.
 func tokenRotatedInTime(s *env) {
-	s.useAccount()
-	old := s.token()
+	account := s.useAccount()
+	old := account.Token()
 	s.start()
 	uid := s.create()
 	s.Runs(uid)
 	done := s.wait(uid)
-	s.Write("token", append(s.newToken("2"), '\n'))
+	s.Write("token", append(account.NewToken("2"), '\n'))
 	s.create()
-	s.revoke("1", old)
+	account.Revoke("1", old)
 	s.Proxy.Reset()
 	s.create()
 	s.Ends(uid, "Success")
@@ -127,13 +47,13 @@ func tokenRotatedLate(s *env) {
 	uid := s.create()
 	s.Runs(uid)
 	done := s.wait(uid)
-	s.revoke("1", s.token())
+	account.Revoke("1", account.Token())
 	s.Proxy.Reset()
 	s.fails(codes.Unavailable, "the API server does not answer")
-	s.said("a request could not be served", "refused the credentials of "+account, s.Token)
+	s.said("a request could not be served", "refused the credentials of "+account.User(), s.Token)
 	s.goesOn(done)
 	s.Ends(uid, "Success")
-	s.Write("token", s.newToken("2"))
+	s.Write("token", account.NewToken("2"))
 	s.works()
 	s.ends(done)
 }
@@ -144,9 +64,7 @@ func authorityChangedLate(s *env) {
 	s.Runs(uid)
 	done := s.wait(uid)
 	fresh, err := s.Proxy.SwapCA()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.fails(codes.Unavailable, "the API server does not answer")
 	s.said("a request could not be served", "certificate signed by unknown authority", s.API.Cert)
 	s.goesOn(done)
@@ -164,17 +82,15 @@ func rightsRemoved(s *env) {
 	uid := s.create()
 	s.Runs(uid)
 	done := s.wait(uid)
-	if err := s.Cluster.Delete(s.Context(resume), "ClusterRoleBinding", "", s.Node); err != nil {
-		s.t.Fatal(err)
-	}
-	s.answers(s.token(), http.StatusForbidden)
+	s.Must(s.Cluster.Delete(s.Context(resume), "ClusterRoleBinding", "", s.Node))
+	account.Answers(account.Token(), http.StatusForbidden)
 	s.Proxy.Reset()
-	s.said("lost sight of the data movements", account, "may not watch")
+	s.said("lost sight of the data movements", account.User(), "may not watch")
 	s.fails(codes.Internal, "lacks a right on the API server")
-	s.said("a request could not be served", account, "may not ", "check the role and its binding")
+	s.said("a request could not be served", account.User(), "may not ", "check the role and its binding")
 	s.goesOn(done)
 	s.Ends(uid, "Success")
-	s.bind()
+	account.Bind("nnf-dm-daemon-role")
 	s.works()
 	s.ends(done)
 }

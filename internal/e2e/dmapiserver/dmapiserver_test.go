@@ -94,9 +94,7 @@ func (s *env) start() {
 func (s *env) heal() {
 	s.t.Helper()
 	s.Proxy.Clear()
-	if err := s.Proxy.Accept(); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(s.Proxy.Accept())
 }
 
 // try creates a movement. key may be empty.

@@ -118,9 +118,7 @@ func killedInCreate(s *env) {
 	s.heal()
 	s.start()
 	first, err := s.try(key)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	if second, err := s.try(key); err != nil || second != first {
 		s.t.Errorf("%s, then %s: %v", first, second, err)
 	}
@@ -157,9 +155,7 @@ func callersGiveUp(s *env) {
 		s.t.Fatal(err)
 	}
 	before, err := s.daemon.Usage()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	var all sync.WaitGroup
 	for i := range 500 {
 		all.Go(func() {
@@ -176,9 +172,7 @@ func callersGiveUp(s *env) {
 	s.Proxy.ClearRequests()
 	s.Ends(uid, "Success")
 	after, err := s.daemon.Usage()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	s.t.Logf("threads %d, then %d; files %d, then %d; anonymous memory %.1f MB, then %.1f", before.Threads, after.Threads, before.Files, after.Files, float64(before.Anonymous)/1e6, float64(after.Anonymous)/1e6)
 	if after.Files > before.Files || after.Threads > before.Threads+6 {
 		s.t.Errorf("%+v before, %+v after", before, after)
@@ -259,9 +253,7 @@ func flapping(s *env) {
 	for range 5 {
 		s.Proxy.Refuse()
 		wait.Pass(s.t, time.Second, "the outage")
-		if err := s.Proxy.Accept(); err != nil {
-			s.t.Fatal(err)
-		}
+		s.Must(s.Proxy.Accept())
 		wait.Pass(s.t, time.Second, "the time between outages")
 		s.goesOn(done)
 	}

@@ -61,7 +61,7 @@ func watchFault(rule lab.Rule, lists int) func(*env) {
 	}
 }
 
-// A first list that fails is not taken for an empty one: the wait goes on, and
+// A first list that fails is not taken for an empty one: the wait continues, and
 // ends when the list works.
 func listTrouble(s *env) {
 	s.start()
@@ -164,9 +164,7 @@ func answerLost(s *env) {
 		s.t.Fatalf("the answer was lost, but %s was returned", first)
 	}
 	second, err := s.try(key)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(err)
 	again, err := s.try(key)
 	if err != nil || again != second {
 		s.t.Errorf("%s, then %s: %v", second, again, err)

@@ -60,8 +60,8 @@ func (o Object) Name() string { return o.String("metadata", "name") }
 func (o Object) Namespace() string { return o.String("metadata", "namespace") }
 
 // Ready tells whether every mount of a ClientMount has reached the state, by
-// the rule of the rabbit: allReady is not consulted (contract clientmountd.md
-// 2.4).
+// the rule of the rabbit, which compares the lengths of the lists and reads each
+// entry's state and ready. It does not consult allReady.
 func (o Object) Ready(state string) bool {
 	wanted, _ := o.At("spec", "mounts").([]any)
 	got, _ := o.At("status", "mounts").([]any)

@@ -44,7 +44,7 @@ type Volume struct {
 }
 
 // DevicePath is the node that device mapper makes for a volume: hyphens in
-// either name are doubled (contract clientmountd.md 6.3).
+// either name are doubled.
 func DevicePath(vg, lv string) string {
 	escape := func(s string) string { return strings.ReplaceAll(s, "-", "--") }
 	return "/dev/mapper/" + escape(vg) + "-" + escape(lv)
@@ -163,7 +163,7 @@ func (l *Lab) Reboot() error {
 	})
 }
 
-// blockDevice is the first block device in a folder, empty when there is none.
+// blockDevice is the first block device in a directory, empty when there is none.
 func blockDevice(dir string) string {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {

@@ -21,6 +21,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
@@ -46,7 +47,7 @@ func Main(m *testing.M, tools ...string) int {
 	return world.Main(m)
 }
 
-// find returns the folder with the machine, or why there is none.
+// find returns the directory with the machine, or why there is none.
 func find(tools []string) (dir, why string) {
 	if os.Getenv(WantVar) == "" {
 		return "", "whole machines are booted by make e2e (" + WantVar + "=1)"
@@ -54,7 +55,7 @@ func find(tools []string) (dir, why string) {
 	if os.Geteuid() != 0 {
 		return "", "root is needed"
 	}
-	root, err := repository()
+	root, err := lab.Repository()
 	if err != nil {
 		return "", err.Error()
 	}
@@ -88,19 +89,6 @@ unshare --mount mount -t overlay overlay -o "lowerdir=$d/lower,upperdir=$d/upper
 		return fmt.Sprintf("an overlay cannot be mounted: %v %s", err, bytes.TrimSpace(out))
 	}
 	return ""
-}
-
-func repository() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "internal/e2e/machine/prepare.sh")); err == nil {
-			return dir, nil
-		}
-	}
-	return "", fmt.Errorf("the test does not run inside the repository")
 }
 
 // Need skips a test for which there is no machine.

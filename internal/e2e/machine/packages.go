@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/packaging"
 )
 
@@ -44,7 +45,7 @@ func Distribution(t testing.TB) []byte {
 // Packages returns the binary packages in bin/rpm, which must have been built.
 func Packages(t testing.TB) []string {
 	t.Helper()
-	root, err := repository()
+	root, err := lab.Repository()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +100,7 @@ func (r *Repository) AddNewer(m *Machine) {
 
 func (r *Repository) make(m *Machine) {
 	m.t.Helper()
-	root, err := repository()
+	root, err := lab.Repository()
 	if err == nil {
 		err = packaging.MakeRepository(root, r.outside, r.url, r.key, r.packages)
 	}
@@ -137,7 +138,7 @@ const NewerRepository = "/run/e2e/newer"
 // bin/rpm. It returns its files, by their path in the repository.
 func newerRepository(t testing.TB, dir string) map[string]string {
 	t.Helper()
-	root, err := repository()
+	root, err := lab.Repository()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +177,7 @@ func newerRepository(t testing.TB, dir string) map[string]string {
 // those in bin/rpm install, except for another default in the configuration files and,
 // unless it is empty, the program clientmountd.
 func newer(dir, clientmountd string, names ...string) ([]string, error) {
-	root, err := repository()
+	root, err := lab.Repository()
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +200,7 @@ for config in root/etc/*/config.toml; do echo "# another default" >>"$config"; d
 
 // packager runs the program that builds packages.
 func packager(env []string, args ...string) error {
-	root, err := repository()
+	root, err := lab.Repository()
 	if err != nil {
 		return err
 	}

@@ -230,7 +230,7 @@ type guest struct {
 func newGuest(l *lab.Lab, at, serve string) (*guest, error) {
 	g := &guest{agent: filepath.Join(l.Dir, "agent"), at: at, units: map[string]string{}}
 	if _, err := os.Stat(g.agent); err != nil {
-		root, err := repository()
+		root, err := lab.Repository()
 		if err != nil {
 			return nil, err
 		}
@@ -262,7 +262,7 @@ func unit(description, order string, service ...string) string {
 	return "[Unit]\nDescription=End-to-end test: " + description + "\n" + order + "\n[Service]\n" + strings.Join(service, "\n") + "\n"
 }
 
-// write lays the units into a folder of units, and the program where it is
+// write lays the units into a directory of units, and the program where it is
 // told.
 func (g *guest) write(unitDir, program string) error {
 	wants := filepath.Join(unitDir, "multi-user.target.wants")

@@ -199,7 +199,7 @@ func reflection(s *env) {
 	s.usual()
 	ask := func(c caller) error {
 		stream, err := reflectionpb.NewServerReflectionClient(s.connect(c)).ServerReflectionInfo(s.ctx())
-		s.must(err)
+		s.Must(err)
 		if err := stream.Send(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}); err != nil && err != io.EOF {
 			s.t.Fatal(err)
 		}

@@ -180,7 +180,7 @@ func watchFollows(s *env) {
 	s.usual()
 	handle, uids := s.batched(s.batch("a", "b"))
 	stream, err := s.me2.Watch(s.ctx(), &pb2.WatchRequest{Workflow: s.named2(), Uids: []string{handle}})
-	s.must(err)
+	s.Must(err)
 	first, err := stream.Recv()
 	if err != nil || len(first.Movements) != 2 || first.Movements[0].Uid >= first.Movements[1].Uid {
 		s.t.Fatalf("at once all, sorted: %v, %v", first, err)
@@ -210,10 +210,10 @@ func watchFollows(s *env) {
 	// One that is deleted has ended as well.
 	uid := s.create()
 	stream, err = s.me2.Watch(s.ctx(), &pb2.WatchRequest{Workflow: s.named2(), Uids: []string{uid}})
-	s.must(err)
+	s.Must(err)
 	_, err = stream.Recv()
-	s.must(err)
-	s.must(s.Cluster.Delete(s.ctx(), "NnfDataMovement", s.where(), uid))
+	s.Must(err)
+	s.Must(s.Cluster.Delete(s.ctx(), "NnfDataMovement", s.where(), uid))
 	if r, err := stream.Recv(); err != nil || r.Movements[0].State != completed2 || r.Movements[0].Result != deleted2 {
 		s.t.Errorf("deleted: %v, %v", r, err)
 	}
@@ -224,9 +224,9 @@ func watchFollows(s *env) {
 	// And a caller may go at any time.
 	ctx, cancel := context.WithCancel(s.ctx())
 	stream, err = s.me2.Watch(ctx, &pb2.WatchRequest{Workflow: s.named2(), Uids: []string{s.create()}})
-	s.must(err)
+	s.Must(err)
 	_, err = stream.Recv()
-	s.must(err)
+	s.Must(err)
 	cancel()
 	_, err = stream.Recv()
 	s.code("the caller goes", err, codes.Canceled)
@@ -235,7 +235,7 @@ func watchFollows(s *env) {
 func watchAll(s *env) {
 	s.usual()
 	stream, err := s.me2.Watch(s.ctx(), &pb2.WatchRequest{Workflow: s.named2()})
-	s.must(err)
+	s.Must(err)
 	if r, err := stream.Recv(); err != nil || len(r.Movements) != 0 {
 		s.t.Errorf("of none: %v, %v", r, err)
 	}
@@ -245,9 +245,9 @@ func watchAll(s *env) {
 	a, b := s.create(), s.create()
 	s.foreign(s.where(), s.k.prefix+"far-"+s.Node, 1001, map[string]string{api.LabelInitiator: "another-node"})
 	stream, err = s.me2.Watch(s.ctx(), &pb2.WatchRequest{Workflow: s.named2()})
-	s.must(err)
+	s.Must(err)
 	r, err := stream.Recv()
-	s.must(err)
+	s.Must(err)
 	var got []string
 	for _, m := range r.Movements {
 		got = append(got, m.Uid)

@@ -8,12 +8,11 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
-
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// The calls of each known client, in its order and with what it leaves out
-// (contract 8). Methods are called by their names on the wire, and enumerations
+// The calls of each known client, in its order and with what it leaves out.
+// Methods are called by their names on the wire, and enumerations
 // are compared by their numbers, for that is what those programs are built with.
 var clientPromises = []promise{
 	{"the Go client", "8/client-go", both, goClient},

@@ -47,7 +47,7 @@ func (s *env) workflow(change func(lab.Object)) {
 		change(o)
 	}
 	made, err := s.Cluster.Create(s.ctx(), o)
-	s.must(err)
+	s.Must(err)
 	s.uid = made.String("metadata", "uid")
 	s.path = "/mnt/nnf/" + s.uid + "-0"
 	s.onRabbit = s.path
@@ -111,7 +111,7 @@ func (s *env) takes(uid string) { s.finalizers(uid, api.FinalizerDataMovement) }
 func (s *env) finalizers(uid string, list ...string) {
 	s.t.Helper()
 	_, err := s.Cluster.Patch(s.ctx(), "NnfDataMovement", s.where(), uid, lab.Object{"metadata": fields{"finalizers": list}})
-	s.must(err)
+	s.Must(err)
 }
 
 // began is a time with all the digits that the rabbit writes.

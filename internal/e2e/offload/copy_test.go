@@ -28,7 +28,7 @@ var copyPromises = []promise{
 // find returns the files of that name on the global file system.
 func (s *env) find(name string) (paths []string) {
 	s.t.Helper()
-	s.must(filepath.WalkDir(filepath.Join(shelf, "global", s.job), func(path string, d fs.DirEntry, err error) error {
+	s.Must(filepath.WalkDir(filepath.Join(shelf, "global", s.job), func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Name() == name {
 			paths = append(paths, path)
 		}
@@ -41,8 +41,8 @@ func copyTree(s *env) {
 	s.onShelf()
 	s.file("out/deep/result", 42)
 	secret := filepath.Join(shelf, "secret-"+s.job)
-	s.must(os.WriteFile(secret, []byte("of root"), 0o600))
-	s.must(os.Symlink(secret, filepath.Join(shelf, "storage", strings.TrimPrefix(s.onRabbit, "/mnt/nnf/"), "out", "link")))
+	s.Must(os.WriteFile(secret, []byte("of root"), 0o600))
+	s.Must(os.Symlink(secret, filepath.Join(shelf, "storage", strings.TrimPrefix(s.onRabbit, "/mnt/nnf/"), "out", "link")))
 	uid := s.create(to(s.target()), func(w *wish) { w.StoreStdout = true })
 	r := s.status(uid, 3600)
 	if r.State != completed || r.Status != success || r.StartTime == "" || r.EndTime == "" || !strings.Contains(r.CommandStatus.GetCommand(), "dcp") || r.Message == "" {
@@ -53,7 +53,7 @@ func copyTree(s *env) {
 		s.t.Fatalf("copied to %q", found)
 	}
 	info, err := os.Stat(found[0])
-	s.must(err)
+	s.Must(err)
 	if st := info.Sys().(*syscall.Stat_t); info.Size() != 42 || st.Uid != alice.uid || st.Gid != alice.gid {
 		s.t.Errorf("%d bytes of user %d, group %d", info.Size(), st.Uid, st.Gid)
 	}
@@ -63,7 +63,7 @@ func copyTree(s *env) {
 		}
 	}
 	s.deletes(uid, deleteOK)
-	s.must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
+	s.Must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
 }
 
 func copyCancelled(s *env) {
@@ -128,7 +128,7 @@ func copyNever(s *env) {
 			s.t.Errorf("%v, %v", r, err)
 		}
 		s.deletes(uid, deleteOK)
-		s.must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
+		s.Must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
 	}
 }
 
@@ -175,16 +175,16 @@ func (s *env) file(name string, size int) string {
 	storage := strings.TrimPrefix(s.onRabbit, "/mnt/nnf/")
 	s.makeDirectory(filepath.Join("storage", storage, filepath.Dir(name)), alice)
 	path := filepath.Join(shelf, "storage", storage, name)
-	s.must(os.WriteFile(path, []byte(strings.Repeat("x", size)), 0o644))
-	s.must(os.Chown(path, int(alice.uid), int(alice.gid)))
+	s.Must(os.WriteFile(path, []byte(strings.Repeat("x", size)), 0o644))
+	s.Must(os.Chown(path, int(alice.uid), int(alice.gid)))
 	return s.path + "/" + name
 }
 
 func (s *env) makeDirectory(name string, of caller) {
 	s.t.Helper()
 	path := filepath.Join(shelf, name)
-	s.must(os.MkdirAll(path, 0o755))
-	s.must(os.Chown(path, int(of.uid), int(of.gid)))
+	s.Must(os.MkdirAll(path, 0o755))
+	s.Must(os.Chown(path, int(of.uid), int(of.gid)))
 }
 
 // target is alice's directory on the global file system.

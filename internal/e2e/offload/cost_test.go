@@ -120,9 +120,9 @@ func watchByLabel(s *env) {
 	s.is(uid, pending, unknownStatus)
 	isWatch := func(r *lab.Request) bool { return r.Class == lab.ClassWatch }
 	w, err := s.Proxy.WaitRequest(s.ctx(), isWatch)
-	s.must(err)
+	s.Must(err)
 	query, err := url.ParseQuery(w.Query)
-	s.must(err)
+	s.Must(err)
 	s.same("selector", query.Get("labelSelector"), "dm.cray.hpe.com/initiator="+s.Node)
 	if !strings.Contains(w.Path, "/namespaces/"+s.where()+"/nnfdatamovements") {
 		s.t.Errorf("it watches %s", w.Path)
@@ -148,7 +148,7 @@ func rateFlags(s *env) {
 	s.mounts()
 	spec := s.spec("--kubernetes-qps=4", "--kubernetes-burst=1")
 	token, err := os.ReadFile(filepath.Join(s.Cluster.Dir, "nnf-dm", "service.token"))
-	s.must(err)
+	s.Must(err)
 	spec.API = lab.API{Kubeconfig: s.Write("kubeconfig", world.Kubeconfig("https://"+s.Proxy.Address, s.Proxy.CA(), token))}
 	s.startWith(spec)
 	start := time.Now()

@@ -65,7 +65,7 @@ func checksInOrder(s *env) {
 func (s *env) workflowIs(state, status string) {
 	s.t.Helper()
 	_, err := s.Cluster.Patch(s.ctx(), "Workflow", "default", s.job, lab.Object{"status": fields{"state": state, "status": status, "ready": true}})
-	s.must(err)
+	s.Must(err)
 }
 
 func onlyPreRun(s *env) {
@@ -213,7 +213,7 @@ func (s *env) expected(config string) lab.Object {
 	}
 	text = strings.NewReplacer("WORKFLOW", s.uid, "CONFIG", config).Replace(s.fill(text))
 	var o lab.Object
-	s.must(yaml.Unmarshal([]byte(text), &o))
+	s.Must(yaml.Unmarshal([]byte(text), &o))
 	return o
 }
 

@@ -88,7 +88,7 @@ func cancelConflict(s *env) {
 	for range 10 {
 		s.cancels(uid, cancelOK)
 		_, err := s.Cluster.Patch(s.ctx(), "NnfDataMovement", s.where(), uid, lab.Object{"spec": fields{"cancel": false}})
-		s.must(err)
+		s.Must(err)
 	}
 	cancel()
 	if n := <-wrote; n < 5 {
@@ -144,7 +144,7 @@ func cancelTaken(s *env) {
 	}
 	s.SetMovement(uid, finished("Cancelled", nil))
 	s.finalizers(uid)
-	s.must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
+	s.Must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
 	if r := s.status(uid, 0); r.State != completed || r.Status != cancelled {
 		s.t.Errorf("when the object has gone: %v", r)
 	}
@@ -199,7 +199,7 @@ func cancelThenDelete(s *env) {
 		done <- err
 	}()
 	s.deletes(uid, deleteOK)
-	s.must(<-done)
+	s.Must(<-done)
 	if o := s.Movement(uid); o == nil || o.At("metadata", "deletionTimestamp") == nil {
 		s.t.Errorf("not deleted: %v", o)
 	}
@@ -224,7 +224,7 @@ func listOwn(s *env) {
 	s.lists(s.me, a, b, c)
 	r1, err1 := s.me.List(s.ctx(), &pb.DataMovementListRequest{Workflow: s.named()})
 	r2, err2 := s.me.List(s.ctx(), &pb.DataMovementListRequest{Workflow: s.named()})
-	s.must(err2)
+	s.Must(err2)
 	s.answered("twice the same order", r1, err1, r2)
 	requests := s.Proxy.Requests()
 	query := requests[len(requests)-1].Query // the API server selects, not the daemon

@@ -32,7 +32,7 @@ const keyMetadata = "nnf-dm-request-key"
 func (s *env) keyed(c pb.DataMoverClient, key string, changes ...func(*wish)) *pb.DataMovementCreateResponse {
 	s.t.Helper()
 	r, err := c.Create(metadata.AppendToOutgoingContext(s.ctx(), keyMetadata, key), s.wish(changes...))
-	s.must(err)
+	s.Must(err)
 	return r
 }
 
@@ -62,7 +62,7 @@ func keyOfAnother(s *env) {
 	s.finalizers(uid)
 	wait.Within(s.t, patience, "its end is known", func() bool { return s.status(uid, 0).State == completed })
 	s.deletes(uid, deleteOK)
-	s.must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
+	s.Must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
 	s.answered("after the delete", s.keyed(s.me, "one"), nil, &pb.DataMovementCreateResponse{Uid: uid})
 	for range 20 {
 		s.is(uid, pending, unknownStatus)
@@ -124,7 +124,7 @@ func repeatedRequest(s *env) {
 		s.t.Errorf("%d movements, want 2", n)
 	}
 	// An answer that was lost, with the daemon itself.
-	s.must(s.d.Term())
+	s.Must(s.d.Term())
 	if code, err := s.d.Wait(s.ctx()); code != 0 || err != nil {
 		s.t.Fatal(code, err)
 	}
@@ -150,7 +150,7 @@ func callerGone(s *env) {
 		gone <- err
 	}()
 	_, err := s.Proxy.WaitRequest(s.ctx(), func(r *lab.Request) bool { return r.Class == lab.ClassGet })
-	s.must(err)
+	s.Must(err)
 	cancel()
 	s.code("the caller goes", <-gone, codes.Canceled)
 	s.Proxy.Clear()

@@ -108,7 +108,7 @@ var barePromises = []promise{
 	{"what the administrator has not set up", "4.2.3/none 4.2.5/none 4.2.5/several 4.2.5/default 4.2.5/pinned", both, notSetUp},
 }
 
-// forgetful makes the daemon ask for everything anew.
+// forgetful makes the daemon ask for everything again.
 const forgetful = "[options]\nlookup_expiry = \"0s\"\n"
 
 func notSetUp(s *env) {
@@ -130,6 +130,6 @@ func notSetUp(s *env) {
 	s.refused(createFailed, "Error finding profile: more than one default NnfDataMovementProfile found; unable to pick one: [alpha zeta]")
 	s.create(func(w *wish) { w.Profile = "plain" })
 	for _, o := range []lab.Object{world.MovementProfile("plain", false), pinned, world.MovementProfile("zeta", true), world.MovementProfile("alpha", true), world.FileSystem("early", global)} {
-		s.must(s.Cluster.Delete(s.ctx(), o.String("kind"), o.Namespace(), o.Name()))
+		s.Must(s.Cluster.Delete(s.ctx(), o.String("kind"), o.Namespace(), o.Name()))
 	}
 }

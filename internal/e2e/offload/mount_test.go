@@ -139,7 +139,7 @@ func (s *env) soonRefused(why string) {
 	for r == nil || r.Status == createOK {
 		var err error
 		r, err = s.me.Create(s.ctx(), s.wish())
-		s.must(err)
+		s.Must(err)
 		if time.Since(began) > patience {
 			s.t.Fatal("copies are created all the time")
 		}
@@ -168,6 +168,6 @@ func otherRabbit(s *env) {
 func noDirective(s *env) {
 	s.usual()
 	_, err := s.Cluster.Patch(s.ctx(), "ClientMount", s.Node, s.job+"-computes", lab.Object{"metadata": fields{"labels": fields{api.LabelDirectiveIndex: nil}}})
-	s.must(err)
+	s.Must(err)
 	s.refused(createFailed, s.k.step+"unable to find directive index label on compute ClientMount, NODE/JOB-computes", func(w *wish) { w.Profile = "nope" })
 }

@@ -157,13 +157,6 @@ func (s *env) usual() {
 	s.start()
 }
 
-func (s *env) must(err error) {
-	s.t.Helper()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-}
-
 func (s *env) ctx() context.Context { return s.Context(patience) }
 
 // start runs the released daemon; a later flag wins.

@@ -29,9 +29,9 @@ func shutdown(s *env) {
 	answer := s.waits(uid, -1)
 	second := make(chan error, 1)
 	watch, err := s.me2.Watch(s.ctx(), &pb2.WatchRequest{Workflow: s.named2(), Uids: []string{uid}})
-	s.must(err)
+	s.Must(err)
 	_, err = watch.Recv()
-	s.must(err)
+	s.Must(err)
 	go func() { _, err := watch.Recv(); second <- err }()
 	s.Proxy.ClearRequests()
 	s.Proxy.Set(lab.Rule{Class: lab.ClassCreate, Delay: time.Second})
@@ -45,8 +45,8 @@ func shutdown(s *env) {
 		made <- r
 	}()
 	_, err = s.Proxy.WaitRequest(s.ctx(), func(r *lab.Request) bool { return r.Class == lab.ClassCreate })
-	s.must(err)
-	s.must(s.d.Term())
+	s.Must(err)
+	s.Must(s.d.Term())
 	s.answered("the wait", <-answer, nil, &pb.DataMovementStatusResponse{State: pending, Status: unknownStatus})
 	s.code("the stream", <-second, codes.Unavailable, pb2.ErrorReason_UNAVAILABLE)
 	if r := <-made; r.GetStatus() != createOK || s.Movement(r.GetUid()) == nil {
@@ -86,7 +86,7 @@ func (s *env) reload(config string) {
 	s.t.Helper()
 	s.Write("config.toml", []byte(config))
 	before := s.reloads()
-	s.must(s.d.Hup())
+	s.Must(s.d.Hup())
 	wait.Within(s.t, patience, "the configuration is read again", func() bool { return s.reloads() > before })
 }
 
@@ -103,7 +103,7 @@ func (s *env) reloads() (n int) {
 func (s *env) run(args ...string) (output string, code int) {
 	s.t.Helper()
 	program, err := lab.Binary("nnf-dm")
-	s.must(err)
+	s.Must(err)
 	cmd := exec.CommandContext(s.ctx(), program, args...)
 	out, _ := cmd.CombinedOutput()
 	return string(out), cmd.ProcessState.ExitCode()

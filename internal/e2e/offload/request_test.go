@@ -161,7 +161,7 @@ func (s *env) status2(uid string) *pb2.MovementStatus {
 	ctx, cancel := context.WithCancel(s.ctx())
 	defer cancel()
 	stream, err := s.me2.Watch(ctx, &pb2.WatchRequest{Workflow: s.named2(), Uids: []string{uid}})
-	s.must(err)
+	s.Must(err)
 	r, err := stream.Recv()
 	if err != nil || len(r.Movements) != 1 {
 		s.t.Fatalf("watch: %v, %v", r, err)

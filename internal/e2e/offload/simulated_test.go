@@ -110,7 +110,7 @@ func (s *env) listed(want []string) {
 func erase(s *env, uid string) *pb.DataMovementDeleteResponse {
 	s.t.Helper()
 	r, err := s.me.Delete(s.ctx(), &pb.DataMovementDeleteRequest{Uid: uid})
-	s.must(err)
+	s.Must(err)
 	return r
 }
 
@@ -120,10 +120,10 @@ func simulatedCancels(s *env) {
 	cancel := func(uid string) *pb.DataMovementCancelResponse {
 		s.t.Helper()
 		r, err := s.me.Cancel(s.ctx(), &pb.DataMovementCancelRequest{Uid: uid})
-		s.must(err)
+		s.Must(err)
 		return r
 	}
-	for range 2 { // each cancel begins the sequence anew
+	for range 2 { // each cancel begins the sequence again
 		s.answered("cancel", cancel(uid), nil, &pb.DataMovementCancelResponse{Status: cancelOK, Message: "Cancel Request " + uid + " initiated successfully"})
 		empty := new(pb.DataMovementCommandStatus)
 		s.answered("first", s.status(uid, 0), nil, &pb.DataMovementStatusResponse{State: cancelling, Status: unknownStatus, CommandStatus: empty})

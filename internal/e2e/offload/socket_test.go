@@ -36,7 +36,7 @@ func socketFile(s *env) {
 	if code != 1 || !strings.Contains(out, s.Socket) {
 		s.t.Errorf("a second daemon: exit code %d, %s", code, out)
 	}
-	s.create() // the first one goes on
+	s.create() // the first one continues
 
 	s.d.Kill9()
 	if now, err := os.Lstat(s.Socket); err != nil || !os.SameFile(info, now) {
@@ -49,15 +49,15 @@ func socketFile(s *env) {
 		s.t.Errorf("the socket stays: %v", err)
 	}
 
-	s.must(os.WriteFile(s.Socket, []byte("precious"), 0o600))
+	s.Must(os.WriteFile(s.Socket, []byte("precious"), 0o600))
 	if out, code := s.another(); code != 1 {
 		s.t.Errorf("over a file: exit code %d, %s", code, out)
 	}
 	if data, err := os.ReadFile(s.Socket); err != nil || !bytes.Equal(data, []byte("precious")) {
 		s.t.Errorf("the file is %q, %v", data, err)
 	}
-	s.must(os.Remove(s.Socket))
-	s.must(unix.Mkfifo(s.Socket, 0o600))
+	s.Must(os.Remove(s.Socket))
+	s.Must(unix.Mkfifo(s.Socket, 0o600))
 	if out, code := s.another(); code != 1 {
 		s.t.Errorf("over a pipe: exit code %d, %s", code, out)
 	}
@@ -71,7 +71,7 @@ func (s *env) another() (output string, code int) {
 	s.t.Helper()
 	p := lab.Start(s.t, s.Lab, s.spec())
 	code, err := p.Wait(s.ctx())
-	s.must(err)
+	s.Must(err)
 	for _, line := range p.Log() {
 		output += line.Text
 	}
@@ -182,7 +182,7 @@ func (s *env) connect(c caller) *grpc.ClientConn {
 	s.t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+s.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"),
 		grpc.WithContextDialer(func(_ context.Context, path string) (net.Conn, error) { return c.dial(path) }))
-	s.must(err)
+	s.Must(err)
 	s.t.Cleanup(func() { conn.Close() })
 	return conn
 }

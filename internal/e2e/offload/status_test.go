@@ -174,7 +174,7 @@ func missingOne(s *env) {
 	// One that is deleted while somebody waits for it.
 	gone := s.create()
 	answer := s.waits(gone, -1)
-	s.must(s.Cluster.Delete(s.ctx(), "NnfDataMovement", s.where(), gone))
+	s.Must(s.Cluster.Delete(s.ctx(), "NnfDataMovement", s.where(), gone))
 	s.answered("deleted meanwhile", <-answer, nil, &pb.DataMovementStatusResponse{State: unknownState, Status: notFound})
 }
 
@@ -188,7 +188,7 @@ func ownWrites(s *env) {
 	s.SetMovement(ran, running(nil))
 	s.status(ran, 0)
 	_, err := s.Proxy.WaitRequest(s.ctx(), func(r *lab.Request) bool { return r.Class == lab.ClassWatch })
-	s.must(err) // so the list before it has been read
+	s.Must(err) // so the list before it has been read
 	s.cancels(ran, cancelOK)
 	if r := s.status(ran, 0); r.State != cancelling {
 		s.t.Errorf("right after Cancel: %v", r)

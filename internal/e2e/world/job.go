@@ -44,8 +44,8 @@ type Job struct {
 // the compute and on its rabbit.
 func (w *World) Job(name string, user int, directives ...int) *Job {
 	w.tb.Helper()
-	made, err := w.Cluster.Apply(w.Context(Patience), Workflow(name, user))
-	w.must(err)
+	made, err := w.Cluster.Apply(w.Context(w.Patience), Workflow(name, user))
+	w.Must(err)
 	j := &Job{Name: name, UID: made.String("metadata", "uid"), User: user, Group: user, world: w}
 	for _, d := range directives {
 		w.Mounted(j.ClientMount(w.Node, d))
@@ -72,7 +72,10 @@ func (j *Job) ClientMount(node string, directive int) lab.Object {
 	}
 	return ClientMount(fmt.Sprintf("default-%s-%d", j.Name, directive), node, ClientMountSpec{
 		Profile: j.world.Profile, OwnerUID: j.world.Owner, Directive: fmt.Sprint(directive), Workflow: j.Name, WorkflowUID: j.UID,
-		Mounts: []MountSpec{{Path: path, Type: "gfs2", Device: "reference", Index: allocation, UID: j.User, GID: j.Group, Own: true}},
+		Mounts: []MountSpec{{
+			Path: path, Type: "gfs2", Device: "reference", Index: allocation, UID: j.User, GID: j.Group, Own: true,
+			Storage: fmt.Sprintf("default-%s-%d-gfs2-0", j.Name, directive), Rabbit: j.world.Rabbit,
+		}},
 	})
 }
 
@@ -114,9 +117,9 @@ func (w *World) Dial() *grpc.ClientConn {
 	c, err := grpc.NewClient("unix://"+w.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1, MaxDelay: 100 * time.Millisecond},
-			MinConnectTimeout: Patience,
+			MinConnectTimeout: w.Patience,
 		}))
-	w.must(err)
+	w.Must(err)
 	w.tb.Cleanup(func() { c.Close() })
 	return c
 }
@@ -132,7 +135,7 @@ func (w *World) MovementNamespace(uid string) string {
 // Movement reads the object that a uid names, nil when there is none.
 func (w *World) Movement(uid string) lab.Object {
 	w.tb.Helper()
-	o, err := w.Cluster.Get(w.Context(Patience), "NnfDataMovement", w.MovementNamespace(uid), uid)
+	o, err := w.Cluster.Get(w.Context(w.Patience), "NnfDataMovement", w.MovementNamespace(uid), uid)
 	if err != nil && !lab.IsNotFound(err) {
 		w.tb.Fatal(err)
 	}
@@ -144,8 +147,8 @@ func (w *World) Movement(uid string) lab.Object {
 func (w *World) Movements(label, value string) int {
 	w.tb.Helper()
 	query := "?labelSelector=" + url.QueryEscape(label+"="+value)
-	list, err := w.Cluster.Do(w.Context(Patience), http.MethodGet, lab.Path("NnfDataMovement", "", "")+query, "", nil)
-	w.must(err)
+	list, err := w.Cluster.Do(w.Context(w.Patience), http.MethodGet, lab.Path("NnfDataMovement", "", "")+query, "", nil)
+	w.Must(err)
 	items, _ := list["items"].([]any)
 	return len(items)
 }
@@ -182,7 +185,7 @@ func (w *World) SetMovement(uid string, status lab.Object) {
 func (w *World) StartRabbit(directories map[string]string) *lab.Rabbit {
 	w.tb.Helper()
 	r, err := w.Lab.StartRabbit(w.Cluster, w.Rabbit, directories)
-	w.must(err)
+	w.Must(err)
 	w.tb.Cleanup(func() {
 		if err := r.Stop(); err != nil {
 			w.tb.Error("the rabbit: ", err)

@@ -41,7 +41,7 @@ func TestJob(t *testing.T) {
 				"profileReference": map[string]any{"kind": "NnfDataMovementProfile", "name": "default", "namespace": "nnf-system"},
 			},
 		})
-		o, err := w.Cluster.WaitFor(w.Context(Patience), "NnfDataMovement", w.Rabbit, name, func(o lab.Object) bool { return o.String("status", "state") == "Finished" })
+		o, err := w.Cluster.WaitFor(w.Context(w.Patience), "NnfDataMovement", w.Rabbit, name, func(o lab.Object) bool { return o.String("status", "state") == "Finished" })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,7 +24,7 @@ const (
 func (w *World) Apply(objects ...lab.Object) {
 	w.tb.Helper()
 	for _, o := range objects {
-		if _, err := w.Cluster.Apply(w.Context(Patience), o); err != nil {
+		if _, err := w.Cluster.Apply(w.Context(w.Patience), o); err != nil {
 			w.tb.Fatalf("%s %s: %v", o.String("kind"), o.Name(), err)
 		}
 	}
@@ -35,16 +35,16 @@ func (w *World) Apply(objects ...lab.Object) {
 func (w *World) ApplyFile(file string) map[string]lab.Object {
 	w.tb.Helper()
 	text, err := os.ReadFile(file)
-	w.must(err)
+	w.Must(err)
 	made := map[string]lab.Object{}
 	for _, document := range bytes.Split(text, []byte("\n---\n")) {
 		var o lab.Object
-		w.must(yaml.Unmarshal(document, &o))
+		w.Must(yaml.Unmarshal(document, &o))
 		kind := o.String("kind")
 		path := lab.Path(kind, o.Namespace(), o.Name())
 		body, err := json.Marshal(o)
-		w.must(err)
-		o, err = w.Cluster.Do(w.Context(Patience), http.MethodPatch, path+"?fieldManager=administrator&fieldValidation=Strict", "application/apply-patch+yaml", body)
+		w.Must(err)
+		o, err = w.Cluster.Do(w.Context(w.Patience), http.MethodPatch, path+"?fieldManager=administrator&fieldValidation=Strict", "application/apply-patch+yaml", body)
 		if err != nil {
 			w.tb.Fatalf("%s: %s %v", file, path, err)
 		}
@@ -62,8 +62,8 @@ func (w *World) Namespace(name string) {
 // SetStatus merges into the status of an object.
 func (w *World) SetStatus(kind, namespace, name string, status lab.Object) {
 	w.tb.Helper()
-	_, err := w.Cluster.PatchPath(w.Context(Patience), lab.Path(kind, namespace, name)+"/status", "application/merge-patch+json", lab.Object{"status": status})
-	w.must(err)
+	_, err := w.Cluster.PatchPath(w.Context(w.Patience), lab.Path(kind, namespace, name)+"/status", "application/merge-patch+json", lab.Object{"status": status})
+	w.Must(err)
 }
 
 // SystemConfiguration is the one that is called like the node. Each rabbit serves
@@ -127,7 +127,7 @@ func Workflow(name string, user int) lab.Object {
 func (w *World) Client(token []byte) *lab.Client {
 	w.tb.Helper()
 	c, err := lab.NewClient(w.Write("kubeconfig", Kubeconfig(w.Cluster.URL, w.Cluster.CA(), token)))
-	w.must(err)
+	w.Must(err)
 	w.tb.Cleanup(c.Close)
 	return c
 }
@@ -154,7 +154,7 @@ func (w *World) Volume(index int, o lab.VolumeOptions) *lab.Volume {
 	w.tb.Helper()
 	vg, lv := VolumeNames(w.Owner, "0", index, true)
 	v, err := w.AddVolume(vg, lv, o)
-	w.must(err)
+	w.Must(err)
 	return v
 }
 
@@ -173,8 +173,8 @@ func (w *World) Mount(name string, mounts ...MountSpec) lab.Object {
 func (w *World) Want(name, state string) {
 	w.tb.Helper()
 	change := lab.Object{"spec": map[string]any{"desiredState": state}}
-	_, err := w.Cluster.Patch(w.Context(Patience), "ClientMount", w.Node, name, change)
-	w.must(err)
+	_, err := w.Cluster.Patch(w.Context(w.Patience), "ClientMount", w.Node, name, change)
+	w.Must(err)
 }
 
 // Await waits until the object is ready in the state.
@@ -192,7 +192,7 @@ func (w *World) AwaitError(name string) lab.Object {
 // AwaitStatus waits until the object fits.
 func (w *World) AwaitStatus(name string, fits func(lab.Object) bool) lab.Object {
 	w.tb.Helper()
-	o, err := w.Cluster.WaitStatus(w.Context(Patience), w.Node, name, fits)
+	o, err := w.Cluster.WaitStatus(w.Context(w.Patience), w.Node, name, fits)
 	if err != nil {
 		w.tb.Fatalf("%s: %v%s", name, err, w.statusOf(name))
 	}
@@ -200,7 +200,7 @@ func (w *World) AwaitStatus(name string, fits func(lab.Object) bool) lab.Object 
 }
 
 func (w *World) statusOf(name string) string {
-	now, err := w.Cluster.Get(w.Context(Patience), "ClientMount", w.Node, name)
+	now, err := w.Cluster.Get(w.Context(w.Patience), "ClientMount", w.Node, name)
 	if err != nil {
 		return "; " + err.Error()
 	}
@@ -210,7 +210,7 @@ func (w *World) statusOf(name string) string {
 // Remove deletes the object and does not wait.
 func (w *World) Remove(name string) {
 	w.tb.Helper()
-	if err := w.Cluster.Delete(w.Context(Patience), "ClientMount", w.Node, name); err != nil && !lab.IsNotFound(err) {
+	if err := w.Cluster.Delete(w.Context(w.Patience), "ClientMount", w.Node, name); err != nil && !lab.IsNotFound(err) {
 		w.tb.Fatal(err)
 	}
 }
@@ -219,7 +219,7 @@ func (w *World) Remove(name string) {
 func (w *World) Delete(name string) {
 	w.tb.Helper()
 	w.Remove(name)
-	if err := w.Cluster.WaitGone(w.Context(Patience), "ClientMount", w.Node, name); err != nil {
+	if err := w.Cluster.WaitGone(w.Context(w.Patience), "ClientMount", w.Node, name); err != nil {
 		w.tb.Fatalf("%s is not gone: %v%s", name, err, w.statusOf(name))
 	}
 }

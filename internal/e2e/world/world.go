@@ -107,6 +107,8 @@ type World struct {
 	Files   string // directory that every user can reach
 	Socket  string // of nnf-dm
 
+	Patience time.Duration // bounds what the world waits for; the constant unless changed
+
 	API   lab.API    // of the daemons that are started
 	Token string     // their token file; the one that API says unless set
 	Proxy *lab.Proxy // between them and the API server; nil without UseProxy
@@ -131,7 +133,7 @@ func On(tb lab.TB, l *lab.Lab, c *lab.Cluster) *World {
 	tb.Helper()
 	n := worlds.Add(1)
 	w := &World{
-		Lab: l, Cluster: c, tb: tb, API: c.API(),
+		Lab: l, Cluster: c, tb: tb, API: c.API(), Patience: Patience,
 		Node:    fmt.Sprintf("compute-%d-%d", os.Getpid(), n),
 		Rabbit:  fmt.Sprintf("rabbit-%d-%d", os.Getpid(), n),
 		Owner:   fmt.Sprintf("2c5d0000-0000-4000-8000-%012d", n),
@@ -143,11 +145,11 @@ func On(tb lab.TB, l *lab.Lab, c *lab.Cluster) *World {
 	}
 	w.Socket = filepath.Join(w.Files, "nnf-dm.sock")
 	// The sockets are for other users, too.
-	w.must(os.Mkdir(w.Files, 0o755))
-	w.must(os.Chmod(l.Dir, 0o711))
+	w.Must(os.Mkdir(w.Files, 0o755))
+	w.Must(os.Chmod(l.Dir, 0o711))
 	w.Namespace(w.Node)
 	tb.Cleanup(func() {
-		w.must(w.ClearFaults())
+		w.Must(w.ClearFaults())
 		if !tb.Failed() {
 			w.nothingOfMineLeft()
 		}
@@ -171,7 +173,8 @@ func (w *World) As(node string) *World {
 	return &c
 }
 
-func (w *World) must(err error) {
+// Must fails the test with an error.
+func (w *World) Must(err error) {
 	w.tb.Helper()
 	if err != nil {
 		w.tb.Fatal(err)
@@ -189,8 +192,8 @@ func (w *World) Context(d time.Duration) context.Context {
 func (w *World) Write(name string, data []byte) string {
 	w.tb.Helper()
 	path := filepath.Join(w.Files, name)
-	w.must(os.WriteFile(path+".new", data, 0o600))
-	w.must(os.Rename(path+".new", path))
+	w.Must(os.WriteFile(path+".new", data, 0o600))
+	w.Must(os.Rename(path+".new", path))
 	return path
 }
 
@@ -205,7 +208,7 @@ func (w *World) Settings(lines ...string) string {
 func (w *World) UseProxy() *lab.Proxy {
 	w.tb.Helper()
 	p, err := lab.StartProxy(w.Cluster.URL, w.Cluster.CA())
-	w.must(err)
+	w.Must(err)
 	w.tb.Cleanup(func() { _ = p.Close() })
 	w.Proxy, w.API.Address, w.API.Cert = p, p.Address, w.Write("ca.pem", p.CA())
 	return p
@@ -259,7 +262,7 @@ func (w *World) StartMover(flags ...string) *lab.Process {
 // Ready waits until a daemon is ready, and returns how long that took since its exec.
 func (w *World) Ready(p *lab.Process) time.Duration {
 	w.tb.Helper()
-	took, err := p.WaitReady(w.Context(Patience))
+	took, err := p.WaitReady(w.Context(w.Patience))
 	if err != nil {
 		w.tb.Fatal("the daemon does not become ready: ", err)
 	}
@@ -269,7 +272,7 @@ func (w *World) Ready(p *lab.Process) time.Duration {
 // Stop asks a process to end and fails the test unless it does so with exit code 0.
 func (w *World) Stop(p *lab.Process) {
 	w.tb.Helper()
-	w.must(p.Stop(w.Context(Patience)))
+	w.Must(p.Stop(w.Context(w.Patience)))
 }
 
 // NothingLeft fails the test when mounts, active volumes, locks or processes of any
@@ -277,7 +280,7 @@ func (w *World) Stop(p *lab.Process) {
 func (w *World) NothingLeft() {
 	w.tb.Helper()
 	left, err := w.Leftovers()
-	w.must(err)
+	w.Must(err)
 	for _, l := range left {
 		w.tb.Error("left behind: ", l)
 	}
@@ -287,7 +290,7 @@ func (w *World) NothingLeft() {
 func (w *World) nothingOfMineLeft() {
 	w.tb.Helper()
 	left, err := w.Leftovers()
-	w.must(err)
+	w.Must(err)
 	for _, l := range left {
 		if strings.Contains(l, w.Base+"/") || strings.Contains(strings.ReplaceAll(l, "--", "-"), w.Owner) {
 			w.tb.Error("left behind: ", l)

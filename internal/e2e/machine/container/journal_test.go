@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
@@ -44,8 +45,8 @@ func journalOfWorkflow(t *testing.T, m *machine.Machine) {
 func idleLogsNothing(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl start clientmountd nnf-dm.socket && " + asUser + "nnf-dmctl version")
 	m.Do("journalctl --sync; journalctl -b -u clientmountd -u nnf-dm -n 0 --cursor-file=/root/cursor")
-	const idle = 10 * time.Second // longer than whatever would repeat itself often
-	time.Sleep(idle)
+	const idle = 10 * time.Second
+	wait.Pass(t, idle, "longer than the period of anything that would repeat itself often")
 	if out := m.Do("journalctl --sync; journalctl -b -q --no-pager -o cat -u clientmountd -u nnf-dm --cursor-file=/root/cursor"); out != "" {
 		t.Errorf("in %v they wrote %s", idle, out)
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // unitPromises are what the installed units do.
@@ -52,7 +53,7 @@ func readyAfterSync(t *testing.T, m *machine.Machine) {
 		if state := m.Property("clientmountd", "ActiveState"); state != "activating" {
 			t.Fatalf("without an answer of the API server the unit is %s", state)
 		}
-		time.Sleep(200 * time.Millisecond)
+		wait.Pass(t, 200*time.Millisecond, "the unit must stay like this for two seconds")
 	}
 	if err := cluster.Resume(); err != nil {
 		t.Fatal(err)

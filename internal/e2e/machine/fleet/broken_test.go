@@ -53,13 +53,14 @@ func (r *run) wait() Result {
 // until waits for something, as long as nnf-deploy is at work.
 func (r *run) until(what string, is func() bool) {
 	r.f.t.Helper()
-	for !is() {
+	wait.Within(r.f.t, 2*time.Minute, what, func() bool {
 		select {
 		case <-r.done:
 			r.f.t.Fatalf("nnf-deploy has ended before %s\n%s%s", what, &r.out, &r.err)
-		case <-time.After(5 * time.Millisecond):
+		default:
 		}
-	}
+		return is()
+	})
 }
 
 func (r *run) signal(s syscall.Signal) func() {

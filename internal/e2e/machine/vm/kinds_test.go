@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
@@ -33,7 +32,7 @@ func kinds(t *testing.T) {
 		// The mount is in use: it says by whom, or that it may not see that, and goes
 		// when they do.
 		xfs.release()
-		o := xfs.await("busy", func(o lab.Object) bool { return o.Severity() != "" })
+		o := xfs.World.AwaitError(xfs.name)
 		holder := "in use by pid " + xfs.Do("cat /run/holder") + " "
 		if strings.HasSuffix(t.Name(), "tight") {
 			holder = "processes may not be looked at, which takes CAP_SYS_PTRACE"

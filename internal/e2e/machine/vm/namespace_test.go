@@ -28,7 +28,7 @@ func late(t *testing.T) {
 	s := newSite(t, "late")
 	s.detach(nsid)
 	s.ask(nil)
-	s.await("waiting for its storage", func(o lab.Object) bool { return o.At("status", "mounts", 0, "ready") == false })
+	s.World.AwaitStatus(s.name, func(o lab.Object) bool { return o.At("status", "mounts", 0, "ready") == false })
 	s.Do("! findmnt -n " + s.path(0))
 	s.attach(nsid)
 	s.mounted()
@@ -67,7 +67,7 @@ func renumbered(t *testing.T) {
 		s.ask(nil)
 	}
 	for _, s := range both {
-		s.await("mounted", func(o lab.Object) bool { return o.Ready("mounted") })
+		s.World.Await(s.name, "mounted")
 		s.holds()
 	}
 
@@ -109,7 +109,7 @@ func gone(t *testing.T) {
 	s.attach(s.nsids[0])
 	t.Logf("the namespace was %s and is %s", was, s.device(s.nsids[0]))
 	s.ask(nil)
-	s.await("mounted", func(o lab.Object) bool { return o.Ready("mounted") })
+	s.World.Await(s.name, "mounted")
 	s.isMounted(0)
 	s.holds()
 	s.release()

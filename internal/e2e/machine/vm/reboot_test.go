@@ -123,11 +123,11 @@ func upgrade(t *testing.T) {
 }
 
 // A volume without a file system: one record with its explanation, however
-// often it is tried; and when somebody makes one, it goes on by itself.
+// often it is tried; and when somebody makes one, it continues by itself.
 func failed(t *testing.T) {
 	s := newSite(t, "empty")
 	s.ask(nil)
-	o := s.await("failed", func(o lab.Object) bool { return o.Severity() != "" })
+	o := s.World.AwaitError(s.name)
 	if text := o.DebugMessage(); !strings.Contains(text, "unable to mount file system") {
 		t.Errorf("the status says %q", text)
 	}

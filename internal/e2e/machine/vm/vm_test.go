@@ -4,7 +4,6 @@
 package vm
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -154,6 +153,7 @@ func newSite(t *testing.T, name string) *site {
 	s := &site{Machine: m, World: m.World, storage: storages[name], t: t, name: name}
 	s.World.Owner = fmt.Sprintf("2c5d0000-0000-4000-8000-%012d", s.nsids[0])
 	s.World.Profile = "vm-" + name
+	s.World.Patience = 3 * time.Minute // every instruction is emulated
 	if len(s.volumes) == 0 {
 		s.volumes = []string{"-l 100%VG"}
 	}
@@ -230,25 +230,11 @@ func (s *site) ask(hooks world.Hooks) {
 	s.Mount(s.name, mounts...)
 }
 
-// await waits until the object fits, as long as things take on this machine.
-func (s *site) await(what string, fits func(lab.Object) bool) lab.Object {
-	s.t.Helper()
-	ctx := s.Machine.Context()
-	o, err := s.Cluster.WaitStatus(ctx, s.Node, s.name, fits)
-	if err != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		now, _ := s.Cluster.Get(ctx, "ClientMount", s.Node, s.name)
-		s.t.Fatalf("waited in vain until %s is %s: %v; the status is %v", s.name, what, err, now["status"])
-	}
-	return o
-}
-
 // mounted waits until the object says so, and looks at the machine: whose the
 // mount is, and that its owner can write.
 func (s *site) mounted() {
 	s.t.Helper()
-	s.await("mounted", func(o lab.Object) bool { return o.Ready("mounted") })
+	s.World.Await(s.name, "mounted")
 	for i := range s.volumes {
 		if s.fs == "none" {
 			s.Do(fmt.Sprintf(`p=%s; [ "$(stat -c '%%t:%%T %%U' $p)" = "$(stat -L -c '%%t:%%T' %s) alice" ] && head -c 1M /dev/urandom | runuser -u alice -- dd of=$p bs=1M iflag=fullblock oflag=direct status=none`, s.path(i), s.mapped(i)))
@@ -279,7 +265,7 @@ func (s *site) holds() {
 // whether all of it is gone, and deletes the object.
 func (s *site) unmounted() {
 	s.t.Helper()
-	s.await("unmounted", func(o lab.Object) bool { return o.Ready("unmounted") })
+	s.World.Await(s.name, "unmounted")
 	s.nothingLeft()
 	s.remove()
 }
@@ -293,9 +279,7 @@ func (s *site) release() {
 func (s *site) remove() {
 	s.t.Helper()
 	ctx := s.Machine.Context()
-	if err := s.Cluster.Delete(ctx, "ClientMount", s.Node, s.name); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Must(s.Cluster.Delete(ctx, "ClientMount", s.Node, s.name))
 	if err := s.Cluster.WaitGone(ctx, "ClientMount", s.Node, s.name); err != nil {
 		s.t.Fatalf("%s is not gone: %v", s.name, err)
 	}
@@ -313,7 +297,7 @@ func (s *site) nothingLeft() {
 	}
 }
 
-// noTargets: the folders and files to mount over are gone as well.
+// noTargets: the directories and files to mount over are gone as well.
 func (s *site) noTargets() {
 	s.t.Helper()
 	for i := range s.volumes {
