@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
@@ -205,14 +206,24 @@ func TestTwoAtOnce(t *testing.T) {
 	}
 }
 
-// uninstall plans and carries out the removal.
-func (s *testNode) uninstall(w *Want) (*Outcome, error) {
+// uninstall must succeed.
+func (s *testNode) uninstall(w *Want) {
 	s.t.Helper()
 	p, err := s.remove(w, false)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return Apply(s.t.Context(), s.t.Context(), s.shell, s.Name, p, func(string) {})
+	if o, err := Apply(s.t.Context(), s.t.Context(), s.shell, s.Name, p, func(string) {}); err != nil {
+		s.t.Fatalf("%v %+v", err, o)
+	}
+}
+
+// nothingKept: nnf-deploy keeps nothing on the node any more.
+func (s *testNode) nothingKept() {
+	s.t.Helper()
+	if left := s.Files(product.StateDirectory); len(left) > 0 {
+		s.t.Errorf("%v", left)
+	}
 }
 
 // An uninstall whose answer never arrived leaves nothing that a later run would act on:
@@ -272,9 +283,7 @@ func TestForgetAfterReconnect(t *testing.T) {
 		t.Fatalf("%v %+v", err, o)
 	}
 	s.settle()
-	if left := s.Files("var/lib/nnf-deploy"); len(left) > 0 {
-		t.Errorf("%v", left)
-	}
+	s.nothingKept()
 }
 
 // If one daemon is removed, everything of the other stays.
@@ -284,19 +293,13 @@ func TestForgetOneDaemon(t *testing.T) {
 	s.install(w)
 	only := *w
 	only.Daemons = w.Daemons[:1]
-	if o, err := s.uninstall(&only); err != nil {
-		t.Fatalf("%v %+v", err, o)
-	}
+	s.uninstall(&only)
 	if s.Get("var/lib/nnf-deploy/packages/clientmountd.rpm") != "" || s.Get("var/lib/nnf-deploy/packages/nnf-dm.rpm") == "" {
 		t.Errorf("%v", s.Files("var/lib/nnf-deploy"))
 	}
 	only.Daemons = w.Daemons[1:]
-	if o, err := s.uninstall(&only); err != nil {
-		t.Fatalf("%v %+v", err, o)
-	}
-	if left := s.Files("var/lib/nnf-deploy"); len(left) > 0 {
-		t.Errorf("%v", left)
-	}
+	s.uninstall(&only)
+	s.nothingKept()
 }
 
 // A restart that is pending after an interrupted run stays pending during a run for the
@@ -317,9 +320,7 @@ func TestPendingIsOfItsDaemon(t *testing.T) {
 		t.Errorf("%s", changes(p))
 	}
 	only.Daemons = w.Daemons[:1]
-	if o, err := s.uninstall(&only); err != nil {
-		t.Fatalf("%v %+v", err, o)
-	}
+	s.uninstall(&only)
 	if got := s.Get("var/lib/nnf-deploy/pending"); got != "" {
 		t.Errorf("pending %q", got)
 	}

@@ -48,9 +48,7 @@ func TestRemoveLeavesNothing(t *testing.T) {
 			if after := s.state(); after != want {
 				t.Errorf("before:\n%s\nafter:\n%s", want, after)
 			}
-			if left := s.Files("var/lib/nnf-deploy"); len(left) != 0 {
-				t.Errorf("%v", left)
-			}
+			s.nothingKept()
 			for _, unit := range []string{"clientmountd.service", "nnf-dm.socket"} {
 				if got := s.Get("run/fake/active." + unit); got != "inactive\n" {
 					t.Errorf("%s is %s", unit, got)

@@ -215,7 +215,7 @@ func restartMeanwhile(s *env) {
 }
 
 // A peer that vanishes without a word cannot be simulated on the loopback device,
-// where the kernel of the peer goes on acknowledging. What notices it is the
+// where the kernel of the peer continues acknowledging. What notices it is the
 // daemon's kernel, which must have been told to.
 func guardedByKernel(s *env) {
 	s.start()

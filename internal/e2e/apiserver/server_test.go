@@ -55,7 +55,7 @@ func onServer(t *testing.T, server *lab.Cluster) *env {
 	return bare(t, world.On(t, world.New(t).Lab, server))
 }
 
-// A server that stops moving and goes on: nothing is lost, nothing is said.
+// A server that stops moving and continues: nothing is lost, nothing is said.
 func paused(s *env) {
 	s.start()
 	stays := s.mounted()

@@ -33,7 +33,7 @@ var watchTests = map[string]func(*env){
 }
 
 // watchFault is a test: story is what the log tells, lists how many lists it
-// takes to go on.
+// takes to continue.
 func watchFault(rule lab.Rule, lists int, story ...string) func(*env) {
 	return func(s *env) {
 		s.start()

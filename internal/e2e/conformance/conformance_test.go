@@ -228,7 +228,7 @@ func (s *env) noRecords() {
 }
 
 // gate makes the next matching call of a program wait, and returns the function
-// that lets it go on; the test's end opens it at the latest.
+// that lets it continue; the test's end opens it at the latest.
 func (s *env) gate(tool string, f lab.Fault) (reached, open func()) {
 	s.Helper()
 	path, open0 := s.Gate(fmt.Sprintf("%s-%s", s.Node, tool))

@@ -75,7 +75,7 @@ func (s *env) nvmeStorage(o lab.VolumeOptions) (world.MountSpec, nvme) {
 }
 
 // lateNamespace: the rabbit attached the namespace after the node had looked.
-// A rescan brings it, the mount goes on when the kernel has it, and nothing is
+// A rescan brings it, the mount continues when the kernel has it, and nothing is
 // reported as an error on the way.
 func lateNamespace(s *env, layout int) {
 	s.UseProfile(world.ProfileSpec{})

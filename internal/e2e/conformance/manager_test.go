@@ -173,7 +173,7 @@ var shutdownBehaviours = []behaviour{
 }
 
 // termDuringMount: the running command ends, mounts are not touched, and the
-// next daemon goes on where this one stopped.
+// next daemon continues where this one stopped.
 func termDuringMount(s *env) {
 	m := s.ready()
 	reached, open := s.gate("mount", lab.Fault{Match: m.Path, Times: 1})

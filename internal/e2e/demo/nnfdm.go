@@ -22,7 +22,7 @@ import (
 
 const (
 	jobUser = 1000
-	// rate lets the screen show how a copy goes on; a real one has gigabytes to copy.
+	// rate lets the screen show how a copy progresses; a real one has gigabytes to copy.
 	rate     = "* rate=3M"
 	slowRate = "*/again/* rate=256k"
 
