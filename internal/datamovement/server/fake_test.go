@@ -444,6 +444,17 @@ func created(t *testing.T, s *Service) string {
 	return uid
 }
 
+// States and results of version 1.
+const (
+	pending       = v1.DataMovementStatusResponse_PENDING
+	isRunning     = v1.DataMovementStatusResponse_RUNNING
+	completed     = v1.DataMovementStatusResponse_COMPLETED
+	cancelling    = v1.DataMovementStatusResponse_CANCELLING
+	invalid       = v1.DataMovementStatusResponse_INVALID
+	cancelled     = v1.DataMovementStatusResponse_CANCELLED
+	unknownStatus = v1.DataMovementStatusResponse_UNKNOWN_STATUS
+)
+
 func wantState(t *testing.T, s *Service, uid string, wait int64, state v1.DataMovementStatusResponse_State, result v1.DataMovementStatusResponse_Status) {
 	t.Helper()
 	a, err := s.Status(t.Context(), user(1001), job7, uid, wait)
