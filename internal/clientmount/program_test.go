@@ -177,7 +177,7 @@ func TestPlanFollowsTheConfiguration(t *testing.T) {
 			if err := os.WriteFile(file, []byte(tt.file), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := config.Load(cfg.Table(), config.Sources{File: file}); err != nil {
+			if _, _, err := config.Load(cfg.Table(), config.Sources{Args: []string{"--config", file}}); err != nil {
 				t.Fatal(err)
 			}
 			cm := &dws.ClientMount{}

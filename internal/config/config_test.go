@@ -58,11 +58,17 @@ func write(t *testing.T, files map[string]string) string {
 	return dir
 }
 
+// at returns a table with another main file.
+func at(file string, t *config.Table) *config.Table {
+	t.File = file
+	return t
+}
+
 // loadIn loads for clientmountd from dir/config.toml and dir/config.d.
 func loadIn(t *testing.T, dir string, environ, args []string) (*clientmount.Configuration, config.Result, error) {
 	t.Helper()
 	c := &clientmount.Configuration{}
-	r, _, err := config.Load(c.Table(), config.Sources{File: filepath.Join(dir, "config.toml"), Environ: environ, Args: args})
+	r, _, err := config.Load(at(filepath.Join(dir, "config.toml"), c.Table()), config.Sources{Environ: environ, Args: args})
 	return c, r, err
 }
 
@@ -104,7 +110,7 @@ func consistent(t *testing.T, table *config.Table) {
 		}
 		for _, sw := range s.Switches {
 			addFlag(sw.Flag)
-			if _, _, err := config.Load(table, config.Sources{File: os.DevNull, Args: []string{"--" + sw.Flag}}); err != nil {
+			if _, _, err := config.Load(at(os.DevNull, table), config.Sources{Args: []string{"--" + sw.Flag}}); err != nil {
 				t.Errorf("--%s: %v", sw.Flag, err)
 			}
 		}
@@ -123,7 +129,7 @@ func consistent(t *testing.T, table *config.Table) {
 		fields[s.Field] = s.Key
 	}
 	// A default, bound or field that does not fit is an error, or a panic.
-	r, _, err := config.Load(table, config.Sources{File: os.DevNull})
+	r, _, err := config.Load(at(os.DevNull, table), config.Sources{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,15 +171,15 @@ func TestWhatReloads(t *testing.T) {
 func TestFillRefusesAForeignField(t *testing.T) {
 	var wrong uint8
 	table := &config.Table{Program: "test", Settings: []config.Setting{{Key: "x", Kind: config.Int, Default: "1", Field: &wrong}}}
-	if _, _, err := config.Load(table, config.Sources{File: "/dev/null"}); err == nil || !strings.Contains(err.Error(), "field of x") {
+	if _, _, err := config.Load(at("/dev/null", table), config.Sources{}); err == nil || !strings.Contains(err.Error(), "field of x") {
 		t.Errorf("error %v", err)
 	}
 	table.Settings[0].Field = nil // for documentation only
-	if _, _, err := config.Load(table, config.Sources{File: "/dev/null"}); err != nil {
+	if _, _, err := config.Load(at("/dev/null", table), config.Sources{}); err != nil {
 		t.Error(err)
 	}
 	table.Settings[0].Default = "one"
-	if _, _, err := config.Load(table, config.Sources{File: "/dev/null"}); err == nil || !strings.Contains(err.Error(), "default of x") {
+	if _, _, err := config.Load(at("/dev/null", table), config.Sources{}); err == nil || !strings.Contains(err.Error(), "default of x") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -206,7 +212,7 @@ func TestChecks(t *testing.T) {
 func loadNnfdm(t *testing.T, file string, environ, args []string) (*server.Configuration, config.Result, error) {
 	t.Helper()
 	c := &server.Configuration{}
-	r, rest, err := config.Load(c.Table(), config.Sources{File: file, Environ: environ, Args: args})
+	r, rest, err := config.Load(at(file, c.Table()), config.Sources{Environ: environ, Args: args})
 	if len(rest) > 0 {
 		t.Errorf("rest %q", rest)
 	}
@@ -272,7 +278,7 @@ func TestNnfdmContract(t *testing.T) {
 func TestPermissions(t *testing.T) {
 	for text, want := range map[string]uint32{"0666": 0o666, "0660": 0o660, "0600": 0o600, "666": 0, "0888": 0, "rw": 0, "": 0, "0066": 0, "01777": 0} {
 		var c server.Configuration
-		_, _, err := config.Load(c.Table(), config.Sources{File: write(t, map[string]string{"config.toml": "socket.mode = \"" + text + "\"\n"}) + "/config.toml"})
+		_, _, err := config.Load(at(write(t, map[string]string{"config.toml": "socket.mode = \"" + text + "\"\n"})+"/config.toml", c.Table()), config.Sources{})
 		got := c.Socket.Mode
 		if uint32(got) != want || (err == nil) != (want != 0) {
 			t.Errorf("%q: %o %v", text, got, err)

@@ -54,7 +54,7 @@ func TestFlagForms(t *testing.T) {
 		{[]string{"--", "-mock"}, "mount.mode", "real", []string{"-mock"}},
 		{[]string{"--mock", "word"}, "mount.mode", "mock", []string{"word"}},
 	} {
-		r, rest, err := config.Load(new(clientmount.Configuration).Table(), config.Sources{File: "/dev/null", Args: test.args})
+		r, rest, err := config.Load(at("/dev/null", new(clientmount.Configuration).Table()), config.Sources{Args: test.args})
 		if err != nil {
 			t.Errorf("%q: %v", test.args, err)
 			continue
@@ -86,7 +86,7 @@ func TestFlagErrorsAreUsageErrors(t *testing.T) {
 		{[]string{"--=x"}, "bad flag syntax: --=x"},
 		{[]string{"--=x\nforged"}, "bad flag syntax: --=x forged"},
 	} {
-		_, _, err := config.Load(new(clientmount.Configuration).Table(), config.Sources{File: "/dev/null", Args: test.args})
+		_, _, err := config.Load(at("/dev/null", new(clientmount.Configuration).Table()), config.Sources{Args: test.args})
 		have := fmt.Sprint(err)
 		if next := hint.Of(err); next != "" {
 			have += " (" + next + ")"

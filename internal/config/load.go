@@ -12,10 +12,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// Sources are the places that settings come from. The zero value reads the default
-// file of the table and its drop-ins, with neither environment nor flags.
+// Sources are the places that settings come from, besides the main file and its
+// drop-ins: the file is that of the table, unless the flag --config names another.
 type Sources struct {
-	File    string   // main file, unless --config names one; "" is the table's default
 	Environ []string // "NAME=value", as from os.Environ
 	Args    []string // arguments without the program's name and its sub-command
 }
@@ -62,7 +61,7 @@ func load(t *Table, src Sources) (Result, []string, error) {
 	if err != nil {
 		return result, line.rest, err
 	}
-	values, problems := result.readFiles(t, src, line.config)
+	values, problems := result.readFiles(t, line.config)
 	layers = append(layers, values...)
 
 	values, warnings, envProblems := newEnvironment(src.Environ).values(t)
@@ -93,8 +92,8 @@ func defaults(t *Table) ([]Value, error) {
 
 // readFiles reads the main file and its drop-ins, and adds those that exist to
 // r.Files.
-func (r *Result) readFiles(t *Table, src Sources, flag string) (values []Value, problems []error) {
-	file := cmp.Or(flag, src.File, t.File)
+func (r *Result) readFiles(t *Table, flag string) (values []Value, problems []error) {
+	file := cmp.Or(flag, t.File)
 	paths := []string{file}
 	more, problem := dropIns(filepath.Join(filepath.Dir(file), "config.d"))
 	if problem != nil {

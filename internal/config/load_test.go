@@ -214,7 +214,7 @@ func TestConfigFlagNamesTheFile(t *testing.T) {
 func TestMissingFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "none.toml")
 	table := new(clientmount.Configuration).Table()
-	if _, _, err := config.Load(table, config.Sources{File: file}); err != nil {
+	if _, _, err := config.Load(at(file, table), config.Sources{}); err != nil {
 		t.Errorf("a file that need not be there: %v", err)
 	}
 	if _, _, err := config.Load(table, config.Sources{Args: []string{"--config", file}}); err == nil {
@@ -300,7 +300,7 @@ func TestMapperWaitGarbageIsIgnored(t *testing.T) {
 func TestReload(t *testing.T) {
 	dir := write(t, map[string]string{"config.toml": "log.level = \"info\"\nnode.name = \"a\"\nmount.roots = [\"/a\"]\n"})
 	file := filepath.Join(dir, "config.toml")
-	src := config.Sources{File: file, Args: []string{"--hook-timeout=7m"}}
+	src := config.Sources{Args: []string{"--config", file, "--hook-timeout=7m"}}
 	first := &clientmount.Configuration{}
 	old, _, err := config.Load(first.Table(), src)
 	if err != nil {
@@ -358,12 +358,13 @@ func TestReload(t *testing.T) {
 
 func TestReloadOfABadFileKeepsTheOld(t *testing.T) {
 	dir := write(t, map[string]string{"config.toml": "log.level = \"warn\"\n"})
-	src := config.Sources{File: filepath.Join(dir, "config.toml")}
+	file := filepath.Join(dir, "config.toml")
+	src := config.Sources{Args: []string{"--config", file}}
 	old, _, err := config.Load(new(clientmount.Configuration).Table(), src)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(src.File, []byte("log.level = \"debug\"\nlog.colour = true\n"), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte("log.level = \"debug\"\nlog.colour = true\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	c, untouched := &clientmount.Configuration{}, &clientmount.Configuration{}

@@ -90,9 +90,7 @@ func TestDump(t *testing.T) {
 		"config.d/50-site.toml": "version = 1\n\nmount.hook_timeout = \"1h30m\"\n",
 	})
 	table := new(clientmount.Configuration).Table()
-	r, _, err := config.Load(table, config.Sources{
-		File: filepath.Join(dir, "config.toml"), Environ: []string{"NODE_NAME=compute-1", "GOGC=off"}, Args: []string{"--orphans=unmount"},
-	})
+	r, _, err := config.Load(at(filepath.Join(dir, "config.toml"), table), config.Sources{Environ: []string{"NODE_NAME=compute-1", "GOGC=off"}, Args: []string{"--orphans=unmount"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,9 +106,7 @@ func TestDump(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := &clientmount.Configuration{}
-	if _, _, err := config.Load(first.Table(), config.Sources{
-		File: filepath.Join(dir, "config.toml"), Environ: []string{"NODE_NAME=compute-1", "GOGC=off"}, Args: []string{"--orphans=unmount"},
-	}); err != nil {
+	if _, _, err := config.Load(at(filepath.Join(dir, "config.toml"), first.Table()), config.Sources{Environ: []string{"NODE_NAME=compute-1", "GOGC=off"}, Args: []string{"--orphans=unmount"}}); err != nil {
 		t.Fatal(err)
 	}
 	if !reflect.DeepEqual(first, again) {
@@ -122,17 +118,18 @@ func TestCheck(t *testing.T) {
 	dir := write(t, map[string]string{"config.toml": "version = 1\n", "config.d/a.toml": "", "bad/config.toml": "x = 1\n"})
 	table := new(clientmount.Configuration).Table()
 	for name, test := range map[string]struct {
-		src       config.Sources
+		file      string
+		args      []string
 		want, err string
 	}{
-		"good":    {config.Sources{File: dir + "/config.toml"}, dir + "/config.toml: ok\n" + dir + "/config.d/a.toml: ok\n", ""},
-		"warning": {config.Sources{File: os.DevNull, Args: []string{"--zap-devel"}}, "warning: flag --zap-devel has no effect any more: use --log-format\n" + os.DevNull + ": ok\n", ""},
-		"nothing": {config.Sources{File: dir + "/none/config.toml"}, "no file was read, all values are defaults, of the environment or of flags\n", ""},
-		"bad":     {config.Sources{File: dir + "/bad/config.toml"}, "", dir + `/bad/config.toml:1: unknown key "x"`},
-		"word":    {config.Sources{File: os.DevNull, Args: []string{"now"}}, "", `unexpected argument "now"`},
+		"good":    {dir + "/config.toml", nil, dir + "/config.toml: ok\n" + dir + "/config.d/a.toml: ok\n", ""},
+		"warning": {os.DevNull, []string{"--zap-devel"}, "warning: flag --zap-devel has no effect any more: use --log-format\n" + os.DevNull + ": ok\n", ""},
+		"nothing": {dir + "/none/config.toml", nil, "no file was read, all values are defaults, of the environment or of flags\n", ""},
+		"bad":     {dir + "/bad/config.toml", nil, "", dir + `/bad/config.toml:1: unknown key "x"`},
+		"word":    {os.DevNull, []string{"now"}, "", `unexpected argument "now"`},
 	} {
 		var b bytes.Buffer
-		err := config.Check(&b, table, test.src)
+		err := config.Check(&b, at(test.file, table), config.Sources{Args: test.args})
 		if b.String() != test.want {
 			t.Errorf("%s: said %q, want %q", name, b.String(), test.want)
 		}

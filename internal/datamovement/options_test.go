@@ -110,7 +110,7 @@ func TestNewOptions(t *testing.T) {
 			t.Errorf("%v: %v", c, err)
 		}
 	}
-	// Additions stay with the one who made them.
+	// Additions do not change the built-in list.
 	options(t, OptionsList)
 	o, err := NewOptions(OptionsList, nil, nil)
 	if err != nil {

@@ -1,5 +1,5 @@
 // Package e2e holds what the targets of the Makefile share; the tests with a
-// whole machine are in the folders below.
+// whole machine are in the directories below.
 package e2e
 
 import (

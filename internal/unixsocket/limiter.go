@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -48,14 +49,17 @@ type account struct {
 	rest   *list.Element // in resting, or nil
 }
 
-// bucketFor returns the account's token bucket with these limits.
-func (a *account) bucketFor(limit rate.Limit, burst int) *rate.Limiter {
-	switch {
-	case a.bucket == nil:
-		a.bucket = rate.NewLimiter(limit, burst)
-	case a.bucket.Limit() != limit || a.bucket.Burst() != burst:
-		a.bucket.SetLimit(limit)
-		a.bucket.SetBurst(burst)
+// bucketFor returns the account's token bucket with these limits. With new limits, what
+// was used of the burst stays used, and the rest of the new burst is available.
+func (a *account) bucketFor(now time.Time, limit rate.Limit, burst int) *rate.Limiter {
+	old := a.bucket
+	if old != nil && old.Limit() == limit && old.Burst() == burst {
+		return old
+	}
+	a.bucket = rate.NewLimiter(limit, burst)
+	if old != nil {
+		used := min(math.Ceil(float64(old.Burst())-old.TokensAt(now)), float64(burst))
+		a.bucket.AllowN(now, int(used))
 	}
 	return a.bucket
 }
@@ -131,14 +135,19 @@ func (l *Limiter) Allow(uid uint32) error {
 	a := l.account(uid)
 	defer l.settle(a)
 	burst := max(quota.Burst, 1)
-	r := a.bucketFor(rate.Limit(quota.Rate), burst).Reserve()
-	if wait := r.Delay(); wait > 0 {
-		r.Cancel()
-		wait = min(wait.Round(time.Microsecond), 24*time.Hour)
-		return &LimitError{UID: uid, What: l.o.What, Limit: burst, Rate: quota.Rate, RetryAfter: wait}
+	now := time.Now()
+	bucket := a.bucketFor(now, rate.Limit(quota.Rate), burst)
+	if bucket.AllowN(now, 1) {
+		return nil
 	}
-	return nil
+	seconds := min((1-bucket.TokensAt(now))/quota.Rate, maxRetryAfter.Seconds())
+	wait := time.Duration(seconds * float64(time.Second))
+	wait = (wait + time.Microsecond - 1).Truncate(time.Microsecond) // rounded up: no shorter wait is enough
+	return &LimitError{UID: uid, What: l.o.What, Limit: burst, Rate: quota.Rate, RetryAfter: wait}
 }
+
+// maxRetryAfter is the longest wait that a LimitError tells.
+const maxRetryAfter = 24 * time.Hour
 
 // InUse is how many slots uid holds, and how many all users hold.
 func (l *Limiter) InUse(uid uint32) (user, all int) {

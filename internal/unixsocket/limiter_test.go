@@ -111,6 +111,73 @@ func TestRate(t *testing.T) {
 	}
 }
 
+// A caller that waits for RetryAfter is allowed, whatever the rate.
+func TestRetryAfterIsEnough(t *testing.T) {
+	for _, perSecond := range []float64{0.3, 1, 3, 7, 1000, 30_000, 3e6} {
+		synctest.Test(t, func(t *testing.T) {
+			l := NewLimiter(LimiterOptions{What: "copies", User: Quota{Rate: perSecond}})
+			for range 20 {
+				if err := l.Allow(7); err != nil {
+					t.Fatalf("%g a second: %v", perSecond, err)
+				}
+				for range 3 { // refused calls do not count
+					var limit *LimitError
+					if err := l.Allow(7); !errors.As(err, &limit) || limit.RetryAfter <= 0 {
+						t.Fatalf("%g a second: %+v", perSecond, err)
+					}
+				}
+				var limit *LimitError
+				errors.As(l.Allow(7), &limit)
+				wait.Advance(limit.RetryAfter)
+			}
+		})
+	}
+}
+
+// New limits apply at once, also to a user whose account is still kept.
+func TestNewRate(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		before, after Quota
+		used          int
+		idle, advance time.Duration
+		allowed       int
+	}{
+		{"larger burst, unused", Quota{Rate: 1, Burst: 2}, Quota{Rate: 1, Burst: 5}, 2, time.Hour, 0, 5},
+		{"larger burst, all used", Quota{Rate: 1, Burst: 2}, Quota{Rate: 1, Burst: 5}, 2, 0, 0, 3},
+		{"smaller burst, unused", Quota{Rate: 1, Burst: 5}, Quota{Rate: 1, Burst: 2}, 1, time.Hour, 0, 2},
+		{"smaller burst, all used", Quota{Rate: 1, Burst: 5}, Quota{Rate: 1, Burst: 2}, 5, 0, 0, 0},
+		{"smaller burst, then a second", Quota{Rate: 1, Burst: 5}, Quota{Rate: 1, Burst: 2}, 5, 0, time.Second, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := NewLimiter(LimiterOptions{User: tt.before})
+				for range tt.used {
+					if err := l.Allow(7); err != nil {
+						t.Fatal(err)
+					}
+				}
+				wait.Advance(tt.idle)
+				l.Set(LimiterOptions{User: tt.after})
+				count := func() (n int) {
+					for l.Allow(7) == nil {
+						n++
+					}
+					return n
+				}
+				got := count()
+				if tt.advance > 0 {
+					wait.Advance(tt.advance)
+					got = count()
+				}
+				if got != tt.allowed {
+					t.Errorf("%d allowed, want %d", got, tt.allowed)
+				}
+			})
+		})
+	}
+}
+
 func TestRateMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLimiter(LimiterOptions{What: "copies", User: Quota{Rate: 0.5, Burst: 1}})

@@ -160,8 +160,8 @@ func TestNobodyWaitsForAnothersQueue(t *testing.T) {
 	})
 }
 
-// What all users need is not asked for in the turn of the one who is first: the
-// others would wait for that.
+// A request whose answer all users share does not wait for the turn of the first
+// user: the others would wait with it.
 func TestSharedLookupsWaitForNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, newCluster())

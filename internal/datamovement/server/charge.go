@@ -29,7 +29,7 @@ const (
 	waitingAnswers = 64
 )
 
-// errNoMemory is what a user gets who holds too much.
+// errNoMemory is the error for a user that holds too much memory.
 var errNoMemory = datamovement.LimitExceeded("limits.memory_per_user")
 
 // charge counts the memory that one call holds for its user beside the request:

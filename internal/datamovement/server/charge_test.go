@@ -206,13 +206,9 @@ func TestUnreadAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := startServer(t, func(o *Options) { o.Settings.Limits.Waiters = 100 })
 			r.many(300) // 60 KB of names
-			until := func(what string, ok func() bool) {
-				t.Helper()
-				wait.Until(t, what, ok)
-			}
 			highest := int64(0)
 			conn := r.unread(t, tt.method, tt.body, unreadCalls)
-			until("a refusal while much is held", func() bool {
+			wait.Until(t, "a refusal while much is held", func() bool {
 				highest = max(highest, r.held(1001))
 				return r.log.count("limits.memory_per_user") > 0 && highest >= testMemory/3
 			})
@@ -233,7 +229,7 @@ func TestUnreadAnswers(t *testing.T) {
 			}
 			r.uid.Store(1001)
 			tt.end(t, conn)
-			until("the end", func() bool { return r.held(1001) == 0 })
+			wait.Until(t, "the end", func() bool { return r.held(1001) == 0 })
 			if err := list(); err != nil {
 				t.Errorf("afterwards: %v", err)
 			}

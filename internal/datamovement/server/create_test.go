@@ -12,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
-	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
@@ -139,7 +138,7 @@ func TestRootCreatesForTheUser(t *testing.T) {
 		if dm := c.movements[uid]; dm.Spec.UserID != 1001 || dm.Spec.GroupID != 100 {
 			t.Errorf("copies as %d:%d", dm.Spec.UserID, dm.Spec.GroupID)
 		}
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, 0, pending, unknownStatus)
 		now := *s.settings.Load()
 		now.Policy.RootMayAll = false
 		s.SetSettings(now)
@@ -152,7 +151,7 @@ func TestRootCreatesForTheUser(t *testing.T) {
 	})
 }
 
-// New settings count for those who are there.
+// New settings apply to users with requests under way.
 func TestSetSettings(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		r := wish
@@ -181,7 +180,7 @@ func TestSetSettings(t *testing.T) {
 			t.Errorf("over the new rate: %v", err)
 		}
 		begin := time.Now()
-		wantState(t, s, uid, -1, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, -1, pending, unknownStatus)
 		if d := time.Since(begin); d != time.Minute {
 			t.Errorf("waited %s", d)
 		}
@@ -305,7 +304,7 @@ func TestExternalCompute(t *testing.T) {
 		if dm := c.movements[uid]; dm.Namespace != nnf.NamespaceDataMovement || dm.Spec.Source.Path != wish.Source {
 			t.Errorf("lustre: %+v", dm)
 		}
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, 0, pending, unknownStatus)
 	})
 }
 

@@ -38,7 +38,7 @@ func TestCancelBeforeStart(t *testing.T) {
 		if c.movements[uid] != nil {
 			t.Error("it is still there, and the rabbit will never end it")
 		}
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_COMPLETED, v1.DataMovementStatusResponse_CANCELLED)
+		wantState(t, s, uid, 0, completed, cancelled)
 		if _, err := s.Status(t.Context(), user(1002), job7, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
 			t.Errorf("a foreigner learns of it: %v", err)
 		}
@@ -64,7 +64,7 @@ func TestDelete(t *testing.T) {
 		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
 			t.Fatal(err)
 		}
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_CANCELLING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, 0, cancelling, unknownStatus)
 		start := time.Now()
 		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrActive) || time.Since(start) != deleteWait {
 			t.Errorf("%v after %s", err, time.Since(start))
@@ -261,7 +261,7 @@ func TestAnotherDaemon(t *testing.T) {
 			t.Fatal(err)
 		}
 		next, _ := newService(t, c)
-		wantState(t, next, runs, 0, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, next, runs, 0, isRunning, unknownStatus)
 		if uids, err := next.List(t.Context(), user(1001), job7); err != nil || !slices.Equal(uids, []string{runs}) {
 			t.Errorf("%q, %v", uids, err)
 		}

@@ -48,7 +48,7 @@ func TestNewer(t *testing.T) {
 	}
 }
 
-// Whatever comes in whatever order by watch and by request: nobody is told an
+// Whatever the order of states from the watch and from requests, no caller gets an
 // older state than before.
 func TestFeedNeverGoesBack(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -214,7 +214,7 @@ func TestFeedLost(t *testing.T) {
 	})
 }
 
-// A watch that goes on with a new list (410 Gone) wakes whoever waits.
+// A watch that continues with a new list (410 Gone) wakes all waiters.
 func TestWaitAcrossARelist(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)

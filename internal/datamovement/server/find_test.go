@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
-	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
@@ -145,12 +144,12 @@ func TestForeign(t *testing.T) {
 	})
 }
 
-// The time of an answer must not tell a movement of somebody else, which is
+// The time of an answer must not tell a movement of another user, which is
 // followed right now, from one that does not exist.
 func TestForeignCostsWhatMissingCosts(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
 		uid, early := created(t, s), created(t, s)
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, 0, pending, unknownStatus)
 		if err := s.Cancel(t.Context(), user(1001), job7, early); err != nil {
 			t.Fatal(err)
 		}
@@ -261,16 +260,16 @@ func TestAbsentUntilMade(t *testing.T) {
 		if again, err := s.Create(t.Context(), user(1001), keyed); err != nil || again != uid {
 			t.Fatalf("%q %v", again, err)
 		}
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, 0, pending, unknownStatus)
 		if _, err := s.Status(t.Context(), user(1002), job7, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
 			t.Fatal(err)
 		}
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, 0, pending, unknownStatus)
 		// Another workflow is another question.
 		if _, err := s.Status(t.Context(), user(1001), datamovement.WorkflowRef{Name: "other"}, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
 			t.Fatal(err)
 		}
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, 0, pending, unknownStatus)
 	})
 }
 

@@ -140,7 +140,7 @@ func TestBatchRate(t *testing.T) {
 	})
 }
 
-// What names stand for: uids, handles, nothing for all; and nobody's else.
+// Names are uids and handles, no name means all, and those of others are hidden.
 func TestGroup(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		single := created(t, s)

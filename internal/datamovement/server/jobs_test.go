@@ -12,7 +12,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
@@ -236,17 +235,17 @@ func TestKeyAfterCancel(t *testing.T) {
 		if err := s.Cancel(t.Context(), user(1001), job7, first); err != nil {
 			t.Fatal(err)
 		}
-		wantState(t, s, first, 0, v1.DataMovementStatusResponse_COMPLETED, v1.DataMovementStatusResponse_CANCELLED)
+		wantState(t, s, first, 0, completed, cancelled)
 		if again := make1(); again != first {
 			t.Fatalf("%q, then %q", first, again)
 		}
 		c.set(first, running)
-		wantState(t, s, first, 1, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, first, 1, isRunning, unknownStatus)
 		// A cancel that was under way all the time is about the first one.
 		if err := s.cancel(t.Context(), user(1001), s.feed(rabbit), cancelledCopy(old)); err != nil {
 			t.Error(err)
 		}
-		wantState(t, s, first, 0, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, first, 0, isRunning, unknownStatus)
 		if err := s.Delete(t.Context(), user(1001), job7, first); !errors.Is(err, datamovement.ErrActive) {
 			t.Errorf("delete of the one that runs: %v", err)
 		}
@@ -267,7 +266,7 @@ func TestKeyAfterCancel(t *testing.T) {
 			t.Fatal(err)
 		}
 		make1()
-		wantState(t, s, first, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, first, 0, pending, unknownStatus)
 	})
 }
 

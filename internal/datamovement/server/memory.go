@@ -17,9 +17,9 @@ const perRequest = 4 << 10
 // errTooMuch ends a connection.
 var errTooMuch = errors.New("the requests and answers of one user take more memory than limits.memory_per_user or limits.memory allows")
 
-// meters know how much memory each user takes: by requests, from the first byte
-// of a request until its answer is on the way, and by what calls hold for the
-// user, such as answers that the client has not read. For requests they look at
+// meters count the memory of each user: that of requests, from the first byte of a
+// request until its answer is sent, and what calls hold for the user, such as
+// answers that the client has not read. For requests they look at
 // the frames of the connections (RFC 9113): the limits of gRPC count requests
 // that have come in whole, and those of one connection. For the rest see charge.
 type meters struct {

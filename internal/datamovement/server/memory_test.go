@@ -159,8 +159,8 @@ func TestMeterForgets(t *testing.T) {
 	c.Close()
 }
 
-// Over the wire: who holds too much is refused in words, and cut off when that
-// does not help; somebody else notices nothing.
+// Over the wire: a user that holds too much is refused with an error, and
+// disconnected if that does not help; other users are not affected.
 func TestMemoryPerUser(t *testing.T) {
 	r := startServer(t)
 	conn, err := net.Dial("unix", r.path)

@@ -230,12 +230,12 @@ func TestBlindPolls(t *testing.T) {
 		c.endWatches()
 		wait.Advance(time.Minute)
 		c.set(uid, running)
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, 0, isRunning, unknownStatus)
 		c.refuse("", errBroken)
 		wait.Advance(time.Minute)
 		c.requests()
 		for range 10 {
-			wantState(t, s, uid, 0, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+			wantState(t, s, uid, 0, isRunning, unknownStatus)
 		}
 		if n := len(slices.DeleteFunc(c.requests(), func(r string) bool { return !strings.HasPrefix(r, "get ") })); n > 2 {
 			t.Errorf("10 polls at once cost %d reads", n)

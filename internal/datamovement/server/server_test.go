@@ -27,7 +27,7 @@ import (
 )
 
 // A shutdown with everything going on — waits, streams, watches, connections
-// that say nothing — leaves no goroutine and cuts nobody off without a word.
+// that send nothing — leaves no goroutine, and every request gets an answer.
 func TestShutdownLeavesNothing(t *testing.T) {
 	ours := goleak.IgnoreCurrent()
 	before := runtime.NumGoroutine()

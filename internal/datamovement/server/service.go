@@ -45,7 +45,7 @@ func Events() []daemon.Event {
 
 // Settings are what may change while the service runs.
 type Settings struct {
-	Policy       datamovement.Policy   // Node is set by New
+	Policy       datamovement.Policy   // Node is filled in by the service
 	Choices      *datamovement.Options // which dcp and mpirun options are allowed
 	Limits       Limits
 	MaxWait      time.Duration // of one request

@@ -10,7 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
@@ -20,16 +19,16 @@ import (
 func TestStatusPolls(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, 0, pending, unknownStatus)
 		synctest.Wait()
 		c.requests()
 		for range 50 {
-			wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+			wantState(t, s, uid, 0, pending, unknownStatus)
 			wait.Advance(time.Second)
 		}
 		c.set(uid, running)
 		synctest.Wait()
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, 0, isRunning, unknownStatus)
 		if got := c.requests(); len(got) > 0 {
 			t.Errorf("polls made requests: %q", got)
 		}
@@ -47,14 +46,14 @@ func TestStatusWaits(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
 		start := time.Now()
-		wantState(t, s, uid, 7, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, 7, pending, unknownStatus)
 		if d := time.Since(start); d != 7*time.Second {
 			t.Errorf("waited %s, want the limit", d)
 		}
 		// The end of an invalid request has no end time.
 		time.AfterFunc(time.Minute, func() { c.set(uid, running); c.set(uid, finished(nnf.MovementInvalid)) })
 		start = time.Now()
-		wantState(t, s, uid, -1, v1.DataMovementStatusResponse_COMPLETED, v1.DataMovementStatusResponse_INVALID)
+		wantState(t, s, uid, -1, completed, invalid)
 		if d := time.Since(start); d != time.Minute {
 			t.Errorf("waited %s, want until the end", d)
 		}
@@ -72,7 +71,7 @@ func TestStatusWaitEndsWithCaller(t *testing.T) {
 			t.Errorf("%v after %s", err, time.Since(start))
 		}
 		time.AfterFunc(time.Second, func() { s.EndWaits() })
-		wantState(t, s, uid, -1, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, -1, pending, unknownStatus)
 		if d := time.Since(start); d != 4*time.Second {
 			t.Errorf("the shutdown did not end the wait: %s", d)
 		}
@@ -93,18 +92,18 @@ func TestWaiterLimit(t *testing.T) {
 		if _, err := s.Status(t.Context(), user(0), job7, uid, 1); err != nil {
 			t.Errorf("another user: %v", err)
 		}
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, 0, pending, unknownStatus)
 	})
 }
 
 func TestAPIServerDown(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
 		uid := created(t, s)
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, 0, pending, unknownStatus)
 		synctest.Wait()
 		c.refuse("", apiError(500, "secret words of the server"))
 		wait.Advance(time.Second)
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, 0, pending, unknownStatus)
 		_, err := s.Create(t.Context(), user(1001), wish)
 		if !errors.Is(err, datamovement.ErrUnavailable) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("create: %v", err)
@@ -124,7 +123,7 @@ func TestReadAgain(t *testing.T) {
 		fail(broke)
 		time.AfterFunc(readAgain/2, func() { fail(nil) })
 		c.requests()
-		wantState(t, s, uid, 0, v1.DataMovementStatusResponse_PENDING, v1.DataMovementStatusResponse_UNKNOWN_STATUS)
+		wantState(t, s, uid, 0, pending, unknownStatus)
 		if n := strings.Count(strings.Join(c.requests(), " "), "get nnfdatamovements"); n != 2 {
 			t.Errorf("%d reads, want 2", n)
 		}

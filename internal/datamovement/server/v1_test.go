@@ -144,7 +144,7 @@ func TestVersion1(t *testing.T) {
 	}
 }
 
-// Early clients leave everything out; nobody may crash the daemon by that.
+// Early clients leave everything out, which must not crash the daemon.
 func TestEmptyRequests(t *testing.T) {
 	m, ctx := v1.NewDataMoverClient(startServer(t).dial(t)), t.Context()
 	if c, err := m.Create(ctx, new(v1.DataMovementCreateRequest)); err != nil || c.Status != v1.DataMovementCreateResponse_INVALID || !strings.Contains(c.Message, "workflow") {

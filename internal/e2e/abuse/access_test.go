@@ -323,7 +323,7 @@ func TestLinks(t *testing.T) {
 	s.Stop(s.daemon)
 }
 
-// tree makes a folder of a user with files in it.
+// tree makes a directory of a user with files in it.
 func (s *env) tree(dir string, mode os.FileMode, uid int, files map[string]string) {
 	s.t.Helper()
 	s.Must(os.Mkdir(dir, mode))

@@ -44,7 +44,7 @@ func tokenRotatedInTime(s *env) {
 }
 
 // The old token ends first: the daemon says whose credentials are refused, and
-// goes on by itself when the new token comes.
+// continues by itself when the new token comes.
 func tokenRotatedLate(s *env) {
 	account := s.useAccount()
 	old, err := os.ReadFile(s.Token)
@@ -80,7 +80,7 @@ func logOf(s *env) string {
 	return b.String()
 }
 
-// A file that is empty, gone, a folder or garbage for a moment: the last good
+// A file that is empty, gone, a directory or garbage for a moment: the last good
 // token stays in use, and each trouble is said once.
 func tokenFileUnusable(s *env) {
 	s.useAccount()

@@ -55,7 +55,7 @@ func onServer(t *testing.T, server *lab.Cluster) *env {
 	return bare(t, world.On(t, world.New(t).Lab, server))
 }
 
-// A server that stops moving and goes on: nothing is lost, nothing is said.
+// A server that stops moving and continues: nothing is lost, nothing is said.
 func paused(s *env) {
 	s.start()
 	stays := s.mounted()
@@ -88,8 +88,7 @@ func killedAndRestarted(s *env) {
 	ctx, cancel := contextWithin(time.Minute)
 	defer cancel()
 	s.Must(s.Cluster.Restart(ctx))
-	s.Want(goes, "unmounted")
-	s.Await(goes, "unmounted")
+	s.Unmount(goes)
 	for i, one := range []*env{s, counted} {
 		one.back(1)
 		one.mounted()
@@ -123,8 +122,7 @@ func restartRequests(s *env, end func() error) {
 		one.start()
 	}
 	stays, goes := s.mounted(), s.mounted()
-	s.Want(goes, "unmounted")
-	s.Await(goes, "unmounted")
+	s.Unmount(goes)
 	s.settled(goes)
 	for _, one := range nodes {
 		if _, err := one.Proxy.WaitRequest(s.Context(soon), isWatch); err != nil {

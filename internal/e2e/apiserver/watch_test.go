@@ -33,7 +33,7 @@ var watchTests = map[string]func(*env){
 }
 
 // watchFault is a test: story is what the log tells, lists how many lists it
-// takes to go on.
+// takes to continue.
 func watchFault(rule lab.Rule, lists int, story ...string) func(*env) {
 	return func(s *env) {
 		s.start()
@@ -175,8 +175,7 @@ func budget(s *env) {
 	name := s.mounted()
 	s.settled(name)
 	count("writes for a mount", 2, lab.ClassPatchStatus, lab.ClassPatchObject, lab.ClassUpdate)
-	s.Want(name, "unmounted")
-	s.Await(name, "unmounted")
+	s.Unmount(name)
 	s.settled(name)
 	s.Delete(name)
 	count("writes in the life of a ClientMount", 4, lab.ClassPatchStatus, lab.ClassPatchObject, lab.ClassUpdate, lab.ClassCreate, lab.ClassDelete)

@@ -192,7 +192,13 @@ func (s *env) storage(index int, o lab.VolumeOptions) world.MountSpec {
 // ready is a test with the shipped profile, one volume and a daemon.
 func (s *env) ready(flags ...string) world.MountSpec {
 	s.Helper()
-	s.UseProfile(world.ProfileSpec{})
+	return s.readyWith(world.ProfileSpec{}, flags...)
+}
+
+// readyWith is ready with another profile.
+func (s *env) readyWith(p world.ProfileSpec, flags ...string) world.MountSpec {
+	s.Helper()
+	s.UseProfile(p)
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run(flags...)
 	return m
@@ -228,7 +234,7 @@ func (s *env) noRecords() {
 }
 
 // gate makes the next matching call of a program wait, and returns the function
-// that lets it go on; the test's end opens it at the latest.
+// that lets it continue; the test's end opens it at the latest.
 func (s *env) gate(tool string, f lab.Fault) (reached, open func()) {
 	s.Helper()
 	path, open0 := s.Gate(fmt.Sprintf("%s-%s", s.Node, tool))

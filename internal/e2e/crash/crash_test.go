@@ -125,7 +125,7 @@ func (s *set) effects(t *testing.T, path string) effects {
 	return out
 }
 
-// forget starts the count of effects anew.
+// forget starts the count of effects again.
 func (s *set) forget(t *testing.T) {
 	t.Helper()
 	if err := s.ClearLog(); err != nil {

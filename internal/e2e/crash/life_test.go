@@ -51,7 +51,7 @@ func (s *set) life(t *testing.T) *life {
 	return l
 }
 
-// start runs a daemon that dies at a boundary, or goes on when it is empty, and
+// start runs a daemon that dies at a boundary, or continues when it is empty, and
 // notes the boundaries that it passes.
 func (l *life) start(boundary string) *lab.Process {
 	l.t.Helper()

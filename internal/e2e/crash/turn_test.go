@@ -88,7 +88,7 @@ func TestProfileGone(t *testing.T) {
 	total.print()
 }
 
-// Killed again, and once more, while it recovers.
+// Killed again, and again, while it recovers.
 func TestRepeated(t *testing.T) {
 	const cases, more = 3, 2
 	seed := uint64(time.Now().UnixNano())

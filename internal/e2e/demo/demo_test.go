@@ -175,7 +175,7 @@ func start(t *testing.T, dir string, uid int) *demo {
 	return d
 }
 
-// scratch is an empty folder that every user can write to.
+// scratch is an empty directory that every user can write to.
 func scratch(t *testing.T, below string) string {
 	t.Helper()
 	path, err := os.MkdirTemp(below, "")

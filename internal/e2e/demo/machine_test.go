@@ -128,7 +128,7 @@ func pids() (list []int) {
 	return list
 }
 
-// programs puts all programs into a folder that every user can read, once.
+// programs puts all programs into a directory that every user can read, once.
 func programs(t *testing.T) string {
 	t.Helper()
 	dir, err := folder()

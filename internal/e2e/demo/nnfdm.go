@@ -22,7 +22,7 @@ import (
 
 const (
 	jobUser = 1000
-	// rate lets the screen show how a copy goes on; a real one has gigabytes to copy.
+	// rate lets the screen show how a copy progresses; a real one has gigabytes to copy.
 	rate     = "* rate=3M"
 	slowRate = "*/again/* rate=256k"
 
@@ -168,8 +168,7 @@ func (j *job) end() {
 	began := time.Now()
 	j.Stop(j.mover)
 	j.must(j.rabbit.Stop())
-	j.Want(j.object, "unmounted")
-	j.Await(j.object, "unmounted")
+	j.Unmount(j.object)
 	j.Delete(j.object)
 	j.Stop(j.daemon)
 	j.out.good("ended", "storage unmounted, ClientMount gone, nnf-dm and clientmountd exited with code 0", time.Since(began))

@@ -124,7 +124,7 @@ type answer struct {
 	stdout, stderr string
 }
 
-// run is nnf-deploy credentials into the site's folder.
+// run is nnf-deploy credentials into the site's directory.
 func (s *site) run(args ...string) answer {
 	s.t.Helper()
 	var stdout, stderr strings.Builder

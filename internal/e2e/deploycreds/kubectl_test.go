@@ -53,7 +53,7 @@ func withStandIn(t *testing.T) string {
 	return dir + ":" + os.Getenv("PATH")
 }
 
-// shell runs the script in a folder.
+// shell runs the script in a directory.
 func (s *site) shell(path, script, dir string, args ...string) (string, error) {
 	s.t.Helper()
 	cmd := exec.CommandContext(s.Context(patience), "sh", append([]string{script}, args...)...)

@@ -57,7 +57,7 @@ func TestSecrets(t *testing.T) {
 	if after, err := os.Stat(s.out + "/nnf-dm/service.token"); err != nil || !os.SameFile(before, after) || !after.ModTime().Equal(before.ModTime()) {
 		t.Errorf("the file was written again: %v", err)
 	}
-	// A changed token is put in place, of one daemon into the folder itself.
+	// A changed token is put in place, of one daemon into the directory itself.
 	s.out += "/nnf-dm"
 	if err := os.WriteFile(s.out+"/service.token", []byte("old"), 0o600); err != nil {
 		t.Fatal(err)

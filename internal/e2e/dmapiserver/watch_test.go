@@ -61,7 +61,7 @@ func watchFault(rule lab.Rule, lists int) func(*env) {
 	}
 }
 
-// A first list that fails is not taken for an empty one: the wait goes on, and
+// A first list that fails is not taken for an empty one: the wait continues, and
 // ends when the list works.
 func listTrouble(s *env) {
 	s.start()

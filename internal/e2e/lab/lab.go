@@ -56,7 +56,7 @@ type Lab struct {
 
 var occupied atomic.Bool
 
-// New builds a lab below dir, or below a folder of its own when dir is
+// New builds a lab below dir, or below a directory of its own when dir is
 // empty. It fails when the process has not come through Enter. SIGINT and
 // SIGTERM close it and end the process.
 func New(dir string) (*Lab, error) {
@@ -127,7 +127,7 @@ func (l *Lab) build() error {
 	})
 }
 
-// path returns the path of something in the lab's folder.
+// path returns the path of something in the lab's directory.
 func (l *Lab) path(name string) string { return filepath.Join(l.Dir, name) }
 
 // mount mounts and notes the unmount.

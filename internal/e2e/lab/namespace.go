@@ -76,7 +76,7 @@ func needed(dir string) bool {
 }
 
 // replaceDev puts a /dev in place that has what the old one had, no NVMe devices
-// and an empty folder mapper, which cannot be made in the host's.
+// and an empty directory mapper, which cannot be made in the host's.
 func replaceDev() (err error) {
 	parent := "/run"
 	if os.Getenv(runVar) == "" {

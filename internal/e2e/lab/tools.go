@@ -47,8 +47,8 @@ var standin = sync.OnceValues(func() ([]byte, error) {
 	return os.ReadFile(path)
 })
 
-// installTools puts the stand-ins into the lab's bin folder and, for
-// daemons that set a PATH of their own, over the folder behind /sbin.
+// installTools puts the stand-ins into the lab's bin directory and, for
+// daemons that set a PATH of their own, over the directory behind /sbin.
 func (l *Lab) installTools() error {
 	program, err := standin()
 	if err != nil {
@@ -76,7 +76,7 @@ func (l *Lab) installTools() error {
 	return l.coverSbin()
 }
 
-// coverSbin lays our folder over the real one, by an overlay where the kernel
+// coverSbin lays our directory over the real one, by an overlay where the kernel
 // can, else by a memory file system with links to what was there.
 func (l *Lab) coverSbin() error {
 	real, err := filepath.EvalSymlinks("/sbin")

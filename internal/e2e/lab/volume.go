@@ -163,7 +163,7 @@ func (l *Lab) Reboot() error {
 	})
 }
 
-// blockDevice is the first block device in a folder, empty when there is none.
+// blockDevice is the first block device in a directory, empty when there is none.
 func blockDevice(dir string) string {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {

@@ -193,7 +193,7 @@ func newCgroups(name string) (cgroups, error) {
 	return g, nil
 }
 
-// systemdCgroups finds the folders of our own groups: in the hierarchy of
+// systemdCgroups finds the directories of our own groups: in the hierarchy of
 // version 2, and in that of version 1 with the name systemd.
 func systemdCgroups(own, mounts string) (dirs []string) {
 	for line := range strings.Lines(own) {
@@ -235,7 +235,7 @@ func (g cgroups) remove() (err error) {
 	return err
 }
 
-// removeTree removes the folders of a tree; the files in them are the kernel's.
+// removeTree removes the directories of a tree; the files in them are the kernel's.
 // Processes that are in the way are killed.
 func removeTree(dir string) error {
 	entries, err := os.ReadDir(dir)

@@ -101,7 +101,7 @@ func (m *Machine) Await(what, script string) string {
 	}
 }
 
-// Put writes a file inside; folders above it are made.
+// Put writes a file inside; directories above it are made.
 func (m *Machine) Put(path string, mode fs.FileMode, data []byte) {
 	m.t.Helper()
 	script := fmt.Sprintf("set -e; p='%s'; mkdir -p \"${p%%/*}\"; install -m %o /dev/null \"$p.new\"; cat >\"$p.new\"; mv \"$p.new\" \"$p\"", path, mode.Perm())
@@ -170,7 +170,7 @@ func (m *Machine) settle() {
 	}
 }
 
-// Reboot starts the machine anew, the orderly way.
+// Reboot starts the machine again, the orderly way.
 func (m *Machine) Reboot() {
 	m.t.Helper()
 	m.restart(func() error {
@@ -179,7 +179,7 @@ func (m *Machine) Reboot() {
 	})
 }
 
-// PowerCut starts the virtual machine anew without a word to its kernel. What
+// PowerCut starts the virtual machine again without a word to its kernel. What
 // was not written is lost.
 func (m *Machine) PowerCut() {
 	m.t.Helper()

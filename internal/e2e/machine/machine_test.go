@@ -229,7 +229,7 @@ func TestScriptEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// A boot ends what ran before it; the link goes on.
+// A boot ends what ran before it; the link continues.
 func TestReboot(t *testing.T) {
 	l, w, got := pipe(t)
 	_ = w.Send(wire.Message{Hello: "one"})

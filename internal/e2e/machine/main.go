@@ -47,7 +47,7 @@ func Main(m *testing.M, tools ...string) int {
 	return world.Main(m)
 }
 
-// find returns the folder with the machine, or why there is none.
+// find returns the directory with the machine, or why there is none.
 func find(tools []string) (dir, why string) {
 	if os.Getenv(WantVar) == "" {
 		return "", "whole machines are booted by make e2e (" + WantVar + "=1)"

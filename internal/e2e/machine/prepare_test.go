@@ -12,7 +12,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// workshop is a folder with prepare.sh, stand-ins for the tools that it needs,
+// workshop is a directory with prepare.sh, stand-ins for the tools that it needs,
 // and a cache.
 type workshop struct {
 	t   *testing.T

@@ -262,7 +262,7 @@ func unit(description, order string, service ...string) string {
 	return "[Unit]\nDescription=End-to-end test: " + description + "\n" + order + "\n[Service]\n" + strings.Join(service, "\n") + "\n"
 }
 
-// write lays the units into a folder of units, and the program where it is
+// write lays the units into a directory of units, and the program where it is
 // told.
 func (g *guest) write(unitDir, program string) error {
 	wants := filepath.Join(unitDir, "multi-user.target.wants")

@@ -167,7 +167,7 @@ func Literals(t *testing.T, dirs ...string) (out []string) {
 	return out
 }
 
-// Inspect visits all of the code in some folders below root, without its tests.
+// Inspect visits all of the code in some directories below root, without its tests.
 func Inspect(t *testing.T, root string, visit func(ast.Node), dirs ...string) {
 	t.Helper()
 	for _, dir := range dirs {

@@ -108,7 +108,7 @@ var barePromises = []promise{
 	{"what the administrator has not set up", "4.2.3/none 4.2.5/none 4.2.5/several 4.2.5/default 4.2.5/pinned", both, notSetUp},
 }
 
-// forgetful makes the daemon ask for everything anew.
+// forgetful makes the daemon ask for everything again.
 const forgetful = "[options]\nlookup_expiry = \"0s\"\n"
 
 func notSetUp(s *env) {

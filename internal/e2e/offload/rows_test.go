@@ -130,7 +130,7 @@ var rows = []struct{ id, text string }{
 	{"access/rbac", "the rights of an installation suffice"},
 }
 
-// elsewhere are rows, or parts of rows, that no daemon need run for: the folder
+// elsewhere are rows, or parts of rows, that no daemon need run for: the directory
 // and the unit test that shows them.
 var elsewhere = map[string][]string{
 	"9.4":  {"internal/datamovement/server TestGate"}, // a panic is recovered
@@ -182,7 +182,7 @@ func TestRows(t *testing.T) {
 	}
 }
 
-// testsIn returns the test functions of a folder.
+// testsIn returns the test functions of a directory.
 func testsIn(t *testing.T, folder string) (names []string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(world.Root(t), folder, "*_test.go"))

@@ -123,7 +123,7 @@ func simulatedCancels(s *env) {
 		s.Must(err)
 		return r
 	}
-	for range 2 { // each cancel begins the sequence anew
+	for range 2 { // each cancel begins the sequence again
 		s.answered("cancel", cancel(uid), nil, &pb.DataMovementCancelResponse{Status: cancelOK, Message: "Cancel Request " + uid + " initiated successfully"})
 		empty := new(pb.DataMovementCommandStatus)
 		s.answered("first", s.status(uid, 0), nil, &pb.DataMovementStatusResponse{State: cancelling, Status: unknownStatus, CommandStatus: empty})

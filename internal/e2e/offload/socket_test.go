@@ -36,7 +36,7 @@ func socketFile(s *env) {
 	if code != 1 || !strings.Contains(out, s.Socket) {
 		s.t.Errorf("a second daemon: exit code %d, %s", code, out)
 	}
-	s.create() // the first one goes on
+	s.create() // the first one continues
 
 	s.d.Kill9()
 	if now, err := os.Lstat(s.Socket); err != nil || !os.SameFile(info, now) {

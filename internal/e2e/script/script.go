@@ -240,7 +240,7 @@ func Main(m *testing.M, p *daemon.Program) {
 	})
 }
 
-// Machine is the one of a script for the verbs of the service: the folder $ROOT
+// Machine is the one of a script for the verbs of the service: the directory $ROOT
 // with a stand-in for systemd, and the user $AS. Without them it has no right to
 // anything, so that a test can never change the machine that it runs on.
 func Machine() systemd.Machine {

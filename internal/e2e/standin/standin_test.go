@@ -14,7 +14,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/standin/record"
 )
 
-// machine is a state folder with two groups: a local one with one volume and a
+// machine is a state directory with two groups: a local one with one volume and a
 // shared one with two. Nodes are ordinary files, which needs no privileges.
 func machine(t *testing.T) record.Dir {
 	t.Helper()

@@ -92,7 +92,7 @@ func value(t testing.TB, all []directive, section, key string) string {
 	return v[0]
 }
 
-// tree lists the files below a folder of the repository.
+// tree lists the files below a directory of the repository.
 func tree(t testing.TB, folder string) (files []string) {
 	t.Helper()
 	err := filepath.WalkDir(filepath.Join(root, folder), func(path string, d os.DirEntry, err error) error {

@@ -72,7 +72,10 @@ func (j *Job) ClientMount(node string, directive int) lab.Object {
 	}
 	return ClientMount(fmt.Sprintf("default-%s-%d", j.Name, directive), node, ClientMountSpec{
 		Profile: j.world.Profile, OwnerUID: j.world.Owner, Directive: fmt.Sprint(directive), Workflow: j.Name, WorkflowUID: j.UID,
-		Mounts: []MountSpec{{Path: path, Type: "gfs2", Device: "reference", Index: allocation, UID: j.User, GID: j.Group, Own: true}},
+		Mounts: []MountSpec{{
+			Path: path, Type: "gfs2", Device: "reference", Index: allocation, UID: j.User, GID: j.Group, Own: true,
+			Storage: fmt.Sprintf("default-%s-%d-gfs2-0", j.Name, directive), Rabbit: j.world.Rabbit,
+		}},
 	})
 }
 

@@ -1,6 +1,7 @@
 package world
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"strings"
@@ -30,6 +31,8 @@ type MountSpec struct {
 	Path, Type string
 	Device     string // lvm, reference or lustre; by the type unless set
 	Index      int    // allocation index
+	Storage    string // name of the NnfNodeStorage
+	Rabbit     string // and its namespace
 	NQN        string // with NSID: the namespace below
 	NSID       string
 	FSName     string // Lustre
@@ -97,7 +100,7 @@ func (m MountSpec) object() map[string]any {
 			m.Device = "lustre"
 		}
 	}
-	ref := map[string]any{"kind": "NnfNodeStorage", "name": "default-job7-0-" + m.Type + "-0", "namespace": "rabbit-01"}
+	ref := map[string]any{"kind": "NnfNodeStorage", "name": cmp.Or(m.Storage, "default-job7-0-"+m.Type+"-0"), "namespace": cmp.Or(m.Rabbit, "rabbit-01")}
 	device := map[string]any{"type": m.Device}
 	switch m.Device {
 	case "lustre":

@@ -58,7 +58,7 @@ func (s *server) handle(m wire.Message) {
 	}
 }
 
-// lingers is how long what a script leaves behind may go on writing to its
+// lingers is how long what a script leaves behind may continue writing to its
 // output.
 const lingers = time.Second
 

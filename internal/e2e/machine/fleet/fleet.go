@@ -79,7 +79,7 @@ func New(t testing.TB, count int) *Fleet {
 	return f
 }
 
-// lay says what a node has before it boots. The administrator's folder is made
+// lay says what a node has before it boots. The administrator's directory is made
 // with the first.
 func (f *Fleet) lay(s *world.World, node string) []machine.File {
 	f.t.Helper()
@@ -133,7 +133,7 @@ func (f *Fleet) Connections() map[string]int {
 	return counts
 }
 
-// keygen makes a key pair in the administrator's folder and returns the public
+// keygen makes a key pair in the administrator's directory and returns the public
 // one.
 func (f *Fleet) keygen(name string) string {
 	f.t.Helper()

@@ -82,7 +82,7 @@ func TestLife(t *testing.T) {
 	})
 
 	f.Nodes[full].Do("umount /var/lib/nnf-deploy")
-	f.Nodes[sick].Do("rm /etc/systemd/system/clientmountd.service.d/90-site.conf; systemctl daemon-reload; systemctl stop clientmountd") // which systemd starts anew every few seconds
+	f.Nodes[sick].Do("rm /etc/systemd/system/clientmountd.service.d/90-site.conf; systemctl daemon-reload; systemctl stop clientmountd") // which systemd starts again every few seconds
 	t.Run("again, repaired", func(t *testing.T) {
 		f := f.For(t)
 		good := []*Node{f.Nodes[plain], f.Nodes[offered], f.Nodes[slow], f.Nodes[taken]}

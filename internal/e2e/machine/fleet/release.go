@@ -21,7 +21,7 @@ import (
 type Release struct {
 	Version  string
 	Packages []string          // files, also of what nodes do not get
-	Programs string            // folder with the same programs
+	Programs string            // directory with the same programs
 	Sums     map[string]string // SHA-256 of each program
 }
 
@@ -97,10 +97,10 @@ func makeReleases(t testing.TB, dir string) (list []*Release, err error) {
 
 // olderInstaller is one daemon as an installer of the older generation knows it: copied
 // file by file over ssh and scp, started by systemctl, never stopped to be
-// started anew.
+// started again.
 type olderInstaller struct {
 	name, bin   string // credentials lie in /etc/<name>
-	credentials string // folder with service.token and service.cert
+	credentials string // directory with service.token and service.cert
 	binary      string // path of the program here
 	args        string
 	env         []string

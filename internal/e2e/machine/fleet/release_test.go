@@ -151,7 +151,7 @@ func TestStartUpFiles(t *testing.T) {
 	healthy(t, f, node, older)
 }
 
-// A site goes on with the installer that it has: it installs, leaves alone,
+// A site continues with the installer that it has: it installs, leaves alone,
 // brings new credentials and new programs, and the daemons work.
 func TestOlderInstaller(t *testing.T) {
 	f := New(t, 2)

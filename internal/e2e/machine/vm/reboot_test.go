@@ -123,7 +123,7 @@ func upgrade(t *testing.T) {
 }
 
 // A volume without a file system: one record with its explanation, however
-// often it is tried; and when somebody makes one, it goes on by itself.
+// often it is tried; and when somebody makes one, it continues by itself.
 func failed(t *testing.T) {
 	s := newSite(t, "empty")
 	s.ask(nil)

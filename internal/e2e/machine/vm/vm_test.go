@@ -297,7 +297,7 @@ func (s *site) nothingLeft() {
 	}
 }
 
-// noTargets: the folders and files to mount over are gone as well.
+// noTargets: the directories and files to mount over are gone as well.
 func (s *site) noTargets() {
 	s.t.Helper()
 	for i := range s.volumes {

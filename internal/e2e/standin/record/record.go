@@ -1,6 +1,6 @@
 // Package record is what the lab and its stand-in programs share: the
 // volumes and NVMe namespaces that pretend to exist, the faults, and
-// the log of calls. Everything is a file below one folder, so that the state
+// the log of calls. Everything is a file below one directory, so that the state
 // survives any process and any of them may be killed at any point.
 //
 // It must not know what reads the state, nor how a volume is made.
@@ -106,7 +106,7 @@ func (s *State) Group(vg string, now time.Time) (vols []*Volume) {
 	return vols
 }
 
-// Dir is the folder that holds the state.
+// Dir is the directory that holds the state.
 type Dir string
 
 func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
