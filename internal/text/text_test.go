@@ -119,3 +119,11 @@ func FuzzJSON(f *testing.F) {
 		}
 	})
 }
+
+func TestUnquoted(t *testing.T) {
+	for _, s := range []string{"", "plain", "a\nb\"c", strings.Repeat("x", 200)} {
+		if got, want := `"`+Unquoted(s)+`"`, Quote(s); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}

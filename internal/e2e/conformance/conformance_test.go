@@ -192,7 +192,13 @@ func (s *env) storage(index int, o lab.VolumeOptions) world.MountSpec {
 // ready is a test with the shipped profile, one volume and a daemon.
 func (s *env) ready(flags ...string) world.MountSpec {
 	s.Helper()
-	s.UseProfile(world.ProfileSpec{})
+	return s.readyWith(world.ProfileSpec{}, flags...)
+}
+
+// readyWith is ready with another profile.
+func (s *env) readyWith(p world.ProfileSpec, flags ...string) world.MountSpec {
+	s.Helper()
+	s.UseProfile(p)
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run(flags...)
 	return m
