@@ -18,7 +18,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// daemon is a stand-in that takes a moment to get ready, and remembers with which
+// daemon is a fake daemon that needs some time to become ready, and records with which
 // token it did.
 const daemon = `#!/bin/sh
 case $1 in

@@ -20,7 +20,7 @@ func Nearest(text string, known []string) string {
 	if len(text) > maxSuggest {
 		return ""
 	}
-	if word := begun(strings.ToLower(text), known); word != "" {
+	if word := withPrefix(strings.ToLower(text), known); word != "" {
 		return word
 	}
 	best, least := "", 1+max(2, len(text)/3)
@@ -44,8 +44,8 @@ func Nearest(text string, known []string) string {
 	return best
 }
 
-// begun returns the only known word that starts with text. One letter is not enough.
-func begun(text string, known []string) (word string) {
+// withPrefix returns the only known word that starts with text. One letter is not enough.
+func withPrefix(text string, known []string) (word string) {
 	for _, k := range known {
 		if len(text) > 1 && strings.HasPrefix(k, text) {
 			if word != "" {

@@ -52,7 +52,7 @@ func TestExitOfAll(t *testing.T) {
 	}
 }
 
-// Each code that can come about is documented.
+// Each exit code that can occur is documented.
 func TestExitsDocumented(t *testing.T) {
 	known := make(map[int]bool)
 	for _, e := range exits {
@@ -80,8 +80,7 @@ func TestShellWord(t *testing.T) {
 	}
 }
 
-// Where the daemon and the workflow are, is in the environment; what is empty there
-// is not said.
+// The environment names the daemon and the workflow. Empty variables count as unset.
 func TestDefaults(t *testing.T) {
 	v := newCall(&cli.Call{Process: cli.Process{Environ: []string{"NNF_DM_SOCKET=", "DW_WORKFLOW_NAMESPACE=", "DW_WORKFLOW_NAME=job"}}})
 	if v.socket != client.DefaultSocket || v.namespace != "default" || v.workflow != "job" {

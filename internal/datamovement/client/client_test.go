@@ -115,7 +115,7 @@ func TestLife(t *testing.T) {
 	})
 }
 
-// A daemon without version 2 is asked once for it, not at each call.
+// Version 2 is tried once with a daemon that does not have it, not at each call.
 func TestAsksOnce(t *testing.T) {
 	c, d := open(t, true, nil)
 	ids := copyOf(t, c, "/mnt/hold")
@@ -129,7 +129,7 @@ func TestAsksOnce(t *testing.T) {
 	}
 }
 
-// Nobody who looks on: one call that ends with the copy, no stream, no polls.
+// Without progress to show: one call that ends with the copy, no stream, no polls.
 func TestQuietWait(t *testing.T) {
 	c, d := open(t, false, nil)
 	ids := copyOf(t, c, "/mnt/ok")
@@ -151,7 +151,7 @@ func TestQuietWait(t *testing.T) {
 	}
 }
 
-// Old daemons that do not wait are not asked in a tight loop.
+// Old daemons that do not hold a poll are not polled in a tight loop.
 func TestPollsNoFaster(t *testing.T) {
 	c, d := open(t, true, func(o *client.Options) { o.Interval = 100 * time.Millisecond })
 	ids := copyOf(t, c, "/mnt/hold")
@@ -201,7 +201,7 @@ func TestDaemonStaysAway(t *testing.T) {
 	})
 }
 
-// Who was never there is not waited for.
+// Follow does not wait for a daemon that has never answered.
 func TestNoDaemon(t *testing.T) {
 	c, d := open(t, false, func(o *client.Options) { o.Patience = time.Hour })
 	d.Stop()
@@ -217,7 +217,7 @@ func TestNoDaemon(t *testing.T) {
 	}
 }
 
-// Without a workflow only version 1 can be asked, by uid.
+// Without a workflow only version 1 can be used, by uid.
 func TestNoWorkflow(t *testing.T) {
 	c, d := open(t, false, func(o *client.Options) { o.Workflow = "" })
 	ids := copyOf(t, c, "/mnt/ok")

@@ -51,7 +51,7 @@ func TestMovement1(t *testing.T) {
 		m.LastMessageTime != nil || m.StartTime == nil || !m.StartTime.Equal(began) || m.EndTime != nil {
 		t.Errorf("%+v %v", m, err)
 	}
-	// 0 is also what is sent when nobody knows.
+	// 0 is also sent if the value is not known.
 	if m, _ := movement1("u", &pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_RUNNING, CommandStatus: new(pb.DataMovementCommandStatus)}); m.Percent != nil {
 		t.Errorf("%+v", m)
 	}
@@ -111,7 +111,7 @@ func TestFromLastMessage(t *testing.T) {
 			t.Errorf("%q: %q %d %q %q, want %+v", tt.line, m.Data, percent, m.Rate, m.Left, tt)
 		}
 	}
-	// What the daemon reports itself counts more.
+	// Values that the daemon reports take precedence.
 	known := int32(49)
 	m := Movement{LastMessage: "Copied 1.000 GiB (50%) in 3.139 secs (326.217 MiB/s) 3 secs left ...", Rate: "9 GiB/s", Percent: &known}
 	if m.fromLastMessage(); m.Rate != "9 GiB/s" || m.Data != "1.000 GiB" || *m.Percent != known {
@@ -119,9 +119,9 @@ func TestFromLastMessage(t *testing.T) {
 	}
 }
 
-// Lines as users really get them: with a time stamp, and in two dialects. In each
-// amount, rate and, if it is there, time left are found, by both versions of the
-// protocol, and the percentage is the daemon's or else the line's.
+// Real lines, with a time stamp and of two builds of dcp. Amount, rate and, if it is
+// present, time left are found in each, with both versions of the protocol. The
+// percentage is that of the daemon, or else that of the line.
 func TestRealLines(t *testing.T) {
 	text, err := os.ReadFile("testdata/dcp-progress-lines.txt")
 	if err != nil {
@@ -168,8 +168,8 @@ func TestRealLines(t *testing.T) {
 	}
 }
 
-// A line of another program takes linear time and cannot smuggle anything into a
-// figure: figures are short, and have no characters but those of a figure.
+// A line of another program takes linear time and cannot put other text into a figure:
+// figures are short, and consist of digits, a dot and a unit.
 func FuzzLastMessage(f *testing.F) {
 	f.Add("Copied 1.000 GiB (50%) in 3.139 secs (326.217 MiB/s) 3 secs left ...")
 	f.Add("\x1b]0;t\x07Copied 1 GiB\x1b[31m (50%) in 1 secs (1 \u202eGiB/s)")

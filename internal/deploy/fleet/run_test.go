@@ -115,7 +115,7 @@ func TestParallel(t *testing.T) {
 	}
 }
 
-// One that is slow or dead holds up nobody but its own place.
+// A slow or dead node delays no other node.
 func TestSlowAndDeadNodes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, nodes := newSimulated(200, 8*time.Second)
@@ -196,7 +196,7 @@ func TestStop(t *testing.T) {
 	})
 }
 
-// The second: nobody is waited for.
+// The second Ctrl-C: no node is waited for.
 func TestLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, nodes := newSimulated(20, 100*time.Second)

@@ -193,10 +193,7 @@ func restartMeanwhile(s *env) {
 	stays, goes := s.mounted(), s.mounted()
 	s.Proxy.Refuse()
 	s.lost(1)
-	s.Must(s.daemon.Term())
-	if code, err := s.daemon.Wait(s.Context(soon)); code != 0 || err != nil {
-		s.t.Fatalf("exit code %d, %v", code, err)
-	}
+	s.Stop(s.daemon)
 	s.Remove(goes)
 	s.launch()
 	s.said(soon, lostText)

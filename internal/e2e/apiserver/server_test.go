@@ -88,8 +88,7 @@ func killedAndRestarted(s *env) {
 	ctx, cancel := contextWithin(time.Minute)
 	defer cancel()
 	s.Must(s.Cluster.Restart(ctx))
-	s.Want(goes, "unmounted")
-	s.Await(goes, "unmounted")
+	s.Unmount(goes)
 	for i, one := range []*env{s, counted} {
 		one.back(1)
 		one.mounted()
@@ -123,8 +122,7 @@ func restartRequests(s *env, end func() error) {
 		one.start()
 	}
 	stays, goes := s.mounted(), s.mounted()
-	s.Want(goes, "unmounted")
-	s.Await(goes, "unmounted")
+	s.Unmount(goes)
 	s.settled(goes)
 	for _, one := range nodes {
 		if _, err := one.Proxy.WaitRequest(s.Context(soon), isWatch); err != nil {

@@ -50,8 +50,7 @@ func refusedWrites(rule lab.Rule) func(*env) {
 		}
 		s.onceMounted(name)
 
-		s.Want(name, "unmounted")
-		s.Await(name, "unmounted")
+		s.Unmount(name)
 		s.settled(name)
 		if rule.Class != lab.ClassPatchObject { // which an unmount does not need
 			again("unmount")
@@ -127,8 +126,7 @@ func profileUnread(rule lab.Rule) func(*env) {
 		rule.Times = 0
 		s.Proxy.Clear()
 		s.Proxy.Set(rule)
-		s.Want(name, "unmounted")
-		s.Await(name, "unmounted")
+		s.Unmount(name)
 		s.isMounted(name, false)
 	}
 }

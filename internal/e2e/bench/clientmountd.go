@@ -38,8 +38,7 @@ func (n node) mount(name string) { n.ask(name); n.Await(name, "mounted") }
 
 // remove brings a ClientMount to its end.
 func (n node) remove(name string) {
-	n.Want(name, "unmounted")
-	n.Await(name, "unmounted")
+	n.Unmount(name)
 	n.Delete(name)
 }
 

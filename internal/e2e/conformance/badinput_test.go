@@ -196,8 +196,7 @@ func TestBadInput(t *testing.T) {
 				t.Errorf("called: %s", c)
 			}
 			other := "good-" + name
-			s.Mount(other, good)
-			s.Await(other, "mounted")
+			s.MountAndWait(other, good)
 			s.Delete(other)
 			s.Must(s.ClearLog())
 			s.Delete(name)

@@ -28,8 +28,7 @@ var busyBehaviours = []behaviour{
 // unmount follows by itself when the holder lets go.
 func busy(s *env, how, kind string) {
 	m := s.ready()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	h, err := s.Busy(how, m.Path)
 	s.Must(err)
 	defer h.Release()
@@ -61,8 +60,7 @@ func busy(s *env, how, kind string) {
 // busyNested: a mount below ours is named; it is not ours and stays.
 func busyNested(s *env) {
 	m := s.ready()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	h, err := s.Busy(lab.HoldNested, m.Path)
 	s.Must(err)
 	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
@@ -81,8 +79,7 @@ func busyNested(s *env) {
 // busyRaw: a bound device node is held by who has it open through the mount.
 func busyRaw(s *env) {
 	m := s.ready()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	f, err := os.Open(m.Path)
 	s.Must(err)
 	defer f.Close()
@@ -101,8 +98,7 @@ func busyRaw(s *env) {
 // lab itself has the device open, too.
 func busyNamespace(s *env) {
 	m := s.ready()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	pid, release := s.elsewhere(m.Path)
 	defer release()
 	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))

@@ -34,8 +34,7 @@ func (s *env) neighbour(index int) {
 	s.Helper()
 	m := s.storage(index, lab.VolumeOptions{})
 	name := fmt.Sprintf("neighbour-%d", index)
-	s.Mount(name, m)
-	s.Await(name, "mounted")
+	s.MountAndWait(name, m)
 	s.mounted(m)
 	s.Delete(name)
 	s.unmounted(m)
@@ -68,8 +67,7 @@ func (s *env) removeBase() { _ = os.Remove(s.Base) }
 
 func hangingUnmount(s *env) {
 	m := s.ready("--command-timeout=2s")
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.Must(s.Fault("umount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
 	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.failed("one", "Major", "unable to unmount file system", "command: umount "+m.Path, "time limit")
@@ -160,7 +158,7 @@ func failureText(s *env) {
 	s.ends()
 }
 
-// killedCommand: somebody kills mount after its work was done. The next
+// killedCommand: mount is killed after its work was done. The next
 // attempt finds the mount and does not make another.
 func killedCommand(s *env) {
 	m := s.ready()
@@ -199,9 +197,7 @@ func hollowSuccess(s *env) {
 func hookHangs(s *env) {
 	done := s.Runtime + "-hook"
 	hook := "[ -e " + done + " ] || { touch " + done + "; sleep 77 & wait; }"
-	s.UseProfile(world.ProfileSpec{Hooks: map[string]world.Hooks{s.k.typ: {"preMount": {hook}}}})
-	m := s.storage(3, lab.VolumeOptions{})
-	s.run("--hook-timeout=1s")
+	m := s.readyWith(world.ProfileSpec{Hooks: map[string]world.Hooks{s.k.typ: {"preMount": {hook}}}}, "--hook-timeout=1s")
 	s.Mount("one", m)
 	s.failed("one", "Major", "unable to run file system PreMount commands", "command: "+hook, "time limit")
 	s.Await("one", "mounted")
@@ -234,11 +230,9 @@ func messagesBesideReport(s *env) {
 	for _, tool := range []string{"lvs", "vgs"} {
 		s.Must(s.Fault(tool, lab.Fault{After: true, FloodBytes: 4096, Stderr: "  Cannot process volume group other", Exit: 5}))
 	}
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.mounted(m)
-	s.Want("one", "unmounted")
-	s.Await("one", "unmounted")
+	s.Unmount("one")
 	s.unmounted(m)
 	records := map[string]int{}
 	for _, l := range s.d.Log() {
@@ -264,8 +258,7 @@ func messagesBesideReport(s *env) {
 func hangsInTheKernel(s *env) {
 	m := s.ready("--command-timeout=1s", "--log-level=debug")
 	ice, other := s.storage(7, lab.VolumeOptions{}), s.storage(8, lab.VolumeOptions{})
-	s.Mount("ice", ice)
-	s.Await("ice", "mounted")
+	s.MountAndWait("ice", ice)
 	dir, err := os.Open(ice.Path)
 	s.Must(err)
 	thaw := sync.OnceFunc(func() { _ = unix.IoctlSetInt(int(dir.Fd()), fiThaw, 0); _ = dir.Close() })
@@ -331,11 +324,8 @@ const (
 )
 
 func environment(s *env) {
-	s.UseProfile(world.ProfileSpec{Hooks: map[string]world.Hooks{s.k.typ: {"preMount": {`echo "socket=$NOTIFY_SOCKET lang=$LANG lc=$LC_ALL"`}}}})
-	m := s.storage(3, lab.VolumeOptions{})
-	s.run()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	m := s.readyWith(world.ProfileSpec{Hooks: map[string]world.Hooks{s.k.typ: {"preMount": {`echo "socket=$NOTIFY_SOCKET lang=$LANG lc=$LC_ALL"`}}}})
+	s.MountAndWait("one", m)
 	if f := s.logged("hook output", "one"); f["output"] != "socket= lang=C.UTF-8 lc=" {
 		s.Errorf("hook: %v", f["output"])
 	}

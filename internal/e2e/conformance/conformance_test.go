@@ -152,14 +152,14 @@ func newEnv(t *testing.T, k *kind) *env {
 	s.Must(s.ClearLog())
 	t.Cleanup(func() {
 		if t.Failed() {
-			s.sweep()
+			s.cleanUp()
 		}
 	})
 	return s
 }
 
-// sweep takes away what a failed test left, so that it fails alone.
-func (s *env) sweep() {
+// cleanUp takes away what a failed test left, so that it fails alone.
+func (s *env) cleanUp() {
 	if s.d != nil {
 		s.d.Kill9()
 	}
@@ -192,7 +192,13 @@ func (s *env) storage(index int, o lab.VolumeOptions) world.MountSpec {
 // ready is a test with the shipped profile, one volume and a daemon.
 func (s *env) ready(flags ...string) world.MountSpec {
 	s.Helper()
-	s.UseProfile(world.ProfileSpec{})
+	return s.readyWith(world.ProfileSpec{}, flags...)
+}
+
+// readyWith is ready with another profile.
+func (s *env) readyWith(p world.ProfileSpec, flags ...string) world.MountSpec {
+	s.Helper()
+	s.UseProfile(p)
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run(flags...)
 	return m

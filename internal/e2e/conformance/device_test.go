@@ -100,7 +100,7 @@ func lateNamespace(s *env, layout int) {
 	s.ends()
 }
 
-// missingNamespace: it never comes. The status names it; when somebody attaches
+// missingNamespace: it never comes. The status names it; when an administrator attaches
 // it after all, the mount follows by itself.
 func missingNamespace(s *env) {
 	s.UseProfile(world.ProfileSpec{})
@@ -162,26 +162,23 @@ func lateGroup(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{Appears: 700 * time.Millisecond})
 	s.run()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.mounted(m)
 	s.Delete("one")
 	s.ends()
 }
 
 // renumbered: after a rabbit was restarted the same storage has other numbers,
-// and the old ones belong to somebody else.
+// and the old ones belong to another controller.
 func renumbered(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m, n := s.nvmeStorage(lab.VolumeOptions{})
 	s.plug(n.node())
 	other := s.storage(9, lab.VolumeOptions{NQN: n.nqn + "-other", NSID: 12})
 	s.run()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.mounted(m)
-	s.Want("one", "unmounted")
-	s.Await("one", "unmounted")
+	s.Unmount("one")
 	before := n.node()
 	s.Must(s.state().Update(func(state *record.State) error {
 		if len(state.Namespaces) < 2 {
@@ -201,8 +198,7 @@ func renumbered(s *env) {
 	s.Await("one", "mounted")
 	s.mounted(m)
 	other.NQN, other.NSID = n.nqn+"-other", "12"
-	s.Mount("two", other)
-	s.Await("two", "mounted")
+	s.MountAndWait("two", other)
 	s.mounted(other)
 	s.Delete("two")
 	s.Delete("one")

@@ -23,7 +23,7 @@ var foreignBehaviours = []behaviour{
 	{"volume active before", lvmOnly, activeBefore},
 }
 
-// foreign mounts something of somebody else at a path: below the source's own
+// foreign mounts something that is not ours at a path: below the source's own
 // name, so that whoever compares texts is fooled.
 func (s *env) foreign(m world.MountSpec) (remove func()) {
 	s.Helper()
@@ -110,7 +110,7 @@ func foreignMount(s *env) {
 	s.ends()
 }
 
-// foreignDevice: another volume of the right type, mounted by somebody else.
+// foreignDevice: another volume of the right type, mounted by another program.
 func foreignDevice(s *env) {
 	m := s.ready()
 	other := s.storage(9, lab.VolumeOptions{})
@@ -138,12 +138,11 @@ func (s *env) seen(m world.MountSpec) string {
 	return s.source(m.Index)
 }
 
-// foreignOnTop: somebody mounted over our mount. Theirs is not touched, ours
+// foreignOnTop: another program mounted over our mount. Theirs is not touched, ours
 // goes when theirs is gone.
 func foreignOnTop(s *env) {
 	m := s.ready()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	remove := s.foreign(m)
 	s.Must(s.ClearLog())
 	s.Want("one", "unmounted")
@@ -170,8 +169,7 @@ func foreignAbove(s *env) {
 	m := s.storage(3, lab.VolumeOptions{})
 	m.Path = s.Path("parent/m")
 	s.run()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	parent, decoy := filepath.Dir(m.Path), m.Path
 	s.Must(unix.Mount("covering-all", parent, "tmpfs", 0, "size=1m,mode=0755"))
 	s.Must(os.Mkdir(decoy, 0o755))
@@ -197,13 +195,11 @@ func foreignAbove(s *env) {
 // recorded of ours must not make theirs ours: nothing is left to unmount.
 func foreignInstead(s *env) {
 	m := s.ready()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.Must(s.Tool("umount", m.Path))
 	remove := s.foreign(m)
 	s.Must(s.ClearLog())
-	s.Want("one", "unmounted")
-	s.Await("one", "unmounted")
+	s.Unmount("one")
 	s.Delete("one")
 	s.theirs(m)
 	s.untouched()
@@ -220,8 +216,7 @@ func mountedByHand(s *env) {
 	m := s.ready()
 	s.target(m)
 	s.hand(s.words(s.k.mount, m))
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.mounted(m)
 	s.owned(m)
 	s.untouched()
@@ -241,12 +236,10 @@ func blanksElsewhere(s *env) {
 		s.Must(os.MkdirAll(dir, 0o755))
 		s.Must(unix.Mount(s.source(m.Index), dir, "tmpfs", 0, "size=1m"))
 	}
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.mounted(m)
 	s.called(s.words(s.k.mount, m)...)
-	s.Want("one", "unmounted")
-	s.Await("one", "unmounted")
+	s.Unmount("one")
 	s.unmounted(m)
 	s.called(s.words(s.k.unmount, m)...)
 	s.Delete("one")
@@ -261,8 +254,7 @@ func blanksElsewhere(s *env) {
 func activeBefore(s *env) {
 	m := s.ready()
 	s.hand(s.words(s.k.mount[:len(s.k.mount)-1], m))
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.mounted(m)
 	for _, c := range s.commands() {
 		if strings.HasPrefix(c, "lvchange") {

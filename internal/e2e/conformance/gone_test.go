@@ -33,15 +33,11 @@ func (s *env) dropRecords() {
 // profileGone: workflows delete their profile before the unmount is through.
 // The record knows the commands, hooks too.
 func profileGone(s *env) {
-	s.UseProfile(s.hookProfile())
-	m := s.storage(3, lab.VolumeOptions{})
-	s.run()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	m := s.readyWith(s.hookProfile())
+	s.MountAndWait("one", m)
 	s.dropProfile()
 	s.Must(s.ClearLog())
-	s.Want("one", "unmounted")
-	s.Await("one", "unmounted")
+	s.Unmount("one")
 	s.unmounted(m)
 	_, unmount := s.withHooks(m)
 	s.called(unmount...)
@@ -52,11 +48,8 @@ func profileGone(s *env) {
 // profileGoneRestart: a daemon that comes back finds no profile. What is
 // mounted stays mounted and is not called failed.
 func profileGoneRestart(s *env) {
-	s.UseProfile(s.hookProfile())
-	m := s.storage(3, lab.VolumeOptions{})
-	s.run()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	m := s.readyWith(s.hookProfile())
+	s.MountAndWait("one", m)
 	s.stops()
 	s.dropProfile()
 	s.run("--log-level=debug")
@@ -92,8 +85,7 @@ func recordGoneOwnGroup(s *env) {
 
 func (s *env) withoutAnything(m world.MountSpec) {
 	s.Helper()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.stops()
 	s.dropProfile()
 	s.dropRecords()
@@ -102,8 +94,7 @@ func (s *env) withoutAnything(m world.MountSpec) {
 	s.failed("one", "Major", "unable to get file system information", s.Profile)
 	s.mounted(m) // whatever is wrong, a mounted file system stays
 	s.called()
-	s.Want("one", "unmounted")
-	s.Await("one", "unmounted")
+	s.Unmount("one")
 	s.called(s.words(s.k.unmount, m)...)
 	s.Delete("one")
 	s.notMounted(m)
@@ -131,8 +122,7 @@ func profileLate(s *env) {
 // went with the memory that held it. The whole sequence runs again.
 func reboot(s *env) {
 	m := s.ready()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.stops()
 	s.Must(s.Tool("umount", m.Path))
 	s.Must(s.Reboot())
@@ -173,8 +163,7 @@ const orphanLine = "mounts of a ClientMount that no longer exists"
 // orphanReported: without other orders data of a job is not taken away.
 func orphanReported(s *env) {
 	m := s.ready()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.stops()
 	s.vanish("one")
 	s.Must(s.ClearLog())
@@ -203,11 +192,8 @@ func (s *env) forgotten(m world.MountSpec) {
 }
 
 func orphanUnmounted(s *env) {
-	s.UseProfile(s.hookProfile())
-	m := s.storage(3, lab.VolumeOptions{})
-	s.run()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	m := s.readyWith(s.hookProfile())
+	s.MountAndWait("one", m)
 	s.stops()
 	s.vanish("one")
 	s.Must(s.ClearLog())
@@ -222,8 +208,7 @@ func orphanUnmounted(s *env) {
 // an orphan from then on, unless the daemon was faster with the unmount.
 func orphanAlive(s *env) {
 	m := s.ready("--orphans=unmount")
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	_, err := s.Cluster.Patch(s.Context(patience), "ClientMount", s.Node, "one", lab.Object{"metadata": lab.Object{"finalizers": []any{}}})
 	s.Must(err)
 	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))

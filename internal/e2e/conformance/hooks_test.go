@@ -82,15 +82,11 @@ func (s *env) withHooks(m world.MountSpec) (mount, unmount []string) {
 }
 
 func hooksInOrder(s *env) {
-	s.UseProfile(s.hookProfile())
-	m := s.storage(3, lab.VolumeOptions{})
-	s.run()
+	m := s.readyWith(s.hookProfile())
 	mount, unmount := s.withHooks(m)
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.called(mount...)
-	s.Want("one", "unmounted")
-	s.Await("one", "unmounted")
+	s.Unmount("one")
 	s.called(unmount...)
 	for _, list := range slices.Concat(s.k.up, s.k.down) {
 		f := s.line("with what "+list+" said", func(f map[string]any) bool {
@@ -108,11 +104,8 @@ func hooksInOrder(s *env) {
 // hooksOnce: neither a change of the object, nor a restart of the daemon runs
 // hooks again when the state is reached.
 func hooksOnce(s *env) {
-	s.UseProfile(s.hookProfile())
-	m := s.storage(3, lab.VolumeOptions{})
-	s.run("--log-level=debug")
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	m := s.readyWith(s.hookProfile(), "--log-level=debug")
+	s.MountAndWait("one", m)
 	s.Must(s.ClearLog())
 	s.logged("ClientMount is mounted", "one")
 	again := func(what string, n int) {
@@ -158,11 +151,8 @@ var hookTexts = map[string]string{
 // hooksRepeated: each list fails once, in turn; the status says which and why,
 // and the next attempt begins with the first hook but mounts nothing twice.
 func hooksRepeated(s *env) {
-	s.UseProfile(s.hookProfile())
-	m := s.storage(3, lab.VolumeOptions{})
-	s.run()
-	s.Mount("none", m)
-	s.Await("none", "mounted")
+	m := s.readyWith(s.hookProfile())
+	s.MountAndWait("none", m)
 	s.Delete("none")
 	for _, phase := range []struct {
 		state string
@@ -172,8 +162,7 @@ func hooksRepeated(s *env) {
 		for _, list := range phase.lists {
 			name := strings.ToLower(list)
 			if phase.state == "unmounted" {
-				s.Mount(name, m)
-				s.Await(name, "mounted")
+				s.MountAndWait(name, m)
 			}
 			s.Must(s.ClearLog())
 			s.Must(s.Fault("dlm_tool", lab.Fault{Match: list, Exit: 3, Stderr: "no luck with " + list}))

@@ -33,8 +33,7 @@ func fullLife(s *env) {
 	proxy := s.UseProxy()
 	s.run()
 	states := s.follow("one")
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.mounted(m)
 	s.owned(m)
 	f := s.logged("mounted file system", "one")
@@ -44,8 +43,7 @@ func fullLife(s *env) {
 		}
 	}
 	s.called(s.words(s.k.mount, m)...)
-	s.Want("one", "unmounted")
-	s.Await("one", "unmounted")
+	s.Unmount("one")
 	s.unmounted(m)
 	s.called(s.words(s.k.unmount, m)...)
 	s.Delete("one")
@@ -70,11 +68,9 @@ func fullLife(s *env) {
 
 func backAndForth(s *env) {
 	m := s.ready()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	for range 2 {
-		s.Want("one", "unmounted")
-		s.Await("one", "unmounted")
+		s.Unmount("one")
 		s.unmounted(m)
 		s.Must(s.ClearLog())
 		s.Want("one", "mounted")
@@ -85,8 +81,7 @@ func backAndForth(s *env) {
 	// Wishes faster than deeds: the last one counts.
 	s.Want("one", "unmounted")
 	s.Want("one", "mounted")
-	s.Want("one", "unmounted")
-	s.Await("one", "unmounted")
+	s.Unmount("one")
 	s.unmounted(m)
 	s.Delete("one")
 	s.ends()
@@ -94,8 +89,7 @@ func backAndForth(s *env) {
 
 func deletedWhileMounted(s *env) {
 	m := s.ready()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.Must(s.ClearLog())
 	s.Delete("one")
 	s.unmounted(m)
@@ -192,7 +186,7 @@ func othersSurvive(s *env) {
 }
 
 // slowMount: a mount that takes long is published as not ready in between, so
-// that the rabbit sees that somebody is at work.
+// that the rabbit sees that the daemon works on it.
 func slowMount(s *env) {
 	m := s.ready()
 	reached, open := s.gate("mount", lab.Fault{})
@@ -218,11 +212,9 @@ func existingTarget(s *env) {
 	} else {
 		s.Must(os.Mkdir(m.Path, 0o700))
 	}
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.mounted(m)
-	s.Want("one", "unmounted")
-	s.Await("one", "unmounted")
+	s.Unmount("one")
 	s.notMounted(m)
 	s.Delete("one")
 	if _, err := os.Stat(m.Path); err != nil {

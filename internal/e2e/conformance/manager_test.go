@@ -21,8 +21,7 @@ var managerBehaviours = []behaviour{
 // serviceManager: READY after the objects are known, STATUS in words.
 func serviceManager(s *env) {
 	m := s.ready()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	status := func(text string) {
 		s.Helper()
 		if _, err := s.d.WaitNotice(s.Context(patience), "STATUS="+text); err != nil {
@@ -114,8 +113,7 @@ func reload(s *env) {
 	}
 	s.Must(os.WriteFile(config, []byte("version = 1\n[mount]\ncommand_timeout = \"1h\"\n"), 0o600))
 	s.run("--config=" + config)
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	debug := func() int {
 		n := 0
 		for _, l := range s.d.Log() {
@@ -217,8 +215,7 @@ func (s *env) exits(want int) {
 // any case the next daemon ends what was begun.
 func termDuringUnmount(s *env) {
 	m := s.ready()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	reached, open := s.gate("umount", lab.Fault{Match: m.Path, Times: 1})
 	s.Want("one", "unmounted")
 	reached()
@@ -285,7 +282,7 @@ var namespaceBehaviours = []behaviour{
 }
 
 // apart runs the daemon as a unit with ProtectSystem= or the like does: in a mount
-// namespace of its own, whose mounts nobody else sees.
+// namespace of its own, whose mounts no other process sees.
 func (s *env) apart(flags ...string) lab.Spec {
 	return lab.Spec{Wrap: []string{"unshare", "--mount", "--propagation", "slave"}, Args: flags}
 }

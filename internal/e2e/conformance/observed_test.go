@@ -41,8 +41,7 @@ func hostName(s *env) {
 	if o := s.get("one"); !o.Ready("mounted") || o.Severity() != "" {
 		s.Errorf("after a restart: status %v", o["status"])
 	}
-	s.Want("one", "unmounted")
-	s.Await("one", "unmounted")
+	s.Unmount("one")
 	s.unmounted(m)
 	s.Delete("one")
 	s.ends()

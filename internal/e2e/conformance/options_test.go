@@ -26,11 +26,8 @@ var optionBehaviours = []behaviour{
 // there.
 func (s *env) options(config, profile string, want ...string) {
 	s.Helper()
-	s.UseProfile(world.ProfileSpec{Options: profile})
-	m := s.storage(3, lab.VolumeOptions{})
-	s.run("--config=" + s.write(config))
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	m := s.readyWith(world.ProfileSpec{Options: profile}, "--config="+s.write(config))
+	s.MountAndWait("one", m)
 	s.mounted(m)
 	have, _, err := s.MountAt(m.Path)
 	s.Must(err)
@@ -64,8 +61,7 @@ func siteRoot(s *env) {
 	}
 	s.Delete("one")
 	m.Path += "/below"
-	s.Mount("two", m)
-	s.Await("two", "mounted")
+	s.MountAndWait("two", m)
 	s.mounted(m)
 	s.Delete("two")
 	s.unmounted(m)
@@ -75,11 +71,8 @@ func siteRoot(s *env) {
 // noUnmountCommand: what the profile mounted is unmounted by umount(8), and only
 // then reported.
 func noUnmountCommand(s *env) {
-	s.UseProfile(world.ProfileSpec{NoUnmount: true})
-	m := s.storage(3, lab.VolumeOptions{})
-	s.run()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	m := s.readyWith(world.ProfileSpec{NoUnmount: true})
+	s.MountAndWait("one", m)
 	s.Must(s.ClearLog())
 	s.Must(s.Fault("umount", lab.Fault{Match: m.Path, Exit: 1, Stderr: "umount: told to fail"}))
 	s.Want("one", "unmounted")
@@ -95,11 +88,8 @@ func noUnmountCommand(s *env) {
 }
 
 func noUnmountDeleted(s *env) {
-	s.UseProfile(world.ProfileSpec{NoUnmount: true})
-	m := s.storage(3, lab.VolumeOptions{})
-	s.run()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	m := s.readyWith(world.ProfileSpec{NoUnmount: true})
+	s.MountAndWait("one", m)
 	s.Must(s.ClearLog())
 	s.Delete("one")
 	s.unmounted(m)
@@ -139,13 +129,11 @@ func (s *env) linked(o lab.Spec) {
 	o.Env = append(o.Env, "MOCK_FILE_SYSTEM_PATH="+s.Runtime+"-storage")
 	m := s.inMode(o)
 	for range 2 {
-		s.Mount("one", m)
-		s.Await("one", "mounted")
+		s.MountAndWait("one", m)
 		if have, err := os.Readlink(m.Path); err != nil || have != s.linkTarget(m) {
 			s.Errorf("%s leads to %q (%v), want %s", m.Path, have, err, s.linkTarget(m))
 		}
-		s.Want("one", "unmounted")
-		s.Await("one", "unmounted")
+		s.Unmount("one")
 		s.unmounted(m)
 		s.Delete("one")
 	}
@@ -154,7 +142,7 @@ func (s *env) linked(o lab.Spec) {
 	s.ends()
 }
 
-// linkBlocked: what somebody else put there is neither replaced nor removed.
+// linkBlocked: what another program put there is neither replaced nor removed.
 func linkBlocked(s *env) {
 	m := s.inMode(lab.Spec{Args: []string{"--mode=kind"}})
 	s.Must(os.MkdirAll(s.Base, 0o755))
@@ -181,11 +169,9 @@ func linkBlocked(s *env) {
 func (s *env) mocked(o lab.Spec) {
 	s.Helper()
 	m := s.inMode(o)
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	s.unmounted(m)
-	s.Want("one", "unmounted")
-	s.Await("one", "unmounted")
+	s.Unmount("one")
 	s.Delete("one")
 	s.called()
 	s.ends()

@@ -95,8 +95,7 @@ func (s *env) look(path string) string {
 func unreadable(advice string, spoil damage) func(*env) {
 	return func(s *env) {
 		m := s.ready()
-		s.Mount("one", m)
-		s.Await("one", "mounted")
+		s.MountAndWait("one", m)
 		s.stops()
 		file := s.records()[0]
 		mend := spoil(s, file)
@@ -183,12 +182,10 @@ func unwritable(text string, make trouble) func(*env) {
 		s.run()
 		_, unmount := s.withHooks(m)
 
-		s.Mount("one", m)
-		s.Await("one", "mounted")
+		s.MountAndWait("one", m)
 		end := make(s)
 		s.Must(s.ClearLog())
-		s.Want("one", "unmounted")
-		s.Await("one", "unmounted")
+		s.Unmount("one")
 		s.unmounted(m)
 		s.called(unmount...)
 		s.Delete("one")

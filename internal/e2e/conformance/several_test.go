@@ -31,8 +31,7 @@ func (s *env) three() []world.MountSpec {
 func several(s *env) {
 	list := s.three()
 	s.run()
-	s.Mount("one", list...)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", list...)
 	var up, down []string
 	for _, m := range list {
 		s.mounted(m)
@@ -40,8 +39,7 @@ func several(s *env) {
 		up = append(up, s.words(s.k.mount, m)...)
 	}
 	s.called(up...)
-	s.Want("one", "unmounted")
-	s.Await("one", "unmounted")
+	s.Unmount("one")
 	for i, m := range slices.Backward(list) {
 		words := s.words(s.k.unmount, m)
 		if s.k.locks && i > 0 { // the lock space is in use by the others
@@ -90,8 +88,7 @@ func oneFailsToMount(s *env) {
 func oneFailsToUnmount(s *env) {
 	list := s.three()
 	s.run()
-	s.Mount("one", list...)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", list...)
 	s.Must(s.Fault("umount", lab.Fault{Match: list[1].Path, Exit: 1, Stderr: "umount: told to fail"}))
 	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
 	o := s.failed("one", "Major", "mount/unmount failed: unable to unmount file system: could not unmount file system "+list[1].Path, "told to fail")
@@ -120,8 +117,7 @@ func mixedTypes(s *env) {
 	list := []world.MountSpec{s.storage(0, lab.VolumeOptions{}), raw.spec(s.Path("raw"), 1), lustre.spec(s.Path("lustre"), 2)}
 	s.volumes[1] = s.Volume(1, lab.VolumeOptions{Raw: true})
 	s.run()
-	s.Mount("one", list...)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", list...)
 	for i, want := range []string{s.volumes[0].Node, "", mgs + ":/fs2"} {
 		if m, ok, err := s.MountAt(list[i].Path); !ok || err != nil || want != "" && m.Source != want {
 			s.Errorf("%s: %+v %v %v", list[i].Path, m, ok, err)

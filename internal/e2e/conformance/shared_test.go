@@ -221,13 +221,11 @@ func twoPathsOneObject(s *env) {
 	m := s.ready()
 	other := m
 	other.Path = s.Path("elsewhere")
-	s.Mount("one", m, other)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m, other)
 	s.mounted(m)
 	s.mounted(other)
 	s.Must(s.ClearLog())
-	s.Want("one", "unmounted")
-	s.Await("one", "unmounted")
+	s.Unmount("one")
 	s.unmounted(m)
 	s.unmounted(other)
 	got := s.ran("umount", "lvchange", "vgchange")
@@ -263,8 +261,7 @@ func conflict(has, wants string) func(*env) {
 		tenant, late := s.storage(3, lab.VolumeOptions{}), s.storage(4, lab.VolumeOptions{})
 		tenant.Path, late.Path = s.Path(has), s.Path(wants)
 		s.run()
-		s.Mount("tenant", tenant)
-		s.Await("tenant", "mounted")
+		s.MountAndWait("tenant", tenant)
 		s.Must(s.ClearLog())
 		for _, name := range []string{"late", "too-late"} {
 			s.Mount(name, late)
@@ -290,8 +287,7 @@ func conflict(has, wants string) func(*env) {
 		s.inUse("tenant", tenant)
 		s.never("mount", "umount", "lvchange", "vgchange --lock-stop") // a start does no harm to what is mounted
 
-		s.Want("tenant", "unmounted")
-		s.Await("tenant", "unmounted")
+		s.Unmount("tenant")
 		o, err := s.Cluster.WaitStatus(s.Context(soon), s.Node, "late", func(o lab.Object) bool { return o.Ready("mounted") })
 		if err != nil {
 			s.Fatalf("the path is free and late is not mounted: %v; the status is %v", err, o["status"])
@@ -312,8 +308,7 @@ func outerFirst(s *env) {
 	outer, inner := s.storage(0, lab.VolumeOptions{}), s.storage(1, lab.VolumeOptions{})
 	inner.Path = filepath.Join(outer.Path, "in", "ner")
 	s.run()
-	s.Mount("one", outer, inner)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", outer, inner)
 	s.Must(s.ClearLog())
 	s.again("one")
 	s.never("mount", "umount", "lvchange")

@@ -84,8 +84,7 @@ func rootLink(s *env) {
 	s.Must(os.MkdirAll(s.Path("real"), 0o755))
 	s.Must(os.Symlink(s.Path("real"), s.Path("link")))
 	s.run()
-	s.Mount("tenant", m)
-	s.Await("tenant", "mounted")
+	s.MountAndWait("tenant", m)
 	s.mounted(real)
 	s.Mount("late", other)
 	s.failed("late", "Major", "tenant")
@@ -94,8 +93,7 @@ func rootLink(s *env) {
 	s.again("tenant")
 	s.mounted(real)
 	s.never("mount", "umount", "lvchange")
-	s.Want("tenant", "unmounted")
-	s.Await("tenant", "unmounted")
+	s.Unmount("tenant")
 	s.unmounted(real)
 	s.Delete("tenant")
 	if to, err := os.Readlink(s.Path("link")); to != s.Path("real") || err != nil {
@@ -125,15 +123,14 @@ func symlinkTarget(s *env) {
 	s.ends()
 }
 
-// parentChanged: somebody moves the mount away and puts a symlink in the place
+// parentChanged: another program moves the mount away and puts a symlink in the place
 // of its parent. The unmount must not follow it: it finds nothing at the path.
 func parentChanged(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	m.Path = filepath.Join(s.Base, "p", "m")
 	s.run()
-	s.Mount("one", m)
-	s.Await("one", "mounted")
+	s.MountAndWait("one", m)
 	victim := s.Runtime + "-victim"
 	s.Must(os.MkdirAll(filepath.Join(victim, "m"), 0o755))
 	s.Must(s.Tool("umount", m.Path))

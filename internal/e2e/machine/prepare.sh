@@ -1,8 +1,8 @@
 #!/bin/bash
 # prepare.sh         makes the machine that the tests boot, once, in the cache
-# prepare.sh --name  prints its directory, which is named after this recipe
+# prepare.sh --name  prints its folder, which is named after this recipe
 #
-# The directory holds rootfs/ for the container; and vmlinuz, initrd.cpio and
+# The folder holds rootfs/ for the container; and vmlinuz, initrd.cpio and
 # root.ext4, made from it, for the virtual machine. The distribution is that of
 # this machine, from the package sources of this machine.
 set -euo pipefail

@@ -124,10 +124,7 @@ func repeatedRequest(s *env) {
 		s.t.Errorf("%d movements, want 2", n)
 	}
 	// An answer that was lost, with the daemon itself.
-	s.Must(s.d.Term())
-	if code, err := s.d.Wait(s.ctx()); code != 0 || err != nil {
-		s.t.Fatal(code, err)
-	}
+	s.Stop(s.d)
 	s.start()
 	s.answered("after a restart", keyed(s.me, "one"), nil, &pb.DataMovementCreateResponse{Uid: first.Uid})
 	// The client that has lost the uids finds them by List.

@@ -169,6 +169,20 @@ func (w *World) Mount(name string, mounts ...MountSpec) lab.Object {
 	return o
 }
 
+// MountAndWait asks for mounts on the node and waits until they are ready.
+func (w *World) MountAndWait(name string, mounts ...MountSpec) lab.Object {
+	w.tb.Helper()
+	w.Mount(name, mounts...)
+	return w.Await(name, "mounted")
+}
+
+// Unmount asks for the unmount and waits until it is done.
+func (w *World) Unmount(name string) {
+	w.tb.Helper()
+	w.Want(name, "unmounted")
+	w.Await(name, "unmounted")
+}
+
 // Want changes the desired state.
 func (w *World) Want(name, state string) {
 	w.tb.Helper()

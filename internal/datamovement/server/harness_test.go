@@ -1,22 +1,120 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	node   = "compute-01"
+	rabbit = "rabbit-01"
+	mount0 = "/mnt/nnf/U-0"
+)
+
+var (
+	job7 = datamovement.WorkflowRef{Name: "job7", Namespace: "default"}
+	wish = datamovement.Request{Workflow: job7, Source: mount0 + "/out/", Destination: "/lus/global/alice/", Slots: -1, MaxSlots: -1}
+)
+
+// States and results of version 1.
+const (
+	pending       = v1.DataMovementStatusResponse_PENDING
+	isRunning     = v1.DataMovementStatusResponse_RUNNING
+	completed     = v1.DataMovementStatusResponse_COMPLETED
+	cancelling    = v1.DataMovementStatusResponse_CANCELLING
+	invalid       = v1.DataMovementStatusResponse_INVALID
+	cancelled     = v1.DataMovementStatusResponse_CANCELLED
+	unknownStatus = v1.DataMovementStatusResponse_UNKNOWN_STATUS
+)
+
+// lines is a log that can be read while it is written.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.b.String(), text)
+}
+
+func settings(t *testing.T) Settings {
+	t.Helper()
+	choices, err := datamovement.NewOptions(datamovement.OptionsList, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Settings{
+		Policy: datamovement.Policy{RootMayAll: true}, Choices: choices, MaxWait: time.Hour, LookupExpiry: time.Minute,
+		Limits: Limits{Streams: 100, Waiters: 2, CreatesPerSecond: 1, CreateBurst: 20, BatchSize: 5, Movements: 100, MovementBytes: 1 << 20},
+	}
+}
+
+func newService(t *testing.T, c *cluster) (*Service, *lines) {
+	t.Helper()
+	log := new(lines)
+	s := New(Options{Node: node, SystemConfiguration: "default", Client: c, Settings: settings(t), Log: slog.New(slog.NewTextHandler(log, nil))})
+	t.Cleanup(s.Close)
+	return s, log
+}
+
+func user(uid uint32) datamovement.Caller {
+	return datamovement.Caller{UID: uid, GID: 100, PID: 7, RPC: "/test"}
+}
+
+// bubble runs f with a service in a synctest bubble.
+func bubble(t *testing.T, f func(t *testing.T, s *Service, c *cluster, log *lines)) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		s, log := newService(t, c)
+		f(t, s, c, log)
+	})
+}
+
+func created(t *testing.T, s *Service) string {
+	t.Helper()
+	uid, err := s.Create(t.Context(), user(1001), wish)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uid
+}
+
+func wantState(t *testing.T, s *Service, uid string, wait int64, state v1.DataMovementStatusResponse_State, result v1.DataMovementStatusResponse_Status) {
+	t.Helper()
+	a, err := s.Status(t.Context(), user(1001), job7, uid, wait)
+	if err != nil || a.State != state || a.Status != result {
+		t.Errorf("Status: state %d, result %d, %v; want %d, %d", a.State, a.Status, err, state, result)
+	}
+}
 
 // soon is more than any answer takes here.
 const soon = 30 * time.Second
