@@ -84,6 +84,11 @@ func (l *limiter) Wait(ctx context.Context) error {
 		case <-ctx.Done():
 			l.mu.Lock()
 			defer l.mu.Unlock()
+			select {
+			case <-w.ready: // at the same moment; the next request gets the token
+				l.all.AllowN(time.Now(), -1)
+			default:
+			}
 			l.waiting = slices.DeleteFunc(l.waiting, func(x *waiter) bool { return x == w })
 			l.dispatch()
 			return ctx.Err()

@@ -206,3 +206,39 @@ func TestQueueIsNotATimeout(t *testing.T) {
 type answering func(*http.Request) (*http.Response, error)
 
 func (f answering) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// A request whose context ends in the moment in which it may be sent leaves its token
+// to the next one.
+func TestEndedRequestGivesItsTokenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := 0
+		for range 50 {
+			l := drained(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			first, second := make(chan error, 1), make(chan error, 1)
+			go func() { first <- l.Wait(ctx) }()
+			synctest.Wait()
+			go func() { second <- l.Wait(t.Context()) }()
+			synctest.Wait()
+			l.mu.Lock()
+			wait.Advance(left(l.all, time.Now(), 1)) // with the lock, so that the timer of the limiter comes later
+			cancel()
+			l.dispatch()
+			l.mu.Unlock()
+			began := time.Now()
+			failed := <-first
+			if err := <-second; err != nil {
+				t.Fatal(err)
+			}
+			if failed != nil {
+				ended++
+				if d := time.Since(began); d > 0 {
+					t.Fatalf("the next request was sent %v later", d)
+				}
+			}
+		}
+		if ended == 0 {
+			t.Error("all requests were sent before they ended")
+		}
+	})
+}

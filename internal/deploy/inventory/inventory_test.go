@@ -201,3 +201,18 @@ func TestRetiredKeysAmongMistakes(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// FuzzReadDaemons: whatever a file has, it is read or refused with an error of one line
+// that names it.
+func FuzzReadDaemons(f *testing.F) {
+	f.Add(shipped)
+	f.Add("daemons: &a\n- &b {name: x, bin: nnf-dm, env: [{name: A, value: off}]}\n- <<: *b\n  name: y\n- *a\n")
+	f.Add("- <<: [*x, {}]\n? [a]\n: !!binary x\n---\n\"")
+	f.Fuzz(func(t *testing.T, text string) {
+		path := file(t, "daemons.yaml", text)
+		list, warnings, err := ReadDaemons(path)
+		if err != nil && (!strings.HasPrefix(err.Error(), path+":") || strings.ContainsAny(err.Error(), "\n\r\x1b") || list != nil || warnings != nil) {
+			t.Errorf("%q: %q", text, err)
+		}
+	})
+}

@@ -2,7 +2,7 @@
 // with the account of an installation and a real API server: they ask for what
 // is not theirs, write what a shell on the rabbit would obey, and take more than
 // their share. Each user is a process of its own with an identity of its own,
-// for the daemon believes nobody but the kernel.
+// for the daemon trusts only the identity that the kernel reports.
 //
 // It must not know how the daemon decides: it compares what users get with what
 // they should, with what the API server was asked, with what a real shell makes

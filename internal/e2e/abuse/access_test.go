@@ -143,7 +143,7 @@ func (s *env) plant(namespace, name, initiator string) string {
 	return name
 }
 
-// unlike is a name of the same length, in the same namespace, that nobody has.
+// unlike is a name of the same length, in the same namespace, of no object.
 func unlike(uid string) string { return uid[:len(uid)-3] + "zzz" }
 
 // awaken makes the watches of both namespaces run.

@@ -15,7 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// foreignCreate: a workflow of somebody else looks like a missing one to those
+// foreignCreate: a workflow of another user looks like a missing one to those
 // who want to copy for it.
 func (s *env) foreignCreate(t *testing.T) {
 	missing := &pb.DataMovementWorkflow{Name: unlike(s.hers.Name), Namespace: "default"}

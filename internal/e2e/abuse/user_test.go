@@ -60,7 +60,7 @@ type user struct {
 	ended   error
 }
 
-// newUser runs this binary again as somebody else, in a group of the same
+// newUser runs this binary again as another user, in a group of the same
 // number.
 func newUser(t *testing.T, socket string, uid int) *user {
 	t.Helper()

@@ -24,7 +24,7 @@ func contextWithin(d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), d)
 }
 
-// The new token is in the file before the old one ends: nobody notices.
+// The new token is in the file before the old one ends: no caller notices.
 func tokenRotatedInTime(s *env) {
 	account := s.useAccount()
 	old, err := os.ReadFile(s.Token)

@@ -78,7 +78,7 @@ func (b *bench) usages(list []*subject) []lab.Usage {
 }
 
 // fresh starts what is measured idle: clientmountd on a node without ClientMount
-// and on one that has mounted one; nnf-dm that nobody has called and one to which
+// and on one that has mounted one; nnf-dm that no client has called and one to which
 // many clients are connected.
 func (b *bench) fresh() []*subject {
 	none, one := b.node(), b.node()

@@ -158,7 +158,7 @@ func failureText(s *env) {
 	s.ends()
 }
 
-// killedCommand: somebody kills mount after its work was done. The next
+// killedCommand: mount is killed after its work was done. The next
 // attempt finds the mount and does not make another.
 func killedCommand(s *env) {
 	m := s.ready()

@@ -152,14 +152,14 @@ func newEnv(t *testing.T, k *kind) *env {
 	s.Must(s.ClearLog())
 	t.Cleanup(func() {
 		if t.Failed() {
-			s.sweep()
+			s.cleanUp()
 		}
 	})
 	return s
 }
 
-// sweep takes away what a failed test left, so that it fails alone.
-func (s *env) sweep() {
+// cleanUp takes away what a failed test left, so that it fails alone.
+func (s *env) cleanUp() {
 	if s.d != nil {
 		s.d.Kill9()
 	}

@@ -100,7 +100,7 @@ func lateNamespace(s *env, layout int) {
 	s.ends()
 }
 
-// missingNamespace: it never comes. The status names it; when somebody attaches
+// missingNamespace: it never comes. The status names it; when an administrator attaches
 // it after all, the mount follows by itself.
 func missingNamespace(s *env) {
 	s.UseProfile(world.ProfileSpec{})
@@ -169,7 +169,7 @@ func lateGroup(s *env) {
 }
 
 // renumbered: after a rabbit was restarted the same storage has other numbers,
-// and the old ones belong to somebody else.
+// and the old ones belong to another controller.
 func renumbered(s *env) {
 	s.UseProfile(world.ProfileSpec{})
 	m, n := s.nvmeStorage(lab.VolumeOptions{})

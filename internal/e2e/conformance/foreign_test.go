@@ -23,7 +23,7 @@ var foreignBehaviours = []behaviour{
 	{"volume active before", lvmOnly, activeBefore},
 }
 
-// foreign mounts something of somebody else at a path: below the source's own
+// foreign mounts something that is not ours at a path: below the source's own
 // name, so that whoever compares texts is fooled.
 func (s *env) foreign(m world.MountSpec) (remove func()) {
 	s.Helper()
@@ -110,7 +110,7 @@ func foreignMount(s *env) {
 	s.ends()
 }
 
-// foreignDevice: another volume of the right type, mounted by somebody else.
+// foreignDevice: another volume of the right type, mounted by another program.
 func foreignDevice(s *env) {
 	m := s.ready()
 	other := s.storage(9, lab.VolumeOptions{})
@@ -138,7 +138,7 @@ func (s *env) seen(m world.MountSpec) string {
 	return s.source(m.Index)
 }
 
-// foreignOnTop: somebody mounted over our mount. Theirs is not touched, ours
+// foreignOnTop: another program mounted over our mount. Theirs is not touched, ours
 // goes when theirs is gone.
 func foreignOnTop(s *env) {
 	m := s.ready()

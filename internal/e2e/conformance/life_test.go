@@ -186,7 +186,7 @@ func othersSurvive(s *env) {
 }
 
 // slowMount: a mount that takes long is published as not ready in between, so
-// that the rabbit sees that somebody is at work.
+// that the rabbit sees that the daemon works on it.
 func slowMount(s *env) {
 	m := s.ready()
 	reached, open := s.gate("mount", lab.Fault{})

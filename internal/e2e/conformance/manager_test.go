@@ -282,7 +282,7 @@ var namespaceBehaviours = []behaviour{
 }
 
 // apart runs the daemon as a unit with ProtectSystem= or the like does: in a mount
-// namespace of its own, whose mounts nobody else sees.
+// namespace of its own, whose mounts no other process sees.
 func (s *env) apart(flags ...string) lab.Spec {
 	return lab.Spec{Wrap: []string{"unshare", "--mount", "--propagation", "slave"}, Args: flags}
 }

@@ -142,7 +142,7 @@ func (s *env) linked(o lab.Spec) {
 	s.ends()
 }
 
-// linkBlocked: what somebody else put there is neither replaced nor removed.
+// linkBlocked: what another program put there is neither replaced nor removed.
 func linkBlocked(s *env) {
 	m := s.inMode(lab.Spec{Args: []string{"--mode=kind"}})
 	s.Must(os.MkdirAll(s.Base, 0o755))

@@ -123,7 +123,7 @@ func symlinkTarget(s *env) {
 	s.ends()
 }
 
-// parentChanged: somebody moves the mount away and puts a symlink in the place
+// parentChanged: another program moves the mount away and puts a symlink in the place
 // of its parent. The unmount must not follow it: it finds nothing at the path.
 func parentChanged(s *env) {
 	s.UseProfile(world.ProfileSpec{})

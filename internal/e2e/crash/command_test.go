@@ -22,7 +22,7 @@ var fates = []struct {
 }
 
 // The daemon is killed while a command runs that changes something. A command
-// has a process group of its own, so it survives unless somebody ends it too.
+// has a process group of its own, so it survives unless it is ended as well.
 func TestCommands(t *testing.T) {
 	total := tally{name: "killed in commands"}
 	for _, k := range kinds {

@@ -43,8 +43,8 @@ func (s *set) life(t *testing.T) *life {
 	l.path = s.Path(l.name + "/fs") // two directories to be made, and the test's own
 	t.Cleanup(func() {
 		if t.Failed() {
-			l.tell()
-			l.mop()
+			l.logCalls()
+			l.cleanUp()
 		}
 	})
 	l.forget(t)
@@ -231,16 +231,16 @@ func (l *life) over() {
 	})
 }
 
-// tell writes the calls of the stand-ins to the test's log.
-func (l *life) tell() {
+// logCalls writes the calls of the stand-ins to the test's log.
+func (l *life) logCalls() {
 	calls, _ := l.Log()
 	for _, c := range calls {
 		l.t.Logf("%s %s: exit %d", c.Tool, strings.Join(c.Argv, " "), c.Exit)
 	}
 }
 
-// mop takes away what a failed case left, so that the next one starts clean.
-func (l *life) mop() {
+// cleanUp takes away what a failed case left, so that the next one starts clean.
+func (l *life) cleanUp() {
 	mounts, _ := l.Mounts()
 	for i := len(mounts) - 1; i >= 0; i-- {
 		_ = unix.Unmount(mounts[i].Target, unix.MNT_DETACH)

@@ -203,7 +203,7 @@ func (d *demo) until(begin string) {
 	}
 }
 
-// rest reads until nobody can write any more.
+// rest reads until no process can write any more.
 func (d *demo) rest() string {
 	d.t.Helper()
 	text, err := io.ReadAll(d.screen)

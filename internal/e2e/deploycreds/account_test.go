@@ -76,7 +76,7 @@ func (s *site) secret(name, account string) {
 		"annotations": map[string]any{"kubernetes.io/service-account.name": account}})
 }
 
-// opaque makes one that somebody filled by hand.
+// opaque makes one that was filled by hand.
 func (s *site) opaque(name, token string, ca []byte) {
 	s.t.Helper()
 	s.object("Secret", name, lab.Object{"type": "Opaque", "stringData": map[string]any{"token": token, "ca.crt": string(ca)}})

@@ -173,7 +173,7 @@ func TestKubeconfigAddress(t *testing.T) {
 	s.administratorAt(s.front("[::1]:0", nil).URL)
 	s.works(s.run("--daemon", "nnf-dm"), "API server for computes: host ::1, port ", "[::1]:")
 
-	const unused = "127.86.4.11" // nobody's
+	const unused = "127.86.4.11" // no process listens there
 	ln, err := net.Listen("tcp", unused+":443")
 	if err != nil {
 		if os.Getenv(world.RequireVar) != "" {

@@ -137,7 +137,7 @@ func TestWrongSecrets(t *testing.T) {
 	s.fails(s.one("nobody"), "there is no ServiceAccount "+s.namespace+"/nobody", "is this the right cluster ("+s.Cluster.URL+")")
 	// The right one works, so that the others failed for their own reasons.
 	s.works(s.one("d"), "does not end")
-	// The control plane gives up what nobody uses, by a label.
+	// The control plane marks an unused token with a label.
 	s.secret("disused", "d")
 	label := lab.Object{"metadata": map[string]any{"labels": map[string]any{"kubernetes.io/legacy-token-invalid-since": "2025-01-01"}}}
 	if _, err := s.Cluster.Patch(s.Context(patience), "Secret", s.namespace, "disused", label); err != nil {
@@ -146,7 +146,7 @@ func TestWrongSecrets(t *testing.T) {
 	c := *s
 	c.out += "/none"
 	c.fails(c.one("d", "--secret", "disused"), "refuses the token", "declared it invalid on 2025-01-01", "take the label")
-	// One that somebody put there ends, which is said.
+	// One that a user put there expires, which is reported.
 	s.opaque("by-hand", s.token("d"), ca)
 	s.works(s.one("d", "--secret", "by-hand"), "note: the token in Secret "+s.namespace+"/by-hand ends at", "nobody renews it")
 }
@@ -206,7 +206,7 @@ func TestNoAdministrator(t *testing.T) {
 	s.fails(s.run("--bound"), "may not create serviceaccounts/token")
 }
 
-// Before Kubernetes 1.28 nobody could ask who he is: then the token's own word
+// Before Kubernetes 1.28 a client could not ask for its own identity: then the token's own word
 // counts, after the API server has taken it.
 func TestOldServer(t *testing.T) {
 	s := newSite(t)

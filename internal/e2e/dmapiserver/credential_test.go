@@ -22,7 +22,7 @@ func (s *env) useAccount() *world.Account {
 	return s.Account("nnf-dm-system", "nnf-dm-daemon-role", "NnfDataMovement", s.Rabbit)
 }
 
-// The new token is in the file before the old one ends: nobody notices.
+// The new token is in the file before the old one ends: no caller notices.
 func tokenRotatedInTime(s *env) {
 	account := s.useAccount()
 	old := account.Token()

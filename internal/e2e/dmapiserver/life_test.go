@@ -13,7 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// lifeTests: the daemon itself ends while somebody waits.
+// lifeTests: the daemon itself ends while a client waits.
 var lifeTests = map[string]func(*env){
 	"killed during waits":     killed,
 	"restarted during waits":  restarted,
@@ -145,7 +145,7 @@ func killedInOutage(s *env) {
 	s.again(uid)
 }
 
-// Waits that nobody waits for any more leave nothing behind: no descriptor, no
+// Waits whose clients are gone leave nothing behind: no descriptor, no
 // thread, and after a while no watch.
 func callersGiveUp(s *env) {
 	s.start()

@@ -152,7 +152,7 @@ var answerTests = map[string]func(*env){
 	"the answer is lost": answerLost,
 }
 
-// The server has made the object, but nobody has told the caller: who asks again
+// The server has made the object, but the caller has no answer: a caller that asks again
 // with the same key gets that one.
 func answerLost(s *env) {
 	s.start()

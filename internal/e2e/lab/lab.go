@@ -191,7 +191,7 @@ func (l *Lab) Close() error {
 	return l.close()
 }
 
-// close waits for another one that is at it, so that nobody ends the process
+// close waits for another one that is at it, so that no other goroutine ends the process
 // in the middle of cleaning up.
 func (l *Lab) close() (err error) {
 	l.closing.Do(func() { err = l.takeDown() })

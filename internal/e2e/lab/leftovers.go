@@ -232,7 +232,7 @@ func (l *Lab) Busy(kind, path string) (*Holder, error) {
 }
 
 // Leftovers lists what should be gone after an unmount: mounts, active
-// volumes, started lockspaces, device nodes, and processes that nobody waits
+// volumes, started lockspaces, device nodes, and processes that no caller waits
 // for. Empty is good.
 func (l *Lab) Leftovers() ([]string, error) {
 	var left []string

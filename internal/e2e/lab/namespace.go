@@ -161,8 +161,8 @@ func copyDevEntry(from, to string, mode os.FileMode) error {
 }
 
 // replaceRoot gives a user namespace a root directory that belongs to its root
-// user. The machine's belongs to nobody there, and the daemons make nothing
-// below directories that somebody else could change. What is in the machine's
+// user. The machine's has an unmapped owner there, and the daemons make nothing
+// below directories that another user could change. What is in the machine's
 // root is bound into the new one; plain files in it are left out.
 func replaceRoot() error {
 	cwd, err := os.Getwd()

@@ -52,7 +52,7 @@ func TestVolumeLife(t *testing.T) {
 	}
 }
 
-// A node that comes late is made by somebody else than lvchange.
+// A node that comes late is not made by lvchange.
 func TestLateNode(t *testing.T) {
 	l := newLab(t)
 	v := l.mustVolume(t, "late", "lv", VolumeOptions{Raw: true, NodeLate: 80 * time.Millisecond})

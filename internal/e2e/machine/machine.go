@@ -283,7 +283,7 @@ func (l *link) handle(m wire.Message) {
 	}
 	c := l.calls[m.Call]
 	if c == nil {
-		return // of somebody who has given up
+		return // the caller has given up
 	}
 	if c.out.Len() < maxOutput {
 		c.out.Write(m.Out)

@@ -283,7 +283,7 @@ var emptyPromises = []promise{
 	{"empty requests are invalid and no crash", "9.4 8/client-py", one, emptyRequests},
 }
 
-// The Python client names no workflow. Nobody brings the daemon down by leaving
+// The Python client names no workflow. No client brings the daemon down by leaving
 // something out.
 func emptyRequests(s *env) {
 	s.usual()

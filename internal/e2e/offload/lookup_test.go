@@ -21,7 +21,7 @@ var lookupPromises = []promise{
 	{"the node's name is the short host name", "9.16", one, shortName},
 }
 
-// The daemon starts though nobody knows its rabbit, and says so to callers.
+// The daemon starts although its rabbit is not known, and says so to callers.
 func rabbitLater(s *env) {
 	s.config = forgetful
 	s.workflow(nil)

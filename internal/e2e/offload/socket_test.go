@@ -78,7 +78,7 @@ func (s *env) another() (output string, code int) {
 	return output, code
 }
 
-// Beyond a limit the answer is RESOURCE_EXHAUSTED, for that user and nobody else.
+// Beyond a limit the answer is RESOURCE_EXHAUSTED, for that user alone.
 func limits(s *env) {
 	s.config = "[limits]\ncreates_per_second = 1\ncreate_burst = 2\nconnections_per_user = 4\nmessage_size = \"8KiB\"\nbatch_size = 3\n"
 	s.usual()

@@ -171,7 +171,7 @@ func missingOne(s *env) {
 			s.t.Errorf("%s: %v", name, r)
 		}
 	}
-	// One that is deleted while somebody waits for it.
+	// One that is deleted while a client waits for it.
 	gone := s.create()
 	answer := s.waits(gone, -1)
 	s.Must(s.Cluster.Delete(s.ctx(), "NnfDataMovement", s.where(), gone))

@@ -184,7 +184,7 @@ func wellFormed(program string, code int, lines []string) error {
 // usageCode is the exit code of every program for a wrong command line.
 const usageCode = 2
 
-// socket PATH MODE: there is a socket with these permissions, and somebody
+// socket PATH MODE: there is a socket with these permissions, and a process
 // listens. ! socket PATH: nothing is there at all.
 func socket(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
@@ -211,7 +211,7 @@ func socket(ts *testscript.TestScript, neg bool, args []string) {
 	c.Close()
 }
 
-// Authority returns a CA certificate that nobody has the key of.
+// Authority returns a CA certificate whose key is thrown away.
 func Authority(t testing.TB) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

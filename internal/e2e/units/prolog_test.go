@@ -70,7 +70,7 @@ func TestPrologAndEpilog(t *testing.T) {
 	}
 }
 
-// They are there for who wants them; who reads them learns that nobody needs them.
+// They are optional, and say so.
 func TestPrologSaysThatItIsNotNeeded(t *testing.T) {
 	for _, file := range tree(t, "packaging/examples") {
 		text, err := os.ReadFile(filepath.Join(root, file))

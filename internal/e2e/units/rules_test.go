@@ -51,7 +51,7 @@ func TestForbidden(t *testing.T) {
 	}
 }
 
-// What nobody may add, in units, drop-ins and examples.
+// What must not be added, in units, drop-ins and examples.
 func TestNothingForbidden(t *testing.T) {
 	tables := map[string]map[string][]string{"clientmountd": hides, "nnf-dm": blinds}
 	for _, file := range unitFiles(t) {

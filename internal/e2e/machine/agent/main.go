@@ -54,7 +54,7 @@ func servePort(path string) error {
 	}
 }
 
-// port reads a virtio port, which is at its end while nobody is connected on
+// port reads a virtio port, which is at its end while no process is connected on
 // the host's side.
 type port struct{ *os.File }
 

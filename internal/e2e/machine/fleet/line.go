@@ -26,8 +26,8 @@ type line struct {
 
 // Faults are what is wrong with a line. The zero value is a good one.
 type Faults struct {
-	Dead    bool          // nobody listens
-	Silent  bool          // connections are taken, and nobody speaks
+	Dead    bool          // connections are refused
+	Silent  bool          // connections are accepted and never answered
 	Rate    int           // bytes in a second and direction; 0: as they come
 	Latency time.Duration // of what is sent, in each direction
 	CutAt   int64         // connections break when so many bytes have reached the node; 0: never

@@ -115,7 +115,7 @@ func shared(t *testing.T) {
 		}
 		s.release()
 		s.unmounted()
-		// Between the deactivation and the last hook: dlm still runs, and nobody has a lock.
+		// Between the deactivation and the last hook: dlm still runs, and no node has a lock.
 		if spaces := s.Do("[ -s /run/dlm ] && cat /run/lockspaces"); spaces != "" {
 			t.Errorf("after the deactivation, the lockspaces are %s", spaces)
 		}

@@ -22,7 +22,7 @@ func reboot(t *testing.T) {
 	}
 	names := kept.Do("ls /dev/nvme*n*")
 
-	// Somebody takes the finalizer off, as controllers do with a node that is down.
+	// The finalizer is taken off, as controllers do with a node that is down.
 	kept.Do("systemctl stop clientmountd")
 	if _, err := kept.Cluster.Patch(kept.Machine.Context(), "ClientMount", vanished.Node, vanished.name, lab.Object{"metadata": map[string]any{"finalizers": nil}}); err != nil {
 		t.Fatal(err)
@@ -123,7 +123,7 @@ func upgrade(t *testing.T) {
 }
 
 // A volume without a file system: one record with its explanation, however
-// often it is tried; and when somebody makes one, it continues by itself.
+// often it is tried; and when one is made, it continues by itself.
 func failed(t *testing.T) {
 	s := newSite(t, "empty")
 	s.ask(nil)

@@ -173,7 +173,7 @@ func newSite(t *testing.T, name string) *site {
 	return s
 }
 
-// make does what the rabbit does. The group is nobody's to activate by itself.
+// make does what the rabbit does. No host activates the group by itself.
 func (s *site) make() {
 	s.t.Helper()
 	var b strings.Builder
