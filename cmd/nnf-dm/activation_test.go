@@ -185,7 +185,7 @@ func TestNobodyIsRefusedByIdleExit(t *testing.T) {
 		case <-p.done:
 			p.ended(0)
 		case <-stop:
-			p.notice("READY=1")                      // before that, a signal ends it at once
+			p.notice("READY=1")                       // before that, a signal ends it at once
 			_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 			p.ended(0)
 		}
