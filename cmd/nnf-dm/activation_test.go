@@ -185,7 +185,8 @@ func TestNobodyIsRefusedByIdleExit(t *testing.T) {
 		case <-p.done:
 			p.ended(0)
 		case <-stop:
-			p.signal(syscall.SIGTERM)
+			p.notice("READY=1")                       // before that, a signal ends it at once
+			_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 			p.ended(0)
 		}
 		if starts.Load() >= generations {
@@ -195,6 +196,7 @@ func TestNobodyIsRefusedByIdleExit(t *testing.T) {
 	// Those who were in the middle of a call need a last daemon.
 	last := u.launch(nil, "--idle-timeout=0s")
 	clients.Wait()
+	last.notice("READY=1")
 	last.signal(syscall.SIGTERM)
 	last.ended(0)
 	t.Logf("%d calls, %d starts", calls.Load(), starts.Load())

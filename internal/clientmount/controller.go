@@ -132,7 +132,7 @@ func New(o Options) *Controller {
 			mounts: func() kube.Resource { return *c.mounts.Load() },
 		},
 	}
-	c.rec.released = c.forgetOrphan
+	c.rec.stopping, c.rec.released = c.stopping, c.forgetOrphan
 	c.rec.registry.alive = c.alive
 	c.rec.registry.freed = func() { go c.do(c.unblock) }
 	// Unreadable records are reported when the node's objects are known.

@@ -175,6 +175,34 @@ func TestLoopStopBetweenSteps(t *testing.T) {
 	})
 }
 
+// The status is true also if the object changed back before the daemon was told to
+// stop: no attempt follows that would correct it.
+func TestLoopStopAfterSuperseded(t *testing.T) {
+	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
+		l.Replace([]*dws.ClientMount{l.server.object()})
+		synctest.Wait()
+		gate := make(chan struct{})
+		l.machine.block["umount"] = gate
+		l.want(dws.Unmounted)
+		l.Upsert(l.server.object())
+		synctest.Wait()
+		l.want(dws.Mounted)
+		l.Upsert(l.server.object())
+		synctest.Wait()
+		l.server.written()
+		l.cancel()
+		synctest.Wait()
+		close(gate)
+		if err := l.stop(); err != nil {
+			t.Error(err)
+		}
+		if l.machine.mounted(testPath) {
+			t.Fatal("still mounted")
+		}
+		l.expect("writes", l.server.written(), []string{"status [{unmounted false}] false"})
+	})
+}
+
 // A long operation says in between that it is under way.
 func TestLoopProgress(t *testing.T) {
 	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {

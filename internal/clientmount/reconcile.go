@@ -41,6 +41,7 @@ type reconciler struct {
 	progressAfter time.Duration
 
 	registry *registry
+	stopping func() bool      // reports whether the daemon was told to stop
 	released func(uid string) // called when nothing of a deleted object's record is left; may be nil
 }
 
@@ -102,7 +103,7 @@ type attempt struct {
 }
 
 // reconcile is one attempt. steps ends before ctx if the object changes or the
-// daemon stops (errStopping). A panic ends the attempt, not the daemon.
+// daemon stops. A panic ends the attempt, not the daemon.
 func (r *reconciler) reconcile(ctx, steps context.Context, w *work, cm *dws.ClientMount) (res result) {
 	log := r.log.With("clientmount", cm.Name, "workflow", cm.Label(api.LabelWorkflowName))
 	t := task{reconciler: r, uid: string(cm.UID), ctx: ctx, steps: steps, log: log}
@@ -355,11 +356,11 @@ func (a *attempt) publish(ctx context.Context, status *dws.ClientMountStatus) er
 }
 
 // interrupted ends an attempt between two steps. When the daemon stops, what
-// is known is written to the status; when the object changed, the next attempt
-// starts at once and writes its own.
+// is known is written to the status, also for an object that has changed before. When
+// only the object changed, the next attempt starts at once and writes its own.
 func (a *attempt) interrupted(status *dws.ClientMountStatus) result {
 	a.progress.end()
-	if context.Cause(a.steps) != errStopping {
+	if !a.stopping() {
 		return result{}
 	}
 	if a.w.status != nil && slices.Equal(a.w.status.Mounts, status.Mounts) {

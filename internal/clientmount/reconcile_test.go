@@ -103,8 +103,9 @@ func TestPanicEndsTheAttemptOnly(t *testing.T) {
 
 func TestInterrupted(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
-	steps, end := context.WithCancelCause(t.Context())
-	end(errStopping)
+	f.rec.stopping = func() bool { return true }
+	steps, end := context.WithCancel(t.Context())
+	end()
 	res := f.rec.reconcile(t.Context(), steps, f.work, f.server.object())
 	if res.failed {
 		t.Fatalf("%+v", res)
