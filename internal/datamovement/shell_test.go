@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/executable"
 )
 
 const usualProfile = "ulimit -n 2048 && mpirun --allow-run-as-root --hostfile $HOSTFILE dcp --progress 1 --uid $UID --gid $GID $SRC $DEST"
@@ -42,7 +43,7 @@ func newShell(t testing.TB) *shell {
 	dir := t.TempDir()
 	for _, name := range []string{"mpirun", "dcp"} {
 		text := "#!/bin/bash\nprintf '%s\\0' \"${0##*/}\" \"$@\"\n"
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+		if err := executable.Write(filepath.Join(dir, name), []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/executable"
 )
 
 // need runs need.sh with nothing in PATH but stand-ins. Each stand-in is the
@@ -34,7 +36,7 @@ func need(t *testing.T, standins map[string]string, args ...string) (output stri
 		}
 	}
 	for name, body := range standins {
-		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!"+bash+"\n"+body+"\n"), 0o755); err != nil {
+		if err := executable.Write(filepath.Join(bin, name), []byte("#!"+bash+"\n"+body+"\n")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -149,7 +151,7 @@ func TestOtherErrorsOfApt(t *testing.T) {
 func standin(t *testing.T, name, body string) (bin string) {
 	t.Helper()
 	bin = t.TempDir()
-	if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
+	if err := executable.Write(filepath.Join(bin, name), []byte("#!/bin/sh\n"+body+"\n")); err != nil {
 		t.Fatal(err)
 	}
 	return bin

@@ -3,9 +3,10 @@ package systemd
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/executable"
 )
 
 // start, stop and status through the life of a service.
@@ -105,7 +106,7 @@ func TestSystemctlIsStrange(t *testing.T) {
 	n.Machine.Run = nil
 	n.does("status", 1, "", "thing: error: systemctl is not installed\nthing: hint: this command needs systemd; without systemd, run the daemon itself, without a command\n")
 	script := func(text string) {
-		n.must(os.WriteFile(filepath.Join(bin, "systemctl"), []byte("#!/bin/sh\n"+text), 0o755))
+		n.must(executable.Write(filepath.Join(bin, "systemctl"), []byte("#!/bin/sh\n"+text)))
 	}
 	script("echo \"$LC_ALL $1\" >&2; exit 3\n")
 	n.Units = n.Units[:1]

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/executable"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
@@ -21,7 +22,7 @@ import (
 func program(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ssh")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+	if err := executable.Write(path, []byte("#!/bin/sh\n"+text)); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -12,6 +12,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote/fakenode"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/executable"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
@@ -100,7 +101,7 @@ func (s *testNode) packages(version, ready, line string) payload.Payload {
 
 func (s *testNode) file(path, text string) payload.File {
 	s.t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+	if err := executable.Write(path, []byte(text)); err != nil {
 		s.t.Fatal(err)
 	}
 	return payload.File{Path: path, Size: int64(len(text)), Sum: sum([]byte(text))}

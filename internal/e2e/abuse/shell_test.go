@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/executable"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
@@ -212,7 +213,7 @@ func (s *env) newShell(t *testing.T) *shell {
 	}
 	sh := &shell{dir: t.TempDir(), work: t.TempDir(), command: p.String("data", "command")}
 	for _, name := range []string{"mpirun", "dcp"} {
-		if err := os.WriteFile(filepath.Join(sh.dir, name), []byte("#!/bin/bash\nprintf '%s\\0' \"${0##*/}\" \"$@\"\n"), 0o755); err != nil {
+		if err := executable.Write(filepath.Join(sh.dir, name), []byte("#!/bin/bash\nprintf '%s\\0' \"${0##*/}\" \"$@\"\n")); err != nil {
 			t.Fatal(err)
 		}
 	}

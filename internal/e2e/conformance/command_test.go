@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/executable"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
@@ -182,7 +183,7 @@ func hollowSuccess(s *env) {
 	s.Must(os.Rename(s.Bin+"/mount", s.Bin+"/mount.real"))
 	restore := sync.OnceFunc(func() { s.Must(os.Rename(s.Bin+"/mount.real", s.Bin+"/mount")) })
 	s.Cleanup(restore)
-	s.Must(os.WriteFile(s.Bin+"/mount", []byte("#!/bin/sh\nexit 0\n"), 0o755))
+	s.Must(executable.Write(s.Bin+"/mount", []byte("#!/bin/sh\nexit 0\n")))
 	s.Mount("one", m)
 	s.failed("one", "Major", "unable to mount file system", "reported success but nothing is mounted")
 	restore()

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/executable"
 )
 
 // script runs a script of packaging/examples. In its PATH are only stand-ins:
@@ -23,7 +25,7 @@ func script(t *testing.T, path string, env ...string) (calls, stderr string, cod
 		"systemctl": `echo "$*" >>"$BIN/calls"; case $1 in is-active) echo "$STATE"; [ "$STATE" = active ];; *) exit "${EXIT:-0}";; esac`,
 		"timeout":   `shift; "$@"`,
 	} {
-		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!"+bash+"\n"+body+"\n"), 0o755); err != nil {
+		if err := executable.Write(filepath.Join(bin, name), []byte("#!"+bash+"\n"+body+"\n")); err != nil {
 			t.Fatal(err)
 		}
 	}

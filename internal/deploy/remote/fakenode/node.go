@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/executable"
 )
 
 //go:embed bin
@@ -46,7 +47,7 @@ func Prepare(dir string) error {
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(dir, "."+path), data, 0o755)
+		return executable.Write(filepath.Join(dir, "."+path), data)
 	})
 }
 

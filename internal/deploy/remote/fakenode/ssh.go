@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/executable"
 )
 
 // Variable is the environment variable that tells the fake ssh where the nodes are.
@@ -28,7 +29,7 @@ func (f *Fleet) SSH() string {
 	exe, err := os.Executable()
 	f.check(err)
 	path := filepath.Join(f.Dir, ".ssh")
-	f.check(os.WriteFile(path, []byte("#!/bin/sh\n"+Variable+"='"+f.Dir+"' exec '"+exe+"' \"$@\"\n"), 0o755))
+	f.check(executable.Write(path, []byte("#!/bin/sh\n"+Variable+"='"+f.Dir+"' exec '"+exe+"' \"$@\"\n")))
 	return path
 }
 

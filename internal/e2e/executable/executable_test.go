@@ -1,0 +1,31 @@
+package executable
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// Programs can be run at once, whatever else is started meanwhile.
+func TestWrite(t *testing.T) {
+	dir := t.TempDir()
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for j := range 30 {
+				path := filepath.Join(dir, fmt.Sprint(i, "-", j))
+				if err := Write(path, []byte("#!/bin/sh\nexit 0\n")); err != nil {
+					t.Error(err)
+					return
+				}
+				if err := exec.Command(path).Run(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
