@@ -216,7 +216,7 @@ var rooms = map[string]string{
 	"deploy/remote":          "",                                                         // scripts on nodes; what they do is not its business
 	"deploy/target":          "deploy/payload deploy/product deploy/remote kube systemd", // one node; of systemd only what a status looks like
 	"deploy/fleet":           "deploy/nodeset safepath text",                             // many; what is done there is not its business
-	"deploy/remote/fakenode": "e2e/executable deploy/product deploy/remote",                             // for tests
+	"deploy/remote/fakenode": "e2e/executable deploy/product deploy/remote",              // for tests
 
 	"cli":        "text text/hint text/usage version", // the command line that the tools share
 	"cli/screen": "text",
