@@ -165,7 +165,7 @@ func TestChildDoesTheSame(t *testing.T) {
 				}
 				return o
 			}
-			here := run(&Node{Root: calm(t)})
+			here := run(&Node{Root: nonBlocking(t)})
 			n, c := blocking(t, time.Minute)
 			there := run(n)
 			if ops := c.children(); !slices.Equal(ops, []string{tt.op}) {
@@ -189,8 +189,8 @@ func TestChildDoesTheSame(t *testing.T) {
 	}
 }
 
-// calm is a machine on which no mount may block.
-func calm(t testing.TB) (root string) {
+// nonBlocking is a machine on which no mount may block.
+func nonBlocking(t testing.TB) (root string) {
 	root = t.TempDir()
 	must(t, os.MkdirAll(root+"/proc/self", 0o755))
 	must(t, os.WriteFile(root+"/proc/self/mountinfo", []byte("1 0 0:1 / / rw - ext4 /dev/sda rw\n"), 0o644))
@@ -256,7 +256,7 @@ func TestResolveInAChild(t *testing.T) {
 // A mount that nothing stands above is made without a child.
 func TestOrdinaryTargetNeedsNoChild(t *testing.T) {
 	c := &counting{}
-	n := (&Node{Root: calm(t)}).For(Caller{Exec: c})
+	n := (&Node{Root: nonBlocking(t)}).For(Caller{Exec: c})
 	path := t.TempDir() + "/a/b"
 	n.MissingTargets(path)
 	created, err := n.MakeDirectory(path)

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// helperActivated is a service: it plays systemd's part in giving itself the
-// variables, which must name its own pid.
+// helperActivated is a service: like systemd, it sets the variables of socket
+// activation for itself, which must name its own pid.
 func helperActivated() error {
 	if os.Getenv("LISTEN_PID") == "" {
 		os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))

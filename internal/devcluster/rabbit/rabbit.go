@@ -71,7 +71,7 @@ var errDied = errors.New("the rabbit died (injected)")
 // Run starts them again.
 func Run(ctx context.Context, c Config) error {
 	r := &rabbit{Config: c, slots: make(chan struct{}, max(1, c.Parallel)), died: map[types.UID]bool{}, root: os.Getuid() == 0}
-	if err := r.furnish(); err != nil {
+	if err := r.makeDirectory(); err != nil {
 		return err
 	}
 	var err error
@@ -134,8 +134,8 @@ func (r *rabbit) live(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// furnish makes the folder: links called mpirun and dcp, a place for hostfiles.
-func (r *rabbit) furnish() error {
+// makeDirectory makes the directory: links called mpirun and dcp, a place for hostfiles.
+func (r *rabbit) makeDirectory() error {
 	for _, folder := range []string{"bin", "hostfiles"} {
 		if err := os.MkdirAll(filepath.Join(r.Folder, folder), 0o700); err != nil {
 			return err

@@ -1,3 +1,9 @@
+// Package budget holds tests of promises that no other test notices: how large a
+// program is, which modules it is linked from, which package may import which, and
+// that every package has a comment. The sources and the linker tell all of it; what
+// must be measured is measured by internal/e2e/bench.
+//
+// It must not know what the daemons do.
 package budget
 
 import "maps"
@@ -183,8 +189,8 @@ var forbidden = map[string]string{
 	module + "/packaging":                   "manual pages and explanations are files, not parts of a program",
 }
 
-// rooms are the floors of the house: what may use what within the module.
-var rooms = map[string]string{
+// imports lists what each package may import within the module, for TestImports.
+var imports = map[string]string{
 	"version": "", "text": "",
 	"text/hint":  "text",
 	"text/usage": "text text/hint", // wrong command lines, of daemons and tools alike

@@ -33,7 +33,7 @@ func packages(t *testing.T) (list []pkg) {
 		}
 		list = append(list, p)
 	}
-	if len(list) < len(rooms) {
+	if len(list) < len(imports) {
 		t.Fatalf("only %d packages", len(list))
 	}
 	return list
@@ -53,7 +53,7 @@ func TestEveryPackageHasADocComment(t *testing.T) {
 			}
 			doc += file.Doc.Text()
 		}
-		name := p.Name // not the folder: v2 holds package datamovementv2
+		name := p.Name // not the directory: v2 holds package datamovementv2
 		if p.Name == "main" {
 			name = filepath.Base(p.ImportPath)
 		}
@@ -66,7 +66,7 @@ func TestEveryPackageHasADocComment(t *testing.T) {
 // Every exported name says what it means.
 func TestExportedNamesAreDocumented(t *testing.T) {
 	for _, p := range packages(t) {
-		if room, _ := strings.CutPrefix(p.ImportPath, module+"/internal/"); rooms[room] == "" && room != "node" && room != "config" && room != "daemon" {
+		if name, _ := strings.CutPrefix(p.ImportPath, module+"/internal/"); imports[name] == "" && name != "node" && name != "config" && name != "daemon" {
 			continue
 		}
 		for _, f := range p.GoFiles {
@@ -92,29 +92,29 @@ func TestExportedNamesAreDocumented(t *testing.T) {
 	}
 }
 
-// Nobody imports upward, and some rooms do not know each other.
-func TestRooms(t *testing.T) {
+// Every package imports only what the table allows.
+func TestImports(t *testing.T) {
 	seen := map[string]bool{}
 	for _, p := range packages(t) {
-		room, ok := strings.CutPrefix(p.ImportPath, module+"/internal/")
-		if !ok || strings.HasPrefix(room, "e2e/") || strings.HasPrefix(room, "e2e") {
+		name, ok := strings.CutPrefix(p.ImportPath, module+"/internal/")
+		if !ok || strings.HasPrefix(name, "e2e") {
 			continue
 		}
-		may, known := rooms[room]
+		may, known := imports[name]
 		if !known {
-			t.Errorf("the room %s is new: say in links.go what it may use", room)
+			t.Errorf("%s is a new package: add what it may import to links.go", name)
 			continue
 		}
-		seen[room] = true
+		seen[name] = true
 		for _, i := range p.Imports {
 			if used, ok := strings.CutPrefix(i, module+"/internal/"); ok && !contains(may, used) {
-				t.Errorf("%s must not know %s", room, used)
+				t.Errorf("%s must not import %s", name, used)
 			}
 		}
 	}
-	for room := range rooms {
-		if !seen[room] {
-			t.Errorf("there is no room %s", room)
+	for name := range imports {
+		if !seen[name] {
+			t.Errorf("links.go lists %s, which does not exist", name)
 		}
 	}
 }

@@ -128,7 +128,7 @@ func fsName(index int) string { return fmt.Sprintf("fs%d", index) }
 // patience bounds what should take milliseconds, on a machine that is busy.
 const patience = 40 * time.Second
 
-// test is a stage for one kind.
+// env is a node and the objects for tests of one kind.
 type env struct {
 	*world.World
 	reporter

@@ -53,7 +53,7 @@ var hookPlaces = []string{
 	"preUnmount", "postUnmount", "preDeactivate", "postDeactivate",
 }
 
-// set is the stage of one kind: a node, a volume and a profile with a hook in
+// set is what the cases of one kind share: a node, a volume and a profile with a hook in
 // every place. Each case on it uses an object and a path of its own.
 type set struct {
 	*world.World

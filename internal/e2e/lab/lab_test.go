@@ -84,14 +84,14 @@ var features Features
 func TestMain(m *testing.M) {
 	if role := os.Getenv("LAB_TEST_ROLE"); role != "" {
 		Enter()
-		os.Exit(playRole(role))
+		os.Exit(runRole(role))
 	}
 	features = Enter()
 	os.Exit(m.Run())
 }
 
-// playRole is what this program does when a test starts it as a victim.
-func playRole(role string) int {
+// runRole is what this program does when a test starts it as a child process.
+func runRole(role string) int {
 	l, err := New("")
 	if err != nil {
 		fmt.Println("new:", err)

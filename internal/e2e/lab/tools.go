@@ -23,8 +23,8 @@ const standinPackage = "github.com/compute-daemons/compute-daemons/internal/e2e/
 // Programs that are found by name, and mount helpers, which mount(8) looks for
 // in /sbin and nowhere else.
 var (
-	playedTools   = []string{"lvs", "vgs", "lvchange", "vgchange", "nvme", "dlm_tool", "mount", "umount"}
-	playedHelpers = []string{"mount.lustre", "mount.gfs2"}
+	standinTools   = []string{"lvs", "vgs", "lvchange", "vgchange", "nvme", "dlm_tool", "mount", "umount"}
+	standinHelpers = []string{"mount.lustre", "mount.gfs2"}
 )
 
 // standin returns the stand-in program: the file that LAB_STANDIN names, or the one
@@ -58,11 +58,11 @@ func (l *Lab) installTools() error {
 	if err := os.WriteFile(first, program, 0o755); err != nil {
 		return err
 	}
-	helpers := playedHelpers
+	helpers := standinHelpers
 	if l.Features.UserNamespace {
 		helpers = append(helpers[:len(helpers):len(helpers)], "mount.xfs")
 	}
-	for _, name := range append(playedTools[:len(playedTools):len(playedTools)], helpers...) {
+	for _, name := range append(standinTools[:len(standinTools):len(standinTools)], helpers...) {
 		if err := os.Link(first, filepath.Join(l.Bin, name)); err != nil {
 			return err
 		}

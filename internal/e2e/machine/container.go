@@ -38,8 +38,8 @@ func Container(t testing.TB) *Machine {
 }
 
 // Containers boots several containers at once. They share the host's network,
-// loopback included. Each plays on a stage of its own, whose node has the host
-// name of the container. The files that lay returns are there when it boots.
+// loopback included. Each has a world of its own, whose node has the host name of
+// the container. The files that lay returns are there when it boots.
 func Containers(t testing.TB, lay func(s *world.World, name string) []File, names ...string) []*Machine {
 	t.Helper()
 	Need(t)

@@ -19,7 +19,7 @@ import (
 // more, in namespaces within ours, which the kernel empties.
 func TestInterrupted(t *testing.T) {
 	machine.Need(t)
-	world.New(t) // says why there is no laboratory
+	world.New(t) // skips the test, with the reason, where no lab can be made
 	temporary := t.TempDir()
 	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^TestInstalled$/^silent")
 	for _, kv := range os.Environ() {

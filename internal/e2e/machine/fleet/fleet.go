@@ -39,7 +39,7 @@ type Fleet struct {
 	Dir        string // the administrator's: keys, configuration of ssh
 	Kubeconfig string
 
-	*machine.Machine // the first node's; for the stage and the cluster
+	*machine.Machine // the first node's; for the world and the cluster
 
 	t testing.TB
 }
