@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -128,7 +129,9 @@ func (d *demo) use() {
 	o, err := d.Cluster.Get(d.ctx, "ClientMount", d.Node, d.object)
 	d.must(err)
 	d.out.command("kubectl get clientmount " + d.object + " -o jsonpath={.status}")
-	d.out.block(line(o["status"]))
+	status, err := json.Marshal(o["status"])
+	d.must(err)
+	d.out.block(string(status))
 }
 
 // busy asks for the unmount while a process stands in the way.

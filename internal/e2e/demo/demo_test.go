@@ -44,7 +44,7 @@ func TestShow(t *testing.T) {
 				{"a step with its time", `(?m)^  activate +[0-9.]+ m?s`},
 				{"findmnt", `(?m)^  /\S+ +/dev/mapper/\S+ +(xfs|tmpfs) `},
 				{"the file", `(?m)^  written by process`},
-				{"the status", `\{allReady: true, mounts: \[\{ready: true, state: mounted\}\]\}`},
+				{"the status", `\{"allReady":true,"mounts":\[\{"ready":true,"state":"mounted"\}\]\}`},
 				{"the busy unmount and who is in the way", `target is busy(?s:.*)in use by pid \d+ \(standin, uid 0[^)]*\): cwd`},
 				{"the unmount", `(?m)^unmounted `},
 				{"the released daemon's end", `(?m)^stopped `},

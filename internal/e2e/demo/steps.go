@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -78,25 +76,4 @@ spec:
   - {mountPath: %s, type: %s, device: {type: %s}}   # and more
 `, o.Name(), o.Namespace(), o.String("spec", "node"), o.String("spec", "desiredState"),
 		text("mountPath"), text("type"), text("device", "type"))
-}
-
-// line is an object in YAML's short form, keys sorted.
-func line(v any) string {
-	switch v := v.(type) {
-	case lab.Object:
-		return line(map[string]any(v))
-	case map[string]any:
-		var parts []string
-		for _, k := range slices.Sorted(maps.Keys(v)) {
-			parts = append(parts, k+": "+line(v[k]))
-		}
-		return "{" + strings.Join(parts, ", ") + "}"
-	case []any:
-		var parts []string
-		for _, e := range v {
-			parts = append(parts, line(e))
-		}
-		return "[" + strings.Join(parts, ", ") + "]"
-	}
-	return fmt.Sprint(v)
 }
