@@ -1,4 +1,4 @@
-// Command clientmountd makes the ClientMounts of this compute node true.
+// Command clientmountd reconciles the ClientMounts of this compute node.
 package main
 
 import (

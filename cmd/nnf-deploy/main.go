@@ -1,4 +1,4 @@
-// Command nnf-deploy brings both daemons to every compute of a system.
+// Command nnf-deploy installs both daemons on every compute node of a system.
 package main
 
 import (

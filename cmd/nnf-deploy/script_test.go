@@ -31,7 +31,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// fleet NODE...: folders that stand for nodes, whose systemd knows the units of
+// fleet NODE...: directories that stand for nodes, whose systemd knows the units of
 // both daemons, and a SystemConfiguration that names them. The script reaches
 // them by --ssh fakessh, which is in its PATH.
 func fleet(ts *testscript.TestScript, neg bool, args []string) {

@@ -71,7 +71,7 @@ func held(t *testing.T, conn *grpc.ClientConn) (finish func() (*pb.DataMovementC
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Behind it on the same connection: when this is answered, that has begun.
+	// Behind it on the same connection: when this is answered, that has started.
 	if err := call(t, conn); err != nil {
 		t.Fatal(err)
 	}

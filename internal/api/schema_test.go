@@ -41,7 +41,7 @@ type definition struct {
 }
 
 // definitions reads the custom resource definitions that the tests' API server
-// has, or those of the folder that CRDS names.
+// has, or those of the directory that CRDS names.
 func definitions(t *testing.T) map[string]definition {
 	t.Helper()
 	dir := os.Getenv("CRDS")

@@ -23,7 +23,7 @@ build)
 esac
 `
 
-// workshop is a folder with build.sh and one source file.
+// workshop is a directory with build.sh and one source file.
 type workshop struct {
 	dir string
 	env []string

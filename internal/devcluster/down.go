@@ -14,7 +14,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/statedir"
 )
 
-// Files in a cluster's folder that this package names.
+// Files in a cluster's directory that this package names.
 const (
 	addressFile = "address" // host:port of the API server
 	serverLog   = "apiserver.log"
@@ -22,7 +22,7 @@ const (
 	rabbitFolder = "rabbit"
 )
 
-// stateEntries is all that a cluster keeps in its folder.
+// stateEntries is all that a cluster keeps in its directory.
 func stateEntries() []string {
 	entries := []string{addressFile, serverLog, "etcd", "etcd.log", "pki", "admin.kubeconfig", rabbitFolder}
 	for _, d := range provision.Daemons {
@@ -55,7 +55,7 @@ func down(s streams, dir string, purge bool) error {
 		}
 		s.progress("process %d has ended", process.PID)
 	}
-	// Locking would make the folder; and a mistyped name should stay untouched.
+	// Locking would make the directory; and a mistyped name should stay untouched.
 	if _, err := os.Stat(filepath.Join(dir, "pki")); errors.Is(err, fs.ErrNotExist) {
 		if purge {
 			s.progress("no cluster's state in %s", dir)

@@ -9,7 +9,7 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// redirectLogs sends the log of the Kubernetes libraries to a file, made anew
+// redirectLogs sends the log of the Kubernetes libraries to a file, made again
 // at each start, or to standard error. The returned function ends that.
 func redirectLogs(path string, verbose bool, stderr io.Writer) (func(), error) {
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})

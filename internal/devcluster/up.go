@@ -102,7 +102,7 @@ func (o *upOptions) up(ctx context.Context, s streams, args []string) error {
 	return o.serve(ctx, s, dir, crds, args)
 }
 
-// serve runs the cluster on a locked folder until ctx ends.
+// serve runs the cluster on a locked directory until ctx ends.
 func (o *upOptions) serve(ctx context.Context, s streams, dir *statedir.Dir, crds []*apiext.CustomResourceDefinition, args []string) error {
 	began := time.Now()
 	keys, err := authority.Load(dir.Path("pki"), o.newCA)
@@ -176,7 +176,7 @@ func (o *upOptions) definitions() ([]*apiext.CustomResourceDefinition, error) {
 	return manifests.CRDs()
 }
 
-// listen takes the wanted port, else the folder's former one, so that a
+// listen takes the wanted port, else the directory's former one, so that a
 // restarted server is found where its clients look for it.
 func listen(dir *statedir.Dir, port int) (net.Listener, error) {
 	hint := ""

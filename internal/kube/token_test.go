@@ -329,7 +329,7 @@ func TestTokenFileModes(t *testing.T) {
 	}
 }
 
-// A folder whose name only begins like the one of systemd is nothing special.
+// A directory whose name only begins like the one of systemd is nothing special.
 func TestHandedOver(t *testing.T) {
 	for path, want := range map[string]bool{
 		"/run/credentials/x.service/token": true, "/run/credentials/x.service": false, "/run/credentials/x.service-2/token": false,

@@ -166,7 +166,7 @@ func TestOneLine(t *testing.T) {
 }
 
 // The unit starts what the administrator would have started, and never something
-// relative to a folder that nobody remembers.
+// relative to a directory that nobody remembers.
 func TestProgram(t *testing.T) {
 	s := Service{Name: "thing"}
 	self, err := os.Executable()

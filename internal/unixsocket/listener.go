@@ -322,7 +322,7 @@ func (l *Listener) Quiesce() bool {
 // Drain stops accepting, and returns once the first bytes have arrived on every
 // accepted connection or it is closed, but not later than after limit. A server that
 // exits calls it first: a gRPC server closes connections that it has accepted and not
-// begun to read, though the next process would have served those clients.
+// started to read, though the next process would have served those clients.
 func (l *Listener) Drain(limit time.Duration) {
 	l.StopAccepting()
 	all := make(chan struct{})

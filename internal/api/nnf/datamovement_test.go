@@ -166,7 +166,7 @@ func TestDataMovementStatus(t *testing.T) {
 	}
 }
 
-// Nobody has begun: the API server sends no status at all, or an empty one.
+// The rabbit has not started: the API server sends no status at all, or an empty one.
 func TestDataMovementWithoutStatus(t *testing.T) {
 	for _, in := range []string{`{}`, `{"status":{}}`, `{"status":{"startTime":null,"commandStatus":null}}`} {
 		d := &DataMovement{}

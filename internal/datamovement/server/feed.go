@@ -164,7 +164,7 @@ func (f *feed) run(ctx context.Context, ended chan struct{}) {
 // is back.
 func (f *feed) state(ctx context.Context, s kube.State) {
 	f.mu.Lock()
-	if ctx.Err() != nil { // another watch may have begun
+	if ctx.Err() != nil { // another watch may have started
 		f.mu.Unlock()
 		return
 	}

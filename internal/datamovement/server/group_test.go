@@ -98,7 +98,7 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// A repeated batch with a key makes nothing new; one without makes all anew.
+// A repeated batch with a key makes nothing new; one without makes all again.
 func TestBatchKeys(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		h1, uids1 := batched(t, s, "k", "a", "b")

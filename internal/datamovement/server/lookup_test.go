@@ -117,7 +117,7 @@ func TestRabbitOf(t *testing.T) {
 }
 
 // The rabbit that was found stays known while the API server is away, is looked
-// up anew when it moves, and a configured one is never asked for.
+// up again when it moves, and a configured one is never asked for.
 func TestRabbitIsKnown(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		if _, err := s.look.known(t.Context()); err != nil {
@@ -165,7 +165,7 @@ func TestNoSystemConfiguration(t *testing.T) {
 	})
 }
 
-// What is not in a remembered list is looked for anew, but not each time.
+// What is not in a remembered list is looked up again, but not each time.
 func TestNewNamesAreFound(t *testing.T) {
 	for name, x := range map[string]struct {
 		list   string

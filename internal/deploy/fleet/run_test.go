@@ -172,7 +172,7 @@ func TestMaxFailures(t *testing.T) {
 	})
 }
 
-// The first Ctrl-C: no node is begun any more, those before the switch stay as they
+// The first Ctrl-C: no further node is started, those before the switch stay as they
 // are, those in it end.
 func TestStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -95,7 +95,7 @@ type Report struct {
 	Pending     []string             // daemons that an interrupted run has not restarted
 }
 
-// FileState is the state of a path. State is the SHA-256 of a file, or absent, folder, link
+// FileState is the state of a path. State is the SHA-256 of a file, or absent, directory, link
 // or other.
 type FileState struct{ State, Mode, Owner string }
 

@@ -112,7 +112,7 @@ func followWatch(ctx context.Context, resource dynamic.ResourceInterface, only m
 		case "ADDED", "MODIFIED":
 		case "DELETED":
 			object = nil
-		default: // an error event: list anew
+		default: // an error event: list again
 			return false, nil
 		}
 		if (ok || object == nil) && seen(object) {

@@ -1,6 +1,6 @@
 // Package authority makes the cluster's certificates and keys: a certificate
 // authority and a signing key for service-account tokens that outlive a
-// restart, and a server and an administrator certificate that are issued anew
+// restart, and a server and an administrator certificate that are issued again
 // at each start.
 //
 // It must not know Kubernetes.
@@ -33,7 +33,7 @@ type Keys struct {
 	SignerFile string
 }
 
-// Load returns the keys kept in a folder. What is missing is made; with newCA
+// Load returns the keys kept in a directory. What is missing is made; with newCA
 // the certificate authority is replaced, so that clients with the old one stop
 // trusting the server. The signing key stays: tokens survive a new authority.
 // A damaged file is an error that names it.

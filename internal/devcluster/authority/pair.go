@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// lifetime is long because a development cluster's folder may lie about for
+// lifetime is long because a development cluster's directory may lie about for
 // months; it protects nothing but the loopback address.
 const lifetime = 5 * 365 * 24 * time.Hour
 

@@ -11,7 +11,7 @@ import (
 )
 
 // startEtcd runs the store on unix sockets: no TCP port and no credentials, the
-// sockets' folder is open to its owner only.
+// sockets' directory is open to its owner only.
 func startEtcd(ctx context.Context, c Config) (*embed.Etcd, error) {
 	e := embed.NewConfig()
 	e.Dir = c.DataDir

@@ -1,6 +1,6 @@
 // Package copytool stands in for the two programs that a data movement's
 // command starts on a rabbit: mpirun, which starts the copier, and dcp of
-// mpiFileUtils, which copies a tree and says how far it is. A folder of
+// mpiFileUtils, which copies a tree and says how far it is. A directory of
 // links called mpirun and dcp to one binary makes it both.
 //
 // It must not know Kubernetes nor data movements: it is told everything by its

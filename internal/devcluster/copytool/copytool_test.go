@@ -64,7 +64,7 @@ func source(t *testing.T) string {
 	return dir
 }
 
-// tree lists what lies in a folder.
+// tree lists what lies in a directory.
 func tree(t *testing.T, dir string) string {
 	t.Helper()
 	var out []string

@@ -144,7 +144,7 @@ func (c *cluster) read(t *testing.T, name string) string {
 }
 
 // client is a REST client with the credentials of a kubeconfig below the
-// cluster's folder.
+// cluster's directory.
 func (c *cluster) client(t *testing.T, kubeconfig string) *rest.Config {
 	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(c.dir, kubeconfig))

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// TestRestart follows one folder through a kill, a restart and a new authority.
+// TestRestart follows one directory through a kill, a restart and a new authority.
 func TestRestart(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	first := start(t, dir, "--compute", "node-a", "--rabbit", "rabbit-z")
@@ -102,7 +102,7 @@ func TestParentDeath(t *testing.T) {
 	}
 }
 
-// TestOtherDefinitions installs a folder whose definition wants a conversion
+// TestOtherDefinitions installs a directory whose definition wants a conversion
 // webhook that nobody runs, and ends by signal while a watch is open.
 func TestOtherDefinitions(t *testing.T) {
 	const crd = `

@@ -34,8 +34,8 @@ func CRDs() ([]*apiext.CustomResourceDefinition, error) {
 	return readCRDs(sub, "built-in definitions")
 }
 
-// CRDsFrom returns the definitions in the *.yaml files of a folder; documents
-// of other kinds are passed over. A folder without definitions is an error.
+// CRDsFrom returns the definitions in the *.yaml files of a directory; documents
+// of other kinds are passed over. A directory without definitions is an error.
 func CRDsFrom(dir string) ([]*apiext.CustomResourceDefinition, error) {
 	return readCRDs(os.DirFS(dir), dir)
 }

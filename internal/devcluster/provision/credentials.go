@@ -17,7 +17,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/statedir"
 )
 
-// Daemon is one of the two programs that get credentials; its folder below the
+// Daemon is one of the two programs that get credentials; its directory below the
 // cluster's has its name.
 type Daemon struct {
 	Name      string
@@ -46,7 +46,7 @@ func (d Daemon) secret() apiclient.Target {
 }
 
 // WriteCredentials waits for the account's token and writes service.token,
-// service.cert and kubeconfig into the daemon's folder below dir.
+// service.cert and kubeconfig into the daemon's directory below dir.
 func (d Daemon) WriteCredentials(ctx context.Context, client *apiclient.Client, admin *rest.Config, dir string) error {
 	token, err := d.token(ctx, client)
 	if err != nil {

@@ -10,10 +10,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/statedir"
 )
 
-// adminFile is the administrator's kubeconfig in the cluster's folder.
+// adminFile is the administrator's kubeconfig in the cluster's directory.
 const adminFile = "admin.kubeconfig"
 
-// WriteAdmin writes admin.kubeconfig into the cluster's folder.
+// WriteAdmin writes admin.kubeconfig into the cluster's directory.
 func WriteAdmin(dir string, admin *rest.Config) error {
 	return writeKubeconfig(filepath.Join(dir, adminFile), admin, clientcmdapi.AuthInfo{
 		ClientCertificateData: admin.CertData,
@@ -21,7 +21,7 @@ func WriteAdmin(dir string, admin *rest.Config) error {
 	})
 }
 
-// ReadAdmin returns the administrator's access to the cluster of a folder.
+// ReadAdmin returns the administrator's access to the cluster of a directory.
 func ReadAdmin(dir string) (*rest.Config, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(dir, adminFile))
 	if err != nil {

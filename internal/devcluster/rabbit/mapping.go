@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Mapping puts a folder of this machine where a rabbit has another, so that
+// Mapping puts a directory of this machine where a rabbit has another, so that
 // several rabbits can work on one machine.
 type Mapping struct{ From, To string }
 

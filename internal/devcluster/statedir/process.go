@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotRunning says that no process runs a cluster on the folder.
+// ErrNotRunning says that no process runs a cluster on the directory.
 var ErrNotRunning = errors.New("not running")
 
 // Process identifies a process beyond the reuse of its number: Start is the
@@ -31,7 +31,7 @@ func (d *Dir) RecordProcess() error {
 	return WriteFile(d.Path(runtimeFolder, "process"), fmt.Appendf(nil, "%d %d\n", os.Getpid(), start))
 }
 
-// ReadProcess returns the process that runs a cluster on the folder, or
+// ReadProcess returns the process that runs a cluster on the directory, or
 // ErrNotRunning when there is no record or the process has ended.
 func ReadProcess(dir string) (Process, error) {
 	text, err := os.ReadFile(filepath.Join(dir, runtimeFolder, "process"))

@@ -1,4 +1,4 @@
-// Package statedir is the folder of one development cluster: who uses it, where
+// Package statedir is the directory of one development cluster: who uses it, where
 // things lie in it, and how a file in it is replaced so that no reader ever
 // sees half of it.
 //
@@ -15,20 +15,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrInUse says that another process runs a cluster on the folder.
+// ErrInUse says that another process runs a cluster on the directory.
 var ErrInUse = errors.New("in use")
 
 // runtimeFolder holds what exists only while a cluster runs. Its descriptor is
 // the lock, so that a killed process leaves no lock behind.
 const runtimeFolder = "run"
 
-// Dir is a folder that this process holds.
+// Dir is a directory that this process holds.
 type Dir struct {
 	path string
 	run  *os.File
 }
 
-// Lock creates the folder if needed (mode 0700) and takes it for this process.
+// Lock creates the directory if needed (mode 0700) and takes it for this process.
 // The error is ErrInUse, with the process id, when somebody else holds it.
 func Lock(path string) (*Dir, error) {
 	path, err := filepath.Abs(path)
@@ -62,26 +62,26 @@ func Lock(path string) (*Dir, error) {
 	return d, nil
 }
 
-// Path joins the folder's absolute path and the elements.
+// Path joins the directory's absolute path and the elements.
 func (d *Dir) Path(elements ...string) string {
 	return filepath.Join(append([]string{d.path}, elements...)...)
 }
 
-// SocketPath names a socket in the runtime folder. The name goes through this
-// process's descriptor of the folder: it stays below the 107 bytes of a socket
-// address however long the folder's own path is. It is of use to this process
+// SocketPath names a socket in the runtime directory. The name goes through this
+// process's descriptor of the directory: it stays below the 107 bytes of a socket
+// address however long the directory's own path is. It is of use to this process
 // only, and until Close.
 func (d *Dir) SocketPath(name string) string {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", d.run.Fd(), name)
 }
 
-// Close removes what belongs to the running cluster and lets go of the folder.
+// Close removes what belongs to the running cluster and lets go of the directory.
 func (d *Dir) Close() error {
 	return errors.Join(d.clearRuntime(), d.run.Close())
 }
 
 // Purge removes the named entries (the state of a cluster, as its maker knows
-// it), the runtime folder, and the folder itself when nothing else is in it.
+// it), the runtime directory, and the directory itself when nothing else is in it.
 // Dir is closed afterwards.
 func (d *Dir) Purge(entries ...string) error {
 	var errs []error

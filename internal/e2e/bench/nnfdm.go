@@ -133,7 +133,7 @@ func (s *copies) requests() {
 	each := []float64{float64(p.Count()) / warmCreates}
 	s.add("requests per create, warm", "", 2, true, each, fmt.Sprintf("%d in a loop: the object; once a second workflow, mounts of compute and rabbit", warmCreates))
 	s.createRate(c)
-	// The first poll begins the watch; when that has begun is known when it has
+	// The first poll starts the watch; when that has started is known when it has
 	// shown a change.
 	s.settled(c, uid)
 	p.ClearRequests()
@@ -207,7 +207,7 @@ func (s *copies) timePolls(c pb.DataMoverClient, uid string) (took []float64) {
 	return took
 }
 
-// begins is the time for a wait to have begun before its end is written. One
+// begins is the time for a wait to have started before its end is written. One
 // that has not yet is measured all the same, from the writing.
 const begins = 15 * time.Millisecond
 

@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// built makes each program as make does, once, in a folder of its own.
+// built makes each program as make does, once, in a directory of its own.
 var built = map[string]func() (string, error){}
 
 func build(daemon string) (string, error) {

@@ -212,7 +212,7 @@ func (s *env) exits(want int) {
 }
 
 // termDuringUnmount: an unmount that is the last step is also published; in
-// any case the next daemon ends what was begun.
+// any case the next daemon ends what was started.
 func termDuringUnmount(s *env) {
 	m := s.ready()
 	s.MountAndWait("one", m)

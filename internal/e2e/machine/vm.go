@@ -241,7 +241,7 @@ func newGuest(l *lab.Lab, at, serve string) (*guest, error) {
 		}
 	}
 	// What a script has started lives on when the agent ends, as after a login.
-	g.units["e2e-agent.service"] = unit("the test's hand", "",
+	g.units["e2e-agent.service"] = unit("the agent of the test", "",
 		"ExecStart="+at+" serve "+serve, "KillMode=process", "Restart=always", "RestartSec=100ms")
 	return g, nil
 }

@@ -199,7 +199,7 @@ func axlCopies(s *env) {
 	}
 }
 
-// A Delete right behind the Cancel must succeed, whether the copy has begun or
+// A Delete right behind the Cancel must succeed, whether the copy has started or
 // not.
 func axlCancels(s *env) {
 	s.onShelf()

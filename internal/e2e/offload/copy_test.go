@@ -115,7 +115,7 @@ func copyDry(s *env) {
 	}
 }
 
-// Whoever cancels at once does not know whether the rabbit has begun; either way
+// A client that cancels at once does not know whether the rabbit has started; either way
 // it ends, and can be deleted.
 func copyNever(s *env) {
 	s.onShelf()

@@ -105,7 +105,7 @@ func cancelConflict(s *env) {
 	s.finalizers(uid)
 }
 
-// What the rabbit has not begun it would never end.
+// The rabbit would never end a data movement that it has not started.
 func cancelBeforeStart(s *env) {
 	s.usual()
 	uid := s.create()

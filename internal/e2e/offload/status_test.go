@@ -235,7 +235,7 @@ func (s *env) waits(uid string, seconds int64) <-chan *pb.DataMovementStatusResp
 	return out
 }
 
-// watches counts those that the daemon has begun.
+// watches counts those that the daemon has started.
 func (s *env) watches() int { return s.Proxy.Count("watch") }
 
 func waitEnds(s *env) {

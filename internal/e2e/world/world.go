@@ -1,5 +1,5 @@
-// Package world furnishes a lab with a real API server and what is there before a
-// daemon has work: nodes, rabbits, profiles, volumes, jobs and ClientMounts. Tests,
+// Package world fills a lab with a real API server and the objects that exist before
+// a daemon has work: nodes, rabbits, profiles, volumes, jobs and ClientMounts. Tests,
 // the demonstration and the benchmark start the daemons in it.
 //
 // It must not know what a test is about: it asserts nothing but that a test leaves

@@ -1,4 +1,4 @@
-// Command agent is the test's hand inside a machine: it runs scripts that come
+// Command agent runs inside a machine for a test: it runs scripts that come
 // over a port of a virtual machine or a socket of a container, and passes
 // connections on to the host.
 //
