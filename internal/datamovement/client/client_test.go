@@ -115,6 +115,20 @@ func TestLife(t *testing.T) {
 	})
 }
 
+// The daemon sends the statuses of many copies in several messages.
+func TestListOfMany(t *testing.T) {
+	each(t, func(t *testing.T, old bool) {
+		c, _ := open(t, old, nil)
+		ids := copyOf(t, c, slices.Repeat([]string{"/mnt/hold"}, 150)...)
+		if list, err := c.List(t.Context()); err != nil || len(list) != len(ids) {
+			t.Errorf("%d of %d, %v", len(list), len(ids), err)
+		}
+		if list, err := c.Status(t.Context(), ids); err != nil || len(list) != len(ids) {
+			t.Errorf("%d of %d, %v", len(list), len(ids), err)
+		}
+	})
+}
+
 // Version 2 is tried once with a daemon that does not have it, not at each call.
 func TestAsksOnce(t *testing.T) {
 	c, d := open(t, true, nil)

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -65,7 +67,7 @@ func (c *Client) statusOf(ctx context.Context, ids []string) ([]Movement, error)
 	return out, c.explain(err)
 }
 
-// status2 returns the first response of a Watch, which has the state of all copies.
+// status2 returns the statuses at the start of a Watch, sorted by id.
 func (c *Client) status2(ctx context.Context, ids []string) ([]Movement, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -73,14 +75,28 @@ func (c *Client) status2(ctx context.Context, ids []string) ([]Movement, error) 
 	if err != nil {
 		return nil, err
 	}
-	r, err := stream.Recv()
-	if errors.Is(err, io.EOF) {
-		return nil, nil // a workflow without copies
-	}
+	header, err := stream.Header()
 	if err != nil {
 		return nil, err
 	}
-	return movements2(r.GetMovements()), nil
+	count := 0 // a daemon without this header: what is in the first message
+	if v := header.Get(pb2.HeaderMovements); len(v) > 0 {
+		if count, err = strconv.Atoi(v[0]); err != nil {
+			return nil, fmt.Errorf("number of copies: %w", err)
+		}
+	}
+	var all []Movement
+	for first := true; first || len(all) < count; first = false {
+		r, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break // a workflow without copies
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, movements2(r.GetMovements())...)
+	}
+	return all, nil
 }
 
 func movements2(list []*pb2.MovementStatus) []Movement {

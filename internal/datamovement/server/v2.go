@@ -3,8 +3,10 @@ package server
 import (
 	"context"
 	"errors"
+	"strconv"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
@@ -89,6 +91,9 @@ func (v version2) Watch(r *v2.WatchRequest, stream grpc.ServerStreamingServer[v2
 		return errorV2(err)
 	}
 	defer g.release()
+	if err := stream.SetHeader(metadata.Pairs(v2.HeaderMovements, strconv.Itoa(len(g.members)))); err != nil {
+		return err
+	}
 	var page []*v2.MovementStatus
 	size, sent := 0, false
 	var broken error

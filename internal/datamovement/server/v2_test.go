@@ -3,6 +3,8 @@ package server
 import (
 	"errors"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -137,6 +139,9 @@ func TestWatchPages(t *testing.T) {
 	stream, err := v2.NewDataMoverClient(r.dial(t)).Watch(t.Context(), &v2.WatchRequest{Workflow: &v2.Workflow{Name: "job7", Namespace: "default"}})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if h, err := stream.Header(); err != nil || !slices.Equal(h[v2.HeaderMovements], []string{strconv.Itoa(n)}) {
+		t.Errorf("header %v, %v", h, err)
 	}
 	last, got := "", 0
 	for got < n {

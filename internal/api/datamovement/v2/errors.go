@@ -23,6 +23,11 @@ const (
 	MetadataLimit = "limit" // the daemon's setting
 )
 
+// HeaderMovements is the key in the header of a Watch: how many movements it has, whose
+// statuses come at its start in as many messages as they need. Daemons of earlier
+// releases do not send it.
+const HeaderMovements = "nnf-dm-movements"
+
 // reasonCodes has the code of each reason, as documented in datamovement.proto.
 var reasonCodes = map[ErrorReason]codes.Code{
 	ErrorReason_INVALID_FIELD:            codes.InvalidArgument,

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -246,12 +247,30 @@ func (d *Daemon) follow(ctx context.Context, ids []string, show func([]*pb2.Move
 	}
 }
 
+// pageStates is how many statuses a message of Watch has at most.
+const pageStates = 64
+
 func (v version2) Watch(r *pb2.WatchRequest, stream grpc.ServerStreamingServer[pb2.WatchResponse]) error {
 	v.d.mu.Lock()
 	v.d.note("v2 Watch %v", r.GetUids())
 	v.d.mu.Unlock()
+	begun := false
 	return v.d.follow(stream.Context(), r.GetUids(), func(now []*pb2.MovementStatus) error {
-		return stream.Send(&pb2.WatchResponse{Movements: now})
+		if !begun {
+			begun = true
+			if err := stream.SetHeader(metadata.Pairs(pb2.HeaderMovements, strconv.Itoa(len(now)))); err != nil {
+				return err
+			}
+		}
+		for page := range slices.Chunk(now, pageStates) {
+			if err := stream.Send(&pb2.WatchResponse{Movements: page}); err != nil {
+				return err
+			}
+		}
+		if len(now) == 0 {
+			return stream.Send(new(pb2.WatchResponse))
+		}
+		return nil
 	})
 }
 
