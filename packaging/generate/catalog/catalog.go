@@ -97,7 +97,7 @@ func (g group) join() (kinds []Kind, err error) {
 	for _, t := range g.texts {
 		e, known := byName[t.name]
 		if !known {
-			return nil, fmt.Errorf("the text of %s stands for no event of %s, or is there twice", t.name, strings.Join(g.programs, ", "))
+			return nil, fmt.Errorf("the text of %s matches no event of %s, or occurs twice", t.name, strings.Join(g.programs, ", "))
 		}
 		delete(byName, t.name)
 		kinds = append(kinds, Kind{Event: e, Level: t.level, Subject: t.subject, What: t.what, Job: t.job, Do: t.todo, Programs: g.programs})
