@@ -65,7 +65,7 @@ var clientmountTexts = []text{
 	}, {
 		"record", "warning, error", "A record of a mount could not be read, written or removed, or was needed",
 		"Before each mount the daemon saves a record of it in its runtime directory. Such a record could not be read, written or removed, or the daemon used it because the storage profile is not available. The message says which, and ERROR gives the reason.",
-		"Mounts stay. To unmount, the daemon uses the storage profile; if that is gone, the record; if there is none, the built-in commands.",
+		"Mounts stay. To unmount, the daemon uses the storage profile; then the record if the profile is gone, then the built-in commands if there is no record either.",
 		"Check the files in the directory mounts of the runtime directory (/run/clientmountd): root must own them, no other user may have access, and the file system must not be full.",
 	}, {
 		"diagnosis", "warning", "State of devices and locks after a deactivation problem",

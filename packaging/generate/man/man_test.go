@@ -32,7 +32,7 @@ func plain(page string) string {
 	return strings.Join(strings.Fields(strings.NewReplacer(`\-`, "-", `\(aq`, "'", `\(dq`, `"`, `\e`, `\`, `\&`, "").Replace(page)), " ")
 }
 
-// Every page has every section, in the order of man-pages(7).
+// Every page has all sections, in the order of man-pages(7).
 func TestSections(t *testing.T) {
 	want := []string{"NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "OPTIONS", "FILES", "ENVIRONMENT", "SIGNALS", "EXIT STATUS", "EXAMPLES", "JOURNAL", "SEE ALSO"}
 	all := pages(t)
@@ -65,7 +65,7 @@ func TestSections(t *testing.T) {
 	}
 }
 
-// Nothing that the table has is missing: flags and names of the environment in
+// The pages contain everything in the tables: flags and names of the environment in
 // section 8, keys in section 5.
 func TestTablesAreComplete(t *testing.T) {
 	all := pages(t)
@@ -123,7 +123,7 @@ func TestTablesAreComplete(t *testing.T) {
 	}
 }
 
-// A line of the synopsis may stand for several commands.
+// A line of the synopsis may describe several commands.
 func TestEach(t *testing.T) {
 	list := synopsis(&config.Table{Program: "x", Synopsis: []string{"x [flags]   run", "x config check [flags]  look", "x a|b|c   do", "x config d|e"}})
 	var got []string
