@@ -5,7 +5,7 @@ var clientmountTexts = []text{
 	{
 		"started", "info", "clientmountd @VERSION@ has started on @NODE@",
 		"The daemon has read its configuration and now requests the ClientMounts of node @NODE@ from the API server. It logs the record ready when it has received them.",
-		"None: starting the daemon does not change any mount.",
+		"No effect: starting the daemon does not change any mount.",
 		"Nothing. clientmountd config dump shows every setting and where its value comes from.",
 	}, {
 		"mount-namespace", "error", "The host would not see what clientmountd mounts",
@@ -33,7 +33,7 @@ var clientmountTexts = []text{
 		"Workflow @WORKFLOW@ no longer waits for this mount.",
 		"Nothing.",
 	}, {
-		"failed", "debug, warning", "ClientMount @CLIENTMOUNT@ failed; it is tried again",
+		"failed", "debug, warning", "ClientMount @CLIENTMOUNT@ failed; clientmountd retries",
 		"A step of mounting or unmounting failed. ERROR, and status.error of the ClientMount, give the step, the command, its output and the cause. The daemon logs each error text once. It retries with growing delays, up to mount.retry_max.",
 		"The job of workflow @WORKFLOW@ waits. Other mounts on this node are not affected.",
 		"Start with what HINT suggests; docs/clientmountd.md explains the error text of each step. The daemon continues as soon as the cause is removed.",
@@ -60,12 +60,12 @@ var clientmountTexts = []text{
 	}, {
 		"leftover", "debug, info, warning", "The mount target @MOUNT_PATH@, or a directory above it, was left behind",
 		"The file system is unmounted, but something remains at its mount target. At level warning, another mount is there (DEVICE, TYPE), which the daemon does not touch. At level info, the daemon could not remove the target that it had created, for example because it is not empty or is in use; ERROR gives the reason. At level debug, only directories above the target remain, for example because they hold another mount, or removing them failed again. LEFT lists what remains.",
-		"None.",
+		"No effect.",
 		"If it is in the way, check what it contains and remove it manually.",
 	}, {
 		"record", "warning, error", "A record of a mount could not be read, written or removed, or was needed",
 		"Before each mount the daemon saves a record of it in its runtime directory. Such a record could not be read, written or removed, or the daemon used it because the storage profile is not available. The message says which, and ERROR gives the reason.",
-		"Mounts stay. To unmount, the daemon uses the storage profile; then the record if the profile is gone, then the built-in commands if there is no record either.",
+		"Mounts stay. To unmount, the daemon uses the storage profile if it still exists, otherwise the record, otherwise the built-in commands.",
 		"Check the files in the directory mounts of the runtime directory (/run/clientmountd): root must own them, no other user may have access, and the file system must not be full.",
 	}, {
 		"diagnosis", "warning", "State of devices and locks after a deactivation problem",
@@ -75,17 +75,17 @@ var clientmountTexts = []text{
 	}, {
 		"rescan", "debug, warning", "NVMe controllers were scanned again for @CLIENTMOUNT@",
 		"The daemon scanned the controllers of the ClientMount again because its storage has not appeared yet or is being detached. At level warning, the scan failed, or namespaces are still attached although the ClientMount is deleted.",
-		"None by the scan as such. If the storage stays missing, a record failed follows.",
+		"The scan itself has no effect. If the storage stays missing, a record failed follows.",
 		"At level warning, check the controller (nvme list-subsys). The daemon does not wait for it.",
 	}, {
 		"hook", "info", "Hook @PHASE@ printed output",
 		"A command that the storage profile runs before or after mounting or unmounting succeeded and printed the text in OUTPUT.",
-		"None.",
+		"No effect.",
 		"Nothing. The text comes from the author of the storage profile.",
 	}, {
 		"step", "debug", "One step of mounting or unmounting",
 		"STEP of ClientMount @CLIENTMOUNT@ finished after DURATION_MS. If it failed, ERROR gives the reason.",
-		"None.",
+		"No effect.",
 		"Nothing. These records show where time is spent; log.level = \"info\" turns them off.",
 	}, {
 		"servers", "warning", "The Lustre servers file of @MOUNT_PATH@ could not be written",
@@ -95,7 +95,7 @@ var clientmountTexts = []text{
 	}, {
 		"config-refused", "error", "The new configuration is refused",
 		"A reload was requested, but the configuration files contain an error. The daemon keeps the configuration that it had.",
-		"None now. But the daemon could not start with these files, and jobs on this node would wait.",
+		"No effect now. But the daemon could not start with these files, and jobs on this node would wait.",
 		"Run clientmountd config check, which reports file and line. Correct the error and reload again.",
 	}, {
 		"panic", "error", "A defect of clientmountd at ClientMount @CLIENTMOUNT@",
@@ -110,7 +110,7 @@ var daemonTexts = []text{
 	{
 		"reload", "info", "The configuration was read again",
 		"CHANGED lists the settings whose new value is in effect. NEEDS_RESTART lists those that changed but take effect only after a restart.",
-		"None.",
+		"No effect.",
 		"Restart the daemon if NEEDS_RESTART lists a setting. A restart does not affect mounts or transfers.",
 	}, {
 		"stopping", "info", "The daemon is stopping",
@@ -155,7 +155,7 @@ var serverTexts = []text{
 	}, {
 		"dm-idle", "info", "nnf-dm ends because it is idle",
 		"For daemon.idle_timeout there was no request, and the daemon followed no transfer.",
-		"None: the next connection starts the daemon again, and the client does not notice.",
+		"No effect: the next connection starts the daemon again, and the client does not notice.",
 		"Nothing. daemon.idle_timeout = \"0s\" keeps the daemon running.",
 	}, {
 		"dm-created", "info", "User @UID@ has started a data movement",
@@ -175,7 +175,7 @@ var serverTexts = []text{
 	}, {
 		"dm-suppressed", "warning", "@COUNT@ log records were suppressed",
 		"Callers caused more records of refused or failed requests than limits.log_records_per_second and limits.log_record_burst allow. The daemon did not log @COUNT@ of them. UID is the user, if all of them concern one user.",
-		"None: suppressed records change no answer.",
+		"No effect: suppressed records change no answer.",
 		"Read the earlier records of the same user: they show the requests and the processes that sent them.",
 	}, {
 		"dm-api", "warning", "A request of user @UID@ failed because of the API server",
@@ -190,7 +190,7 @@ var serverTexts = []text{
 	}, {
 		"dm-config-refused", "error", "The new configuration is refused",
 		"A reload was requested, but the configuration files contain an error. The daemon keeps the configuration that it had.",
-		"None now. But the daemon could not start with these files, and jobs on this node could not copy.",
+		"No effect now. But the daemon could not start with these files, and jobs on this node could not copy.",
 		"Run nnf-dm config check, which reports file and line. Correct the error and reload again.",
 	}, {
 		"dm-panic", "error", "A defect of nnf-dm at one request",

@@ -92,7 +92,7 @@ func flags(p *page, list []cli.Flag) {
 func tool() string {
 	ref := dmctl.Program.Guide()
 	p := newPage(dmctl.Name, "1", "User Commands")
-	p.text(dmctl.Name + ` - copy data of a job on the rabbit`)
+	p.text(dmctl.Name + ` - copy job data between rabbit storage and a global file system`)
 	p.section("SYNOPSIS")
 	p.lines(usages(dmctl.Name, ref)...)
 	p.section("DESCRIPTION")
