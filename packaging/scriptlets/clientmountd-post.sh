@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs after clientmountd was installed ($1 = 1) or upgraded (2), and does what
-# %systemd_post does. The preset only makes links, so it is applied even if systemd
-# does not run, as in a chroot in which an image is built. Nothing here may fail.
+# Runs after clientmountd is installed ($1 = 1) or upgraded (2), and does the work of
+# %systemd_post. The preset only creates links, so it is applied even if systemd is
+# not running, for example in the chroot of an image build. Nothing here may fail.
 if [ "$1" -eq 1 ] && command -v systemctl >/dev/null 2>&1; then
   systemctl --no-reload preset clientmountd.service >/dev/null 2>&1
 fi
@@ -13,7 +13,7 @@ if command -v journalctl >/dev/null 2>&1; then
 fi
 if [ -d /run/systemd/system ]; then
   systemctl daemon-reload >/dev/null 2>&1
-  # LVM then needs no reboot to have its modules.
+  # Loads the modules that LVM needs, without a reboot.
   /usr/lib/systemd/systemd-modules-load clientmountd.conf >/dev/null 2>&1
 fi
 exit 0

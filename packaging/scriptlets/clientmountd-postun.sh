@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs after clientmountd ($1 = 0) or its older version (1) was removed, and does what
-# %systemd_postun_with_restart does. A restart does not change mounts.
+# Runs after clientmountd ($1 = 0) or its older version (1) is removed, and does the work of
+# %systemd_postun_with_restart. A restart does not change mounts.
 if [ -d /run/systemd/system ]; then
   systemctl daemon-reload >/dev/null 2>&1
   if [ "$1" -ge 1 ]; then

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Runs after nnf-dm was installed ($1 = 1) or upgraded (2), and does what %systemd_post
-# does, for the socket: the first connection starts the service. The preset only makes
-# links, so it is applied even if systemd does not run, as in a chroot in which an image
-# is built. Nothing here may fail.
+# Runs after nnf-dm is installed ($1 = 1) or upgraded (2), and does the work of
+# %systemd_post for the socket: the first connection starts the service. The preset only
+# creates links, so it is applied even if systemd is not running, for example in the
+# chroot of an image build. Nothing here may fail.
 if [ "$1" -eq 1 ] && command -v systemctl >/dev/null 2>&1; then
   systemctl --no-reload preset nnf-dm.socket >/dev/null 2>&1
 fi

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs after nnf-dm ($1 = 0) or its older version (1) was removed, and does what
-# %systemd_postun_with_restart does, for the service alone. The socket stays open, so
+# Runs after nnf-dm ($1 = 0) or its older version (1) is removed, and does the work of
+# %systemd_postun_with_restart for the service only. The socket stays open, so
 # that no client is refused.
 if [ -d /run/systemd/system ]; then
   systemctl daemon-reload >/dev/null 2>&1

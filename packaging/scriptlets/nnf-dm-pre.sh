@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs before nnf-dm is installed ($1 = 1) or upgraded (2), and creates its user, whose
-# group owns files of the package. The line is that of sysusers.d/nnf-dm.conf, which is
-# not installed yet.
+# group owns files of the package. The line below is the same as in
+# sysusers.d/nnf-dm.conf, which is not installed yet.
 if command -v systemd-sysusers >/dev/null 2>&1; then
   systemd-sysusers --replace=/usr/lib/sysusers.d/nnf-dm.conf - >/dev/null 2>&1 <<'EOF'
 u nnf-dm - "Near-Node Flash data movement"

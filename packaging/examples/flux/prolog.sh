@@ -1,17 +1,19 @@
 #!/bin/bash
-# Flux prolog (a file in /etc/flux/system/prolog.d, runs as root on every node of the job): stops clientmountd while
-# a job computes.
+# Flux prolog (a file in /etc/flux/system/prolog.d, runs as root on every node of the job): stops
+# clientmountd while a job runs.
 #
-# You do not need this. It was done because the older daemon woke up a dozen times a second; this one sleeps
-# until a ClientMount changes: one watch, no port, no timer. Where it is stopped nevertheless, mounts stay, but
-# nothing is mounted or unmounted until the epilog: not for nodes that several jobs share.
+# You do not need this. Sites stopped the reference daemon because it woke up a dozen times a
+# second. This daemon is idle until a ClientMount changes: it holds one watch, does not poll, and
+# opens no port. If you stop it anyway, mounts stay, but nothing is mounted or unmounted until the
+# epilog runs. Do not use this script on nodes that several jobs share.
 #
-# nnf-dm is not stopped: it is started by its first client and ends by itself.
+# nnf-dm is not stopped: its first client starts it, and it ends when it is idle.
 set -uo pipefail
 
-# By now Flux has waited for the job's mounts. A step that still runs may end first: the daemon sees to that.
+# Flux has already waited for the mounts of the job. The daemon finishes a running step before it
+# stops.
 if ! systemctl stop clientmountd.service; then
-  # Noise is no reason to drain a node, which an exit status other than 0 would do.
+  # An exit status other than 0 would drain the node. A running daemon is no reason for that.
   echo "prolog of job ${FLUX_JOB_ID:-?}: clientmountd was not stopped and stays, the job can run: see journalctl -u clientmountd" >&2
 fi
 exit 0

@@ -1,17 +1,17 @@
 #!/bin/bash
-# Slurm epilog (Epilog= in slurm.conf, runs as root on every node of the job): the other half of prolog.sh,
-# which says why neither is needed.
+# Slurm epilog (Epilog= in slurm.conf, runs as root on every node of the job): the counterpart of
+# prolog.sh, which explains why neither is needed.
 set -uo pipefail
 
-# The job's storage cannot be unmounted without the daemon, so this must not be skipped. The daemon is ready when
-# it knows the ClientMounts of this node; if the API server is away for long, the start
-# times out and the daemon keeps retrying.
+# Do not skip this: without the daemon, the storage of the job cannot be unmounted. systemctl
+# returns when the daemon has received the ClientMounts of this node. If the API server is
+# unreachable, this start times out, but the daemon keeps retrying.
 if timeout "${CLIENTMOUNTD_WAIT:-60}" systemctl start clientmountd.service; then
   exit 0
 fi
 case $(systemctl is-active clientmountd.service) in
-  active | activating) exit 0 ;; # it is there, and waits for the API server
+  active | activating) exit 0 ;; # running, and waiting for the API server
 esac
-# An exit status other than 0 drains the node: right, its storage is still mounted.
+# An exit status other than 0 drains the node, which is right because its storage is still mounted.
 echo "epilog of job ${SLURM_JOB_ID:-?}: clientmountd does not start, storage stays mounted: see journalctl -u clientmountd" >&2
 exit 1

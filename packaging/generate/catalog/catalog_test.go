@@ -63,8 +63,8 @@ func TestJoin(t *testing.T) {
 	}{
 		{[]daemon.Event{a, b}, []text{{name: "b"}, {name: "a"}}, ""},
 		{[]daemon.Event{a, b}, []text{{name: "b"}}, "the event a of x has no text"},
-		{[]daemon.Event{a}, []text{{name: "b"}, {name: "a"}}, "the text of b stands for no event of x"},
-		{[]daemon.Event{a}, []text{{name: "a"}, {name: "a"}}, "the text of a stands for no event of x, or is there twice"},
+		{[]daemon.Event{a}, []text{{name: "b"}, {name: "a"}}, "the text of b matches no event of x"},
+		{[]daemon.Event{a}, []text{{name: "a"}, {name: "a"}}, "the text of a matches no event of x, or occurs twice"},
 		{[]daemon.Event{a, a}, []text{{name: "a"}}, "two events named a"},
 	} {
 		kinds, err := group{[]string{"x"}, tt.events, tt.texts}.join()
@@ -82,7 +82,7 @@ func TestOf(t *testing.T) {
 	if want := len(clientmount.Events()) + len(daemon.Events()); err != nil || len(mine) != want {
 		t.Errorf("%d kinds, want %d: %v", len(mine), want, err)
 	}
-	if _, err := Of("nobody"); err == nil {
+	if _, err := Of("unknown"); err == nil {
 		t.Error("records of a program that has none")
 	}
 }

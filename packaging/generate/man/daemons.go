@@ -39,7 +39,7 @@ func (d *daemon) program(kinds []catalog.Kind) string {
 	p.section("FILES")
 	p.items(d.files)
 	p.section("ENVIRONMENT")
-	p.text("An empty value counts as absent. A flag wins over the environment, which wins over the file.")
+	p.text("Flags override the environment, which overrides the file. An empty value counts as unset.")
 	p.items(environments(t))
 	p.items(d.environment)
 	p.section("SIGNALS")
@@ -51,11 +51,11 @@ func (d *daemon) program(kinds []catalog.Kind) string {
 		p.example(e.comment, e.lines)
 	}
 	p.section("JOURNAL")
-	p.text("Under systemd the daemon writes to the journal with fields; on a terminal in colours; else as text. `journalctl -x` shows with each record what happened, what it means for the job, and what to do.")
+	p.text("Under systemd, the daemon logs to the journal with structured fields. On a terminal it prints coloured lines, otherwise plain text. `journalctl -x` explains each record: what happened, what it means for the job, and what to do.")
 	for _, e := range d.journal {
 		p.example(e.comment, e.lines)
 	}
-	p.text("The kinds of records, by their `EVENT` and `MESSAGE_ID`, which never change their meaning:")
+	p.text("Each kind of record has a stable `EVENT` and `MESSAGE_ID`:")
 	records(p, kinds)
 	seeAlso(p, append([]string{d.name() + ".toml(5)"}, d.also...)...)
 	return p.String()
@@ -65,20 +65,20 @@ func (d *daemon) program(kinds []catalog.Kind) string {
 func (d *daemon) options(p *page) {
 	t := d.table
 	p.section("OPTIONS")
-	p.text("Flags take `--flag` <value>, `--flag=`<value>, and one dash instead of two. They win over the environment, which wins over the file.")
-	p.item("`--config` <FILE>", "The configuration file, with config.d beside it. Default: `"+t.File+"`.")
-	p.item("`-h`, `--help`", "Print the help and end.")
+	p.text("Write flags as `--flag` <value> or `--flag=`<value>; a single dash works, too. Flags override the environment, which overrides the file.")
+	p.item("`--config` <FILE>", "The configuration file. The files in the directory config.d next to it are read as well. Default: `"+t.File+"`.")
+	p.item("`-h`, `--help`", "Print the help and exit.")
 	for _, section := range t.Sections {
-		begun := false
+		started := false
 		for i := range t.Settings {
 			s := &t.Settings[i]
 			where, _, _ := strings.Cut(s.Key, ".")
 			if where != section.Name || s.Flag == "" {
 				continue
 			}
-			if !begun {
+			if !started {
 				p.part("Flags for " + section.Name)
-				begun = true
+				started = true
 			}
 			text := s.Help
 			if s.Default != "" {
@@ -98,7 +98,7 @@ func (d *daemon) options(p *page) {
 	for _, l := range t.Legacy {
 		old = append(old, "`--"+l.Flag+"`")
 	}
-	p.text("Earlier daemons had these. They are accepted, with one warning each: " + strings.Join(old, ", ") + ".")
+	p.text("These flags of the reference daemons are accepted and ignored; the daemon logs one warning for each: " + strings.Join(old, ", ") + ".")
 }
 
 // sentence makes a sentence of a line of the synopsis.
@@ -114,35 +114,35 @@ func clientmountd() *daemon {
 		table: new(clientmount.Configuration).Table(),
 		lead:  "mount rabbit storage on a compute node",
 		description: []string{
-			"It runs as root on every compute node of a Near-Node Flash (rabbit) system. Its work is the `ClientMount` objects in the namespace that has the node's name. For each it puts its finalizer on the object, reads the pinned storage profile, activates the block devices by LVM, mounts, runs the hooks of the profile, and writes into the status how that went; to unmount it goes the same way backwards.",
-			"It sleeps until something changes: there is one watch on the API server, no port, no timer. When the API server is away, mounts stay as they are. Failures are tried again, ever more slowly; one that hangs never holds up another.",
-			"Mounts are never touched by stopping, restarting or updating it. What it is about to do is noted in its runtime directory first, so that the next start goes on where a crash came in between. What it did not mount it does not unmount.",
-			"It must live in the host's mount namespace: a unit with `ProtectSystem=`, `PrivateTmp=` or the like gives it one of its own, and nobody else sees what it mounts.",
+			"clientmountd runs as root on every compute node of a Near-Node Flash (rabbit) system. It reconciles the `ClientMount` objects in the namespace that is named after the node. To mount, it adds its finalizer to the object, reads the pinned storage profile, activates the block devices with LVM, mounts the file systems, runs the hooks of the profile, and writes the result to the status of the object. To unmount, it undoes these steps in reverse order.",
+			"The daemon is idle until a `ClientMount` changes: it holds one watch on the API server, does not poll, and opens no port. If the API server is unreachable, mounts stay as they are. After a failure the daemon retries with growing delays. A mount that hangs does not delay other mounts.",
+			"Stopping, restarting or updating the daemon does not affect mounts. Before each operation the daemon saves a record in its runtime directory, so that after a crash the next start continues where the previous one stopped. The daemon never unmounts a file system that it did not mount.",
+			"The daemon must run in the mount namespace of the host. `ProtectSystem=`, `PrivateTmp=` and similar settings of a unit create a private mount namespace, in which no job would see the mounts. The daemon then refuses to start, unless `daemon.mount_namespace` is \"any\".",
 		},
 		commands: daemonCommands(map[string]string{
-			"install": "Enable the unit of the package. Without the package, write a unit with these flags to /etc/systemd/system and enable it. It is not started.",
-			"remove":  "Stop, disable, and delete the unit that `install` wrote. Drop-ins stay and are named; mounts stay.",
-			"start":   "The same as `systemctl start clientmountd`; an error when it runs already.",
-			"stop":    "The same as `systemctl stop clientmountd`; an error when it does not run. Mounts stay.",
+			"install": "Enable the unit of the package. Without the package, write a unit with these flags to /etc/systemd/system and enable it. The daemon is not started.",
+			"remove":  "Stop and disable the daemon, and delete the unit that `install` wrote. Drop-ins are kept and listed. Mounts stay.",
+			"start":   "Same as `systemctl start clientmountd`, but fails if the daemon is already running.",
+			"stop":    "Same as `systemctl stop clientmountd`, but fails if the daemon is not running. Mounts stay.",
 		}),
-		files:       daemonFiles("clientmountd", item{"`/run/clientmountd`", "Its runtime directory, with a record for each ClientMount in `mounts`. It survives a restart of the daemon and vanishes at boot. It must belong to root and be closed to others."}),
-		signals:     daemonSignals("The running step of a mount may end within `daemon.shutdown_timeout`, no new one is begun, mounts stay."),
+		files:       daemonFiles("clientmountd", item{"`/run/clientmountd`", "The runtime directory, with a record for each ClientMount in `mounts`. It survives a restart of the daemon, but not a reboot. Root must own it, and no other user may have access."}),
+		signals:     daemonSignals("The running step of a mount may finish within `daemon.shutdown_timeout`. The daemon starts no further step. Mounts stay."),
 		environment: commonEnvironment(),
-		exits:       daemonExits("Ended as asked."),
+		exits:       daemonExits("The daemon was stopped, or the command succeeded."),
 		examples: []example{
-			{"Is the configuration right, and what is in effect?", "clientmountd config check\nclientmountd config dump"},
-			{"Which mounts does it have, and does the API server answer?", "systemctl status clientmountd"},
-			{"Give it other arguments on this node; the empty line takes the old ones away:", "systemctl edit clientmountd\n\n[Service]\nExecStart=\nExecStart=/usr/bin/clientmountd --log-level=debug"},
-			{"A daemon by hand that only logs what it would do:", "clientmountd --mode=mock --runtime-directory=/tmp/records --kubeconfig=$HOME/.kube/config"},
+			{"Check the configuration, and print the values in effect:", "clientmountd config check\nclientmountd config dump"},
+			{"Show the mounts and whether the API server answers:", "systemctl status clientmountd"},
+			{"Change the command line on this node. The empty ExecStart= removes the packaged one:", "systemctl edit clientmountd\n\n[Service]\nExecStart=\nExecStart=/usr/bin/clientmountd --log-level=debug"},
+			{"Run a daemon that only logs what it would do:", "clientmountd --mode=mock --runtime-directory=/tmp/records --kubeconfig=$HOME/.kube/config"},
 		},
 		tuning: []example{
 			{"/etc/clientmountd/config.toml:", "version = 1\n\n[kubernetes]\nservice_host = \"10.0.0.5\"\nservice_port = \"6443\"\ntoken_file   = \"/etc/clientmountd/service.token\"\ncert_file    = \"/etc/clientmountd/service.cert\""},
-			{"/etc/clientmountd/config.d/site.toml, for hooks that take long, and storage profiles that set $MOUNT_PATH to a directory below /scratch:", "[mount]\nhook_timeout = \"20m\"\nroots        = [\"/mnt\", \"/scratch\"]"},
+			{"/etc/clientmountd/config.d/site.toml, for hooks that take a long time and for storage profiles that set $MOUNT_PATH to a directory below /scratch:", "[mount]\nhook_timeout = \"20m\"\nroots        = [\"/mnt\", \"/scratch\"]"},
 		},
 		journal: []example{
-			{"All about one workflow on this node:", "journalctl -u clientmountd WORKFLOW=job7"},
-			{"What needs a look, since boot, with explanations:", "journalctl -u clientmountd -p warning -b -x"},
-			{"How long mounts took:", "journalctl -u clientmountd EVENT=mounted -o verbose"},
+			{"Show all records of one workflow on this node:", "journalctl -u clientmountd WORKFLOW=job7"},
+			{"Show warnings and errors since boot, with explanations:", "journalctl -u clientmountd -p warning -b -x"},
+			{"Show how long mounts took (DURATION_MS):", "journalctl -u clientmountd EVENT=mounted -o verbose"},
 		},
 		also: []string{"nnf-dm(8)", "systemctl(1)", "journalctl(1)", "mount(8)", "lvchange(8)", "nvme(1)"},
 	}
@@ -152,11 +152,11 @@ func clientmountd() *daemon {
 
 func daemonCommands(own map[string]string) map[string]string {
 	all := map[string]string{
-		"":               "Run the daemon, until a signal ends it.",
-		"config check":   "Read the configuration as the daemon would with these flags, and say what is wrong. No network is used.",
-		"config dump":    "Show every value that is in effect, and where it came from.",
-		"config default": "Print the configuration file as it is installed, with every setting commented out.",
-		"status":         "Whether it runs, the state of its units, and what it reports. Ends with 0 also when it is stopped, with 1 when it is not installed.",
+		"":               "Run the daemon until it receives a signal.",
+		"config check":   "Read the configuration as the daemon would with these flags, and report errors. This command does not use the network.",
+		"config dump":    "Print every value that is in effect, and where it comes from.",
+		"config default": "Print the default configuration file, in which every setting is commented out.",
+		"status":         "Print whether the daemon is running, the state of its units, and its own status line. The exit code is 0 even if the daemon is stopped, and 1 if it is not installed.",
 	}
 	maps.Copy(all, own)
 	return all
@@ -164,40 +164,40 @@ func daemonCommands(own map[string]string) map[string]string {
 
 func daemonFiles(name string, own ...item) []item {
 	list := []item{
-		{"`/etc/" + name + "/config.toml`, `/etc/" + name + "/config.d/*.toml`", "The configuration, see `" + name + ".toml`(5)."},
-		{"`/etc/" + name + "/service.token`, `/etc/" + name + "/service.cert`", "Where token and CA of the API server are by custom; `kubernetes.token_file` and `kubernetes.cert_file` name them. Nobody but root and the daemon may be able to read the token. New contents are used without a restart."},
+		{"`/etc/" + name + "/config.toml`, `/etc/" + name + "/config.d/*.toml`", "The configuration; see `" + name + ".toml`(5)."},
+		{"`/etc/" + name + "/service.token`, `/etc/" + name + "/service.cert`", "The customary location of the token and of the CA of the API server, set by `kubernetes.token_file` and `kubernetes.cert_file`. Only root and the daemon may be able to read the token. The daemon picks up new contents without a restart."},
 	}
 	list = append(list, own...)
 	return append(list,
-		item{"`/usr/lib/systemd/system/" + name + ".service`", "The unit. Change it by `systemctl edit " + name + "`, never in place."},
-		item{"`/usr/lib/systemd/system/" + name + ".service.d/10-runtime.conf`", "Limits of the Go runtime, with the reasons."},
+		item{"`/usr/lib/systemd/system/" + name + ".service`", "The unit. Do not edit it in place; use `systemctl edit " + name + "`."},
+		item{"`/usr/lib/systemd/system/" + name + ".service.d/10-runtime.conf`", "Limits of the Go runtime, with comments that explain them."},
 	)
 }
 
 func daemonSignals(stop string) []item {
 	return []item{
-		{"`SIGTERM`, `SIGINT`", "End. " + stop + " A second one ends at once."},
-		{"`SIGHUP`", "Read the configuration again. A wrong one changes nothing."},
-		{"`SIGABRT`", "What systemd sends when the watchdog gets no answer: the journal then shows where each goroutine was."},
+		{"`SIGTERM`, `SIGINT`", "Stop the daemon. " + stop + " A second signal ends the daemon immediately."},
+		{"`SIGHUP`", "Reload the configuration. If it contains an error, the daemon keeps the old one."},
+		{"`SIGABRT`", "Sent by systemd if the daemon does not answer the watchdog. The daemon writes the stacks of all goroutines to the journal and ends."},
 	}
 }
 
 func daemonExits(ended string) []item {
 	return []item{
 		{"`0`", ended},
-		{"`1`", "It could not start or run, or the command has failed. What is wrong is one line on standard error."},
-		{"`2`", "The command line is wrong."},
-		{"`128` and the number of a signal", "A second signal ended the shutdown."},
+		{"`1`", "The daemon could not start or had to end because of an error, or the command failed. Errors are printed as one line on standard error."},
+		{"`2`", "Usage error: the command line is wrong."},
+		{"`128` + <N>", "A second signal, with number <N>, ended the daemon during the shutdown."},
 	}
 }
 
 func commonEnvironment() []item {
 	return []item{
-		{"`KUBECONFIG`, `HOME`", "Where a kubeconfig is looked for when no API server is named."},
-		{"`HTTP2_READ_IDLE_TIMEOUT_SECONDS`, `HTTP2_PING_TIMEOUT_SECONDS`", "After how long a silence the API server is asked for a sign of life, and how long the answer may take. By default it is not asked: the kernel finds out whether the connection is alive."},
-		{"`HTTPS_PROXY`, `NO_PROXY`", "A proxy on the way to the API server, and the addresses that need none."},
-		{"`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `JOURNAL_STREAM`", "Set by systemd: for `Type=notify`, for `WatchdogSec=`, and to know that the log goes to the journal."},
-		{"`NO_COLOR`, `TERM`", "No colours on the terminal when the first is set or the second is dumb."},
+		{"`KUBECONFIG`, `HOME`", "Where the daemon looks for a kubeconfig if no API server is configured."},
+		{"`HTTP2_READ_IDLE_TIMEOUT_SECONDS`, `HTTP2_PING_TIMEOUT_SECONDS`", "The daemon sends an HTTP/2 ping to the API server after this time without traffic, and waits this long for the answer. By default it sends no pings: the kernel detects a dead connection."},
+		{"`HTTPS_PROXY`, `NO_PROXY`", "The proxy for connections to the API server, and the addresses that are contacted directly."},
+		{"`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `JOURNAL_STREAM`", "Set by systemd for `Type=notify` and `WatchdogSec=`, and to show that standard error is connected to the journal."},
+		{"`NO_COLOR`, `TERM`", "The terminal output has no colours if `NO_COLOR` is set or `TERM` is dumb."},
 	}
 }
 
@@ -206,39 +206,39 @@ func nnfdm() *daemon {
 		table: new(server.Configuration).Table(),
 		lead:  "serve the Copy Offload API on a compute node",
 		description: []string{
-			"A job asks it over a Unix socket to copy between rabbit storage and a global Lustre file system. It makes an `NnfDataMovement` object, which the rabbit executes, tells how far that is, cancels and deletes it. It copies nothing itself and needs no privileges. `nnf-dmctl`(1) is a client for people and scripts.",
-			"systemd holds the socket and starts it with the first client; after `daemon.idle_timeout` without work it ends. No client is refused by that, nor by a restart. Data movements are never touched by stopping, restarting or updating it. Without the socket unit it makes its socket itself and stays.",
-			"A caller is whom the kernel names for the connection. Users may copy for, and see, cancel and delete what belongs to, workflows with their own user id; copies are made with the user and group of the workflow. Root may act for all, when `access.root_may_all`. Paths and options are checked before they reach the rabbit. What one user may take is limited.",
-			"With `options.policy = \"any\"` every user who may copy can run commands as root on the rabbit: it is for sites that trust their users as they trust root.",
+			"Jobs connect to nnf-dm over a Unix socket to copy data between rabbit storage and a global Lustre file system. For each copy the daemon creates an `NnfDataMovement` object, which the rabbit executes. On request it reports progress, cancels the copy, or deletes the object. The daemon itself copies no data and needs no privileges. `nnf-dmctl`(1) is a client for the command line and for scripts.",
+			"systemd listens on the socket and starts the daemon when the first client connects. After `daemon.idle_timeout` without work the daemon ends. No client is refused when it ends or is restarted: the connection waits in the socket. Stopping, restarting or updating the daemon does not affect data movements. Without the socket unit the daemon creates the socket and keeps running.",
+			"The daemon identifies callers by kernel peer credentials (SO_PEERCRED). Users can copy for workflows that have their user id, and can see, cancel and delete the copies of these workflows. The rabbit copies with the user and group of the workflow. Root can act on all workflows if `access.root_may_all` is set. The daemon checks paths and options before they reach the rabbit, and limits the resources that each user can take.",
+			"With `options.policy = \"any\"`, every user who may copy can run commands as root on the rabbit. Use it only if you trust your users as you trust root.",
 		},
 		commands: daemonCommands(map[string]string{
-			"":        "Run the daemon, until a signal ends it or, under socket activation, it is idle.",
-			"install": "Enable the socket of the package. Without the package, make the user `nnf-dm`, write units with these flags to /etc/systemd/system and enable them. They are not started.",
-			"remove":  "Stop, disable, and delete the units that `install` wrote. Drop-ins stay and are named.",
-			"start":   "Start the socket and the service; an error when the service runs already.",
-			"stop":    "Stop the socket and the service; an error when neither runs.",
+			"":        "Run the daemon until it receives a signal or, under socket activation, is idle.",
+			"install": "Enable the socket unit of the package. Without the package, create the user `nnf-dm`, write units with these flags to /etc/systemd/system and enable them. The units are not started.",
+			"remove":  "Stop and disable the daemon, and delete the units that `install` wrote. Drop-ins are kept and listed.",
+			"start":   "Start the socket and the service. Fails if the service is already running.",
+			"stop":    "Stop the socket and the service. Fails if neither is running.",
 		}),
 		files: daemonFiles("nnf-dm",
-			item{"`/run/nnf-dm.sock`", "The socket, also known as /var/run/nnf-dm.sock."},
-			item{"`/usr/lib/systemd/system/nnf-dm.socket`", "The unit that holds it."}),
-		signals: daemonSignals("Nobody new is let in, waits end with what is known, other requests may end within `daemon.shutdown_timeout`. The rabbit copies on."),
+			item{"`/run/nnf-dm.sock`", "The socket. Clients find it as /var/run/nnf-dm.sock, too, because /var/run is a link to /run."},
+			item{"`/usr/lib/systemd/system/nnf-dm.socket`", "The unit of the socket."}),
+		signals: daemonSignals("The daemon accepts no further connections; under socket activation they wait in the socket until the next start. Requests that wait for a copy return the last known state; other requests may finish within `daemon.shutdown_timeout`. The rabbit keeps copying."),
 		environment: append(commonEnvironment(),
-			item{"`LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`", "Set by systemd when it hands over the socket."}),
-		exits: daemonExits("Ended as asked, or because it was idle."),
+			item{"`LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`", "Set by systemd when it passes the socket to the daemon."}),
+		exits: daemonExits("The daemon was stopped or was idle, or the command succeeded."),
 		examples: []example{
-			{"Let it be started by its socket, now and at each boot:", "systemctl enable --now nnf-dm.socket"},
-			{"Is the configuration right, and what is in effect?", "nnf-dm config check\nnnf-dm config dump"},
-			{"Give it other arguments on this node; the empty line takes the old ones away:", "systemctl edit nnf-dm\n\n[Service]\nExecStart=\nExecStart=/usr/bin/nnf-dm --log-level=debug"},
-			{"Try a client without Kubernetes and without copying:", "nnf-dm --simulated --socket=/tmp/dm.sock &\nNNF_DM_SOCKET=/tmp/dm.sock nnf-dmctl version"},
+			{"Enable socket activation, now and at each boot:", "systemctl enable --now nnf-dm.socket"},
+			{"Check the configuration, and print the values in effect:", "nnf-dm config check\nnnf-dm config dump"},
+			{"Change the command line on this node. The empty ExecStart= removes the packaged one:", "systemctl edit nnf-dm\n\n[Service]\nExecStart=\nExecStart=/usr/bin/nnf-dm --log-level=debug"},
+			{"Test a client without Kubernetes and without copying data:", "nnf-dm --simulated --socket=/tmp/dm.sock &\nNNF_DM_SOCKET=/tmp/dm.sock nnf-dmctl version"},
 		},
 		tuning: []example{
 			{"/etc/nnf-dm/config.toml:", "version = 1\n\n[kubernetes]\nservice_host = \"10.0.0.5\"\nservice_port = \"6443\"\ntoken_file   = \"/etc/nnf-dm/service.token\"\ncert_file    = \"/etc/nnf-dm/service.cert\""},
-			{"/etc/nnf-dm/config.d/site.toml, for one more option of dcp and fewer copies at once:", "[options]\ndcp = [\"--chunksize=\"]\n\n[limits]\ncreates_per_second = 10\ncreate_burst       = 50"},
+			{"/etc/nnf-dm/config.d/site.toml, to allow one more option of dcp and to lower the rate of new copies:", "[options]\ndcp = [\"--chunksize=\"]\n\n[limits]\ncreates_per_second = 10\ncreate_burst       = 50"},
 		},
 		journal: []example{
-			{"Who was refused what:", "journalctl -u nnf-dm EVENT=dm-refused -x"},
-			{"What was copied for a workflow:", "journalctl -u nnf-dm WORKFLOW=default/job7"},
-			{"What needs a look, since boot, with explanations:", "journalctl -u nnf-dm -p warning -b -x"},
+			{"Show refused requests with explanations:", "journalctl -u nnf-dm EVENT=dm-refused -x"},
+			{"Show the copies of one workflow:", "journalctl -u nnf-dm WORKFLOW=default/job7"},
+			{"Show warnings and errors since boot, with explanations:", "journalctl -u nnf-dm -p warning -b -x"},
 		},
 		also: []string{"nnf-dmctl(1)", "clientmountd(8)", "systemctl(1)", "journalctl(1)", "systemd.socket(5)"},
 	}

@@ -17,9 +17,9 @@ func (d *daemon) file(kinds []catalog.Kind) string {
 	p.section("SYNOPSIS")
 	p.lines("`"+t.File+"`", "`"+dir+"/config.d/*.toml`")
 	p.section("DESCRIPTION")
-	p.text("Settings of `" + name + "`(8), in TOML. They are put together from these layers, of which each later one wins: the defaults, `config.toml`, the files of `config.d` in lexical order, the environment, flags.")
-	p.text("Every setting can be left out. One that is not known is an error, which names the file, the line and the nearest name that is known; so is a value of the wrong kind or out of range. A file that everybody can write to is refused.")
-	p.text("Kinds of values: a <duration> is a string with units, \"90s\" or \"1h30m\"; a <size> a string with a unit of 1024, \"20MiB\", or a number of bytes; a <list> an array of strings; a <word> one of those that are listed. `version = 1` says which form the file has.")
+	p.text("The settings of `" + name + "`(8), in TOML. The daemon reads them from these sources, and each source overrides the previous ones: the defaults, `config.toml`, the files in `config.d` in lexical order, the environment, flags.")
+	p.text("Every setting is optional. An unknown setting is an error; the message gives the file, the line and the most similar known name. A value of the wrong kind or out of range is an error as well. The daemon refuses a world-writable file.")
+	p.text("Kinds of values: a <duration> is a string with units, such as \"90s\" or \"1h30m\". A <size> is a number of bytes, or a string with a binary unit, such as \"20MiB\". A <list> is an array of strings. A <word> is one of the listed words. `version = 1` is the version of the file format.")
 	p.section("OPTIONS")
 	for _, section := range t.Sections {
 		title := "[" + section.Name + "]"
@@ -42,21 +42,21 @@ func (d *daemon) file(kinds []catalog.Kind) string {
 		}
 	}
 	p.section("FILES")
-	p.item("`"+t.File+"`", "The file. The package brings one in which everything is commented out and shows its default.")
-	p.item("`"+dir+"/config.d/*.toml`", "More of the same form: an update of the package never asks what to do with your changes when they are here.")
+	p.item("`"+t.File+"`", "The main file. The packaged file shows the default of every setting, commented out.")
+	p.item("`"+dir+"/config.d/*.toml`", "Additional files in the same format. Put your changes here: they do not conflict with package updates.")
 	p.section("ENVIRONMENT")
-	p.text("These win over the files. How an earlier daemon's name is understood, the setting's text says.")
+	p.text("These variables override the files. If the value of a variable of the reference daemons has a special meaning, the description of the setting explains it.")
 	p.items(environments(t))
 	p.section("SIGNALS")
-	p.item("`SIGHUP`", "The daemon reads everything again (`systemctl reload "+name+"`). Settings that are marked take effect; of the others the log says that they wait for a restart. When anything is wrong, nothing is taken over.")
+	p.item("`SIGHUP`", "Reload the configuration (`systemctl reload "+name+"`). Settings that are marked \"Takes effect on reload\" change at once. The log lists changed settings that need a restart. If the configuration contains an error, the daemon keeps the old one.")
 	p.section("EXIT STATUS")
-	p.text("`" + name + " config check` and `" + name + " config dump` end with 0 when the configuration is right, 1 when it is not, 2 when their own command line is wrong.")
+	p.text("`" + name + " config check` and `" + name + " config dump` return 0 if the configuration is valid, 1 if it is not, and 2 for a usage error.")
 	p.section("EXAMPLES")
 	for _, e := range d.tuning {
 		p.example(e.comment, e.lines)
 	}
 	p.section("JOURNAL")
-	p.text("Records that are about the configuration:")
+	p.text("Records about the configuration:")
 	for _, k := range kinds {
 		if strings.HasSuffix(k.Event.Name, "reload") || strings.HasSuffix(k.Event.Name, "config-refused") {
 			records(p, []catalog.Kind{k})
@@ -67,7 +67,7 @@ func (d *daemon) file(kinds []catalog.Kind) string {
 	return p.String()
 }
 
-// facts are what the table knows of a setting beside the help.
+// facts returns what the table knows about a setting in addition to the help.
 func facts(s *config.Setting) string {
 	var out []string
 	add := func(what, value string) {

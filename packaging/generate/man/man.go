@@ -1,10 +1,10 @@
-// Package man writes the manual pages: clientmountd(8), nnf-dm(8), the pages of
+// Package man generates the manual pages: clientmountd(8), nnf-dm(8), the pages of
 // their files in section 5, nnf-dmctl(1) and nnf-deploy(8). Settings, flags, commands,
 // exit codes and kinds of records come from the tables of the programs; only the prose
 // is here.
 //
-// The package writes roff directly. A converter from Markdown would be one more
-// module, and Markdown has no definition lists, of which these pages consist.
+// The package writes roff directly. A converter from Markdown would add a module, and
+// Markdown has no definition lists, which make up most of these pages.
 package man
 
 import (
@@ -30,15 +30,15 @@ func Pages() (map[string]string, error) {
 	return pages, nil
 }
 
-// daemon has the texts for the pages of a daemon, beside its tables.
+// daemon has the texts for the pages of a daemon that its tables do not contain.
 type daemon struct {
 	table       *config.Table
 	lead        string            // for NAME
 	description []string          // paragraphs
-	commands    map[string]string // by their words, where the synopsis says too little
+	commands    map[string]string // by their words, if the synopsis is too brief
 	files       []item
 	signals     []item
-	environment []item // what the table does not know
+	environment []item // in addition to those of the table
 	exits       []item
 	examples    []example
 	tuning      []example // of the file
@@ -115,7 +115,7 @@ func environments(t *config.Table) (list []item) {
 		list = append(list, item{"`" + n + "`", "Sets " + strings.Join(keys[n], " and ") + "."})
 	}
 	for _, n := range t.Notices {
-		list = append(list, item{"`" + n.Name + "`", "Has no effect but a warning: " + n.Text + "."})
+		list = append(list, item{"`" + n.Name + "`", "Has no effect except a warning: " + n.Text + "."})
 	}
 	return list
 }
@@ -128,7 +128,7 @@ func seeAlso(p *page, pages ...string) {
 		refs = append(refs, "`"+name+"`("+section)
 	}
 	p.text(strings.Join(refs, ", "))
-	p.text("The documentation in /usr/share/doc, and " + catalog.Home + ".")
+	p.text("The documentation in /usr/share/doc and at " + catalog.Home + ".")
 }
 
 // records adds a short list of the kinds of journal records.

@@ -32,7 +32,7 @@ func plain(page string) string {
 	return strings.Join(strings.Fields(strings.NewReplacer(`\-`, "-", `\(aq`, "'", `\(dq`, `"`, `\e`, `\`, `\&`, "").Replace(page)), " ")
 }
 
-// Every page has every section, in the order of man-pages(7).
+// Every page has all sections, in the order of man-pages(7).
 func TestSections(t *testing.T) {
 	want := []string{"NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "OPTIONS", "FILES", "ENVIRONMENT", "SIGNALS", "EXIT STATUS", "EXAMPLES", "JOURNAL", "SEE ALSO"}
 	all := pages(t)
@@ -56,16 +56,16 @@ func TestSections(t *testing.T) {
 				t.Errorf("%s:%d: %q", name, i+1, line)
 			}
 			if strings.Contains(line, "@") {
-				t.Errorf("%s:%d: a place that was not filled: %q", name, i+1, line)
+				t.Errorf("%s:%d: an unresolved field: %q", name, i+1, line)
 			}
 		}
 		if strings.Contains(all[name], ".SH \"SEE ALSO\"\n.") {
-			t.Errorf("%s: nothing to see", name)
+			t.Errorf("%s: SEE ALSO is empty", name)
 		}
 	}
 }
 
-// Nothing that the table has is missing: flags and names of the environment in
+// The pages contain everything in the tables: flags and names of the environment in
 // section 8, keys in section 5.
 func TestTablesAreComplete(t *testing.T) {
 	all := pages(t)
@@ -123,7 +123,7 @@ func TestTablesAreComplete(t *testing.T) {
 	}
 }
 
-// A line of the synopsis may stand for several commands.
+// A line of the synopsis may describe several commands.
 func TestEach(t *testing.T) {
 	list := synopsis(&config.Table{Program: "x", Synopsis: []string{"x [flags]   run", "x config check [flags]  look", "x a|b|c   do", "x config d|e"}})
 	var got []string
@@ -138,7 +138,7 @@ func TestEach(t *testing.T) {
 	}
 }
 
-// Texts of the tables are set as they are: nothing in them is markup.
+// Texts from the tables are used verbatim, so they must not contain markup.
 func TestTablesHaveNoMarkup(t *testing.T) {
 	for _, table := range []*config.Table{clientmountd().table, nnfdm().table} {
 		for _, s := range table.Settings {
@@ -182,7 +182,7 @@ func TestProseNamesSettings(t *testing.T) {
 	}
 }
 
-// lints are the readers of manual pages, each with what makes it complain.
+// lints are the tools that check manual pages, with the arguments for it.
 var lints = []struct {
 	tool, pkg string
 	args      []string
@@ -202,28 +202,28 @@ func TestLint(t *testing.T) {
 		t.Run(lint.tool, func(t *testing.T) {
 			if _, err := exec.LookPath(lint.tool); err != nil {
 				if os.Getenv("E2E_REQUIRE") != "" {
-					t.Fatalf("the pages cannot be looked at: %v; install %s", err, lint.pkg)
+					t.Fatalf("the pages cannot be checked: %v; install %s", err, lint.pkg)
 				}
-				t.Skipf("the pages cannot be looked at: %v; install %s", err, lint.pkg)
+				t.Skipf("the pages cannot be checked: %v; install %s", err, lint.pkg)
 			}
 			for _, name := range names {
 				if said := complaints(t, lint.tool, append(lint.args, filepath.Join(dir, name))...); said != "" {
 					t.Errorf("%s:\n%s", name, said)
 				}
 			}
-			// A page that is wrong has to be noticed, or this tests nothing.
+			// The tool must report a malformed page, or this test proves nothing.
 			wrong := filepath.Join(dir, "wrong.1")
 			if err := os.WriteFile(wrong, []byte(".TH WRONG 1 2026-01-01\n.SH NAME\nwrong \\- x\n.NO SUCH REQUEST\n\\fXy\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			if complaints(t, lint.tool, append(lint.args, wrong)...) == "" {
-				t.Errorf("%s finds nothing wrong with anything", lint.tool)
+				t.Errorf("%s does not report a malformed page", lint.tool)
 			}
 		})
 	}
 }
 
-// complaints is what a reader says about a page: mandoc on standard output, man
+// complaints returns what a tool reports about a page: mandoc on standard output, man
 // on standard error, where standard output is the page.
 func complaints(t *testing.T, tool string, args ...string) string {
 	t.Helper()

@@ -21,7 +21,7 @@ func TestMarkup(t *testing.T) {
 	}
 }
 
-// A line of text that begins like a request must stay text.
+// A line of text that starts like a request must stay text.
 func TestGuard(t *testing.T) {
 	p := newPage("x", "1", "Tests")
 	p.text(".SH is a request, and 'br is one")

@@ -33,14 +33,14 @@ func commandsAndOptions(p *page, g cli.Guide) {
 		flags(p, c.Flags)
 	}
 	p.section("OPTIONS")
-	p.text("These go with every command.")
+	p.text("All commands accept these flags.")
 	flags(p, g.Flags)
 }
 
 func environmentOf(p *page, g cli.Guide) {
 	p.section("ENVIRONMENT")
 	for _, e := range g.Environment {
-		p.item("`"+e.Name+"`", e.Meaning+".")
+		p.item("`"+e.Name+"`", sentence(e.Meaning))
 	}
 }
 
@@ -92,31 +92,31 @@ func flags(p *page, list []cli.Flag) {
 func tool() string {
 	ref := dmctl.Program.Guide()
 	p := newPage(dmctl.Name, "1", "User Commands")
-	p.text(dmctl.Name + ` - copy data of a job on the rabbit`)
+	p.text(dmctl.Name + ` - copy job data between rabbit storage and a global file system`)
 	p.section("SYNOPSIS")
 	p.lines(usages(dmctl.Name, ref)...)
 	p.section("DESCRIPTION")
-	p.text("Has the rabbit copy data of a job between its storage and a global file system, from a job script or by hand on a compute node. It talks to `nnf-dm`(8) on the same node and needs no rights of its own: the daemon knows the caller by the kernel's word, and copies with the user and group of the workflow.")
-	p.text("The answer goes to standard output, all else to standard error with the program's name in front. On a terminal a copy that is waited for has a progress bar; elsewhere there is a line when its state changes, at each tenth, and after 30 seconds of silence.")
-	p.text("A path has no blanks and no characters that a shell knows. `/mnt/dir` is the directory itself, `/mnt/dir/` is what lies in it.")
+	p.text("nnf-dmctl requests copies between the rabbit storage of a job and a global file system. Use it in job scripts or interactively on a compute node. It connects to `nnf-dm`(8) on the same node and needs no privileges: the daemon identifies the caller by kernel peer credentials (SO_PEERCRED), and the rabbit copies with the user and group of the workflow.")
+	p.text("Results go to standard output. Messages go to standard error, prefixed with the program name. While nnf-dmctl waits for a copy, it shows a progress bar on a terminal. Elsewhere it prints a line when the state changes, at every 10 percent of progress, and after 30 seconds without output.")
+	p.text("Paths must not contain blanks or characters that are special to a shell. `/mnt/dir` means the directory itself, `/mnt/dir/` its contents.")
 	commandsAndOptions(p, ref)
 	p.section("FILES")
 	p.item("`"+client.DefaultSocket+"`", "The socket of the daemon.")
 	completionFiles(p, dmctl.Name, "Completion of commands, flags, files, and ids of the job's copies")
 	environmentOf(p, ref)
 	p.section("SIGNALS")
-	p.text("While a copy is followed:")
-	p.item("`SIGINT` (Ctrl-C)", "Detaches after 3 seconds: the copy goes on, and it says how to follow it again. Within them a second one cancels the copy and waits for its end; a third one detaches at once.")
-	p.item("`SIGTERM`, `SIGHUP`", "Detach at once.")
+	p.text("While nnf-dmctl follows a copy:")
+	p.item("`SIGINT` (Ctrl-C)", "Detach after 3 seconds: the copy continues, and nnf-dmctl prints the command that follows it again. A second Ctrl-C within this time cancels the copy and waits for its end. A third one detaches immediately.")
+	p.item("`SIGTERM`, `SIGHUP`", "Detach immediately.")
 	exitsOf(p, ref)
-	p.text("Of several copies a failed one counts more than one that was deleted, and that more than a cancelled one.")
+	p.text("If several copies do not succeed, the exit code is the lowest that applies: that of a failed copy, then of a deleted one, then of a cancelled one.")
 	p.section("EXAMPLES")
-	p.example("In a job, which has its workflow in the environment:", "nnf-dmctl copy --wait \"$DW_JOB_scratch/out/\" /lus/global/alice/out/")
-	p.example("Start now, wait later:", "id=$(nnf-dmctl copy \"$DW_JOB_scratch/step1/\" /lus/global/alice/step1/)\ncompute_step2\nnnf-dmctl wait \"$id\" || echo \"step1 was not saved: exit code $?\" >&2")
-	p.example("Many files in one call:", "nnf-dmctl copy --wait \"$DW_JOB_scratch\"/ckpt.* /lus/global/alice/ckpt/\ngenerate_pairs | nnf-dmctl copy --wait --batch -")
-	p.example("Safe to repeat: with the same key nothing is copied twice.", "nnf-dmctl copy --key step1 \"$DW_JOB_scratch/step1/\" /lus/global/alice/step1/")
+	p.example("In a job, whose environment names the workflow:", "nnf-dmctl copy --wait \"$DW_JOB_scratch/out/\" /lus/global/alice/out/")
+	p.example("Start a copy now and wait for it later:", "id=$(nnf-dmctl copy \"$DW_JOB_scratch/step1/\" /lus/global/alice/step1/)\ncompute_step2\nnnf-dmctl wait \"$id\" || echo \"step1 was not saved: exit code $?\" >&2")
+	p.example("Copy many files with one call:", "nnf-dmctl copy --wait \"$DW_JOB_scratch\"/ckpt.* /lus/global/alice/ckpt/\ngenerate_pairs | nnf-dmctl copy --wait --batch -")
+	p.example("Make a copy safe to repeat. A request with the same key does not start a second copy:", "nnf-dmctl copy --key step1 \"$DW_JOB_scratch/step1/\" /lus/global/alice/step1/")
 	p.section("JOURNAL")
-	p.text("The program writes nothing there. What the daemon was asked for, by whom, and what it refused, administrators find with `journalctl -u nnf-dm`.")
+	p.text("nnf-dmctl does not write to the journal. Administrators find the requests that the daemon received or refused, with user and process, with `journalctl -u nnf-dm`.")
 	seeAlso(p, "nnf-dm(8)", "nnf-dm.toml(5)", "bash(1)")
 	return p.String()
 }
@@ -125,29 +125,29 @@ func tool() string {
 func deployPage() string {
 	ref := deploy.Program.Guide()
 	p := newPage(deploy.Name, "8", "System Administration")
-	p.text(deploy.Name + ` - bring the daemons of rabbit storage to every compute node of a system`)
+	p.text(deploy.Name + ` - install the daemons for rabbit storage on all compute nodes`)
 	p.section("SYNOPSIS")
 	p.lines(usages(deploy.Name, ref)...)
 	p.section("DESCRIPTION")
-	p.text("An administrator runs it on one host that reaches the cluster as `kubectl`(1) does, and the computes by `ssh`(1). It gets the credentials of `clientmountd`(8) and `nnf-dm`(8) out of the cluster, tries them, brings both daemons to the nodes, and tells how they are there.")
-	p.text("The answer goes to standard output, all else to standard error with the program's name in front.")
-	p.text("Names of nodes come from the SystemConfiguration in the cluster or from a file. They have lower case letters, digits, hyphens and dots; anything else is refused before it gets near a command line.")
+	p.text("Run nnf-deploy on one host that can reach the cluster like `kubectl`(1) and the compute nodes with `ssh`(1). It fetches the credentials of `clientmountd`(8) and `nnf-dm`(8) from the cluster, checks them, installs both daemons on the nodes, and reports their state.")
+	p.text("Results go to standard output. Messages go to standard error, prefixed with the program name.")
+	p.text("Node names come from the SystemConfiguration in the cluster or from a file. They consist of lower-case letters, digits, hyphens and dots. nnf-deploy refuses any other name before it uses it in a command.")
 	commandsAndOptions(p, ref)
 	p.section("FILES")
-	p.item("`~/.kube/config`", "The access to the cluster, if neither `--kubeconfig` nor the environment names another one.")
-	p.item("`"+product.TokenFile+"`, `"+product.CertFile+"`", "A daemon's token and the CA of the API server, mode 0600, below the folder of `--out`.")
-	p.item("`/usr/share/doc/nnf-deploy/manifests`", "Accounts, Secrets and rights of the daemons, for a cluster that does not have them.")
+	p.item("`~/.kube/config`", "The kubeconfig that is used if neither `--kubeconfig` nor the environment names another one.")
+	p.item("`"+product.TokenFile+"`, `"+product.CertFile+"`", "The token of a daemon and the CA of the API server, mode 0600, in or below the directory given by `--out`.")
+	p.item("`/usr/share/doc/nnf-deploy/manifests`", "Service accounts, Secrets and roles of the daemons, for a cluster that does not have them.")
 	completionFiles(p, deploy.Name, "Completion")
 	p.text("On a node:")
 	first, second := product.Daemons[0], product.Daemons[1]
-	p.item("`"+first.Settings()+"`, `"+second.Settings()+"`", "The address of the API server, where the credentials are, and the node's name. A file with a later name wins.")
-	p.item("`"+first.DropIn()+"`, likewise for "+second.Name, "Arguments and environment of `--daemons`, if it has any.")
-	p.item("`"+product.StateDirectory+"`", "The packages that run, to be put back when the next do not; the log of the last switch.")
+	p.item("`"+first.Settings()+"`, `"+second.Settings()+"`", "The address of the API server, the paths of the credentials, and the node name. Files that sort after this one override it.")
+	p.item("`"+first.DropIn()+"`, likewise for "+second.Name, "Arguments and environment variables from `--daemons`, if there are any.")
+	p.item("`"+product.StateDirectory+"`", "The packages that are installed, which nnf-deploy restores if the next ones do not work, and the log of the last installation.")
 	environmentOf(p, ref)
 	p.section("SIGNALS")
-	p.text("While nodes are gone to:")
-	p.item("`SIGINT` (Ctrl-C), `SIGTERM`, `SIGHUP`", "Begin no further node, and wait for those that switch: each is either as before or new. A second one does not wait; the switch goes on, and nnf-deploy status tells what became of it.")
-	p.text("Otherwise they end the program. A file is either the old one or the new one.")
+	p.text("While nnf-deploy works on nodes:")
+	p.item("`SIGINT` (Ctrl-C), `SIGTERM`, `SIGHUP`", "Start no further node, and wait for the nodes that are being changed: each ends up in either the old or the new state. After a second signal nnf-deploy does not wait. The change continues on the node; `nnf-deploy status` shows the result.")
+	p.text("At any other time a signal ends the program. Every file that it writes is then complete: either the old or the new version.")
 	exitsOf(p, ref)
 	p.section("EXAMPLES")
 	for _, c := range ref.Commands {
@@ -156,12 +156,13 @@ func deployPage() string {
 		}
 	}
 	p.section("JOURNAL")
-	p.text("The program writes nothing there. What the daemons on a node say is found with `journalctl -u clientmountd -u nnf-dm`.")
+	p.text("nnf-deploy does not write to the journal. To read the records of the daemons, run `journalctl -u clientmountd -u nnf-dm` on a node.")
 	seeAlso(p, "clientmountd(8)", "nnf-dm(8)", "clientmountd.toml(5)", "nnf-dm.toml(5)", "ssh(1)", "kubectl(1)")
 	return p.String()
 }
 
-// completionFiles adds the files with the completion of a tool, which does what.
+// completionFiles adds the files with the completion of a tool; what says what it
+// completes.
 func completionFiles(p *page, program, what string) {
 	p.item("`/usr/share/bash-completion/completions/"+program+"`", what+" for bash.")
 	p.item("`/usr/share/zsh/site-functions/_"+program+"`", "The same for zsh.")
