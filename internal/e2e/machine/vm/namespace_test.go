@@ -103,7 +103,7 @@ func gone(t *testing.T) {
 	s.detach(s.nsids[0])
 	s.release()
 	s.unmounted()
-	if text := s.journal("EVENT=diagnosis -x -o short"); !strings.Contains(text, "storage went away") || !strings.Contains(text, "What to do: Is a namespace missing") {
+	if text := s.journal("EVENT=diagnosis -x -o short"); !strings.Contains(text, "storage went away") || !strings.Contains(text, "Documentation: man:clientmountd(8)") || !strings.Contains(text, "What to do: ") {
 		t.Errorf("the journal says %s", text)
 	}
 	s.attach(s.nsids[0])
