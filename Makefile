@@ -195,7 +195,7 @@ need-lint:
 need-demo: need-go
 	@internal/e2e/need.sh findmnt $$([ "$$(id -u)" != 0 ] || echo mkfs.xfs losetup)
 need-test: need-go
-	@internal/e2e/need.sh mkfs.xfs losetup findmnt systemd-analyze $$([ -z "$${E2E_REQUIRE:-}" ] || echo ssh sshd tcsh fish)
+	@internal/e2e/need.sh mkfs.xfs losetup findmnt systemd-analyze $$([ -z "$${E2E_REQUIRE:-}" ] || echo ssh sshd tcsh fish zsh)
 need-rpm: need-go
 	@internal/e2e/need.sh rpmbuild rpm
 need-repo: need-go
