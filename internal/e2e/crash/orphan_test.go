@@ -84,11 +84,8 @@ func TestMadeAgain(t *testing.T) {
 					l.create()
 					l.flags = []string{"--orphans=" + policy}
 					if at != "" {
-						d := l.start(at)
-						over, cancel := l.until(d) // not every way passes every boundary
-						_, _ = l.Cluster.WaitFor(over, "ClientMount", l.Node, l.name, isMounted)
-						cancel()
-						l.kill()
+						l.start(at)
+						l.diesOr(isMounted) // not every way passes every boundary
 					}
 					l.start("")
 					l.settled()
