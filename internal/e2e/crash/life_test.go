@@ -255,7 +255,7 @@ func (l *life) cleanUp() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience) // that of the test has ended
 	defer cancel()
 	for _, name := range []string{l.name, l.second().name} {
-		_, _ = l.Cluster.Patch(ctx, "ClientMount", l.Node, name, lab.Object{"metadata": map[string]any{"finalizers": nil}})
+		_ = l.Cluster.DropFinalizers(ctx, "ClientMount", l.Node, name)
 		_ = l.Cluster.Delete(ctx, "ClientMount", l.Node, name)
 	}
 	_ = l.ClearFaults()

@@ -13,9 +13,7 @@ import (
 // administrator may do in an emergency.
 func (l *life) vanish() {
 	l.t.Helper()
-	if _, err := l.Cluster.Patch(l.Context(patience), "ClientMount", l.Node, l.name, lab.Object{"metadata": map[string]any{"finalizers": nil}}); err != nil {
-		l.t.Fatal(err)
-	}
+	l.Must(l.Cluster.DropFinalizers(l.Context(patience), "ClientMount", l.Node, l.name))
 	l.remove()
 	l.await(isGone)
 }

@@ -193,8 +193,7 @@ func cancelThenDelete(s *env) {
 		_, err := s.Cluster.WaitFor(ctx, "NnfDataMovement", s.where(), uid, func(o lab.Object) bool { return o != nil && o.At("spec", "cancel") == true })
 		if err == nil {
 			time.Sleep(time.Second) // what the command takes to end, while the delete waits
-			path := lab.Path("NnfDataMovement", s.where(), uid) + "/status"
-			_, err = s.Cluster.PatchPath(ctx, path, "application/merge-patch+json", fields{"status": finished("Cancelled", nil)})
+			err = s.Cluster.PatchStatus(ctx, "NnfDataMovement", s.where(), uid, finished("Cancelled", nil))
 		}
 		done <- err
 	}()
