@@ -134,7 +134,7 @@ func (a *attempt) run() result {
 		}
 	}
 	if a.w.record != nil && !a.w.waited {
-		if err := a.leftCommands(a.w.record); err != nil {
+		if err := a.waitLeftovers(a.w.record); err != nil {
 			return result{} // interrupted; the next attempt waits again
 		}
 	}
