@@ -20,7 +20,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// Client is what the controller asks of the API server; Server is the real one.
+// Client is what the controller asks of the API server; server is the real one.
 // Requests observe the priority in their context (kube.WithPriority).
 type Client interface {
 	// Served finds the version of a group to use.
@@ -38,16 +38,16 @@ func mountsResource(version string) kube.Resource {
 	return kube.Resource{Group: api.GroupDWS, Version: version, Plural: "clientmounts", Kind: "ClientMount"}
 }
 
-// Server is the real Client.
-type Server struct{ *kube.Client }
+// server is the real Client.
+type server struct{ *kube.Client }
 
 // Watch follows one resource in one namespace.
-func (s Server) Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error {
+func (s server) Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error {
 	return kube.Watch(ctx, s.Client, r, namespace, kube.WatchOptions{OnState: onState}, h)
 }
 
 // Servers lists Servers objects of all namespaces by labels.
-func (s Server) Servers(ctx context.Context, r kube.Resource, selector string) ([]*dws.Servers, error) {
+func (s server) Servers(ctx context.Context, r kube.Resource, selector string) ([]*dws.Servers, error) {
 	return kube.List[dws.Servers](ctx, s.Client, r, "", selector)
 }
 

@@ -22,7 +22,7 @@ func Program() *daemon.Program {
 	return &daemon.Program{
 		Name:          "clientmountd",
 		Configuration: func() daemon.Configuration { return new(Configuration) },
-		ConfigRefused: EventConfigRefused,
+		ConfigRefused: eventConfigRefused,
 		Service: systemd.Service{
 			Description: "Data Workflow Service (DWS) Client Mount Service",
 			Units:       []systemd.Unit{{Name: "clientmountd.service", Text: units.ClientmountdService}},
@@ -52,10 +52,10 @@ func (c *Configuration) Start(p *daemon.Process) (daemon.Service, error) {
 	if err := checkNamespace(o.Plan.Mode, c.MountNamespace, new(node.Node)); err != nil {
 		return nil, err
 	}
-	o.Node, o.Client, o.Machine, o.RetryRate = p.Node, Server{client}, NewMachine(p.Log), client.RetryRate()
+	o.Node, o.Client, o.Host, o.RetryRate = p.Node, server{client}, newHost(p.Log), client.RetryRate()
 	o.Status, o.Synced, o.Idle, o.Log = p.Notifier.Status, p.Notifier.Ready, p.ReturnMemory, p.Log
-	p.Started(EventStarted, "api_server", client.Address(), "account", client.Account())
-	return &service{New(*o)}, nil
+	p.Started(eventStarted, "api_server", client.Address(), "account", client.Account())
+	return &service{newController(*o)}, nil
 }
 
 // Verify returns nil: the table of settings has all rules.
@@ -82,7 +82,7 @@ func (s *service) Left() string { return s.Running() }
 // they and the daemon report. It works while the daemon is down.
 func describeStatus(settings daemon.Configuration, err error, status *systemd.Status) {
 	if status.Service.Active {
-		status.API = APIOf(status.Service.Status)
+		status.API = apiOf(status.Service.Status)
 	}
 	status.Mounts = new(systemd.MountStatus)
 	if err != nil {
@@ -91,7 +91,7 @@ func describeStatus(settings daemon.Configuration, err error, status *systemd.St
 	}
 	dir := settings.(*Configuration).RuntimeDirectory
 	status.Paths["runtime_directory"], status.Paths["records"] = dir, RecordsDirectory(dir)
-	mounted, err := ReadMounted(dir, new(node.Node))
+	mounted, err := countMounted(dir, new(node.Node))
 	if err != nil {
 		status.Mounts.Error = err.Error()
 	}
@@ -111,9 +111,9 @@ func checkNamespace(mode, allowed string, n *node.Node) error {
 	same, detail, err := n.InHostMountNamespace()
 	switch {
 	case err != nil:
-		return &daemon.Refusal{Event: EventNamespace, Text: "it is not known whether the host would see the mounts made here", Hint: err.Error() + "; look for ProtectProc= in the unit and its drop-ins, or hidepid= of /proc" + way}
+		return &daemon.Refusal{Event: eventNamespace, Text: "it is not known whether the host would see the mounts made here", Hint: err.Error() + "; look for ProtectProc= in the unit and its drop-ins, or hidepid= of /proc" + way}
 	case !same:
-		return &daemon.Refusal{Event: EventNamespace, Text: "the host would not see the mounts made here: this is a mount namespace of its own", Hint: detail + "; look for Protect…=, Private…=, ReadOnly…= or MountFlags= in the unit and its drop-ins" + way}
+		return &daemon.Refusal{Event: eventNamespace, Text: "the host would not see the mounts made here: this is a mount namespace of its own", Hint: detail + "; look for Protect…=, Private…=, ReadOnly…= or MountFlags= in the unit and its drop-ins" + way}
 	}
 	return nil
 }

@@ -26,8 +26,8 @@ type Host interface {
 	WaitLeftovers(ctx context.Context, mark string, limit time.Duration, found func(node.Leftover)) ([]node.Leftover, error)
 }
 
-// NewMachine is this node.
-func NewMachine(log *slog.Logger) Host {
+// newHost is this node.
+func newHost(log *slog.Logger) Host {
 	return realHost{&node.Node{Log: log}}
 }
 
