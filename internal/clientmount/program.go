@@ -122,11 +122,11 @@ func checkNamespace(mode, allowed string, n *node.Node) error {
 func (c *Configuration) Table() *config.Table {
 	return c.Settings.Table(config.Table{
 		Program: "clientmountd",
-		Summary: "clientmountd makes the ClientMounts of this compute node true: it activates the storage, mounts, unmounts and reports.",
+		Summary: "clientmountd reconciles the ClientMounts of this compute node: it activates storage, mounts and unmounts file systems, and reports the result.",
 		Sections: []config.Section{
 			{Name: "node", Help: "This compute node."},
-			{Name: "mount", Help: "How mounts are made, checked and removed."},
-			{Name: "daemon", Help: "The life of the process."},
+			{Name: "mount", Help: "How the daemon mounts, checks and unmounts."},
+			{Name: "daemon", Help: "The daemon process."},
 		},
 		Settings: c.settings(),
 		Notices: []config.Notice{{
@@ -145,57 +145,57 @@ func (c *Configuration) settings() []config.Setting {
 		{
 			Key: "mount.command_timeout", Flag: "command-timeout", Env: []config.Env{{Name: "NNF_COMMAND_TIMEOUT_SECONDS", Convert: wholeSeconds}},
 			Kind: config.Duration, Default: "2m", Min: "1s", Max: "24h", Reload: true, Field: &o.Limits.Command,
-			Help: "How long one command (mount, lvchange, ...) may run before its whole process group is ended. The environment gives whole seconds.",
+			Help: "How long one command (mount, lvchange, ...) may run before the daemon kills its whole process group. The value in the environment is in whole seconds.",
 		}, {
 			Key: "mount.hook_timeout", Flag: "hook-timeout",
 			Kind: config.Duration, Default: "10m", Min: "1s", Max: "24h", Reload: true, Field: &o.Limits.Hook,
 			Help: "The same for the commands that a storage profile runs before and after mounting.",
 		}, {
 			Key: "mount.vg_wait", Env: wait, Kind: config.Duration, Default: "1s", Min: "0s", Max: "1h", Reload: true, Field: &o.Limits.VGWait,
-			Help: "How long to wait for a volume group to be seen. The environment gives whole seconds.",
+			Help: "How long to wait for a volume group to appear. The value in the environment is in whole seconds.",
 		}, {
 			Key: "mount.device_wait", Env: wait, Kind: config.Duration, Default: "10s", Min: "0s", Max: "1h", Reload: true, Field: &o.Limits.DeviceWait,
-			Help: "How long to wait for the device node of an activated volume. The environment gives whole seconds.",
+			Help: "How long to wait for the device node of an activated volume. The value in the environment is in whole seconds.",
 		}, {
 			Key: "mount.device_retries", Kind: config.Int, Default: "8", Min: "0", Max: "1000", Reload: true, Field: &o.Limits.DeviceRetries,
-			Help: "Quick retries, one a second, while storage has not arrived yet; afterwards the failure is reported and retries slow down.",
+			Help: "How often to retry quickly, once per second, while the storage has not appeared. After that, the daemon reports the failure and retries more slowly.",
 		}, {
 			Key: "mount.retry_max", Kind: config.Duration, Default: "30s", Min: "1s", Max: "1h", Reload: true, Field: &o.Limits.RetryMax,
-			Help: "Longest pause between two retries of a mount that fails. With very many failing ClientMounts it is longer: five times their number, divided by kubernetes.qps, in seconds.",
+			Help: "Longest delay between two retries of a mount that fails. With very many failing ClientMounts the delay is longer: five times their number, divided by kubernetes.qps, in seconds.",
 		}, {
 			Key: "mount.orphans", Flag: "orphans", Kind: config.Enum, Default: "report", Values: []string{"report", "unmount"}, Field: &o.Orphans,
-			Help: "What to do with a mount of ours whose ClientMount is gone.",
+			Help: "What to do with a mount of this daemon whose ClientMount no longer exists.",
 		}, {
 			Key: "mount.roots", Kind: config.Strings, Default: safepath.DefaultMountRoots, Check: mountRoots, Field: &o.Plan.Roots,
-			Help: "Directories below which mounts are allowed; a ClientMount with another path is refused. A site whose storage profiles set $MOUNT_PATH elsewhere names its directories here. At least one, and none that belongs to the system.",
+			Help: "Directories below which mounts are allowed; a ClientMount with another path is refused. If the storage profiles of your site set $MOUNT_PATH elsewhere, list those directories here. At least one directory is required, and system directories are not allowed.",
 		}, {
 			Key: "mount.options", Kind: config.Strings, Default: safepath.DefaultMountOptions, Check: mountOptions, Field: &o.Plan.MountOptions,
-			Help: "Options that every file system is mounted with, in front of those of the storage profile: an option of the profile such as suid wins. Raw block devices are excepted. Empty: none.",
+			Help: "Mount options for every file system. They come before those of the storage profile, so an option of the profile such as suid overrides them. They do not apply to raw block devices. Empty: no options.",
 		}, {
 			Key: "mount.verify_interval", Kind: config.Duration, Default: "10h", Min: "0s", Max: "8760h", Check: neverOrMinute, Reload: true, Field: &o.Limits.Verify,
-			Help: `How often to look again whether what should be mounted is. "0s": never.`,
+			Help: `How often to check that everything that should be mounted still is. "0s": never.`,
 		}, {
 			Key: "mount.servers_file", Kind: config.Bool, Default: "false", Field: &o.Plan.ServersFile,
-			Help: "Write .nnf-servers.json into the root of Lustre file systems.",
+			Help: "Write .nnf-servers.json to the root directory of Lustre file systems.",
 		}, {
 			Key: "mount.mode", Flag: "mode",
 			Env:  []config.Env{{Name: "NNF_TEST_ENVIRONMENT", Convert: always("mock"), Presence: true}, {Name: "ENVIRONMENT", Convert: onlyKind}},
 			Kind: config.Enum, Default: "real", Values: []string{"real", "kind", "mock"}, Switches: []config.Switch{{Flag: "mock", Value: "mock"}}, Field: &o.Plan.Mode,
-			Help: "For tests only. kind: make a symbolic link instead of a mount. mock: only log. The environment asks for kind with ENVIRONMENT=kind, for mock by the presence of NNF_TEST_ENVIRONMENT.",
+			Help: "For tests only. kind: make a symbolic link instead of a mount. mock: only log. In the environment, ENVIRONMENT=kind selects kind, and the presence of NNF_TEST_ENVIRONMENT selects mock.",
 		}, {
 			Key: "mount.mock_path", Env: []config.Env{{Name: "MOCK_FILE_SYSTEM_PATH"}}, Kind: config.String, Field: &o.Plan.MockPath,
-			Help: "For tests only: the directory that stands in for the storage in modes kind and mock.",
+			Help: "For tests only: the directory that replaces the storage in modes kind and mock.",
 		}, {
 			Key: "daemon.runtime_directory", Flag: "runtime-directory", Env: []config.Env{{Name: "RUNTIME_DIRECTORY", Convert: firstOfList}},
 			Kind: config.String, Default: "/run/clientmountd", Unit: "DIR", Check: config.AbsolutePath, Field: &c.RuntimeDirectory,
-			Help: "Where the record of each mount is kept. It must survive a restart of the daemon and vanish at boot.",
+			Help: "Directory for the record of each mount. It must survive a restart of the daemon, but not a reboot.",
 		}, {
 			Key: "daemon.shutdown_timeout", Flag: "shutdown-timeout",
 			Kind: config.Duration, Default: "60s", Min: "0s", Max: "1h", Reload: true, Field: &o.ShutdownTimeout,
-			Help: "How long a running step may go on after the daemon was asked to stop. Mounts are never touched then.",
+			Help: "How long a running step may take to finish after the daemon was told to stop. Stopping does not affect mounts.",
 		}, {
 			Key: "daemon.mount_namespace", Flag: "mount-namespace", Kind: config.Enum, Default: "host", Values: []string{"host", "any"}, Field: &c.MountNamespace,
-			Help: "Where the daemon may live. host: only where process 1 lives, because elsewhere its mounts would be made and nobody would see them. any: no matter where, for containers that pass their mounts on to the host.",
+			Help: "Mount namespace in which the daemon may run. host: only that of process 1, because no job would see mounts in another one. any: every namespace, for containers that propagate their mounts to the host.",
 		},
 	}
 }
