@@ -133,7 +133,7 @@ func (w *watcher) run(ctx context.Context) error {
 			w.relist(tooLarge(err))
 		case errors.Is(err, errEnded):
 			// The server ends watches early when it shuts down or sheds
-			// load: no failure unless it goes on like that.
+			// load: no failure unless it keeps doing so.
 			if w.short++; w.short > 2 {
 				w.state.down(w.broken(errShort))
 			}
@@ -172,7 +172,7 @@ func (w *watcher) relist(ahead bool) {
 	w.lost, w.stuck = true, 0
 }
 
-// lostPosition reports that the server cannot go on from our resourceVersion:
+// lostPosition reports that the server cannot continue from our resourceVersion:
 // its history is shorter (410), or, after a restore, older (too large).
 func lostPosition(err error) bool {
 	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || tooLarge(err) || errors.Is(err, errOlder)

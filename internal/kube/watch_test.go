@@ -51,7 +51,7 @@ func TestWatchFaults(t *testing.T) {
 		name    string
 		watch   []handler // followed by one that serves z
 		after   string    // the requests after the first list and watch
-		failing bool      // the state must say so in between
+		failing bool      // the state must report a failure in between
 	}{
 		{"cut between events", []handler{sendFrames("cut", first)}, "stream 11", true},
 		{"cut within an event", []handler{sendFrames("cut", first+`{"type":"ADDED","obj`)}, "stream 11", true},

@@ -50,16 +50,9 @@ func (c Command) String() string {
 	}
 	words := make([]string, len(c.Argv))
 	for i, a := range c.Argv {
-		words[i] = quote(a)
+		words[i] = text.ShellWord(a)
 	}
 	return strings.Join(words, " ")
-}
-
-func quote(s string) string {
-	if s != "" && text.Only(s, "%+,-./:=@_") {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // Result is what a command left behind. All streams are valid UTF-8 and at most

@@ -201,7 +201,7 @@ func environment(ours []string, c Command) []string {
 var errSurvived = errors.New("still running after SIGKILL")
 
 // process is a started command. Its exit is seen before it is reaped: as long as
-// the leader is a zombie, the number of its group cannot be given to strangers,
+// the leader is a zombie, the number of its group cannot be given to other processes,
 // and a signal to the group is safe.
 type process struct {
 	proc     *os.Process

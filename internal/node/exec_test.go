@@ -117,13 +117,13 @@ func TestExecOutputIsBounded(t *testing.T) {
 // What a hanging command may do, and that Run ends within the limit plus a second.
 func TestExecTimeLimit(t *testing.T) {
 	for _, tt := range []struct{ name, line, cause string }{
-		{"hangs", "echo begun; exec sleep 60", "signal: terminated (time limit of 200ms reached)"},
-		{"child hangs", "echo begun; sleep 60; true", "signal: terminated (time limit of 200ms reached)"},
-		{"ignores TERM", "trap '' TERM; echo begun; while :; do sleep 60; done", "signal: killed (time limit of 200ms reached)"},
-		{"grandchild ignores TERM and holds the pipe", "(trap '' TERM; sleep 60; sleep 60) & echo begun; wait", "signal: terminated (time limit of 200ms reached)"},
-		{"grandchild in a session of its own holds the pipe", "setsid sleep 5 & echo begun; sleep 60", "signal: terminated (time limit of 200ms reached)"},
-		{"tidies up", "trap 'echo tidy; exit 3' TERM; echo begun; sleep 60 & wait", "exit status 3 (time limit of 200ms reached)"},
-		{"floods", "echo begun; exec yes", "signal: terminated (time limit of 200ms reached)"},
+		{"hangs", "echo started; exec sleep 60", "signal: terminated (time limit of 200ms reached)"},
+		{"child hangs", "echo started; sleep 60; true", "signal: terminated (time limit of 200ms reached)"},
+		{"ignores TERM", "trap '' TERM; echo started; while :; do sleep 60; done", "signal: killed (time limit of 200ms reached)"},
+		{"grandchild ignores TERM and holds the pipe", "(trap '' TERM; sleep 60; sleep 60) & echo started; wait", "signal: terminated (time limit of 200ms reached)"},
+		{"grandchild in a session of its own holds the pipe", "setsid sleep 5 & echo started; sleep 60", "signal: terminated (time limit of 200ms reached)"},
+		{"tidies up", "trap 'echo tidy; exit 3' TERM; echo started; sleep 60 & wait", "exit status 3 (time limit of 200ms reached)"},
+		{"floods", "echo started; exec yes", "signal: terminated (time limit of 200ms reached)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -133,7 +133,7 @@ func TestExecTimeLimit(t *testing.T) {
 				if !ok || !ce.TimedOut || ce.PID != 0 || ce.Err.Error() != tt.cause {
 					t.Errorf("got %v", err)
 				}
-				if !strings.HasPrefix(res.Stdout, "begun\n") || tt.name == "tidies up" && !strings.HasSuffix(res.Stdout, "tidy\n") {
+				if !strings.HasPrefix(res.Stdout, "started\n") || tt.name == "tidies up" && !strings.HasSuffix(res.Stdout, "tidy\n") {
 					t.Errorf("printed %.40q", res.Stdout)
 				}
 				if res.Duration < 200*time.Millisecond {
@@ -144,7 +144,7 @@ func TestExecTimeLimit(t *testing.T) {
 	}
 }
 
-// Nothing of the group is left, also when it hides from TERM and from our pipes.
+// Nothing of the group is left, even if it ignores TERM and has closed our pipes.
 func TestExecKillsTheGroup(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pid")
 	c := Command{

@@ -43,7 +43,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options say where to listen and whom to let in. Only Path and Log must be set.
+// Options say where to listen and which clients to accept. Only Path and Log must be set.
 type Options struct {
 	Path  string      // absolute; its directory must exist, and belong to root or us alone
 	Mode  fs.FileMode // permission bits; 0: 0666, or 0660 with a Group. Connecting needs the right to write
@@ -212,7 +212,7 @@ type Listener struct {
 	mu        sync.Mutex
 	resumed   chan struct{} // not nil while accepting is stopped; closed by StartAccepting
 	probe     chan struct{} // not nil while Probe waits; closed by Accept
-	asked     chan struct{} // has room for one: Accept shall look for probe
+	asked     chan struct{} // holds at most one value: Accept is to look for probe
 
 	coming sync.WaitGroup // connections on which the first bytes have not arrived
 	open   atomic.Int64

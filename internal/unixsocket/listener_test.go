@@ -74,7 +74,7 @@ func TestQuiesce(t *testing.T) {
 			t.Fatal("left a client that has just come")
 		}
 		f.connect(t, 8)
-		(<-came).Close() // accepting goes on
+		(<-came).Close() // connections are accepted again
 		go client.Write([]byte("x"))
 		c.Read(make([]byte, 1))
 		idle.Enter()
