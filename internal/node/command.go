@@ -59,9 +59,7 @@ func (c Command) String() string {
 // as long as the capture limit plus the note about what was left out.
 type Result struct {
 	Stdout, Stderr string
-	Report         string        // what came on the descriptor of Command.Report
-	Truncated      bool          // something was left out of Stdout, Stderr or Report
-	Duration       time.Duration // from the start to the end or to giving up
+	Report         string // what came on the descriptor of Command.Report
 }
 
 // ExitStatus is the cause inside a CommandError when the program ended by itself

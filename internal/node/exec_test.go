@@ -103,7 +103,7 @@ func TestExecOutputIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !res.Truncated || len(res.Stdout) > 65<<10 || len(res.Stdout) < 64<<10 ||
+	if len(res.Stdout) > 65<<10 || len(res.Stdout) < 64<<10 ||
 		!strings.HasPrefix(res.Stdout, "first\nxx") || !strings.HasSuffix(res.Stdout, "xx\nlast\n") ||
 		!strings.Contains(res.Stdout, " bytes left out …") {
 		t.Errorf("%d bytes: %.20q", len(res.Stdout), res.Stdout)
@@ -128,6 +128,7 @@ func TestExecTimeLimit(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			bounded(t, 1200*time.Millisecond, func() {
+				began := time.Now()
 				res, err := new(Exec).Run(t.Context(), Command{Shell: tt.line, Timeout: 200 * time.Millisecond})
 				ce, ok := errors.AsType[*CommandError](err)
 				if !ok || !ce.TimedOut || ce.PID != 0 || ce.Err.Error() != tt.cause {
@@ -136,8 +137,8 @@ func TestExecTimeLimit(t *testing.T) {
 				if !strings.HasPrefix(res.Stdout, "started\n") || tt.name == "tidies up" && !strings.HasSuffix(res.Stdout, "tidy\n") {
 					t.Errorf("printed %.40q", res.Stdout)
 				}
-				if res.Duration < 200*time.Millisecond {
-					t.Error("gave up after", res.Duration)
+				if d := time.Since(began); d < 200*time.Millisecond {
+					t.Error("gave up after", d)
 				}
 			})
 		})

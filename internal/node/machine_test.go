@@ -144,7 +144,7 @@ func TestDirectoryTargetForReal(t *testing.T) {
 	}
 	must(t, os.Mkdir(target+"/in", 0o755))
 	must(t, unix.Mount("inner", target+"/in", "tmpfs", 0, ""))
-	if below, err := n.MountsBelow(target); err != nil || len(below) != 1 || below[0].Source != "inner" {
+	if below, err := n.mountsBelow(target); err != nil || len(below) != 1 || below[0].Source != "inner" {
 		t.Errorf("below: %v, %v", below, err)
 	}
 	must(t, unix.Unmount(target+"/in", 0))
