@@ -219,9 +219,6 @@ type State struct {
 	// LastError is the latest failure; it stays after reconnecting, so that
 	// the message can say what was wrong.
 	LastError error
-	// Failures counts the failed attempts since the connection was lost; in
-	// the State that reports a reconnect, those before it.
-	Failures int
 }
 
 // tracker calls its listener when the state changes: connected, lost, another
@@ -249,7 +246,6 @@ func (t *tracker) up(synced bool) {
 	if change {
 		t.tell()
 	}
-	t.now.Failures = 0
 }
 
 // down records a failure.
@@ -259,7 +255,6 @@ func (t *tracker) down(err error) {
 		t.now.Connected, t.now.Since = false, time.Now()
 	}
 	t.now.LastError = err
-	t.now.Failures++
 	if change {
 		t.tell()
 	}

@@ -206,9 +206,6 @@ func TestPeerIsWhoConnected(t *testing.T) {
 				t.Errorf("Member(%d) is %v", gid, !want)
 			}
 		}
-		if got.Root() {
-			t.Error("taken for root")
-		}
 		c.Write([]byte("hi"))
 		client.want(`answer "hi"`)
 	}
