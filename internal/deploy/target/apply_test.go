@@ -194,9 +194,20 @@ func TestScriptsNameTheProduct(t *testing.T) {
 			t.Errorf("%s does not work in %s", name, product.StateDirectory)
 		}
 	}
-	d, _ := product.Of("nnf-dm")
-	if !strings.Contains(switchText, "= "+d.Service()+" ]") || !strings.Contains(switchText, `"$R`+product.Path(d.Beside[0])+`"`) {
-		t.Error("the switch does not ask nnf-dm by its client")
+}
+
+// A daemon that is ready is asked by its client, as users ask it. No answer is a note.
+func TestClientIsAsked(t *testing.T) {
+	s := newTestNode(t)
+	p := s.bare("1", "exit 0")
+	for i := range p.Programs {
+		if one := &p.Programs[i]; one.Name == "nnf-dmctl" {
+			one.File = s.file(filepath.Join(t.TempDir(), one.Name), "#!/bin/sh\necho \"$* failed\" >&2\nexit 7\n")
+		}
+	}
+	o, err := s.apply(wanted(p))
+	if want := []string{"nnf-dm runs, and nnf-dmctl gets no answer from it: version failed"}; err != nil || o.State != "ok" || !slices.Equal(o.Notes, want) {
+		t.Errorf("%v %+v, want the notes %q", err, o, want)
 	}
 }
 
