@@ -113,7 +113,7 @@ suite-crash:
 suite-devcluster:
 	internal/devcluster/build.sh --test -count=1 -timeout 10m
 suite-crds:
-	@[ -d "$(CRDS)" ] || { echo "make: CRDS must name a folder with CustomResourceDefinitions" >&2; exit 1; }
+	@[ -d "$(CRDS)" ] || { echo "make: CRDS must name a directory with CustomResourceDefinitions" >&2; exit 1; }
 	CRDS=$(CRDS) $(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $(patsubst %,./internal/e2e/%,$(filter conformance offload,$(E2E)))
 suite-others:
 	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $$($(GO) list ./internal/e2e/... | grep -vE '/e2e/($(subst $(eval) ,|,$(E2E) $(MACHINES) packages))$$')
@@ -140,7 +140,7 @@ e2e-packages: need-packages bin/packager bin/cyclonedx-gomod ## the packages: co
 	$(GO) test -buildvcs=false -count=1 -timeout 30m ./internal/e2e/packages
 e2e-machine:
 	@internal/e2e/machine/prepare.sh || [ $$? = 3 ] # 3: not here; the tests say so
-e2e-rpm: need-go # for the machines, which are of this kind
+e2e-rpm: need-go # for the machines, which are amd64
 	@$(MAKE) --no-print-directory rpm ARCHES=amd64
 E2E_NEEDS := build-daemon bin/packager e2e-rpm
 e2e-container e2e-fleet e2e-vm: e2e-%: $(E2E_NEEDS)
