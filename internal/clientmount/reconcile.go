@@ -134,7 +134,7 @@ func (a *attempt) run() result {
 		}
 	}
 	if a.w.record != nil && !a.w.waited {
-		if err := a.leftCommands(a.w.record); err != nil {
+		if err := a.waitLeftovers(a.w.record); err != nil {
 			return result{} // interrupted; the next attempt waits again
 		}
 	}
@@ -258,13 +258,9 @@ func (a *attempt) report(e *dws.ResourceError, cause error) {
 		return
 	}
 	a.w.reported = e.DebugMessage
-	event := eventFailed
+	event, level := eventFailed, slog.LevelWarn
 	if e.Severity == dws.Fatal {
-		event = eventRefused
-	}
-	level := slog.LevelWarn
-	if e.Severity == dws.Fatal {
-		level = slog.LevelError
+		event, level = eventRefused, slog.LevelError
 	}
 	a.log.Log(a.ctx, level, "ClientMount failed", "severity", string(e.Severity), "error", e.DebugMessage, "hint", hintFor(e, cause), daemon.EventID(event))
 }

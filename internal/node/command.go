@@ -56,16 +56,7 @@ func (c Command) String() string {
 }
 
 func quote(s string) string {
-	plain := s != ""
-	for _, r := range s {
-		switch {
-		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
-		case strings.ContainsRune("%+,-./:=@_", r):
-		default:
-			plain = false
-		}
-	}
-	if plain {
+	if s != "" && text.Only(s, "%+,-./:=@_") {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"

@@ -138,7 +138,7 @@ func TestDirectoryTargetForReal(t *testing.T) {
 	if err != nil || m == nil || m.Source != "so urce" || m.Mountpoint != target {
 		t.Fatalf("%+v, %v", m, err)
 	}
-	must(t, n.Chown(target, 1234, 4321))
+	must(t, n.ChownMount(*m, 1234, 4321))
 	if left, err := n.RemoveTarget(target, created); !errors.Is(err, unix.EBUSY) || !IsBusy(err) || len(left) != 3 {
 		t.Errorf("removal below a mount: %q, %v", left, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -155,15 +156,7 @@ func (p Peer) Root() bool { return p.UID == 0 }
 
 // Member reports whether gid is one of the peer's groups.
 func (p Peer) Member(gid uint32) bool {
-	if p.GID == gid {
-		return true
-	}
-	for _, g := range p.Groups {
-		if g == gid {
-			return true
-		}
-	}
-	return false
+	return p.GID == gid || slices.Contains(p.Groups, gid)
 }
 
 // ErrNoPeer reports a connection for which the kernel returns no peer credentials.
