@@ -187,7 +187,7 @@ func TestPackageTransactionFails(t *testing.T) {
 	s.nothingStaged()
 }
 
-// What the scripts name is what the table has.
+// The scripts keep their state in the directory of the table.
 func TestScriptsNameTheProduct(t *testing.T) {
 	for name, text := range map[string]string{"shared": shared, "switch": switchText} {
 		if !strings.Contains(text, "\nD=$R"+product.StateDirectory) {
@@ -196,7 +196,8 @@ func TestScriptsNameTheProduct(t *testing.T) {
 	}
 }
 
-// A daemon that is ready is asked by its client, as users ask it. No answer is a note.
+// The switch calls the client of a daemon that is ready, as users do. If the client gets no
+// answer, that is a note and not a failure.
 func TestClientIsAsked(t *testing.T) {
 	s := newTestNode(t)
 	p := s.bare("1", "exit 0")
