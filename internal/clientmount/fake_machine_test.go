@@ -26,7 +26,7 @@ type fakeMachine struct {
 	rescan func(f *fakeMachine)
 	marked map[string]int // by the mark in a command's environment: how many had it
 
-	left          map[string][]node.Left
+	leftovers     map[string][]node.Leftover
 	missing       []string // of the mount target
 	stays         []string // what removing a target leaves behind
 	deviceHolders []node.Holder
@@ -177,10 +177,10 @@ func (f *fakeMachine) effect(argv []string) {
 	}
 }
 
-// WaitLeft finds what a test has put there under the mark.
-func (f *fakeMachine) WaitLeft(ctx context.Context, mark string, limit time.Duration, found func(node.Left)) ([]node.Left, error) {
+// WaitLeftovers finds what a test has put there under the mark.
+func (f *fakeMachine) WaitLeftovers(ctx context.Context, mark string, limit time.Duration, found func(node.Leftover)) ([]node.Leftover, error) {
 	f.mu.Lock()
-	left := f.left[mark]
+	left := f.leftovers[mark]
 	f.mu.Unlock()
 	for _, l := range left {
 		found(l)

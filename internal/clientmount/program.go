@@ -4,14 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/moby/sys/mountinfo"
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
@@ -27,7 +22,7 @@ func Program() *daemon.Program {
 	return &daemon.Program{
 		Name:          "clientmountd",
 		Configuration: func() daemon.Configuration { return new(Configuration) },
-		ConfigRefused: EventConfigRefused,
+		ConfigRefused: eventConfigRefused,
 		Service: systemd.Service{
 			Description: "Data Workflow Service (DWS) Client Mount Service",
 			Units:       []systemd.Unit{{Name: "clientmountd.service", Text: units.ClientmountdService}},
@@ -54,13 +49,13 @@ func (c *Configuration) Start(p *daemon.Process) (daemon.Service, error) {
 	if o.Records, err = OpenRecords(c.RuntimeDirectory); err != nil {
 		return nil, err
 	}
-	if err := checkNamespace(o.Plan.Mode, c.MountNamespace, ""); err != nil {
+	if err := checkNamespace(o.Plan.Mode, c.MountNamespace, new(node.Node)); err != nil {
 		return nil, err
 	}
-	o.Node, o.Client, o.Machine, o.RetryRate = p.Node, Server{client}, NewMachine(p.Log), client.RetryRate()
+	o.Node, o.Client, o.Host, o.RetryRate = p.Node, server{client}, newHost(p.Log), client.RetryRate()
 	o.Status, o.Synced, o.Idle, o.Log = p.Notifier.Status, p.Notifier.Ready, p.ReturnMemory, p.Log
-	p.Started(EventStarted, "api_server", client.Address(), "account", client.Account())
-	return &service{New(*o)}, nil
+	p.Started(eventStarted, "api_server", client.Address(), "account", client.Account())
+	return &service{newController(*o)}, nil
 }
 
 // Verify returns nil: the table of settings has all rules.
@@ -87,7 +82,7 @@ func (s *service) Left() string { return s.Running() }
 // they and the daemon report. It works while the daemon is down.
 func describeStatus(settings daemon.Configuration, err error, status *systemd.Status) {
 	if status.Service.Active {
-		status.API = APIOf(status.Service.Status)
+		status.API = apiOf(status.Service.Status)
 	}
 	status.Mounts = new(systemd.MountStatus)
 	if err != nil {
@@ -96,7 +91,7 @@ func describeStatus(settings daemon.Configuration, err error, status *systemd.St
 	}
 	dir := settings.(*Configuration).RuntimeDirectory
 	status.Paths["runtime_directory"], status.Paths["records"] = dir, RecordsDirectory(dir)
-	mounted, err := ReadMounted(dir, new(node.Node))
+	mounted, err := countMounted(dir, new(node.Node))
 	if err != nil {
 		status.Mounts.Error = err.Error()
 	}
@@ -104,81 +99,34 @@ func describeStatus(settings daemon.Configuration, err error, status *systemd.St
 }
 
 // checkNamespace refuses to start where the host would not see the mounts of this
-// process: every mount would succeed, and every job would find an empty directory. It
-// also refuses if it cannot find out, because settings of a unit that hide process 1
-// make a mount namespace, too. root is put before /proc, for tests.
-func checkNamespace(mode, allowed, root string) error {
+// process: every mount would succeed, and every job would find an empty directory.
+// Many sandbox settings of a unit (Protect…=, Private…=, ReadOnly…=) give the service a
+// mount namespace of its own without a message. It also refuses if it cannot find out,
+// because settings that hide process 1 make a mount namespace, too.
+func checkNamespace(mode, allowed string, n *node.Node) error {
 	if mode != "real" || allowed == "any" {
 		return nil
 	}
 	const way = `; a container that passes its mounts on to the host needs daemon.mount_namespace = "any"`
-	same, detail, err := inHostMountNamespace(root)
+	same, detail, err := n.InHostMountNamespace()
 	switch {
 	case err != nil:
-		return &daemon.Refusal{Event: EventNamespace, Text: "it is not known whether the host would see the mounts made here", Hint: err.Error() + "; look for ProtectProc= in the unit and its drop-ins, or hidepid= of /proc" + way}
+		return &daemon.Refusal{Event: eventNamespace, Text: "it is not known whether the host would see the mounts made here", Hint: err.Error() + "; look for ProtectProc= in the unit and its drop-ins, or hidepid= of /proc" + way}
 	case !same:
-		return &daemon.Refusal{Event: EventNamespace, Text: "the host would not see the mounts made here: this is a mount namespace of its own", Hint: detail + way}
+		return &daemon.Refusal{Event: eventNamespace, Text: "the host would not see the mounts made here: this is a mount namespace of its own", Hint: detail + "; look for Protect…=, Private…=, ReadOnly…= or MountFlags= in the unit and its drop-ins" + way}
 	}
 	return nil
-}
-
-// inHostMountNamespace reports whether mounts that this process makes are seen
-// by the host, which is so when it shares the mount namespace of process 1.
-// Many sandbox settings of a unit (Protect…=, Private…=, ReadOnly…=) give the
-// service a namespace of its own silently: mounting then succeeds and no other
-// process sees the result. detail names what was compared, with a hint if the answer
-// is no. root is put before /proc, for tests; "" is the real one.
-//
-// Reading the link /proc/1/ns/mnt would need CAP_SYS_PTRACE. The mount table of
-// process 1 is readable without it, and the kernel never gives the same mount
-// ID to mounts of two namespaces, so the ID of "/" decides (proc_pid_mountinfo(5)).
-func inHostMountNamespace(root string) (same bool, detail string, err error) {
-	ids := make([]int, 2)
-	for i, process := range []string{"1", "self"} {
-		path := filepath.Join(root, "/proc", process, "mountinfo")
-		if ids[i], err = rootMountID(path); err != nil {
-			return false, "", fmt.Errorf("cannot tell which mount namespace this is: %s: %w", path, err)
-		}
-	}
-	detail = fmt.Sprintf("mount id of / is %d here and %d in process 1", ids[1], ids[0])
-	if ids[0] != ids[1] {
-		detail += "; look for Protect…=, Private…=, ReadOnly…= or MountFlags= in the unit and its drop-ins"
-	}
-	return ids[0] == ids[1], detail, nil
-}
-
-var errNoRootMount = errors.New("no mount at /")
-
-// maxMountTable bounds what is read, in bytes: users may be able to add mounts.
-const maxMountTable = 64 << 20
-
-func rootMountID(path string) (int, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	mounts, err := mountinfo.GetMountsFromReader(io.LimitReader(f, maxMountTable), func(m *mountinfo.Info) (skip, stop bool) {
-		return m.Mountpoint != "/", false
-	})
-	if err != nil {
-		return 0, err
-	}
-	if len(mounts) == 0 {
-		return 0, errNoRootMount
-	}
-	return mounts[len(mounts)-1].ID, nil // the topmost when / was mounted over
 }
 
 // Table returns the settings, in the order of the configuration file.
 func (c *Configuration) Table() *config.Table {
 	return c.Settings.Table(config.Table{
 		Program: "clientmountd",
-		Summary: "clientmountd makes the ClientMounts of this compute node true: it activates the storage, mounts, unmounts and reports.",
+		Summary: "clientmountd reconciles the ClientMounts of this compute node: it activates storage, mounts and unmounts file systems, and reports the result.",
 		Sections: []config.Section{
 			{Name: "node", Help: "This compute node."},
-			{Name: "mount", Help: "How mounts are made, checked and removed."},
-			{Name: "daemon", Help: "The life of the process."},
+			{Name: "mount", Help: "How the daemon mounts, checks and unmounts."},
+			{Name: "daemon", Help: "The daemon process."},
 		},
 		Settings: c.settings(),
 		Notices: []config.Notice{{
@@ -197,57 +145,57 @@ func (c *Configuration) settings() []config.Setting {
 		{
 			Key: "mount.command_timeout", Flag: "command-timeout", Env: []config.Env{{Name: "NNF_COMMAND_TIMEOUT_SECONDS", Convert: wholeSeconds}},
 			Kind: config.Duration, Default: "2m", Min: "1s", Max: "24h", Reload: true, Field: &o.Limits.Command,
-			Help: "How long one command (mount, lvchange, ...) may run before its whole process group is ended. The environment gives whole seconds.",
+			Help: "How long one command (mount, lvchange, ...) may run before the daemon kills its whole process group. The value in the environment is in whole seconds.",
 		}, {
 			Key: "mount.hook_timeout", Flag: "hook-timeout",
 			Kind: config.Duration, Default: "10m", Min: "1s", Max: "24h", Reload: true, Field: &o.Limits.Hook,
 			Help: "The same for the commands that a storage profile runs before and after mounting.",
 		}, {
 			Key: "mount.vg_wait", Env: wait, Kind: config.Duration, Default: "1s", Min: "0s", Max: "1h", Reload: true, Field: &o.Limits.VGWait,
-			Help: "How long to wait for a volume group to be seen. The environment gives whole seconds.",
+			Help: "How long to wait for a volume group to appear. The value in the environment is in whole seconds.",
 		}, {
 			Key: "mount.device_wait", Env: wait, Kind: config.Duration, Default: "10s", Min: "0s", Max: "1h", Reload: true, Field: &o.Limits.DeviceWait,
-			Help: "How long to wait for the device node of an activated volume. The environment gives whole seconds.",
+			Help: "How long to wait for the device node of an activated volume. The value in the environment is in whole seconds.",
 		}, {
 			Key: "mount.device_retries", Kind: config.Int, Default: "8", Min: "0", Max: "1000", Reload: true, Field: &o.Limits.DeviceRetries,
-			Help: "Quick retries, one a second, while storage has not arrived yet; afterwards the failure is reported and retries slow down.",
+			Help: "How often to retry quickly, once per second, while the storage has not appeared. After that, the daemon reports the failure and retries more slowly.",
 		}, {
 			Key: "mount.retry_max", Kind: config.Duration, Default: "30s", Min: "1s", Max: "1h", Reload: true, Field: &o.Limits.RetryMax,
-			Help: "Longest pause between two retries of a mount that fails. With very many failing ClientMounts it is longer: five times their number, divided by kubernetes.qps, in seconds.",
+			Help: "Longest delay between two retries of a mount that fails. With very many failing ClientMounts the delay is longer: five times their number, divided by kubernetes.qps, in seconds.",
 		}, {
 			Key: "mount.orphans", Flag: "orphans", Kind: config.Enum, Default: "report", Values: []string{"report", "unmount"}, Field: &o.Orphans,
-			Help: "What to do with a mount of ours whose ClientMount is gone.",
+			Help: "What to do with a mount of this daemon whose ClientMount no longer exists.",
 		}, {
 			Key: "mount.roots", Kind: config.Strings, Default: safepath.DefaultMountRoots, Check: mountRoots, Field: &o.Plan.Roots,
-			Help: "Directories below which mounts are allowed; a ClientMount with another path is refused. A site whose storage profiles set $MOUNT_PATH elsewhere names its directories here. At least one, and none that belongs to the system.",
+			Help: "Directories below which mounts are allowed; a ClientMount with another path is refused. If the storage profiles of your site set $MOUNT_PATH elsewhere, list those directories here. At least one directory is required, and system directories are not allowed.",
 		}, {
 			Key: "mount.options", Kind: config.Strings, Default: safepath.DefaultMountOptions, Check: mountOptions, Field: &o.Plan.MountOptions,
-			Help: "Options that every file system is mounted with, in front of those of the storage profile: an option of the profile such as suid wins. Raw block devices are excepted. Empty: none.",
+			Help: "Mount options for every file system. They come before those of the storage profile, so an option of the profile such as suid overrides them. They do not apply to raw block devices. Empty: no options.",
 		}, {
 			Key: "mount.verify_interval", Kind: config.Duration, Default: "10h", Min: "0s", Max: "8760h", Check: neverOrMinute, Reload: true, Field: &o.Limits.Verify,
-			Help: `How often to look again whether what should be mounted is. "0s": never.`,
+			Help: `How often to check that everything that should be mounted still is. "0s": never.`,
 		}, {
 			Key: "mount.servers_file", Kind: config.Bool, Default: "false", Field: &o.Plan.ServersFile,
-			Help: "Write .nnf-servers.json into the root of Lustre file systems.",
+			Help: "Write .nnf-servers.json to the root directory of Lustre file systems.",
 		}, {
 			Key: "mount.mode", Flag: "mode",
 			Env:  []config.Env{{Name: "NNF_TEST_ENVIRONMENT", Convert: always("mock"), Presence: true}, {Name: "ENVIRONMENT", Convert: onlyKind}},
 			Kind: config.Enum, Default: "real", Values: []string{"real", "kind", "mock"}, Switches: []config.Switch{{Flag: "mock", Value: "mock"}}, Field: &o.Plan.Mode,
-			Help: "For tests only. kind: make a symbolic link instead of a mount. mock: only log. The environment asks for kind with ENVIRONMENT=kind, for mock by the presence of NNF_TEST_ENVIRONMENT.",
+			Help: "For tests only. kind: make a symbolic link instead of a mount. mock: only log. In the environment, ENVIRONMENT=kind selects kind, and the presence of NNF_TEST_ENVIRONMENT selects mock.",
 		}, {
 			Key: "mount.mock_path", Env: []config.Env{{Name: "MOCK_FILE_SYSTEM_PATH"}}, Kind: config.String, Field: &o.Plan.MockPath,
-			Help: "For tests only: the directory that stands in for the storage in modes kind and mock.",
+			Help: "For tests only: the directory that replaces the storage in modes kind and mock.",
 		}, {
 			Key: "daemon.runtime_directory", Flag: "runtime-directory", Env: []config.Env{{Name: "RUNTIME_DIRECTORY", Convert: firstOfList}},
 			Kind: config.String, Default: "/run/clientmountd", Unit: "DIR", Check: config.AbsolutePath, Field: &c.RuntimeDirectory,
-			Help: "Where the record of each mount is kept. It must survive a restart of the daemon and vanish at boot.",
+			Help: "Directory for the record of each mount. It must survive a restart of the daemon, but not a reboot.",
 		}, {
 			Key: "daemon.shutdown_timeout", Flag: "shutdown-timeout",
 			Kind: config.Duration, Default: "60s", Min: "0s", Max: "1h", Reload: true, Field: &o.ShutdownTimeout,
-			Help: "How long a running step may go on after the daemon was asked to stop. Mounts are never touched then.",
+			Help: "How long a running step may take to finish after the daemon was told to stop. Stopping does not affect mounts.",
 		}, {
 			Key: "daemon.mount_namespace", Flag: "mount-namespace", Kind: config.Enum, Default: "host", Values: []string{"host", "any"}, Field: &c.MountNamespace,
-			Help: "Where the daemon may live. host: only where process 1 lives, because elsewhere its mounts would be made and nobody would see them. any: no matter where, for containers that pass their mounts on to the host.",
+			Help: "Mount namespace in which the daemon may run. host: only that of process 1, because no job would see mounts in another one. any: every namespace, for containers that propagate their mounts to the host.",
 		},
 	}
 }

@@ -29,14 +29,14 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
-// APIOf parses the API state from the status lines that the same package writes.
+// apiOf parses the API state from the status lines that the same package writes.
 func TestAPIOf(t *testing.T) {
 	for _, state := range []string{systemd.APIAnswers, systemd.APISilent, systemd.APIConnecting} {
-		if got := APIOf("1 mount ready for 1 ClientMount" + apiTexts[state] + " since today: x" + apiTexts[systemd.APIAnswers]); got != state {
+		if got := apiOf("1 mount ready for 1 ClientMount" + apiTexts[state] + " since today: x" + apiTexts[systemd.APIAnswers]); got != state {
 			t.Errorf("%s is read as %q", state, got)
 		}
 	}
-	if got := APIOf("starting"); got != "" {
+	if got := apiOf("starting"); got != "" {
 		t.Errorf("%q", got)
 	}
 }

@@ -237,21 +237,21 @@ func TestEveryCommandIsMarked(t *testing.T) {
 	}
 }
 
-// A left command keeps back what one of ours would.
+// A leftover command keeps back what one of ours would.
 func TestLeftCommandKeys(t *testing.T) {
 	for _, tt := range []struct {
-		left     node.Left
+		left     node.Leftover
 		vg       bool
 		ofObject bool
 	}{
-		{node.Left{PID: os.Getpid(), Program: "lvs", Line: "lvs --nolock"}, true, true},
-		{node.Left{PID: os.Getpid(), Program: "bash", Line: "bash -c x"}, false, true},
-		{node.Left{PID: os.Getpid(), Program: "clientmountd-child", Line: "clientmountd-child chown /x"}, false, true},
+		{node.Leftover{PID: os.Getpid(), Program: "lvs", Line: "lvs --nolock"}, true, true},
+		{node.Leftover{PID: os.Getpid(), Program: "bash", Line: "bash -c x"}, false, true},
+		{node.Leftover{PID: os.Getpid(), Program: "clientmountd-child", Line: "clientmountd-child chown /x"}, false, true},
 	} {
 		f := newMounted(t, dws.TypeXFS)
-		f.machine.left = map[string][]node.Left{markOf("aaaa-1"): {tt.left}}
+		f.machine.leftovers = map[string][]node.Leftover{markOf("aaaa-1"): {tt.left}}
 		f.restart(f.rec.records)
-		if err := f.task("aaaa-1").leftCommands(mustLoad(t, f)); err != nil {
+		if err := f.task("aaaa-1").waitLeftovers(mustLoad(t, f)); err != nil {
 			t.Fatal(err)
 		}
 		plans := []*plan.Plan{{Path: "/mnt/nnf/other", VG: testVG}}
@@ -396,7 +396,7 @@ func TestCommandOfEarlierDaemonHangs(t *testing.T) {
 	f.machine.effect([]string{"umount", testPath})
 	f.machine.done()
 	// This process stands in for it: it does not end.
-	f.machine.left = map[string][]node.Left{markOf("aaaa-1"): {{PID: os.Getpid(), Line: "umount " + testPath}}}
+	f.machine.leftovers = map[string][]node.Leftover{markOf("aaaa-1"): {{PID: os.Getpid(), Line: "umount " + testPath}}}
 	f.restart(f.rec.records)
 	f.reconcile()
 	if st := f.server.object().Status; st.Error == nil || !strings.Contains(st.Error.DebugMessage, "an earlier command still hangs") {

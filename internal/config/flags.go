@@ -145,7 +145,7 @@ func Usage(w io.Writer, t *Table) error {
 		}
 	}
 	b.WriteString("\nFlags:\n")
-	flagHelp(&b, "--"+configFlag+" FILE", fmt.Sprintf("The configuration file, with config.d beside it (default %s).", t.File))
+	flagHelp(&b, "--"+configFlag+" FILE", fmt.Sprintf("Configuration file; the files in config.d next to it are read, too (default %s).", t.File))
 	flagHelp(&b, "-h, --help", "Print this help.")
 	for _, section := range t.Sections {
 		title := section.Name
@@ -163,7 +163,7 @@ func Usage(w io.Writer, t *Table) error {
 			s.flagHelp(&b)
 		}
 	}
-	b.WriteString("\n" + wrap("", fmt.Sprintf("Flags may be written with one dash or two. They win over the environment, which wins over the file. More settings are in the file: %s config default", t.Program)))
+	b.WriteString("\n" + wrap("", fmt.Sprintf("Flags may have one dash or two. They override the environment, which overrides the file. For all settings, see: %s config default", t.Program)))
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -67,8 +67,8 @@ func Dump(w io.Writer, t *Table, r Result) error {
 // defaults only, even with all settings uncommented.
 func DefaultFile(t *Table) string {
 	var b strings.Builder
-	b.WriteString(wrap("# ", fmt.Sprintf("Configuration of %s. What is commented out shows the default.", t.Program)))
-	b.WriteString(wrap("# ", fmt.Sprintf("Files in config.d beside this one (*.toml, in lexical order) win over it, the environment over them, and flags over everything. An unknown key is an error. Check with: %s config check", t.Program)))
+	b.WriteString(wrap("# ", fmt.Sprintf("Configuration of %s. Settings that are commented out show the default.", t.Program)))
+	b.WriteString(wrap("# ", fmt.Sprintf("Files in config.d next to this one (*.toml, in lexical order) override it, the environment overrides them, and flags override everything. An unknown key is an error. Check with: %s config check", t.Program)))
 	b.WriteString("\n# Version of this format.\n")
 	fmt.Fprintf(&b, "version = %d\n", formatVersion)
 	for _, section := range t.Sections {

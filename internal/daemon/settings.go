@@ -41,10 +41,10 @@ func (s *Settings) Table(own config.Table, d Defaults) *config.Table {
 	}
 	own.Sections = slices.Concat([]config.Section{
 		{Name: "", Help: "General"},
-		{Name: "kubernetes", Help: "How to reach the Kubernetes API server. With host and port both empty a kubeconfig is looked for: --kubeconfig, $KUBECONFIG, the pod's own service account, $HOME/.kube/config."},
+		{Name: "kubernetes", Help: "How to reach the Kubernetes API server. If host and port are both empty, the daemon looks for a kubeconfig: --kubeconfig, $KUBECONFIG, the service account of the pod, $HOME/.kube/config."},
 	}, own.Sections, []config.Section{
-		{Name: "log", Help: "What is logged and how."},
-		{Name: "runtime", Help: "Limits of the Go runtime. GOMEMLIMIT, GOGC and GOMAXPROCS in the environment win over this file."},
+		{Name: "log", Help: "What to log, and in which format."},
+		{Name: "runtime", Help: "Limits of the Go runtime. GOMEMLIMIT, GOGC and GOMAXPROCS in the environment override this file."},
 	})
 	own.Settings = slices.Concat(s.kubernetes(d), own.Settings, s.logAndRuntime(d))
 	own.Legacy = zapFlags
@@ -54,11 +54,11 @@ func (s *Settings) Table(own config.Table, d Defaults) *config.Table {
 func synopsis(program, status string) (lines []string) {
 	for _, c := range [][2]string{
 		{" [flags]", "run the daemon"},
-		{" config check [flags]", "check the configuration, no network"},
+		{" config check [flags]", "check the configuration (no network)"},
 		{" config dump [flags]", "show every value and its origin"},
-		{" config default", "print the commented default file"},
-		{" install [flags]", "make a service of it, with these flags"},
-		{" remove|start|stop|status", "look after the service"},
+		{" config default", "print the default file, with comments"},
+		{" install [flags]", "install the service, with these flags"},
+		{" remove|start|stop|status", "manage the service"},
 		{" status -o json", status + " for programs"},
 		{" version", "print the version"},
 	} {
@@ -72,7 +72,7 @@ func (s *Settings) kubernetes(d Defaults) []config.Setting {
 	return []config.Setting{
 		{
 			Key: "strict_credentials", Kind: config.Bool, Default: "false", Field: &k.Strict,
-			Help: "Refuse to start when the token file can be read by others than its owner and the group of the daemon. Otherwise that is a warning.",
+			Help: "Refuse to start if users other than the owner and the group of the daemon can read the token file. If false, the daemon logs a warning.",
 		}, {
 			Key: "kubernetes.service_host", Flag: "kubernetes-service-host", Env: []config.Env{{Name: "KUBERNETES_SERVICE_HOST"}},
 			Kind: config.String, Unit: "HOST", Field: &k.Host,
@@ -84,15 +84,15 @@ func (s *Settings) kubernetes(d Defaults) []config.Setting {
 		}, {
 			Key: "kubernetes.token_file", Flag: "service-token-file", Env: []config.Env{{Name: d.TokenEnv}},
 			Kind: config.String, Unit: "FILE", Field: &k.TokenFile,
-			Help: "File with the bearer token of the service account. A token that changes on disk is picked up.",
+			Help: "File with the bearer token of the service account. The daemon picks up a new token without a restart.",
 		}, {
 			Key: "kubernetes.cert_file", Flag: "service-cert-file", Env: []config.Env{{Name: d.CertEnv}},
 			Kind: config.String, Unit: "FILE", Field: &k.CertFile,
-			Help: "File with the certificates (PEM) that vouch for the API server.",
+			Help: "File with the CA certificates (PEM) of the API server.",
 		}, {
 			Key: "kubernetes.kubeconfig", Flag: "kubeconfig",
 			Kind: config.String, Unit: "FILE", Field: &k.Kubeconfig,
-			Help: "A kubeconfig to use instead of host, port, token and certificates.",
+			Help: "Kubeconfig to use instead of host, port, token and certificates.",
 		}, {
 			Key: "kubernetes.qps", Flag: "kubernetes-qps",
 			Kind: config.Int, Default: d.QPS, Min: "1", Max: "1000", Unit: "NUMBER", Field: &k.QPS,
@@ -100,13 +100,13 @@ func (s *Settings) kubernetes(d Defaults) []config.Setting {
 		}, {
 			Key: "kubernetes.burst", Flag: "kubernetes-burst",
 			Kind: config.Int, Default: d.Burst, Min: "1", Max: "1000", Unit: "NUMBER", Field: &k.Burst,
-			Help: "Requests to the API server that may go out at once.",
+			Help: "Requests to the API server that may be sent at once.",
 		}, {
 			Key: "kubernetes.request_timeout", Kind: config.Duration, Default: "30s", Min: "1s", Max: "10m", Field: &k.Timeout,
-			Help: "How long one request may take. The watch is not a request in this sense.",
+			Help: "How long one request may take. This limit does not apply to watches.",
 		}, {
 			Key: "kubernetes.watch_timeout", Kind: config.Duration, Default: "1h", Min: "5m", Max: "24h", Field: &k.MinWatchTimeout,
-			Help: "How long a watch lasts before it is renewed: between this and twice this, so that nodes do not renew all at once.",
+			Help: "How long a watch lasts before it is renewed: a random time between this and twice this, so that the nodes do not renew their watches at the same time.",
 		}, {
 			Key: "node.name", Flag: "node-name", Env: []config.Env{{Name: "NODE_NAME"}},
 			Kind: config.String, Unit: "NAME", Check: config.NamespaceName, Field: &s.Node,
@@ -120,10 +120,10 @@ func (s *Settings) logAndRuntime(d Defaults) []config.Setting {
 	return []config.Setting{
 		{
 			Key: "log.level", Flag: "log-level", Kind: config.Enum, Default: "info", Values: []string{"debug", "info", "warn", "error"}, Reload: true, Field: l.Level,
-			Help: "The least important record that is logged.",
+			Help: "Lowest level of records that are logged.",
 		}, {
 			Key: "log.format", Flag: "log-format", Kind: config.Enum, Default: "auto", Values: logFormats, Field: &l.Format,
-			Help: "auto: the journal's own protocol under systemd, colours (tint) on a terminal, text otherwise.",
+			Help: "auto: the native protocol of the journal under systemd, colours (tint) on a terminal, otherwise text.",
 		}, {
 			Key: "runtime.gomemlimit", Env: []config.Env{{Name: "GOMEMLIMIT", Lenient: true}},
 			Kind: config.Size, Default: d.MemLimit, Min: "1MiB", Words: map[string]int64{"off": math.MaxInt64}, Field: &r.MemLimit,
@@ -131,11 +131,11 @@ func (s *Settings) logAndRuntime(d Defaults) []config.Setting {
 		}, {
 			Key: "runtime.gogc", Env: []config.Env{{Name: "GOGC", Lenient: true}},
 			Kind: config.Int, Default: "100", Min: "1", Max: "100000", Words: map[string]int64{"off": -1}, Field: &r.GOGC,
-			Help: "Growth of the heap in percent before garbage is collected.",
+			Help: "Growth of the heap, in percent, that starts a garbage collection.",
 		}, {
 			Key: "runtime.gomaxprocs", Env: []config.Env{{Name: "GOMAXPROCS", Lenient: true}},
 			Kind: config.Int, Default: "1", Min: "0", Max: "1024", Field: &r.MaxProcs,
-			Help: "Processors that the daemon uses at once. One disturbs jobs least; 0 leaves it to the Go runtime.",
+			Help: "Processors that the daemon uses at once. 1 disturbs jobs least; with 0, the Go runtime decides.",
 		},
 	}
 }

@@ -32,18 +32,19 @@ type credentialsSettings struct {
 }
 
 var credentialsCommand = &command{
-	Name: "credentials", Short: "get token and CA of the daemons' accounts out of the cluster",
-	Long: `For each daemon the files service.token and service.cert, mode 0600, in the folder of
---out; of several daemons each has a folder of its own in it. Before anything is
-written the API server is asked with the token whose it is, and for each right
-that the daemon needs.
+	Name: "credentials", Short: "get the tokens of the daemons and the CA from the cluster",
+	Long: `For each daemon, the command writes the files service.token and service.cert, mode
+0600, to the directory of --out. If there are several daemons, each has its own
+directory in it. Before it writes anything, the command checks with the API server
+which account the token belongs to, and that the account has the permissions that
+the daemon needs.
 
-The token is the one in the account's Secret, which does not end and which all
-computes share. With --bound one is made that ends after --lifetime; somebody has
-to bring the next one to the nodes before.`,
+The token is the one in the Secret of the account. It does not expire, and all
+compute nodes share it. With --bound, the command requests a token that expires after
+--lifetime; install the next one on the nodes before that.`,
 	Examples: []cli.Example{
 		{Comment: "Both daemons, into ./credentials/clientmountd and ./credentials/nnf-dm:", Lines: "nnf-deploy credentials --out credentials"},
-		{Comment: "A token for one node that is good for a day:", Lines: "nnf-deploy credentials --daemon clientmountd --bound --node compute-01 --out credentials"},
+		{Comment: "A token for one node that is valid for a day:", Lines: "nnf-deploy credentials --daemon clientmountd --bound --node compute-01 --out credentials"},
 	},
 	Flags: credentialsFlags, Run: runCredentials,
 }
@@ -52,14 +53,14 @@ func credentialsFlags(f *pflag.FlagSet, v *call) {
 	c := &v.credentials
 	f.StringArrayVar(&c.daemons, "daemon", nil, "`NAME` of the daemon: clientmountd or nnf-dm; may be repeated; otherwise both")
 	cli.Words(f, "daemon", product.Names()...)
-	f.StringVar(&c.out, "out", "", "`DIR` for the files; made when it is not there")
-	f.BoolVar(&c.bound, "bound", false, "have a token made that ends")
-	f.StringVar(&c.node, "node", "", "`NAME` of the node; with --bound, the token ends when the cluster loses it")
-	f.DurationVar(&c.lifetime, "lifetime", 24*time.Hour, "with --bound, the token ends after `DURATION`")
-	f.StringVar(&c.account, "service-account", "", "`NAME` of the account, if it is not the usual one")
-	f.StringVar(&c.namespace, "namespace", "", "`NAME` of its namespace, likewise")
+	f.StringVar(&c.out, "out", "", "`DIR` for the files; created if it does not exist")
+	f.BoolVar(&c.bound, "bound", false, "request an expiring token")
+	f.StringVar(&c.node, "node", "", "`NAME` of the node; with --bound, the token becomes invalid when the node is removed from the cluster")
+	f.DurationVar(&c.lifetime, "lifetime", 24*time.Hour, "with --bound, the token expires after `DURATION`")
+	f.StringVar(&c.account, "service-account", "", "`NAME` of the service account, if it is not the usual one")
+	f.StringVar(&c.namespace, "namespace", "", "`NAME` of its namespace, if it is not the usual one")
 	f.StringVar(&c.secret, "secret", "", "`NAME` of the Secret with the token; otherwise that of the account")
-	f.DurationVar(&c.wait, "wait", 15*time.Second, "let the control plane fill the Secret for `DURATION`")
+	f.DurationVar(&c.wait, "wait", 15*time.Second, "wait up to `DURATION` for the control plane to fill the Secret")
 	c.address.flags(f)
 }
 

@@ -39,43 +39,44 @@ type installSettings struct {
 }
 
 var installCommand = &command{
-	Name: "install", Args: "[NODE...]", Short: "bring the daemons, their credentials and their configuration to the nodes",
-	Long: `Without NODE, all computes of the system; NODE may be a host list such as
-compute-[01-20,30]. On each node only what is different is
-replaced, and only daemons of which something was replaced are restarted; then it
-is waited until they say that they are ready. When they do not, the node gets back
-what it had. Mounts stay.
+	Name: "install", Args: "[NODE...]", Short: "install the daemons, their credentials and their configuration on the nodes",
+	Long: `Without NODE, the command works on all compute nodes of the system. NODE may be a
+host list such as compute-[01-20,30]. On each node, the command replaces only what is
+different, restarts only daemons of which something was replaced, and waits until
+they are ready. If they are not, it restores the previous state of the node. Mounts
+stay.
 
-A node that cannot be reached or fails does not hold up the others. The same
-command again does what is still missing. Ctrl-C begins no node any more and waits
-for those that switch: each node is either as before or new.
+A node that fails or cannot be reached does not delay the others. Repeat the same
+command to do what is still missing. After Ctrl-C, the command starts no further node
+and waits for those that are being changed: each node ends up in either the old or
+the new state.
 
-The programs come from --rpm, from --binary-dir, or are built in --source by "make
-build-daemon". ssh is yours, with your configuration, agent and jump hosts; it must
-log in without a question.`,
+The programs come from --rpm or --binary-dir, or are built in --source by "make
+build-daemon". The command uses your ssh, with your configuration, agent and jump
+hosts; it must be able to log in without a prompt.`,
 	Examples: []cli.Example{
-		{Comment: "What would be different:", Lines: "nnf-deploy install --rpm bin/rpm/*.rpm --dry-run"},
-		{Comment: "All computes, a tenth of them at a time, no further when 3 have failed:", Lines: "nnf-deploy install --rpm bin/rpm/*.rpm --batch 10% --max-failures 3"},
-		{Comment: "Many nodes, and then only those that failed:", Lines: "nnf-deploy install --no-programs --results results.jsonl 'compute-[001-128,200]'\nnnf-deploy install --no-programs --results results.jsonl --failed"},
-		{Comment: "A new token for one daemon, the programs as they are:", Lines: "nnf-deploy install --no-programs --only-daemon nnf-dm"},
+		{Comment: "Show what would change:", Lines: "nnf-deploy install --rpm bin/rpm/*.rpm --dry-run"},
+		{Comment: "All compute nodes, a tenth of them at a time; stop after 3 failures:", Lines: "nnf-deploy install --rpm bin/rpm/*.rpm --batch 10% --max-failures 3"},
+		{Comment: "Many nodes, and then again those that failed:", Lines: "nnf-deploy install --no-programs --results results.jsonl 'compute-[001-128,200]'\nnnf-deploy install --no-programs --results results.jsonl --failed"},
+		{Comment: "A new token for one daemon, without changing the programs:", Lines: "nnf-deploy install --no-programs --only-daemon nnf-dm"},
 	},
 	Most: -1, Flags: installFlags, Run: runInstall,
 }
 
 func installFlags(f *pflag.FlagSet, v *call) {
 	c := &v.install
-	f.StringArrayVar(&c.rpms, "rpm", nil, "package `FILE`; may be repeated, and further arguments that end in .rpm are packages, too")
+	f.StringArrayVar(&c.rpms, "rpm", nil, "package `FILE`; may be repeated. Further arguments that end in .rpm are packages, too")
 	f.StringVar(&c.binaries, "binary-dir", "", "`DIR` with the programs, instead of packages")
-	f.StringVar(&c.source, "source", ".", "`DIR` to build in when neither is given")
-	f.BoolVar(&c.noBuild, "no-build", false, "take from there what is built already")
-	f.BoolVar(&c.noPrograms, "no-programs", false, "leave the programs of the nodes as they are")
-	f.StringVar(&c.credentials, "credentials", "", "`DIR` with what nnf-deploy credentials has written; otherwise from the cluster")
+	f.StringVar(&c.source, "source", ".", "`DIR` with the source tree, to build the programs if neither is given")
+	f.BoolVar(&c.noBuild, "no-build", false, "use the programs that are already built there")
+	f.BoolVar(&c.noPrograms, "no-programs", false, "do not change the programs on the nodes")
+	f.StringVar(&c.credentials, "credentials", "", "`DIR` that nnf-deploy credentials has written; otherwise the credentials come from the cluster")
 	c.address.flags(f)
-	f.BoolVar(&c.dryRun, "dry-run", false, "show what would be different on each node, and change nothing")
-	f.BoolVar(&c.force, "force", false, "replace also what is the same")
+	f.BoolVar(&c.dryRun, "dry-run", false, "show what would change on each node, and change nothing")
+	f.BoolVar(&c.force, "force", false, "replace everything, even if it is the same")
 	c.rollout.flags(f)
 	f.DurationVar(&c.ready, "ready-timeout", time.Minute, "a daemon that is not ready within `DURATION` has failed")
-	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "a node that is not through within `DURATION` has failed")
+	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "a node that is not finished within `DURATION` has failed")
 	c.nodes.flags(f, "install")
 }
 

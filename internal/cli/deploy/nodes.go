@@ -34,18 +34,18 @@ type nodesSettings struct {
 
 func (n *nodesSettings) flags(f *pflag.FlagSet, command string) {
 	n.command = command
-	f.StringVar(&n.system, "system-config", "", "`FILE` with the SystemConfiguration that names the nodes; otherwise the cluster's")
-	f.StringVar(&n.sites, "systems", "", "`FILE` (systems.yaml) that says which SystemConfiguration belongs to which context")
+	f.StringVar(&n.system, "system-config", "", "`FILE` with the SystemConfiguration that lists the nodes; otherwise that of the cluster")
+	f.StringVar(&n.sites, "systems", "", "`FILE` (systems.yaml) that lists the SystemConfiguration of each context")
 	f.StringVar(&n.daemons, "daemons", "", "`FILE` (daemons.yaml) with the daemons, their accounts, arguments and environment")
-	f.StringArrayVar(&n.only, "only-daemon", nil, "only the daemon of this `NAME`; may be repeated")
+	f.StringArrayVar(&n.only, "only-daemon", nil, "only the daemon with this `NAME`; may be repeated")
 	f.IntVar(&n.parallel, "parallel", 32, "at most `N` nodes at once")
-	f.StringVar(&n.results, "results", "", "write the result of each node to `FILE` as soon as it is there, one JSON object a line")
-	f.BoolVar(&n.failed, "failed", false, "only the nodes that failed in the run that wrote --results FILE, or that it did not get to")
-	f.StringVar(&n.ssh.Program, "ssh", "", "`PROGRAM` instead of ssh; it is called the same way")
-	f.StringArrayVar(&n.ssh.Options, "ssh-option", nil, "an `OPTION` of ssh_config(5), or a word that begins with - for ssh itself (-F/path); may be repeated")
-	f.StringVar(&n.ssh.User, "user", "", "log in as the user of this `NAME`; otherwise as ssh_config says")
-	f.BoolVar(&n.ssh.Sudo, "sudo", false, "become root by sudo, which must not ask")
-	f.DurationVar(&n.ssh.Connect, "connect-timeout", 10*time.Second, "a node that does not answer within `DURATION` is given up")
+	f.StringVar(&n.results, "results", "", "write the result of each node to `FILE` as soon as the node is finished, one JSON object per line")
+	f.BoolVar(&n.failed, "failed", false, "only the nodes that failed, or were not started, in the run that wrote --results FILE")
+	f.StringVar(&n.ssh.Program, "ssh", "", "`PROGRAM` to run instead of ssh, with the same arguments")
+	f.StringArrayVar(&n.ssh.Options, "ssh-option", nil, "`OPTION` of ssh_config(5), or a flag for ssh itself that starts with - (-F/path); may be repeated")
+	f.StringVar(&n.ssh.User, "user", "", "log in as the user with this `NAME`; otherwise as in ssh_config")
+	f.BoolVar(&n.ssh.Sudo, "sudo", false, "become root with sudo, which must not ask for a password")
+	f.DurationVar(&n.ssh.Connect, "connect-timeout", 10*time.Second, "a node that does not answer within `DURATION` has failed")
 }
 
 func (n *nodesSettings) check(names []string) error {
@@ -130,7 +130,7 @@ func (j *job) repeat(all []inventory.Node, names []string) error {
 		}
 	}
 	if names = slices.DeleteFunc(names, func(n string) bool { return !wanted[n] }); len(names) > 0 {
-		j.v.Say("note: no longer computes of this system, and left out: %s", text.Line(nodeset.FoldMost(names, 20)))
+		j.v.Say("note: no longer computes of this system, and left out: %s", text.Line(nodeset.Fold(names, 20)))
 	}
 	if len(j.nodes) == 0 {
 		j.v.Say("no node failed in the run that wrote %s: nothing to repeat", text.Line(j.n.results))
@@ -273,8 +273,8 @@ func (v *call) cluster() (*kube.Client, error) {
 type address struct{ host, port string }
 
 func (a *address) flags(f *pflag.FlagSet) {
-	f.StringVar(&a.host, "kubernetes-service-host", "", "`HOST` by which computes reach the API server; otherwise the kubeconfig's")
-	f.StringVar(&a.port, "kubernetes-service-port", "", "`PORT`, likewise")
+	f.StringVar(&a.host, "kubernetes-service-host", "", "`HOST` at which compute nodes reach the API server; otherwise that of the kubeconfig")
+	f.StringVar(&a.port, "kubernetes-service-port", "", "`PORT` of the API server; otherwise that of the kubeconfig")
 }
 
 // of completes the address from the kubeconfig. An error in the flags is a usage error.

@@ -17,19 +17,19 @@ import (
 // Program is nnf-deploy.
 var Program = cli.Program[*call]{
 	Name:     Name,
-	About:    "Brings clientmountd and nnf-dm to every compute of a system, from one host.",
+	About:    "Installs clientmountd and nnf-dm on every compute node of a system, from one host.",
 	New:      func(c *cli.Call) *call { return &call{Call: c, settings: settings{output: formatText}} },
 	Flags:    commonFlags,
 	Check:    checkCommon,
 	Commands: []*command{credentialsCommand, installCommand, statusCommand, uninstallCommand, versionCommand},
 	Environment: []cli.Variable{
-		{Name: "KUBECONFIG", Meaning: "the kubeconfig files, as for kubectl"},
-		{Name: "HOME", Meaning: "where .kube/config is otherwise"},
-		{Name: "HTTPS_PROXY, NO_PROXY", Meaning: "a proxy on the way to the API server, and the addresses that need none"},
+		{Name: "KUBECONFIG", Meaning: "kubeconfig files, as for kubectl"},
+		{Name: "HOME", Meaning: "directory of .kube/config, which is used otherwise"},
+		{Name: "HTTPS_PROXY, NO_PROXY", Meaning: "proxy for connections to the API server, and the addresses that are contacted directly"},
 	},
 	Exits: []cli.Exit{
-		{Code: cli.ExitOK, Meaning: "done, on every node"},
-		{Code: cli.ExitFailed, Meaning: "failed, on one node or more; what and why was said"},
+		{Code: cli.ExitOK, Meaning: "success, on every node"},
+		{Code: cli.ExitFailed, Meaning: "failure, on one or more nodes; the messages say what failed and why"},
 		{Code: cli.ExitUsage, Meaning: "the command line is wrong; nothing was done"},
 		{Code: cli.ExitSignal + 2, Meaning: "ended by Ctrl-C, 143 by SIGTERM"},
 	},
@@ -65,9 +65,9 @@ const (
 var formats = []string{formatText, formatJSON}
 
 func commonFlags(f *pflag.FlagSet, v *call) {
-	f.StringVar(&v.kubeconfig, "kubeconfig", v.kubeconfig, "`FILE` with the access to the cluster; as for kubectl otherwise")
-	f.StringVar(&v.context, "context", v.context, "`NAME` of the context in it; the current one otherwise")
-	f.StringVarP(&v.output, "output", "o", v.output, "`FORMAT` of the answer: text or json")
+	f.StringVar(&v.kubeconfig, "kubeconfig", v.kubeconfig, "kubeconfig `FILE` for the cluster; otherwise as for kubectl")
+	f.StringVar(&v.context, "context", v.context, "`NAME` of its context to use; otherwise the current one")
+	f.StringVarP(&v.output, "output", "o", v.output, "`FORMAT` of the output: text or json")
 	cli.Words(f, "output", formats...)
 }
 

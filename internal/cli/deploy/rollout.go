@@ -29,8 +29,8 @@ type rollout struct {
 }
 
 func (r *rollout) flags(f *pflag.FlagSet) {
-	f.StringVar(&r.batch, "batch", "", "`N` nodes, or N% of them, are through before the next are begun")
-	f.IntVar(&r.maxFailures, "max-failures", 0, "begin no node any more when `N` have failed; 0: go on")
+	f.StringVar(&r.batch, "batch", "", "work on `N` nodes, or N% of them, and start the next when they are finished")
+	f.IntVar(&r.maxFailures, "max-failures", 0, "start no further node after `N` have failed; 0: no limit")
 }
 
 func (r *rollout) check() error {

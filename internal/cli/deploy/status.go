@@ -29,23 +29,23 @@ type statusSettings struct {
 
 var statusCommand = &command{
 	Name: "status", Args: "[NODE...]", Short: "show versions, units, mounts and credentials of the nodes",
-	Long: `Without NODE, of all computes of the system; NODE may be a host list such as
-compute-[01-20,30]. The exit code is 0 when every node
-answers, every daemon runs and no token has ended; so it can be asked by a monitor.
+	Long: `Without NODE, the command shows all compute nodes of the system. NODE may be a host
+list such as compute-[01-20,30]. The exit code is 0 if every node answers, every
+daemon runs and no token has expired, so the command is suitable for monitoring.
 
-VERSION is that of the program, UNIT the state of the service, for nnf-dm, which
-runs only when it is needed, of its socket. API tells whether clientmountd reaches
-the API server, MOUNTS how many ClientMounts it has mounts for (unknown: a clientmountd too old to
-tell), and TOKEN until
-when the credentials are good. Of the token itself nothing but that leaves the node.`,
+VERSION is the version of the program. UNIT is the state of the service, or of the
+socket for nnf-dm, which runs only when it is needed. API tells whether clientmountd
+reaches the API server. MOUNTS is the number of ClientMounts that it has mounts for
+(unknown: this version of clientmountd is too old to report it). TOKEN is how long
+the credentials are valid. The token itself never leaves the node.`,
 	Examples: []cli.Example{
-		{Comment: "Nodes that are not well:", Lines: `nnf-deploy status -o json | jq -r '.nodes[] | select(.well | not) | .node'`},
+		{Comment: "List the nodes with a problem:", Lines: `nnf-deploy status -o json | jq -r '.nodes[] | select(.well | not) | .node'`},
 	},
 	Most: -1, Flags: statusFlags, Run: runStatus,
 }
 
 func statusFlags(f *pflag.FlagSet, v *call) {
-	f.DurationVar(&v.status.limit, "node-timeout", time.Minute, "a node that is not through within `DURATION` has failed")
+	f.DurationVar(&v.status.limit, "node-timeout", time.Minute, "a node that is not finished within `DURATION` has failed")
 	v.status.nodes.flags(f, "status")
 }
 

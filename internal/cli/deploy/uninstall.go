@@ -19,25 +19,25 @@ type uninstallSettings struct {
 }
 
 var uninstallCommand = &command{
-	Name: "uninstall", Args: "[NODE...]", Short: "remove the daemons and all that install has brought from the nodes",
-	Long: `Without NODE, from all computes of the system; NODE may be a host list such as
-compute-[01-20,30]. Daemons are stopped, packages or
-programs, units, credentials and configuration removed. Files of your own stay and
-are named. Mounts are never touched; a node on which clientmountd has mounts in
-place, or does not report whether it has, is left unchanged unless --force is given,
-because the mounts would never be unmounted.`,
+	Name: "uninstall", Args: "[NODE...]", Short: "remove the daemons, and everything else that install put on the nodes",
+	Long: `Without NODE, the command works on all compute nodes of the system. NODE may be a
+host list such as compute-[01-20,30]. The command stops the daemons and removes
+packages or programs, units, credentials and configuration. It keeps and lists your
+own files, and does not touch mounts. If clientmountd has mounts in place on a node,
+or does not report whether it has, the node is left unchanged unless --force is
+given, because the mounts would never be unmounted.`,
 	Examples: []cli.Example{
-		{Comment: "What would be removed:", Lines: "nnf-deploy uninstall --dry-run compute-07"},
+		{Comment: "Show what would be removed:", Lines: "nnf-deploy uninstall --dry-run compute-07"},
 	},
 	Most: -1, Flags: uninstallFlags, Run: runUninstall,
 }
 
 func uninstallFlags(f *pflag.FlagSet, v *call) {
 	c := &v.uninstall
-	f.BoolVar(&c.dryRun, "dry-run", false, "show what would be different on each node, and change nothing")
+	f.BoolVar(&c.dryRun, "dry-run", false, "show what would change on each node, and change nothing")
 	f.BoolVar(&c.force, "force", false, "even if clientmountd has mounts in place, or does not report whether it has")
 	c.rollout.flags(f)
-	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "a node that is not through within `DURATION` has failed")
+	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "a node that is not finished within `DURATION` has failed")
 	c.nodes.flags(f, "uninstall")
 }
 

@@ -8,7 +8,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
-var versionCommand = &command{Name: "version", Short: "tell the version of this program", Run: runVersion}
+var versionCommand = &command{Name: "version", Short: "show the version of this program", Run: runVersion}
 
 func runVersion(_ context.Context, v *call) error {
 	if v.output == formatJSON {

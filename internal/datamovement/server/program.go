@@ -229,14 +229,14 @@ func (d *process) Left() string { return fmt.Sprintf("%d connections", d.listene
 func (c *Configuration) Table() *config.Table {
 	return c.Settings.Table(config.Table{
 		Program: "nnf-dm",
-		Summary: "nnf-dm serves the Copy Offload API to the jobs of this compute node: it creates, follows, cancels and deletes data movements that the rabbit executes.",
+		Summary: "nnf-dm serves the Copy Offload API to the jobs on this compute node: it creates, follows, cancels and deletes data movements, which the rabbit executes.",
 		Sections: []config.Section{
 			{Name: "node", Help: "This compute node and its rabbit."},
-			{Name: "socket", Help: "The socket of the Copy Offload API. Under socket activation the service manager's socket is used instead."},
-			{Name: "access", Help: "Who may do what. Callers are known by the identity that the kernel gives for their connection."},
-			{Name: "options", Help: "What users may pass on to dcp and mpirun, which the rabbit runs."},
-			{Name: "limits", Help: "What one user may take, so that nobody else notices. Beyond a limit the answer is RESOURCE_EXHAUSTED, for that user alone."},
-			{Name: "daemon", Help: "The life of the process."},
+			{Name: "socket", Help: "The socket of the Copy Offload API. With socket activation, the daemon uses the socket of the service manager instead."},
+			{Name: "access", Help: "Who may do what. The daemon identifies callers by kernel peer credentials (SO_PEERCRED)."},
+			{Name: "options", Help: "Options that users may pass to dcp and mpirun, which run on the rabbit."},
+			{Name: "limits", Help: "Limits that protect users from each other. A request above a limit fails with RESOURCE_EXHAUSTED; other users are not affected."},
+			{Name: "daemon", Help: "The daemon process."},
 		},
 		Settings: slices.Concat(c.socketAndAccess(), c.limits(), c.life()),
 	}, daemon.Defaults{
@@ -248,46 +248,46 @@ func (c *Configuration) Table() *config.Table {
 }
 
 func (c *Configuration) socketAndAccess() []config.Setting {
-	const names = " An entry is an option's name, with = behind it when it takes a value: \"--chunksize=\"."
+	const names = " An entry is the name of an option, followed by = if the option takes a value: \"--chunksize=\"."
 	s := &c.Service.Settings
 	return []config.Setting{
 		{
 			Key: "node.nnf_node_name", Flag: "nnf-node-name", Env: []config.Env{{Name: "NNF_NODE_NAME"}},
 			Kind: config.String, Unit: "NAME", Check: config.NamespaceName, Field: &c.Service.Rabbit,
-			Help: "Name of the rabbit that serves this compute, which is also its namespace. Empty: looked up in the SystemConfiguration when it is first needed.",
+			Help: "Name of the rabbit that serves this compute node, which is also its namespace. Empty: the daemon looks it up in the SystemConfiguration when it first needs it.",
 		}, {
 			Key: "node.sys_config", Flag: "sys-config", Kind: config.String, Default: "default", Unit: "NAME", Field: &c.Service.SystemConfiguration,
-			Help: "Name of the SystemConfiguration in namespace default that says which rabbit serves which compute.",
+			Help: "Name of the SystemConfiguration in namespace default, which lists the compute nodes of each rabbit.",
 		}, {
 			Key: "socket.path", Flag: "socket", Kind: config.String, Default: v1.Socket, Unit: "PATH", Check: config.AbsolutePath, Field: &c.Socket.Path,
-			Help: "Where the socket is made.",
+			Help: "Path of the socket.",
 		}, {
 			Key: "socket.mode", Kind: config.String, Default: "0666", Check: checkPermissions, Field: (*permissions)(&c.Socket.Mode),
-			Help: "Permissions of the socket. Who may do what is decided by the caller's identity, not by these.",
+			Help: "Permissions of the socket. They decide who can connect; what a caller may do depends on its identity.",
 		}, {
 			Key: "socket.group", Kind: config.String, Field: &c.Socket.Group,
 			Help: "Group of the socket, by name or number. Empty: the group of the process.",
 		}, {
 			Key: "access.root_may_all", Kind: config.Bool, Default: "true", Reload: true, Field: &s.Policy.RootMayAll,
-			Help: "Let root act for any workflow. Copies are made with the workflow's user and group all the same.",
+			Help: "Let root act for any workflow. Copies still run with the user and group of the workflow.",
 		}, {
 			Key: "access.allow_root_copies", Kind: config.Bool, Default: "false", Reload: true, Field: &s.Policy.AllowRootCopies,
-			Help: "Allow workflows of user 0, whose copies run as root on the rabbit.",
+			Help: "Allow workflows of user 0 or group 0. Their copies run as root, or with the group root, on the rabbit.",
 		}, {
 			Key: "access.list_workflow", Kind: config.Bool, Default: "false", Reload: true, Field: &s.Policy.ListWorkflow,
-			Help: "List all movements of a workflow, also those that other computes have started.",
+			Help: "List all data movements of a workflow, including those that other compute nodes have started.",
 		}, {
 			Key: "options.policy", Kind: config.Enum, Default: "list", Values: []string{"list", "none", "any"}, Reload: true, Field: &c.Choices.Mode,
-			Help: "Which dcp and mpirun options users may give. list: those that are known to be harmless, and the ones below. none: no options. any: every option, and mpirun has some that run programs, so whoever may copy can then run commands as root on the rabbit. Characters that mean something to a shell are refused always.",
+			Help: "Which dcp and mpirun options users may give. list: those that are known to be harmless, and those in options.dcp and options.mpirun. none: no options. any: every option. Some options of mpirun run programs, so with any, every user who may copy can run commands as root on the rabbit. Characters with a meaning for the shell are always refused.",
 		}, {
 			Key: "options.dcp", Kind: config.Strings, Reload: true, Field: &c.Choices.DCP,
-			Help: "Further options of dcp that users may give." + names,
+			Help: "Additional options of dcp that users may give." + names,
 		}, {
 			Key: "options.mpirun", Kind: config.Strings, Reload: true, Field: &c.Choices.MPIRun,
-			Help: "Further options of mpirun that users may give." + names,
+			Help: "Additional options of mpirun that users may give." + names,
 		}, {
 			Key: "options.lookup_expiry", Kind: config.Duration, Default: "1m", Min: "0s", Max: "1h", Reload: true, Field: &s.LookupExpiry,
-			Help: "How long the list of global file systems, the default profile and the system configuration are remembered between requests.",
+			Help: "How long the daemon caches the list of global file systems, the default profile and the system configuration.",
 		},
 	}
 }
@@ -299,37 +299,37 @@ func (c *Configuration) limits() []config.Setting {
 	s := &c.Service.Settings
 	l := &s.Limits
 	return []config.Setting{
-		number("connections", "4096", "8", "65536", "Connections at once, of all users.", &c.Connections.Total),
-		number("connections_per_user", "1024", "1", "65536", "Connections at once, of one user.", &c.Connections.User.Slots),
-		number("connection_reserve", "10", "0", "50", "Percent of limits.connections that only users without a connection may take. When the others are taken, the daemon closes the longest idle connection of the user who has most, if the new caller has fewer.", &c.ConnectionReserve),
-		number("streams_per_user", "2048", "1", "65536", "Requests at once, of one user.", &l.Streams),
-		number("waiters_per_user", "1024", "1", "65536", "Requests that wait for the end of a transfer, of one user.", &l.Waiters),
+		number("connections", "4096", "8", "65536", "Most concurrent connections of all users.", &c.Connections.Total),
+		number("connections_per_user", "1024", "1", "65536", "Most concurrent connections of one user.", &c.Connections.User.Slots),
+		number("connection_reserve", "10", "0", "50", "Percent of limits.connections that only users without a connection may take. When the others are taken, the daemon closes the connection that has been idle longest of the user with the most connections, if the new caller has fewer.", &c.ConnectionReserve),
+		number("streams_per_user", "2048", "1", "65536", "Most concurrent requests of one user.", &l.Streams),
+		number("waiters_per_user", "1024", "1", "65536", "Most concurrent requests of one user that wait for the end of a transfer.", &l.Waiters),
 		number("creates_per_second", "50", "1", "10000", "Transfers that one user may create per second, on average.", &l.CreatesPerSecond),
 		number("create_burst", "500", "1", "100000", "Transfers that one user may create at once.", &l.CreateBurst),
-		number("movements_per_user", "5000", "1", "1000000", "Transfers of one user that exist, whether they have ended or not. Users delete those that have ended.", &l.Movements),
+		number("movements_per_user", "5000", "1", "1000000", "Most transfers of one user that may exist, including those that have ended. Users delete the latter.", &l.Movements),
 		{
 			Key: "limits.movement_bytes_per_user", Kind: config.Size, Default: "16MiB", Min: "64KiB", Max: "1GiB", Reload: true, Field: &l.MovementBytes,
-			Help: "Size of the transfers of one user that exist: each counts 1KiB, its paths and options, and what the rabbit reports of it.",
+			Help: "Most bytes in the transfers of one user. A transfer counts 1KiB, plus its paths and options, plus what the rabbit reports about it.",
 		},
-		number("batch_size", "1000", "1", "10000", "Pairs of source and destination in one batch.", &l.BatchSize),
-		number("api_share", "90", "1", "100", "Percent of kubernetes.qps and kubernetes.burst that one user's requests may take. Users take turns.", &l.API.Percent),
-		number("log_records_per_second", "5", "1", "10000", "Log records that one user may cause per second, on average, by requests that are refused or fail. One record gives the number of suppressed ones.", &c.LogRecords.PerSecond),
+		number("batch_size", "1000", "1", "10000", "Most pairs of source and destination in one batch.", &l.BatchSize),
+		number("api_share", "90", "1", "100", "Percent of kubernetes.qps and kubernetes.burst that the requests of one user may take. Users take turns.", &l.API.Percent),
+		number("log_records_per_second", "5", "1", "10000", "Log records per second, on average, that one user may cause by requests that fail or are refused. One record reports how many were suppressed.", &c.LogRecords.PerSecond),
 		number("log_record_burst", "100", "1", "100000", "Such log records that one user may cause at once.", &c.LogRecords.Burst),
 		{
 			Key: "limits.message_size", Kind: config.Size, Default: "256KiB", Min: "4KiB", Max: "4MiB", Field: &c.Transport.MaxMessage,
-			Help: "Size of one request.",
+			Help: "Most bytes in one request.",
 		}, {
 			Key: "limits.memory_per_user", Kind: config.Size, Default: "16MiB", Min: "1MiB", Max: "1GiB", Field: &c.Transport.MaxMemory,
-			Help: "Memory for the requests and answers of one user. A request under way counts 4KiB and its size, an answer its size until the client has read it, a followed transfer 192 bytes. Above three quarters requests and answers are refused; a client that keeps sending above the limit is disconnected.",
+			Help: "Memory for the requests and answers of one user. A running request counts 4KiB plus its size, an answer its size until the client has read it, a followed transfer 192 bytes. Above three quarters of the limit, requests and answers are refused. The daemon disconnects a client that keeps sending above the limit.",
 		}, {
 			Key: "limits.memory", Kind: config.Size, Default: "64MiB", Min: "1MiB", Max: "16GiB", Field: &c.Transport.TotalMemory,
-			Help: "Memory for the requests and answers of all users. Above half of it the other half is divided equally among the users.",
+			Help: "Memory for the requests and answers of all users. When half of it is used, the other half is divided equally among the users.",
 		}, {
 			Key: "limits.max_wait", Kind: config.Duration, Default: "1h", Min: "1s", Max: "24h", Reload: true, Field: &s.MaxWait,
-			Help: "How long one request may wait for the end of a transfer, also when it asks for ever.",
+			Help: "How long one request may wait for the end of a transfer, even if it asks for no limit.",
 		}, {
 			Key: "limits.handshake_time", Kind: config.Duration, Default: "5s", Min: "100ms", Max: "1m", Field: &c.Transport.Handshake,
-			Help: "How long a new connection may take until it has sent its first request.",
+			Help: "How long a new connection may take to send its first request.",
 		},
 	}
 }
@@ -338,14 +338,14 @@ func (c *Configuration) life() []config.Setting {
 	return []config.Setting{
 		{
 			Key: "daemon.simulated", Flag: "simulated", Kind: config.Bool, Default: "false", Field: &c.Simulated,
-			Help: "For tests of clients only: answer from memory, with no Kubernetes and no copying.",
+			Help: "For tests of clients only: answer from memory, without Kubernetes and without copying.",
 		}, {
 			Key: "daemon.idle_timeout", Flag: "idle-timeout", Kind: config.Duration, Default: "5m", Min: "0s", Max: "24h", Reload: true, Field: &c.IdleTimeout,
-			Help: `End after being idle so long, under socket activation only: the next client starts the daemon again. "0s": never.`,
+			Help: `Exit after this time without work, with socket activation only: the next client starts the daemon again. "0s": never.`,
 		}, {
 			Key: "daemon.shutdown_timeout", Flag: "shutdown-timeout",
 			Kind: config.Duration, Default: "10s", Min: "0s", Max: "1h", Reload: true, Field: &c.ShutdownTimeout,
-			Help: "How long running requests may go on after the daemon was asked to stop. Transfers are never touched then.",
+			Help: "How long running requests may take to finish after the daemon was told to stop. Stopping does not affect transfers.",
 		},
 	}
 }

@@ -124,7 +124,7 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// If nnf-deploy is ended during the switch, the node becomes new by itself.
+// If nnf-deploy ends during the switch, the node completes the switch on its own.
 func TestLeave(t *testing.T) {
 	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))

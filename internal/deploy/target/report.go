@@ -95,8 +95,8 @@ type Report struct {
 	Pending     []string             // daemons that an interrupted run has not restarted
 }
 
-// FileState is the state of a path. State is the SHA-256 of a file, or absent, directory, link
-// or other.
+// FileState is the state of a path. State is the SHA-256 of a file, or "absent", "folder", "link"
+// or "other".
 type FileState struct{ State, Mode, Owner string }
 
 // Answered is a program's answer to "status -o json", or the reason why it is missing.
