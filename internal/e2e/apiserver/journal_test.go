@@ -19,20 +19,11 @@ func message(l lab.LogLine) string { m, _ := l.Fields["msg"].(string); return m 
 // said waits for a log line with all the texts, past or future.
 func (s *env) said(limit time.Duration, texts ...string) lab.LogLine {
 	s.t.Helper()
-	l, err := s.daemon.WaitLog(s.Context(limit), func(l lab.LogLine) bool { return containsAll(l.Text, texts) })
+	l, err := s.daemon.WaitLog(s.Context(limit), func(l lab.LogLine) bool { return l.Has(texts...) })
 	if err != nil {
 		s.t.Fatalf("no log line with %q: %v", texts, err)
 	}
 	return l
-}
-
-func containsAll(text string, parts []string) bool {
-	for _, p := range parts {
-		if !strings.Contains(text, p) {
-			return false
-		}
-	}
-	return true
 }
 
 // lines returns the log lines about losing the server and finding it again.
@@ -108,7 +99,7 @@ func (s *env) status() string {
 func (s *env) showsTrouble(texts ...string) {
 	s.t.Helper()
 	wait.Within(s.t, soon, "a status line with "+strings.Join(texts, ", "), func() bool {
-		return containsAll(s.status(), append(texts, "API server has not answered since "))
+		return lab.HasAll(s.status(), append(texts, "API server has not answered since ")...)
 	})
 }
 

@@ -179,15 +179,7 @@ func (s *env) fails(code codes.Code, words string) {
 // said waits for a log line with all the texts.
 func (s *env) said(texts ...string) {
 	s.t.Helper()
-	_, err := s.daemon.WaitLog(s.Context(resume), func(l lab.LogLine) bool {
-		for _, text := range texts {
-			if !strings.Contains(l.Text, text) {
-				return false
-			}
-		}
-		return true
-	})
-	if err != nil {
+	if _, err := s.daemon.WaitLog(s.Context(resume), func(l lab.LogLine) bool { return l.Has(texts...) }); err != nil {
 		s.t.Errorf("no log line with %q: %v", texts, err)
 	}
 }

@@ -94,14 +94,11 @@ func (c *Cluster) CertFile() string { return filepath.Join(c.Dir, "clientmountd"
 // Stop ends the server by SIGTERM.
 func (c *Cluster) Stop() error {
 	c.Client.Close()
-	_ = c.process.Term()
-	select {
-	case <-c.process.Done():
-		return nil
-	case <-time.After(20 * time.Second):
-		c.process.Kill9()
-		return errors.New("the API server did not end within 20 s of SIGTERM")
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	err := c.process.Stop(ctx)
+	c.process.Kill9()
+	return err
 }
 
 // Kill ends the server by SIGKILL.

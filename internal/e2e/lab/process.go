@@ -155,6 +155,14 @@ type LogLine struct {
 	Fields map[string]any
 }
 
+// Has tells whether the line has all the texts.
+func (l LogLine) Has(texts ...string) bool { return HasAll(l.Text, texts...) }
+
+// HasAll tells whether a text has all the parts.
+func HasAll(text string, parts ...string) bool {
+	return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(text, part) })
+}
+
 // Start starts a program. At the end of the test the process is ended by SIGTERM
 // unless it has ended before; its exit code has to be 0 unless the test has asked
 // for it, there must be no panic in its log and no process left in its group. When
@@ -385,10 +393,11 @@ func (p *Process) Stop(ctx context.Context) error {
 	if err := p.Term(); err != nil {
 		return err
 	}
-	if code, err := p.Wait(ctx); code != 0 || err != nil {
-		return fmt.Errorf("%s ended with code %d: %w", p.name, code, err)
+	code, err := p.Wait(ctx)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("%s ended with code %d", p.name, code)
 	}
-	return nil
+	return err
 }
 
 // A parent-death signal is sent when the thread that started the child ends,

@@ -195,11 +195,7 @@ func (s *env) same(what, got, want string) {
 // records counts the audit records of refusals that have all the texts.
 func (s *env) records(texts ...string) (n int) {
 	for _, line := range s.d.Log() {
-		all := line.Fields["msg"] == "refused"
-		for _, text := range texts {
-			all = all && strings.Contains(line.Text, text)
-		}
-		if all {
+		if line.Fields["msg"] == "refused" && line.Has(texts...) {
 			n++
 		}
 	}
