@@ -27,6 +27,7 @@ import (
 type Proxy struct {
 	Address string // host:port, stable for the proxy's life
 
+	ip        net.IP // no other program listens on it, so that the port stays free while it is closed
 	upstream  *http.Transport
 	server    *http.Server
 	cert      atomic.Pointer[tls.Certificate]
@@ -53,7 +54,10 @@ func StartProxy(upstream string, upstreamCA []byte) (*Proxy, error) {
 	if !pool.AppendCertsFromPEM(upstreamCA) {
 		return nil, errors.New("no certificate authority for the API server")
 	}
-	p := &Proxy{conns: map[*conn]bool{}}
+	var own [3]byte
+	_, _ = rand.Read(own[:]) // never fails
+	// One of 127.0.0.0/8 but neither 127.0.0.1 nor the broadcast address.
+	p := &Proxy{conns: map[*conn]bool{}, ip: net.IPv4(127, own[0]&0x7f|1, own[1], own[2]|1)}
 	p.upstream = &http.Transport{
 		TLSClientConfig:   &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
 		ForceAttemptHTTP2: true, DisableCompression: true,
@@ -75,7 +79,7 @@ func StartProxy(upstream string, upstreamCA []byte) (*Proxy, error) {
 	if _, err := p.SwapCA(); err != nil {
 		return nil, err
 	}
-	if err := p.listen("127.0.0.1:0"); err != nil {
+	if err := p.listen(net.JoinHostPort(p.ip.String(), "0")); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -96,7 +100,7 @@ func (p *Proxy) listen(address string) error {
 // SwapCA gives the proxy a certificate of a new authority, which it returns as
 // PEM, and breaks the connections that were made under the old one.
 func (p *Proxy) SwapCA() (caPEM []byte, err error) {
-	ca, cert, err := newAuthority()
+	ca, cert, err := newAuthority(p.ip)
 	if err != nil {
 		return nil, err
 	}
@@ -115,12 +119,6 @@ func (p *Proxy) CA() []byte {
 	return p.ca
 }
 
-// Host returns the address without the port.
-func (p *Proxy) Host() string { h, _, _ := net.SplitHostPort(p.Address); return h }
-
-// Port returns the port.
-func (p *Proxy) Port() string { _, port, _ := net.SplitHostPort(p.Address); return port }
-
 // Close ends the proxy and its connections.
 func (p *Proxy) Close() error {
 	p.HalfOpen(false)
@@ -132,9 +130,9 @@ func (p *Proxy) Close() error {
 	return err
 }
 
-// newAuthority makes a certificate authority and a server certificate of it
-// for the loopback addresses.
-func newAuthority() (caPEM []byte, server *tls.Certificate, err error) {
+// newAuthority makes a certificate authority and a server certificate of it for the
+// address.
+func newAuthority(ip net.IP) (caPEM []byte, server *tls.Certificate, err error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 100))
 	if err != nil {
 		return nil, nil, err
@@ -160,7 +158,7 @@ func newAuthority() (caPEM []byte, server *tls.Certificate, err error) {
 		SerialNumber: new(big.Int).Add(serial, big.NewInt(1)), Subject: pkix.Name{CommonName: "lab-proxy"},
 		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames:    []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		IPAddresses: []net.IP{ip},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, &key.PublicKey, caKey)
 	if err != nil {
