@@ -83,7 +83,7 @@ func TestPlanFollowsTheConfiguration(t *testing.T) {
 		{"default, cron", "", "/var/spool/cron", "", false},
 		{"default, RPM database", "", "/var/lib/rpm", "", false},
 		{"default, elsewhere", "", "/opt/x", "", false},
-		{"default, neighbour", "", "/mnt2/x", "", false},
+		{"default, a name that starts alike", "", "/mnt2/x", "", false},
 		{"a root of the site", `mount.roots = ["/mnt", "/opt"]`, "/opt/x", defaults, false},
 		{"only a root of the site", `mount.roots = ["/opt"]`, "/mnt/nnf/a", "", false},
 		{"no options", "mount.options = []", "/mnt/nnf/a", "mount -t lustre 1@tcp:/fs", false},

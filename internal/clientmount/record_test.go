@@ -109,7 +109,7 @@ func TestRecordNames(t *testing.T) {
 	}
 }
 
-// A record that could not be removed is none any more, until the next start.
+// A record that could not be removed no longer counts, until the next start.
 func TestRecordThatCannotBeRemoved(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	records := f.rec.records
@@ -340,7 +340,7 @@ func TestCountMounted(t *testing.T) {
 }
 
 // A table that cannot be read proves nothing: the record decides.
-func TestReadMountedWithoutTable(t *testing.T) {
+func TestCountMountedWithoutTable(t *testing.T) {
 	for _, tt := range []struct {
 		m    MountRecord
 		want bool

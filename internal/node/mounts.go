@@ -24,8 +24,6 @@ type Mount struct {
 	Mountpoint   string
 	FSType       string
 	Source       string
-	Options      string // of the mount
-	Super        string // of the file system
 	Propagation  string // shared:N, master:N, both or neither (mount_namespaces(7))
 }
 
@@ -47,9 +45,9 @@ func (n *Node) MountAt(path string) (*Mount, error) {
 	return nil, nil
 }
 
-// MountsBelow returns the mounts strictly below path, hidden ones too, in the
+// mountsBelow returns the mounts strictly below path, hidden ones too, in the
 // order of the table.
-func (n *Node) MountsBelow(path string) ([]Mount, error) {
+func (n *Node) mountsBelow(path string) ([]Mount, error) {
 	return n.mounts(func(at string) bool { return at != path && safepath.Within(at, path) })
 }
 
@@ -236,7 +234,7 @@ func parseTable(data []byte, want func(string) bool) ([]Mount, error) {
 	for i, m := range infos {
 		out[i] = Mount{
 			ID: m.ID, Parent: m.Parent, Major: m.Major, Minor: m.Minor, Root: m.Root, Mountpoint: m.Mountpoint,
-			FSType: m.FSType, Source: m.Source, Options: m.Options, Super: m.VFSOptions, Propagation: m.Optional,
+			FSType: m.FSType, Source: m.Source, Propagation: m.Optional,
 		}
 	}
 	return out, nil

@@ -56,7 +56,7 @@ func TestMakeFile(t *testing.T) {
 	}
 }
 
-// What is there already and is not ours stays as it is, and the error says so.
+// An entry that is there already and is not ours stays as it is, and the error names it.
 func TestTargetsThatExist(t *testing.T) {
 	top := t.TempDir()
 	n := &Node{}
@@ -415,7 +415,7 @@ func TestMissingTargets(t *testing.T) {
 	}
 }
 
-// What is announced is what is made then, and what RemoveTarget takes back.
+// MissingTargets lists exactly what is made afterwards, and RemoveTarget removes that.
 func TestMissingTargetsAreMade(t *testing.T) {
 	n := &Node{}
 	path := filepath.Join(t.TempDir(), "a/b/fs")

@@ -105,6 +105,15 @@ func Unquoted(s string) string {
 	return q[1 : len(q)-1]
 }
 
+// ShellWord returns s as one word of a shell line: unchanged if no shell would change it,
+// else in single quotes.
+func ShellWord(s string) string {
+	if s != "" && Only(s, "%+,-./:=@_") {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
 // JSON writes v as one indented document. Nothing in it can steer a terminal.
 func JSON(w io.Writer, v any) error {
 	var b bytes.Buffer

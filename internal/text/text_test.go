@@ -78,6 +78,16 @@ func TestOnly(t *testing.T) {
 	}
 }
 
+func TestShellWord(t *testing.T) {
+	for in, want := range map[string]string{
+		"nnf-dm-node-1": "nnf-dm-node-1", "": "''", "a b": "'a b'", "vg_name=v_0": "vg_name=v_0", "$(x)": "'$(x)'", "it's": `'it'\''s'`, "a\\n": "'a\\n'",
+	} {
+		if got := ShellWord(in); got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
+}
+
 func TestQuote(t *testing.T) {
 	long := strings.Repeat("x", 79)
 	for in, want := range map[string]string{

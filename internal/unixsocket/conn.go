@@ -151,9 +151,6 @@ type Peer struct {
 	Groups   []uint32 // supplementary groups; nil on kernels before 4.13
 }
 
-// Root reports whether the peer is the superuser.
-func (p Peer) Root() bool { return p.UID == 0 }
-
 // Member reports whether gid is one of the peer's groups.
 func (p Peer) Member(gid uint32) bool {
 	return p.GID == gid || slices.Contains(p.Groups, gid)
