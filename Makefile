@@ -15,7 +15,7 @@ BINARIES := $(DAEMONS) nnf-dmctl nnf-deploy
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: build-daemon devcluster ## all binaries into bin/
@@ -85,7 +85,7 @@ snapshot: bin/goreleaser bin/cyclonedx-gomod rpm srpm ## everything that a relea
 	VERSION=$(VERSION) TREE=$(CURDIR) bin/goreleaser release --snapshot --clean
 
 .PHONY: demo
-demo: need-demo build-daemon build-test devcluster bin/standin ## a file system gets mounted because a ClientMount says so, and a job copies from it
+demo: need-demo build-daemon build-test devcluster bin/standin ## a ClientMount is mounted, a job copies from it, and everything is removed again
 	@$(GO) build -buildvcs=false -trimpath -o bin/demo ./internal/e2e/demo
 	@bin/demo
 
@@ -113,7 +113,7 @@ suite-crash:
 suite-devcluster:
 	internal/devcluster/build.sh --test -count=1 -timeout 10m
 suite-crds:
-	@[ -d "$(CRDS)" ] || { echo "make: CRDS must name a folder with CustomResourceDefinitions" >&2; exit 1; }
+	@[ -d "$(CRDS)" ] || { echo "make: CRDS must name a directory with CustomResourceDefinitions" >&2; exit 1; }
 	CRDS=$(CRDS) $(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $(patsubst %,./internal/e2e/%,$(filter conformance offload,$(E2E)))
 suite-others:
 	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $$($(GO) list ./internal/e2e/... | grep -vE '/e2e/($(subst $(eval) ,|,$(E2E) $(MACHINES) packages))$$')
@@ -140,29 +140,29 @@ e2e-packages: need-packages bin/packager bin/cyclonedx-gomod ## the packages: co
 	$(GO) test -buildvcs=false -count=1 -timeout 30m ./internal/e2e/packages
 e2e-machine:
 	@internal/e2e/machine/prepare.sh || [ $$? = 3 ] # 3: not here; the tests say so
-e2e-rpm: need-go # for the machines, which are of this kind
+e2e-rpm: need-go # for the machines, which are amd64
 	@$(MAKE) --no-print-directory rpm ARCHES=amd64
 E2E_NEEDS := build-daemon bin/packager e2e-rpm
-e2e-container e2e-fleet e2e-vm: e2e-%: $(E2E_NEEDS)
+e2e-container e2e-fleet e2e-vm: e2e-%: $(E2E_NEEDS) ## the installed daemons on whole machines, one kind of them
 	cd internal/e2e/machine/$* && E2E_MACHINE=1 $(GO) test -buildvcs=false -count=1 -timeout 30m -v .
 
 .PHONY: test-crds
 test-crds: need-test devcluster build-daemon build-test suite-crds ## the conformance suites on the definitions in CRDS=DIR
 
 .PHONY: check
-check: lint unit fuzz ## unit tests, fuzz seeds and lint
+check: lint unit fuzz ## lint, the unit tests, and every fuzz target
 
 .PHONY: unit
-unit: need-go
+unit: need-go ## the unit tests
 	$(GO) test -buildvcs=false $$($(GO) list ./... | grep -v /internal/e2e)
 
 FUZZTIME ?= 4s
 .PHONY: fuzz
-fuzz: need-go ## every fuzz target for $(FUZZTIME) (FUZZTIME=0 runs none)
+fuzz: need-go ## every fuzz target for 4 s (FUZZTIME=30s; FUZZTIME=0 runs none)
 	@[ "$(FUZZTIME)" = 0 ] || internal/e2e/fuzz.sh $(FUZZTIME)
 
 .PHONY: generate
-generate: need-go ## Go code of the .proto files, man pages, completion, message catalogue
+generate: need-go ## Go code of the .proto files, man pages, completion, message catalogue, tables of records
 	@internal/api/datamovement/generate.sh
 	@$(GO) run -buildvcs=false ./packaging/generate
 

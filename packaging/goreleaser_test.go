@@ -4,6 +4,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -40,19 +41,21 @@ func TestRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	makefile := read(t, "../Makefile")
-	binaries := map[string]bool{}
-	for line := range strings.Lines(makefile) {
-		for _, name := range []string{"DAEMONS := ", "BINARIES := "} {
-			if words, ok := strings.CutPrefix(line, name); ok {
-				for _, w := range strings.Fields(strings.ReplaceAll(words, "$(DAEMONS)", "")) {
-					binaries[w] = true
-				}
-			}
+	variable := func(name string) string {
+		m := regexp.MustCompile(`(?m)^` + name + ` *:= (.*)$`).FindStringSubmatch(makefile)
+		if m == nil {
+			t.Fatal("the Makefile does not set ", name)
 		}
+		return m[1]
+	}
+	binaries := map[string]bool{}
+	for _, name := range strings.Fields(strings.Replace(variable("BINARIES"), "$(DAEMONS)", variable("DAEMONS"), 1)) {
+		binaries[name] = true
 	}
 	if len(binaries) < 4 {
 		t.Fatalf("the Makefile builds %v", binaries)
 	}
+	ldflags := strings.NewReplacer("$(MODULE)", variable("MODULE"), "$(VERSION)", "{{ .Env.VERSION }}").Replace(variable("LDFLAGS"))
 	for _, b := range release.Builds {
 		if !binaries[b.Binary] || b.Main != "./cmd/"+b.Binary {
 			t.Errorf("%s from %s is not what the Makefile builds", b.Binary, b.Main)
@@ -60,6 +63,9 @@ func TestRelease(t *testing.T) {
 		delete(binaries, b.Binary)
 		if !slices.Equal(b.Goarch, []string{"amd64", "arm64"}) || !slices.Contains(b.Env, "CGO_ENABLED=0") {
 			t.Errorf("%s: %v, %v", b.Binary, b.Goarch, b.Env)
+		}
+		if !slices.Equal(b.Ldflags, []string{ldflags}) {
+			t.Errorf("%s has the linker flags %q, the Makefile %q", b.Binary, b.Ldflags, ldflags)
 		}
 		for _, flag := range b.Flags {
 			if !strings.Contains(makefile, strings.Replace(flag, "=", " ", 1)) && !strings.Contains(makefile, flag) {

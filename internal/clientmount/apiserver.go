@@ -20,8 +20,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// Client is what the controller asks of the API server; Server is the real one.
-// Requests observe the turn in their context (kube.WithTurn).
+// Client is what the controller asks of the API server; server is the real one.
+// Requests observe the priority in their context (kube.WithPriority).
 type Client interface {
 	// Served finds the version of a group to use.
 	Served(ctx context.Context, group string, known []string) (string, error)
@@ -38,16 +38,16 @@ func mountsResource(version string) kube.Resource {
 	return kube.Resource{Group: api.GroupDWS, Version: version, Plural: "clientmounts", Kind: "ClientMount"}
 }
 
-// Server is the real Client.
-type Server struct{ *kube.Client }
+// server is the real Client.
+type server struct{ *kube.Client }
 
 // Watch follows one resource in one namespace.
-func (s Server) Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error {
+func (s server) Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error {
 	return kube.Watch(ctx, s.Client, r, namespace, kube.WatchOptions{OnState: onState}, h)
 }
 
 // Servers lists Servers objects of all namespaces by labels.
-func (s Server) Servers(ctx context.Context, r kube.Resource, selector string) ([]*dws.Servers, error) {
+func (s server) Servers(ctx context.Context, r kube.Resource, selector string) ([]*dws.Servers, error) {
 	return kube.List[dws.Servers](ctx, s.Client, r, "", selector)
 }
 
@@ -280,11 +280,11 @@ type shared[T any] struct {
 // read is one read and its waiting callers. The lock of shared guards what may
 // change before done is closed.
 type read[T any] struct {
-	turn    *kube.Turn // the most urgent one of the waiting callers
-	sent    bool       // the server may have answered already
-	waiters int
-	cancel  context.CancelFunc
-	done    chan struct{}
+	priority *kube.Priority // the highest of the waiting callers
+	sent     bool           // the server may have answered already
+	waiters  int
+	cancel   context.CancelFunc
+	done     chan struct{}
 
 	value T
 	err   error
@@ -296,7 +296,7 @@ type read[T any] struct {
 // request was not sent yet when get was called. Errors are shared like values. f
 // has a context of its own, which ends when no caller waits any more.
 func (s *shared[T]) get(ctx context.Context, key string, fresh bool, f func(context.Context) (T, error)) (T, error) {
-	turn := kube.TurnOf(ctx)
+	priority := kube.PriorityOf(ctx)
 	s.mu.Lock()
 	r := s.reads[key]
 	if r == nil || (fresh && r.sent) {
@@ -305,8 +305,8 @@ func (s *shared[T]) get(ctx context.Context, key string, fresh bool, f func(cont
 	r.waiters++
 	s.mu.Unlock()
 	for {
-		changed := turn.Changed()
-		r.turn.Join(turn)
+		changed := priority.Changed()
+		r.priority.Join(priority)
 		select {
 		case <-r.done:
 			if r.panic != nil {
@@ -324,11 +324,11 @@ func (s *shared[T]) get(ctx context.Context, key string, fresh bool, f func(cont
 
 // start starts a read. The caller holds the lock.
 func (s *shared[T]) start(ctx context.Context, key string, f func(context.Context) (T, error)) *read[T] {
-	r := &read[T]{turn: kube.RetryTurn(0), done: make(chan struct{})}
-	if turn := kube.TurnOf(ctx); turn != nil {
-		r.turn = turn.Copy()
+	r := &read[T]{priority: kube.RetryPriority(0), done: make(chan struct{})}
+	if priority := kube.PriorityOf(ctx); priority != nil {
+		r.priority = priority.Copy()
 	}
-	ctx, r.cancel = context.WithCancel(kube.WithTurn(context.WithoutCancel(ctx), r.turn))
+	ctx, r.cancel = context.WithCancel(kube.WithPriority(context.WithoutCancel(ctx), r.priority))
 	ctx = kube.WithSent(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()

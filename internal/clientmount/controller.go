@@ -43,7 +43,7 @@ var (
 type Options struct {
 	Node    string // this node's name, which is also the namespace
 	Client  Client // the API server
-	Machine Host
+	Host    Host
 	Records *Records
 	Limits  Limits
 	// RetryRate is how many requests per second the retries of all failing
@@ -111,8 +111,8 @@ type object struct {
 	orphan   *Record // instead of an object: a record that belongs to no object
 }
 
-// New makes a controller; Run starts it.
-func New(o Options) *Controller {
+// newController makes a controller; Run starts it.
+func newController(o Options) *Controller {
 	c := &Controller{
 		o: o, calls: make(chan func()),
 		objects: map[string]*object{}, malformed: map[string]bool{}, idle: idleTimer{f: o.Idle},
@@ -123,7 +123,7 @@ func New(o Options) *Controller {
 	c.limits.Store(&o.Limits)
 	c.SetShutdownTimeout(o.ShutdownTimeout)
 	c.rec = &reconciler{
-		node: o.Node, host: o.Machine, records: o.Records, plan: o.Plan, log: o.Log,
+		node: o.Node, host: o.Host, records: o.Records, plan: o.Plan, log: o.Log,
 		stuck: newStuckTable(), registry: &registry{users: map[string]*user{}}, limits: func() Limits { return *c.limits.Load() },
 		progressAfter: 5 * time.Second,
 		remote: remote{

@@ -1,6 +1,7 @@
 package clientmount
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,13 +27,15 @@ type fakeMachine struct {
 	rescan func(f *fakeMachine)
 	marked map[string]int // by the mark in a command's environment: how many had it
 
-	left          map[string][]node.Left
+	leftovers     map[string][]node.Leftover
 	missing       []string // of the mount target
 	stays         []string // what removing a target leaves behind
 	deviceHolders []node.Holder
 
 	shows string    // what the kernel shows as source of a Lustre mount, if not what was asked for
 	link  [2]string // a symbolic link, and where it leads
+
+	dmName string // the device mapper's name of the device, if not the volume's
 
 	making func()            // called when the mount target is about to be made
 	onLine func(line string) // called when a command starts
@@ -177,10 +180,10 @@ func (f *fakeMachine) effect(argv []string) {
 	}
 }
 
-// WaitLeft finds what a test has put there under the mark.
-func (f *fakeMachine) WaitLeft(ctx context.Context, mark string, limit time.Duration, found func(node.Left)) ([]node.Left, error) {
+// WaitLeftovers finds what a test has put there under the mark.
+func (f *fakeMachine) WaitLeftovers(ctx context.Context, mark string, limit time.Duration, found func(node.Leftover)) ([]node.Leftover, error) {
 	f.mu.Lock()
-	left := f.left[mark]
+	left := f.leftovers[mark]
 	f.mu.Unlock()
 	for _, l := range left {
 		found(l)
@@ -243,7 +246,7 @@ func (f *fakeMachine) BoundDevice(m node.Mount) (node.Device, error) {
 
 func (f *fakeMachine) DMName(d node.Device) (string, error) {
 	if d == (node.Device{Major: 253, Minor: 7}) {
-		return strings.TrimPrefix(testDevice, "/dev/mapper/"), nil
+		return cmp.Or(f.dmName, strings.TrimPrefix(testDevice, "/dev/mapper/")), nil
 	}
 	return "", nil
 }

@@ -92,14 +92,14 @@ func newMounted(t *testing.T, typ string) *fixture {
 
 func (f *fixture) options(records *Records) Options {
 	return Options{
-		Node: "compute-01", Client: f.server, Machine: f.machine, Records: records,
+		Node: "compute-01", Client: f.server, Host: f.machine, Records: records,
 		Limits: Limits{Command: time.Minute, Hook: time.Minute, DeviceRetries: 3, RetryMax: 30 * time.Second}, Log: slog.New(slog.DiscardHandler),
 	}
 }
 
-// newController makes a controller that has found the served version.
-func newController(o Options) *Controller {
-	c := New(o)
+// versionedController makes a controller that has found the served version.
+func versionedController(o Options) *Controller {
+	c := newController(o)
 	r := mountsResource("v1alpha7")
 	c.mounts.Store(&r)
 	return c
@@ -107,7 +107,7 @@ func newController(o Options) *Controller {
 
 // restart makes a new reconciler that knows only what is on disk.
 func (f *fixture) restart(records *Records) {
-	f.rec = newController(f.options(records)).rec
+	f.rec = versionedController(f.options(records)).rec
 	// No loop runs here.
 	f.rec.released, f.rec.registry.freed = nil, nil
 	f.rec.registry.alive = func(string, string) bool { return true }
@@ -173,7 +173,7 @@ func startLoop(f *fixture, change func(*Options)) *loop {
 	if change != nil {
 		change(&o)
 	}
-	l.c = newController(o)
+	l.c = versionedController(o)
 	l.Handler = l.c.handler()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -142,7 +142,7 @@ func (r *reconciler) undo(ctx, steps context.Context, uid string) error {
 		return err
 	}
 	t := &task{reconciler: r, uid: uid, ctx: ctx, steps: steps, log: r.log.With("clientmount", rec.Name, "workflow", rec.Workflow)}
-	if err := t.leftCommands(rec); err != nil {
+	if err := t.waitLeftovers(rec); err != nil {
 		return err
 	}
 	var first error

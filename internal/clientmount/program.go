@@ -4,14 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/moby/sys/mountinfo"
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
@@ -27,7 +22,7 @@ func Program() *daemon.Program {
 	return &daemon.Program{
 		Name:          "clientmountd",
 		Configuration: func() daemon.Configuration { return new(Configuration) },
-		ConfigRefused: EventConfigRefused,
+		ConfigRefused: eventConfigRefused,
 		Service: systemd.Service{
 			Description: "Data Workflow Service (DWS) Client Mount Service",
 			Units:       []systemd.Unit{{Name: "clientmountd.service", Text: units.ClientmountdService}},
@@ -54,13 +49,13 @@ func (c *Configuration) Start(p *daemon.Process) (daemon.Service, error) {
 	if o.Records, err = OpenRecords(c.RuntimeDirectory); err != nil {
 		return nil, err
 	}
-	if err := checkNamespace(o.Plan.Mode, c.MountNamespace, ""); err != nil {
+	if err := checkNamespace(o.Plan.Mode, c.MountNamespace, new(node.Node)); err != nil {
 		return nil, err
 	}
-	o.Node, o.Client, o.Machine, o.RetryRate = p.Node, Server{client}, NewMachine(p.Log), client.RetryRate()
+	o.Node, o.Client, o.Host, o.RetryRate = p.Node, server{client}, newHost(p.Log), client.RetryRate()
 	o.Status, o.Synced, o.Idle, o.Log = p.Notifier.Status, p.Notifier.Ready, p.ReturnMemory, p.Log
-	p.Started(EventStarted, "api_server", client.Address(), "account", client.Account())
-	return &service{New(*o)}, nil
+	p.Started(eventStarted, "api_server", client.Address(), "account", client.Account())
+	return &service{newController(*o)}, nil
 }
 
 // Verify returns nil: the table of settings has all rules.
@@ -87,7 +82,7 @@ func (s *service) Left() string { return s.Running() }
 // they and the daemon report. It works while the daemon is down.
 func describeStatus(settings daemon.Configuration, err error, status *systemd.Status) {
 	if status.Service.Active {
-		status.API = APIOf(status.Service.Status)
+		status.API = apiOf(status.Service.Status)
 	}
 	status.Mounts = new(systemd.MountStatus)
 	if err != nil {
@@ -96,7 +91,7 @@ func describeStatus(settings daemon.Configuration, err error, status *systemd.St
 	}
 	dir := settings.(*Configuration).RuntimeDirectory
 	status.Paths["runtime_directory"], status.Paths["records"] = dir, RecordsDirectory(dir)
-	mounted, err := ReadMounted(dir, new(node.Node))
+	mounted, err := countMounted(dir, new(node.Node))
 	if err != nil {
 		status.Mounts.Error = err.Error()
 	}
@@ -104,70 +99,23 @@ func describeStatus(settings daemon.Configuration, err error, status *systemd.St
 }
 
 // checkNamespace refuses to start where the host would not see the mounts of this
-// process: every mount would succeed, and every job would find an empty directory. It
-// also refuses if it cannot find out, because settings of a unit that hide process 1
-// make a mount namespace, too. root is put before /proc, for tests.
-func checkNamespace(mode, allowed, root string) error {
+// process: every mount would succeed, and every job would find an empty directory.
+// Many sandbox settings of a unit (Protect…=, Private…=, ReadOnly…=) give the service a
+// mount namespace of its own without a message. It also refuses if it cannot find out,
+// because settings that hide process 1 make a mount namespace, too.
+func checkNamespace(mode, allowed string, n *node.Node) error {
 	if mode != "real" || allowed == "any" {
 		return nil
 	}
 	const way = `; a container that passes its mounts on to the host needs daemon.mount_namespace = "any"`
-	same, detail, err := inHostMountNamespace(root)
+	same, detail, err := n.InHostMountNamespace()
 	switch {
 	case err != nil:
-		return &daemon.Refusal{Event: EventNamespace, Text: "it is not known whether the host would see the mounts made here", Hint: err.Error() + "; look for ProtectProc= in the unit and its drop-ins, or hidepid= of /proc" + way}
+		return &daemon.Refusal{Event: eventNamespace, Text: "it is not known whether the host would see the mounts made here", Hint: err.Error() + "; look for ProtectProc= in the unit and its drop-ins, or hidepid= of /proc" + way}
 	case !same:
-		return &daemon.Refusal{Event: EventNamespace, Text: "the host would not see the mounts made here: this is a mount namespace of its own", Hint: detail + way}
+		return &daemon.Refusal{Event: eventNamespace, Text: "the host would not see the mounts made here: this is a mount namespace of its own", Hint: detail + "; look for Protect…=, Private…=, ReadOnly…= or MountFlags= in the unit and its drop-ins" + way}
 	}
 	return nil
-}
-
-// inHostMountNamespace reports whether mounts that this process makes are seen
-// by the host, which is so when it shares the mount namespace of process 1.
-// Many sandbox settings of a unit (Protect…=, Private…=, ReadOnly…=) give the
-// service a namespace of its own silently: mounting then succeeds and no other
-// process sees the result. detail names what was compared, with a hint if the answer
-// is no. root is put before /proc, for tests; "" is the real one.
-//
-// Reading the link /proc/1/ns/mnt would need CAP_SYS_PTRACE. The mount table of
-// process 1 is readable without it, and the kernel never gives the same mount
-// ID to mounts of two namespaces, so the ID of "/" decides (proc_pid_mountinfo(5)).
-func inHostMountNamespace(root string) (same bool, detail string, err error) {
-	ids := make([]int, 2)
-	for i, process := range []string{"1", "self"} {
-		path := filepath.Join(root, "/proc", process, "mountinfo")
-		if ids[i], err = rootMountID(path); err != nil {
-			return false, "", fmt.Errorf("cannot tell which mount namespace this is: %s: %w", path, err)
-		}
-	}
-	detail = fmt.Sprintf("mount id of / is %d here and %d in process 1", ids[1], ids[0])
-	if ids[0] != ids[1] {
-		detail += "; look for Protect…=, Private…=, ReadOnly…= or MountFlags= in the unit and its drop-ins"
-	}
-	return ids[0] == ids[1], detail, nil
-}
-
-var errNoRootMount = errors.New("no mount at /")
-
-// maxMountTable bounds what is read, in bytes: users may be able to add mounts.
-const maxMountTable = 64 << 20
-
-func rootMountID(path string) (int, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	mounts, err := mountinfo.GetMountsFromReader(io.LimitReader(f, maxMountTable), func(m *mountinfo.Info) (skip, stop bool) {
-		return m.Mountpoint != "/", false
-	})
-	if err != nil {
-		return 0, err
-	}
-	if len(mounts) == 0 {
-		return 0, errNoRootMount
-	}
-	return mounts[len(mounts)-1].ID, nil // the topmost when / was mounted over
 }
 
 // Table returns the settings, in the order of the configuration file.

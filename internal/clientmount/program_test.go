@@ -2,12 +2,9 @@ package clientmount
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,23 +14,14 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-const (
-	hostTable = `25 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
-26 25 0:24 / /proc rw,nosuid,nodev,noexec,relatime shared:13 - proc proc rw
-40 25 0:33 / /mnt/a\040b rw,relatime shared:20 - tmpfs / rw
-`
-	privateTable = `94 57 254:0 / / rw,relatime shared:36 master:1 - ext4 /dev/vda1 rw
-95 94 0:24 / /proc rw,nosuid,nodev,noexec,relatime shared:37 master:13 - proc proc rw
-`
-)
-
-// mountTables makes a tree with the mount tables of process 1 and of this process; ""
+// mountTables returns a node with these mount tables of process 1 and of this process; ""
 // leaves one out.
-func mountTables(t *testing.T, host, self string) (root string) {
+func mountTables(t *testing.T, host, self string) *node.Node {
 	t.Helper()
-	root = t.TempDir()
+	root := t.TempDir()
 	for process, table := range map[string]string{"1": host, "self": self} {
 		dir := filepath.Join(root, "proc", process)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -46,75 +34,7 @@ func mountTables(t *testing.T, host, self string) (root string) {
 			t.Fatal(err)
 		}
 	}
-	return root
-}
-
-func TestInHostMountNamespace(t *testing.T) {
-	for name, c := range map[string]struct {
-		host, self string // "" leaves the file out
-		same       bool
-		detail     string
-		err        string
-	}{
-		"host":               {hostTable, hostTable, true, "mount id of / is 25 here and 25 in process 1", ""},
-		"private":            {hostTable, privateTable, false, "94 here and 25 in process 1; look for Protect", ""},
-		"more mounts here":   {hostTable, hostTable + "99 25 0:50 / /run/x rw - tmpfs tmpfs rw\n", true, "25", ""},
-		"/ mounted over":     {hostTable + "99 25 0:50 / / rw - tmpfs tmpfs rw\n", hostTable, false, "25 here and 99", ""},
-		"no mount at /":      {hostTable, "26 25 0:24 / /proc rw - proc proc rw\n", false, "", "no mount at /"},
-		"empty table":        {"\n", hostTable, false, "", "/proc/1/mountinfo"},
-		"not a mount table":  {"what is this\n", hostTable, false, "", "/proc/1/mountinfo"},
-		"process 1 hidden":   {"", hostTable, false, "", "no such file"},
-		"no process at all":  {"", "", false, "", "no such file"},
-		"own table is gone":  {hostTable, "", false, "", "/proc/self/mountinfo"},
-		"device is named /":  {hostTable, "40 25 0:33 / /mnt rw - tmpfs / rw\n" + hostTable, true, "25", ""},
-		"root of a bind dir": {hostTable, "41 25 254:0 /srv / rw - ext4 /dev/vda1 rw\n", false, "41 here", ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			same, detail, err := inHostMountNamespace(mountTables(t, c.host, c.self))
-			if same != c.same || !strings.Contains(detail, c.detail) {
-				t.Errorf("got %v, %q", same, detail)
-			}
-			if c.err == "" && err != nil || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
-				t.Errorf("error %v, want %q", err, c.err)
-			}
-		})
-	}
-}
-
-// The kernel's own answer, in the namespace of this test and in a private one.
-func TestMountNamespaceForReal(t *testing.T) {
-	const ask = "CLIENTMOUNT_TEST_NAMESPACE"
-	if os.Getenv(ask) != "" { // this test, started again below
-		same, _, err := inHostMountNamespace("")
-		fmt.Println(same, err)
-		os.Exit(0)
-	}
-	answer := func(attr *syscall.SysProcAttr) string {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestMountNamespaceForReal$")
-		cmd.Env, cmd.SysProcAttr = append(os.Environ(), ask+"=1"), attr
-		out, err := cmd.Output()
-		if err != nil {
-			t.Error(err)
-		}
-		return string(out)
-	}
-	if _, err := os.Stat("/proc/1/mountinfo"); err != nil {
-		t.Skipf("the mount table of process 1 is hidden here: %v", err)
-	}
-	host, err1 := os.Readlink("/proc/1/ns/mnt")
-	own, err2 := os.Readlink("/proc/self/ns/mnt")
-	if err1 != nil || err2 != nil {
-		t.Skipf("only root may see the namespace of process 1: %v", err1)
-	}
-	if got, want := answer(nil), fmt.Sprintln(host == own, nil); got != want {
-		t.Errorf("in our namespace: got %q, want %q", got, want)
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("only root may make a mount namespace")
-	}
-	if got, want := answer(&syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}), fmt.Sprintln(false, nil); got != want {
-		t.Errorf("in a private namespace: got %q, want %q", got, want)
-	}
+	return &node.Node{Root: root}
 }
 
 // Only real mounts need the host to see them, unless the setting allows any
@@ -163,7 +83,7 @@ func TestPlanFollowsTheConfiguration(t *testing.T) {
 		{"default, cron", "", "/var/spool/cron", "", false},
 		{"default, RPM database", "", "/var/lib/rpm", "", false},
 		{"default, elsewhere", "", "/opt/x", "", false},
-		{"default, neighbour", "", "/mnt2/x", "", false},
+		{"default, a name that starts alike", "", "/mnt2/x", "", false},
 		{"a root of the site", `mount.roots = ["/mnt", "/opt"]`, "/opt/x", defaults, false},
 		{"only a root of the site", `mount.roots = ["/opt"]`, "/mnt/nnf/a", "", false},
 		{"no options", "mount.options = []", "/mnt/nnf/a", "mount -t lustre 1@tcp:/fs", false},

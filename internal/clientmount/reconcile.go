@@ -75,7 +75,7 @@ type result struct {
 	hopeless bool           // only a change of the object or its profile can help
 	finished bool           // our finalizer is off, nothing is left
 	failed   bool           // the last attempt ended with an error
-	api      bool           // it was the API server that could not be asked or told
+	api      bool           // because a request to the API server failed
 	blocked  *conflictError // a path is in use by another object
 }
 
@@ -134,7 +134,7 @@ func (a *attempt) run() result {
 		}
 	}
 	if a.w.record != nil && !a.w.waited {
-		if err := a.leftCommands(a.w.record); err != nil {
+		if err := a.waitLeftovers(a.w.record); err != nil {
 			return result{} // interrupted; the next attempt waits again
 		}
 	}
@@ -258,13 +258,9 @@ func (a *attempt) report(e *dws.ResourceError, cause error) {
 		return
 	}
 	a.w.reported = e.DebugMessage
-	event := eventFailed
+	event, level := eventFailed, slog.LevelWarn
 	if e.Severity == dws.Fatal {
-		event = eventRefused
-	}
-	level := slog.LevelWarn
-	if e.Severity == dws.Fatal {
-		level = slog.LevelError
+		event, level = eventRefused, slog.LevelError
 	}
 	a.log.Log(a.ctx, level, "ClientMount failed", "severity", string(e.Severity), "error", e.DebugMessage, "hint", hintFor(e, cause), daemon.EventID(event))
 }
@@ -283,7 +279,7 @@ func failed(err error) error {
 }
 
 // progress publishes {state, ready:false} once while an operation is under way. A
-// quick operation ends before anybody could read that, so it saves the write.
+// quick operation ends before a reader could see that, so it saves the write.
 type progress struct {
 	lock   chan struct{} // holds one value while the write or end runs
 	timer  *time.Timer
@@ -356,7 +352,7 @@ func (a *attempt) publish(ctx context.Context, status *dws.ClientMountStatus) er
 }
 
 // interrupted ends an attempt between two steps. When the daemon stops, what
-// is known is written to the status, also for an object that has changed before. When
+// is known is written to the status, even if the object has changed before. When
 // only the object changed, the next attempt starts at once and writes its own.
 func (a *attempt) interrupted(status *dws.ClientMountStatus) result {
 	a.progress.end()

@@ -19,6 +19,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // recordVersion is the layout of a record. A daemon reads only its own layout
@@ -147,9 +148,7 @@ type Records struct {
 // was deleted and created again under its old name is another object, and the
 // mounts of the old one are then orphans.
 func (s *Records) file(uid string) (string, error) {
-	if uid == "" || len(uid) > 128 || strings.ContainsFunc(uid, func(r rune) bool {
-		return !(r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
-	}) {
+	if uid == "" || len(uid) > 128 || !text.Only(uid, "-") {
 		return "", fmt.Errorf("object uid %.140q is not a uid", uid)
 	}
 	return filepath.Join(s.dir, uid+recordSuffix), nil
@@ -344,30 +343,30 @@ func OpenRecords(runtimeDir string) (*Records, error) {
 // RecordsDirectory is where the records are, below a runtime directory.
 func RecordsDirectory(runtimeDir string) string { return filepath.Join(runtimeDir, "mounts") }
 
-// Mounted is what the records contain about mounts that are in place.
-type Mounted struct {
+// mountCount is what the records contain about mounts that are in place.
+type mountCount struct {
 	Objects    int // records, one for each ClientMount, with at least one mount in place
 	Unreadable int // records that cannot be used: something may be mounted
 }
 
-// Table shows what is mounted at exactly a path, as node.Node does.
-type Table interface {
+// mountLister shows what is mounted at exactly a path, as node.Node does.
+type mountLister interface {
 	MountsOn(path string) ([]node.Mount, error)
 }
 
-// ReadMounted counts records with mounts in place. It changes nothing and touches
+// countMounted counts records with mounts in place. It changes nothing and touches
 // no mount: the record must list one, and the mount table must show it. If
 // the table cannot be read the record decides alone. No directory is no mount.
-func ReadMounted(runtimeDir string, table Table) (Mounted, error) {
+func countMounted(runtimeDir string, table mountLister) (mountCount, error) {
 	dir := RecordsDirectory(runtimeDir)
 	entries, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return Mounted{}, nil
+		return mountCount{}, nil
 	case err != nil:
-		return Mounted{}, fmt.Errorf("records cannot be read: %w", err)
+		return mountCount{}, fmt.Errorf("records cannot be read: %w", err)
 	}
-	var m Mounted
+	var m mountCount
 	for _, e := range entries {
 		if !strings.HasSuffix(e.Name(), recordSuffix) {
 			continue // one that is half written was never in force
@@ -385,7 +384,7 @@ func ReadMounted(runtimeDir string, table Table) (Mounted, error) {
 }
 
 // inPlace reports whether the recorded mount is there.
-func (m *MountRecord) inPlace(table Table) bool {
+func (m *MountRecord) inPlace(table mountLister) bool {
 	if m.Unmounted || m.Mounted == nil && !m.Mounting && !m.Ready {
 		return false
 	}

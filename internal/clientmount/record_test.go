@@ -109,7 +109,7 @@ func TestRecordNames(t *testing.T) {
 	}
 }
 
-// A record that could not be removed is none any more, until the next start.
+// A record that could not be removed no longer counts, until the next start.
 func TestRecordThatCannotBeRemoved(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	records := f.rec.records
@@ -289,37 +289,37 @@ func TestOpenRecords(t *testing.T) {
 
 // The records that the daemon writes in the life of a ClientMount, as status
 // counts them.
-func TestReadMounted(t *testing.T) {
+func TestCountMounted(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	runtime := filepath.Dir(f.rec.records.dir)
-	look := func(want Mounted) {
+	look := func(want mountCount) {
 		t.Helper()
 		before, _ := os.ReadDir(runtime)
-		got, err := ReadMounted(runtime, f.machine)
+		got, err := countMounted(runtime, f.machine)
 		if after, _ := os.ReadDir(runtime); err != nil || got != want || len(after) != len(before) {
 			t.Errorf("%+v %v, want %+v", got, err, want)
 		}
 	}
-	look(Mounted{})
+	look(mountCount{})
 	f.want(dws.Mounted)
 	f.machine.fail["mount"] = errors.New("no such device")
 	f.reconcile()
 	if list, _ := f.rec.records.List(); len(list) != 1 {
 		t.Fatalf("a mount that fails has %d records", len(list))
 	}
-	look(Mounted{})
+	look(mountCount{})
 	delete(f.machine.fail, "mount")
 	f.reconcile()
-	look(Mounted{Objects: 1})
+	look(mountCount{Objects: 1})
 	table := f.machine.table
 	f.machine.table = nil // unmounted manually
-	look(Mounted{})
+	look(mountCount{})
 	f.machine.table = table
 	f.restart(f.rec.records)
-	look(Mounted{Objects: 1})
+	look(mountCount{Objects: 1})
 	f.want(dws.Unmounted)
 	f.reconcile()
-	look(Mounted{})
+	look(mountCount{})
 
 	// Records that cannot be read are counted separately; half-written ones are not counted.
 	for name, text := range map[string]string{"a.json": "{", "b.json": `{"version": 99}`, "c.json.new": "{"} {
@@ -327,20 +327,20 @@ func TestReadMounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	look(Mounted{Unreadable: 2})
-	if got, err := ReadMounted(filepath.Join(runtime, "none"), f.machine); err != nil || got != (Mounted{}) {
+	look(mountCount{Unreadable: 2})
+	if got, err := countMounted(filepath.Join(runtime, "none"), f.machine); err != nil || got != (mountCount{}) {
 		t.Errorf("%+v %v", got, err)
 	}
 	if err := errors.Join(os.RemoveAll(RecordsDirectory(runtime)), os.WriteFile(RecordsDirectory(runtime), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ReadMounted(runtime, f.machine); err == nil {
+	if _, err := countMounted(runtime, f.machine); err == nil {
 		t.Error("a file in the place of the directory passes for no mounts")
 	}
 }
 
 // A table that cannot be read proves nothing: the record decides.
-func TestReadMountedWithoutTable(t *testing.T) {
+func TestCountMountedWithoutTable(t *testing.T) {
 	for _, tt := range []struct {
 		m    MountRecord
 		want bool

@@ -20,9 +20,9 @@ import (
 // The kinds of journal records, by their stable MESSAGE_ID. An id is never
 // given to another meaning: sites search and alert by it.
 var (
-	EventStarted       = daemon.Event{ID: "6b1c3d5e7f904a2b8c4d6e8f0a1b3c17", Name: "started"}
-	EventConfigRefused = daemon.Event{ID: "92a4b6c8d0e14f3a8b5c7d9e1f2a4b18", Name: "config-refused"}
-	EventNamespace     = daemon.Event{ID: "bc1d37a0c5a84f7f8245030973b3a97d", Name: "mount-namespace"}
+	eventStarted       = daemon.Event{ID: "6b1c3d5e7f904a2b8c4d6e8f0a1b3c17", Name: "started"}
+	eventConfigRefused = daemon.Event{ID: "92a4b6c8d0e14f3a8b5c7d9e1f2a4b18", Name: "config-refused"}
+	eventNamespace     = daemon.Event{ID: "bc1d37a0c5a84f7f8245030973b3a97d", Name: "mount-namespace"}
 
 	eventReady     = daemon.Event{ID: "3f1b52c94d7a4e0fb3a86c1de9f2075a", Name: "ready"}
 	eventMounted   = daemon.Event{ID: "8f0e6d0b5f0e4c0c9d1d1c1f4f3f6a01", Name: "mounted"}
@@ -47,7 +47,7 @@ var (
 // catalogue complete.
 func Events() []daemon.Event {
 	return []daemon.Event{
-		EventStarted, EventConfigRefused, EventNamespace,
+		eventStarted, eventConfigRefused, eventNamespace,
 		eventReady, eventMounted, eventUnmounted, eventFailed, eventBusy, eventRefused, eventOrphan, eventStuck, eventHook,
 		eventStep, eventRescan, eventDiagnosis, eventLeftover, eventRecord, eventAPI, eventPanic, eventServers,
 	}
@@ -128,9 +128,9 @@ var apiTexts = map[string]string{
 	systemd.APIAnswers: "; API server answers", systemd.APISilent: "; API server has not answered", systemd.APIConnecting: "; connecting to the API server",
 }
 
-// APIOf returns the state of the API server from the status line of a running
+// apiOf returns the state of the API server from the status line of a running
 // daemon, one of package systemd's API constants; "" if the line has none.
-func APIOf(line string) string {
+func apiOf(line string) string {
 	found, first := "", len(line)
 	for state, text := range apiTexts {
 		if at := strings.Index(line, text); at >= 0 && at < first { // an error behind it may have any text

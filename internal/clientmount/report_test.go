@@ -29,14 +29,14 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
-// APIOf parses the API state from the status lines that the same package writes.
+// apiOf parses the API state from the status lines that the same package writes.
 func TestAPIOf(t *testing.T) {
 	for _, state := range []string{systemd.APIAnswers, systemd.APISilent, systemd.APIConnecting} {
-		if got := APIOf("1 mount ready for 1 ClientMount" + apiTexts[state] + " since today: x" + apiTexts[systemd.APIAnswers]); got != state {
+		if got := apiOf("1 mount ready for 1 ClientMount" + apiTexts[state] + " since today: x" + apiTexts[systemd.APIAnswers]); got != state {
 			t.Errorf("%s is read as %q", state, got)
 		}
 	}
-	if got := APIOf("starting"); got != "" {
+	if got := apiOf("starting"); got != "" {
 		t.Errorf("%q", got)
 	}
 }
@@ -68,7 +68,7 @@ func TestEvents(t *testing.T) {
 	for _, d := range file.Decls {
 		if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.VAR {
 			for _, s := range g.Specs {
-				if strings.HasPrefix(strings.ToLower(s.(*ast.ValueSpec).Names[0].Name), "event") {
+				if strings.HasPrefix(s.(*ast.ValueSpec).Names[0].Name, "event") {
 					declared++
 				}
 			}
@@ -150,4 +150,15 @@ func TestLoopAPIStateLine(t *testing.T) {
 			t.Errorf("probe after the end: %v", err)
 		}
 	})
+}
+
+func TestShorten(t *testing.T) {
+	long := strings.Repeat("ä", 5000)
+	got := shorten(long, 1000)
+	if len(got) > 1000 || !strings.HasPrefix(got, "ää") || !strings.HasSuffix(got, "ää") || !strings.Contains(got, "shortened") || strings.ContainsRune(got, '\uFFFD') {
+		t.Errorf("%d %q", len(got), got)
+	}
+	if shorten("short", 1000) != "short" {
+		t.Error("short text changed")
+	}
 }

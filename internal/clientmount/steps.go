@@ -23,11 +23,11 @@ type Host interface {
 	node.Runner
 	// For returns the node as c uses it: c.Exec runs all programs.
 	For(c node.Caller) Machine
-	WaitLeft(ctx context.Context, mark string, limit time.Duration, found func(node.Left)) ([]node.Left, error)
+	WaitLeftovers(ctx context.Context, mark string, limit time.Duration, found func(node.Leftover)) ([]node.Leftover, error)
 }
 
-// NewMachine is this node.
-func NewMachine(log *slog.Logger) Host {
+// newHost is this node.
+func newHost(log *slog.Logger) Host {
 	return realHost{&node.Node{Log: log}}
 }
 

@@ -183,19 +183,19 @@ func (r *reconciler) machineFor(ctx context.Context, log *slog.Logger, p purpose
 // the node, and only root's processes count.
 func markOf(uid string) string { return "CLIENTMOUNTD_OBJECT=" + uid }
 
-// leftCommands waits for commands that an earlier daemon started for the object
+// waitLeftovers waits for commands that an earlier daemon started for the object
 // and that outlived it: a mount that appears after we looked would be the second
 // one, an umount would remove what we just found in place. It is called once, and
 // only if there is a record, so that there was an earlier daemon. A command that
 // still runs after its time limit is remembered as hanging. The result is
 // errInterrupted if the wait was cut short.
-func (t *task) leftCommands(rec *Record) error {
+func (t *task) waitLeftovers(rec *Record) error {
 	l := t.limits()
 	limit := max(l.Command, l.Hook)
 	if l.Command == 0 || l.Hook == 0 {
 		limit = 0
 	}
-	left, err := t.host.WaitLeft(t.steps, markOf(rec.UID), limit, func(l node.Left) {
+	left, err := t.host.WaitLeftovers(t.steps, markOf(rec.UID), limit, func(l node.Leftover) {
 		t.log.Warn("waiting for a command that an earlier daemon left", "command", l.Line, "pid", l.PID, daemon.EventID(eventStuck))
 	})
 	if err != nil {

@@ -33,19 +33,19 @@ func (c *Controller) start(o *object) {
 	if o.ran != nil && changed(o.ran, o.newest) {
 		o.failures, o.verify = 0, false
 	}
-	turn := o.turn()
+	priority := o.priority()
 	o.work.mayShare = o.first() && !o.last.failed && cm.Spec.DesiredState == dws.Mounted && cm.DeletionTimestamp == nil
 	o.ran, o.running, o.verify = o.newest, true, false
 	steps, end := context.WithCancelCause(c.steps)
 	o.abandon = func() { end(errSuperseded) }
-	// What follows is a first attempt, or the end of the daemon: it must not wait
-	// until this attempt gets the turn of a retry.
-	keepTurn := context.AfterFunc(steps, turn.Raise)
+	// What follows is a first attempt, or the end of the daemon: it must not wait for
+	// the requests of a retry.
+	keepPriority := context.AfterFunc(steps, priority.Raise)
 	w := o.work
 	c.workers.Go(func() {
 		defer end(nil)
-		res := c.rec.reconcile(kube.WithTurn(c.commands, turn), steps, w, cm)
-		keepTurn()
+		res := c.rec.reconcile(kube.WithPriority(c.commands, priority), steps, w, cm)
+		keepPriority()
 		c.do(func() { c.ended(o, res) })
 	})
 }
@@ -88,15 +88,15 @@ func (o *object) first() bool {
 	return o.failures == 0 && !o.verify && (o.ran != nil || !knownFailing(o.newest))
 }
 
-// turn returns how urgent the requests of the next attempt are.
-func (o *object) turn() *kube.Turn {
+// priority returns that of the requests of the next attempt.
+func (o *object) priority() *kube.Priority {
 	switch {
 	case o.first():
-		return kube.FirstTurn()
+		return kube.FirstPriority()
 	case o.ran == nil:
-		return kube.RetryTurn(lateFailures)
+		return kube.RetryPriority(lateFailures)
 	}
-	return kube.RetryTurn(o.failures)
+	return kube.RetryPriority(o.failures)
 }
 
 // knownFailing reports whether the published status is the failure of what the

@@ -40,7 +40,7 @@ func runLimited(t *testing.T, profiles []string, test func(t *testing.T, l *loop
 	synctest.Test(t, func(t *testing.T) {
 		s := newAPIServer(profiles...)
 		client := s.client(t)
-		l := startLoop(f, func(o *Options) { o.Client, o.RetryRate = Server{client}, client.RetryRate() })
+		l := startLoop(f, func(o *Options) { o.Client, o.RetryRate = server{client}, client.RetryRate() })
 		test(t, l, s)
 		if err := l.stop(); err != nil {
 			t.Error(err)

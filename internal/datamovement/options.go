@@ -74,7 +74,7 @@ func (o *Options) check(t *tool, given string) error {
 	if len(given) > maxOptions {
 		return refused(t.field, given, "at most 1024 bytes are allowed")
 	}
-	if !only(given, optionPunctuation) {
+	if !text.Only(given, optionPunctuation) {
 		return refused(t.field, given, "options are made of A-Z a-z 0-9 % + , - . / : = @ ^ _ and blanks, because the rabbit puts them into a command line")
 	}
 	words := strings.Fields(given)
@@ -115,7 +115,7 @@ func (t *tool) with(entries []string) (*tool, error) {
 		name, value := strings.CutSuffix(e, "=")
 		bare := strings.TrimLeft(name, "-")
 		dashes := len(name) - len(bare)
-		if dashes < 1 || dashes > 2 || bare == "" || !alnum(bare[0]) || !only(bare, "-_") {
+		if dashes < 1 || dashes > 2 || bare == "" || !text.Alphanumeric(bare[0]) || !text.Only(bare, "-_") {
 			return nil, fmt.Errorf("option %s of %s is not understood: it is a name with its dashes, and = behind it when it takes a value, such as --chunksize=", text.Quote(e), t.name)
 		}
 		if t.identity != nil && t.identity(name) {
@@ -245,7 +245,7 @@ func (t *tool) unknown(given, name string) error {
 // anyValue holds for every value: one that starts with a dash could be taken
 // for an option, a lone colon for the start of another program.
 func anyValue(v []string) bool {
-	return v[0] != "" && (alnum(v[0][0]) || v[0][0] == '/' || v[0][0] == '^')
+	return v[0] != "" && (text.Alphanumeric(v[0][0]) || v[0][0] == '/' || v[0][0] == '^')
 }
 
 // dcpTool is dcp of mpiFileUtils (dcp(1)). Left out are what reads or writes
@@ -317,12 +317,12 @@ func sizeText(s string) bool {
 // placementText leaves out what reads a file: rankfile and seq.
 func placementText(s string) bool {
 	l := strings.ToLower(s)
-	return only(s, ":,=-") && !strings.Contains(l, "file") && !strings.Contains(l, "seq")
+	return text.Only(s, ":,=-") && !strings.Contains(l, "file") && !strings.Contains(l, "seq")
 }
 
 func componentText(v []string) bool {
 	// ^ in front of a list means all but these.
-	return slices.Contains(components, v[0]) && only(strings.TrimPrefix(v[1], "^"), ",._-")
+	return slices.Contains(components, v[0]) && text.Only(strings.TrimPrefix(v[1], "^"), ",._-")
 }
 
 // dcpIdentity tells whether getopt_long(3) could take the word for --uid or

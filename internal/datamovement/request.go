@@ -19,6 +19,8 @@ import (
 	"unicode/utf8"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // WorkflowRef names a workflow.
@@ -212,7 +214,7 @@ func pathCharacters(p string) bool {
 	for _, r := range p {
 		switch {
 		case r < utf8.RuneSelf:
-			if !alnum(byte(r)) && strings.IndexByte(pathPunctuation, byte(r)) < 0 {
+			if !text.Alphanumeric(byte(r)) && strings.IndexByte(pathPunctuation, byte(r)) < 0 {
 				return false
 			}
 		case !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsNumber(r):
@@ -234,18 +236,6 @@ func within(p, dir string) (rest string, ok bool) {
 	rest, ok = strings.CutPrefix(p, dir)
 	return rest, ok && (rest == "" || rest[0] == '/')
 }
-
-// only tells whether s is made of ASCII letters, digits and the given others.
-func only(s, others string) bool {
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; !alnum(c) && strings.IndexByte(others, c) < 0 {
-			return false
-		}
-	}
-	return true
-}
-
-func alnum(c byte) bool { return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' }
 
 // dnsName tells whether s can be the name of an object: RFC 1123 labels,
 // separated by dots.

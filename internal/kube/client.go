@@ -259,12 +259,12 @@ func (c *Client) RetryRate() float64 {
 	return float64(c.limit.retries.Limit())
 }
 
-// admit waits until a request with a turn may be sent. It waits before the time
+// admit waits until a request with a priority may be sent. It waits before the time
 // limit of the request starts: a long queue is not a server that does not
 // answer. Other requests wait within their time limit.
 func (c *Client) admit(ctx context.Context) (context.Context, error) {
 	r := requestOf(ctx)
-	if r == nil || r.turn == nil {
+	if r == nil || r.priority == nil {
 		Sending(ctx)
 		return ctx, nil
 	}

@@ -22,8 +22,8 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// Options says which API server to reach, as whom, and how patiently. The zero
-// value of each field has a sensible meaning.
+// Options say which API server to reach, with which credentials, and how long to wait
+// for it. The zero value of each field has a sensible meaning.
 type Options struct {
 	// Host and Port of the API server. Both empty: kubeconfig discovery.
 	Host, Port string
@@ -149,7 +149,7 @@ func explicitConfig(o Options) (*rest.Config, error) {
 }
 
 // checkAddress returns the host without brackets. People paste URLs and
-// host:port here; that would become an address nobody can resolve.
+// host:port here; that would become an address that cannot be resolved.
 func checkAddress(host, port string) (string, error) {
 	if strings.Contains(host, "://") {
 		return "", fmt.Errorf("host %q is a URL: give the host name or address alone, and the port separately", host)

@@ -209,7 +209,7 @@ func TestNodeName(t *testing.T) {
 func (s *apiServer) kubeconfigOf(ca string) string {
 	return write(s.t, s.t.TempDir(), "config", fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "here",
 		"clusters": [{"name": "c", "cluster": {"server": %q, "certificate-authority": %q}}, {"name": "d", "cluster": {"server": "https://other.invalid"}}],
-		"users": [{"name": "u", "user": {"token": "administrator", "as": "somebody"}}],
+		"users": [{"name": "u", "user": {"token": "administrator", "as": "another-user"}}],
 		"contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}, {"name": "there", "context": {"cluster": "d", "user": "u"}}]}`, s.URL, ca), 0o600)
 }
 
@@ -231,7 +231,7 @@ func TestAs(t *testing.T) {
 		err := c.Get(t.Context(), clientMounts, "c1", "a", nil)
 		return last.Get("Authorization") + last.Get("Impersonate-User"), err
 	}
-	if got, err := ask(admin); got != "Bearer administratorsomebody" || err != nil {
+	if got, err := ask(admin); got != "Bearer administratoranother-user" || err != nil {
 		t.Errorf("administrator: %q %v", got, err)
 	}
 	if got, err := admin.Authority(); string(got) != s.caPEM() || err != nil {

@@ -19,7 +19,7 @@ import (
 
 // ErrVersionGone means that the server does not serve the resource at this
 // version (any more): run discovery again. A server that has just started may
-// also say so for a few seconds.
+// also answer like this for a few seconds.
 var ErrVersionGone = errors.New("the API server does not serve this version")
 
 // ErrNotConfigured means that nothing says where the API server is.
@@ -122,7 +122,7 @@ func (c *Client) statusText(what op, s metav1.Status) (text string, gone bool) {
 	}
 	text = fmt.Sprintf("%s: API server %s answered %d: %s", what, c.host, s.Code, clip(msg))
 	if s.Code == http.StatusTooManyRequests && strings.Contains(msg, "storage is (re)initializing") {
-		// It says so for ever when it cannot convert what it has stored.
+		// It keeps answering like this if it cannot convert what it has stored.
 		text += "; if this lasts: does the conversion webhook of these objects answer?"
 	}
 	return text, false

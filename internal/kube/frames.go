@@ -151,8 +151,8 @@ func (t *typed[T, P]) remove(namespace, name string) {
 	}
 }
 
-// decode returns nil for an object that cannot be used, after saying so; err
-// only when not even its name and version can be told.
+// decode returns nil for an object that cannot be used, which it has logged. err is set
+// only if not even the name and version of the object can be read.
 func (t *typed[T, P]) decode(raw []byte) (*T, string, error) {
 	obj := new(T)
 	p := P(obj)

@@ -21,7 +21,7 @@ const (
 var errTooLate = errors.New("the request would wait for the limit of requests per second beyond its time limit")
 
 // limiter keeps requests within a rate and a burst, like a token bucket, and
-// decides which of those that wait is sent next (see Turn). It is client-go's
+// decides which of those that wait is sent next (see Priority). It is client-go's
 // flowcontrol.RateLimiter. While nothing waits it has no timer and no goroutine.
 type limiter struct {
 	mu      sync.Mutex
@@ -32,8 +32,8 @@ type limiter struct {
 	passed  int // requests sent while others waited
 }
 
-// left is the time until b has so many tokens, of which each request takes one.
-func left(b *rate.Limiter, now time.Time, tokens float64) time.Duration {
+// timeUntil is the time until b has so many tokens, of which each request takes one.
+func timeUntil(b *rate.Limiter, now time.Time, tokens float64) time.Duration {
 	return time.Duration(max(0, tokens-b.TokensAt(now)) / float64(b.Limit()) * float64(time.Second))
 }
 
@@ -59,13 +59,13 @@ func (l *limiter) Wait(ctx context.Context) error {
 		return err
 	}
 	w := &waiter{request: r, ready: make(chan struct{})}
-	var turn *Turn
+	var priority *Priority
 	if r != nil {
-		turn = r.turn
+		priority = r.priority
 	}
-	changed := turn.Changed()
+	changed := priority.Changed()
 	l.mu.Lock()
-	if turn == nil && l.tooLate(ctx) {
+	if priority == nil && l.tooLate(ctx) {
 		l.mu.Unlock()
 		return errTooLate
 	}
@@ -77,7 +77,7 @@ func (l *limiter) Wait(ctx context.Context) error {
 		case <-w.ready:
 			return nil
 		case <-changed:
-			changed = turn.Changed()
+			changed = priority.Changed()
 			l.mu.Lock()
 			l.dispatch()
 			l.mu.Unlock()
@@ -96,7 +96,7 @@ func (l *limiter) Wait(ctx context.Context) error {
 	}
 }
 
-// tooLate reports that a request without a turn would be sent after its deadline
+// tooLate reports that a request without a priority would be sent after its deadline
 // only.
 func (l *limiter) tooLate(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
@@ -110,7 +110,7 @@ func (l *limiter) tooLate(ctx context.Context) bool {
 		}
 	}
 	now := time.Now()
-	return now.Add(left(l.all, now, before+1)).After(deadline)
+	return now.Add(timeUntil(l.all, now, before+1)).After(deadline)
 }
 
 // dispatch lets requests pass as long as there are tokens, and sets the timer
@@ -122,13 +122,13 @@ func (l *limiter) dispatch() {
 		l.timer = nil
 	}
 	for len(l.waiting) > 0 {
-		if wait := left(l.all, now, 1); wait > 0 {
+		if wait := timeUntil(l.all, now, 1); wait > 0 {
 			l.wake(wait)
 			return
 		}
 		i := l.next(now)
 		if i < 0 { // retries only, and their share is used up
-			l.wake(left(l.retries, now, 1))
+			l.wake(timeUntil(l.retries, now, 1))
 			return
 		}
 		w := l.waiting[i]
@@ -155,7 +155,7 @@ func (l *limiter) next(now time.Time) int {
 	best, oldest := -1, -1
 	var bestClass class
 	var bestRank rank
-	noRetry := left(l.retries, now, 1) > 0
+	noRetry := timeUntil(l.retries, now, 1) > 0
 	for i, w := range l.waiting {
 		c, r := w.place()
 		if c == classOwn {
@@ -196,9 +196,9 @@ func (l *limiter) Stop() {}
 // QPS implements flowcontrol.RateLimiter.
 func (l *limiter) QPS() float32 { return float32(l.all.Limit()) }
 
-// A Turn orders the requests of one piece of work among those that wait because
-// of Options.QPS. Requests without a Turn (watches, lists, discovery, all of a
-// program that uses no turns) go first, in the order in which they came. Then:
+// A Priority orders the requests of one piece of work among those that wait because
+// of Options.QPS. Requests without a Priority (watches, lists, discovery, all of a
+// program that uses none) go first, in the order in which they came. Then:
 //
 //  1. Finishing requests of any work
 //  2. other requests of first attempts, the newest attempt first
@@ -210,8 +210,8 @@ func (l *limiter) QPS() float32 { return float32(l.all.Limit()) }
 // longest, whatever its rank: with n older ones before it, a request waits for at
 // most 4(n+1) others.
 //
-// A Turn is safe for concurrent use.
-type Turn struct {
+// A Priority is safe for concurrent use.
+type Priority struct {
 	mu      sync.Mutex
 	rank    rank
 	changed chan struct{}
@@ -234,58 +234,57 @@ func (a rank) before(b rank) bool {
 	return a.seq > b.seq
 }
 
-var turns atomic.Uint64
+var attempts atomic.Uint64
 
-// FirstTurn is the turn of a first attempt.
-func FirstTurn() *Turn { return newTurn(rank{seq: turns.Add(1)}) }
+// FirstPriority is the priority of a first attempt.
+func FirstPriority() *Priority { return newPriority(rank{seq: attempts.Add(1)}) }
 
-// RetryTurn is the turn of an attempt after so many failures, or of work that
+// RetryPriority is the priority of an attempt after so many failures, or of work that
 // can wait (0).
-func RetryTurn(failures int) *Turn {
-	return newTurn(rank{retry: true, failures: failures, seq: turns.Add(1)})
+func RetryPriority(failures int) *Priority {
+	return newPriority(rank{retry: true, failures: failures, seq: attempts.Add(1)})
 }
 
-func newTurn(r rank) *Turn { return &Turn{rank: r, changed: make(chan struct{})} }
+func newPriority(r rank) *Priority { return &Priority{rank: r, changed: make(chan struct{})} }
 
-// Copy returns a turn that is as urgent now.
-func (t *Turn) Copy() *Turn { return newTurn(t.now()) }
+// Copy returns a priority that is as high now.
+func (p *Priority) Copy() *Priority { return newPriority(p.now()) }
 
-// Raise makes it the turn of a first attempt that starts now, also for requests
-// that wait already.
-func (t *Turn) Raise() { t.take(rank{seq: turns.Add(1)}) }
+// Raise makes it the priority of a first attempt that starts now, including for
+// requests that wait already.
+func (p *Priority) Raise() { p.take(rank{seq: attempts.Add(1)}) }
 
-// Join makes t at least as urgent as u. A nil u changes nothing.
-func (t *Turn) Join(u *Turn) {
-	if u != nil {
-		t.take(u.now())
+// Join makes p at least as high as q. A nil q changes nothing.
+func (p *Priority) Join(q *Priority) {
+	if q != nil {
+		p.take(q.now())
 	}
 }
 
-// Changed is closed when the turn next becomes more urgent. It is nil for a nil
-// Turn.
-func (t *Turn) Changed() <-chan struct{} {
-	if t == nil {
+// Changed is closed when the priority next rises. It is nil for a nil Priority.
+func (p *Priority) Changed() <-chan struct{} {
+	if p == nil {
 		return nil
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.changed
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.changed
 }
 
-func (t *Turn) take(r rank) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if r.before(t.rank) {
-		t.rank = r
-		close(t.changed)
-		t.changed = make(chan struct{})
+func (p *Priority) take(r rank) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r.before(p.rank) {
+		p.rank = r
+		close(p.changed)
+		p.changed = make(chan struct{})
 	}
 }
 
-func (t *Turn) now() rank {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.rank
+func (p *Priority) now() rank {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rank
 }
 
 // class is the first thing that the limiter looks at.
@@ -301,10 +300,10 @@ const (
 
 // request is what a context says of the requests that are made with it.
 type request struct {
-	turn    *Turn
-	class   class // of a first attempt
-	sent    func()
-	granted *atomic.Bool // the limiter has let one request pass already
+	priority *Priority
+	class    class // of a first attempt
+	sent     func()
+	granted  *atomic.Bool // the limiter has let one request pass already
 }
 
 type requestKey struct{}
@@ -323,16 +322,16 @@ func withRequest(ctx context.Context, change func(*request)) context.Context {
 	return context.WithValue(ctx, requestKey{}, r)
 }
 
-// WithTurn gives the requests that are made with the context a turn. The time
-// that they wait for it does not count for Options.Timeout.
-func WithTurn(ctx context.Context, t *Turn) context.Context {
-	return withRequest(ctx, func(r *request) { r.turn = t })
+// WithPriority gives the requests that are made with the context a priority. The time
+// that they wait because of it does not count for Options.Timeout.
+func WithPriority(ctx context.Context, p *Priority) context.Context {
+	return withRequest(ctx, func(r *request) { r.priority = p })
 }
 
-// TurnOf returns the turn of a context, or nil.
-func TurnOf(ctx context.Context) *Turn {
+// PriorityOf returns the priority of a context, or nil.
+func PriorityOf(ctx context.Context) *Priority {
 	if r := requestOf(ctx); r != nil {
-		return r.turn
+		return r.priority
 	}
 	return nil
 }
@@ -348,7 +347,7 @@ func Reporting(ctx context.Context) context.Context {
 }
 
 // WithSent has f called just before a request that is made with the context is
-// sent: when it has waited for its turn.
+// sent: when the limiter has let it pass.
 func WithSent(ctx context.Context, f func()) context.Context {
 	return withRequest(ctx, func(r *request) { r.sent = f })
 }
@@ -363,10 +362,10 @@ func Sending(ctx context.Context) {
 
 // place returns where a request stands now.
 func (r *request) place() (class, rank) {
-	if r == nil || r.turn == nil {
+	if r == nil || r.priority == nil {
 		return classOwn, rank{}
 	}
-	at := r.turn.now()
+	at := r.priority.now()
 	if at.retry && r.class != classFinish {
 		return classRetry, at
 	}

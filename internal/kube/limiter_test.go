@@ -50,13 +50,13 @@ func drained(t *testing.T) *limiter {
 func TestLimiterOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		order := pass(t, drained(t), 7, func(request func(string, context.Context)) {
-			turn := func(u *Turn) context.Context { return WithTurn(t.Context(), u) }
-			request("retry after 5", turn(RetryTurn(5)))
-			request("retry after 2", turn(RetryTurn(2)))
-			request("report", Reporting(turn(FirstTurn())))
-			request("older first", turn(FirstTurn()))
-			request("newer first", turn(FirstTurn()))
-			request("finish of a retry", Finishing(turn(RetryTurn(9))))
+			with := func(p *Priority) context.Context { return WithPriority(t.Context(), p) }
+			request("retry after 5", with(RetryPriority(5)))
+			request("retry after 2", with(RetryPriority(2)))
+			request("report", Reporting(with(FirstPriority())))
+			request("older first", with(FirstPriority()))
+			request("newer first", with(FirstPriority()))
+			request("finish of a retry", Finishing(with(RetryPriority(9))))
 			request("own", t.Context())
 		})
 		want := []string{"own", "finish of a retry", "newer first", "older first",
@@ -78,7 +78,7 @@ func TestLimiterDoesNotStarve(t *testing.T) {
 			every := time.NewTicker(10 * time.Millisecond) // five times what is allowed
 			defer every.Stop()
 			for ctx.Err() == nil {
-				go func() { _ = l.Wait(WithTurn(ctx, FirstTurn())) }()
+				go func() { _ = l.Wait(WithPriority(ctx, FirstPriority())) }()
 				<-every.C
 			}
 		}
@@ -88,7 +88,7 @@ func TestLimiterDoesNotStarve(t *testing.T) {
 		older := len(l.waiting)
 		l.mu.Unlock()
 		began := time.Now()
-		if err := l.Wait(WithTurn(ctx, RetryTurn(100))); err != nil {
+		if err := l.Wait(WithPriority(ctx, RetryPriority(100))); err != nil {
 			t.Fatal(err)
 		}
 		most := time.Duration(oldestEvery*(older+1)) * time.Second / 20
@@ -105,16 +105,16 @@ func TestLimiterRaise(t *testing.T) {
 		l := newLimiter(20, 40)
 		ctx := t.Context()
 		for range 10 { // the burst of retries
-			if err := l.Wait(WithTurn(ctx, RetryTurn(1))); err != nil {
+			if err := l.Wait(WithPriority(ctx, RetryPriority(1))); err != nil {
 				t.Fatal(err)
 			}
 		}
-		turn := RetryTurn(1)
+		priority := RetryPriority(1)
 		sent := make(chan time.Time, 1)
-		go func() { _ = l.Wait(WithTurn(ctx, turn)); sent <- time.Now() }()
+		go func() { _ = l.Wait(WithPriority(ctx, priority)); sent <- time.Now() }()
 		synctest.Wait()
 		began := time.Now()
-		turn.Raise()
+		priority.Raise()
 		if d := (<-sent).Sub(began); d > 0 {
 			t.Errorf("a raised request still waited %v", d)
 		}
@@ -129,12 +129,12 @@ func TestLimiterRates(t *testing.T) {
 				l := newLimiter(20, 40)
 				var n atomic.Int32
 				for range 1000 {
-					turn := FirstTurn()
+					priority := FirstPriority()
 					if retry {
-						turn = RetryTurn(1)
+						priority = RetryPriority(1)
 					}
 					go func() {
-						if l.Wait(WithTurn(t.Context(), turn)) == nil {
+						if l.Wait(WithPriority(t.Context(), priority)) == nil {
 							n.Add(1)
 						}
 					}()
@@ -163,9 +163,9 @@ func TestLimiterCancel(t *testing.T) {
 		}
 		began := time.Now()
 		if err := l.Wait(ctx); !errors.Is(err, errTooLate) || time.Since(began) > 0 {
-			t.Errorf("a request without a turn that cannot be in time: %v after %v", err, time.Since(began))
+			t.Errorf("a request without a priority that cannot be in time: %v after %v", err, time.Since(began))
 		}
-		if err := l.Wait(WithTurn(ctx, FirstTurn())); !errors.Is(err, context.DeadlineExceeded) {
+		if err := l.Wait(WithPriority(ctx, FirstPriority())); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 		if len(l.waiting) > 0 || l.timer != nil {
@@ -188,7 +188,7 @@ func TestQueueIsNotATimeout(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx := WithTurn(t.Context(), FirstTurn())
+		ctx := WithPriority(t.Context(), FirstPriority())
 		began := time.Now()
 		sent := 0
 		for range 3 {
@@ -221,7 +221,7 @@ func TestEndedRequestGivesItsTokenBack(t *testing.T) {
 			go func() { second <- l.Wait(t.Context()) }()
 			synctest.Wait()
 			l.mu.Lock()
-			wait.Advance(left(l.all, time.Now(), 1)) // with the lock, so that the timer of the limiter comes later
+			wait.Advance(timeUntil(l.all, time.Now(), 1)) // with the lock, so that the timer of the limiter comes later
 			cancel()
 			l.dispatch()
 			l.mu.Unlock()

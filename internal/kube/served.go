@@ -47,8 +47,8 @@ type Versions struct {
 }
 
 // Use calls f with the version of the group, which discover finds when it is not
-// known. If the error of f is ErrVersionGone, the version is found again and f is
-// called once more; again is then true.
+// known. If the error of f is ErrVersionGone, discover is called with again, and f a
+// second time.
 func (v *Versions) Use(group string, discover func(again bool) (string, error), f func(version string) error) error {
 	for again := false; ; again = true {
 		version, err := v.version(group, func() (string, error) { return discover(again) })

@@ -207,7 +207,7 @@ func (s *apiServer) dial(change ...func(*Options)) *Client {
 	return c
 }
 
-// seen records what a Handler and OnState are told, as lines on a channel.
+// seen records the calls of a Handler and of OnState, as lines on a channel.
 type seen struct {
 	lines  chan string
 	cancel context.CancelFunc
@@ -300,6 +300,6 @@ func jwt(sub string) string {
 	return enc([]byte(`{"alg":"none"}`)) + "." + enc(fmt.Appendf(nil, `{"sub":%q}`, sub)) + "." + enc([]byte("x"))
 }
 
-// Nothing may go on in the background once a watch has ended: what ticks on a
-// node disturbs the job that runs there.
+// Nothing may keep running in the background once a watch has ended: it would disturb
+// the jobs on a node.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -120,9 +120,8 @@ func checkTokenFile(o Options) error {
 	return nil
 }
 
-// private reports whether nobody but the owner can use a file, besides its group
-// when that is ours: root owns the token of a daemon with a user of its own, and
-// the daemon's group may read it, no more.
+// private reports whether only the owner can use a file. If its group is ours, the group
+// may read it as well: root owns the token of a daemon that has a user of its own.
 func private(mode fs.FileMode, ours bool) bool {
 	return mode&0o077 == 0 || ours && mode&0o037 == 0
 }
@@ -227,7 +226,7 @@ func isToken(data []byte) bool {
 const StillEncoded = "looks base64-encoded: decode it (base64 -d)"
 
 // CheckEncoding returns an error for a token or CA file that is still
-// base64-encoded. Files that cannot be read are not its matter.
+// base64-encoded. A file that cannot be read is not an error here.
 func CheckEncoding(tokenFile, certFile string) error {
 	for _, f := range []struct {
 		path string

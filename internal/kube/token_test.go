@@ -216,7 +216,7 @@ func TestPingTimes(t *testing.T) {
 	env := map[string]string{}
 	get := func(k string) string { return env[k] }
 	if idle, _ := pingTimes(get); idle != 0 {
-		t.Errorf("pings every %v although nobody asked", idle)
+		t.Errorf("pings every %v although no variable is set", idle)
 	}
 	env["HTTP2_READ_IDLE_TIMEOUT_SECONDS"], env["HTTP2_PING_TIMEOUT_SECONDS"] = "20", "60"
 	if idle, answer := pingTimes(get); idle != 20*time.Second || answer != time.Minute {
@@ -251,7 +251,7 @@ func TestOneConnection(t *testing.T) {
 func TestPrivate(t *testing.T) {
 	for _, tt := range []struct {
 		mode        fs.FileMode
-		ours, other bool // what is said when the group is ours, and when it is not
+		ours, other bool // what private returns if the group is ours, and if it is not
 	}{
 		{0o600, true, true}, {0o400, true, true}, {0o000, true, true}, {0o700, true, true},
 		{0o640, true, false}, {0o440, true, false},
@@ -269,7 +269,7 @@ func TestPrivate(t *testing.T) {
 
 // Each way to keep a token, as the strict daemon and the other one take it.
 func TestTokenFileModes(t *testing.T) {
-	const other = 4242 // a group that nobody here is in
+	const other = 4242 // a group that this process is not in
 	for _, tt := range []struct {
 		name        string
 		mode        os.FileMode
@@ -329,7 +329,7 @@ func TestTokenFileModes(t *testing.T) {
 	}
 }
 
-// A directory whose name only begins like the one of systemd is nothing special.
+// A directory whose name only starts like that of systemd gets no exception.
 func TestHandedOver(t *testing.T) {
 	for path, want := range map[string]bool{
 		"/run/credentials/x.service/token": true, "/run/credentials/x.service": false, "/run/credentials/x.service-2/token": false,

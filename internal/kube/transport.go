@@ -207,10 +207,9 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return d.DialContext(ctx, network, address)
 }
 
-// lowered passes on, at debug level, what client-go itself finds worth an
-// information, a warning or an error: those are reported by us as well, once
-// and in our words. What it says at its own verbosity levels (request bodies,
-// feature gates) is for its developers and is left out.
+// lowered passes on, at debug level, what client-go logs as information, warnings and
+// errors: we report those as well, once and in our words. What it logs at its own
+// verbosity levels (request bodies, feature gates) is for its developers and is left out.
 type lowered struct{ slog.Handler }
 
 func (l lowered) Enabled(ctx context.Context, level slog.Level) bool {
@@ -233,12 +232,12 @@ func (l lowered) WithGroup(g string) slog.Handler      { return lowered{l.Handle
 
 var klogOnce sync.Once
 
-// quietKlog leads client-go's log, which is global, into ours. The first
-// client of the process wins.
-func quietKlog(log *slog.Logger) { klogOnce.Do(func() { leadKlog(log) }) }
+// quietKlog redirects client-go's log, which is global, into ours. The first client
+// of the process wins.
+func quietKlog(log *slog.Logger) { klogOnce.Do(func() { redirectKlog(log) }) }
 
-// leadKlog also stops the timer by which klog flushes files that it has not.
-func leadKlog(log *slog.Logger) {
+// redirectKlog also stops the timer with which klog flushes log files: it has none here.
+func redirectKlog(log *slog.Logger) {
 	klog.StopFlushDaemon()
 	klog.SetSlogLogger(slog.New(lowered{log.Handler()}))
 }

@@ -16,7 +16,7 @@ func TestQuietKlog(t *testing.T) {
 	t.Cleanup(klog.ClearLogger)
 	var out bytes.Buffer
 	level := new(slog.LevelVar)
-	leadKlog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: level})).With("part", "kube"))
+	redirectKlog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: level})).With("part", "kube"))
 
 	say := func() {
 		log := klog.Background().WithName("reflector").WithValues("type", "ClientMount")

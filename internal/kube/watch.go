@@ -133,7 +133,7 @@ func (w *watcher) run(ctx context.Context) error {
 			w.relist(tooLarge(err))
 		case errors.Is(err, errEnded):
 			// The server ends watches early when it shuts down or sheds
-			// load: no failure unless it goes on like that.
+			// load: no failure unless it keeps doing so.
 			if w.short++; w.short > 2 {
 				w.state.down(w.broken(errShort))
 			}
@@ -172,7 +172,7 @@ func (w *watcher) relist(ahead bool) {
 	w.lost, w.stuck = true, 0
 }
 
-// lostPosition reports that the server cannot go on from our resourceVersion:
+// lostPosition reports that the server cannot continue from our resourceVersion:
 // its history is shorter (410), or, after a restore, older (too large).
 func lostPosition(err error) bool {
 	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || tooLarge(err) || errors.Is(err, errOlder)
@@ -219,9 +219,6 @@ type State struct {
 	// LastError is the latest failure; it stays after reconnecting, so that
 	// the message can say what was wrong.
 	LastError error
-	// Failures counts the failed attempts since the connection was lost; in
-	// the State that reports a reconnect, those before it.
-	Failures int
 }
 
 // tracker calls its listener when the state changes: connected, lost, another
@@ -249,7 +246,6 @@ func (t *tracker) up(synced bool) {
 	if change {
 		t.tell()
 	}
-	t.now.Failures = 0
 }
 
 // down records a failure.
@@ -259,7 +255,6 @@ func (t *tracker) down(err error) {
 		t.now.Connected, t.now.Since = false, time.Now()
 	}
 	t.now.LastError = err
-	t.now.Failures++
 	if change {
 		t.tell()
 	}

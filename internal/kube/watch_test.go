@@ -51,7 +51,7 @@ func TestWatchFaults(t *testing.T) {
 		name    string
 		watch   []handler // followed by one that serves z
 		after   string    // the requests after the first list and watch
-		failing bool      // the state must say so in between
+		failing bool      // the state must report a failure in between
 	}{
 		{"cut between events", []handler{sendFrames("cut", first)}, "stream 11", true},
 		{"cut within an event", []handler{sendFrames("cut", first+`{"type":"ADDED","obj`)}, "stream 11", true},
@@ -349,12 +349,12 @@ func TestTrackerTellsChangesOnly(t *testing.T) {
 		tr.down(refused)
 		tr.up(false)
 		want := []State{
-			{Since: begin.Add(time.Minute), LastError: refused, Failures: 1},
-			{Since: begin.Add(time.Minute), LastError: denied, Failures: 4},
-			{Connected: true, Since: begin.Add(4 * time.Minute), Failures: 5},
+			{Since: begin.Add(time.Minute), LastError: refused},
+			{Since: begin.Add(time.Minute), LastError: denied},
+			{Connected: true, Since: begin.Add(4 * time.Minute)},
 			{Connected: true, Synced: true, Since: begin.Add(4 * time.Minute)},
-			{Synced: true, Since: begin.Add(4 * time.Minute), LastError: refused, Failures: 1},
-			{Connected: true, Synced: true, Since: begin.Add(4 * time.Minute), LastError: refused, Failures: 1},
+			{Synced: true, Since: begin.Add(4 * time.Minute), LastError: refused},
+			{Connected: true, Synced: true, Since: begin.Add(4 * time.Minute), LastError: refused},
 		}
 		if len(told) != len(want) {
 			t.Fatalf("told %d times, want %d: %+v", len(told), len(want), told)
@@ -364,7 +364,7 @@ func TestTrackerTellsChangesOnly(t *testing.T) {
 			if w.LastError == nil {
 				g.LastError = nil
 			}
-			if g.Connected != w.Connected || g.Synced != w.Synced || !g.Since.Equal(w.Since) || g.Failures != w.Failures || !errors.Is(g.LastError, w.LastError) {
+			if g.Connected != w.Connected || g.Synced != w.Synced || !g.Since.Equal(w.Since) || !errors.Is(g.LastError, w.LastError) {
 				t.Errorf("%d: %+v, want %+v", i, g, w)
 			}
 		}

@@ -36,7 +36,7 @@ func crowd(b *testing.B, count int) {
 	if _, err := exec.LookPath("perl"); err != nil {
 		b.Skip("perl makes the processes")
 	}
-	// The children end with the pipe, also when this test is killed.
+	// The children end with the pipe, even if this test is killed.
 	script := `$|=1; for(1..` + strconv.Itoa(count) + `){defined($p=fork) or die; if(!$p){sysread STDIN,$x,1; exit}} print "ready"; sysread STDIN,$x,1; wait for 1..` + strconv.Itoa(count)
 	cmd := exec.Command("perl", "-e", script)
 	in, err := cmd.StdinPipe()
@@ -61,7 +61,7 @@ func BenchmarkDeviceHolders5000(b *testing.B) {
 	}
 }
 
-// BenchmarkHolders5000 looks for the holders of a mount that nobody holds, the
+// BenchmarkHolders5000 looks for the holders of a mount without holders, the
 // longest search, among 5,000 processes besides the machine's own.
 func BenchmarkHolders5000(b *testing.B) {
 	crowd(b, 5000)
@@ -69,7 +69,7 @@ func BenchmarkHolders5000(b *testing.B) {
 	// A file system that has mappings is the costly case: take the root's number.
 	root, err := n.MountAt("/")
 	must(b, err)
-	m := Mount{ID: 1 << 30, Major: root.Major, Minor: root.Minor, Root: "/", Mountpoint: "/nobody/holds/this"}
+	m := Mount{ID: 1 << 30, Major: root.Major, Minor: root.Minor, Root: "/", Mountpoint: "/without/holders"}
 	b.ResetTimer()
 	for b.Loop() {
 		if got, err := n.Holders(context.Background(), m, 0); err != nil || len(got) > 50 {

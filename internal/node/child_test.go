@@ -132,10 +132,10 @@ func TestChildDoesTheSame(t *testing.T) {
 			return outcome{nil, n.ChownMount(Mount{ID: 1 << 30, Mountpoint: top + "/dir"}, 0, 0)}
 		}, nil},
 		{"owner of nothing", opChown, func(n *Node, top string) outcome {
-			return outcome{nil, n.Chown(top+"/none", 0, 0)}
+			return outcome{nil, n.ChownMount(mountOf(top+"/none"), 0, 0)}
 		}, []error{fs.ErrNotExist, unix.ENOENT}},
 		{"owner", opChown, func(n *Node, top string) outcome {
-			return outcome{nil, n.Chown(top+"/dir", uint32(os.Getuid()), uint32(os.Getgid()))}
+			return outcome{nil, n.ChownMount(mountOf(top+"/dir"), uint32(os.Getuid()), uint32(os.Getgid()))}
 		}, nil},
 		{"write", opWriteFile, func(n *Node, top string) outcome {
 			data := strings.Repeat("rabbit\n", 100_000) // more than a pipe or an argument holds
@@ -408,7 +408,7 @@ func BenchmarkChild(b *testing.B) {
 	n, _ := blocking(b, time.Minute)
 	path := b.TempDir()
 	for b.Loop() {
-		if err := n.Chown(path, uint32(os.Getuid()), uint32(os.Getgid())); err != nil {
+		if err := n.ChownMount(mountOf(path), uint32(os.Getuid()), uint32(os.Getgid())); err != nil {
 			b.Fatal(err)
 		}
 	}

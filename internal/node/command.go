@@ -50,34 +50,16 @@ func (c Command) String() string {
 	}
 	words := make([]string, len(c.Argv))
 	for i, a := range c.Argv {
-		words[i] = quote(a)
+		words[i] = text.ShellWord(a)
 	}
 	return strings.Join(words, " ")
-}
-
-func quote(s string) string {
-	plain := s != ""
-	for _, r := range s {
-		switch {
-		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
-		case strings.ContainsRune("%+,-./:=@_", r):
-		default:
-			plain = false
-		}
-	}
-	if plain {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // Result is what a command left behind. All streams are valid UTF-8 and at most
 // as long as the capture limit plus the note about what was left out.
 type Result struct {
 	Stdout, Stderr string
-	Report         string        // what came on the descriptor of Command.Report
-	Truncated      bool          // something was left out of Stdout, Stderr or Report
-	Duration       time.Duration // from the start to the end or to giving up
+	Report         string // what came on the descriptor of Command.Report
 }
 
 // ExitStatus is the cause inside a CommandError when the program ended by itself

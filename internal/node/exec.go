@@ -47,7 +47,6 @@ type Exec struct {
 // Run runs c and waits for its end. Every failure is a *CommandError. It returns
 // at most 900 ms after the limit or the end of ctx.
 func (e *Exec) Run(ctx context.Context, c Command) (Result, error) {
-	started := time.Now()
 	failed := &CommandError{Line: c.String()}
 	if ctx.Err() != nil {
 		failed.Err, failed.TimedOut = fmt.Errorf("not started: %w", context.Cause(ctx)), true
@@ -56,7 +55,7 @@ func (e *Exec) Run(ctx context.Context, c Command) (Result, error) {
 	p, err := start(c)
 	if err != nil {
 		failed.Err = err
-		return Result{Duration: time.Since(started)}, failed
+		return Result{}, failed
 	}
 	why := p.await(ctx, c.Timeout)
 	if why != nil {
@@ -64,7 +63,7 @@ func (e *Exec) Run(ctx context.Context, c Command) (Result, error) {
 	} else {
 		p.settle(pipeWait)
 	}
-	res := Result{Duration: time.Since(started)}
+	var res Result
 	for _, o := range []struct {
 		s  *stream
 		to *string
@@ -74,7 +73,6 @@ func (e *Exec) Run(ctx context.Context, c Command) (Result, error) {
 		}
 		o.s.stop()
 		*o.to = o.s.String()
-		res.Truncated = res.Truncated || o.s.leftOut() > 0
 	}
 	failed.Err = p.reap(e.Log, failed.Line)
 	if why != nil {
@@ -201,7 +199,7 @@ func environment(ours []string, c Command) []string {
 var errSurvived = errors.New("still running after SIGKILL")
 
 // process is a started command. Its exit is seen before it is reaped: as long as
-// the leader is a zombie, the number of its group cannot be given to strangers,
+// the leader is a zombie, the number of its group cannot be given to other processes,
 // and a signal to the group is safe.
 type process struct {
 	proc     *os.Process

@@ -82,7 +82,7 @@ func (f *fake) Run(_ context.Context, c Command) (Result, error) {
 	return Result{Stdout: out}, nil
 }
 
-// inNamespace runs the calling test once more, in a process with a mount namespace
+// inNamespace runs the calling test again, in a process with a mount namespace
 // of its own, and reports whether we are there. Nothing that is mounted there is seen
 // by the host.
 func inNamespace(t *testing.T) bool {

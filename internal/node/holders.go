@@ -95,7 +95,7 @@ func HolderText(list []Holder, most int) string {
 //
 // If no holder is found and most processes may not be looked at, that is an error.
 func (n *Node) Holders(ctx context.Context, m Mount, limit int) ([]Holder, error) {
-	table, err := n.MountsBelow(m.Mountpoint)
+	table, err := n.mountsBelow(m.Mountpoint)
 	if err != nil {
 		return nil, err
 	}

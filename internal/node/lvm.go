@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -32,15 +31,12 @@ const vgPoll = 100 * time.Millisecond
 // lvmCapture bounds the reports of one volume group.
 const lvmCapture = 4 << 20
 
-// vgName is what LVM accepts as a name (lvm(8)), of at most vgLength bytes. The
-// name becomes part of a selection, where other characters would be operators.
-// The length is apart because a counted repetition costs 100 KB of memory.
-var vgName = regexp.MustCompile(`^[a-zA-Z0-9_+.][a-zA-Z0-9_+.-]*$`)
+const maxVGName = 127
 
-const vgLength = 127
-
+// checkVG refuses what LVM does not accept as a name (lvm(8)). The name becomes part of
+// a selection, where other characters would be operators.
 func checkVG(vg string) error {
-	if len(vg) > vgLength || !vgName.MatchString(vg) || vg == "." || vg == ".." {
+	if vg == "" || len(vg) > maxVGName || vg[0] == '-' || vg == "." || vg == ".." || !text.Only(vg, "_+.-") {
 		return fmt.Errorf("%.200q is not the name of a volume group", vg)
 	}
 	return nil

@@ -19,7 +19,7 @@ import (
 // These tests mount for real, each in a mount namespace of its own. A tmpfs stands
 // in for devtmpfs: bound device nodes look the same in the table.
 
-// tmpfsDir is a tmpfs with room for everything, mounted over a test's own directory.
+// tmpfsDir mounts a tmpfs over a directory of the test.
 func tmpfsDir(t *testing.T) string {
 	t.Helper()
 	top := t.TempDir()
@@ -138,13 +138,13 @@ func TestDirectoryTargetForReal(t *testing.T) {
 	if err != nil || m == nil || m.Source != "so urce" || m.Mountpoint != target {
 		t.Fatalf("%+v, %v", m, err)
 	}
-	must(t, n.Chown(target, 1234, 4321))
+	must(t, n.ChownMount(*m, 1234, 4321))
 	if left, err := n.RemoveTarget(target, created); !errors.Is(err, unix.EBUSY) || !IsBusy(err) || len(left) != 3 {
 		t.Errorf("removal below a mount: %q, %v", left, err)
 	}
 	must(t, os.Mkdir(target+"/in", 0o755))
 	must(t, unix.Mount("inner", target+"/in", "tmpfs", 0, ""))
-	if below, err := n.MountsBelow(target); err != nil || len(below) != 1 || below[0].Source != "inner" {
+	if below, err := n.mountsBelow(target); err != nil || len(below) != 1 || below[0].Source != "inner" {
 		t.Errorf("below: %v, %v", below, err)
 	}
 	must(t, unix.Unmount(target+"/in", 0))
@@ -197,7 +197,7 @@ func TestHoldersForReal(t *testing.T) {
 		{"other namespace", func(t *testing.T) int {
 			return helper(t, "idle", &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}).Process.Pid
 		}, false, "", "other namespace"},
-		{"nobody", nil, false, "", ""},
+		{"no holder", nil, false, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			must(t, unix.Mount("held", target, "tmpfs", 0, ""))

@@ -24,8 +24,6 @@ type Mount struct {
 	Mountpoint   string
 	FSType       string
 	Source       string
-	Options      string // of the mount
-	Super        string // of the file system
 	Propagation  string // shared:N, master:N, both or neither (mount_namespaces(7))
 }
 
@@ -47,9 +45,9 @@ func (n *Node) MountAt(path string) (*Mount, error) {
 	return nil, nil
 }
 
-// MountsBelow returns the mounts strictly below path, hidden ones too, in the
+// mountsBelow returns the mounts strictly below path, hidden ones too, in the
 // order of the table.
-func (n *Node) MountsBelow(path string) ([]Mount, error) {
+func (n *Node) mountsBelow(path string) ([]Mount, error) {
 	return n.mounts(func(at string) bool { return at != path && safepath.Within(at, path) })
 }
 
@@ -77,6 +75,49 @@ func (n *Node) HiddenBy(m Mount) (*Mount, error) {
 		return v, nil
 	}
 	return nil, nil
+}
+
+// InHostMountNamespace reports whether the host sees the mounts that this process makes,
+// which is so if it shares the mount namespace of process 1. detail says what was
+// compared.
+//
+// Reading the link /proc/1/ns/mnt would need CAP_SYS_PTRACE. The mount table of process 1
+// is readable without it, and the kernel never gives the same mount ID to mounts of two
+// namespaces, so the ID of "/" decides (proc_pid_mountinfo(5)).
+func (n *Node) InHostMountNamespace() (same bool, detail string, err error) {
+	ids := make([]int, 2)
+	for i, process := range []string{"1", "self"} {
+		path := n.kernel("/proc/" + process + "/mountinfo")
+		if ids[i], err = rootMountID(path); err != nil {
+			return false, "", fmt.Errorf("cannot tell which mount namespace this is: %s: %w", path, err)
+		}
+	}
+	return ids[0] == ids[1], fmt.Sprintf("mount id of / is %d here and %d in process 1", ids[1], ids[0]), nil
+}
+
+var errNoRootMount = errors.New("no mount at /")
+
+// maxTable bounds what is read of a mount table at the start, in bytes.
+const maxTable = 64 << 20
+
+func rootMountID(path string) (int, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxTable))
+	if err != nil {
+		return 0, err
+	}
+	table, err := parseTable(data, func(at string) bool { return at == "/" })
+	if err != nil {
+		return 0, err
+	}
+	if m := visible(table, "/"); m != nil {
+		return m.ID, nil
+	}
+	return 0, errNoRootMount
 }
 
 // follows reports whether m goes away when of is unmounted: it is a copy that the
@@ -193,7 +234,7 @@ func parseTable(data []byte, want func(string) bool) ([]Mount, error) {
 	for i, m := range infos {
 		out[i] = Mount{
 			ID: m.ID, Parent: m.Parent, Major: m.Major, Minor: m.Minor, Root: m.Root, Mountpoint: m.Mountpoint,
-			FSType: m.FSType, Source: m.Source, Options: m.Options, Super: m.VFSOptions, Propagation: m.Optional,
+			FSType: m.FSType, Source: m.Source, Propagation: m.Optional,
 		}
 	}
 	return out, nil

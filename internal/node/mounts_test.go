@@ -51,7 +51,7 @@ func TestMountFields(t *testing.T) {
 	m, err := plant(t, "machine").MountAt("/mnt/nnf/xfs")
 	want := Mount{
 		ID: 30, Parent: 22, Major: 253, Minor: 1, Root: "/", Mountpoint: "/mnt/nnf/xfs", FSType: "xfs",
-		Source: "/dev/mapper/vg-lv", Options: "rw,relatime", Super: "rw,attr2,inode64", Propagation: "shared:10",
+		Source: "/dev/mapper/vg-lv", Propagation: "shared:10",
 	}
 	if err != nil || m == nil || *m != want {
 		t.Errorf("got %+v, %v", m, err)
@@ -92,7 +92,7 @@ func TestMountsBelow(t *testing.T) {
 		"/mnt/stack":   nil,
 		"/nowhere":     nil,
 	} {
-		below, err := n.MountsBelow(path)
+		below, err := n.mountsBelow(path)
 		must(t, err)
 		var got []string
 		for _, m := range below {
@@ -236,6 +236,82 @@ func FuzzMountinfo(f *testing.F) {
 	})
 }
 
+const (
+	hostTable = `25 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
+26 25 0:24 / /proc rw,nosuid,nodev,noexec,relatime shared:13 - proc proc rw
+40 25 0:33 / /mnt/a\040b rw,relatime shared:20 - tmpfs / rw
+`
+	privateTable = `94 57 254:0 / / rw,relatime shared:36 master:1 - ext4 /dev/vda1 rw
+95 94 0:24 / /proc rw,nosuid,nodev,noexec,relatime shared:37 master:13 - proc proc rw
+`
+)
+
+// mountTables returns a Node with the mount tables of these processes; "" leaves one out.
+func mountTables(t testing.TB, tables map[string]string) *Node {
+	t.Helper()
+	n := &Node{Root: t.TempDir()}
+	for process, table := range tables {
+		if table == "" {
+			continue
+		}
+		dir := filepath.Join(n.Root, "proc", process)
+		must(t, os.MkdirAll(dir, 0o755))
+		must(t, os.WriteFile(filepath.Join(dir, "mountinfo"), []byte(table), 0o644))
+	}
+	return n
+}
+
+func TestInHostMountNamespace(t *testing.T) {
+	for name, c := range map[string]struct {
+		host, self string // "" leaves the file out
+		same       bool
+		detail     string
+		err        string
+	}{
+		"host":               {hostTable, hostTable, true, "mount id of / is 25 here and 25 in process 1", ""},
+		"private":            {hostTable, privateTable, false, "94 here and 25 in process 1", ""},
+		"more mounts here":   {hostTable, hostTable + "99 25 0:50 / /run/x rw - tmpfs tmpfs rw\n", true, "25", ""},
+		"/ mounted over":     {hostTable + "99 25 0:50 / / rw - tmpfs tmpfs rw\n", hostTable, false, "25 here and 99", ""},
+		"no mount at /":      {hostTable, "26 25 0:24 / /proc rw - proc proc rw\n", false, "", "no mount at /"},
+		"empty table":        {"\n", hostTable, false, "", "/proc/1/mountinfo"},
+		"not a mount table":  {"what is this\n", hostTable, false, "", "/proc/1/mountinfo"},
+		"process 1 hidden":   {"", hostTable, false, "", "no such file"},
+		"no process at all":  {"", "", false, "", "no such file"},
+		"own table is gone":  {hostTable, "", false, "", "/proc/self/mountinfo"},
+		"device is named /":  {hostTable, "40 25 0:33 / /mnt rw - tmpfs / rw\n" + hostTable, true, "25", ""},
+		"root of a bind dir": {hostTable, "41 25 254:0 /srv / rw - ext4 /dev/vda1 rw\n", false, "41 here", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			same, detail, err := mountTables(t, map[string]string{"1": c.host, "self": c.self}).InHostMountNamespace()
+			if same != c.same || !strings.Contains(detail, c.detail) {
+				t.Errorf("got %v, %q", same, detail)
+			}
+			if c.err == "" && err != nil || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+				t.Errorf("error %v, want %q", err, c.err)
+			}
+		})
+	}
+}
+
+// The kernel's own answer, in the namespace of this test and in a private one.
+func TestInHostMountNamespaceForReal(t *testing.T) {
+	if _, err := os.Stat("/proc/1/mountinfo"); err != nil {
+		t.Skipf("the mount table of process 1 is hidden here: %v", err)
+	}
+	host, err1 := os.Readlink("/proc/1/ns/mnt")
+	own, err2 := os.Readlink("/proc/self/ns/mnt")
+	if err1 != nil || err2 != nil {
+		t.Skipf("only root may see the namespace of process 1: %v", err1)
+	}
+	same, detail, err := new(Node).InHostMountNamespace()
+	if err != nil || same != (host == own) {
+		t.Errorf("%v (%s), %v; process 1 is in %s, this process in %s", same, detail, err, host, own)
+	}
+	if inNamespace(t) && same {
+		t.Errorf("in a private namespace: %s", detail)
+	}
+}
+
 // bigTable plants a table with count mounts.
 func bigTable(t testing.TB, count int) *Node {
 	var b strings.Builder
@@ -243,10 +319,7 @@ func bigTable(t testing.TB, count int) *Node {
 	for i := range count {
 		fmt.Fprintf(&b, "%d 1 0:%d / /mnt/some/where/m%d rw,relatime shared:%d - tmpfs tmpfs rw,size=1024k\n", i+2, i, i, i)
 	}
-	n := &Node{Root: t.TempDir()}
-	must(t, os.MkdirAll(filepath.Join(n.Root, "proc/self"), 0o755))
-	must(t, os.WriteFile(filepath.Join(n.Root, "proc/self/mountinfo"), []byte(b.String()), 0o644))
-	return n
+	return mountTables(t, map[string]string{"self": b.String()})
 }
 
 func BenchmarkMountAt1000(b *testing.B) {

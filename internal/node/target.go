@@ -228,22 +228,15 @@ func (n *Node) missingTargets(path string) []string {
 	return missing
 }
 
-// Chown gives the directory, file or device node at path to uid and gid. No symlink
-// is followed, neither above path nor at it. On a mount point this is the root of
-// what is mounted there, or the bound device node.
-func (n *Node) Chown(path string, uid, gid uint32) error {
-	_, err := n.carryOut(request{Op: opChown, Path: path, UID: uid, GID: gid})
-	return err
-}
-
-// ChownMount is Chown for the root of m, and refuses when another mount has taken
-// the place of m since the table was read.
+// ChownMount gives the root of what is mounted by m, or the bound device node, to uid
+// and gid. No symlink is followed, neither above the mount point nor at it. It is an
+// error if another mount has taken the place of m since the table was read.
 func (n *Node) ChownMount(m Mount, uid, gid uint32) error {
 	_, err := n.carryOut(request{Op: opChown, Path: m.Mountpoint, MountID: m.ID, UID: uid, GID: gid})
 	return err
 }
 
-// chown does the work of both. expected is the id of the mount at path; 0 means any.
+// chown does the work of ChownMount. expected is the id of the mount at path.
 func (n *Node) chown(path string, expected int, uid, gid uint32) error {
 	p, _, err := safepath.OpenParent(path, false)
 	if err != nil {
@@ -255,13 +248,11 @@ func (n *Node) chown(path string, expected int, uid, gid uint32) error {
 		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	if expected != 0 {
-		switch id, err := mountID(fd); {
-		case err != nil:
-			return err
-		case id != expected:
-			return fmt.Errorf("%s: another mount is there now (id %d, expected %d)", path, id, expected)
-		}
+	switch id, err := mountID(fd); {
+	case err != nil:
+		return err
+	case id != expected:
+		return fmt.Errorf("%s: another mount is there now (id %d, expected %d)", path, id, expected)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

@@ -56,7 +56,7 @@ func TestMakeFile(t *testing.T) {
 	}
 }
 
-// What is there already and is not ours stays as it is, and the error says so.
+// An entry that is there already and is not ours stays as it is, and the error names it.
 func TestTargetsThatExist(t *testing.T) {
 	top := t.TempDir()
 	n := &Node{}
@@ -107,7 +107,7 @@ func TestBadPaths(t *testing.T) {
 			"MakeDirectory": func() error { _, err := n.MakeDirectory(path); return err },
 			"MakeFile":      func() error { _, err := n.MakeFile(path); return err },
 			"RemoveTarget":  func() error { _, err := n.RemoveTarget(path, nil); return err },
-			"Chown":         func() error { return n.Chown(path, 0, 0) },
+			"ChownMount":    func() error { return n.ChownMount(mountOf(path), 0, 0) },
 		} {
 			if err := f(); !errors.Is(err, safepath.ErrBadPath) || len(err.Error()) > 400 {
 				t.Errorf("%s(%.40q): %v", name, path, err)
@@ -170,7 +170,7 @@ func TestSwappedForASymlink(t *testing.T) {
 		if errors.Is(err, safepath.ErrSymlink) {
 			seen++
 		}
-		n.Chown(top+"/a/b", 0, 0)
+		n.ChownMount(mountOf(top+"/a/b"), 0, 0)
 		n.RemoveTarget(top+"/a/b/c", created)
 		if !missing(victim + "/b") {
 			t.Fatal("something was made behind the symlink")
@@ -272,7 +272,17 @@ func TestRemoveTargetKeepsTheRest(t *testing.T) {
 	}
 }
 
-func TestChown(t *testing.T) {
+// mountOf is the mount that path lies on, as if it were mounted at path.
+func mountOf(path string) Mount {
+	m := Mount{Mountpoint: path}
+	if fd, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_CLOEXEC, 0); err == nil {
+		m.ID, _ = mountID(fd)
+		unix.Close(fd)
+	}
+	return m
+}
+
+func TestChownMount(t *testing.T) {
 	asRoot(t)
 	top := t.TempDir()
 	n := &Node{}
@@ -283,24 +293,24 @@ func TestChown(t *testing.T) {
 		must(t, unix.Lstat(p, &st))
 		return [2]uint32{st.Uid, st.Gid}
 	}
-	if err := n.Chown(top+"/d", 1234, 4294967294); err != nil || owner(top+"/d") != [2]uint32{1234, 4294967294} {
+	if err := n.ChownMount(mountOf(top+"/d"), 1234, 4294967294); err != nil || owner(top+"/d") != [2]uint32{1234, 4294967294} {
 		t.Errorf("%v, %v", owner(top+"/d"), err)
 	}
 	for _, p := range []string{"/link", "/link/x"} {
-		if err := n.Chown(top+p, 5, 5); !errors.Is(err, safepath.ErrSymlink) {
+		if err := n.ChownMount(mountOf(top+p), 5, 5); !errors.Is(err, safepath.ErrSymlink) {
 			t.Errorf("%s: %v", p, err)
 		}
 	}
 	if owner(top+"/link") != [2]uint32{0, 0} || owner(top + "/d")[0] != 1234 {
 		t.Error("a symlink or what it points to was given away")
 	}
-	if err := n.Chown(top+"/none", 5, 5); !errors.Is(err, fs.ErrNotExist) {
+	if err := n.ChownMount(mountOf(top+"/none"), 5, 5); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
 	// The time of change stays when there is nothing to change.
 	var before, after unix.Stat_t
 	must(t, unix.Lstat(top+"/d", &before))
-	must(t, n.Chown(top+"/d", 1234, 4294967294))
+	must(t, n.ChownMount(mountOf(top+"/d"), 1234, 4294967294))
 	must(t, unix.Lstat(top+"/d", &after))
 	if before.Ctim != after.Ctim {
 		t.Error("it was changed to what it was")
@@ -405,7 +415,7 @@ func TestMissingTargets(t *testing.T) {
 	}
 }
 
-// What is announced is what is made then, and what RemoveTarget takes back.
+// MissingTargets lists exactly what is made afterwards, and RemoveTarget removes that.
 func TestMissingTargetsAreMade(t *testing.T) {
 	n := &Node{}
 	path := filepath.Join(t.TempDir(), "a/b/fs")

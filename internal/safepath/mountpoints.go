@@ -73,7 +73,7 @@ const MountPathRule = "a path is made of A-Z a-z 0-9 . _ / @ : + = , % -"
 
 // MountPathText reports whether p has only characters that no shell line and no
 // table of mounts could take for something else.
-func MountPathText(p string) bool { return only(p, "._/@:+=,%-") }
+func MountPathText(p string) bool { return text.Only(p, "._/@:+=,%-") }
 
 const optionPunctuation = "._-:=+/@%"
 
@@ -106,22 +106,11 @@ func CheckMountOptions(options []string) error {
 		switch {
 		case strings.Contains(o, ","):
 			return fmt.Errorf("%s is not accepted: each option is an entry of its own, for example [\"nosuid\", \"nodev\"]", text.Quote(o))
-		case o == "" || o[0] == '-' || len(o) > 256 || !only(o, optionPunctuation):
+		case o == "" || o[0] == '-' || len(o) > 256 || !text.Only(o, optionPunctuation):
 			return fmt.Errorf("%s is not accepted: a mount option has 1 to 256 of A-Z a-z 0-9 . _ - : = + / @ %% and does not start with -", text.Quote(o))
 		case slices.Contains(options[:i], o):
 			return fmt.Errorf("%s is in the list twice", text.Quote(o))
 		}
 	}
 	return nil
-}
-
-// only reports whether s is made of ASCII letters, digits and the given others.
-func only(s, others string) bool {
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte(others, c) < 0 {
-			return false
-		}
-	}
-	return true
 }

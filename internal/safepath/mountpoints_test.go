@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Every tree and directory of the lists is denied, and their neighbours are not.
+// Every tree and directory of the lists is denied, and names that start alike are not.
 func TestDenyMount(t *testing.T) {
 	for _, dir := range systemTrees {
 		for _, p := range []string{dir, dir + "/x", dir + "/x/y"} {

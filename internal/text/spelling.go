@@ -58,7 +58,7 @@ func withPrefix(text string, known []string) (word string) {
 }
 
 // distance counts the insertions, deletions, replacements and swaps of
-// neighbours between a and b (optimal string alignment).
+// adjacent bytes between a and b (optimal string alignment).
 func distance(a, b string) int {
 	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {

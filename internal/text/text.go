@@ -1,6 +1,6 @@
 // Package text makes text from outside the program safe and short enough for a
-// terminal, a log line or a message, and finds the word that a misspelled one
-// probably means.
+// terminal, a log line or a message, checks what characters it is made of, and finds
+// the word that a misspelled one probably means.
 //
 // It must not know what the text is about, and uses the standard library only.
 package text
@@ -48,6 +48,21 @@ func escape(s, keep string) string {
 	return b.String()
 }
 
+// Only reports whether s is made of ASCII letters, digits and the given others.
+func Only(s, others string) bool {
+	for i := 0; i < len(s); i++ {
+		if !Alphanumeric(s[i]) && strings.IndexByte(others, s[i]) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Alphanumeric reports whether c is an ASCII letter or digit.
+func Alphanumeric(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+}
+
 // Cut returns the first limit bytes of s, or fewer so that no UTF-8 sequence is
 // cut in two. A shorter s is returned as it is.
 func Cut(s string, limit int) string {
@@ -88,6 +103,15 @@ func Quote(s string) string {
 func Unquoted(s string) string {
 	q := Quote(s)
 	return q[1 : len(q)-1]
+}
+
+// ShellWord returns s as one word of a shell line: unchanged if no shell would change it,
+// else in single quotes.
+func ShellWord(s string) string {
+	if s != "" && Only(s, "%+,-./:=@_") {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // JSON writes v as one indented document. Nothing in it can steer a terminal.

@@ -64,6 +64,30 @@ func TestCutAndClip(t *testing.T) {
 	}
 }
 
+func TestOnly(t *testing.T) {
+	for _, tt := range []struct {
+		s, others string
+		want      bool
+	}{
+		{"", "", true}, {"azAZ09", "", true}, {"a-b", "-", true}, {"a-b", "", false}, {"a b", "-", false},
+		{"@", "", false}, {"[", "", false}, {"`", "", false}, {"{", "", false}, {"/", "", false}, {":", "", false}, {"é", "", false}, {"a\x00", "", false},
+	} {
+		if got := Only(tt.s, tt.others); got != tt.want {
+			t.Errorf("%q, %q: %v", tt.s, tt.others, got)
+		}
+	}
+}
+
+func TestShellWord(t *testing.T) {
+	for in, want := range map[string]string{
+		"nnf-dm-node-1": "nnf-dm-node-1", "": "''", "a b": "'a b'", "vg_name=v_0": "vg_name=v_0", "$(x)": "'$(x)'", "it's": `'it'\''s'`, "a\\n": "'a\\n'",
+	} {
+		if got := ShellWord(in); got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
+}
+
 func TestQuote(t *testing.T) {
 	long := strings.Repeat("x", 79)
 	for in, want := range map[string]string{

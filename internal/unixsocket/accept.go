@@ -33,7 +33,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			return c, nil
 		case err == nil: // turned away
 			backOff = 0
-		case errors.Is(err, os.ErrDeadlineExceeded): // StopAccepting or Probe
+		case errors.Is(err, os.ErrDeadlineExceeded): // stopAccepting or Probe
 		case l.ctx.Err() != nil:
 			return nil, net.ErrClosed
 		case exhausted(err):
@@ -237,7 +237,7 @@ func (l *Listener) evictFor(uid uint32) bool {
 }
 
 // Probe returns nil once the goroutine that calls Accept has called it again: new
-// clients are accepted, or wait because of StopAccepting. It wakes accept(2), and
+// clients are accepted, or wait after Quiesce or Drain. It wakes accept(2), and
 // makes no connection. The error is that of ctx, or net.ErrClosed.
 func (l *Listener) Probe(ctx context.Context) error {
 	l.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -150,20 +151,9 @@ type Peer struct {
 	Groups   []uint32 // supplementary groups; nil on kernels before 4.13
 }
 
-// Root reports whether the peer is the superuser.
-func (p Peer) Root() bool { return p.UID == 0 }
-
 // Member reports whether gid is one of the peer's groups.
 func (p Peer) Member(gid uint32) bool {
-	if p.GID == gid {
-		return true
-	}
-	for _, g := range p.Groups {
-		if g == gid {
-			return true
-		}
-	}
-	return false
+	return p.GID == gid || slices.Contains(p.Groups, gid)
 }
 
 // ErrNoPeer reports a connection for which the kernel returns no peer credentials.

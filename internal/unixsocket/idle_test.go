@@ -110,9 +110,9 @@ func TestIdleIsNeverToldWhileBusy(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			told++
-			// Something may begin in the same instant, not before.
+			// An activity may start in the same instant, but not before.
 			if !busySince.IsZero() && time.Since(busySince) > 0 {
-				t.Errorf("told %v after something began", time.Since(busySince))
+				t.Errorf("reported %v after an activity had started", time.Since(busySince))
 			}
 		})
 		r := rand.New(rand.NewPCG(3, 4))

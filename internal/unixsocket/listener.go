@@ -16,10 +16,10 @@
 //
 // # Restarts and idle exits
 //
-// With a socket from systemd, the kernel queues clients while no process accepts:
-// between StopAccepting, or the end of one process, and the next process a client
-// waits, and is not refused. With a socket of our own it is refused once Close has
-// removed it.
+// With a socket from systemd, the kernel queues clients while no process accepts: a
+// client that connects after Quiesce, Drain or the end of one process waits for the
+// next process, and is not refused. With a socket of our own it is refused once Close
+// has removed the socket.
 //
 // # What costs nothing at idle
 //
@@ -43,7 +43,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options say where to listen and whom to let in. Only Path and Log must be set.
+// Options say where to listen and which clients to accept. Only Path and Log must be set.
 type Options struct {
 	Path  string      // absolute; its directory must exist, and belong to root or us alone
 	Mode  fs.FileMode // permission bits; 0: 0666, or 0660 with a Group. Connecting needs the right to write
@@ -210,9 +210,9 @@ type Listener struct {
 
 	accepting sync.RWMutex // read-locked from accept(2) until the connection is counted
 	mu        sync.Mutex
-	resumed   chan struct{} // not nil while accepting is stopped; closed by StartAccepting
+	resumed   chan struct{} // not nil while accepting is stopped; closed by startAccepting
 	probe     chan struct{} // not nil while Probe waits; closed by Accept
-	asked     chan struct{} // has room for one: Accept shall look for probe
+	asked     chan struct{} // holds at most one value: Accept is to look for probe
 
 	coming sync.WaitGroup // connections on which the first bytes have not arrived
 	open   atomic.Int64
@@ -276,11 +276,11 @@ func (l *Listener) Addr() net.Addr { return l.ul.Addr() }
 // place. What was accepted stays open. Later calls return the same error.
 func (l *Listener) Close() error { return l.close() }
 
-// StopAccepting makes Accept wait. When it returns, every connection that was
+// stopAccepting makes Accept wait. When it returns, every connection that was
 // accepted is being returned by Accept and is counted by Options.Idle. Later clients
-// wait in the kernel's queue: for StartAccepting, or, if the socket is systemd's, for
+// wait in the kernel's queue: for startAccepting, or, if the socket is systemd's, for
 // the next process that has it.
-func (l *Listener) StopAccepting() {
+func (l *Listener) stopAccepting() {
 	l.mu.Lock()
 	if l.resumed == nil {
 		l.resumed = make(chan struct{})
@@ -292,8 +292,8 @@ func (l *Listener) StopAccepting() {
 	l.accepting.Unlock()
 }
 
-// StartAccepting undoes StopAccepting.
-func (l *Listener) StartAccepting() {
+// startAccepting undoes stopAccepting.
+func (l *Listener) startAccepting() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.resumed != nil {
@@ -311,9 +311,9 @@ func (l *Listener) StartAccepting() {
 // connect meanwhile are not refused. It returns false if a client connected in time:
 // the listener keeps accepting, and Options.Idle reports again.
 func (l *Listener) Quiesce() bool {
-	l.StopAccepting()
+	l.stopAccepting()
 	if l.idle.Busy() {
-		l.StartAccepting()
+		l.startAccepting()
 		return false
 	}
 	return true
@@ -324,7 +324,7 @@ func (l *Listener) Quiesce() bool {
 // exits calls it first: a gRPC server closes connections that it has accepted and not
 // started to read, though the next process would have served those clients.
 func (l *Listener) Drain(limit time.Duration) {
-	l.StopAccepting()
+	l.stopAccepting()
 	all := make(chan struct{})
 	go func() {
 		defer close(all)

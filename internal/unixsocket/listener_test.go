@@ -36,24 +36,24 @@ func TestStopAndStartAccepting(t *testing.T) {
 		f.connect(t, 7)
 		(<-came).Close()
 		for range 3 {
-			l.StopAccepting()
-			l.StopAccepting()
+			l.stopAccepting()
+			l.stopAccepting()
 			f.connect(t, 7)
 			synctest.Wait()
 			if len(came) != 0 || l.Open() != 0 {
 				t.Error("accepted")
 			}
-			l.StartAccepting()
-			l.StartAccepting()
+			l.startAccepting()
+			l.startAccepting()
 			(<-came).Close()
 		}
-		l.StopAccepting()
+		l.stopAccepting()
 		l.Close()
 		if err := <-ended; !errors.Is(err, net.ErrClosed) {
 			t.Errorf("Accept of a stopped listener that is closed: %v", err)
 		}
-		l.StopAccepting() // harmless
-		l.StartAccepting()
+		l.stopAccepting() // harmless
+		l.startAccepting()
 		if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
@@ -74,7 +74,7 @@ func TestQuiesce(t *testing.T) {
 			t.Fatal("left a client that has just come")
 		}
 		f.connect(t, 8)
-		(<-came).Close() // accepting goes on
+		(<-came).Close() // connections are accepted again
 		go client.Write([]byte("x"))
 		c.Read(make([]byte, 1))
 		idle.Enter()
@@ -121,7 +121,7 @@ func TestArrive(t *testing.T) {
 			t.Errorf("the first has come, and it waits %v more", d)
 		}
 
-		l.StartAccepting()
+		l.startAccepting()
 		silent := <-came
 		go drain()
 		if d := <-drained; d != time.Second {
@@ -142,13 +142,13 @@ func TestStopAcceptingForReal(t *testing.T) {
 	l := listen(t, Options{})
 	came, _ := acceptAll(l)
 	for range 50 {
-		l.StopAccepting()
+		l.stopAccepting()
 		c := dial(t, l)
 		c.Write([]byte("hello"))
 		if l.Open() != 0 || len(came) != 0 {
 			t.Fatal("accepted")
 		}
-		l.StartAccepting()
+		l.startAccepting()
 		served := <-came
 		buf := make([]byte, 10)
 		if n, err := served.Read(buf); string(buf[:n]) != "hello" {
@@ -239,7 +239,7 @@ func TestProbe(t *testing.T) {
 		if l.Open() != 0 || len(came) != 0 {
 			t.Errorf("%d open, %d accepted", l.Open(), len(came))
 		}
-		l.StopAccepting()
+		l.stopAccepting()
 		if err := l.Probe(t.Context()); err != nil {
 			t.Errorf("while accepting is stopped: %v", err)
 		}
@@ -248,7 +248,7 @@ func TestProbe(t *testing.T) {
 		if len(came) != 0 {
 			t.Error("the probe let a client in")
 		}
-		l.StartAccepting()
+		l.startAccepting()
 		(<-came).Close()
 		l.Close()
 		<-ended
@@ -282,16 +282,16 @@ func TestProbeOfALoopThatHangs(t *testing.T) {
 	})
 }
 
-// StartAccepting must not make a loop that is about to accept miss
+// startAccepting must not make a loop that is about to accept miss
 // the probe.
 func TestProbeAndStartAccepting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeSocket().listener(t, Options{})
-		l.StopAccepting()
+		l.stopAccepting()
 		answered := make(chan error, 1)
 		go func() { answered <- l.Probe(t.Context()) }()
 		synctest.Wait()
-		l.StartAccepting()
+		l.startAccepting()
 		if _, err := l.acceptOne(); !errors.Is(err, os.ErrDeadlineExceeded) { // after awaitAccepting
 			t.Errorf("%v", err)
 		}
@@ -319,8 +319,8 @@ func TestProbeForReal(t *testing.T) {
 	})
 	both.Go(func() {
 		for range 200 {
-			l.StopAccepting()
-			l.StartAccepting()
+			l.stopAccepting()
+			l.startAccepting()
 		}
 	})
 	for range 100 {

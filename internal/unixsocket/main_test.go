@@ -39,8 +39,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// process is a running helper. Its lines are answers; closing its input is the
-// sign for it to go on.
+// process is a running helper. Its lines are answers; closing its input
+// tells it to continue.
 type process struct {
 	t     *testing.T
 	cmd   *exec.Cmd

@@ -130,8 +130,9 @@ func groupID(name string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// lockTurns: each is the end of one holder between our open and our lock.
-const lockTurns = 100
+// lockTries bounds how often lock starts again because the holder removed the file
+// between our open and our lock.
+const lockTries = 100
 
 // errLocked: another process holds the lock.
 var errLocked = errors.New("locked by another process")
@@ -140,7 +141,7 @@ var errLocked = errors.New("locked by another process")
 // process lives or until unlock. The file is removed by unlock, so a lock counts
 // only if the locked file is still the one at the path.
 func lock(path string) (*os.File, error) {
-	for range lockTurns {
+	for range lockTries {
 		// Not followed when it is a link, not waited for when it is a pipe.
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 		if err != nil {
@@ -155,7 +156,7 @@ func lock(path string) (*os.File, error) {
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("lock file %s: removed %d times while it was being locked; is something starting and stopping all the time?", path, lockTurns)
+	return nil, fmt.Errorf("lock file %s: removed %d times while it was being locked; is something starting and stopping all the time?", path, lockTries)
 }
 
 // tryLock reports neither lock nor error when the former holder has just

@@ -113,7 +113,7 @@ func TestModeBeforeListening(t *testing.T) {
 			t.Errorf("mode %v before listening, want %04o", info.Mode(), mode)
 		}
 		if err := checkDead(path); err != nil {
-			t.Errorf("somebody could connect before it listens: %v", err)
+			t.Errorf("a client could connect before it listens: %v", err)
 		}
 		if err := o.permit(0o666, -1); err != nil {
 			t.Fatal(err)
@@ -242,7 +242,7 @@ func TestFullBacklogIsAlive(t *testing.T) {
 	}
 }
 
-// What somebody put in the socket's place is not ours to remove.
+// A file that another process put in the socket's place is not ours to remove.
 func TestCloseLeavesAnothersSocket(t *testing.T) {
 	for name, replace := range map[string]func(string) error{
 		"socket":  stale,
@@ -313,7 +313,7 @@ func TestOneOfManyProcesses(t *testing.T) {
 			}
 		}
 		if winner == nil {
-			t.Fatal("nobody listens")
+			t.Fatal("no process listens")
 		}
 		if round == 1 { // the next round finds a stale socket and lock file
 			winner.kill()
@@ -325,7 +325,7 @@ func TestOneOfManyProcesses(t *testing.T) {
 	}
 }
 
-// Both sides of the hand-over: a lock on a file that is no longer there is none.
+// Both sides of the hand-over: a lock on a file that has been removed does not count.
 func TestLockComesAndGoes(t *testing.T) {
 	path := filepath.Join(directory(t), "l")
 	held := make(chan struct{}, 1)

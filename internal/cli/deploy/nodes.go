@@ -130,7 +130,7 @@ func (j *job) repeat(all []inventory.Node, names []string) error {
 		}
 	}
 	if names = slices.DeleteFunc(names, func(n string) bool { return !wanted[n] }); len(names) > 0 {
-		j.v.Say("note: no longer computes of this system, and left out: %s", text.Line(nodeset.FoldMost(names, 20)))
+		j.v.Say("note: no longer computes of this system, and left out: %s", text.Line(nodeset.Fold(names, 20)))
 	}
 	if len(j.nodes) == 0 {
 		j.v.Say("no node failed in the run that wrote %s: nothing to repeat", text.Line(j.n.results))

@@ -122,16 +122,9 @@ const grace = 3 * time.Second
 func quoted(ids []string) []string {
 	var out []string
 	for _, id := range ids {
-		out = append(out, shellWord(text.Line(id)))
+		out = append(out, text.ShellWord(text.Line(id)))
 	}
 	return out
-}
-
-func shellWord(s string) string {
-	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@%+,") == "" && s != "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 type listDocument struct {

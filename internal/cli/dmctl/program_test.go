@@ -70,16 +70,6 @@ func TestExitsDocumented(t *testing.T) {
 	}
 }
 
-func TestShellWord(t *testing.T) {
-	for in, want := range map[string]string{
-		"nnf-dm-node-1": "nnf-dm-node-1", "": "''", "a b": "'a b'", "$(x)": "'$(x)'", "it's": `'it'\''s'`, "a\\n": "'a\\n'",
-	} {
-		if got := shellWord(in); got != want {
-			t.Errorf("%q: %s, want %s", in, got, want)
-		}
-	}
-}
-
 // The environment names the daemon and the workflow. Empty variables count as unset.
 func TestDefaults(t *testing.T) {
 	v := newCall(&cli.Call{Process: cli.Process{Environ: []string{"NNF_DM_SOCKET=", "DW_WORKFLOW_NAMESPACE=", "DW_WORKFLOW_NAME=job"}}})

@@ -9,6 +9,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // section returns the profile's section for an LVM-backed type.
@@ -187,5 +188,5 @@ const lvmNameRule = "a name of volume group or logical volume has 1 to 127 of A-
 // lvmName checks a name of a volume group or logical volume, see lvm(8), VALID
 // NAMES.
 func lvmName(s string) bool {
-	return len(s) >= 1 && len(s) <= maxLVMName && s[0] != '-' && s != "." && s != ".." && only(s, "+_.-")
+	return len(s) >= 1 && len(s) <= maxLVMName && s[0] != '-' && s != "." && s != ".." && text.Only(s, "+_.-")
 }

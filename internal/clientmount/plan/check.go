@@ -290,26 +290,19 @@ const (
 // maxNQN is the longest NVMe qualified name (NVMe base specification).
 const maxNQN = 223
 
-// only reports whether s is made of ASCII letters, digits and the given others.
-func only(s, others string) bool {
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if !alnum(c) && strings.IndexByte(others, c) < 0 {
-			return false
-		}
-	}
-	return true
+func labelValue(s string) bool {
+	return len(s) <= 63 && s != "" && text.Alphanumeric(s[0]) && text.Only(s, "._-")
 }
-
-func alnum(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+func objectName(s string) bool {
+	return len(s) <= 253 && s != "" && text.Alphanumeric(s[0]) && text.Only(s, ".-")
 }
-
-func labelValue(s string) bool { return len(s) <= 63 && s != "" && alnum(s[0]) && only(s, "._-") }
-func objectName(s string) bool { return len(s) <= 253 && s != "" && alnum(s[0]) && only(s, ".-") }
-func lustreName(s string) bool { return len(s) <= 8 && s != "" && s[0] != '-' && only(s, "_-") }
-func nidList(s string) bool    { return len(s) <= 4096 && s != "" && s[0] != '-' && only(s, ".:@,_-") }
-func fsTypeWord(s string) bool { return len(s) <= 64 && s != "" && alnum(s[0]) && only(s, "._-") }
+func lustreName(s string) bool { return len(s) <= 8 && s != "" && s[0] != '-' && text.Only(s, "_-") }
+func nidList(s string) bool {
+	return len(s) <= 4096 && s != "" && s[0] != '-' && text.Only(s, ".:@,_-")
+}
+func fsTypeWord(s string) bool {
+	return len(s) <= 64 && s != "" && text.Alphanumeric(s[0]) && text.Only(s, "._-")
+}
 
 // nqn is generous, because vendors put blanks into NQNs; it is only compared.
 func nqn(s string) bool {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // lustre plans a Lustre client mount. There is no block device: the servers are
@@ -85,10 +86,10 @@ func (p *Plan) lustreNames(nidKey, nids, fsKey, fsname string) error {
 func (p *Plan) lustreVariables(cm *dws.ClientMount, m *dws.Mount, ost map[string]string) []variable {
 	i := m.Device.DeviceReference.Data
 	kind, backfs := "OST", "none"
-	if t := ost["$TARGET_TYPE"]; only(t, "") && t != "" {
+	if t := ost["$TARGET_TYPE"]; text.Only(t, "") && t != "" {
 		kind = strings.ToUpper(t)
 	}
-	if b := ost["$BACKFS"]; only(b, "") && b != "" {
+	if b := ost["$BACKFS"]; text.Only(b, "") && b != "" {
 		backfs = b
 	}
 	out := append(common(cm, m),

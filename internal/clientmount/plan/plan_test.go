@@ -121,7 +121,7 @@ func TestRoots(t *testing.T) {
 	wantError(t, err, dws.Fatal, "on or below /etc")
 }
 
-// What the planner is given stays as it was, and the plan does not share it.
+// The planner does not change its input, and the plan does not share memory with it.
 func TestInputIsNotShared(t *testing.T) {
 	cm, profile := clientMount(dws.TypeXFS), template()
 	p := mustPlan(t, cm, profile, Options{})

@@ -87,7 +87,7 @@ func checkOverrides(overrides map[string]string) error {
 		return fault("the profile's variableOverride has %d entries, at most %d are allowed", len(overrides), maxOverrides)
 	}
 	for _, key := range slices.Sorted(maps.Keys(overrides)) {
-		if name, ok := strings.CutPrefix(key, "$"); !ok || name == "" || len(key) > maxKey || !only(name, "_-") {
+		if name, ok := strings.CutPrefix(key, "$"); !ok || name == "" || len(key) > maxKey || !text.Only(name, "_-") {
 			return fault("the profile's variableOverride has a bad key %s: it is $ and a name of A-Z a-z 0-9 _ -", text.Quote(key))
 		}
 	}

@@ -46,7 +46,7 @@ func (v *variables) words(template string) ([]string, error) {
 // variableName cuts what looks like one variable from the start of s.
 func variableName(s string) string {
 	end := 1
-	for end < len(s) && (only(s[end:end+1], "_{}")) {
+	for end < len(s) && text.Only(s[end:end+1], "_{}") {
 		end++
 	}
 	if end > maxKey {

@@ -99,8 +99,8 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// Folders that are made are for the owner alone, whatever the umask; one that is
-// there keeps its mode.
+// A directory that Write creates has mode 0700, whatever the umask. An existing one keeps
+// its mode.
 func TestWriteFolder(t *testing.T) {
 	base := t.TempDir()
 	if _, err := some.Write(filepath.Join(base, "a", "b")); err != nil {

@@ -58,7 +58,7 @@ func Names(results []Result, states ...State) string {
 			names = append(names, r.Node)
 		}
 	}
-	return nodeset.FoldMost(names, most)
+	return nodeset.Fold(names, most)
 }
 
 // Causes returns why nodes are in this state: one line for all nodes with the same cause,
@@ -82,7 +82,7 @@ func Causes(results []Result, state State) (lines []string) {
 			left += len(nodes[cause])
 			continue
 		}
-		line := nodeset.FoldMost(nodes[cause], most)
+		line := nodeset.Fold(nodes[cause], most)
 		if cause != "" {
 			line += ": " + text.Line(cause)
 		}

@@ -31,7 +31,7 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// Nodes with the same cause are named together, whatever else their errors have.
+// Nodes with the same cause are listed together, even if their errors differ otherwise.
 func TestCauses(t *testing.T) {
 	got := Causes([]Result{
 		{Node: "compute-03", State: Failed, Cause: "not reachable: ssh: connect to host compute-03", Class: "not reachable"},

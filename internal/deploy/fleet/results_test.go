@@ -63,8 +63,8 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// The results are in the file as soon as they are there, and a run that is killed
-// leaves a file that can be read: what it did not get to is repeated.
+// Each result is in the file as soon as it is known. A run that is killed leaves a file
+// that can be read, and the nodes that it did not reach are repeated.
 func TestResultsAreStreamed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "results")
 	r, err := CreateResults(path, "install", []string{"a", "b", "c"}, good...)
@@ -160,7 +160,7 @@ func TestResultsReplaceNothingElse(t *testing.T) {
 	}
 }
 
-// An error of the disk does not stop the run, and is reported in the end.
+// An error of the disk does not stop the run, and is reported at the end.
 func TestResultsThatCannotBeWritten(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {

@@ -139,7 +139,7 @@ func TestSlowAndDeadNodes(t *testing.T) {
 	})
 }
 
-// No node of a batch begins before all of the one before are through.
+// No node of a batch starts before all nodes of the previous batch have ended.
 func TestBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, nodes := newSimulated(200, 8*time.Second)

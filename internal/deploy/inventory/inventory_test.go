@@ -88,7 +88,7 @@ func TestReadDaemonsErrors(t *testing.T) {
 	}
 }
 
-// Our own entries would pass as a file's.
+// The default entries are valid as entries of a file.
 func TestDefaults(t *testing.T) {
 	for _, d := range Defaults() {
 		if err := d.check(); err != nil || d.Name != d.Bin || d.Account.Name == "" {

@@ -100,9 +100,9 @@ func Select(all []Node, lists []string) ([]Node, error) {
 		unknown := slices.DeleteFunc(names, func(n string) bool { return !wanted[n] })
 		hint := text.DidYouMean(unknown[0], known)
 		if hint == "" {
-			hint = "; its nodes are " + nodeset.FoldMost(known, few)
+			hint = "; its nodes are " + nodeset.Fold(known, few)
 		}
-		return nil, fmt.Errorf("not a compute of this system: %.200q%s", nodeset.FoldMost(unknown, few), hint)
+		return nil, fmt.Errorf("not a compute of this system: %.200q%s", nodeset.Fold(unknown, few), hint)
 	}
 	return chosen, nil
 }

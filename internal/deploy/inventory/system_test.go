@@ -24,7 +24,7 @@ func file(t *testing.T, name, text string) string {
 	return path
 }
 
-// names is what a system's nodes are called, in their order.
+// names returns the names of the nodes of a system, in their order.
 func names(s System) (string, error) {
 	nodes, err := Nodes(s)
 	var list []string
@@ -129,7 +129,8 @@ func TestFromList(t *testing.T) {
 	}
 }
 
-// client is an administrator's at an API server that answers as given, by path.
+// client returns an administrator's client of an API server that has the given answers, by
+// path.
 func client(t *testing.T, answers map[string]string) *kube.Client {
 	t.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

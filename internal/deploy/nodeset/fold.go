@@ -8,13 +8,10 @@ import (
 	"strings"
 )
 
-// Fold returns a host list that expands to these names, each once. Names must not have
-// commas or brackets in them.
-func Fold(names []string) string { return FoldMost(names, 0) }
-
-// FoldMost is Fold with at most so many items, and the number of nodes that are left out.
-// 0 is no limit.
-func FoldMost(names []string, most int) string {
+// Fold returns a host list that expands to these names, each once, of at most so many items;
+// 0 is no limit. If that leaves nodes out, their number follows. Names must not have commas
+// or brackets in them.
+func Fold(names []string, most int) string {
 	items := fold(names)
 	var texts []string
 	left := 0

@@ -110,7 +110,7 @@ func TestFold(t *testing.T) {
 		{"1 2 3", "[1-3]"},
 		{"c12345678901234567890 c12345678901234567891", "c12345678901234567890,c12345678901234567891"},
 	} {
-		if got := Fold(strings.Fields(tt.names)); got != tt.want {
+		if got := Fold(strings.Fields(tt.names), 0); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.names, got, tt.want)
 		}
 	}
@@ -119,7 +119,7 @@ func TestFold(t *testing.T) {
 func TestFoldMost(t *testing.T) {
 	names := strings.Fields("a b1 b2 c d1 d2 d3")
 	for most, want := range map[int]string{0: "a,b[1-2],c,d[1-3]", 4: "a,b[1-2],c,d[1-3]", 3: "a,b[1-2],c and 3 more", 1: "a and 6 more"} {
-		if got := FoldMost(names, most); got != want {
+		if got := Fold(names, most); got != want {
 			t.Errorf("%d: %s, want %s", most, got, want)
 		}
 	}
@@ -150,9 +150,9 @@ func FuzzExpand(f *testing.F) {
 				t.Fatalf("%q: %q", list, n)
 			}
 		}
-		again, err := Expand(Fold(names))
+		again, err := Expand(Fold(names, 0))
 		if err != nil || !slices.Equal(sorted(again), sorted(names)) {
-			t.Errorf("%q folds to %q: %d names of %d, %v", list, Fold(names), len(again), len(names), err)
+			t.Errorf("%q folds to %q: %d names of %d, %v", list, Fold(names, 0), len(again), len(names), err)
 		}
 	})
 }
@@ -174,7 +174,7 @@ func FuzzFold(f *testing.F) {
 		if len(names) == 0 || len(names) > MaxNodes {
 			return
 		}
-		folded := Fold(names)
+		folded := Fold(names, 0)
 		again, err := Expand(folded)
 		if err != nil || !slices.Equal(sorted(again), sorted(names)) {
 			t.Errorf("%q folds to %q, which expands to %q, %v", names, folded, again, err)
@@ -187,7 +187,7 @@ func TestFoldIsFast(t *testing.T) {
 	for i := range MaxNodes {
 		names = append(names, fmt.Sprintf("x%dc%ds%db0n%d", i/4096, i/512%8, i/2%256, i%2))
 	}
-	if got := Fold(names); got != "x[0-15]c[0-7]s[0-255]b0n[0-1]" {
+	if got := Fold(names, 0); got != "x[0-15]c[0-7]s[0-255]b0n[0-1]" {
 		t.Errorf("%.200s", got)
 	}
 }

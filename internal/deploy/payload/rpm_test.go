@@ -37,7 +37,7 @@ func build(t *testing.T, name, version, epoch string) (path string) {
 	return list[0]
 }
 
-// What is read of a package is what rpm will say of it when it is installed.
+// The name, version and header checksum of a package are those that rpm reports.
 func TestPackageIsReadAsRpmReadsIt(t *testing.T) {
 	for _, epoch := range []string{"", "Epoch: 7\n"} {
 		path := build(t, "nnf-dm", "1.2.3", epoch)

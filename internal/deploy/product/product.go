@@ -57,7 +57,7 @@ type Rule struct{ Group, Resource, Used, Other string }
 // Daemon is a daemon as the packages and nnf-deploy install it.
 type Daemon struct {
 	Name   string   // of the program, its package, its unit, and its directory below /etc
-	Beside []string // programs that come with it
+	Beside []string // its clients, which come with it: "CLIENT version" asks the daemon
 
 	SocketActivated bool // systemd starts it for the first connection: its socket is enabled, not its service
 	Mounts          bool // its status reports mounts

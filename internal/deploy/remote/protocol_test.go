@@ -11,7 +11,7 @@ import (
 
 var fuzzed = session{"0123456789abcdef"}
 
-// hear is what becomes of an answer that comes in pieces of this size.
+// hear parses an answer that arrives in pieces of this size.
 func hear(data []byte, size int) (*answer, string) {
 	var out bytes.Buffer
 	a := newAnswer(fuzzed, &out)
@@ -25,7 +25,7 @@ func hear(data []byte, size int) (*answer, string) {
 	return a, out.String()
 }
 
-// speak is what the command and the wrapper print for these lines.
+// speak returns what the command and the wrapper print for these lines.
 func speak(lines []string, code int) []string {
 	m := fuzzed.marker()
 	said := []string{"", m + " ready", m + " begun"}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,7 +29,7 @@ func program(t *testing.T, text string) string {
 	return path
 }
 
-// command finds what ssh is to run: the last argument.
+// command returns the last argument of ssh, the command that it runs.
 const command = "for last; do :; done\n"
 
 func TestArguments(t *testing.T) {
@@ -53,8 +54,8 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-// The script and what it is given arrive as they are, whatever is in them, and
-// nothing of them is on a command line.
+// The script and its input arrive unchanged, whatever they contain, and no part of them is
+// on a command line.
 func TestRun(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	s := &SSH{Program: program(t, `printf '%s\n' "$@" >`+log+"\n"+command+`exec /bin/sh -c "$last"`)}
@@ -155,7 +156,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// What a chatty ssh says is not kept for ever.
+// The memory for the messages of ssh is bounded.
 func TestStandardErrorIsBounded(t *testing.T) {
 	s := &SSH{Program: program(t, command+`exec sh -c "$last"`)}
 	err := s.Run(t.Context(), "x", Script{Text: `i=0; while [ $i -lt 2000 ]; do echo "line $i of a long story, and on it goes" >&2; i=$((i+1)); done; exit 3`}, nil, io.Discard)
@@ -164,8 +165,8 @@ func TestStandardErrorIsBounded(t *testing.T) {
 	}
 }
 
-// Ctrl-C on the terminal is not for ssh; the end of the context is, also for one
-// that does not listen.
+// Ctrl-C on the terminal does not reach ssh. The end of the context ends it, even if it
+// ignores SIGTERM.
 func TestTheEnd(t *testing.T) {
 	for _, deaf := range []string{"", "trap '' TERM\n"} {
 		ready := filepath.Join(t.TempDir(), "pid")
@@ -178,15 +179,15 @@ func TestTheEnd(t *testing.T) {
 			data, _ = os.ReadFile(ready)
 			return len(data) > 0
 		})
-		pid := 0
-		for _, c := range strings.TrimSpace(string(data)) {
-			pid = pid*10 + int(c-'0')
+		pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+		if err != nil {
+			t.Fatal(err)
 		}
 		if group, err := syscall.Getpgid(pid); err != nil || group != pid {
 			t.Errorf("group %d of %d: %v", group, pid, err)
 		}
 		cancel(errors.New("enough"))
-		err := <-failed
+		err = <-failed
 		if e := (*Error)(nil); !errors.As(err, &e) || e.Kind != Ended || e.Text != "enough" {
 			t.Errorf("%v", err)
 		}

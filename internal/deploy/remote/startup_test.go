@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// startUp is what a start-up file does before a command runs, and what comes of it.
+// startUp is what a start-up file does before a command runs, and the expected outcome.
 type startUp struct {
 	name, text string
 	kind       Kind   // of the error, if there is one
@@ -48,8 +48,8 @@ func startUps(t *testing.T) []startUp {
 	)
 }
 
-// The answer is right, or the error names what happened, whatever the start-up
-// files of the login shell do. What a script is given never becomes part of it.
+// The answer is right, or the error names the cause, whatever the start-up files of the
+// login shell do. The input of a script never becomes part of it.
 func TestStartUpFiles(t *testing.T) {
 	for _, tt := range startUps(t) {
 		t.Run(tt.name, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestStartUpFiles(t *testing.T) {
 	}
 }
 
-// check runs a script that prints what it is given.
+// check runs a script that prints its input.
 func (tt *startUp) check(t *testing.T, s *SSH, dir string) {
 	t.Helper()
 	trap := filepath.Join(dir, "sprung")
@@ -100,16 +100,16 @@ func (tt *startUp) check(t *testing.T, s *SSH, dir string) {
 	}
 }
 
-// disturbed: something takes a part of the script while it is sent. Then it is not
-// run, and nothing that it was to be given is sent.
+// disturbed: a program takes a part of the script while it is sent. The script does not
+// run, and its input is not sent. If the program was too slow, the script runs.
 func disturbed(t *testing.T, s *SSH, dir string) {
 	t.Helper()
 	trap := filepath.Join(dir, "ran")
 	given := &reads{Reader: strings.NewReader("secret\n")}
 	var out bytes.Buffer
 	err := s.Run(t.Context(), "x", Script{Text: strings.Repeat("#\n", 4000) + "touch " + trap + "\n"}, given, &out)
-	if _, ran := os.Stat(trap); ran == nil && err != nil {
-		t.Errorf("it was run: %v", err)
+	if _, missing := os.Stat(trap); (missing == nil) != (err == nil) {
+		t.Errorf("it was run: %v, error: %v", missing == nil, err)
 	}
 	if e := (*Error)(nil); err != nil && (!errors.As(err, &e) || e.Kind != Disturbed || given.n > 0) {
 		t.Errorf("%#v, %d reads", err, given.n)

@@ -187,16 +187,28 @@ func TestPackageTransactionFails(t *testing.T) {
 	s.nothingStaged()
 }
 
-// What the scripts name is what the table has.
+// The scripts keep their state in the directory of the table.
 func TestScriptsNameTheProduct(t *testing.T) {
 	for name, text := range map[string]string{"shared": shared, "switch": switchText} {
 		if !strings.Contains(text, "\nD=$R"+product.StateDirectory) {
 			t.Errorf("%s does not work in %s", name, product.StateDirectory)
 		}
 	}
-	d, _ := product.Of("nnf-dm")
-	if !strings.Contains(switchText, "= "+d.Service()+" ]") || !strings.Contains(switchText, `"$R`+product.Path(d.Beside[0])+`"`) {
-		t.Error("the switch does not ask nnf-dm by its client")
+}
+
+// The switch calls the client of a daemon that is ready, as users do. If the client gets no
+// answer, that is a note and not a failure.
+func TestClientIsAsked(t *testing.T) {
+	s := newTestNode(t)
+	p := s.bare("1", "exit 0")
+	for i := range p.Programs {
+		if one := &p.Programs[i]; one.Name == "nnf-dmctl" {
+			one.File = s.file(filepath.Join(t.TempDir(), one.Name), "#!/bin/sh\necho \"$* failed\" >&2\nexit 7\n")
+		}
+	}
+	o, err := s.apply(wanted(p))
+	if want := []string{"nnf-dm runs, and nnf-dmctl gets no answer from it: version failed"}; err != nil || o.State != "ok" || !slices.Equal(o.Notes, want) {
+		t.Errorf("%v %+v, want the notes %q", err, o, want)
 	}
 }
 

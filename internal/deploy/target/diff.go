@@ -296,7 +296,7 @@ func (d *differ) run() {
 		if running(d.r.Units[p.Service()]) {
 			d.p.change("restart", p.Service(), "")
 		}
-		d.p.step("ready", p.Service(), seconds(d.w.Ready))
+		d.p.step(append([]string{"ready", p.Service(), seconds(d.w.Ready)}, p.Beside...)...)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
-// No text of others is ever run: neither contents nor arguments nor files of the node.
+// Untrusted text is never executed: neither contents nor arguments nor files of the node.
 func TestNothingOfOthersIsRun(t *testing.T) {
 	s := newTestNode(t)
 	trap := filepath.Join(t.TempDir(), "sprung")

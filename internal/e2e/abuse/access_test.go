@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/compute-daemons/compute-daemons/internal/api"
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
@@ -131,15 +130,7 @@ const everyRecord = "[limits]\nlog_record_burst = 10000\n"
 // plant makes a movement of alice's workflow that the daemon has not made.
 func (s *env) plant(namespace, name, initiator string) string {
 	s.t.Helper()
-	o := lab.Object{
-		"apiVersion": "nnf.cray.hpe.com/v1alpha11", "kind": "NnfDataMovement",
-		"metadata": map[string]any{"name": name, "namespace": namespace, "labels": map[string]any{
-			api.LabelInitiator: initiator, api.LabelWorkflowName: s.hers.Name, api.LabelWorkflowNamespace: "default", api.LabelWorkflowUID: s.hers.UID,
-			api.LabelOwnerKind: "Workflow", api.LabelOwnerName: s.hers.Name, api.LabelOwnerNamespace: "default", api.LabelOwnerUID: s.hers.UID,
-		}},
-		"spec": map[string]any{"userId": alice, "groupId": alice},
-	}
-	s.Apply(o)
+	s.Apply(world.DataMovement(namespace, name, initiator, s.hers.Name, s.hers.UID, map[string]any{"userId": alice, "groupId": alice}))
 	return name
 }
 

@@ -62,7 +62,7 @@ func TestIdentity(t *testing.T) {
 	}
 	group := set(s.Job("group-"+s.Node, alice, 0), alice, bob)
 	rootGroup := set(s.Job("rootgroup-"+s.Node, alice, 0), alice, 0)
-	nobody := s.Job("nobody-"+s.Node, 65534, 0)
+	unknown := s.Job("nobody-"+s.Node, 65534, 0)
 	root := set(s.Job("root-"+s.Node, 0, 0), 0, 0)
 	before := s.Created()
 	for _, c := range []struct {
@@ -74,7 +74,7 @@ func TestIdentity(t *testing.T) {
 	}{
 		{"a group that is not the caller's", s.alice, group, codes.PermissionDenied, 0},
 		{"the group of root", s.alice, rootGroup, codes.PermissionDenied, 0},
-		{"an identity that the kernel does not know", newUser(t, s.Socket, 65534), nobody, codes.OK, pb.DataMovementCreateResponse_FAILED},
+		{"an identity that the kernel does not know", newUser(t, s.Socket, 65534), unknown, codes.OK, pb.DataMovementCreateResponse_FAILED},
 		{"root's own workflow, by a user", s.alice, root, codes.OK, pb.DataMovementCreateResponse_FAILED},
 	} {
 		a := s.tell(t, c.by, createMethod, c.job.Request("/out/", "/x/"))

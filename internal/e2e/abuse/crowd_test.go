@@ -15,9 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/compute-daemons/compute-daemons/internal/api"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
@@ -94,15 +92,9 @@ func (s *env) followed(t *testing.T, j *world.Job, n int) []byte {
 	t.Helper()
 	long := strings.Repeat("/"+strings.Repeat("x", 249), 16)
 	for i := range n {
-		o := lab.Object{
-			"apiVersion": "nnf.cray.hpe.com/v1alpha11", "kind": "NnfDataMovement",
-			"metadata": map[string]any{"name": fmt.Sprintf("nnf-dm-node-%s-%04d", j.Name, i), "namespace": s.Rabbit, "labels": map[string]any{
-				api.LabelInitiator: s.Node, api.LabelWorkflowName: j.Name, api.LabelWorkflowNamespace: "default", api.LabelWorkflowUID: j.UID,
-				api.LabelOwnerKind: "Workflow", api.LabelOwnerName: j.Name, api.LabelOwnerNamespace: "default", api.LabelOwnerUID: j.UID,
-			}},
-			"spec": map[string]any{"userId": j.User, "groupId": j.Group, "source": map[string]any{"path": j.OnRabbit(0) + long}, "destination": map[string]any{"path": world.Global + long}},
-		}
-		s.Apply(o)
+		s.Apply(world.DataMovement(s.Rabbit, fmt.Sprintf("nnf-dm-node-%s-%04d", j.Name, i), s.Node, j.Name, j.UID, map[string]any{
+			"userId": j.User, "groupId": j.Group, "source": map[string]any{"path": j.OnRabbit(0) + long}, "destination": map[string]any{"path": world.Global + long},
+		}))
 	}
 	body, err := proto.Marshal(&pb2.WatchRequest{Workflow: second(j.Ref())})
 	if err != nil {

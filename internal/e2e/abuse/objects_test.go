@@ -11,9 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/compute-daemons/compute-daemons/internal/api"
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 const (
@@ -90,11 +89,6 @@ func kept(i int) string { return fmt.Sprintf("nnf-dm-node-kept-%d", i) }
 // limits would have.
 func (s *env) keeps(uid int, job, jobUID string, n int) {
 	s.t.Helper()
-	labels := map[string]any{
-		api.LabelInitiator: s.Node, api.LabelOwnerKind: "Workflow",
-		api.LabelOwnerName: job, api.LabelOwnerNamespace: "default", api.LabelOwnerUID: jobUID,
-		api.LabelWorkflowName: job, api.LabelWorkflowNamespace: "default", api.LabelWorkflowUID: jobUID,
-	}
 	path := "/" + strings.Repeat(strings.Repeat("x", 200)+"/", longest/201)
 	const workers = 8
 	var all sync.WaitGroup
@@ -102,14 +96,11 @@ func (s *env) keeps(uid int, job, jobUID string, n int) {
 	for w := range workers {
 		all.Go(func() {
 			for i := w; i < n && errs[w] == nil; i += workers {
-				_, err := s.Cluster.Create(s.t.Context(), lab.Object{
-					"apiVersion": api.GroupNNF + "/v1alpha11", "kind": "NnfDataMovement",
-					"metadata": map[string]any{"name": kept(i), "namespace": s.Rabbit, "labels": labels},
-					"spec":     map[string]any{"userId": uid, "groupId": uid, "source": map[string]any{"path": path}, "destination": map[string]any{"path": path}},
-				})
+				_, err := s.Cluster.Create(s.t.Context(), world.DataMovement(s.Rabbit, kept(i), s.Node, job, jobUID, map[string]any{
+					"userId": uid, "groupId": uid, "source": map[string]any{"path": path}, "destination": map[string]any{"path": path},
+				}))
 				if err == nil && i < 1100 {
-					_, err = s.Cluster.PatchPath(s.t.Context(), lab.Path("NnfDataMovement", s.Rabbit, kept(i))+"/status", "application/merge-patch+json",
-						lab.Object{"status": map[string]any{"state": "Finished", "status": "Success"}})
+					err = s.Cluster.PatchStatus(s.t.Context(), "NnfDataMovement", s.Rabbit, kept(i), map[string]any{"state": "Finished", "status": "Success"})
 				}
 				errs[w] = err
 			}

@@ -142,7 +142,7 @@ func deletionBeforeRelist(s *env) {
 	}
 }
 
-// budgetTests hold the numbers that are promised to whoever runs the server.
+// budgetTests hold the numbers that are promised to the server's administrator.
 var budgetTests = map[string]func(*env){
 	"budget of requests": budget,
 }

@@ -46,7 +46,7 @@ func TestShortRun(t *testing.T) {
 	for _, f := range r.Figures {
 		key := string(f.Program) + ": " + f.Name
 		if _, twice := figures[key]; twice || f.Program == "" {
-			t.Errorf("nobody knows what this is: %+v", f)
+			t.Errorf("it does not say what this is: %+v", f)
 		}
 		figures[key] = f
 		t.Logf("%-70s %8.2f %s", key, f.judged(), f.Unit)
@@ -74,7 +74,7 @@ func TestShortRun(t *testing.T) {
 	// Memory hardly depends on it; the bounds leave room for a loaded machine.
 	for name, most := range map[string]float64{
 		"clientmountd: memory resident, one mount": 13, "clientmountd: memory anonymous, one mount": 5,
-		"nnf-dm: memory resident, nobody there": 11, "nnf-dm: memory resident, 50 clients": 13,
+		"nnf-dm: memory resident, no client": 11, "nnf-dm: memory resident, 50 clients": 13,
 		"nnf-dm: memory resident then, default limits": 64,
 	} {
 		if f, ok := figures[name]; !ok || f.Maximum > most || f.Maximum < 0.5 {
@@ -95,6 +95,6 @@ func TestShortRun(t *testing.T) {
 		t.Errorf("nodes at once %+v, one after another %+v", at, one)
 	}
 	if r.Machine.Kernel == "" || r.Machine.Go == "" || r.Machine.Daemon == "" || r.Machine.Cores == 0 {
-		t.Errorf("nobody knows on which machine: %+v", r.Machine)
+		t.Errorf("it does not say on which machine: %+v", r.Machine)
 	}
 }

@@ -1,17 +1,11 @@
 package main
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
-	"io"
 	"os/exec"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
@@ -110,7 +104,7 @@ func (b *bench) lives() *subject {
 // daemon has named who is in the way.
 func (b *bench) holders() {
 	n := b.node()
-	release, err := sleepers(b.processes)
+	release, err := sleepers(n.Lab, b.processes)
 	b.must(err)
 	defer func() { _ = release() }()
 	d := n.Start()
@@ -155,27 +149,8 @@ func (b *bench) search(n node, d *lab.Process, name, kind string) float64 {
 
 // sleepers makes many processes that sleep, as cheap as the system has them: forks
 // of one shell. They end when their standard input does.
-func sleepers(n int) (release func() error, err error) {
+func sleepers(l *lab.Lab, n int) (release func() error, err error) {
 	cmd := exec.Command("sh", "-c", `exec 3<&0; i=0; while [ $i -lt `+fmt.Sprint(n)+` ]; do (read -r _ <&3) & i=$((i+1)); done; echo ready; wait`)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	release = sync.OnceValue(func() error {
-		stdin.Close()
-		_, _ = io.Copy(io.Discard, stdout)
-		return cmd.Wait()
-	})
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "ready\n" {
-		return nil, errors.Join(fmt.Errorf("the shell could not make %d processes: %q", n, line), err, release())
-	}
-	return release, nil
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return l.Hold(cmd)
 }

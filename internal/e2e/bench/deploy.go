@@ -34,7 +34,7 @@ func ssh(args []string) error {
 	if len(args) == 0 {
 		return errors.New("no command")
 	}
-	<-time.After(latency)
+	time.Sleep(latency) // the latency itself
 	cmd := exec.Command("/bin/sh", "-c", args[len(args)-1])
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	feed, err := cmd.StdinPipe()

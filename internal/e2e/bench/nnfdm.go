@@ -192,7 +192,7 @@ func (s *copies) times() *subject {
 	s.add("status, p50", "ms", noTarget, false, polls, how)
 	s.add("status, p99", "ms", 5, false, []float64{quantile(polls, 0.99)}, "the same")
 	s.wakeUps(c, uid)
-	how = fmt.Sprintf("after %d creates, %d polls, %d waits, nobody connected", warmCreates+1, s.polls, s.waits)
+	how = fmt.Sprintf("after %d creates, %d polls, %d waits, no client connected", warmCreates+1, s.polls, s.waits)
 	return &subject{about: nnfDM, what: "used daemon", daemon: m.Process, how: how}
 }
 
@@ -259,7 +259,7 @@ func (s *copies) wait(c pb.DataMoverClient, uid string) (woken, written float64)
 func (s *copies) withClients(n int) *subject {
 	m := s.mover()
 	if n == 0 {
-		return &subject{about: nnfDM, what: "nobody there", daemon: m.Process, resident: 13, anonymous: 3, switches: 8}
+		return &subject{about: nnfDM, what: "no client", daemon: m.Process, resident: 13, anonymous: 3, switches: 8}
 	}
 	var conns []*grpc.ClientConn
 	for range n {

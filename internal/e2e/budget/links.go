@@ -28,7 +28,7 @@ var budgets = map[string]budget{
 			"github.com/moby/sys/mountinfo": "the escapes and optional fields of /proc/self/mountinfo",
 		},
 		forbidden: map[string]string{
-			"google.golang.org/grpc":     "clientmountd speaks to nobody but the API server",
+			"google.golang.org/grpc":     "clientmountd speaks only to the API server",
 			"google.golang.org/protobuf": "2 MB; nothing here is in protocol buffers",
 			"github.com/gogo/protobuf":   "the same",
 		},
@@ -75,7 +75,7 @@ var budgets = map[string]budget{
 			"golang.org/x/text":             "x/net: names of hosts",
 		},
 		forbidden: map[string]string{
-			"k8s.io":                                  "it speaks to nobody but the daemon",
+			"k8s.io":                                  "it speaks only to the daemon",
 			"sigs.k8s.io":                             "the same",
 			module + "/internal/datamovement/server":  "what the daemon does is not its business",
 			module + "/internal/kube":                 "the same",

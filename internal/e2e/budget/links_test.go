@@ -18,7 +18,7 @@ import (
 var built = map[string]func() (string, error){}
 
 func build(daemon string) (string, error) {
-	path := filepath.Join(folder, daemon)
+	path := filepath.Join(programs, daemon)
 	// What would make run? So the flags can never differ from the release's.
 	plan, err := command("make", "-s", "-n", "-C", root, "bin/"+daemon)
 	if err != nil {
@@ -36,18 +36,18 @@ func build(daemon string) (string, error) {
 
 const root = "../../.."
 
-var folder string
+var programs string
 
 func TestMain(m *testing.M) {
 	var err error
-	if folder, err = os.MkdirTemp("", "budget-"); err != nil {
+	if programs, err = os.MkdirTemp("", "budget-"); err != nil {
 		panic(err)
 	}
 	for daemon := range budgets {
 		built[daemon] = sync.OnceValues(func() (string, error) { return build(daemon) })
 	}
 	code := m.Run()
-	os.RemoveAll(folder)
+	os.RemoveAll(programs)
 	os.Exit(code)
 }
 
@@ -194,7 +194,7 @@ func TestNoMethodByName(t *testing.T) {
 			return // it ends when its work is done
 		}
 		path := filepath.Join(t.TempDir(), "x")
-		// go build keeps what the linker has said and says it again to whoever builds
+		// go build keeps what the linker has said and says it again to the user who builds
 		// the same main package next, with whatever -ldflags: megabytes. -e changes
 		// nothing but that it is not the same.
 		main := module + "/cmd/" + daemon

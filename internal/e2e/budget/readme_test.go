@@ -1,6 +1,7 @@
 package budget
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -30,17 +31,53 @@ func TestReadmeCommandsAreRun(t *testing.T) {
 				}
 			}
 		default:
-			found := false
-			tests, _ := filepath.Glob(filepath.Join(root, m[2], "*_test.go"))
-			for _, f := range tests {
-				source, err := os.ReadFile(f)
-				found = found || err == nil && strings.Contains(string(source), "func "+m[3]+"(") && strings.Contains(string(source), "README.md")
-			}
-			if !found {
+			if text, ok := testFile(t, m[2], m[3]); !ok || !strings.Contains(text, "README.md") {
 				t.Errorf("%s has no %s that reads README.md", m[2], m[3])
 			}
 		}
 	}
+}
+
+// Tests that other tests name, as a directory and a function, exist. A test
+// that is renamed is noticed here, and not only where all suites run.
+func TestNamedTestsExist(t *testing.T) {
+	named := regexp.MustCompile("[\"`](internal/[a-z0-9/]+) (Test\\w+)[\"`]")
+	found := 0
+	err := filepath.WalkDir(filepath.Join(root, "internal"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range named.FindAllStringSubmatch(string(text), -1) {
+			found++
+			if _, ok := testFile(t, m[1], m[2]); !ok {
+				t.Errorf("%s names %s in %s, which does not exist", path, m[2], m[1])
+			}
+		}
+		return nil
+	})
+	if err != nil || found == 0 {
+		t.Errorf("%d names of tests were found, %v", found, err)
+	}
+}
+
+// testFile returns the text of the file in a directory of the repository that has a test.
+func testFile(t *testing.T, dir, name string) (text string, ok bool) {
+	t.Helper()
+	files, _ := filepath.Glob(filepath.Join(root, dir, "*_test.go"))
+	for _, f := range files {
+		source, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(source), "\nfunc "+name+"(") {
+			return string(source), true
+		}
+	}
+	return "", false
 }
 
 func read(t *testing.T, path string) string {

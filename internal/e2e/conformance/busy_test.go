@@ -1,16 +1,10 @@
 package conformance
 
 import (
-	"bufio"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
@@ -99,40 +93,24 @@ func busyRaw(s *env) {
 func busyNamespace(s *env) {
 	m := s.ready()
 	s.MountAndWait("one", m)
-	pid, release := s.elsewhere(m.Path)
-	defer release()
+	h, err := s.Busy(lab.HoldNamespace, m.Path)
+	s.Must(err)
+	defer func() { s.Must(h.Release()) }()
 	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.failed("one", "Major", "mount/unmount failed: unable to deactivate block device: command: lvchange", "in use",
-		"in use by pid ", fmt.Sprintf("pid %d (standin, uid 0", pid), "mount namespace ", "): cwd ")
-	f := s.line(fmt.Sprintf("that names process %d", pid), func(f map[string]any) bool {
-		return f["msg"] == "device is in use" && f["holder_pid"] == float64(pid)
+		"in use by pid ", fmt.Sprintf("pid %d (standin, uid 0", h.PID), "mount namespace ", "): cwd ")
+	f := s.line(fmt.Sprintf("that names process %d", h.PID), func(f map[string]any) bool {
+		return f["msg"] == "device is in use" && f["holder_pid"] == float64(h.PID)
 	})
 	if f["holder_kind"] != "cwd" || f["holder_namespace"] == "" {
-		s.Errorf("the log says otherwise how process %d uses the device: %v", pid, f)
+		s.Errorf("the log says otherwise how process %d uses the device: %v", h.PID, f)
 	}
 	f = s.logged("state of the devices after a failed deactivation", "one")
 	if text := fmt.Sprint(f["dlm"]); !strings.Contains(text, "dlm lockspaces") {
 		s.Errorf("no diagnosis of locks: %v", f)
 	}
 	s.unmounted(m)
-	release()
+	s.Must(h.Release())
 	s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.ends()
-}
-
-// elsewhere holds a working directory in a mount namespace of its own. A mere
-// copy of the mount would not do: the kernel drops it with the target.
-func (s *env) elsewhere(path string) (pid int, release func()) {
-	s.Helper()
-	cmd := exec.Command(filepath.Join(s.Bin, "standin"), "busy", "cwd", path)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Unshareflags: unix.CLONE_NEWNS}
-	in, err := cmd.StdinPipe()
-	s.Must(err)
-	out, err := cmd.StdoutPipe()
-	s.Must(err)
-	s.Must(cmd.Start())
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		s.Fatalf("hold %s elsewhere: %q %v", path, line, err)
-	}
-	return cmd.Process.Pid, sync.OnceFunc(func() { _ = in.Close(); _ = cmd.Wait() })
 }

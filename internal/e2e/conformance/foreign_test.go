@@ -24,7 +24,7 @@ var foreignBehaviours = []behaviour{
 }
 
 // foreign mounts something that is not ours at a path: below the source's own
-// name, so that whoever compares texts is fooled.
+// name, so that a comparison of texts is fooled.
 func (s *env) foreign(m world.MountSpec) (remove func()) {
 	s.Helper()
 	if s.k.file {
@@ -226,7 +226,7 @@ func mountedByHand(s *env) {
 	s.ends()
 }
 
-// blanksElsewhere: mount points that look like ours to whoever does not decode
+// blanksElsewhere: mount points that look like ours to a reader that does not decode
 // the table's escapes, or reads only the first word.
 func blanksElsewhere(s *env) {
 	m := s.ready()

@@ -151,8 +151,7 @@ var orphanBehaviours = []behaviour{
 func (s *env) vanish(name string) {
 	s.Helper()
 	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, name))
-	_, err := s.Cluster.Patch(s.Context(patience), "ClientMount", s.Node, name, lab.Object{"metadata": lab.Object{"finalizers": []any{}}})
-	if err != nil && !lab.IsNotFound(err) {
+	if err := s.Cluster.DropFinalizers(s.Context(patience), "ClientMount", s.Node, name); err != nil && !lab.IsNotFound(err) {
 		s.Fatal(err)
 	}
 	s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, name))
@@ -209,8 +208,7 @@ func orphanUnmounted(s *env) {
 func orphanAlive(s *env) {
 	m := s.ready("--orphans=unmount")
 	s.MountAndWait("one", m)
-	_, err := s.Cluster.Patch(s.Context(patience), "ClientMount", s.Node, "one", lab.Object{"metadata": lab.Object{"finalizers": []any{}}})
-	s.Must(err)
+	s.Must(s.Cluster.DropFinalizers(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.forgotten(m)

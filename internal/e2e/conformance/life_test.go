@@ -184,8 +184,7 @@ func othersSurvive(s *env) {
 	if now.String("metadata", "annotations", "example.org/note") != "kept" || now.String("metadata", "annotations", "example.org/later") != "kept too" {
 		s.Errorf("annotations %v", now.At("metadata", "annotations"))
 	}
-	_, err = s.Cluster.Patch(s.Context(patience), "ClientMount", s.Node, "one", lab.Object{"metadata": lab.Object{"finalizers": []any{}}})
-	s.Must(err)
+	s.Must(s.Cluster.DropFinalizers(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.ends()
 }

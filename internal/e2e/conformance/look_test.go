@@ -200,7 +200,7 @@ func (s *env) failed(name, severity string, parts ...string) lab.Object {
 // exists until it is gone.
 func (s *env) follow(name string) (states func() []string) {
 	var list []string
-	done, begun := make(chan struct{}), make(chan struct{})
+	done, started := make(chan struct{}), make(chan struct{})
 	ctx := s.Context(patience)
 	go func() {
 		defer close(done)
@@ -209,9 +209,9 @@ func (s *env) follow(name string) (states func() []string) {
 			if o == nil {
 				if !seen && len(list) == 0 {
 					select {
-					case <-begun:
+					case <-started:
 					default:
-						close(begun)
+						close(started)
 					}
 					return false
 				}
@@ -225,7 +225,7 @@ func (s *env) follow(name string) (states func() []string) {
 			return false
 		})
 	}()
-	<-begun
+	<-started
 	return func() []string { <-done; return list }
 }
 

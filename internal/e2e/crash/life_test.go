@@ -95,17 +95,21 @@ func (l *life) dies() {
 	}
 }
 
-// until returns a context that ends with the daemon.
-func (l *life) until(d *lab.Process) (context.Context, context.CancelFunc) {
+// diesOr waits until the newest daemon dies at its boundary or the object fits,
+// whichever is first, and leaves no daemon.
+func (l *life) diesOr(fits func(lab.Object) bool) {
+	d := l.daemons[len(l.daemons)-1]
 	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
+	defer cancel()
 	go func() {
 		select {
 		case <-d.Done():
+			cancel()
 		case <-ctx.Done():
 		}
-		cancel()
 	}()
-	return ctx, cancel
+	_, _ = l.Cluster.WaitFor(ctx, "ClientMount", l.Node, l.name, fits)
+	l.kill()
 }
 
 // kill kills the newest daemon by SIGKILL.
@@ -251,7 +255,7 @@ func (l *life) cleanUp() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience) // that of the test has ended
 	defer cancel()
 	for _, name := range []string{l.name, l.second().name} {
-		_, _ = l.Cluster.Patch(ctx, "ClientMount", l.Node, name, lab.Object{"metadata": map[string]any{"finalizers": nil}})
+		_ = l.Cluster.DropFinalizers(ctx, "ClientMount", l.Node, name)
 		_ = l.Cluster.Delete(ctx, "ClientMount", l.Node, name)
 	}
 	_ = l.ClearFaults()

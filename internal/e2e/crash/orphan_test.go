@@ -13,9 +13,7 @@ import (
 // administrator may do in an emergency.
 func (l *life) vanish() {
 	l.t.Helper()
-	if _, err := l.Cluster.Patch(l.Context(patience), "ClientMount", l.Node, l.name, lab.Object{"metadata": map[string]any{"finalizers": nil}}); err != nil {
-		l.t.Fatal(err)
-	}
+	l.Must(l.Cluster.DropFinalizers(l.Context(patience), "ClientMount", l.Node, l.name))
 	l.remove()
 	l.await(isGone)
 }
@@ -84,11 +82,8 @@ func TestMadeAgain(t *testing.T) {
 					l.create()
 					l.flags = []string{"--orphans=" + policy}
 					if at != "" {
-						d := l.start(at)
-						over, cancel := l.until(d) // not every way passes every boundary
-						_, _ = l.Cluster.WaitFor(over, "ClientMount", l.Node, l.name, isMounted)
-						cancel()
-						l.kill()
+						l.start(at)
+						l.diesOr(isMounted) // not every way passes every boundary
 					}
 					l.start("")
 					l.settled()

@@ -20,8 +20,8 @@ import (
 
 const ordinaryUser = 65534 // nobody
 
-// The whole show, as root and as an ordinary user.
-func TestShow(t *testing.T) {
+// The whole demo, as root and as an ordinary user.
+func TestDemo(t *testing.T) {
 	dir := programs(t)
 	users := []int{os.Getuid()}
 	if os.Getuid() == 0 {
@@ -118,7 +118,7 @@ func TestInterrupt(t *testing.T) {
 					t.Errorf("exit code %d, want 130\n%s", code, text)
 				}
 				if strings.Contains(text, "nothing left") && code != 0 {
-					t.Error("the show went on after the interruption")
+					t.Error("the demo continued after the interruption")
 				}
 				m.same(t, d)
 			})

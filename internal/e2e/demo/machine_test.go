@@ -131,14 +131,14 @@ func pids() (list []int) {
 // programs puts all programs into a directory that every user can read, once.
 func programs(t *testing.T) string {
 	t.Helper()
-	dir, err := folder()
+	dir, err := compiled()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return dir
 }
 
-var folder = sync.OnceValues(func() (string, error) {
+var compiled = sync.OnceValues(func() (string, error) {
 	root, err := filepath.Abs("../../..")
 	if err != nil {
 		return "", err

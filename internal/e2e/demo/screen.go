@@ -40,7 +40,7 @@ func (s *screen) paint(code, text string) string {
 // title is the first line of all.
 func (s *screen) title(text string) { fmt.Fprintln(s.file, s.paint(bold, text)) }
 
-// note is for what the reader should know about the show.
+// note is for what the reader should know about the demo.
 func (s *screen) note(text string) { fmt.Fprintln(s.file, s.paint(dim, text)) }
 
 // good says that something was reached, what, and after how long.

@@ -26,9 +26,7 @@ func (s *env) useAccount() *world.Account {
 func tokenRotatedInTime(s *env) {
 	account := s.useAccount()
 	old := account.Token()
-	s.start()
-	uid := s.create()
-	s.Runs(uid)
+	uid := s.startRunning()
 	done := s.wait(uid)
 	s.Write("token", append(account.NewToken("2"), '\n'))
 	s.create()
@@ -43,9 +41,7 @@ func tokenRotatedInTime(s *env) {
 // whose credentials are refused.
 func tokenRotatedLate(s *env) {
 	account := s.useAccount()
-	s.start()
-	uid := s.create()
-	s.Runs(uid)
+	uid := s.startRunning()
 	done := s.wait(uid)
 	account.Revoke("1", account.Token())
 	s.Proxy.Reset()
@@ -59,9 +55,7 @@ func tokenRotatedLate(s *env) {
 }
 
 func authorityChangedLate(s *env) {
-	s.start()
-	uid := s.create()
-	s.Runs(uid)
+	uid := s.startRunning()
 	done := s.wait(uid)
 	fresh, err := s.Proxy.SwapCA()
 	s.Must(err)
@@ -78,9 +72,7 @@ func authorityChangedLate(s *env) {
 // administrator, who reads which it is.
 func rightsRemoved(s *env) {
 	account := s.useAccount()
-	s.start()
-	uid := s.create()
-	s.Runs(uid)
+	uid := s.startRunning()
 	done := s.wait(uid)
 	s.Must(s.Cluster.Delete(s.Context(resume), "ClusterRoleBinding", "", s.Node))
 	account.Answers(account.Token(), http.StatusForbidden)

@@ -121,6 +121,15 @@ func (s *env) create() string {
 	return uid
 }
 
+// startRunning starts the daemon, and returns a movement that the rabbit works on.
+func (s *env) startRunning() string {
+	s.t.Helper()
+	s.start()
+	uid := s.create()
+	s.Runs(uid)
+	return uid
+}
+
 // works waits until a Create succeeds again.
 func (s *env) works() string {
 	s.t.Helper()
@@ -220,16 +229,23 @@ func (s *env) seen(what string, fits func(*lab.Request) bool) {
 	wait.Within(s.t, resume, what+" at the API server", func() bool { return slices.ContainsFunc(s.Proxy.Requests(), fits) })
 }
 
-// ends fails unless a wait has ended with success by now, or soon.
-func (s *env) ends(done <-chan outcome) {
+// end returns how a wait has ended, or fails the test if it does not.
+func (s *env) end(done <-chan outcome) outcome {
 	s.t.Helper()
 	select {
 	case o := <-done:
-		if o.err != nil || o.State != pb.DataMovementStatusResponse_COMPLETED || o.Status != pb.DataMovementStatusResponse_SUCCESS {
-			s.t.Errorf("the wait ended with %v %v", o.DataMovementStatusResponse, o.err)
-		}
-	case <-time.After(resume):
-		s.t.Error("the wait does not end")
+		return o
+	case <-s.Context(resume).Done():
+		s.t.Fatal("the wait does not end")
+		return outcome{}
+	}
+}
+
+// ends fails unless a wait has ended with success by now, or soon.
+func (s *env) ends(done <-chan outcome) {
+	s.t.Helper()
+	if o := s.end(done); o.err != nil || o.State != pb.DataMovementStatusResponse_COMPLETED || o.Status != pb.DataMovementStatusResponse_SUCCESS {
+		s.t.Errorf("the wait ended with %v %v", o.DataMovementStatusResponse, o.err)
 	}
 }
 

@@ -54,19 +54,12 @@ func (s *env) again(uid string) {
 // A daemon that dies takes the waits with it, and nothing else: callers get
 // UNAVAILABLE at once, ask again, and the next daemon knows what to say.
 func killed(s *env) {
-	s.start()
-	uid := s.create()
-	s.Runs(uid)
+	uid := s.startRunning()
 	all := s.waits(uid)
 	s.daemon.Kill9()
 	for _, done := range all {
-		select {
-		case o := <-done:
-			if status.Code(o.err) != codes.Unavailable {
-				s.t.Errorf("a wait ended with %v %v", o.DataMovementStatusResponse, o.err)
-			}
-		case <-time.After(resume):
-			s.t.Fatal("a wait does not end with the daemon")
+		if o := s.end(done); status.Code(o.err) != codes.Unavailable {
+			s.t.Errorf("a wait ended with %v %v", o.DataMovementStatusResponse, o.err)
 		}
 	}
 	s.start() // over the dead one's socket
@@ -76,9 +69,7 @@ func killed(s *env) {
 
 // A daemon that is asked to end answers those who wait with what it knows.
 func restarted(s *env) {
-	s.start()
-	uid := s.create()
-	s.Runs(uid)
+	uid := s.startRunning()
 	all := s.waits(uid)
 	began := time.Now()
 	s.Stop(s.daemon)
@@ -86,7 +77,7 @@ func restarted(s *env) {
 		s.t.Errorf("it took %v to end", took)
 	}
 	for _, done := range all {
-		o := <-done
+		o := s.end(done)
 		if o.err != nil || o.State != pb.DataMovementStatusResponse_RUNNING {
 			s.t.Errorf("a wait ended with %v %v", o.DataMovementStatusResponse, o.err)
 		}
@@ -128,14 +119,12 @@ func killedInCreate(s *env) {
 }
 
 func killedInOutage(s *env) {
-	s.start()
-	uid := s.create()
-	s.Runs(uid)
+	uid := s.startRunning()
 	done := s.wait(uid)
 	s.Proxy.Refuse()
 	s.said("lost sight of the data movements")
 	s.daemon.Kill9()
-	if o := <-done; status.Code(o.err) != codes.Unavailable {
+	if o := s.end(done); status.Code(o.err) != codes.Unavailable {
 		s.t.Errorf("the wait ended with %v %v", o.DataMovementStatusResponse, o.err)
 	}
 	s.start()
@@ -148,9 +137,7 @@ func killedInOutage(s *env) {
 // Waits whose clients are gone leave nothing behind: no descriptor, no
 // thread, and after a while no watch.
 func callersGiveUp(s *env) {
-	s.start()
-	uid := s.create()
-	s.Runs(uid)
+	uid := s.startRunning()
 	if _, err := s.v1.Status(s.t.Context(), &pb.DataMovementStatusRequest{Uid: uid}); err != nil {
 		s.t.Fatal(err)
 	}
@@ -178,7 +165,7 @@ func callersGiveUp(s *env) {
 		s.t.Errorf("%+v before, %+v after", before, after)
 	}
 	if n := s.Proxy.Count(); n != 0 {
-		s.t.Errorf("%d requests although nobody follows anything", n)
+		s.t.Errorf("%d requests although no client follows anything", n)
 	}
 }
 
@@ -224,9 +211,7 @@ func downAtStart(s *env, breakIt func(), code codes.Code, why string) {
 // While the server is away, what is known is still told; a wait outlives it and
 // learns of the end that came meanwhile.
 func downForAWhile(s *env) {
-	s.start()
-	uid := s.create()
-	s.Runs(uid)
+	uid := s.startRunning()
 	done := s.wait(uid)
 	s.Proxy.Refuse()
 	s.said("lost sight of the data movements")
@@ -246,9 +231,7 @@ func downForAWhile(s *env) {
 }
 
 func flapping(s *env) {
-	s.start()
-	uid := s.create()
-	s.Runs(uid)
+	uid := s.startRunning()
 	done := s.wait(uid)
 	for range 5 {
 		s.Proxy.Refuse()

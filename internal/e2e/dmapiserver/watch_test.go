@@ -29,9 +29,7 @@ var watchTests = map[string]func(*env){
 
 func watchFault(rule lab.Rule, lists int) func(*env) {
 	return func(s *env) {
-		s.start()
-		uid := s.create()
-		s.Runs(uid)
+		uid := s.startRunning()
 		done := s.wait(uid)
 		s.Proxy.ClearRequests()
 		if rule.Times > 0 {
@@ -64,9 +62,7 @@ func watchFault(rule lab.Rule, lists int) func(*env) {
 // A first list that fails is not taken for an empty one: the wait continues, and
 // ends when the list works.
 func listTrouble(s *env) {
-	s.start()
-	uid := s.create()
-	s.Runs(uid)
+	uid := s.startRunning()
 	s.Proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 500})
 	s.Proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 200, Raw: "<html>hello</html>"})
 	s.Proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, CutAfter: 20})
@@ -80,9 +76,7 @@ func listTrouble(s *env) {
 // A watch that does not come back for long: the wait learns of the end all the
 // same, by asking for its own movement, and so does a poll.
 func blindWait(s *env) {
-	s.start()
-	uid := s.create()
-	s.Runs(uid)
+	uid := s.startRunning()
 	done := s.wait(uid)
 	s.Proxy.ClearRequests()
 	s.Proxy.Set(lab.Rule{Class: lab.ClassWatch, Code: 503})

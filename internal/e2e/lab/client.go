@@ -169,7 +169,19 @@ func (c *Client) Patch(ctx context.Context, kind, ns, name string, change Object
 	return c.PatchPath(ctx, Path(kind, ns, name), mergePatch, change)
 }
 
-// PatchPath patches any path, such as one that ends in /status.
+// PatchStatus merges changes into an object's status.
+func (c *Client) PatchStatus(ctx context.Context, kind, ns, name string, status any) error {
+	_, err := c.PatchPath(ctx, Path(kind, ns, name)+"/status", mergePatch, Object{"status": status})
+	return err
+}
+
+// DropFinalizers takes an object's finalizers off, so that nothing delays its end.
+func (c *Client) DropFinalizers(ctx context.Context, kind, ns, name string) error {
+	_, err := c.Patch(ctx, kind, ns, name, Object{"metadata": Object{"finalizers": nil}})
+	return err
+}
+
+// PatchPath patches any path, such as that of another version of an object.
 func (c *Client) PatchPath(ctx context.Context, path, contentType string, change any) (Object, error) {
 	body, err := json.Marshal(change)
 	if err != nil {

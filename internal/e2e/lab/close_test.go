@@ -147,6 +147,6 @@ func TestCloseCleansUpAfterAMess(t *testing.T) {
 		t.Errorf("still running: %s", p.Command)
 	}
 	if attached(v.Loop, v.Image) || exists(l.Dir) {
-		t.Error("the loop device or the folder is still there")
+		t.Error("the loop device or the directory is still there")
 	}
 }

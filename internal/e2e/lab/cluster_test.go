@@ -49,8 +49,7 @@ func TestCluster(t *testing.T) {
 		seen <- err
 	}()
 	states := []any{Object{"state": "mounted", "ready": true}}
-	status := Object{"status": Object{"mounts": states, "allReady": true}}
-	if _, err := c.PatchPath(ctx, Path("ClientMount", "compute-01", "cm")+"/status", mergePatch, status); err != nil {
+	if err := c.PatchStatus(ctx, "ClientMount", "compute-01", "cm", Object{"mounts": states, "allReady": true}); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-seen; err != nil {

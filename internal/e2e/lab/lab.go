@@ -95,7 +95,7 @@ func (l *Lab) build() error {
 		l.onClose(func() error { return os.RemoveAll(dir) })
 	}
 	if strings.ContainsAny(l.Dir, ":,\\") {
-		return fmt.Errorf("a lab cannot lie in %s: overlay mounts cannot name that folder", l.Dir)
+		return fmt.Errorf("a lab cannot lie in %s: overlay mounts cannot name that directory", l.Dir)
 	}
 	l.Bin, l.state = filepath.Join(l.Dir, "bin"), record.Dir(filepath.Join(l.Dir, "state"))
 	l.MountBase = filepath.Join(l.Dir, "mnt")

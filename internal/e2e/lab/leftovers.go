@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -155,8 +156,10 @@ func (l *Lab) killStrays() {
 
 // Ways to keep a mount busy. HoldCWD, HoldOpen and HoldMmap are a process with
 // its working directory, an open file or a mapped file there; HoldNested is a
-// second mount below; HoldNamespace is a copy of the mount in another mount
-// namespace, which lets the unmount succeed but keeps the device.
+// second mount below; HoldNamespace is a process in another mount namespace with
+// its working directory in the copy of the mount, which lets the unmount succeed
+// but keeps the device. The kernel drops a copy that no process uses when the
+// target is removed.
 const (
 	HoldCWD       = "cwd"
 	HoldOpen      = "open"
@@ -173,27 +176,20 @@ type Holder struct {
 }
 
 // Release lets go and returns when the kernel knows.
-func (h *Holder) Release() error {
-	if h.free == nil {
-		return nil
-	}
-	free := h.free
-	h.free = nil
-	return free()
-}
+func (h *Holder) Release() error { return h.free() }
 
 // Busy keeps the mount at path busy until Release.
 func (l *Lab) Busy(kind, path string) (*Holder, error) {
 	held := path
 	args := []string{"busy", kind, path}
-	attr := &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	attr := &syscall.SysProcAttr{}
 	switch kind {
 	case HoldCWD:
 	case HoldOpen, HoldMmap:
 		held = filepath.Join(path, "held-"+kind)
 		args[2] = held
 	case HoldNamespace:
-		args = []string{"busy", "nothing"}
+		args[1] = HoldCWD
 		attr.Unshareflags = unix.CLONE_NEWNS
 	case HoldNested:
 		held = filepath.Join(path, "nested")
@@ -203,12 +199,23 @@ func (l *Lab) Busy(kind, path string) (*Holder, error) {
 		if err := unix.Mount("tmpfs", held, "tmpfs", 0, "size=1m"); err != nil {
 			return nil, fmt.Errorf("nested mount: %w", err)
 		}
-		return &Holder{Path: held, free: func() error { return unix.Unmount(held, 0) }}, nil
+		return &Holder{Path: held, free: sync.OnceValue(func() error { return unix.Unmount(held, 0) })}, nil
 	default:
 		return nil, fmt.Errorf("unknown way to hold a mount: %s", kind)
 	}
 	cmd := exec.Command(filepath.Join(l.Bin, "standin"), args...)
 	cmd.SysProcAttr, cmd.Stderr = attr, os.Stderr
+	release, err := l.Hold(cmd)
+	if err != nil {
+		return nil, fmt.Errorf("hold %s: %w", path, err)
+	}
+	return &Holder{PID: cmd.Process.Pid, Path: held, free: release}, nil
+}
+
+// Hold starts a command that writes a line when it is ready and ends with its
+// standard input. Until release has closed that and waited, it may be there; it is
+// killed with this process.
+func (l *Lab) Hold(cmd *exec.Cmd) (release func() error, err error) {
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -217,18 +224,23 @@ func (l *Lab) Busy(kind, path string) (*Holder, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
 	if err := l.startCommand(cmd); err != nil {
 		return nil, err
 	}
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
-		return nil, fmt.Errorf("hold %s: %q: %w", path, line, cmd.Wait())
-	}
-	return &Holder{PID: cmd.Process.Pid, Path: held, free: func() error {
+	release = sync.OnceValue(func() error {
 		defer l.alive(cmd.Process.Pid, false)
 		stdin.Close()
 		_, _ = io.Copy(io.Discard, stdout)
 		return cmd.Wait()
-	}}, nil
+	})
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s is not ready: %q: %w", cmd.Path, line, err), release())
+	}
+	return release, nil
 }
 
 // Leftovers lists what should be gone after an unmount: mounts, active

@@ -42,7 +42,7 @@ func furnish() error {
 		hidden++
 	}
 	if hidden == 0 {
-		return errors.New("this program and its folder lie below both /run and /mnt, which have to be replaced")
+		return errors.New("this program and its directory lie below both /run and /mnt, which have to be replaced")
 	}
 	// Without the class the daemon asks nvme-cli, that is the stand-in.
 	if _, err := os.Stat("/sys/class/nvme"); err == nil {

@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // Object is a Kubernetes object as JSON.
@@ -86,17 +87,15 @@ func (o Object) DebugMessage() string { return o.String("status", "error", "debu
 // break meanwhile. The last object seen comes with the error.
 func (c *Client) WaitFor(ctx context.Context, kind, ns, name string, fits func(Object) bool) (Object, error) {
 	var last Object
-	for {
-		o, err := c.watchUntil(ctx, kind, ns, name, func(o Object) bool { last = o; return fits(o) })
-		if err == nil {
-			return o, nil
-		}
-		select {
-		case <-time.After(100 * time.Millisecond): // the server may just be down
-		case <-ctx.Done():
-			return last, fmt.Errorf("%s %s/%s did not become as wanted: %w (last: %v)", kind, ns, name, ctx.Err(), err)
-		}
+	var err error
+	what := fmt.Sprintf("%s %s/%s to become as wanted", kind, ns, name)
+	if end := wait.For(ctx, what, func() (bool, error) { // the server may be down for a moment
+		err = c.watchUntil(ctx, kind, ns, name, func(o Object) bool { last = o; return fits(o) })
+		return err == nil, nil
+	}); end != nil {
+		return last, fmt.Errorf("%w (last: %v)", end, err)
 	}
+	return last, nil
 }
 
 // WaitStatus waits for a ClientMount.
@@ -110,39 +109,39 @@ func (c *Client) WaitGone(ctx context.Context, kind, ns, name string) error {
 	return err
 }
 
-func (c *Client) watchUntil(ctx context.Context, kind, ns, name string, fits func(Object) bool) (Object, error) {
+func (c *Client) watchUntil(ctx context.Context, kind, ns, name string, fits func(Object) bool) error {
 	query := "?fieldSelector=" + url.QueryEscape("metadata.name="+name)
 	list, err := c.Do(ctx, http.MethodGet, Path(kind, ns, "")+query, "", nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var now Object
 	if items, _ := list["items"].([]any); len(items) > 0 {
 		now = asObject(items[0])
 	}
 	if fits(now) {
-		return now, nil
+		return nil
 	}
 	query += "&watch=1&resourceVersion=" + list.String("metadata", "resourceVersion")
 	resp, err := c.send(ctx, http.MethodGet, Path(kind, ns, "")+query, "", nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer resp.Body.Close()
 	for events := json.NewDecoder(resp.Body); ; {
 		var event Object
 		if err := events.Decode(&event); err != nil {
-			return nil, err
+			return err
 		}
 		o := asObject(event["object"])
 		switch event.String("type") {
 		case "DELETED":
 			o = nil
 		case "ERROR":
-			return nil, fmt.Errorf("watch: %s", o.String("message"))
+			return fmt.Errorf("watch: %s", o.String("message"))
 		}
 		if fits(o) {
-			return o, nil
+			return nil
 		}
 	}
 }

@@ -214,7 +214,7 @@ func (l *Lab) attach(image string) (*loop, error) {
 		}
 		dev, err := os.OpenFile(node, os.O_RDWR, 0)
 		if errors.Is(err, unix.ENXIO) {
-			continue // it was free, and whoever had added it has removed it since
+			continue // it was free, and the process that had added it has removed it since
 		} else if err != nil {
 			return nil, err
 		}

@@ -86,7 +86,7 @@ func TestOneLaboratoryAtATime(t *testing.T) {
 	}
 	if other, err := New(t.TempDir() + "/a:b"); err == nil {
 		other.Close()
-		t.Error("a folder that overlay mounts cannot name")
+		t.Error("a directory that overlay mounts cannot name")
 	}
 	newLab(t)
 }

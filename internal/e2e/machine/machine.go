@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine/wire"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
@@ -88,17 +89,18 @@ func (m *Machine) Do(script string) string {
 func (m *Machine) Await(what, script string) string {
 	m.t.Helper()
 	ctx := m.Context()
-	for {
-		out, code, err := m.Run(ctx, script)
-		if code == 0 && err == nil {
-			return strings.TrimSuffix(out, "\n")
-		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-			m.t.Fatalf("waited in vain until %s: %s: exit code %d, %v\n%s", what, script, code, err, out)
-		}
+	var (
+		out  string
+		code int
+		err  error
+	)
+	if end := wait.For(ctx, what, func() (bool, error) {
+		out, code, err = m.Run(ctx, script)
+		return code == 0 && err == nil, nil
+	}); end != nil {
+		m.t.Fatalf("waited in vain until %s: %s: exit code %d, %v\n%s", what, script, code, err, out)
 	}
+	return strings.TrimSuffix(out, "\n")
 }
 
 // Put writes a file inside; directories above it are made.
@@ -210,7 +212,7 @@ func (m *Machine) tail() string {
 	return string(data[max(0, len(data)-4000):])
 }
 
-var errRebooted = errors.New("the machine has started anew meanwhile")
+var errRebooted = errors.New("the machine has rebooted meanwhile")
 
 // maxOutput of one script is kept; the rest is lost, and the output says so.
 const maxOutput = 8 << 20
@@ -238,17 +240,15 @@ type call struct {
 
 // dial connects to a unix socket that is about to be there.
 func dial(ctx context.Context, path string) (*link, error) {
-	for {
-		conn, err := net.Dial("unix", path)
-		if err == nil {
-			return newLink(conn)
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, fmt.Errorf("nobody listens inside the machine: %w (%w)", err, ctx.Err())
-		}
+	var conn net.Conn
+	var err error
+	if end := wait.For(ctx, "the agent of the machine", func() (bool, error) {
+		conn, err = net.Dial("unix", path)
+		return err == nil, nil
+	}); end != nil {
+		return nil, fmt.Errorf("%w (%w)", end, err)
 	}
+	return newLink(conn)
 }
 
 func newLink(conn net.Conn) (*link, error) {

@@ -21,7 +21,7 @@ var accessPromises = []promise{
 	{"movements of others look like missing ones", "9.2 9.25 4.3", both, othersMovements},
 	{"another workflow does not match", "9.2", both, anotherWorkflow},
 	{"root acts for any workflow, as its user", "9.2 9.3", both, rootActs},
-	{"root may be nobody special", "9.2", one, rootDenied},
+	{"root may have no special rights", "9.2", one, rootDenied},
 	{"no copies as root", "9.3", one, rootCopies},
 	{"the caller is in the workflow's group", "9.3 4.2/6", one, groupMember},
 	{"reflection is for root", "access/reflection", one, reflection},

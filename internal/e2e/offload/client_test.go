@@ -2,7 +2,6 @@ package offload
 
 import (
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -104,12 +103,13 @@ func goClient(s *env) {
 	}
 	all.Wait()
 	for _, uid := range uids {
-		for state := int32(-1); state != 3; {
-			var result int32
-			if state, result = r.status(s.named(), uid, 1); result == 0 || result == 3 {
+		wait.Within(s.t, patience, "the copy's end", func() bool {
+			state, result := r.status(s.named(), uid, 1)
+			if result == 0 || result == 3 {
 				s.t.Fatalf("state %d, status %d: the client ends here", state, result)
 			}
-		}
+			return state == 3
+		})
 	}
 	listed := r.list()
 	if len(listed) != len(uids) {
@@ -156,16 +156,13 @@ func cClient(s *env) {
 	s.onShelf()
 	r := s.raw()
 	uid := r.create(&wish{Workflow: s.named(), Source: s.file("out/one", 100), Destination: s.target()})
-	for {
+	wait.Within(s.t, patience, "the copy's end", func() bool {
 		state, result := r.status(nil, uid, 0)
-		if state == 3 {
-			if result != 2 {
-				s.t.Errorf("status %d", result)
-			}
-			break
+		if state == 3 && result != 2 {
+			s.t.Errorf("status %d", result)
 		}
-		wait.Pass(s.t, 10*time.Millisecond, "the pause that the client makes")
-	}
+		return state == 3
+	})
 	if st := r.delete(nil, uid); st != 2 {
 		s.t.Errorf("delete: %d", st)
 	}
@@ -181,15 +178,14 @@ func axlCopies(s *env) {
 		uids = append(uids, r.create(&wish{Workflow: s.named(), Source: s.file(name, 4096), Destination: s.target() + name, Slots: -1, MaxSlots: -1}))
 	}
 	for _, uid := range uids {
-		for {
+		wait.Within(s.t, patience, "the copy's end", func() bool {
 			state, result := r.status(s.named(), uid, 1)
-			if state == 3 && result == 2 {
-				break
-			}
-			if state != 0 && state != 1 && state != 2 {
+			ended := state == 3 && result == 2
+			if !ended && state != 0 && state != 1 && state != 2 {
 				s.t.Fatalf("state %d, status %d: AXL aborts the program", state, result)
 			}
-		}
+			return ended
+		})
 		if st := r.delete(s.named(), uid); st != 2 {
 			s.t.Fatalf("delete: %d: AXL aborts the program", st)
 		}
@@ -205,10 +201,13 @@ func axlCancels(s *env) {
 	s.onShelf()
 	r := s.raw()
 	source := s.file("slow/rank_0.ckpt", 8<<20)
-	for _, begun := range []bool{true, false} {
+	for _, started := range []bool{true, false} {
 		uid := r.create(&wish{Workflow: s.named(), Source: source, Destination: s.target(), Slots: -1, MaxSlots: -1})
-		for state := int32(0); begun && state != 2; {
-			state, _ = r.status(s.named(), uid, 1)
+		if started {
+			wait.Within(s.t, patience, "the copy's start", func() bool {
+				state, _ := r.status(s.named(), uid, 1)
+				return state == 2
+			})
 		}
 		if st := r.cancel(s.named(), uid); st != 2 && st != 1 {
 			s.t.Fatalf("cancel: %d: AXL aborts the program", st)

@@ -20,12 +20,6 @@ const (
 
 type fields = map[string]any
 
-const (
-	dwsVersion = api.GroupDWS + "/v1alpha7"
-	nnfVersion = api.GroupNNF + "/v1alpha11"
-	lusVersion = api.GroupLUS + "/v1beta1"
-)
-
 // furnish makes what the administrator of a site has made.
 func furnish(_ *testing.T, s *world.World) {
 	s.Apply(world.FileSystem("global", global), world.MovementProfile(profile, true))
@@ -87,7 +81,7 @@ func (s *env) clientMount(name, namespace string, entries ...fields) lab.Object 
 		mounts = append(mounts, e)
 	}
 	return lab.Object{
-		"apiVersion": dwsVersion, "kind": "ClientMount",
+		"apiVersion": api.GroupDWS + "/" + api.VersionsDWS[0], "kind": "ClientMount",
 		"metadata": fields{"name": s.job + "-" + name, "namespace": namespace, "labels": fields{
 			api.LabelWorkflowName: s.job, api.LabelWorkflowNamespace: "default", api.LabelWorkflowUID: s.uid,
 			api.LabelDirectiveIndex: "0", api.LabelJobID: "f9Tk",
@@ -135,20 +129,14 @@ func with(a, b fields) fields {
 // of one but for the changes; an empty value leaves a label out.
 func (s *env) foreign(namespace, name string, userID int, labels map[string]string) {
 	s.t.Helper()
-	all := fields{
-		api.LabelInitiator: s.Node, api.LabelTeardownState: "PostRun",
-		api.LabelWorkflowName: s.job, api.LabelWorkflowNamespace: "default", api.LabelWorkflowUID: s.uid,
-		api.LabelOwnerKind: "Workflow", api.LabelOwnerName: s.job, api.LabelOwnerNamespace: "default", api.LabelOwnerUID: s.uid,
-	}
+	o := world.DataMovement(namespace, name, s.Node, s.job, s.uid, fields{"userId": userID, "groupId": userID, "source": fields{"path": "/a"}, "destination": fields{"path": "/b"}})
+	all := o.At("metadata", "labels").(fields)
 	for k, v := range labels {
 		if all[k] = v; v == "" {
 			delete(all, k)
 		}
 	}
-	s.Apply(lab.Object{
-		"apiVersion": nnfVersion, "kind": "NnfDataMovement", "metadata": fields{"name": name, "namespace": namespace, "labels": all},
-		"spec": fields{"userId": userID, "groupId": userID, "source": fields{"path": "/a"}, "destination": fields{"path": "/b"}},
-	})
+	s.Apply(o)
 	s.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()

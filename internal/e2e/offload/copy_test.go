@@ -20,7 +20,7 @@ var copyPromises = []promise{
 	{"a tree is copied as the workflow's user", "7/finalizer 7/running 7/success 9.3 9.6", both, copyTree},
 	{"a copy tells how far it is, and is cancelled", "7/running 7/progress 7/cancel-running", both, copyCancelled},
 	{"a copy that fails", "7/failure", both, copyFails},
-	{"a copy that cannot begin", "7/invalid 9.10", both, copyInvalid},
+	{"a copy that cannot start", "7/invalid 9.10", both, copyInvalid},
 	{"a dry run", "7/success", both, copyDry},
 	{"cancelled before the rabbit looks", "7/cancel-before 7/delete-before 9.13", both, copyNever},
 }

@@ -18,7 +18,7 @@ var costPromises = []promise{
 	{"a create costs two requests at most", "9.21", both, createCost},
 	{"one user creates 40 a second", "9.21", one, createRate},
 	{"a poll costs none", "9.21", both, pollCost},
-	{"a watch by label, only while somebody follows", "9.12", both, watchByLabel},
+	{"a watch by label, only while a client follows", "9.12", both, watchByLabel},
 	{"the rate flags hold with a kubeconfig", "9.28", one, rateFlags},
 }
 
@@ -115,7 +115,7 @@ func watchByLabel(s *env) {
 	s.usual()
 	uid := s.create()
 	if n := s.watches(); n != 0 {
-		s.t.Errorf("%d watches before anybody follows", n)
+		s.t.Errorf("%d watches before a client follows", n)
 	}
 	s.is(uid, pending, unknownStatus)
 	isWatch := func(r *lab.Request) bool { return r.Class == lab.ClassWatch }
@@ -132,9 +132,9 @@ func watchByLabel(s *env) {
 			s.t.Errorf("a list without a selector: %s?%s", r.Path, r.Query)
 		}
 	}
-	wait.Within(s.t, patience, "the watch ends when nobody follows", w.Over)
+	wait.Within(s.t, patience, "the watch ends when no client follows", w.Over)
 	s.is(uid, pending, unknownStatus)
-	wait.Within(s.t, patience, "and begins again", func() bool { return s.watches() == 2 })
+	wait.Within(s.t, patience, "and starts again", func() bool { return s.watches() == 2 })
 	if w.Proto != "HTTP/2.0" || !strings.HasPrefix(w.UserAgent, "nnf-dm/") || !strings.HasSuffix(w.UserAgent, "("+s.Node+")") {
 		s.t.Errorf("%s %s", w.Proto, w.UserAgent)
 	}

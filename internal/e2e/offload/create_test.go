@@ -111,12 +111,13 @@ var objectPromises = []promise{
 	{"the object to the byte", "4.2.6 4.2.3/object 4.2.4 9.15 9.29", both, theObject},
 }
 
-const expectedGFS2 = `
+// expectedMovement has for SPEC what is of the kind of file system.
+const expectedMovement = `
 apiVersion: nnf.cray.hpe.com/v1alpha11
 kind: NnfDataMovement
 metadata:
-  generateName: nnf-dm-node-
-  namespace: RABBIT
+  generateName: PREFIX
+  namespace: WHERE
   labels:
     dm.cray.hpe.com/initiator: NODE
     nnf.cray.hpe.com/teardown_state: PostRun
@@ -130,45 +131,27 @@ metadata:
     dataworkflowservices.github.io/owner.namespace: default
     dataworkflowservices.github.io/owner.uid: WORKFLOW
 spec:
-  source:
-    path: /mnt/nnf/WORKFLOW-0/RABBIT-3/out/
-    storageReference: {kind: NnfNodeStorage, name: default-JOB-0-gfs2-0, namespace: RABBIT}
-  destination: {path: /lus/global/alice/}
+SPEC
   userId: 1001
   groupId: 1001
   profileReference: {kind: NnfDataMovementProfile, name: default, namespace: nnf-system}
   userConfig: CONFIG
 `
 
+const expectedGFS2 = `
+  source:
+    path: /mnt/nnf/WORKFLOW-0/RABBIT-3/out/
+    storageReference: {kind: NnfNodeStorage, name: default-JOB-0-gfs2-0, namespace: RABBIT}
+  destination: {path: /lus/global/alice/}
+`
+
 const expectedLustre = `
-apiVersion: nnf.cray.hpe.com/v1alpha11
-kind: NnfDataMovement
-metadata:
-  generateName: nnf-dm-
-  namespace: nnf-dm-system
-  labels:
-    dm.cray.hpe.com/initiator: NODE
-    nnf.cray.hpe.com/teardown_state: PostRun
-    nnf.cray.hpe.com/directive_index: "0"
-    nnf.cray.hpe.com/job_id: f9Tk
-    dataworkflowservices.github.io/workflow.name: JOB
-    dataworkflowservices.github.io/workflow.namespace: default
-    dataworkflowservices.github.io/workflow.uid: WORKFLOW
-    dataworkflowservices.github.io/owner.kind: Workflow
-    dataworkflowservices.github.io/owner.name: JOB
-    dataworkflowservices.github.io/owner.namespace: default
-    dataworkflowservices.github.io/owner.uid: WORKFLOW
-spec:
   source:
     path: /mnt/nnf/WORKFLOW-0/out/
     storageReference: {kind: NnfStorage, name: JOB-0, namespace: default}
   destination:
     path: /lus/global/alice/
     storageReference: {kind: LustreFileSystem, name: global, namespace: default}
-  userId: 1001
-  groupId: 1001
-  profileReference: {kind: NnfDataMovementProfile, name: default, namespace: nnf-system}
-  userConfig: CONFIG
 `
 
 // The body of the daemon's request is compared, and what the API server has made
@@ -207,11 +190,12 @@ func theObject(s *env) {
 
 func (s *env) expected(config string) lab.Object {
 	s.t.Helper()
-	text := expectedGFS2
+	spec := expectedGFS2
 	if s.k == lustre {
-		text = expectedLustre
+		spec = expectedLustre
 	}
-	text = strings.NewReplacer("WORKFLOW", s.uid, "CONFIG", config).Replace(s.fill(text))
+	text := strings.Replace(expectedMovement, "SPEC", spec, 1)
+	text = strings.NewReplacer("WORKFLOW", s.uid, "CONFIG", config, "PREFIX", s.k.prefix, "WHERE", s.where()).Replace(s.fill(text))
 	var o lab.Object
 	s.Must(yaml.Unmarshal([]byte(text), &o))
 	return o

@@ -192,9 +192,8 @@ func cancelThenDelete(s *env) {
 	go func() { // the rabbit kills the command
 		_, err := s.Cluster.WaitFor(ctx, "NnfDataMovement", s.where(), uid, func(o lab.Object) bool { return o != nil && o.At("spec", "cancel") == true })
 		if err == nil {
-			<-time.After(time.Second) // it takes a moment to end
-			path := lab.Path("NnfDataMovement", s.where(), uid) + "/status"
-			_, err = s.Cluster.PatchPath(ctx, path, "application/merge-patch+json", fields{"status": finished("Cancelled", nil)})
+			time.Sleep(time.Second) // what the command takes to end, while the delete waits
+			err = s.Cluster.PatchStatus(ctx, "NnfDataMovement", s.where(), uid, finished("Cancelled", nil))
 		}
 		done <- err
 	}()

@@ -161,9 +161,7 @@ func newerStates(s *env) {
 			if e.status != "" {
 				status["status"] = e.status
 			}
-			path := lab.Path("NnfDataMovement", s.where(), uid) + "/status"
-			_, err := s.Cluster.PatchPath(s.ctx(), path, "application/merge-patch+json", fields{"status": status})
-			return err == nil
+			return s.Cluster.PatchStatus(s.ctx(), "NnfDataMovement", s.where(), uid, status) == nil
 		})
 		r := s.is(uid, e.wantState, e.wantStatus)
 		s.same("message", r.Message, fmt.Sprintf("says the rabbit; the rabbit says state %q, status %q, which this version does not know", e.state, e.status))

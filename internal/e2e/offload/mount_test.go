@@ -1,8 +1,6 @@
 package offload
 
 import (
-	"time"
-
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
@@ -134,16 +132,14 @@ func notMounted(s *env) {
 // was created after the call.
 func (s *env) soonRefused(why string) {
 	s.t.Helper()
-	before, began := s.Movements(api.LabelOwnerName, s.job), time.Now()
+	before := s.Movements(api.LabelOwnerName, s.job)
 	var r *pb.DataMovementCreateResponse
-	for r == nil || r.Status == createOK {
+	wait.Within(s.t, patience, "a refusal", func() bool {
 		var err error
 		r, err = s.me.Create(s.ctx(), s.wish())
 		s.Must(err)
-		if time.Since(began) > patience {
-			s.t.Fatal("copies are created all the time")
-		}
-	}
+		return r.Status != createOK
+	})
 	s.same("refusal", r.Message, s.fill(why))
 	wait.Within(s.t, patience, "nothing stays of what was created meanwhile", func() bool { return s.Movements(api.LabelOwnerName, s.job) <= before })
 }

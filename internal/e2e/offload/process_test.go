@@ -18,7 +18,7 @@ import (
 
 var processPromises = []promise{
 	{"a shutdown cuts nothing off", "9.23", both, shutdown},
-	{"a client goes on after a restart", "9.23", both, restart},
+	{"a client continues after a restart", "9.23", both, restart},
 	{"the health service", "access/health", one, healthy},
 }
 

@@ -1,15 +1,8 @@
 package offload
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // rows are what nnf-dm promises, by section and row of its contract; below 9 is
@@ -34,7 +27,7 @@ var rows = []struct{ id, text string }{
 	{"4.2.2/example2", "…/a/, the slash is kept"},
 	{"4.2.2/example3", "the directory itself"},
 	{"4.2.2/example4", "its contents"},
-	{"4.2.2/example5", "a neighbour's path is no match"},
+	{"4.2.2/example5", "a sibling's path is no match"},
 	{"4.2.2/example6", "no way out by .."},
 	{"4.2.3/label", "lustre needs the directive's label"},
 	{"4.2.3/absolute", "destinations are absolute"},
@@ -83,7 +76,7 @@ var rows = []struct{ id, text string }{
 	{"7/delete-before", "delete before start"},
 	{"7/invalid", "preparation error, not Minor"},
 	{"7/minor", "preparation error, Minor"},
-	{"7/restart", "the rabbit begins again"},
+	{"7/restart", "the rabbit starts again"},
 	{"8/client-go", "the Go client"},
 	{"8/client-py", "the Python client"},
 	{"8/client-cpp", "the C++ client"},
@@ -131,7 +124,7 @@ var rows = []struct{ id, text string }{
 }
 
 // elsewhere are rows, or parts of rows, that no daemon need run for: the directory
-// and the unit test that shows them.
+// and the unit test that shows them, whose names package budget checks.
 var elsewhere = map[string][]string{
 	"9.4":  {"internal/datamovement/server TestInterceptor"}, // a panic is recovered
 	"9.20": {"internal/unixsocket TestOneOfManyProcesses", "internal/unixsocket TestModeBeforeListening", "internal/unixsocket TestActivation"},
@@ -167,38 +160,11 @@ func TestRows(t *testing.T) {
 		if _, ok := known[id]; !ok {
 			t.Errorf("row %s does not exist", id)
 		}
-		for _, test := range tests {
-			folder, name, _ := strings.Cut(test, " ")
-			if !slices.Contains(testsIn(t, folder), name) {
-				t.Errorf("row %s: there is no test %s in %s", id, name, folder)
-			}
-			known[id]++
-		}
+		known[id] += len(tests)
 	}
 	for _, r := range rows {
 		if known[r.id] == 0 {
 			t.Errorf("row %s, %s: nothing shows it", r.id, r.text)
 		}
 	}
-}
-
-// testsIn returns the test functions of a directory.
-func testsIn(t *testing.T, folder string) (names []string) {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(world.Root(t), folder, "*_test.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range files {
-		f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range f.Decls {
-			if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil && strings.HasPrefix(fn.Name.Name, "Test") {
-				names = append(names, fn.Name.Name)
-			}
-		}
-	}
-	return names
 }

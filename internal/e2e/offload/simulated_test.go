@@ -28,7 +28,7 @@ func (s *env) simulate() {
 	s.t.Helper()
 	s.launch(lab.Spec{Program: "nnf-dm", Args: []string{"--simulated", "--socket=" + s.Socket, "--config=/dev/null", "--log-format=json"}})
 	s.Ready(s.d)
-	s.me, s.me2 = s.as(eve), s.as2(eve) // anybody
+	s.me, s.me2 = s.as(eve), s.as2(eve) // any user
 }
 
 var (
@@ -123,7 +123,7 @@ func simulatedCancels(s *env) {
 		s.Must(err)
 		return r
 	}
-	for range 2 { // each cancel begins the sequence again
+	for range 2 { // each cancel starts the sequence again
 		s.answered("cancel", cancel(uid), nil, &pb.DataMovementCancelResponse{Status: cancelOK, Message: "Cancel Request " + uid + " initiated successfully"})
 		empty := new(pb.DataMovementCommandStatus)
 		s.answered("first", s.status(uid, 0), nil, &pb.DataMovementStatusResponse{State: cancelling, Status: unknownStatus, CommandStatus: empty})

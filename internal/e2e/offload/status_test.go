@@ -80,7 +80,7 @@ func sayings() []saying {
 			&pb.DataMovementStatusResponse{State: isRunning, Status: unknownStatus, StartTime: start, CommandStatus: commandV1},
 			&pb2.MovementStatus{State: running2, StartTime: start2, CommandStatus: commandV2},
 		}, {
-			"the rabbit has begun again", running(fields{"restarts": 2}),
+			"the rabbit has started again", running(fields{"restarts": 2}),
 			&pb.DataMovementStatusResponse{State: isRunning, Status: unknownStatus, StartTime: start, CommandStatus: short},
 			&pb2.MovementStatus{State: running2, StartTime: start2, CommandStatus: short2, Restarts: 2},
 		}, {

@@ -208,8 +208,7 @@ var distribution = map[string]bool{
 	"/usr": true, "/usr/bin": true, "/usr/lib": true,
 }
 
-// difference is how two sorted lists differ, a line for each thing, "" if they
-// do not.
+// difference returns how two lists differ, one line per entry; "" if they have the same entries.
 func difference(got, want []string) (lines string) {
 	for _, g := range got {
 		if !slices.Contains(want, g) {

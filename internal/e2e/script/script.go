@@ -70,17 +70,7 @@ func Run(t *testing.T, program string, update bool) {
 // without. The scripts look at the words with stderr and cmp.
 func refused(program string) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
-		if neg || len(args) == 0 {
-			ts.Fatalf("usage: refused CODE ARGS...")
-		}
-		want, err := strconv.Atoi(args[0])
-		ts.Check(err)
-		// A daemon that starts although it should not must not run for ever.
-		err = ts.Exec("timeout", append([]string{"30", program}, args[1:]...)...)
-		exit := (*exec.ExitError)(nil)
-		if !errors.As(err, &exit) || exit.ExitCode() != want {
-			ts.Fatalf("ended with %v, want exit status %d", err, want)
-		}
+		code := ends(ts, program, neg, args)
 		if out := ts.ReadFile("stdout"); out != "" {
 			ts.Fatalf("standard output: %s", out)
 		}
@@ -94,11 +84,31 @@ func refused(program string) func(*testscript.TestScript, bool, []string) {
 				said = append(said, line)
 			}
 		}
-		ts.Check(wellFormed(program, want, said))
+		ts.Check(wellFormed(program, code, said))
 		if errs != 1 {
 			ts.Fatalf("%d errors, want one", errs)
 		}
 	}
+}
+
+// ends runs the program, which must end with the code that comes before its arguments.
+func ends(ts *testscript.TestScript, program string, neg bool, args []string) (code int) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: refused|exits CODE ARGS...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	// One that keeps running although it should end must not do so for ever.
+	err = ts.Exec("timeout", append([]string{strconv.Itoa(int(patience.Seconds())), program}, args[1:]...)...)
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if code != want {
+		ts.Fatalf("exit code %d, want %d", code, want)
+	}
+	return code
 }
 
 const patience = 30 * time.Second
@@ -139,22 +149,7 @@ func signal(ts *testscript.TestScript, neg bool, args []string) {
 // has the form of every program.
 func Exits(program string) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
-		if neg || len(args) == 0 {
-			ts.Fatalf("usage: exits CODE ARGS...")
-		}
-		want, err := strconv.Atoi(args[0])
-		ts.Check(err)
-		// One that waits although it should not must not wait for ever.
-		err = ts.Exec("timeout", append([]string{"30", program}, args[1:]...)...)
-		code := 0
-		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-			code = exit.ExitCode()
-		} else {
-			ts.Check(err)
-		}
-		if code != want {
-			ts.Fatalf("exit code %d, want %d", code, want)
-		}
+		code := ends(ts, program, neg, args)
 		ts.Check(wellFormed(program, code, slices.Collect(strings.Lines(ts.ReadFile("stderr")))))
 	}
 }

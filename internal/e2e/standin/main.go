@@ -132,12 +132,11 @@ func environment() map[string]string {
 }
 
 // busy holds a path in one way until its input ends: cwd (working directory),
-// open (an open file), mmap (a mapping whose file is closed again), or nothing
-// (it merely lives, for a mount namespace of its own). It prints one line when
-// it holds.
+// open (an open file), or mmap (a mapping whose file is closed again). It prints one
+// line when it holds.
 func busy(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	if len(args) < 1 || (args[0] != "nothing" && len(args) < 2) {
-		fmt.Fprintln(stderr, "usage: standin busy cwd|open|mmap|nothing [PATH]")
+	if len(args) < 2 {
+		fmt.Fprintln(stderr, "usage: standin busy cwd|open|mmap PATH")
 		return 2
 	}
 	release, err := hold(args)
@@ -152,10 +151,7 @@ func busy(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 }
 
 func hold(args []string) (release func(), err error) {
-	switch args[0] {
-	case "nothing":
-		return func() {}, nil
-	case "cwd":
+	if args[0] == "cwd" {
 		return func() {}, os.Chdir(args[1])
 	}
 	f, err := os.OpenFile(args[1], os.O_RDWR|os.O_CREATE, 0o600)

@@ -74,11 +74,11 @@ func install(t *testing.T) installed {
 	if err := os.Chmod(filepath.Dir(string(in)), 0o755); err != nil { // for nobody
 		t.Fatal(err)
 	}
-	for _, folder := range []string{"system", "system-preset"} {
-		in.put(t, "usr/lib/systemd/"+folder, "systemd/"+folder)
+	for _, dir := range []string{"system", "system-preset"} {
+		in.put(t, "usr/lib/systemd/"+dir, "systemd/"+dir)
 	}
-	for _, folder := range []string{"modules-load.d", "sysusers.d", "tmpfiles.d"} {
-		in.put(t, "usr/lib/"+folder, "systemd/"+folder)
+	for _, dir := range []string{"modules-load.d", "sysusers.d", "tmpfiles.d"} {
+		in.put(t, "usr/lib/"+dir, "systemd/"+dir)
 	}
 	for _, unit := range []string{"sysinit", "basic", "shutdown", "network-online", "multi-user", "sockets"} {
 		in.write(t, "usr/lib/systemd/system/"+unit+".target", "[Unit]\nDefaultDependencies=no\n", 0o644)

@@ -27,7 +27,7 @@ var hides = map[string][]string{
 	"User": {"root", "0"},
 }
 
-// blinds are those with which nnf-dm would not see who calls, or reach nobody.
+// blinds are those with which nnf-dm could not identify its callers, or not reach the API server.
 var blinds = map[string][]string{
 	"PrivateUsers": no, "DynamicUser": no, "PrivatePIDs": no, "PrivateNetwork": no, "NetworkNamespacePath": nil,
 }

@@ -93,9 +93,9 @@ func value(t testing.TB, all []directive, section, key string) string {
 }
 
 // tree lists the files below a directory of the repository.
-func tree(t testing.TB, folder string) (files []string) {
+func tree(t testing.TB, dir string) (files []string) {
 	t.Helper()
-	err := filepath.WalkDir(filepath.Join(root, folder), func(path string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d os.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
 			path, err = filepath.Rel(root, path)
 			files = append(files, path)
@@ -103,7 +103,7 @@ func tree(t testing.TB, folder string) (files []string) {
 		return err
 	})
 	if err != nil || len(files) == 0 {
-		t.Fatalf("%s: %d files, %v", folder, len(files), err)
+		t.Fatalf("%s: %d files, %v", dir, len(files), err)
 	}
 	return files
 }

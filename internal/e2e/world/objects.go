@@ -15,9 +15,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
-const (
-	dws = api.GroupDWS + "/v1alpha7"
-	nnf = api.GroupNNF + "/v1alpha11"
+var (
+	dws = api.GroupDWS + "/" + api.VersionsDWS[0]
+	nnf = api.GroupNNF + "/" + api.VersionsNNF[0]
+	lus = api.GroupLUS + "/" + api.VersionsLUS[0]
 )
 
 // Apply writes objects.
@@ -62,8 +63,7 @@ func (w *World) Namespace(name string) {
 // SetStatus merges into the status of an object.
 func (w *World) SetStatus(kind, namespace, name string, status lab.Object) {
 	w.tb.Helper()
-	_, err := w.Cluster.PatchPath(w.Context(w.Patience), lab.Path(kind, namespace, name)+"/status", "application/merge-patch+json", lab.Object{"status": status})
-	w.Must(err)
+	w.Must(w.Cluster.PatchStatus(w.Context(w.Patience), kind, namespace, name, status))
 }
 
 // SystemConfiguration is the one that is called like the node. Each rabbit serves
@@ -87,7 +87,7 @@ func StorageNode(name string, computes ...string) map[string]any {
 // FileSystem is a global Lustre file system.
 func FileSystem(name, root string) lab.Object {
 	return lab.Object{
-		"apiVersion": api.GroupLUS + "/v1beta1", "kind": "LustreFileSystem", "metadata": map[string]any{"name": name, "namespace": "default"},
+		"apiVersion": lus, "kind": "LustreFileSystem", "metadata": map[string]any{"name": name, "namespace": "default"},
 		"spec": map[string]any{"name": name, "mgsNids": "10.1.1.1@tcp", "mountRoot": root},
 	}
 }
@@ -120,6 +120,20 @@ func Workflow(name string, user int) lab.Object {
 			"userID": user, "groupID": user, "dwDirectives": []any{},
 		},
 		"status": map[string]any{"state": "PreRun", "status": "Completed", "ready": true},
+	}
+}
+
+// DataMovement is one of a workflow in namespace default, with the labels that nnf-dm
+// on the node gives it.
+func DataMovement(namespace, name, node, workflow, workflowUID string, spec map[string]any) lab.Object {
+	return lab.Object{
+		"apiVersion": nnf, "kind": "NnfDataMovement",
+		"metadata": map[string]any{"name": name, "namespace": namespace, "labels": map[string]any{
+			api.LabelInitiator: node, api.LabelTeardownState: "PostRun",
+			api.LabelWorkflowName: workflow, api.LabelWorkflowNamespace: "default", api.LabelWorkflowUID: workflowUID,
+			api.LabelOwnerKind: "Workflow", api.LabelOwnerName: workflow, api.LabelOwnerNamespace: "default", api.LabelOwnerUID: workflowUID,
+		}},
+		"spec": spec,
 	}
 }
 

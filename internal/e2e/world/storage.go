@@ -87,7 +87,7 @@ func ClientMount(name, node string, s ClientMountSpec) lab.Object {
 		mounts = append(mounts, m.object())
 	}
 	return lab.Object{
-		"apiVersion": api.GroupDWS + "/" + api.VersionsDWS[0], "kind": "ClientMount",
+		"apiVersion": dws, "kind": "ClientMount",
 		"metadata": map[string]any{"name": name, "namespace": s.Namespace, "labels": labels},
 		"spec":     map[string]any{"node": node, "desiredState": s.State, "mounts": mounts},
 	}
@@ -193,7 +193,7 @@ func Profile(name string, s ProfileSpec) lab.Object {
 	}
 	data["lustreStorage"] = map[string]any{"clientOptions": options}
 	return lab.Object{
-		"apiVersion": api.GroupNNF + "/" + api.VersionsNNF[0], "kind": "NnfStorageProfile",
+		"apiVersion": nnf, "kind": "NnfStorageProfile",
 		"metadata": map[string]any{"name": name, "namespace": "default"},
 		"data":     data,
 	}

@@ -2,7 +2,7 @@
 # Slurm prolog (Prolog= in slurm.conf, runs as root on every node of the job): stops clientmountd
 # while a job runs.
 #
-# You do not need this. Sites stopped the reference daemon because it woke up a dozen times a
+# You do not need this. Sites stopped the older daemon because it woke up a dozen times a
 # second. This daemon is idle until a ClientMount changes: it holds one watch, does not poll, and
 # opens no port. If you stop it anyway, mounts stay, but nothing is mounted or unmounted until the
 # epilog runs. Do not use this script on nodes that several jobs share.

@@ -98,7 +98,7 @@ func (d *daemon) options(p *page) {
 	for _, l := range t.Legacy {
 		old = append(old, "`--"+l.Flag+"`")
 	}
-	p.text("These flags of the reference daemons are accepted and ignored; the daemon logs one warning for each: " + strings.Join(old, ", ") + ".")
+	p.text("These flags of the older daemons are accepted and ignored; the daemon logs one warning for each: " + strings.Join(old, ", ") + ".")
 }
 
 // sentence makes a sentence of a text of a table.

@@ -45,7 +45,7 @@ func (d *daemon) file(kinds []catalog.Kind) string {
 	p.item("`"+t.File+"`", "The main file. The packaged file shows the default of every setting, commented out.")
 	p.item("`"+dir+"/config.d/*.toml`", "Additional files in the same format. Put your changes here: they do not conflict with package updates.")
 	p.section("ENVIRONMENT")
-	p.text("These variables override the files. If the value of a variable of the reference daemons has a special meaning, the description of the setting explains it.")
+	p.text("These variables override the files. If the value of a variable of the older daemons has a special meaning, the description of the setting explains it.")
 	p.items(environments(t))
 	p.section("SIGNALS")
 	p.item("`SIGHUP`", "Reload the configuration (`systemctl reload "+name+"`). Settings that are marked \"Takes effect on reload\" change at once. The log lists changed settings that need a restart. If the configuration contains an error, the daemon keeps the old one.")

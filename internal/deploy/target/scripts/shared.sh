@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# Common parts of the scripts. Their answer is lines of fields with tabs between them;
-# an error is such a line, too: what happened, and what to do.
+# Common parts of the scripts. An answer consists of lines of fields that are separated by
+# tabs. An error is one line: "error", the cause, and a hint.
 # shellcheck disable=SC2034  # the scripts use it
 D=$R/var/lib/nnf-deploy
 exec 3<&0 </dev/null # only read may consume the request

@@ -206,7 +206,7 @@ while IFS=' ' read -r what a b c d <&4; do
   start)
     said=$(systemctl start "$a" 2>&1 9>&-) || broken "systemctl start $a" "$said" "journalctl -u $a says why"
     ;;
-  ready) # UNIT SECONDS
+  ready) # UNIT SECONDS [CLIENT]
     echo "$a" >>"$stage/restarted"
     began_ready=$(date +%s)
     if ! ready "$a" "$b"; then
@@ -226,8 +226,8 @@ while IFS=' ' read -r what a b c d <&4; do
     status=$(property "$a" StatusText)
     if [ -n "$status" ]; then tell "$a: $status"; fi
     # As users call it. A site may have moved the socket, so it is no failure.
-    if [ "$a" = nnf-dm.service ] && [ -x "$R/usr/bin/nnf-dmctl" ]; then
-      said=$(timeout 20 "$R/usr/bin/nnf-dmctl" version 2>&1 9>&-) || note "nnf-dm runs, and nnf-dmctl gets no answer from it: $said"
+    if [ -n "$c" ] && [ -x "$R/usr/bin/$c" ]; then
+      said=$(timeout 20 "$R/usr/bin/$c" version 2>&1 9>&-) || note "${a%.service} runs, and $c gets no answer from it: $said"
     fi
     ;;
   forget) # removes the directory when the answer has arrived, unless it has packages of other daemons

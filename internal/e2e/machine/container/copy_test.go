@@ -19,13 +19,13 @@ type alice struct {
 	rabbit *lab.Rabbit
 }
 
-// as is how a user of the machine asks for something in alice's job.
+// as returns the command line with which a user of the machine calls nnf-dmctl for alice's job.
 func as(user, command string) string {
 	return "runuser -u " + user + " -- env DW_WORKFLOW_NAME=alices nnf-dmctl " + command
 }
 
-// copied is where copies to the root of the global file system come to lie: in a
-// folder for each of the rabbit's mounts.
+// copied is where copies to the root of the global file system are: in a directory for each of
+// the rabbit's mounts.
 func (a alice) copied() string { return world.Global + "/" + filepath.Base(a.OnRabbit(0)) }
 
 func newJob(t *testing.T, m *machine.Machine) alice {

@@ -6,7 +6,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 )
 
-// credentialPromises are what the daemons do with tokens as they are found.
+// credentialPromises are what the daemons do with tokens.
 var credentialPromises = []promise{
 	{"token is open", openToken},
 	{"token is handed over", handedOver},
@@ -18,8 +18,8 @@ var units = map[string]string{
 	"nnf-dm":       "systemctl start nnf-dm.service",
 }
 
-// A token that everybody can read is a warning that says what to do, and with
-// strict_credentials a daemon that does not start.
+// A token that other users can read causes a warning with the next action. With
+// strict_credentials the daemon does not start.
 func openToken(t *testing.T, m *machine.Machine) {
 	for daemon, start := range units {
 		token := "/etc/" + daemon + "/service.token"
@@ -42,8 +42,8 @@ func openToken(t *testing.T, m *machine.Machine) {
 	}
 }
 
-// The drop-in of the examples: systemd hands the token over, and the file is
-// root's alone.
+// With the drop-in of the examples systemd passes the token to the daemon, and only root can
+// read the file.
 func handedOver(t *testing.T, m *machine.Machine) {
 	for daemon, start := range units {
 		drop := daemon + ".service.d"
@@ -53,7 +53,7 @@ func handedOver(t *testing.T, m *machine.Machine) {
 		m.Do(start)
 		has(t, m.Do(`tr '\0' ' ' </proc/$(systemctl show --value -p MainPID `+daemon+`)/cmdline`), "--service-token-file=/run/credentials/"+daemon+".service/service.token")
 		if daemon == "nnf-dm" {
-			// It needs the token with the first question to the API server.
+			// It needs the token for its first request to the API server.
 			has(t, says(t, m, 3, asUser+"nnf-dmctl copy -w nobodys /mnt/nnf/x /lus/global/"), "could not find workflow")
 		} else {
 			m.Do(`[ "$(readlink /proc/$(systemctl show --value -p MainPID clientmountd)/ns/mnt)" = "$(readlink /proc/1/ns/mnt)" ]`)

@@ -18,8 +18,7 @@ var examplePromises = []promise{
 	{"example for newer systemd", exampleForNewerSystemd},
 }
 
-// example puts a drop-in in place, and fails when systemd has something to say
-// about it.
+// example installs a drop-in, and fails the test if systemd logs anything about it.
 func example(t *testing.T, m *machine.Machine, file string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(world.Root(t), "systemd/examples", file))
@@ -33,8 +32,8 @@ func example(t *testing.T, m *machine.Machine, file string) {
 	}
 }
 
-// The arguments of the example, with this cluster's address, win over the
-// configuration file, which has a wrong one.
+// The arguments of the example, with this cluster's address, override the configuration file,
+// which has a wrong one.
 func exampleOfArguments(t *testing.T, m *machine.Machine) {
 	host, port, err := net.SplitHostPort(m.World.Cluster.Address())
 	if err != nil {
@@ -48,8 +47,8 @@ func exampleOfArguments(t *testing.T, m *machine.Machine) {
 	has(t, says(t, m, 3, asUser+"nnf-dmctl copy -w nobodys /mnt/nnf/x /lus/global/"), "could not find workflow")
 }
 
-// With each of them the daemon becomes ready, in the host's mount namespace; the
-// tight one keeps what is promised of it.
+// With each of them the daemon becomes ready, in the host's mount namespace. 40-tight.conf has
+// the rating that install.md states.
 func examplesForClientmountd(t *testing.T, m *machine.Machine) {
 	for _, file := range []string{"30-hooks.conf", "40-tight.conf", "45-newer-systemd.conf", "60-core.conf"} {
 		example(t, m, "clientmountd.service.d/"+file)
@@ -62,7 +61,7 @@ func examplesForClientmountd(t *testing.T, m *machine.Machine) {
 	}
 }
 
-// Who is not in the group is told so; who is may connect.
+// Members of the group may connect. Others get an error that gives the reason.
 func exampleOfAGroup(t *testing.T, m *machine.Machine) {
 	example(t, m, "nnf-dm.socket.d/30-group.conf")
 	m.Do("systemctl start nnf-dm.socket")
@@ -70,8 +69,8 @@ func exampleOfAGroup(t *testing.T, m *machine.Machine) {
 	m.Do("runuser -u bob -g users -- nnf-dmctl version")
 }
 
-// What the packaged unit leaves out for older systemd, this one knows, and nnf-dm
-// serves with it.
+// The systemd of this machine knows the settings that the packaged unit leaves out for older
+// versions, and nnf-dm serves with them.
 func exampleForNewerSystemd(t *testing.T, m *machine.Machine) {
 	example(t, m, "nnf-dm.service.d/45-newer-systemd.conf")
 	m.Do("systemctl start nnf-dm.socket && " + asUser + "nnf-dmctl version && systemd-analyze security --threshold=12 nnf-dm.service")

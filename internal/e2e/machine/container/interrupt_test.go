@@ -14,9 +14,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// Ctrl-C in the middle of a test leaves nothing of its container: no control
-// groups, which are the host's, and no files. The victim is this program once
-// more, in namespaces within ours, which the kernel empties.
+// Ctrl-C in the middle of a test leaves nothing of its container: no control groups, which are
+// the host's, and no files. The interrupted process is a second instance of this program, in
+// namespaces within ours, which the kernel empties.
 func TestInterrupted(t *testing.T) {
 	machine.Need(t)
 	world.New(t) // skips the test, with the reason, where no lab can be made

@@ -15,14 +15,14 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(machine.Main(m, machine.ContainerTools...)) }
 
-// A promise is something that an installation does.
+// A promise is a test of something that an installation does.
 type promise struct {
 	name string
 	show func(*testing.T, *machine.Machine)
 }
 
-// TestInstalled shows promises on one machine. Each finds the daemons installed,
-// configured and stopped, and the journal empty.
+// TestInstalled tests the promises on one machine. Each finds the daemons installed, configured
+// and stopped, and the journal empty.
 func TestInstalled(t *testing.T) {
 	m := node(t)
 	for _, p := range slices.Concat(unitPromises, journalPromises, credentialPromises, examplePromises, verbPromises) {
@@ -34,7 +34,7 @@ func TestInstalled(t *testing.T) {
 	}
 }
 
-// asInstalled takes back what a promise has changed.
+// asInstalled undoes what a promise has changed.
 func asInstalled(t *testing.T, m *machine.Machine) {
 	t.Helper()
 	look(t, m)
@@ -52,8 +52,8 @@ func node(t *testing.T) *machine.Machine {
 	return m
 }
 
-// look shows the journal of a test that has failed, and that journalctl -x
-// explains all that the daemons have written.
+// look logs the journal of a failed test. It checks that systemd warns about none of the units,
+// and that journalctl -x explains every record of the daemons.
 func look(t *testing.T, m *machine.Machine) {
 	t.Helper()
 	if t.Failed() {
@@ -75,8 +75,8 @@ func look(t *testing.T, m *machine.Machine) {
 	}
 }
 
-// unfilled is the name of a field in the catalogue, for which journalctl puts
-// what the record has.
+// unfilled matches the name of a field in the catalogue, which journalctl replaces by the value
+// of the record.
 var unfilled = regexp.MustCompile(`.*@[A-Z_]+@.*`)
 
 // has fails the test unless the text has all parts.
@@ -99,7 +99,7 @@ func says(t *testing.T, m *machine.Machine, code int, script string) string {
 	return out
 }
 
-// environment is what a daemon finds, each variable with a newline behind it.
+// environment returns the environment of a unit's process, one variable per line.
 func environment(m *machine.Machine, unit string) string {
 	return m.Do(`tr '\0' '\n' </proc/`+m.Property(unit, "MainPID")+`/environ`) + "\n"
 }

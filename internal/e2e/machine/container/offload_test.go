@@ -9,7 +9,7 @@ import (
 
 const asUser = "runuser -u alice -- "
 
-// nnf-dm is not there until somebody asks, and goes when nobody does.
+// nnf-dm starts with the first connection and exits when it is idle.
 func socketActivation(t *testing.T, m *machine.Machine) {
 	m.Setting("nnf-dm", "20-test", "[daemon]\nidle_timeout = \"3s\"\n")
 	m.Do("systemctl start nnf-dm.socket")
@@ -31,7 +31,7 @@ func socketActivation(t *testing.T, m *machine.Machine) {
 	}
 }
 
-// It runs as its own user, without a capability, and cannot write anywhere.
+// nnf-dm runs as its own user, without a capability, and cannot write anywhere.
 func sandbox(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl start nnf-dm.socket && " + asUser + "nnf-dmctl version")
 	pid := m.Property("nnf-dm.service", "MainPID")
@@ -47,7 +47,7 @@ func sandbox(t *testing.T, m *machine.Machine) {
 	has(t, environment(m, "nnf-dm"), "GOMEMLIMIT=128MiB\n", "GOMAXPROCS=1\n")
 }
 
-// What is not told to be readable is not: the token is the daemon's alone.
+// Users cannot read the tokens; the user of nnf-dm can read that of nnf-dm.
 func tokenIsPrivate(t *testing.T, m *machine.Machine) {
 	for _, d := range []string{"clientmountd", "nnf-dm"} {
 		if out, code, err := m.Run(m.Context(), asUser+"cat /etc/"+d+"/service.token"); err != nil || code == 0 {
@@ -57,8 +57,8 @@ func tokenIsPrivate(t *testing.T, m *machine.Machine) {
 	m.Do("runuser -u nnf-dm -- cat /etc/nnf-dm/service.token >/dev/null")
 }
 
-// Users ask all the time while the daemon is restarted again and again: everybody
-// is answered, by the old one or the new one.
+// Users call nnf-dm all the time while it is restarted 20 times: the old or the new process
+// answers every call.
 func restartRefusesNobody(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl start nnf-dm.socket; rm -f /root/stop")
 	m.Do(`(for k in 1 2 3; do (until [ -e /root/stop ]; do out=$(` + asUser + `nnf-dmctl version 2>&1) && echo answered || echo "exit code $?: $out"; done) & done; wait; echo end) >/root/asked 2>&1 </dev/null &`)
@@ -69,7 +69,7 @@ func restartRefusesNobody(t *testing.T, m *machine.Machine) {
 	everybodyAnswered(t, m)
 }
 
-// everybodyAnswered looks at what users were told in the meantime.
+// everybodyAnswered checks what the calls of the users returned.
 func everybodyAnswered(t *testing.T, m *machine.Machine) {
 	t.Helper()
 	m.Await("the users have ended", "grep -qx end /root/asked")

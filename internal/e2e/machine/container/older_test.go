@@ -8,7 +8,7 @@ import (
 )
 
 // older is a package of an older daemon: one program and no units. The program here runs
-// for ever and does nothing.
+// forever and does nothing.
 const older = `Name: PACKAGE
 Version: 0
 Release: 1
@@ -24,9 +24,8 @@ chmod 755 %{buildroot}/usr/bin/DAEMON
 /usr/bin/DAEMON
 `
 
-// The packages replace those of the older daemons. The process and the unit of an older
-// daemon stay until the administrator removes them; the messages tell how, and what they
-// tell works.
+// The packages replace those of the older daemons. The process and the unit of an older daemon
+// stay until the administrator removes them, as the messages describe.
 func TestOverOlderPackages(t *testing.T) {
 	m, _ := packaged(t, true)
 	pids := map[string]string{}

@@ -64,7 +64,7 @@ func readyAfterSync(t *testing.T, m *machine.Machine) {
 	}
 }
 
-// What the daemon mounts is there for everybody.
+// The daemon runs in the host's mount namespace, so its mounts are visible to the jobs.
 func mountNamespaceIsTheHosts(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl start clientmountd")
 	m.Do(`p=$(systemctl show --value -p MainPID clientmountd); [ "$(readlink /proc/$p/ns/mnt)" = "$(readlink /proc/1/ns/mnt)" ]`)
@@ -93,7 +93,7 @@ func watchdog(t *testing.T, m *machine.Machine) {
 	has(t, m.Do("journalctl -b --no-pager -o cat _PID=1 -u clientmountd"), "Watchdog timeout")
 }
 
-// So does one that is killed, in the time that the unit says.
+// A daemon that is killed is started again.
 func restartAfterKill(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl start clientmountd")
 	pid := m.Property("clientmountd", "MainPID")
@@ -101,7 +101,7 @@ func restartAfterKill(t *testing.T, m *machine.Machine) {
 	m.Await("another process serves", `p=$(systemctl show --value -p MainPID clientmountd); [ $p != 0 ] && [ $p != `+pid+` ] && systemctl is-active clientmountd`)
 }
 
-// The drop-in of the documentation: an empty ExecStart= and one of one's own.
+// The drop-in of install.md: an empty ExecStart= and a new one.
 func editCommandLine(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl start clientmountd")
 	m.Edit("clientmountd", "[Service]\nExecStart=\nExecStart=/usr/bin/clientmountd --log-level=debug\n")
@@ -116,7 +116,7 @@ func editCommandLine(t *testing.T, m *machine.Machine) {
 	}
 }
 
-// Reload reads the configuration, and the process stays.
+// A reload reads the configuration, and the process stays the same.
 func reload(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl start clientmountd")
 	pid := m.Property("clientmountd", "MainPID")
@@ -128,7 +128,7 @@ func reload(t *testing.T, m *machine.Machine) {
 	}
 }
 
-// An old unit's name finds the new one.
+// The name of the older unit is an alias of the new one.
 func alias(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl enable --now clientmountd")
 	if id := m.Property("nnf-clientmount.service", "Id"); id != "clientmountd.service" {
@@ -136,8 +136,8 @@ func alias(t *testing.T, m *machine.Machine) {
 	}
 }
 
-// A drop-in that gives the daemon a mount namespace of its own would make it
-// mount where nobody sees it: it says so, with what to do.
+// With a drop-in that gives it a private mount namespace, the daemon does not start: no job
+// would see its mounts. The journal has the reason and the next action.
 func mountNamespaceOfItsOwn(t *testing.T, m *machine.Machine) {
 	m.Edit("clientmountd", "[Service]\nProtectSystem=full\nRestart=no\n")
 	_, code, err := m.Run(m.Context(), "systemctl start clientmountd")
@@ -150,7 +150,6 @@ func mountNamespaceOfItsOwn(t *testing.T, m *machine.Machine) {
 	if state := m.Property("clientmountd", "ActiveState"); state != "failed" {
 		t.Errorf("the unit is %s", state)
 	}
-	// By its identifier: of a process that is gone already when the journal looks it
-	// does not know the unit.
+	// -t and not -u: the journal may not know the unit of a process that has already exited.
 	m.Await("it says why", "journalctl --sync; journalctl -b -q --no-pager -o cat -p err -t clientmountd | grep 'mount namespace' | grep Protect")
 }

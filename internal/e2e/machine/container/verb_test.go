@@ -11,8 +11,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// daemons, with what the result line calls them, the unit that enabling them
-// enables, and the package that they take the place of.
+// daemons are the daemons with their names in result lines, the unit that is enabled, the package
+// that they replace, and their units.
 var daemons = []struct {
 	name, described string
 	enabled         string
@@ -28,7 +28,7 @@ const (
 	hasFailed = ":\t\t\t\t\t[FAILED]\n"
 )
 
-// verbPromises are what the words do where the packages have brought the units.
+// verbPromises are what the sub-commands do with the units of the packages.
 var verbPromises = []promise{{"verbs", verbsOfThePackage}}
 
 func verbsOfThePackage(t *testing.T, m *machine.Machine) {
@@ -71,7 +71,7 @@ func verbsOfThePackage(t *testing.T, m *machine.Machine) {
 	}
 }
 
-// bare is a machine that has the programs and nothing else.
+// bare returns a machine that has the programs and nothing else of ours.
 func bare(t *testing.T) *machine.Machine {
 	t.Helper()
 	m := machine.Container(t)
@@ -82,21 +82,21 @@ func bare(t *testing.T) *machine.Machine {
 	return m
 }
 
-// program lays one that make build-daemon has built into the machine.
+// program installs a program that make build-daemon has built.
 func program(t *testing.T, m *machine.Machine, name string) {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(world.Root(t), "bin", name))
 	if err != nil {
 		t.Fatalf("%v: run make build-daemon", err)
 	}
-	path := m.Outside("/usr/bin/" + name) // another file each time, as the old one may run
+	path := m.Outside("/usr/bin/" + name) // a new file each time, because the old one may be running
 	if err := errors.Join(os.WriteFile(path+".new", data, 0o755), os.Rename(path+".new", path)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestBareMachine shows the words on a machine without the packages: install
-// brings the units, and remove takes them away.
+// TestBareMachine runs the sub-commands on a machine without the packages: install writes the
+// units, and remove deletes them.
 func TestBareMachine(t *testing.T) {
 	m := bare(t)
 	for _, d := range daemons {

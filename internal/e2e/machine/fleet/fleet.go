@@ -17,7 +17,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
@@ -166,22 +165,16 @@ func (f *Fleet) write(name string, mode fs.FileMode, text string) string {
 // system is set up.
 func (f *Fleet) system() {
 	f.t.Helper()
-	var attached, external []any
+	var attached []string
+	var external []any
 	for i, n := range f.Nodes {
 		if i < len(f.Nodes)-1 {
-			attached = append(attached, map[string]any{"index": i, "name": n.Name})
+			attached = append(attached, n.Name)
 		} else {
 			external = append(external, map[string]any{"name": n.Name})
 		}
 	}
-	f.World.Apply(lab.Object{
-		"apiVersion": api.GroupDWS + "/" + api.VersionsDWS[0], "kind": "SystemConfiguration",
-		"metadata": map[string]any{"name": "default", "namespace": "default"},
-		"spec": map[string]any{
-			"storageNodes":         []any{map[string]any{"type": "Rabbit", "name": Rabbit, "computesAccess": attached}},
-			"externalComputeNodes": external,
-		},
-	})
+	f.World.Apply(world.SystemConfiguration("default", []any{world.StorageNode(Rabbit, attached...)}, external...))
 	for _, daemon := range daemons {
 		f.World.ApplyFile(filepath.Join(f.repository(), "packaging/manifests", daemon+"-rbac.yaml"))
 	}

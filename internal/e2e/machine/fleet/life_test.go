@@ -67,7 +67,7 @@ func TestLife(t *testing.T) {
 			t.Errorf("the journal of the daemon that does not start: %q", o.Journal)
 		}
 		if o := a.Nodes[f.Nodes[taken].Name]; !contains(strings.Join(o.Notes, "\n"), "/etc/client-mount/service.token") {
-			t.Errorf("of the token that the earlier installer left nobody is told: %q", o.Notes)
+			t.Errorf("the token that the earlier installer left is not reported: %q", o.Notes)
 		}
 		for _, i := range []int{plain, offered, slow, taken} {
 			healthy(t, f, f.Nodes[i], older)

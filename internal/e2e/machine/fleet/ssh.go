@@ -138,7 +138,7 @@ func (n *Node) SessionsEndWithAll() {
 }
 
 // writeConfig writes what the administrator's ssh knows of the nodes. The
-// names of nodes mean nothing to anybody else.
+// names of nodes mean nothing outside it.
 func (f *Fleet) writeConfig() {
 	f.t.Helper()
 	var b strings.Builder

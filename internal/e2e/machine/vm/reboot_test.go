@@ -4,7 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
@@ -24,7 +23,7 @@ func reboot(t *testing.T) {
 
 	// The finalizer is taken off, as controllers do with a node that is down.
 	kept.Do("systemctl stop clientmountd")
-	if _, err := kept.Cluster.Patch(kept.Machine.Context(), "ClientMount", vanished.Node, vanished.name, lab.Object{"metadata": map[string]any{"finalizers": nil}}); err != nil {
+	if err := kept.Cluster.DropFinalizers(kept.Machine.Context(), "ClientMount", vanished.Node, vanished.name); err != nil {
 		t.Fatal(err)
 	}
 	vanished.remove()

@@ -59,24 +59,24 @@ func leave(t *testing.T, mark, how string) (release func()) {
 	return func() { write.Close() }
 }
 
-func TestWaitLeft(t *testing.T) {
+func TestWaitLeftovers(t *testing.T) {
 	const mark = "NODE_TEST_MARK=abc-1"
 	n := &Node{}
-	none := func(l Left) { t.Errorf("found %+v", l) }
-	if left, err := n.WaitLeft(t.Context(), mark, 0, none); err != nil || len(left) > 0 {
+	none := func(l Leftover) { t.Errorf("found %+v", l) }
+	if left, err := n.WaitLeftovers(t.Context(), mark, 0, none); err != nil || len(left) > 0 {
 		t.Fatalf("%v %v", left, err)
 	}
 	release := leave(t, mark, "command")
 	// Its parent continues before the kernel shows the environment of a new program.
-	wait.Until(t, "the command is seen", func() bool { return len(n.left(mark)) == 1 })
+	wait.Until(t, "the command is seen", func() bool { return len(n.leftovers(mark)) == 1 })
 	for _, other := range []string{"NODE_TEST_MARK=abc-", "NODE_TEST_MARK=abc-12", "TEST_MARK=abc-1", "NODE_TEST_MARK"} {
-		if left := n.left(other); len(left) > 0 {
+		if left := n.leftovers(other); len(left) > 0 {
 			t.Errorf("%s: %+v", other, left)
 		}
 	}
 	t.Run("still there after the limit", func(t *testing.T) {
 		calls := 0
-		left, err := n.WaitLeft(t.Context(), mark, 10*time.Millisecond, func(Left) { calls++ })
+		left, err := n.WaitLeftovers(t.Context(), mark, 10*time.Millisecond, func(Leftover) { calls++ })
 		if err != nil || len(left) != 1 || calls != 1 || left[0].PID == 0 || left[0].Program != "cat" || !strings.Contains(left[0].Line, "cat") {
 			t.Errorf("%+v %v, %d calls", left, err, calls)
 		}
@@ -84,12 +84,12 @@ func TestWaitLeft(t *testing.T) {
 	t.Run("given up", func(t *testing.T) {
 		cause := errors.New("enough")
 		ctx, cancel := context.WithCancelCause(t.Context())
-		if _, err := n.WaitLeft(ctx, mark, 0, func(Left) { cancel(cause) }); !errors.Is(err, cause) {
+		if _, err := n.WaitLeftovers(ctx, mark, 0, func(Leftover) { cancel(cause) }); !errors.Is(err, cause) {
 			t.Errorf("%v", err)
 		}
 	})
 	t.Run("waited for", func(t *testing.T) {
-		left, err := n.WaitLeft(t.Context(), mark, time.Minute, func(Left) { release() })
+		left, err := n.WaitLeftovers(t.Context(), mark, time.Minute, func(Leftover) { release() })
 		if err != nil || len(left) > 0 {
 			t.Errorf("%+v %v", left, err)
 		}
@@ -97,8 +97,8 @@ func TestWaitLeft(t *testing.T) {
 }
 
 // A service that a command has started is in a session of its own, and a child
-// of ours is no left-over.
-func TestWaitLeftIgnores(t *testing.T) {
+// of ours is no leftover.
+func TestWaitLeftoversIgnores(t *testing.T) {
 	const mark = "NODE_TEST_MARK=def-2"
 	leave(t, mark, "service")
 	child := exec.Command("sleep", "60")
@@ -109,7 +109,7 @@ func TestWaitLeftIgnores(t *testing.T) {
 	if !serviceRuns(mark) { // its absence below would mean nothing
 		t.Fatal("the service does not run")
 	}
-	if left := (&Node{}).left(mark); len(left) > 0 {
+	if left := (&Node{}).leftovers(mark); len(left) > 0 {
 		t.Errorf("%+v", left)
 	}
 }

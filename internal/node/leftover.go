@@ -15,18 +15,18 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// Left is a command that an earlier daemon started and that still runs.
-type Left struct {
+// Leftover is a command that an earlier daemon started and that still runs.
+type Leftover struct {
 	PID     int
 	Program string // the name that it was started by, without directories
 	Line    string // its command line, shortened
 }
 
-// leftPoll is the time between two looks where the kernel cannot tell us of the end
+// leftoverPoll is the time between two looks where the kernel cannot tell us of the end
 // of a process that is not our child (before Linux 5.3).
-const leftPoll = 100 * time.Millisecond
+const leftoverPoll = 100 * time.Millisecond
 
-// WaitLeft waits until no command is left that was started with mark, a KEY=value,
+// WaitLeftovers waits until no command is left that was started with mark, a KEY=value,
 // in its Env by a process that is gone by now, at most for limit (0: as long as ctx
 // lasts). found is called with each one before it is waited for. What still runs after
 // limit is returned; the error is the cause of ctx's end.
@@ -34,7 +34,7 @@ const leftPoll = 100 * time.Millisecond
 // Only processes like those that Exec starts count: leaders of a process group in
 // another session, with our user id. So a service that a command has left behind is
 // not waited for, and no other user can make us wait.
-func (n *Node) WaitLeft(ctx context.Context, mark string, limit time.Duration, found func(Left)) ([]Left, error) {
+func (n *Node) WaitLeftovers(ctx context.Context, mark string, limit time.Duration, found func(Leftover)) ([]Leftover, error) {
 	waits := ctx
 	if limit > 0 {
 		var cancel context.CancelFunc
@@ -43,7 +43,7 @@ func (n *Node) WaitLeft(ctx context.Context, mark string, limit time.Duration, f
 	}
 	reported := map[int]bool{}
 	for {
-		list := n.left(mark)
+		list := n.leftovers(mark)
 		if len(list) == 0 {
 			return nil, nil
 		}
@@ -59,27 +59,27 @@ func (n *Node) WaitLeft(ctx context.Context, mark string, limit time.Duration, f
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return n.left(mark), nil
+		return n.leftovers(mark), nil
 	}
 }
 
-// left lists the processes with the mark.
-func (n *Node) left(mark string) (list []Left) {
+// leftovers lists the processes with the mark.
+func (n *Node) leftovers(mark string) (list []Leftover) {
 	dirs, err := os.ReadDir(n.kernel("/proc"))
 	if err != nil {
 		return nil
 	}
 	for _, d := range dirs {
 		pid, err := strconv.Atoi(d.Name())
-		if err == nil && pid != os.Getpid() && n.isLeft(pid, mark) {
+		if err == nil && pid != os.Getpid() && n.isLeftover(pid, mark) {
 			program, line := n.lineOf(pid)
-			list = append(list, Left{PID: pid, Program: program, Line: line})
+			list = append(list, Leftover{PID: pid, Program: program, Line: line})
 		}
 	}
 	return list
 }
 
-func (n *Node) isLeft(pid int, mark string) bool {
+func (n *Node) isLeftover(pid int, mark string) bool {
 	proc, f := n.running(pid)
 	if proc == "" || f[1] == strconv.Itoa(os.Getpid()) || f[2] != strconv.Itoa(pid) || f[3] == f[2] {
 		return false
@@ -175,7 +175,7 @@ func (n *Node) awaitEnd(ctx context.Context, pid int, mark string) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err == unix.ENOSYS {
 		select {
-		case <-time.After(leftPoll):
+		case <-time.After(leftoverPoll):
 		case <-ctx.Done():
 		}
 		return
@@ -184,7 +184,7 @@ func (n *Node) awaitEnd(ctx context.Context, pid int, mark string) {
 		return // it has just ended; the next look tells
 	}
 	defer unix.Close(fd)
-	if !n.isLeft(pid, mark) {
+	if !n.isLeftover(pid, mark) {
 		return // the number belongs to another by now
 	}
 	read, write, err := os.Pipe()
