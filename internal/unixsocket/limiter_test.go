@@ -39,7 +39,7 @@ func TestSlots(t *testing.T) {
 		if got := fmt.Sprint(err); got != tt.want && !(err == nil && tt.want == "") {
 			t.Errorf("%d: uid %d: got %q, want %q", i, tt.uid, got, tt.want)
 		}
-		if (release == nil) != (err != nil) || err != nil && !errors.Is(err, ErrLimit) {
+		if _, ok := errors.AsType[*LimitError](err); (release == nil) != (err != nil) || ok != (err != nil) {
 			t.Errorf("%d: release %v with %v", i, release == nil, err)
 		}
 		if err == nil {
