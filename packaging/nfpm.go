@@ -1,6 +1,7 @@
-// Package packaging reads nfpm.yaml, the list of what the RPMs contain, for tests: its
-// own, which need neither a compiler nor an RPM tool, and those in
-// internal/e2e/packages. The packages themselves are built by packaging/tools/packager.
+// Package packaging is for tests. It reads nfpm.yaml, the list of what the RPMs contain, and
+// makes signed dnf repositories. Its own tests need neither a compiler nor an RPM tool;
+// internal/e2e/packages and internal/e2e/machine test the packages themselves, which
+// packaging/tools/packager builds.
 package packaging
 
 import (

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
 // unit is a socket unit: the socket is there before the daemon, and stays.
@@ -25,22 +27,23 @@ type unit struct {
 
 func newUnit(t *testing.T) *unit {
 	t.Helper()
-	u := &unit{t: t, path: filepath.Join(short(t), "s")}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	path := filepath.Join(short(t), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	u.file = os.NewFile(uintptr(fd), u.path)
-	t.Cleanup(func() { u.file.Close() })
-	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: u.path}), unix.Listen(fd, unix.SOMAXCONN)); err != nil {
+	l.SetUnlinkOnClose(false)
+	file, err := l.File()
+	if err := errors.Join(err, l.Close()); err != nil {
 		t.Fatal(err)
 	}
-	return u
+	t.Cleanup(func() { file.Close() })
+	return &unit{t, path, file}
 }
 
-func (u *unit) launch(env []string, args ...string) *proc {
+func (u *unit) launch(watchdog time.Duration, args ...string) *proc {
 	u.t.Helper()
-	return launch(u.t, u.path, []*os.File{u.file}, env, append([]string{"--simulated"}, args...)...)
+	return launch(u.t, u.path, lab.Spec{Listen: u.file, Watchdog: watchdog, Args: append([]string{"--simulated"}, args...)})
 }
 
 // wanted waits until somebody connects, as systemd does.
@@ -65,7 +68,7 @@ func TestActivated(t *testing.T) {
 	client := dial(t, u.path)
 	answered := make(chan error, 1)
 	go func() { answered <- call(t, client) }() // before there is a daemon
-	p := u.launch(nil, "--idle-timeout=0s")
+	p := u.launch(0, "--idle-timeout=0s")
 	if err := <-answered; err != nil {
 		t.Error(err)
 	}
@@ -87,7 +90,7 @@ func TestActivated(t *testing.T) {
 func TestIdleExit(t *testing.T) {
 	t.Parallel()
 	u := newUnit(t)
-	p := u.launch([]string{"WATCHDOG_USEC=100000"}, "--idle-timeout=400ms")
+	p := u.launch(100*time.Millisecond, "--idle-timeout=400ms")
 	p.pings(1)
 	conn := dial(t, u.path)
 	finish := held(t, conn)
@@ -99,7 +102,7 @@ func TestIdleExit(t *testing.T) {
 	p.logged(`msg="idle, ending; the next client starts the daemon again" event=dm-idle`)
 	p.logged(`event=stopped exit_code=0`)
 	// The connection that was open notices nothing but a new daemon.
-	next := u.launch(nil, "--idle-timeout=0s")
+	next := u.launch(0, "--idle-timeout=0s")
 	if err := call(t, conn); err != nil {
 		t.Errorf("a client across the exit: %v", err)
 	}
@@ -110,7 +113,7 @@ func TestIdleExit(t *testing.T) {
 // Without activation nobody would start it again.
 func TestNoIdleExitWithoutActivation(t *testing.T) {
 	t.Parallel()
-	p := launch(t, filepath.Join(short(t), "s"), nil, []string{"WATCHDOG_USEC=200000"}, "--simulated", "--idle-timeout=1ms")
+	p := launch(t, filepath.Join(short(t), "s"), lab.Spec{Args: []string{"--simulated", "--idle-timeout=1ms"}, Watchdog: 200 * time.Millisecond})
 	p.notice("READY=1")
 	p.pings(3)
 	if err := call(t, dial(t, p.socket)); err != nil {
@@ -132,7 +135,7 @@ func TestReloadIdleTimeout(t *testing.T) {
 	if err := os.WriteFile(file, []byte("daemon.idle_timeout = \"0s\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := u.launch([]string{"WATCHDOG_USEC=200000"}, "--config="+file)
+	p := u.launch(200*time.Millisecond, "--config="+file)
 	p.pings(2)
 	p.configure(file, "daemon.idle_timeout = \"1ms\"\n")
 	p.ended(0)
@@ -179,14 +182,14 @@ func TestNobodyIsRefusedByIdleExit(t *testing.T) {
 	late := time.AfterFunc(2*soon, enough)
 	defer late.Stop()
 	for u.wanted(stop) {
-		p := u.launch(nil, "--idle-timeout=1ms")
+		p := u.launch(0, "--idle-timeout=1ms")
 		starts.Add(1)
 		select {
-		case <-p.done:
+		case <-p.Done():
 			p.ended(0)
 		case <-stop:
-			p.notice("READY=1")                       // before that, a signal ends it at once
-			_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+			p.notice("READY=1") // before that, a signal ends it at once
+			_ = p.Term()        // it may have ended
 			p.ended(0)
 		}
 		if starts.Load() >= generations {
@@ -194,7 +197,7 @@ func TestNobodyIsRefusedByIdleExit(t *testing.T) {
 		}
 	}
 	// Those who were in the middle of a call need a last daemon.
-	last := u.launch(nil, "--idle-timeout=0s")
+	last := u.launch(0, "--idle-timeout=0s")
 	clients.Wait()
 	last.notice("READY=1")
 	last.signal(syscall.SIGTERM)

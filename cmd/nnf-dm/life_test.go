@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -14,6 +15,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // READY is said when clients are answered, and the whole life is told.
@@ -28,9 +31,10 @@ func TestLife(t *testing.T) {
 	p.notice("STOPPING=1")
 	p.ended(0)
 	p.gone()
-	for i, n := range p.notices {
-		if n == "READY=1" && i > 0 || n == "STOPPING=1" && i < len(p.notices)-1 {
-			t.Errorf("the messages are out of order: %q", p.notices)
+	notices := p.Notices()
+	for i, n := range notices {
+		if n.Text == "READY=1" && i > 0 || n.Text == "STOPPING=1" && i < len(notices)-1 {
+			t.Errorf("the messages are out of order: %v", notices)
 		}
 	}
 }
@@ -44,7 +48,7 @@ func TestReadyWithoutServer(t *testing.T) {
 	if err := os.WriteFile(kubeconfig, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := launch(t, filepath.Join(dir, "s"), nil, nil, "--kubeconfig="+kubeconfig)
+	p := launch(t, filepath.Join(dir, "s"), lab.Spec{Args: []string{"--kubeconfig=" + kubeconfig}})
 	p.notice("READY=1")
 	p.notice("STATUS=" + p.socket + ": waiting for requests")
 	conn := dial(t, p.socket)
@@ -156,7 +160,7 @@ func TestShutdownEndsHealthWatches(t *testing.T) {
 // and not while it does not.
 func TestWatchdog(t *testing.T) {
 	t.Parallel()
-	p := launch(t, short(t)+"/s", nil, []string{"WATCHDOG_USEC=200000"}, "--simulated")
+	p := launch(t, short(t)+"/s", lab.Spec{Args: []string{"--simulated"}, Watchdog: 200 * time.Millisecond})
 	p.notice("READY=1")
 	p.pings(3)
 	if err := call(t, dial(t, p.socket)); err != nil {
@@ -170,7 +174,7 @@ func TestWatchdog(t *testing.T) {
 // A value that cannot be understood is no reason not to serve.
 func TestWatchdogNonsense(t *testing.T) {
 	t.Parallel()
-	p := launch(t, short(t)+"/s", nil, []string{"WATCHDOG_USEC=soon"}, "--simulated")
+	p := launch(t, short(t)+"/s", lab.Spec{Args: []string{"--simulated"}, Env: []string{"WATCHDOG_USEC=soon"}})
 	p.notice("READY=1")
 	p.logged(`level=WARN msg="the watchdog setting of the service manager is not understood"`)
 	if err := call(t, dial(t, p.socket)); err != nil {
@@ -187,19 +191,9 @@ func (p *proc) configure(file, text string) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		p.t.Fatal(err)
 	}
-	count := func() (ready int) {
-		for _, n := range p.notices {
-			if n == "READY=1" {
-				ready++
-			}
-		}
-		return ready
-	}
-	p.mu.Lock()
-	before := count()
-	p.mu.Unlock()
+	before := p.count("READY=1")
 	p.signal(syscall.SIGHUP)
-	p.until("end of the reload", func() bool { return count() > before })
+	wait.Within(p.t, soon, "end of the reload", func() bool { return p.count("READY=1") > before })
 }
 
 // connections opens so many, and returns how many were refused.
@@ -243,7 +237,7 @@ func TestReload(t *testing.T) {
 			t.Errorf("%d were refused: %q was taken over", n, bad)
 		}
 	}
-	p.until("three refusals", func() bool { return strings.Count(p.log.String(), "event=dm-config-refused") == 3 })
+	wait.Within(t, soon, "three refusals", func() bool { return strings.Count(p.text(), "event=dm-config-refused") == 3 })
 
 	// Debug records come and go with the level.
 	p.configure(file, "log.level = \"error\"\nlimits.connections = 100\n")

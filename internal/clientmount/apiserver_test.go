@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -164,17 +163,6 @@ func TestProfileReads(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestShorten(t *testing.T) {
-	long := strings.Repeat("ä", 5000)
-	got := shorten(long, 1000)
-	if len(got) > 1000 || !strings.HasPrefix(got, "ää") || !strings.HasSuffix(got, "ää") || !strings.Contains(got, "shortened") || strings.ContainsRune(got, '\uFFFD') {
-		t.Errorf("%d %q", len(got), got)
-	}
-	if shorten("short", 1000) != "short" {
-		t.Error("short text changed")
-	}
 }
 
 func TestFinalizerOfOthersSurvives(t *testing.T) {

@@ -1,6 +1,7 @@
 package clientmount
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,8 @@ type fakeMachine struct {
 
 	shows string    // what the kernel shows as source of a Lustre mount, if not what was asked for
 	link  [2]string // a symbolic link, and where it leads
+
+	dmName string // the device mapper's name of the device, if not the volume's
 
 	making func()            // called when the mount target is about to be made
 	onLine func(line string) // called when a command starts
@@ -243,7 +246,7 @@ func (f *fakeMachine) BoundDevice(m node.Mount) (node.Device, error) {
 
 func (f *fakeMachine) DMName(d node.Device) (string, error) {
 	if d == (node.Device{Major: 253, Minor: 7}) {
-		return strings.TrimPrefix(testDevice, "/dev/mapper/"), nil
+		return cmp.Or(f.dmName, strings.TrimPrefix(testDevice, "/dev/mapper/")), nil
 	}
 	return "", nil
 }

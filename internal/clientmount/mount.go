@@ -73,8 +73,8 @@ func (a *attempt) mounted() result {
 }
 
 // plans fetches the profile and makes one plan per mount. The plan of a mount that
-// cannot be planned is nil; the slice is nil if none can be. The error is the
-// first one.
+// cannot be planned is nil; the slice is nil if there is no usable profile or the paths
+// of the plans collide. The error is the first one.
 func (a *attempt) plans(o plan.Options) ([]*plan.Plan, error) {
 	profile, err := a.profile()
 	if err != nil {

@@ -221,10 +221,8 @@ func TestReservedPathIsGivenBack(t *testing.T) {
 			a.edit(change)
 			a.reconcile()
 			b := a.beside("job8", "bbbb-2", otherVolume)
-			if b.rec.reconcile(t.Context(), t.Context(), b.work, b.server.object()); b.server.object().Status.Error != nil {
-				if text := b.server.object().Status.Error.DebugMessage; text == "" || b.work.record == nil {
-					t.Errorf("still blocked: %s", text)
-				}
+			if res := b.reconcile(); res.blocked != nil || b.work.record == nil {
+				t.Errorf("still blocked: %s", describe(&b.server.object().Status))
 			}
 		})
 	}

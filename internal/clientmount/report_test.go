@@ -68,7 +68,7 @@ func TestEvents(t *testing.T) {
 	for _, d := range file.Decls {
 		if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.VAR {
 			for _, s := range g.Specs {
-				if strings.HasPrefix(strings.ToLower(s.(*ast.ValueSpec).Names[0].Name), "event") {
+				if strings.HasPrefix(s.(*ast.ValueSpec).Names[0].Name, "event") {
 					declared++
 				}
 			}
@@ -150,4 +150,15 @@ func TestLoopAPIStateLine(t *testing.T) {
 			t.Errorf("probe after the end: %v", err)
 		}
 	})
+}
+
+func TestShorten(t *testing.T) {
+	long := strings.Repeat("ä", 5000)
+	got := shorten(long, 1000)
+	if len(got) > 1000 || !strings.HasPrefix(got, "ää") || !strings.HasSuffix(got, "ää") || !strings.Contains(got, "shortened") || strings.ContainsRune(got, '\uFFFD') {
+		t.Errorf("%d %q", len(got), got)
+	}
+	if shorten("short", 1000) != "short" {
+		t.Error("short text changed")
+	}
 }

@@ -46,19 +46,30 @@ func TestDeviceOfStorageThatIsGoneStays(t *testing.T) {
 	}
 }
 
-// What has the volume's name and is not the device mapper's is left alone, and
-// so is a device that does not exist.
+// A device that has the volume's name and is not the volume's for the device mapper is
+// left alone, and so is one that does not exist.
 func TestNoDeviceNothingRemoved(t *testing.T) {
-	f := newMounted(t, dws.TypeXFS)
-	f.machine.fail["no lv"] = errors.New("gone")
-	f.machine.lvs[testVG+"/"+testLV] = false
-	f.want(dws.Unmounted)
-	f.machine.done()
-	f.reconcile()
-	for _, line := range f.machine.done() {
-		if strings.HasPrefix(line, "dmsetup") {
-			t.Error(line)
-		}
+	for name, change := range map[string]func(*fakeMachine){
+		"no device":      func(m *fakeMachine) { m.lvs[testVG+"/"+testLV] = false },
+		"another device": func(m *fakeMachine) { m.dmName = "another" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newMounted(t, dws.TypeXFS)
+			f.machine.fail["no lv"] = errors.New("gone")
+			change(f.machine)
+			f.want(dws.Unmounted)
+			f.machine.done()
+			f.reconcile()
+			ran := f.machine.done()
+			if !slices.Contains(ran, "lvs "+testVG) {
+				t.Errorf("the volume was not looked for: %q", ran)
+			}
+			for _, line := range ran {
+				if strings.HasPrefix(line, "dmsetup") {
+					t.Error(line)
+				}
+			}
+		})
 	}
 }
 

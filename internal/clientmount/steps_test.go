@@ -15,9 +15,8 @@ import (
 )
 
 // slowSearch finds a holder with a file open after a moment and one that has
-// only mapped one after another; it stops when it has looked at everybody.
+// only mapped one after another; it stops when it has looked at all processes.
 type slowSearch struct {
-	Machine
 	open, mapped, all time.Duration
 	searches          int
 }

@@ -120,8 +120,12 @@ func TestGuardKeys(t *testing.T) {
 			if errors.Is(err, node.ErrHangs) != tt.refused || err != nil && !tt.refused {
 				t.Errorf("got %v", err)
 			}
-			if want := 2; tt.refused && ran != 1 || !tt.refused && ran != want {
-				t.Errorf("%d commands ran", ran)
+			want := 2
+			if tt.refused {
+				want = 1
+			}
+			if ran != want {
+				t.Errorf("%d commands ran, want %d", ran, want)
 			}
 		})
 	}
@@ -137,15 +141,15 @@ func (f runs) Run(ctx context.Context, c node.Command) (node.Result, error) { re
 func TestHangingCommandIsStartedOnce(t *testing.T) {
 	for _, tt := range []struct {
 		typ, command string
-		want         string // the step in the status
+		want         string // the step in the first status
 	}{
 		{dws.TypeXFS, "lvchange", "unable to activate block device"},
 		{dws.TypeXFS, "lvs", "unable to activate block device"},
-		{dws.TypeGFS2, "vgchange", "unable to start VG lock"},
-		{dws.TypeGFS2, "vgs", "unable to"},
+		{dws.TypeGFS2, "vgchange", "unable to activate block device"},
+		{dws.TypeGFS2, "vgs", "unable to activate block device"},
 		{dws.TypeXFS, "hook pre-activate", "unable to run block device PreActivate commands"},
 		{dws.TypeXFS, "mount", "unable to mount file system"},
-		{dws.TypeRaw, "chown", "unable to set"},
+		{dws.TypeRaw, "chown", "unable to set owner and group for file system"},
 	} {
 		t.Run(tt.typ+" "+tt.command, func(t *testing.T) {
 			f := newFixture(t, tt.typ)
@@ -156,6 +160,9 @@ func TestHangingCommandIsStartedOnce(t *testing.T) {
 			ran := slices.DeleteFunc(f.machine.done(), func(l string) bool { return !strings.HasPrefix(l, tt.command) })
 			if len(ran) != 1 {
 				t.Fatalf("at first %q", ran)
+			}
+			if st := f.server.object().Status; st.Error == nil || !strings.Contains(st.Error.DebugMessage, tt.want+": ") {
+				t.Errorf("at first status %s", describe(&st))
 			}
 			f.reconcile() // from here on the text is that of the refusal
 			st := f.server.object().Status
@@ -238,7 +245,7 @@ func TestEveryCommandIsMarked(t *testing.T) {
 }
 
 // A leftover command keeps back what one of ours would.
-func TestLeftCommandKeys(t *testing.T) {
+func TestLeftoverKeys(t *testing.T) {
 	for _, tt := range []struct {
 		left     node.Leftover
 		vg       bool
@@ -409,7 +416,7 @@ func TestCommandOfEarlierDaemonHangs(t *testing.T) {
 
 // The wait is done once in the life of a daemon, and again when it was cut
 // short; without a record there is nothing to wait for.
-func TestLeftCommandsAreWaitedForOnce(t *testing.T) {
+func TestLeftoversAreWaitedForOnce(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	if !f.work.waited {
 		t.Error("a new object waits")

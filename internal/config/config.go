@@ -96,11 +96,44 @@ type Notice struct{ Name, Text string }
 // Section is the title of one table of the file, without the brackets.
 type Section struct{ Name, Help string }
 
+// Command is one way to call a program.
+type Command struct {
+	Words   string // "config check"; "start|stop" means two commands; "" for the program alone
+	Option  string // "-o json": an option of this command only
+	Flags   bool   // the flags of the settings may follow
+	Meaning string // what it does, without a capital and a full stop
+}
+
+// Usage returns the command line.
+func (c Command) Usage(program string) string {
+	line := program
+	for _, part := range []string{c.Words, c.Option} {
+		if part != "" {
+			line += " " + part
+		}
+	}
+	if c.Flags {
+		line += " [flags]"
+	}
+	return line
+}
+
+// Each returns the command, or one for each of its words "start|stop".
+func (c Command) Each() (list []Command) {
+	i := strings.LastIndexByte(c.Words, ' ') + 1
+	for word := range strings.SplitSeq(c.Words[i:], "|") {
+		one := c
+		one.Words = c.Words[:i] + word
+		list = append(list, one)
+	}
+	return list
+}
+
 // Table has all settings of one program.
 type Table struct {
 	Program  string // name of the binary, for messages
 	Summary  string // what it is, one sentence
-	Synopsis []string
+	Synopsis []Command
 	File     string // where the main file is by default
 
 	Sections []Section // in the order in which they are shown

@@ -299,3 +299,16 @@ func TestNnfdmReloads(t *testing.T) {
 		}
 	}
 }
+
+// A line of the synopsis may describe several commands.
+func TestEach(t *testing.T) {
+	var got []string
+	for _, line := range []config.Command{{Flags: true}, {Words: "config check", Flags: true}, {Words: "a|b|c"}, {Words: "config d|e"}, {Words: "a", Option: "-o x"}} {
+		for _, c := range line.Each() {
+			got = append(got, c.Usage("x"))
+		}
+	}
+	if want := []string{"x [flags]", "x config check [flags]", "x a", "x b", "x c", "x config d", "x config e", "x a -o x"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}

@@ -140,8 +140,12 @@ func Usage(w io.Writer, t *Table) error {
 	b.WriteString(wrap("", t.Summary))
 	if len(t.Synopsis) > 0 {
 		b.WriteString("\nUsage:\n")
-		for _, line := range t.Synopsis {
-			b.WriteString("  " + line + "\n")
+		width := 0
+		for _, c := range t.Synopsis {
+			width = max(width, len(c.Usage(t.Program)))
+		}
+		for _, c := range t.Synopsis {
+			fmt.Fprintf(&b, "  %-*s  %s\n", width, c.Usage(t.Program), c.Meaning)
 		}
 	}
 	b.WriteString("\nFlags:\n")

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"fmt"
 	"log/slog"
 	"math"
 	"slices"
@@ -35,7 +34,7 @@ func (s *Settings) Table(own config.Table, d Defaults) *config.Table {
 	if s.Log.Level == nil {
 		s.Log.Level = new(slog.LevelVar)
 	}
-	own.Synopsis = synopsis(own.Program, d.Status)
+	own.Synopsis = synopsis(d.Status)
 	if own.File == "" {
 		own.File = "/etc/" + own.Program + "/config.toml"
 	}
@@ -51,20 +50,17 @@ func (s *Settings) Table(own config.Table, d Defaults) *config.Table {
 	return &own
 }
 
-func synopsis(program, status string) (lines []string) {
-	for _, c := range [][2]string{
-		{" [flags]", "run the daemon"},
-		{" config check [flags]", "check the configuration (no network)"},
-		{" config dump [flags]", "show every value and its origin"},
-		{" config default", "print the default file, with comments"},
-		{" install [flags]", "install the service, with these flags"},
-		{" remove|start|stop|status", "manage the service"},
-		{" status -o json", status + " for programs"},
-		{" version", "print the version"},
-	} {
-		lines = append(lines, fmt.Sprintf("%-39s %s", program+c[0], c[1]))
+func synopsis(status string) []config.Command {
+	return []config.Command{
+		{Flags: true, Meaning: "run the daemon"},
+		{Words: "config check", Flags: true, Meaning: "check the configuration (no network)"},
+		{Words: "config dump", Flags: true, Meaning: "show every value and its origin"},
+		{Words: "config default", Meaning: "print the default file, with comments"},
+		{Words: "install", Flags: true, Meaning: "install the service, with these flags"},
+		{Words: "remove|start|stop|status", Meaning: "manage the service"},
+		{Words: "status", Option: "-o json", Meaning: status + " for programs"},
+		{Words: "version", Meaning: "print the version"},
 	}
-	return lines
 }
 
 func (s *Settings) kubernetes(d Defaults) []config.Setting {

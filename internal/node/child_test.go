@@ -65,15 +65,12 @@ func (c *counting) children() (ops []string) {
 // all its work on mount targets is done by children.
 func blocking(t testing.TB, limit time.Duration) (*Node, *counting) {
 	t.Helper()
-	root := t.TempDir()
-	must(t, os.MkdirAll(root+"/proc/self", 0o755))
-	must(t, os.WriteFile(root+"/proc/self/mountinfo", []byte(
-		"1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / /tmp rw - lustre 10.0.0.1@tcp:/x rw\n"), 0o644))
 	if !safepath.Within(t.TempDir(), "/tmp") {
 		t.Skip("the temporary directory is not in /tmp")
 	}
 	c := &counting{}
-	return (&Node{Root: root}).For(Caller{Exec: c, Limit: limit}), c
+	n := withMounts(t, "1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / /tmp rw - lustre 10.0.0.1@tcp:/x rw\n")
+	return n.For(Caller{Exec: c, Limit: limit}), c
 }
 
 // A child does the same as this process would, with all the checks, and its errors keep
@@ -165,7 +162,7 @@ func TestChildDoesTheSame(t *testing.T) {
 				}
 				return o
 			}
-			here := run(&Node{Root: nonBlocking(t)})
+			here := run(nonBlocking(t))
 			n, c := blocking(t, time.Minute)
 			there := run(n)
 			if ops := c.children(); !slices.Equal(ops, []string{tt.op}) {
@@ -189,26 +186,18 @@ func TestChildDoesTheSame(t *testing.T) {
 	}
 }
 
-// nonBlocking is a machine on which no mount may block.
-func nonBlocking(t testing.TB) (root string) {
-	root = t.TempDir()
-	must(t, os.MkdirAll(root+"/proc/self", 0o755))
-	must(t, os.WriteFile(root+"/proc/self/mountinfo", []byte("1 0 0:1 / / rw - ext4 /dev/sda rw\n"), 0o644))
-	return root
-}
+// nonBlocking returns a Node on which no mount may block.
+func nonBlocking(t testing.TB) *Node { return withMounts(t, "1 0 0:1 / / rw - ext4 /dev/sda rw\n") }
 
 // What may block is decided from the mount table alone.
 func TestMayBlock(t *testing.T) {
-	root := t.TempDir()
-	must(t, os.MkdirAll(root+"/proc/self", 0o755))
-	must(t, os.WriteFile(root+"/proc/self/mountinfo", []byte(`1 0 0:1 / / rw - nfs server:/root rw
+	n := withMounts(t, `1 0 0:1 / / rw - nfs server:/root rw
 2 1 0:2 / /mnt rw - tmpfs tmpfs rw
 3 2 0:3 / /mnt/lustre rw - lustre 10.0.0.1@tcp:/x rw
 4 3 0:4 / /mnt/lustre/job/tmp rw - tmpfs tmpfs rw
 5 2 259:7 / /mnt/xfs rw - xfs /dev/mapper/vg-lv rw
 6 2 0:5 /dm-7 /mnt/raw rw - devtmpfs devtmpfs rw
-`), 0o644))
-	n := &Node{Root: root}
+`)
 	for path, want := range map[string]bool{
 		"/mnt/nnf/a": false, "/mnt/lustre2/a": false, "/opt/a": false, "/mnt/raw": false,
 		"/mnt/lustre": true, "/mnt/lustre/a": true, "/mnt/lustre/job/tmp/a": true, "/mnt/xfs": true, "/mnt/xfs/a/b": true,
@@ -225,10 +214,9 @@ func TestMayBlock(t *testing.T) {
 // A path is resolved at every attempt: what is mounted at the path itself takes no
 // child, what a link leads through does.
 func TestResolveInAChild(t *testing.T) {
-	top, root := t.TempDir(), t.TempDir()
-	must(t, os.MkdirAll(root+"/proc/self", 0o755))
-	must(t, os.WriteFile(root+"/proc/self/mountinfo", []byte("1 0 0:1 / / rw - ext4 /dev/sda rw\n"+
-		"2 1 0:2 / "+top+"/dead rw - lustre x rw\n3 1 259:1 / "+top+"/ours rw - xfs /dev/mapper/v-l rw\n"), 0o644))
+	top := t.TempDir()
+	n := withMounts(t, "1 0 0:1 / / rw - ext4 /dev/sda rw\n"+
+		"2 1 0:2 / "+top+"/dead rw - lustre x rw\n3 1 259:1 / "+top+"/ours rw - xfs /dev/mapper/v-l rw\n")
 	for _, dir := range []string{"/dead", "/ours", "/fine"} {
 		must(t, os.Mkdir(top+dir, 0o755))
 	}
@@ -243,7 +231,7 @@ func TestResolveInAChild(t *testing.T) {
 		{"/dead/a", "/dead/a", true}, {"/to-dead/b", "/dead/a/b", true}, {"/near-dead/b", "/dead/b", true}, {"/to-ours/b", "/ours/b", true},
 	} {
 		c := &counting{}
-		got, err := (&Node{Root: root}).For(Caller{Exec: c}).ResolveTarget(top + tt.path)
+		got, err := n.For(Caller{Exec: c}).ResolveTarget(top + tt.path)
 		if err != nil || got != top+tt.want {
 			t.Errorf("%s: %q, %v", tt.path, got, err)
 		}
@@ -256,7 +244,7 @@ func TestResolveInAChild(t *testing.T) {
 // A mount that nothing stands above is made without a child.
 func TestOrdinaryTargetNeedsNoChild(t *testing.T) {
 	c := &counting{}
-	n := (&Node{Root: nonBlocking(t)}).For(Caller{Exec: c})
+	n := nonBlocking(t).For(Caller{Exec: c})
 	path := t.TempDir() + "/a/b"
 	n.MissingTargets(path)
 	created, err := n.MakeDirectory(path)
@@ -321,9 +309,6 @@ func TestChildNeedsRunChild(t *testing.T) {
 
 // Only what this package asks for is done.
 func TestChildRefuses(t *testing.T) {
-	read, write, err := os.Pipe()
-	must(t, err)
-	defer read.Close()
 	for _, tt := range []struct{ op, in, fd string }{
 		{"mkdir", "{}", "1"}, {"mkdir", "{}", "x"}, {"mkdir", `{"surprise":1}`, "9"}, {"mkdir", "", "9"}, {"mkdir", `{"data":"` + strings.Repeat("A", childInput), "9"},
 	} {
@@ -332,7 +317,6 @@ func TestChildRefuses(t *testing.T) {
 			t.Errorf("%s %.20q on descriptor %s was accepted", tt.op, tt.in, tt.fd)
 		}
 	}
-	write.Close()
 	if _, err := new(Node).perform(request{Op: "format", Path: "/dev/sda"}); err == nil {
 		t.Error("an unknown operation")
 	}

@@ -261,6 +261,12 @@ func mountTables(t testing.TB, tables map[string]string) *Node {
 	return n
 }
 
+// withMounts returns a Node with this mount table.
+func withMounts(t testing.TB, table string) *Node {
+	t.Helper()
+	return mountTables(t, map[string]string{"self": table})
+}
+
 func TestInHostMountNamespace(t *testing.T) {
 	for name, c := range map[string]struct {
 		host, self string // "" leaves the file out
@@ -319,7 +325,7 @@ func bigTable(t testing.TB, count int) *Node {
 	for i := range count {
 		fmt.Fprintf(&b, "%d 1 0:%d / /mnt/some/where/m%d rw,relatime shared:%d - tmpfs tmpfs rw,size=1024k\n", i+2, i, i, i)
 	}
-	return mountTables(t, map[string]string{"self": b.String()})
+	return withMounts(t, b.String())
 }
 
 func BenchmarkMountAt1000(b *testing.B) {

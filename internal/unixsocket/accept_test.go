@@ -45,7 +45,7 @@ func TestConnectionsPerUser(t *testing.T) {
 	if l.Open() != 6 || len(told) != 7 {
 		t.Errorf("%d open, told %d times", l.Open(), len(told))
 	}
-	if !errors.Is(told[0], ErrLimit) {
+	if _, ok := errors.AsType[*LimitError](told[0]); !ok {
 		t.Error(told[0])
 	}
 	if n := strings.Count(log.String(), "turned away"); n != 1 {

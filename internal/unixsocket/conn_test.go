@@ -100,7 +100,7 @@ func TestNoHandshakeLimit(t *testing.T) {
 
 // A connection above the limit ends in time, whatever the server asks for and the
 // client sends.
-func TestCourtesyEnds(t *testing.T) {
+func TestRefusedConnectionEnds(t *testing.T) {
 	for _, handshake := range []time.Duration{5 * time.Second, -1} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFakeSocket()

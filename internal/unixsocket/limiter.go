@@ -2,7 +2,6 @@ package unixsocket
 
 import (
 	"container/list"
-	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -210,9 +209,6 @@ func (l *Limiter) settle(a *account) {
 	}
 }
 
-// ErrLimit is wrapped by every LimitError.
-var ErrLimit = errors.New("limit reached")
-
 // LimitError reports which limit refused which user. Its text is for the caller, and
 // tells nothing about other users.
 type LimitError struct {
@@ -234,5 +230,3 @@ func (e *LimitError) Error() string {
 	}
 	return fmt.Sprintf("too many %s of uid %d: %d at once are allowed; end some first", e.What, e.UID, e.Limit)
 }
-
-func (e *LimitError) Unwrap() error { return ErrLimit }

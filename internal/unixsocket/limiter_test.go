@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -38,7 +39,7 @@ func TestSlots(t *testing.T) {
 		if got := fmt.Sprint(err); got != tt.want && !(err == nil && tt.want == "") {
 			t.Errorf("%d: uid %d: got %q, want %q", i, tt.uid, got, tt.want)
 		}
-		if (release == nil) != (err != nil) || err != nil && !errors.Is(err, ErrLimit) {
+		if _, ok := errors.AsType[*LimitError](err); (release == nil) != (err != nil) || ok != (err != nil) {
 			t.Errorf("%d: release %v with %v", i, release == nil, err)
 		}
 		if err == nil {
@@ -54,6 +55,23 @@ func TestSlots(t *testing.T) {
 	}
 	if user, all := l.InUse(7); user != 0 || all != 0 || l.remembered() != 0 {
 		t.Errorf("in use: %d of %d; %d users remembered", user, all, l.remembered())
+	}
+}
+
+// Part of all slots is reserved for users without one.
+func TestReserve(t *testing.T) {
+	l := NewLimiter(LimiterOptions{What: "connections", User: Quota{Slots: 6}, Total: 10, Reserve: 3})
+	var got []string
+	for _, uid := range []uint32{7, 7, 7, 7, 7, 7, 7, 8, 8, 9, 9, 10, 11, 0} {
+		_, err := l.Acquire(uid)
+		got = append(got, fmt.Sprint(uid, " ", err == nil, " ", shared(err)))
+	}
+	want := []string{
+		"7 true false", "7 true false", "7 true false", "7 true false", "7 true false", "7 true false", "7 false false",
+		"8 true false", "8 false true", "9 true false", "9 false true", "10 true false", "11 true false", "0 true false",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v,\nwant %v", got, want)
 	}
 }
 

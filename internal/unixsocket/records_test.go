@@ -1,7 +1,6 @@
 package unixsocket
 
 import (
-	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -117,21 +116,4 @@ func TestNoRecords(t *testing.T) {
 		t.Error("refused")
 	}
 	r.Close()
-}
-
-// Part of all slots is reserved for users without one.
-func TestReserve(t *testing.T) {
-	l := NewLimiter(LimiterOptions{What: "connections", User: Quota{Slots: 6}, Total: 10, Reserve: 3})
-	var got []string
-	for _, uid := range []uint32{7, 7, 7, 7, 7, 7, 7, 8, 8, 9, 9, 10, 11, 0} {
-		_, err := l.Acquire(uid)
-		got = append(got, fmt.Sprint(uid, " ", err == nil, " ", shared(err)))
-	}
-	want := []string{
-		"7 true false", "7 true false", "7 true false", "7 true false", "7 true false", "7 true false", "7 false false",
-		"8 true false", "8 false true", "9 true false", "9 false true", "10 true false", "11 true false", "0 true false",
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %v,\nwant %v", got, want)
-	}
 }

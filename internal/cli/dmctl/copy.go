@@ -147,8 +147,8 @@ func madeJSON(made client.Made) madeDocument {
 	out := madeDocument{Batch: made.Batch}
 	for _, p := range made.Pairs {
 		c := madeCopyJSON{Source: p.Source, Destination: p.Destination, ID: p.ID}
-		if e := (*client.Error)(nil); errors.As(p.Err, &e) {
-			c.Error, c.Hint = e.Text, e.Hint
+		if p.Err != nil {
+			c.Error, c.Hint = p.Err.Error(), hint.Of(p.Err)
 		}
 		out.Copies = append(out.Copies, c)
 	}

@@ -96,7 +96,8 @@ func (f *follow) judge(err error) error {
 	case errors.As(err, new(*cli.Stopped)):
 		return hint.Add(err, "the copy continues; to follow it again: %s", again)
 	case errors.As(err, &e) && e.Kind == client.TimedOut && f.v.timeout > 0:
-		return &client.Error{Kind: client.TimedOut, Text: fmt.Sprintf("not ended after %v", f.v.timeout), Hint: "the copy continues; to follow it again: " + again}
+		late := &client.Error{Kind: client.TimedOut, Text: fmt.Sprintf("not ended after %v", f.v.timeout)}
+		return hint.Add(late, "the copy continues; to follow it again: %s", again)
 	case errors.As(err, &e) && e.Kind == client.Unreachable:
 		return hint.Add(err, "to follow the copy again: %s", again)
 	}

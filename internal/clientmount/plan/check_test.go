@@ -293,10 +293,8 @@ func TestUnusualButGood(t *testing.T) {
 	if p.NVMe[0].DeviceSerial != m.Device.LVM.NVMeInfo[0].DeviceSerial {
 		t.Errorf("NVMe %v", p.NVMe)
 	}
-	for _, s := range p.Mount {
-		if s.Kind == Chown && (s.UID != 1<<31 || s.GID != 1<<32-2) {
-			t.Errorf("chown to %d:%d", s.UID, s.GID)
-		}
+	if s := p.MountStep(Chown); s == nil || s.UID != 1<<31 || s.GID != 1<<32-2 {
+		t.Errorf("chown %+v", s)
 	}
 	m.SetPermissions, m.UserID = false, math.MaxUint32 // nothing is done with it
 	mustPlan(t, cm, template(), Options{})

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -125,6 +126,9 @@ func TestRoots(t *testing.T) {
 func TestInputIsNotShared(t *testing.T) {
 	cm, profile := clientMount(dws.TypeXFS), template()
 	p := mustPlan(t, cm, profile, Options{})
+	if !reflect.DeepEqual(cm, clientMount(dws.TypeXFS)) || !reflect.DeepEqual(profile, template()) {
+		t.Error("the input was changed")
+	}
 	before := render(p)
 	cm.Spec.Mounts[0].Device.LVM.NVMeInfo[0].NamespaceID = "99"
 	if render(p) != before {

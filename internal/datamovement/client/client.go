@@ -37,7 +37,8 @@ type Options struct {
 	Patience time.Duration // how long Follow waits for a daemon that went away; 0: 2m
 }
 
-// Client is a connection to the daemon. Its methods return *Error.
+// Client is a connection to the daemon. Its methods return an *Error, with a hint if there
+// is a next action (package hint).
 type Client struct {
 	o    Options
 	conn *grpc.ClientConn

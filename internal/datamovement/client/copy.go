@@ -186,8 +186,8 @@ func (c *Client) delete1(ctx context.Context, id string) error {
 	case pb.DataMovementDeleteResponse_INVALID:
 		return &Error{Kind: Invalid, Text: textOr(r.GetMessage(), 0)}
 	case pb.DataMovementDeleteResponse_ACTIVE:
-		reason := pb2.ErrorReason_MOVEMENT_ACTIVE
-		return &Error{Kind: Failed, Text: strconv.Quote(id) + " has not ended", Hint: hints[reason]}
+		e := &Error{Kind: Failed, Text: strconv.Quote(id) + " has not ended"}
+		return e.with(hints[pb2.ErrorReason_MOVEMENT_ACTIVE])
 	}
 	return &Error{Kind: Failed, Text: textOr(r.GetMessage(), 0)}
 }
@@ -212,5 +212,6 @@ func (c *Client) refuseHandle(id string) error {
 	if c.o.Workflow != "" || !strings.HasPrefix(id, "batch-") {
 		return nil
 	}
-	return &Error{Kind: Invalid, Text: "the workflow of the batch " + strconv.Quote(id) + " is not known", Hint: "give --workflow, or set DW_WORKFLOW_NAME"}
+	e := &Error{Kind: Invalid, Text: "the workflow of the batch " + strconv.Quote(id) + " is not known"}
+	return e.with("give --workflow, or set DW_WORKFLOW_NAME")
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
 // Kind classifies errors.
@@ -26,19 +27,23 @@ const (
 	Unreachable             // no daemon, or one that cannot serve requests now
 )
 
-// Error is an error for users. Text and Hint may hold anything that the daemon has
-// sent: escape them before they are shown (package hint does).
+// Error is an error for users. Text may hold anything that the daemon has sent: escape it
+// before it is shown (package hint does).
 type Error struct {
 	Kind Kind
 	Text string
-	Hint string // the next action; may be empty
 	err  error
 }
 
 func (e *Error) Error() string { return e.Text }
 
-// NextStep returns the hint, see hint.Of.
-func (e *Error) NextStep() string { return e.Hint }
+// with returns the error with a next action, unless that is "".
+func (e *Error) with(next string) error {
+	if next == "" {
+		return e
+	}
+	return hint.Add(e, "%s", next)
+}
 
 // Unwrap returns the error of the call.
 func (e *Error) Unwrap() error { return e.err }
@@ -87,18 +92,19 @@ var kinds = map[codes.Code]Kind{
 	codes.DeadlineExceeded: TimedOut, codes.Canceled: Interrupted, codes.Unavailable: Unreachable,
 }
 
-// explain returns the *Error for the error of a call: nil for nil, an *Error as it is.
+// explain returns the *Error for the error of a call, with its hint: nil for nil, an
+// *Error as it is.
 func (c *Client) explain(err error) error {
 	if err == nil {
 		return nil
 	}
 	if e := (*Error)(nil); errors.As(err, &e) {
-		return e
+		return err
 	}
 	s := status.Convert(err)
 	reason, _ := pb2.Reason(err)
 	kind, known := kinds[s.Code()]
-	e := &Error{Kind: kind, Text: textOr(s.Message(), reason), Hint: hints[reason], err: err}
+	e, next := &Error{Kind: kind, Text: textOr(s.Message(), reason), err: err}, hints[reason]
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		e.Kind = TimedOut
@@ -107,12 +113,12 @@ func (c *Client) explain(err error) error {
 	case !known:
 		e.Kind = Failed
 	case kind == Unreachable && reason == pb2.ErrorReason_ERROR_REASON_UNSPECIFIED:
-		e.unreachable(c.o.Socket, c.dialError())
+		next = e.unreachable(c.o.Socket, c.dialError())
 	}
 	if s.Code() == codes.Unimplemented {
-		e.Text, e.Hint = "the process that listens on "+c.o.Socket+" is not a Copy Offload daemon", "give the socket of nnf-dm with --socket or NNF_DM_SOCKET"
+		e.Text, next = "the process that listens on "+c.o.Socket+" is not a Copy Offload daemon", "give the socket of nnf-dm with --socket or NNF_DM_SOCKET"
 	}
-	return e
+	return e.with(next)
 }
 
 // textOr returns the message, or the text of the reason if there is no message.
@@ -126,23 +132,25 @@ func textOr(message string, reason pb2.ErrorReason) string {
 	return "the daemon gave no reason"
 }
 
-// unreachable fills in why there is no connection, with the text of the system.
-func (e *Error) unreachable(socket string, dial error) {
-	switch {
-	case dial == nil:
-		e.Hint = hintActivated
-	case errors.Is(dial, os.ErrPermission):
-		e.Kind, e.Text, e.Hint = Denied, "you may not use the socket "+socket, "check its owner and mode: ls -l "+socket
-	default:
-		e.Text, e.Hint = "cannot reach the daemon: "+dial.Error(), hintActivated
+// unreachable fills in why there is no connection, with the text of the system, and
+// returns the hint.
+func (e *Error) unreachable(socket string, dial error) (next string) {
+	if errors.Is(dial, os.ErrPermission) {
+		e.Kind, e.Text = Denied, "you may not use the socket "+socket
+		return "check its owner and mode: ls -l " + socket
 	}
+	if dial != nil {
+		e.Text = "cannot reach the daemon: " + dial.Error()
+	}
+	return hintActivated
 }
 
 // problem returns the error of one pair of a batch.
-func problem(p *pb2.Problem) *Error {
+func problem(p *pb2.Problem) error {
 	kind, known := kinds[p.GetReason().Code()]
 	if !known {
 		kind = Failed
 	}
-	return &Error{Kind: kind, Text: textOr(p.GetMessage(), p.GetReason()), Hint: hints[p.GetReason()]}
+	e := &Error{Kind: kind, Text: textOr(p.GetMessage(), p.GetReason())}
+	return e.with(hints[p.GetReason()])
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
 func TestExplain(t *testing.T) {
@@ -42,19 +43,17 @@ func TestExplain(t *testing.T) {
 		"not of gRPC":  {errors.New("x"), nil, Failed, "x", ""},
 	} {
 		c := &Client{o: Options{Socket: "/s"}, dialed: tt.dialed}
-		e, ok := c.explain(tt.err).(*Error)
-		if !ok || e.Kind != tt.kind || e.Text != tt.text || e.Hint != tt.hint || !errors.Is(e, tt.err) {
-			t.Errorf("%s: %+v", name, e)
+		err := c.explain(tt.err)
+		e, ok := errors.AsType[*Error](err)
+		if !ok || e.Kind != tt.kind || e.Text != tt.text || err.Error() != tt.text || hint.Of(err) != tt.hint || !errors.Is(err, tt.err) {
+			t.Errorf("%s: %+v, hint %q", name, e, hint.Of(err))
 		}
-		if again := c.explain(fmt.Errorf("y: %w", e)); again != error(e) {
+		if again := c.explain(err); again != err {
 			t.Errorf("%s: explained twice: %v", name, again)
 		}
 	}
 	if err := new(Client).explain(nil); err != nil {
 		t.Error(err)
-	}
-	if e := (&Error{Text: "a", Hint: "b"}); e.Error() != "a" || e.NextStep() != "b" {
-		t.Errorf("%q, %q", e.Error(), e.NextStep())
 	}
 }
 
@@ -69,15 +68,17 @@ func TestReasons(t *testing.T) {
 		if reasonTexts[reason] == "" {
 			t.Errorf("%s has no words", name)
 		}
-		e := c.explain(pb2.NewError(reason, "", nil)).(*Error)
-		if e.Text != reasonTexts[reason] || e.Hint != hints[reason] {
-			t.Errorf("%s: %+v", name, e)
+		err := c.explain(pb2.NewError(reason, "", nil))
+		e, ok := errors.AsType[*Error](err)
+		if !ok || e.Text != reasonTexts[reason] || hint.Of(err) != hints[reason] {
+			t.Errorf("%s: %+v, hint %q", name, e, hint.Of(err))
 		}
-		if e := problem(&pb2.Problem{Reason: reason, Message: "why"}); e.Text != "why" || e.Kind != c.explain(pb2.NewError(reason, "", nil)).(*Error).Kind {
-			t.Errorf("%s: %+v", name, e)
+		err = problem(&pb2.Problem{Reason: reason, Message: "why"})
+		if p, ok := errors.AsType[*Error](err); !ok || p.Text != "why" || p.Kind != e.Kind || hint.Of(err) != hints[reason] {
+			t.Errorf("%s: %+v, hint %q", name, p, hint.Of(err))
 		}
 	}
-	if e := problem(nil); e.Text == "" || e.Kind != Failed {
+	if e, ok := errors.AsType[*Error](problem(nil)); !ok || e.Text == "" || e.Kind != Failed {
 		t.Errorf("%+v", e)
 	}
 }

@@ -61,8 +61,9 @@ func movement1(uid string, r *pb.DataMovementStatusResponse) (Movement, error) {
 	return m, nil
 }
 
-func notFound(uid string) *Error {
-	return &Error{Kind: NotFound, Text: "could not find data movement " + strconv.Quote(uid), Hint: hints[pb2.ErrorReason_MOVEMENT_NOT_FOUND]}
+func notFound(uid string) error {
+	e := &Error{Kind: NotFound, Text: "could not find data movement " + strconv.Quote(uid)}
+	return e.with(hints[pb2.ErrorReason_MOVEMENT_NOT_FOUND])
 }
 
 // time1 reads a time as version 1 writes it, in the zone of the daemon; nil for

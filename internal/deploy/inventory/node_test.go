@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -11,13 +12,7 @@ import (
 func system(rabbits map[string][]string, external ...string) System {
 	var s System
 	s.Name = "default"
-	for _, r := range slices.Sorted(func(yield func(string) bool) {
-		for k := range rabbits {
-			if !yield(k) {
-				return
-			}
-		}
-	}) {
+	for _, r := range slices.Sorted(maps.Keys(rabbits)) {
 		n := dws.StorageNode{Type: dws.TypeRabbit, Name: r}
 		for i, c := range rabbits[r] {
 			n.ComputesAccess = append(n.ComputesAccess, dws.ComputeAccess{Name: c, Index: i})

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -178,15 +179,15 @@ func TestTheEnd(t *testing.T) {
 			data, _ = os.ReadFile(ready)
 			return len(data) > 0
 		})
-		pid := 0
-		for _, c := range strings.TrimSpace(string(data)) {
-			pid = pid*10 + int(c-'0')
+		pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+		if err != nil {
+			t.Fatal(err)
 		}
 		if group, err := syscall.Getpgid(pid); err != nil || group != pid {
 			t.Errorf("group %d of %d: %v", group, pid, err)
 		}
 		cancel(errors.New("enough"))
-		err := <-failed
+		err = <-failed
 		if e := (*Error)(nil); !errors.As(err, &e) || e.Kind != Ended || e.Text != "enough" {
 			t.Errorf("%v", err)
 		}

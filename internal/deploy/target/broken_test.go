@@ -132,11 +132,9 @@ func TestLeave(t *testing.T) {
 	p := s.plan(w)
 	s.Fault("hold switching")
 	ctx, leave := context.WithCancelCause(t.Context())
-	timer := time.AfterFunc(time.Hour, func() {})
 	_, err := Apply(ctx, t.Context(), s.shell, s.Name, p, func(step string) {
 		if step == "switch" {
-			timer.Stop()
-			timer = time.AfterFunc(300*time.Millisecond, func() { leave(errors.New("enough")) })
+			time.AfterFunc(300*time.Millisecond, func() { leave(errors.New("enough")) })
 		}
 	})
 	if err == nil || err.Error() != "left in the middle of the switch: enough" {
@@ -183,18 +181,15 @@ func TestSwitchIsKilled(t *testing.T) {
 // Of two runs at once the second fails.
 func TestTwoAtOnce(t *testing.T) {
 	s := newTestNode(t)
-	w := wanted(s.bare("1", "exit 0"))
-	p := s.plan(w)
+	p := s.plan(wanted(s.bare("1", "sleep 1; exit 0")))
 	first := make(chan error)
 	begun := make(chan struct{})
 	go func() {
-		slow := wanted(s.bare("2", "sleep 1; exit 0"))
 		_, err := Apply(t.Context(), t.Context(), s.shell, s.Name, p, func(step string) {
 			if step == "switch" {
 				close(begun)
 			}
 		})
-		_ = slow
 		first <- err
 	}()
 	<-begun

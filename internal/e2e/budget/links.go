@@ -211,8 +211,8 @@ var imports = map[string]string{
 
 	"datamovement":                   "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube text", // decides, and moves nothing
 	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf config daemon datamovement kube systemd text unixsocket version",
-	"datamovement/client":            "api/datamovement api/datamovement/v2", // the users' side; what the daemon does is not its business
-	"datamovement/client/fakedaemon": "api/datamovement api/datamovement/v2", // for tests
+	"datamovement/client":            "api/datamovement api/datamovement/v2 text/hint", // the users' side; what the daemon does is not its business
+	"datamovement/client/fakedaemon": "api/datamovement api/datamovement/v2",           // for tests
 
 	"deploy/nodeset":         "",                                                    // host lists; which nodes there are is not its business
 	"deploy/product":         "api systemd",                                         // what the daemons consist of

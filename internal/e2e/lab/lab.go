@@ -74,6 +74,13 @@ func New(dir string) (*Lab, error) {
 	return l, nil
 }
 
+// Processes returns a lab for programs that need neither mounts nor stand-ins, and so no
+// root: all that it has is Start. Its files are in dir, whose path must be short, because
+// sockets are there (unix(7)).
+func Processes(dir string) *Lab {
+	return &Lab{Dir: dir, Bin: filepath.Join(dir, "bin"), pids: map[int]bool{}}
+}
+
 func (l *Lab) build() error {
 	if l.Dir == "" {
 		base := ""

@@ -12,20 +12,13 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// Hinter is an error with a next action; "" means that there is none. Use Add, unless an
-// error type has hints of its own.
-type Hinter interface {
-	error
-	NextStep() string
-}
-
+// hinted is an error with a next action.
 type hinted struct {
 	error
 	hint string
 }
 
-func (h *hinted) Unwrap() error    { return h.error }
-func (h *hinted) NextStep() string { return h.hint }
+func (h *hinted) Unwrap() error { return h.error }
 
 // Add returns err with a next action, a sentence without a capital and a full stop.
 // The text of the error stays the same. A nil error stays nil.
@@ -65,8 +58,8 @@ func collect(list []string, err error) []string {
 			list = collect(list, e)
 		}
 	}
-	if h, ok := err.(Hinter); ok && h.NextStep() != "" {
-		list = append(list, h.NextStep())
+	if h, ok := err.(*hinted); ok {
+		list = append(list, h.hint)
 	}
 	return list
 }

@@ -87,22 +87,14 @@ type command struct {
 	flags bool
 }
 
-// synopsis reads the lines of the table, "thing config check [flags]  text". One
-// with several words, "thing start|stop", counts as several.
-func synopsis(t *config.Table) (list []command) {
-	for _, line := range t.Synopsis {
-		usage, _, _ := strings.Cut(line, "  ")
-		usage, rest, _ := strings.Cut(strings.TrimPrefix(usage, t.Program), "[")
-		fields := strings.Fields(usage)
-		// An option of one command only is documented in the manual.
-		if i := slices.IndexFunc(fields, func(f string) bool { return strings.HasPrefix(f, "-") }); i >= 0 {
-			fields = fields[:i]
-		}
-		if len(fields) == 0 {
-			continue // the daemon itself
-		}
-		for last := range strings.SplitSeq(fields[len(fields)-1], "|") {
-			list = append(list, command{append(slices.Clone(fields[:len(fields)-1]), last), rest != ""})
+// listed returns the commands of the table. An option of one command only is documented
+// in the manual.
+func listed(t *config.Table) (list []command) {
+	for _, several := range t.Synopsis {
+		for _, c := range several.Each() {
+			if c.Words != "" && c.Option == "" {
+				list = append(list, command{strings.Fields(c.Words), c.Flags})
+			}
 		}
 	}
 	return list
@@ -110,7 +102,7 @@ func synopsis(t *config.Table) (list []command) {
 
 // words returns the first words of all commands.
 func words(t *config.Table) (list []string) {
-	for _, c := range synopsis(t) {
+	for _, c := range listed(t) {
 		if !slices.Contains(list, c.words[0]) {
 			list = append(list, c.words[0])
 		}
@@ -124,7 +116,7 @@ func commands(t *config.Table) string {
 	for _, first := range words(t) {
 		var second, withFlags []string
 		alone := false
-		for _, c := range synopsis(t) {
+		for _, c := range listed(t) {
 			switch {
 			case c.words[0] != first:
 			case len(c.words) == 1:

@@ -141,8 +141,8 @@ func TestOffersEverything(t *testing.T) {
 }
 
 func TestSynopsis(t *testing.T) {
-	table := &config.Table{Program: "thing", Synopsis: []string{
-		"thing [flags]         run", "thing config check [flags]  look", "thing config default  print", "thing install [args]  do", "thing start|stop   do",
+	table := &config.Table{Program: "thing", Synopsis: []config.Command{
+		{Flags: true}, {Words: "config check", Flags: true}, {Words: "config default"}, {Words: "install", Flags: true}, {Words: "start|stop"}, {Words: "start", Option: "-x"},
 	}}
 	if got := strings.Join(words(table), " "); got != "config install start stop" {
 		t.Errorf("%q", got)

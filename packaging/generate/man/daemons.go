@@ -15,24 +15,24 @@ func (d *daemon) program(kinds []catalog.Kind) string {
 	p := newPage(d.name(), "8", "System Administration")
 	p.text(d.name() + ` - ` + d.lead)
 	p.section("SYNOPSIS")
-	var usage []string
-	for _, c := range synopsis(t) {
-		usage = append(usage, c.usage(d.name()))
+	var lines []string
+	for _, c := range t.Synopsis {
+		lines = append(lines, usage(d.name(), c))
 	}
-	p.lines(usage...)
+	p.lines(lines...)
 	p.section("DESCRIPTION")
 	p.text(t.Summary)
 	for _, text := range d.description {
 		p.text(text)
 	}
 	p.section("COMMANDS")
-	for _, line := range synopsis(t) {
-		for _, c := range line.each() {
-			text := d.commands[c.words]
-			if text == "" {
-				text = sentence(c.does)
+	for _, several := range t.Synopsis {
+		for _, c := range several.Each() {
+			text := d.commands[c.Words]
+			if text == "" || c.Option != "" {
+				text = sentence(c.Meaning)
 			}
-			p.item(c.usage(d.name()), text)
+			p.item(usage(d.name(), c), text)
 		}
 	}
 	d.options(p)
@@ -101,7 +101,7 @@ func (d *daemon) options(p *page) {
 	p.text("These flags of the older daemons are accepted and ignored; the daemon logs one warning for each: " + strings.Join(old, ", ") + ".")
 }
 
-// sentence makes a sentence of a line of the synopsis.
+// sentence makes a sentence of a text of a table.
 func sentence(s string) string {
 	if s == "" {
 		return ""

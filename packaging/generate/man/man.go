@@ -50,39 +50,13 @@ type example struct{ comment, lines string }
 
 func (d *daemon) name() string { return d.table.Program }
 
-// command is a line of the synopsis: the words of the command, what may follow,
-// and what it does.
-type command struct{ words, rest, does string }
-
-func synopsis(t *config.Table) (list []command) {
-	for _, line := range t.Synopsis {
-		usage, does, _ := strings.Cut(line, "  ")
-		words, rest := strings.TrimPrefix(usage, t.Program), ""
-		if i := strings.IndexByte(words, '['); i >= 0 {
-			words, rest = words[:i], words[i:]
-		}
-		list = append(list, command{strings.TrimSpace(words), strings.TrimSpace(rest), strings.TrimSpace(does)})
-	}
-	return list
-}
-
-// each returns the command, or one command for each word of "start|stop".
-func (c command) each() (list []command) {
-	front, last := "", c.words
-	if i := strings.LastIndexByte(c.words, ' '); i >= 0 {
-		front, last = c.words[:i+1], c.words[i+1:]
-	}
-	for word := range strings.SplitSeq(last, "|") {
-		list = append(list, command{front + word, c.rest, c.does})
-	}
-	return list
-}
-
-// usage returns the command as a line of a page.
-func (c command) usage(program string) string {
-	line := "`" + strings.TrimSpace(program+" "+c.words) + "`"
-	if c.rest != "" {
-		line += " [<" + strings.Trim(c.rest, "[]") + ">]"
+// usage returns a command as a line of a page.
+func usage(program string, c config.Command) string {
+	flags := c.Flags
+	c.Flags = false
+	line := "`" + c.Usage(program) + "`"
+	if flags {
+		line += " [<flags>]"
 	}
 	return line
 }

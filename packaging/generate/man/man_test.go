@@ -93,8 +93,8 @@ func TestTablesAreComplete(t *testing.T) {
 				find(program, d.name()+".8", ".TP "+e.Name+" Sets ")
 			}
 		}
-		for _, line := range d.table.Synopsis {
-			usage, _, _ := strings.Cut(line, "  ")
+		for _, c := range d.table.Synopsis {
+			usage := c.Usage(d.name())
 			if !strings.Contains(usage, "|") {
 				find(program, d.name()+".8", ".TP "+usage+" ")
 			}
@@ -120,21 +120,6 @@ func TestTablesAreComplete(t *testing.T) {
 				}
 			}
 		}
-	}
-}
-
-// A line of the synopsis may describe several commands.
-func TestEach(t *testing.T) {
-	list := synopsis(&config.Table{Program: "x", Synopsis: []string{"x [flags]   run", "x config check [flags]  look", "x a|b|c   do", "x config d|e"}})
-	var got []string
-	for _, line := range list {
-		for _, c := range line.each() {
-			got = append(got, c.usage("x")+": "+c.does)
-		}
-	}
-	want := []string{"`x` [<flags>]: run", "`x config check` [<flags>]: look", "`x a`: do", "`x b`: do", "`x c`: do", "`x config d`: ", "`x config e`: "}
-	if !slices.Equal(got, want) {
-		t.Errorf("%q", got)
 	}
 }
 
